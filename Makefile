@@ -40,7 +40,7 @@ check: .venv/check  ## format, lint, types, imports
 # the tests need have their latest versions.
 LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
-	tests/integrations/test_downloads.py tests/integrations/test_uploads.py tests/integrations/test_otel.py \
+	tests/integrations/test_download.py tests/integrations/test_upload.py tests/integrations/test_otel.py \
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py
 

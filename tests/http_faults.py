@@ -19,22 +19,22 @@ Point = Literal["request head", "request body", "response head", "response body"
 class Cut:
     """The connection breaks.
 
-    In the request, the server receives the bytes before it and then loses the client. In the
-    response, the server has processed the request and sent its whole response.
+    If it breaks in the request, the server receives the bytes before the break. If it breaks in the
+    response, the server has processed the request and sent its complete response.
     """
 
     at: Point
     byte: int = 0
     reset: bool = True
-    """Whether by a reset; otherwise by an orderly close, which may look like the end of a body."""
+    """Whether the connection is reset. An orderly close may look like the end of a body."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stall:
-    """Nothing is forwarded until `release`, or until the client disconnects.
+    """Forwarding stops until `release` is called or the client disconnects.
 
-    The proxy does not read a request body while it is stalled, so it notices a disconnect only on
-    `release`.
+    While a request body is stalled, the proxy does not read from the client, so it notices a
+    disconnect only on `release`.
     """
 
     at: Point
@@ -62,14 +62,14 @@ class Flip:
 
 @dataclass(frozen=True, eq=False)
 class Shorten:
-    """The response lacks its last `by` bytes, and its Content-Length matches."""
+    """The response lacks its last `by` bytes, and its Content-Length matches the rest."""
 
     by: int
 
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """The proxy itself responds, after it has read the request."""
+    """The proxy responds itself, after it has read the request."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

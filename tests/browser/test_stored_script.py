@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from tests.browser.driving import chromium, serving
+from tests.browser.chromium import chromium, serving
 from trove_async import Trove, TroveError
 from trove_async.drivers import MemoryDriver
 from trove_async.integrations.starlette import (
@@ -144,8 +144,8 @@ def address() -> Iterator[str]:
         exception_handlers={TroveError: error_handler},
         lifespan=lifespan(lambda: Trove(MemoryDriver()), buckets=["files"]),
     )
-    with serving(app) as found:
-        yield found
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +154,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
         yield driver
 
 
-def ran(browser: WebDriver, address: str, target: str) -> bool:
+def script_ran(browser: WebDriver, address: str, target: str) -> bool:
     """Open a page and return whether a script in it ran in the origin of the service."""
     browser.get(address)
     browser.delete_all_cookies()
     browser.get(target)
-    browser.get(address)  # a download leaves the previous page open, so reload one of this origin
+    browser.get(address)  # a download leaves the previous page open, so load one of this origin
     return bool(browser.get_cookies())
 
 
@@ -177,7 +177,7 @@ def test_script_of_trusted_object_runs(
 ) -> None:
     """Prove that the tests below can fail."""
     assert httpx.put(f"{address}o", content=body, headers={"Content-Type": kind}).is_success
-    assert ran(browser, address, f"{address}trusted/o")
+    assert script_ran(browser, address, f"{address}trusted/o")
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -186,10 +186,10 @@ def test_stored_script_does_not_run(address: str, browser: WebDriver, kind: str)
     bodies = BODIES if kind.startswith(("multipart", "message")) else BODIES[:-1]
     for body in bodies:
         assert httpx.put(f"{address}o", content=body, headers=headers).is_success
-        assert not ran(browser, address, f"{address}x/o"), body
+        assert not script_ran(browser, address, f"{address}x/o"), body
     assert httpx.put(f"{address}o", content=HTML, headers=headers).is_success
     frame = f"{address}?body=<iframe src=/x/o></iframe><object data=/x/o></object>"
-    assert not ran(browser, address, f"{frame}<embed src=/x/o>")
+    assert not script_ran(browser, address, f"{frame}<embed src=/x/o>")
 
 
 @pytest.mark.parametrize(("kind", "body"), RUN_UNLESS_GUARDED)
@@ -198,9 +198,9 @@ def test_uploaded_script_does_not_run(
 ) -> None:
     headers = {"Content-Type": kind}
     assert httpx.put(f"{address}x/raw", content=body, headers=headers).status_code == 201
-    assert not ran(browser, address, f"{address}x/raw")
+    assert not script_ran(browser, address, f"{address}x/raw")
     post(f"{address}x/form", kind, body)
-    assert not ran(browser, address, f"{address}x/form")
+    assert not script_ran(browser, address, f"{address}x/form")
 
 
 def test_passive_content_is_displayed(address: str, browser: WebDriver) -> None:
@@ -216,10 +216,14 @@ def test_passive_content_is_displayed(address: str, browser: WebDriver) -> None:
     browser.get(f"{address}x/a.wav")
     browser.execute_script("document.querySelector('video').play()")  # as a user would
     wait.until(
-        lambda one: one.execute_script("return document.querySelector('video').currentTime > 0")
+        lambda driver: driver.execute_script(
+            "return document.querySelector('video').currentTime > 0"
+        )
     )
     browser.get(f"{address}?body=<img src=/x/a.gif><audio autoplay src=/x/a.wav></audio>")
     assert browser.execute_script("return document.images[0].naturalWidth") == 1
     wait.until(
-        lambda one: one.execute_script("return document.querySelector('audio').currentTime > 0")
+        lambda driver: driver.execute_script(
+            "return document.querySelector('audio').currentTime > 0"
+        )
     )

@@ -15,7 +15,7 @@ import pytest
 
 import trove_async
 import trove_async.drivers.local  # its import inspects the os module, which blocks
-from tests.integrations.services import running_aiohttp, running_asgi
+from tests.integrations.file_service import running_aiohttp, running_asgi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import PATIENT, QUICK, TRANSPORTS
+from tests.http.scripted_server import LONG_TIMEOUTS, SHORT_TIMEOUTS, TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=TRANSPORTS)
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Transport]]:
-    made: list[Transport] = []
+    transports: list[Transport] = []
 
-    def one(timeout: Timeout = PATIENT) -> Transport:
-        made.append(TRANSPORTS[request.param](timeout))
-        return made[-1]
+    def make_transport(timeout: Timeout = LONG_TIMEOUTS) -> Transport:
+        transports.append(TRANSPORTS[request.param](timeout))
+        return transports[-1]
 
-    yield one
-    for transport in made:
+    yield make_transport
+    for transport in transports:
         await transport.aclose()
 
 
@@ -36,4 +36,4 @@ async def transport(make: Callable[..., Transport]) -> Transport:
 @pytest.fixture
 async def impatient(make: Callable[..., Transport]) -> Transport:
     """Return a transport with short timeouts, for servers that stall."""
-    return make(QUICK)
+    return make(SHORT_TIMEOUTS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import Peer, answering, serving
+from tests.http.scripted_server import ServerConnection, respond_with, serving
 from trove_async._http import Origin
 from trove_async._http.connect_errors import connect_error
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
@@ -27,7 +27,7 @@ async def failure(transport: Transport, origin: Origin) -> TroveError:
 
 
 async def test_refused_connection_names_host_and_port(transport: Transport) -> None:
-    async with serving(answering()) as server:
+    async with serving(respond_with()) as server:
         origin = server.origin
     error = await failure(transport, origin)
     assert type(error) is UnavailableError
@@ -43,19 +43,19 @@ async def test_unresolvable_host_is_reported(transport: Transport) -> None:
 async def test_untrusted_certificate_is_reported_with_reason(
     transport: Transport, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
-    async with serving(answering(), tls[0]) as server:
+    async with serving(respond_with(), tls[0]) as server:
         error = await failure(transport, server.origin)
         assert type(error) is ConfigError
-        where = f"127.0.0.1:{server.origin.port}: its certificate is not trusted ("
-        assert where in str(error)
+        message = f"127.0.0.1:{server.origin.port}: the certificate is not trusted ("
+        assert message in str(error)
         assert "certificate" in str(error).split("(")[1]
         assert "`tls`" in str(error)
 
 
 async def test_port_without_tls_is_reported(transport: Transport) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.reader.read(100)
-        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    async def handler(connection: ServerConnection) -> None:
+        await connection.reader.read(100)
+        await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with serving(handler) as server:
         error = await failure(transport, Origin("https", "127.0.0.1", server.origin.port))
@@ -65,9 +65,9 @@ async def test_port_without_tls_is_reported(transport: Transport) -> None:
 
 
 async def test_broken_connection_names_host_and_port(transport: Transport) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        peer.reset()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        connection.reset()
 
     async with serving(handler) as server:
         error = await failure(transport, server.origin)
@@ -76,7 +76,7 @@ async def test_broken_connection_names_host_and_port(transport: Transport) -> No
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "reason"),
     [
         (TimeoutError(), TimedOutError, "the connection timed"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), UnavailableError, "refused"),
@@ -90,9 +90,9 @@ async def test_broken_connection_names_host_and_port(transport: Transport) -> No
     ids=lambda value: getattr(value, "__name__", None) or str(value)[:20],
 )
 def test_each_connect_error_states_its_reason(
-    error: Exception, kind: type[TroveError], said: str
+    error: Exception, kind: type[TroveError], reason: str
 ) -> None:
-    made = connect_error(error, "host:443")
-    assert type(made) is kind
-    assert str(made).startswith("cannot connect to host:443: ")
-    assert said in str(made)
+    connect_failure = connect_error(error, "host:443")
+    assert type(connect_failure) is kind
+    assert str(connect_failure).startswith("cannot connect to host:443: ")
+    assert reason in str(connect_failure)

@@ -1,11 +1,12 @@
-"""Parsing of response heads."""
+"""Heads of requests and responses."""
 
 from __future__ import annotations
 
 import pytest
 
-from trove_async._http.http11 import body_length, parse_head
-from trove_async.errors import UnavailableError
+from trove_async._http import Origin
+from trove_async._http.http11 import body_length, check_request_head, parse_head, request_head
+from trove_async.errors import InvalidNameError, UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -19,5 +20,35 @@ def test_repeated_equal_content_length_is_accepted(lengths: str) -> None:
 
 def test_conflicting_content_lengths_are_rejected() -> None:
     _, _, headers = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6")
-    with pytest.raises(UnavailableError, match="two different lengths"):
+    with pytest.raises(UnavailableError, match="two different Content-Length"):
         body_length(headers)
+
+
+UNSENDABLE = [
+    ("/a\nb", "c"),
+    ("/a", "b\r\nc: d"),
+    ("/a", "b\rc"),
+    ("/a", "b\ud800"),
+    ("/\udfff", "b"),
+]
+
+
+@pytest.mark.parametrize(("target", "value"), UNSENDABLE, ids=ascii)
+def test_unsendable_request_head_is_rejected(target: str, value: str) -> None:
+    with pytest.raises(InvalidNameError) as caught:
+        request_head("GET", Origin("http", "h", 80), target, {"x-a": value}, 0)
+    assert caught.value.__context__ is None  # a UnicodeError would contain the headers
+    with pytest.raises(InvalidNameError):
+        check_request_head(target, {"x-a": value})
+    with pytest.raises(InvalidNameError):
+        check_request_head("/", {value + target: ""})
+
+
+@pytest.mark.parametrize("value", ["\0", "a\x01", "\x7f"], ids=ascii)
+def test_control_character_is_rejected_by_check(value: str) -> None:
+    with pytest.raises(InvalidNameError):
+        check_request_head("/", {"x-a": value})
+
+
+def test_tabs_and_text_are_accepted() -> None:
+    check_request_head("/", {"x-a": "a\tb", "x-b": "\u00fc\u65e5"})

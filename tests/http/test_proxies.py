@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 
 from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
-from tests.http.peers import QUICK, Peer, body_of, serving
+from tests.http.scripted_server import LONG_TIMEOUTS, ServerConnection, read_body, serving
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
 from trove_async.drivers import GCSDriver, S3Driver
@@ -20,20 +20,20 @@ from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from trove_async.models import Timeout
 from trove_async.testing import opened
 
-NAMED = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-AWAY = Origin("http", "storage.invalid", 80)
-FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+REMOTE = Origin("http", "storage.invalid", 80)
+OK_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in NAMED:
+def _no_environment_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.mark.parametrize(
-    ("url", "no", "way"),
+    ("url", "no_proxy", "expected"),
     [
         ("http://host", "", "http://plain:1"),
         ("https://host", "", "http://secure:2"),
@@ -53,13 +53,13 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://host", "10.0.0.0/8", "http://plain:1"),
     ],
 )
-def test_environment_selects_proxy(url: str, no: str, way: str | None) -> None:
-    proxies = Proxies({"http": "http://plain:1", "https": "http://secure:2", "no": no})
-    assert proxies.way_to(Origin.of(url)) == way
+def test_environment_selects_proxy(url: str, no_proxy: str, expected: str | None) -> None:
+    proxies = Proxies({"http": "http://plain:1", "https": "http://secure:2", "no": no_proxy})
+    assert proxies.proxy_for(Origin.of(url)) == expected
 
 
 def test_environment_proxy_without_scheme_uses_http() -> None:
-    assert Proxies({"http": "proxy:3128"}).way_to(AWAY) == "http://proxy:3128"
+    assert Proxies({"http": "proxy:3128"}).proxy_for(REMOTE) == "http://proxy:3128"
 
 
 PROXIES = ["socks5://me:SECRET@h:1", "h:1", "http://", "http://me:SECRET@h:x", "", "http://h:99999"]
@@ -74,8 +74,8 @@ def test_driver_rejects_invalid_proxy_url(url: str) -> None:
 
 
 def test_environment_proxy_is_validated() -> None:
-    with pytest.raises(ConfigError, match=r"HTTP_PROXY must be .* not socks5://") as caught:
-        Proxies({"http": "socks5://me:SECRET@h:1"}).way_to(AWAY)
+    with pytest.raises(ConfigError, match=r"HTTP_PROXY must be .* got socks5://") as caught:
+        Proxies({"http": "socks5://me:SECRET@h:1"}).proxy_for(REMOTE)
     assert "SECRET" not in str(caught.value)
 
 
@@ -84,11 +84,11 @@ def test_proxy_url_may_contain_password() -> None:
 
 
 async def test_socket_transport_is_used_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = transport_over(QUICK, tls=None, proxy=None)
+    transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=None)
     assert isinstance(transport, SocketTransport)
     await transport.aclose()
     monkeypatch.setenv("HTTP_PROXY", "http://h:1")
-    transport = transport_over(QUICK, tls=None, proxy=None, trust_env=False)
+    transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=None, trust_env=False)
     assert isinstance(transport, SocketTransport)
     await transport.aclose()
 
@@ -97,18 +97,18 @@ async def test_socket_transport_is_used_without_proxy(monkeypatch: pytest.Monkey
 async def test_request_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     heads: list[list[str]] = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(connection: ServerConnection) -> None:
         while True:
-            head, _ = await peer.request()
+            head, _ = await connection.receive_request()
             heads.append(head)
-            await peer.say(FINE)
+            await connection.send(OK_RESPONSE)
 
     async with serving(handler) as server:
         monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{server.origin.port}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        transport = transport_over(QUICK, tls=None, proxy=None)
-        assert await body_of(await transport.send("GET", AWAY, "/a%2Fb", {})) == b"ok"
-        assert await body_of(await transport.send("GET", server.origin, "/c", {})) == b"ok"
+        transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=None)
+        assert await read_body(await transport.send("GET", REMOTE, "/a%2Fb", {})) == b"ok"
+        assert await read_body(await transport.send("GET", server.origin, "/c", {})) == b"ok"
         await transport.aclose()
     lines = [head[0] for head in heads]
     assert lines == ["GET http://storage.invalid/a%2Fb HTTP/1.1", "GET /c HTTP/1.1"]
@@ -121,14 +121,16 @@ async def test_https_uses_connect_and_refusal_hides_password(
 ) -> None:
     heads: list[list[str]] = []
 
-    async def handler(peer: Peer) -> None:
-        head, _ = await peer.request()
+    async def handler(connection: ServerConnection) -> None:
+        head, _ = await connection.receive_request()
         heads.append(head)
-        await peer.say(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await connection.send(
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        )
 
     async with serving(handler) as server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:SECRET@127.0.0.1:{server.origin.port}")
-        transport = transport_over(QUICK, tls=None, proxy=None)
+        transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=None)
         with pytest.raises(UnavailableError, match="the proxy refused") as caught:
             await transport.send("GET", Origin("https", "storage.invalid", 443), "/", {})
         await transport.aclose()
@@ -137,9 +139,9 @@ async def test_https_uses_connect_and_refusal_hides_password(
 
 
 async def test_unresponsive_proxy_times_out() -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.reader.read()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        await connection.reader.read()
 
     async with serving(handler) as server:
         proxy = f"http://127.0.0.1:{server.origin.port}"
@@ -154,11 +156,13 @@ async def test_unresponsive_proxy_times_out() -> None:
 async def test_unreachable_proxy_is_named_in_error() -> None:
     async with serving(lambda _: asyncio.sleep(0)) as server:
         port = server.origin.port
-    transport = transport_over(QUICK, tls=None, proxy=f"http://me:SECRET@127.0.0.1:{port}")
-    with pytest.raises(UnavailableError, match=rf"the proxy 127\.0\.0\.1:{port}: .*refused") as got:
-        await transport.send("GET", AWAY, "/", {})
+    transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=f"http://me:SECRET@127.0.0.1:{port}")
+    with pytest.raises(
+        UnavailableError, match=rf"the proxy 127\.0\.0\.1:{port}: .*refused"
+    ) as caught:
+        await transport.send("GET", REMOTE, "/", {})
     await transport.aclose()
-    assert "SECRET" not in str(got.value)
+    assert "SECRET" not in str(caught.value)
 
 
 async def test_gcs_uses_environment_proxy(
@@ -171,20 +175,22 @@ async def test_gcs_uses_environment_proxy(
         async with opened(driver):
             await driver.create_bucket("bucket")
             assert [info.name for info in await driver.list_buckets()] == ["bucket"]
-        blind = GCSDriver(endpoint_url="http://storage.invalid", trust_env=False)
-        async with opened(blind):
+        without_env = GCSDriver(endpoint_url="http://storage.invalid", trust_env=False)
+        async with opened(without_env):
             with pytest.raises(UnavailableError, match=r"storage\.invalid:80: .* not resolve"):
-                await blind.list_buckets()
+                await without_env.list_buckets()
 
 
-@pytest.mark.parametrize("trusts", [True, False])
-async def test_s3_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, *, trusts: bool) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize("trust_env", [True, False])
+async def test_s3_uses_environment_proxy(
+    monkeypatch: pytest.MonkeyPatch, *, trust_env: bool
+) -> None:
+    received: list[str] = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(connection: ServerConnection) -> None:
         while True:
-            asked.append((await peer.request())[0][0])
-            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            received.append((await connection.receive_request())[0][0])
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     settings: dict[str, Any] = {
         "endpoint_url": "http://storage.invalid",
@@ -195,26 +201,28 @@ async def test_s3_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, *, tru
     }
     async with serving(handler) as server:
         monkeypatch.setenv("HTTP_PROXY", server.origin.url)
-        driver = S3Driver(**settings, trust_env=trusts)
+        driver = S3Driver(**settings, trust_env=trust_env)
         async with opened(driver):
-            if trusts:
+            if trust_env:
                 await driver._plane.delete_bucket("bucket")
             else:
                 with pytest.raises(UnavailableError, match="not resolve"):
                     await driver._plane.delete_bucket("bucket")
-    assert asked == ["DELETE http://storage.invalid/bucket HTTP/1.1"] * trusts
+    assert received == ["DELETE http://storage.invalid/bucket HTTP/1.1"] * trust_env
 
 
-@pytest.mark.parametrize("trusts", [True, False])
-@pytest.mark.parametrize("more", [{}, {"config": AioConfig(read_timeout=5)}])
+@pytest.mark.parametrize("trust_env", [True, False])
+@pytest.mark.parametrize("options", [{}, {"config": AioConfig(read_timeout=5)}])
 async def test_sdk_credential_lookup_follows_trust_env(
-    *, trusts: bool, more: dict[str, Any]
+    *, trust_env: bool, options: dict[str, Any]
 ) -> None:
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
 
     async def proxies() -> object:
-        session = _sdk(S3Driver(trust_env=trusts)._identity)
-        async with session.create_client("sts", region_name="us-east-1", **keys, **more) as client:
+        session = _sdk(S3Driver(trust_env=trust_env)._identity)
+        async with session.create_client(
+            "sts", region_name="us-east-1", **keys, **options
+        ) as client:
             return client.meta.config.proxies
 
-    assert await on_sdk(proxies) == (None if trusts else {})
+    assert await on_sdk(proxies) == (None if trust_env else {})

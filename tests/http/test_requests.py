@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import PATIENT, QUICK, TRANSPORTS, Peer, answering, body_of, serving
+from tests.http.scripted_server import (
+    LONG_TIMEOUTS,
+    SHORT_TIMEOUTS,
+    TRANSPORTS,
+    ServerConnection,
+    read_body,
+    respond_with,
+    serving,
+)
 from trove_async._concurrency import OwnedTask
-from trove_async.errors import IntegrityError, TimedOutError, UnavailableError
+from trove_async.errors import (
+    IntegrityError,
+    InvalidNameError,
+    TimedOutError,
+    UnavailableError,
+)
 from trove_async.models import KiB, MiB, Timeout
 
 if TYPE_CHECKING:
@@ -23,63 +36,63 @@ pytestmark = pytest.mark.uvloop
 
 
 async def test_request_arrives_unchanged(transport: Transport) -> None:
-    seen: list[tuple[list[str], bytes]] = []
+    received: list[tuple[list[str], bytes]] = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(connection: ServerConnection) -> None:
         while True:
-            seen.append(await peer.request())
-            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            received.append(await connection.receive_request())
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     target = "/b/a%20b/%2e%2e/%25/c?list-type=2&prefix=%C3%A9"
     async with serving(handler) as server:
-        no: list[memoryview] = []
+        empty: list[memoryview] = []
         for method, views in (
-            ("GET", no),
+            ("GET", empty),
             ("PUT", [memoryview(b"one"), memoryview(b"two")]),
-            ("PUT", no),
-            ("DELETE", no),
+            ("PUT", empty),
+            ("DELETE", empty),
         ):
-            answer = await transport.send(
+            response = await transport.send(
                 method, server.origin, target, {"X-Amz-Date": "now"}, views
             )
-            assert (answer.status, await body_of(answer)) == (204, b"")
-    assert [lines[0] for lines, _ in seen] == [
+            assert (response.status, await read_body(response)) == (204, b"")
+    assert [lines[0] for lines, _ in received] == [
         f"{method} {target} HTTP/1.1" for method in ("GET", "PUT", "PUT", "DELETE")
     ]
-    assert [body for _, body in seen] == [b"", b"onetwo", b"", b""]
-    for lines, _ in seen:
-        named = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
-        assert named["host"] == server.origin.authority
-        assert named["x-amz-date"] == "now"
-        assert "expect" not in named
+    assert [body for _, body in received] == [b"", b"onetwo", b"", b""]
+    for lines, _ in received:
+        fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+        assert fields["host"] == server.origin.authority
+        assert fields["x-amz-date"] == "now"
+        assert "expect" not in fields
     assert server.connections == 1
 
 
-async def test_large_body_arrives_whole(transport: Transport) -> None:
+async def test_large_body_arrives_unchanged(transport: Transport) -> None:
     pieces = [bytes([number]) * (MiB + number) for number in range(5)]
-    seen: list[bytes] = []
+    received: list[bytes] = []
 
-    async def handler(peer: Peer) -> None:
-        seen.append((await peer.request())[1])
-        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    async def handler(connection: ServerConnection) -> None:
+        received.append((await connection.receive_request())[1])
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async with serving(handler) as server:
-        answer = await transport.send(
+        response = await transport.send(
             "PUT", server.origin, "/", {}, [memoryview(piece) for piece in pieces]
         )
-        assert answer.status == 200
-        answer.close()
-    assert seen == [b"".join(pieces)]
+        assert response.status == 200
+        response.close()
+    assert received == [b"".join(pieces)]
 
 
-class Window:
+class ReusedBufferBody:
     """A streamed body with one reused buffer: each piece overwrites the previous one."""
 
-    def __init__(self, size: int, *, fails: Exception | None = None) -> None:
+    def __init__(self, size: int, *, error: Exception | None = None) -> None:
         self.size = size
         self.body = (bytes(range(251)) * (size // 251 + 1))[:size]
         self.open = self.opened = 0
-        self._fails = fails
+        self._error = error
 
     @asynccontextmanager
     async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
@@ -99,67 +112,67 @@ class Window:
             memory[: len(piece)] = piece
             yield memory[: len(piece)]
             memory[:] = bytes(MiB)
-        if self._fails is not None:
-            raise self._fails
+        if self._error is not None:
+            raise self._error
 
 
-async def test_streamed_body_arrives_whole(transport: Transport) -> None:
-    seen: list[tuple[list[str], bytes]] = []
+async def test_streamed_body_arrives_unchanged(transport: Transport) -> None:
+    received: list[tuple[list[str], bytes]] = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(connection: ServerConnection) -> None:
         while True:
-            seen.append(await peer.request())
-            await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            received.append(await connection.receive_request())
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    bodies = [Window(size) for size in (1, MiB, 9 * MiB + 1)]
+    bodies = [ReusedBufferBody(size) for size in (1, MiB, 9 * MiB + 1)]
     async with serving(handler) as server:
         for body in bodies:
-            answer = await transport.send("PUT", server.origin, "/", {}, body)
-            assert answer.status == 200
-            answer.close()
+            response = await transport.send("PUT", server.origin, "/", {}, body)
+            assert response.status == 200
+            response.close()
             assert (body.open, body.opened) == (0, 1)
         assert server.connections == 1
-    assert [body for _, body in seen] == [body.body for body in bodies]
-    for (lines, _), body in zip(seen, bodies, strict=True):
+    assert [body for _, body in received] == [body.body for body in bodies]
+    for (lines, _), body in zip(received, bodies, strict=True):
         assert f"content-length: {body.size}" in [line.lower() for line in lines]
 
 
 async def test_error_in_streamed_body_fails_request(transport: Transport) -> None:
-    async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
+    async with serving(respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
         for error in (IntegrityError("it has changed"), OSError(5, "it broke")):
-            body = Window(3 * MiB, fails=error)
+            body = ReusedBufferBody(3 * MiB, error=error)
             body.size += 1
             with pytest.raises(type(error)) as caught:
                 await transport.send("PUT", server.origin, "/", {}, body)
             assert caught.value is error
             assert body.open == 0
-        answer = await transport.send("GET", server.origin, "/", {})
-        assert await body_of(answer) == b""
+        response = await transport.send("GET", server.origin, "/", {})
+        assert await read_body(response) == b""
     assert server.connections == 3
 
 
 async def test_early_error_response_closes_streamed_body(transport: Transport) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
-        await peer.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-        await peer.reader.read()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
+        await connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await connection.reader.read()
 
     async with serving(handler) as server:
-        body = Window(64 * MiB)
-        answer = await transport.send("PUT", server.origin, "/", {}, body)
-        assert (answer.status, await body_of(answer)) == (403, b"no")
+        body = ReusedBufferBody(64 * MiB)
+        response = await transport.send("PUT", server.origin, "/", {}, body)
+        assert (response.status, await read_body(response)) == (403, b"no")
         while body.open:
             await asyncio.sleep(0)
 
 
 async def test_cancel_closes_streamed_body(transport: Transport) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
         arrived.set()
         await asyncio.Event().wait()
 
     arrived = asyncio.Event()
-    body = Window(64 * MiB)
+    body = ReusedBufferBody(64 * MiB)
     async with serving(handler) as server:
         task = OwnedTask(transport.send("PUT", server.origin, "/", {}, body))
         await arrived.wait()
@@ -171,11 +184,11 @@ async def test_cancel_closes_streamed_body(transport: Transport) -> None:
 async def test_stalled_streamed_upload_times_out(
     impatient: Transport,
 ) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
         await asyncio.Event().wait()
 
-    body = Window(64 * MiB)
+    body = ReusedBufferBody(64 * MiB)
     async with serving(handler) as server:
         with pytest.raises(TimedOutError):
             await impatient.send("PUT", server.origin, "/", {}, body)
@@ -189,20 +202,22 @@ async def test_bodies_of_any_size_round_trip_over_tls(
 ) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
 
-    async def echo(peer: Peer) -> None:
+    async def echo(connection: ServerConnection) -> None:
         while True:
-            _, sent = await peer.request()
-            await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent), sent)
+            _, sent = await connection.receive_request()
+            await connection.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent), sent
+            )
 
-    shown, trusted = tls
-    transport = make(Timeout(connect=5, first_byte=5, idle=5), tls=trusted)
-    async with serving(echo, shown) as server:
+    server_context, client_context = tls
+    transport = make(Timeout(connect=5, first_byte=5, idle=5), tls=client_context)
+    async with serving(echo, server_context) as server:
         for _ in range(2):
-            answer = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
-            assert await body_of(answer) == body
-        window = Window(size)
-        answer = await transport.send("PUT", server.origin, "/", {}, window)
-        assert await body_of(answer) == window.body
+            response = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
+            assert await read_body(response) == body
+        streamed = ReusedBufferBody(size)
+        response = await transport.send("PUT", server.origin, "/", {}, streamed)
+        assert await read_body(response) == streamed.body
         assert server.connections == 1
         await transport.aclose()
 
@@ -210,26 +225,26 @@ async def test_bodies_of_any_size_round_trip_over_tls(
 async def test_early_error_response_is_returned_and_connection_not_reused(
     transport: Transport,
 ) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
-        await peer.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-        await peer.reader.read()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
+        await connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await connection.reader.read()
 
     async with serving(handler) as server:
         for _ in range(2):
             views = [memoryview(bytes(8 * MiB))]
-            answer = await transport.send("PUT", server.origin, "/", {}, views)
-            assert (answer.status, await body_of(answer)) == (403, b"no")
+            response = await transport.send("PUT", server.origin, "/", {}, views)
+            assert (response.status, await read_body(response)) == (403, b"no")
     assert server.connections == 2
 
 
 async def test_success_before_whole_body_raises(make: Callable[..., Transport]) -> None:
-    transport = make(PATIENT)
+    transport = make(LONG_TIMEOUTS)
 
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
-        await peer.say(b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\n\r\n")
-        await peer.reader.read()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
+        await connection.send(b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\n\r\n")
+        await connection.reader.read()
 
     async with serving(handler) as server:
         views = [memoryview(bytes(64 * MiB))]  # more than sockets hold
@@ -247,35 +262,35 @@ async def test_success_before_whole_body_raises(make: Callable[..., Transport]) 
 async def test_upload_continues_after_interim_responses(
     make: Callable[..., Transport], interim: tuple[bytes, ...]
 ) -> None:
-    transport = make(PATIENT)
+    transport = make(LONG_TIMEOUTS)
     body = bytes(range(256)) * (32 * MiB // 256)  # more than sockets hold
-    seen = []
+    received = []
 
-    async def handler(peer: Peer) -> None:
-        await peer.request(body=False)
-        await peer.say(*interim)
-        seen.append(await peer.reader.readexactly(len(body)))
-        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
+        await connection.send(*interim)
+        received.append(await connection.reader.readexactly(len(body)))
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async with serving(handler) as server:
-        answer = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
-        assert answer.status == 200
-        answer.close()
-    assert seen == [body]
+        response = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
+        assert response.status == 200
+        response.close()
+    assert received == [body]
 
 
 async def test_patient_request_has_no_first_byte_timeout(
     impatient: Transport,
 ) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(connection: ServerConnection) -> None:
         while True:
-            await peer.request()
-            await asyncio.sleep(3 * QUICK.first_byte)
-            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await connection.receive_request()
+            await asyncio.sleep(3 * SHORT_TIMEOUTS.first_byte)
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     async with serving(handler) as server:
-        answer = await impatient.send("PUT", server.origin, "/", {}, patient=True)
-        assert (answer.status, await body_of(answer)) == (204, b"")
+        response = await impatient.send("PUT", server.origin, "/", {}, patient=True)
+        assert (response.status, await read_body(response)) == (204, b"")
         with pytest.raises(TimedOutError):  # over the same connection
             await impatient.send("PUT", server.origin, "/", {})
     assert server.connections == 1
@@ -284,19 +299,37 @@ async def test_patient_request_has_no_first_byte_timeout(
 async def test_stalled_response_body_of_patient_request_times_out(
     impatient: Transport,
 ) -> None:
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b" ")
-        await peer.reader.read()
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b" ")
+        await connection.reader.read()
 
     async with serving(handler) as server:
-        answer = await impatient.send("PUT", server.origin, "/", {}, patient=True)
+        response = await impatient.send("PUT", server.origin, "/", {}, patient=True)
         with pytest.raises(TimedOutError):
-            await body_of(answer)
+            await read_body(response)
 
 
-async def test_header_with_line_break_is_not_sent(transport: Transport) -> None:
-    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
-        with pytest.raises(ValueError, match=r"(?i)newline|CR or LF|header"):
-            await transport.send("GET", server.origin, "/", {"x-a": "1\r\nx-b: 2"})
-    assert server.connections <= 1
+@pytest.mark.parametrize(
+    ("target", "name", "value"),
+    [
+        ("/", "x-a", "1\r\nx-b: 2"),
+        ("/", "x-a", "1\n"),
+        ("/", "x-a\r\nx-b", "1"),
+        ("/a\nb", "x-a", "1"),
+        ("/", "x-a", "\ud800"),
+    ],
+    ids=ascii,
+)
+async def test_unsendable_request_is_rejected_before_connecting(
+    transport: Transport, target: str, name: str, value: str
+) -> None:
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        with pytest.raises(InvalidNameError, match="must not contain line breaks") as caught:
+            await transport.send(
+                "GET", server.origin, target, {"authorization": "SECRET", name: value}
+            )
+        response = await transport.send("GET", server.origin, "/", {})
+        response.close()
+    assert caught.value.__context__ is None
+    assert server.connections == 1  # of the second request

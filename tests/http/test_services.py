@@ -19,56 +19,56 @@ from trove_async.options import DeleteOptions, PutOptions
 
 class Service:
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.error: Exception | None = None
 
-    async def ask(self, _bucket: str) -> None:
-        self.asked += 1
+    async def head_bucket(self, _bucket: str) -> None:
+        self.requests += 1
         if self.error is not None:
             raise self.error
 
 
 async def test_existing_bucket_is_cached_until_forgotten() -> None:
     service = Service()
-    known = BucketExistenceCache(service.ask)
-    assert [await known.exists("bucket") for _ in range(3)] == [True] * 3
-    assert service.asked == 1
-    known.forget("bucket")
+    cache = BucketExistenceCache(service.head_bucket)
+    assert [await cache.exists("bucket") for _ in range(3)] == [True] * 3
+    assert service.requests == 1
+    cache.forget("bucket")
     service.error = BucketNotFoundError("no")
-    assert [await known.exists("bucket") for _ in range(2)] == [False] * 2
-    assert service.asked == 3
+    assert [await cache.exists("bucket") for _ in range(2)] == [False] * 2
+    assert service.requests == 3
 
 
 async def test_bucket_forgotten_during_check_is_not_cached() -> None:
-    asked = []
+    requests = []
 
-    async def ask(bucket: str) -> None:
-        asked.append(bucket)
-        known.forget(bucket)
+    async def head_bucket(bucket: str) -> None:
+        requests.append(bucket)
+        cache.forget(bucket)
 
-    known = BucketExistenceCache(ask)
-    assert [await known.exists("bucket") for _ in range(2)] == [True] * 2
-    assert asked == ["bucket"] * 2
+    cache = BucketExistenceCache(head_bucket)
+    assert [await cache.exists("bucket") for _ in range(2)] == [True] * 2
+    assert requests == ["bucket"] * 2
 
 
 async def test_bucket_without_read_permission_is_assumed_to_exist() -> None:
     service = Service()
     service.error = PermissionDeniedError("no")
-    assert await BucketExistenceCache(service.ask).exists("bucket")
+    assert await BucketExistenceCache(service.head_bucket).exists("bucket")
 
 
 async def test_unavailable_service_raises_and_is_not_cached() -> None:
     service = Service()
-    known = BucketExistenceCache(service.ask)
+    cache = BucketExistenceCache(service.head_bucket)
     service.error = UnavailableError("no")
     with pytest.raises(UnavailableError):
-        await known.exists("bucket")
+        await cache.exists("bucket")
     service.error = None
-    assert await known.exists("bucket")
+    assert await cache.exists("bucket")
 
 
 @pytest.mark.parametrize(
-    ("options", "answered", "raised"),
+    ("options", "response_error", "expected"),
     [
         (PutOptions(if_none_match="*"), PreconditionFailedError, ObjectExistsError),
         (PutOptions(if_none_match="*"), ObjectChangedError, ObjectChangedError),
@@ -79,9 +79,9 @@ async def test_unavailable_service_raises_and_is_not_cached() -> None:
         (PutOptions(if_match="1"), BucketNotFoundError, BucketNotFoundError),
     ],
 )
-def test_failed_condition_maps_to_requested_error(
-    options: PutOptions | DeleteOptions, answered: type[Exception], raised: type[Exception]
+def test_condition_error_is_mapped(
+    options: PutOptions | DeleteOptions, response_error: type[Exception], expected: type[Exception]
 ) -> None:
-    with pytest.raises(raised) as caught, map_condition_errors(options):
-        raise answered("no")
-    assert type(caught.value) is raised
+    with pytest.raises(expected) as caught, map_condition_errors(options):
+        raise response_error("no")
+    assert type(caught.value) is expected

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.http.peers import QUICK, answering, body_of, serving
+from tests.http.scripted_server import LONG_TIMEOUTS, read_body, respond_with, serving
 from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
 
@@ -16,16 +16,16 @@ pytestmark = pytest.mark.uvloop
 
 
 async def test_idle_connection_is_closed_after_a_minute() -> None:
-    transport = SocketTransport(QUICK)
-    left = asyncio.Event()
-    handler = answering(b"HTTP/1.1 204 No Content\r\n\r\n", left=left)
+    transport = SocketTransport(LONG_TIMEOUTS)
+    disconnected = asyncio.Event()
+    handler = respond_with(b"HTTP/1.1 204 No Content\r\n\r\n", disconnected=disconnected)
     async with serving(handler) as server:
         (await transport.send("GET", server.origin, "/", {})).close()
         (connection,) = transport._connections
         connection.check_timeouts(asyncio.get_running_loop().time() + 59)
-        assert connection.fresh
+        assert connection.usable
         connection.check_timeouts(asyncio.get_running_loop().time() + 61)
-        await left.wait()
+        await disconnected.wait()
         assert not transport._connections
     await transport.aclose()
 
@@ -34,24 +34,24 @@ async def test_idle_connection_is_closed_after_a_minute() -> None:
 @given(st.data())
 def test_head_is_parsed_at_every_split(data: st.DataObject) -> None:
     value = "v" * data.draw(st.integers(min_value=0, max_value=5000))
-    raw = f"HTTP/1.1 200 OK\r\nx-a: {value}\r\nContent-Length: 1\r\n\r\nb".encode()
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5)))
-    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    message = f"HTTP/1.1 200 OK\r\nx-a: {value}\r\nContent-Length: 1\r\n\r\nb".encode()
+    splits = sorted(data.draw(st.sets(st.integers(1, len(message) - 1), max_size=5)))
+    pieces = [message[a:b] for a, b in zip([0, *splits], [*splits, len(message)], strict=True)]
 
-    async def play() -> None:
-        transport = SocketTransport(QUICK)
-        async with serving(answering(*pieces)) as server:
-            answer = await transport.send("GET", server.origin, "/", {})
-            assert answer.headers["x-a"] == value
-            assert await body_of(answer) == b"b"
+    async def exchange() -> None:
+        transport = SocketTransport(LONG_TIMEOUTS)
+        async with serving(respond_with(*pieces)) as server:
+            response = await transport.send("GET", server.origin, "/", {})
+            assert response.headers["x-a"] == value
+            assert await read_body(response) == b"b"
         await transport.aclose()
 
-    asyncio.run(play())
+    asyncio.run(exchange())
 
 
 async def test_connection_opened_by_cancelled_request_is_reused() -> None:
-    transport = SocketTransport(QUICK)
-    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         task = OwnedTask(transport.send("GET", server.origin, "/", {}))
         await asyncio.sleep(0)
         await task.aclose()
@@ -61,8 +61,8 @@ async def test_connection_opened_by_cancelled_request_is_reused() -> None:
         assert server.connections == 1
         await transport.aclose()
         assert not transport._connections
-    other = SocketTransport(QUICK)
-    async with serving(answering()) as server:
+    other = SocketTransport(LONG_TIMEOUTS)
+    async with serving(respond_with()) as server:
         task = OwnedTask(other.send("GET", server.origin, "/", {}))
         await asyncio.sleep(0)
         await task.aclose()

@@ -18,21 +18,22 @@ from trove_async.integrations._byteranges import (
     format_content_range,
 )
 
-WHOLE, UNSATISFIABLE = "whole", "416"
+WHOLE_OBJECT, UNSATISFIABLE = "whole", "416"
 
 
-def answered(header: str | None, size: int) -> list[tuple[int, int]] | str:
-    asked = RangeSet.parse(header)
-    spans = None if asked is None else asked.spans(size)
+def spans_to_send(header: str | None, size: int) -> list[tuple[int, int]] | str:
+    """Return the spans of a response, `WHOLE_OBJECT` or `UNSATISFIABLE`."""
+    ranges = RangeSet.parse(header)
+    spans = None if ranges is None else ranges.spans(size)
     if spans is None:
-        return WHOLE
+        return WHOLE_OBJECT
     return spans or UNSATISFIABLE
 
 
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (None, WHOLE),
+        (None, WHOLE_OBJECT),
         ("bytes=0-0", [(0, 1)]),
         ("bytes=0-499", [(0, 500)]),
         ("bytes=500-", [(500, 1000)]),
@@ -58,35 +59,36 @@ def answered(header: str | None, size: int) -> list[tuple[int, int]] | str:
         ("bytes=0-9,80-99", [(0, 100)]),
         ("bytes=500-599,0-9,550-700,300-310", [(500, 701), (0, 10), (300, 311)]),
         ("bytes=" + ",".join(["0-"] * MAX_RANGES), [(0, 1000)]),
-        ("bytes=" + ",".join(["0-"] * (MAX_RANGES + 1)), WHOLE),
-        ("bytes=5-2", WHOLE),
-        ("bytes=0-1,5-2", WHOLE),
-        ("bytes=", WHOLE),
-        ("bytes=,", WHOLE),
-        ("bytes", WHOLE),
-        ("bytes 0-1", WHOLE),
-        ("bytes= 0 - 1", WHOLE),
-        ("bytes=--1", WHOLE),
-        ("bytes=-", WHOLE),
-        ("bytes=a-b", WHOLE),
-        ("bytes=+1-2", WHOLE),
-        ("bytes=\u0661-\u0662", WHOLE),
-        ("bytes=1_0-2_0", WHOLE),
-        ("bytes=0-1, bytes=2-3", WHOLE),
-        ("items=0-1", WHOLE),
-        ("", WHOLE),
+        ("bytes=" + ",".join(["0-"] * (MAX_RANGES + 1)), WHOLE_OBJECT),
+        ("bytes=5-2", WHOLE_OBJECT),
+        ("bytes=0-1,5-2", WHOLE_OBJECT),
+        ("bytes=", WHOLE_OBJECT),
+        ("bytes=,", WHOLE_OBJECT),
+        ("bytes", WHOLE_OBJECT),
+        ("bytes 0-1", WHOLE_OBJECT),
+        ("bytes= 0 - 1", WHOLE_OBJECT),
+        ("bytes=--1", WHOLE_OBJECT),
+        ("bytes=-", WHOLE_OBJECT),
+        ("bytes=a-b", WHOLE_OBJECT),
+        ("bytes=+1-2", WHOLE_OBJECT),
+        ("bytes=\u0661-\u0662", WHOLE_OBJECT),
+        ("bytes=1_0-2_0", WHOLE_OBJECT),
+        ("bytes=0-1, bytes=2-3", WHOLE_OBJECT),
+        ("items=0-1", WHOLE_OBJECT),
+        ("", WHOLE_OBJECT),
     ],
 )
 def test_ranges_of_object_of_1000_bytes(
     header: str | None, expected: list[tuple[int, int]] | str
 ) -> None:
-    assert answered(header, 1000) == expected
+    assert spans_to_send(header, 1000) == expected
 
 
 def test_ranges_of_empty_object() -> None:
-    assert answered("bytes=0-", 0) == UNSATISFIABLE
-    assert answered("bytes=-0", 0) == UNSATISFIABLE
-    assert answered("bytes=-5", 0) == WHOLE  # satisfiable, but no Content-Range can express it
+    assert spans_to_send("bytes=0-", 0) == UNSATISFIABLE
+    assert spans_to_send("bytes=-0", 0) == UNSATISFIABLE
+    # Satisfiable, but no Content-Range can express it.
+    assert spans_to_send("bytes=-5", 0) == WHOLE_OBJECT
 
 
 specs = st.one_of(
@@ -97,13 +99,13 @@ specs = st.one_of(
 )
 
 
-def model(header: str, size: int) -> set[int] | None:
+def requested_offsets(header: str, size: int) -> set[int] | None:
     """Return the offset of each requested byte, by the grammar of RFC 9110, section 14.1."""
-    listed = re.fullmatch(r"bytes=([0-9\-, \t]*)", header)
-    if listed is None:
+    specs_text = re.fullmatch(r"bytes=([0-9\-, \t]*)", header)
+    if specs_text is None:
         return None
-    parts = [part for part in re.split(r"[ \t]*,[ \t]*", listed[1].strip(" \t")) if part]
-    wanted: set[int] = set()
+    parts = [part for part in re.split(r"[ \t]*,[ \t]*", specs_text[1].strip(" \t")) if part]
+    requested: set[int] = set()
     if not parts:
         return None
     for part in parts:
@@ -111,54 +113,54 @@ def model(header: str, size: int) -> set[int] | None:
             first, last = map(int, part.split("-"))
             if last < first:
                 return None
-            wanted |= {at for at in range(size) if first <= at <= last}
+            requested |= {offset for offset in range(size) if first <= offset <= last}
         elif re.fullmatch(r"[0-9]+-", part):
-            wanted |= {at for at in range(size) if at >= int(part[:-1])}
+            requested |= {offset for offset in range(size) if offset >= int(part[:-1])}
         elif re.fullmatch(r"-[0-9]+", part):
-            wanted |= {at for at in range(size) if at >= size - int(part[1:])}
+            requested |= {offset for offset in range(size) if offset >= size - int(part[1:])}
         else:
             return None
-    return wanted
+    return requested
 
 
 @given(st.lists(specs, min_size=0, max_size=6), st.integers(1, 350))
-def test_ranges_agree_with_model(listed: list[str], size: int) -> None:
-    header = f"bytes={','.join(listed)}"
-    wanted, found = model(header, size), answered(header, size)
-    if wanted is None:
-        assert found == WHOLE
-    elif not wanted:
-        assert found == UNSATISFIABLE
+def test_ranges_agree_with_model(specs_text: list[str], size: int) -> None:
+    header = f"bytes={','.join(specs_text)}"
+    requested, spans = requested_offsets(header, size), spans_to_send(header, size)
+    if requested is None:
+        assert spans == WHOLE_OBJECT
+    elif not requested:
+        assert spans == UNSATISFIABLE
     else:
-        assert isinstance(found, list)
-        covered = [at for start, end in found for at in range(start, end)]
-        assert len(covered) == len(set(covered))  # no byte twice
-        assert wanted <= set(covered)
-        for at in set(covered) - wanted:  # only small gaps are sent unrequested
-            assert any(at - near in wanted for near in range(1, PART_OVERHEAD + 1))
-            assert any(at + near in wanted for near in range(1, PART_OVERHEAD + 1))
-        starts = sorted(found)
-        for (_, end), (start, _) in pairwise(starts):
+        assert isinstance(spans, list)
+        sent = [offset for start, end in spans for offset in range(start, end)]
+        assert len(sent) == len(set(sent))  # no byte twice
+        assert requested <= set(sent)
+        for offset in set(sent) - requested:  # only small gaps are sent unrequested
+            assert any(offset - distance in requested for distance in range(1, PART_OVERHEAD + 1))
+            assert any(offset + distance in requested for distance in range(1, PART_OVERHEAD + 1))
+        ordered = sorted(spans)
+        for (_, end), (start, _) in pairwise(ordered):
             assert start > end + PART_OVERHEAD
 
 
 @given(st.text(max_size=200), st.integers(0, 300))
 def test_any_header_gives_spans_within_the_object(header: str, size: int) -> None:
-    found = answered(header, size)
-    if isinstance(found, list):
-        assert all(0 <= start < end <= size for start, end in found)
-        assert sum(end - start for start, end in found) <= size
+    spans = spans_to_send(header, size)
+    if isinstance(spans, list):
+        assert all(0 <= start < end <= size for start, end in spans)
+        assert sum(end - start for start, end in spans) <= size
 
 
 @given(st.integers(0, 500), st.one_of(st.none(), st.integers(0, 500)), st.integers(1, 400))
 def test_requested_backend_range_equals_sent_span(
     first: int, length: int | None, size: int
 ) -> None:
-    asked = RangeSet.parse(f"bytes={first}-{'' if length is None else first + length}")
-    assert asked is not None
-    assert asked.only is not None
-    if spans := asked.spans(size):
-        assert [asked.only.resolve(size)] == spans
+    ranges = RangeSet.parse(f"bytes={first}-{'' if length is None else first + length}")
+    assert ranges is not None
+    assert ranges.single is not None
+    if spans := ranges.spans(size):
+        assert [ranges.single.resolve(size)] == spans
 
 
 def test_multipart_frame_is_readable_by_mail_parser() -> None:

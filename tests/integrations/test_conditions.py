@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from trove_async import ObjectInfo
 from trove_async._http_dates import format_http_date
 from trove_async.integrations._conditions import (
+    ConditionResult,
     Conditions,
-    Verdict,
     entity_tag,
 )
 
@@ -22,15 +22,19 @@ WRITTEN = datetime(2024, 2, 29, 12, 30, 45, 678_901, tzinfo=UTC)
 SAME, BEFORE, AFTER = (format_http_date(WRITTEN + timedelta(seconds=shift)) for shift in (0, -1, 1))
 INFO = ObjectInfo(bucket="b", key="k", size=10, etag="abc", last_modified=WRITTEN)
 
-PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
+PROCEED, NOT_MODIFIED, FAILED = (
+    ConditionResult.PROCEED,
+    ConditionResult.NOT_MODIFIED,
+    ConditionResult.FAILED,
+)
 
 
 def conditions(**headers: str) -> Conditions:
     return Conditions.of(lambda name: headers.get(name.replace("-", "_")))
 
 
-# Each row: request headers, verdict for a GET, verdict for a PUT.
-TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
+# Each row: request headers, result for a GET, result for a PUT.
+RESULTS: list[tuple[dict[str, str], ConditionResult, ConditionResult]] = [
     ({}, PROCEED, PROCEED),
     ({"if_match": '"abc"'}, PROCEED, PROCEED),
     ({"if_match": "*"}, PROCEED, PROCEED),
@@ -68,18 +72,18 @@ TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "reading", "writing"), TABLE, ids=str)
+@pytest.mark.parametrize(("headers", "read_result", "write_result"), RESULTS, ids=str)
 def test_conditions_on_existing_object(
-    headers: dict[str, str], reading: Verdict, writing: Verdict
+    headers: dict[str, str], read_result: ConditionResult, write_result: ConditionResult
 ) -> None:
-    asked = conditions(**headers)
-    assert asked.verdict("GET", INFO) is reading
-    assert asked.verdict("HEAD", INFO) is reading
-    assert asked.verdict("PUT", INFO) is writing
+    parsed = conditions(**headers)
+    assert parsed.evaluate("GET", INFO) is read_result
+    assert parsed.evaluate("HEAD", INFO) is read_result
+    assert parsed.evaluate("PUT", INFO) is write_result
 
 
 @pytest.mark.parametrize(
-    ("headers", "verdict"),
+    ("headers", "result"),
     [
         ({"if_match": "*"}, FAILED),
         ({"if_match": '"abc"'}, FAILED),
@@ -90,8 +94,8 @@ def test_conditions_on_existing_object(
     ],
     ids=str,
 )
-def test_conditions_on_missing_object(headers: dict[str, str], verdict: Verdict) -> None:
-    assert conditions(**headers).verdict("PUT", None) is verdict
+def test_conditions_on_missing_object(headers: dict[str, str], result: ConditionResult) -> None:
+    assert conditions(**headers).evaluate("PUT", None) is result
 
 
 @pytest.mark.parametrize(
@@ -115,23 +119,23 @@ def test_if_range_requires_exact_match(value: str, applies: bool) -> None:  # no
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_entity_tags_are_well_formed_and_unique(one: str, other: str) -> None:
-    if any("\ud800" <= letter <= "\udfff" for letter in one + other):
+def test_entity_tags_are_well_formed_and_unique(first: str, second: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in first + second):
         return
-    tags = [entity_tag(etag) for etag in (one, other)]
-    for tag, etag in zip(tags, (one, other), strict=True):
+    tags = [entity_tag(etag) for etag in (first, second)]
+    for tag, etag in zip(tags, (first, second), strict=True):
         info = ObjectInfo(bucket="b", key="k", size=1, etag=etag, last_modified=WRITTEN)
-        assert conditions(if_match=tag).verdict("GET", info) is PROCEED
+        assert conditions(if_match=tag).evaluate("GET", info) is PROCEED
         assert tag.isascii()
         assert not tag.startswith("W/")
-    if {one, other} & set(tags):
-        return  # the ETags of a driver are either all entity tags, or none is
-    assert (tags[0] == tags[1]) is (one == other)
+    if {first, second} & set(tags):
+        return  # either all etags of a driver are entity tags, or none are
+    assert (tags[0] == tags[1]) is (first == second)
 
 
 @pytest.mark.parametrize("etag", [None, ""])
 @pytest.mark.parametrize(
-    ("headers", "reading", "writing"),
+    ("headers", "read_result", "write_result"),
     [
         ({"if_match": '"abc"'}, FAILED, FAILED),
         ({"if_match": '""'}, FAILED, FAILED),
@@ -146,12 +150,12 @@ def test_entity_tags_are_well_formed_and_unique(one: str, other: str) -> None:
     ids=str,
 )
 def test_object_without_etag_matches_no_tag(
-    etag: Any, headers: dict[str, str], reading: Verdict, writing: Verdict
+    etag: Any, headers: dict[str, str], read_result: ConditionResult, write_result: ConditionResult
 ) -> None:
     bare = replace(INFO, etag=etag)
-    asked = conditions(**headers)
-    assert asked.verdict("GET", bare) is reading
-    assert asked.verdict("PUT", bare) is writing
+    parsed = conditions(**headers)
+    assert parsed.evaluate("GET", bare) is read_result
+    assert parsed.evaluate("PUT", bare) is write_result
 
 
 @pytest.mark.parametrize("etag", [None, ""])

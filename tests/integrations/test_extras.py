@@ -11,14 +11,14 @@ PROGRAM = """
 import sys
 sys.modules[{missing!r}] = None
 try:
-    import trove_async.integrations.{room}
+    import trove_async.integrations.{module}
 except ModuleNotFoundError as error:
     print(error)
 """
 
 
 @pytest.mark.parametrize(
-    ("room", "missing", "extra"),
+    ("module", "missing", "extra"),
     [
         ("starlette", "starlette", "fastapi"),
         ("starlette", "python_multipart", "fastapi"),
@@ -27,25 +27,25 @@ except ModuleNotFoundError as error:
         ("otel", "opentelemetry", "otel"),
     ],
 )
-def test_missing_extra_is_named_in_error(room: str, missing: str, extra: str) -> None:
-    ran = subprocess.run(  # noqa: S603 - our own words
-        [sys.executable, "-c", PROGRAM.format(missing=missing, room=room)],
+def test_missing_extra_is_named_in_error(module: str, missing: str, extra: str) -> None:
+    process = subprocess.run(  # noqa: S603 - constant arguments
+        [sys.executable, "-c", PROGRAM.format(missing=missing, module=module)],
         capture_output=True,
         text=True,
         check=True,
         timeout=50,
     )
-    assert f"pip install 'trove-async[{extra}]'" in ran.stdout
+    assert f"pip install 'trove-async[{extra}]'" in process.stdout
 
 
 def test_logs_integration_imports_no_extra() -> None:
     names = ("starlette", "fastapi", "aiohttp", "opentelemetry", "python_multipart")
-    asks = f"print([name for name in {names} if name in sys.modules])"
-    ran = subprocess.run(  # noqa: S603 - our own words
-        [sys.executable, "-c", f"import sys, trove_async.integrations.logs; {asks}"],
+    query = f"print([name for name in {names} if name in sys.modules])"
+    process = subprocess.run(  # noqa: S603 - constant arguments
+        [sys.executable, "-c", f"import sys, trove_async.integrations.logs; {query}"],
         capture_output=True,
         text=True,
         check=True,
         timeout=50,
     )
-    assert ran.stdout == "[]\n"
+    assert process.stdout == "[]\n"

@@ -18,19 +18,19 @@ from trove_async._http_dates import parse_http_date
 from trove_async.integrations._headers import Presentation, content_disposition, media_type
 
 
-def info(key: str = "k", **facts: Any) -> ObjectInfo:
+def info(key: str = "k", **fields: Any) -> ObjectInfo:
     return ObjectInfo(
         bucket="b",
         key=key,
         size=3,
         etag="e",
         last_modified=datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
-        **facts,
+        **fields,
     )
 
 
 def test_all_object_headers_are_sent() -> None:
-    shown = Presentation().of(
+    headers = Presentation().headers(
         info(
             content_type="image/png",
             cache_control="max-age=5",
@@ -40,7 +40,7 @@ def test_all_object_headers_are_sent() -> None:
             content_disposition="inline",
         )
     )
-    assert shown == {
+    assert headers == {
         "ETag": '"e"',
         "Last-Modified": "Tue, 02 Jan 2024 03:04:05 GMT",
         "Accept-Ranges": "bytes",
@@ -56,43 +56,47 @@ def test_all_object_headers_are_sent() -> None:
 
 
 def test_future_last_modified_is_capped_at_now() -> None:
-    written = datetime.now(UTC) + timedelta(days=400)
-    early = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=written)
-    shown = parse_http_date(Presentation().of(early)["Last-Modified"])
-    assert shown is not None
-    assert shown <= datetime.now(UTC)
+    modified = datetime.now(UTC) + timedelta(days=400)
+    modified_in_future = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=modified)
+    last_modified = parse_http_date(Presentation().headers(modified_in_future)["Last-Modified"])
+    assert last_modified is not None
+    assert last_modified <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("etag", [None, ""])
 def test_object_without_an_etag_has_no_etag_field(etag: Any) -> None:
-    bare = replace(info(), etag=etag)
-    assert "ETag" not in Presentation().of(bare)
-    assert "ETag" not in Presentation().validators(bare)
+    without_etag = replace(info(), etag=etag)
+    assert "ETag" not in Presentation().headers(without_etag)
+    assert "ETag" not in Presentation().validators(without_etag)
 
 
 @pytest.mark.parametrize("text", ["日本", "é", "a\x01b", "a\x7f"])
 def test_unsendable_header_values_are_replaced(text: str) -> None:
-    facts = (
+    fields = (
         "content_type", "content_disposition", "cache_control", "content_encoding",
         "content_language",
     )  # fmt: skip
-    shown = Presentation().of(info("dir/a.bin", **dict.fromkeys(facts, f"x/y; {text}")))
-    assert shown["Content-Type"] == "application/octet-stream"
-    assert shown["Content-Disposition"] == 'attachment; filename="a.bin"'
-    assert shown["Cache-Control"] == "no-store"
-    assert "Content-Encoding" not in shown
-    assert "Content-Language" not in shown
+    headers = Presentation().headers(info("dir/a.bin", **dict.fromkeys(fields, f"x/y; {text}")))
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["Content-Disposition"] == 'attachment; filename="a.bin"'
+    assert headers["Cache-Control"] == "no-store"
+    assert "Content-Encoding" not in headers
+    assert "Content-Language" not in headers
     with pytest.raises(ValueError, match="cache_control"):
         Presentation(cache_control=text)
 
 
 def test_options_of_the_service_override_stored_headers() -> None:
-    given = Presentation(download_name="a.png", cache_control="no-cache")
+    presentation = Presentation(download_name="a.png", cache_control="no-cache")
     expires = datetime(2024, 1, 3, tzinfo=UTC)
-    shown = given.of(info(content_type="image/png", cache_control="max-age=5", expires=expires))
-    assert "Expires" not in shown  # it would contradict the cache_control of the service
-    assert shown["Content-Disposition"] == 'attachment; filename="a.png"'
-    assert shown["Cache-Control"] == given.validators(info())["Cache-Control"] == "no-cache"
+    headers = presentation.headers(
+        info(content_type="image/png", cache_control="max-age=5", expires=expires)
+    )
+    assert "Expires" not in headers  # it would contradict the cache_control of the service
+    assert headers["Content-Disposition"] == 'attachment; filename="a.png"'
+    assert (
+        headers["Cache-Control"] == presentation.validators(info())["Cache-Control"] == "no-cache"
+    )
 
 
 ACTIVE = [
@@ -135,54 +139,62 @@ SANDBOX = "default-src 'none'; sandbox"
 @pytest.mark.parametrize("kind", ACTIVE + SCRIPTS + MALFORMED)
 @pytest.mark.parametrize("stored", ["inline", "inline; filename=x.html", "nonsense,", "", None])
 def test_active_content_is_sent_as_attachment(kind: str, stored: str | None) -> None:
-    shown = Presentation().of(info("dir/page.x", content_type=kind, content_disposition=stored))
+    headers = Presentation().headers(
+        info("dir/page.x", content_type=kind, content_disposition=stored)
+    )
     name = "x.html" if stored and "x.html" in stored else "page.x"
-    assert shown["Content-Disposition"] == f'attachment; filename="{name}"'
-    assert shown["Content-Security-Policy"] == SANDBOX
-    assert shown["X-Content-Type-Options"] == "nosniff"
-    assert shown["Content-Type"] == (OCTETS if kind in SCRIPTS + MALFORMED else kind)
+    assert headers["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert headers["Content-Security-Policy"] == SANDBOX
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Type"] == (OCTETS if kind in SCRIPTS + MALFORMED else kind)
 
 
 @pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS, *MALFORMED])
 def test_trusted_object_keeps_its_content_type(kind: str) -> None:
-    shown = Presentation(trusted=True).of(info(content_type=kind))
-    assert shown["Content-Type"] == kind
-    assert shown["X-Content-Type-Options"] == "nosniff"
-    assert not {"Content-Disposition", "Content-Security-Policy"} & shown.keys()
+    headers = Presentation(trusted=True).headers(info(content_type=kind))
+    assert headers["Content-Type"] == kind
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert not {"Content-Disposition", "Content-Security-Policy"} & headers.keys()
 
 
 @pytest.mark.parametrize("kind", ["image/png", "text/plain", "Text/Plain; charset=utf-8;",
                                   "application/json", "application/pdf"])  # fmt: skip
 def test_passive_content_is_sent_inline(kind: str) -> None:
-    shown = Presentation().of(info(content_type=kind))
-    assert shown["Content-Type"] == kind
-    assert shown["Content-Security-Policy"] == SANDBOX
-    assert "Content-Disposition" not in shown
+    headers = Presentation().headers(info(content_type=kind))
+    assert headers["Content-Type"] == kind
+    assert headers["Content-Security-Policy"] == SANDBOX
+    assert "Content-Disposition" not in headers
 
 
 @pytest.mark.parametrize("kind", ["audio/mpeg", 'video/mp4; codecs="avc1.42E01E, mp4a.40.2"'])
 def test_audio_and_video_are_sent_inline(kind: str) -> None:
-    shown = Presentation().of(info(content_type=kind))
-    assert shown["Content-Type"] == kind
-    sandbox = shown["Content-Security-Policy"].split("; ")[-1].split()
+    headers = Presentation().headers(info(content_type=kind))
+    assert headers["Content-Type"] == kind
+    sandbox = headers["Content-Security-Policy"].split("; ")[-1].split()
     assert sandbox == ["sandbox", "allow-same-origin"]  # without allow-scripts
-    assert "Content-Disposition" not in shown
+    assert "Content-Disposition" not in headers
 
 
 def test_stored_file_name_is_kept_in_attachment() -> None:
-    said = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
-    shown = Presentation().of(info(content_type="application/zip", content_disposition=said))
-    assert shown["Content-Disposition"] == (
+    sent_name = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
+    headers = Presentation().headers(
+        info(content_type="application/zip", content_disposition=sent_name)
+    )
+    assert headers["Content-Disposition"] == (
         "attachment; filename=\"_.zip\"; filename*=UTF-8''%E2%82%AC.zip"
     )
 
 
-@pytest.mark.parametrize("whose", ["object", "service", None])
-def test_response_is_private_by_default(whose: str | None) -> None:
-    given = Presentation(cache_control="public, max-age=1" if whose == "service" else None)
-    obj = info(cache_control="public, max-age=1" if whose == "object" else None)
-    expected = "private" if whose is None else "public, max-age=1"
-    assert given.of(obj)["Cache-Control"] == given.validators(obj)["Cache-Control"] == expected
+@pytest.mark.parametrize("source", ["object", "service", None])
+def test_response_is_private_by_default(source: str | None) -> None:
+    presentation = Presentation(cache_control="public, max-age=1" if source == "service" else None)
+    obj = info(cache_control="public, max-age=1" if source == "object" else None)
+    expected = "private" if source is None else "public, max-age=1"
+    assert (
+        presentation.headers(obj)["Cache-Control"]
+        == presentation.validators(obj)["Cache-Control"]
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,10 +242,10 @@ def test_any_name_gives_a_safe_content_disposition(name: str) -> None:
     assert re.fullmatch(r"[\x20-\x7e]+", field)
     message = Message()
     message["Content-Disposition"] = field
-    plain = message.get_filename(failobj="")
-    assert "/" not in plain
+    fallback = message.get_filename(failobj="")
+    assert "/" not in fallback
     exact = re.search(r"filename\*=UTF-8''(\S+)$", field) or re.search(r'filename="(.*)"$', field)
     assert exact is not None
-    said = unquote(exact[1]) if "filename*" in field else exact[1]
+    sent_name = unquote(exact[1]) if "filename*" in field else exact[1]
     expected = re.sub(r"[\x00-\x1f\x7f]", "_", re.split(r"[/\\]", name)[-1]) or "download"
-    assert said == expected.encode(errors="replace").decode()
+    assert sent_name == expected.encode(errors="replace").decode()

@@ -24,16 +24,16 @@ async def test_each_operation_is_logged_at_its_level(caplog: pytest.LogCaptureFi
             await reader.read()
         stop()
         await store.delete("bucket", "key")
-    told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    assert [(level, text.split(" in ")[0]) for level, text in told] == [
+    records = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [(level, text.split(" in ")[0]) for level, text in records] == [
         ("WARNING", "attempt 1 of put bucket/key on default"),
         ("DEBUG", "put bucket/key"),
         ("INFO", "head bucket/none"),
         ("DEBUG", "get bucket/key"),
         ("DEBUG", "body get bucket/key on default 4 bytes"),
     ]
-    assert "UnavailableError: busy" in told[0][1]
-    assert "ObjectNotFoundError" in told[2][1]
+    assert "UnavailableError: busy" in records[0][1]
+    assert "ObjectNotFoundError" in records[2][1]
 
 
 async def test_line_breaks_in_keys_are_escaped(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trove_async import Trove
 
 
-class Scene:
+class InstrumentedStore:
     """An instrumented store over two fakes, and its exported telemetry.
 
     Keys that begin with ``b/`` are routed to the second fake.
@@ -49,15 +49,15 @@ class Scene:
 
     def metrics(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
         data = self._reader.get_metrics_data()
-        found: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+        points: dict[str, list[tuple[dict[str, Any], Any]]] = {}
         for resource in data.resource_metrics if data else ():
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    found[metric.name] = [
+                    points[metric.name] = [
                         (dict(point.attributes or {}), getattr(point, "value", None))
                         for point in metric.data.data_points
                     ]
-        return found
+        return points
 
     def close(self) -> None:
         self.stop()
@@ -66,20 +66,20 @@ class Scene:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def instrumented() -> AsyncIterator[InstrumentedStore]:
     fakes = Fake(), Fake()
     async with store_of(*fakes) as store:
-        made = Scene(store, fakes)
-        yield made
-        made.close()
+        instrumented_store = InstrumentedStore(store, fakes)
+        yield instrumented_store
+        instrumented_store.close()
 
 
-async def test_operation_is_a_span_with_its_routed_backend(scene: Scene) -> None:
-    tracer = scene.tracing.get_tracer("caller")
+async def test_operation_is_a_span_with_its_routed_backend(instrumented: InstrumentedStore) -> None:
+    tracer = instrumented.tracing.get_tracer("caller")
     with tracer.start_as_current_span("request") as parent:
-        await scene.store.put("bucket", "b/key", b"body")
+        await instrumented.store.put("bucket", "b/key", b"body")
         assert trace.get_current_span() is parent
-    span, _ = scene.spans()
+    span, _ = instrumented.spans()
     assert span.name == "trove put"
     assert span.attributes == {
         "trove.operation": "put",
@@ -92,45 +92,47 @@ async def test_operation_is_a_span_with_its_routed_backend(scene: Scene) -> None
     assert span.status.is_unset
 
 
-async def test_spans_of_the_sdk_are_children(scene: Scene) -> None:
-    tracer = scene.tracing.get_tracer("sdk")
+async def test_spans_of_the_sdk_are_children(instrumented: InstrumentedStore) -> None:
+    tracer = instrumented.tracing.get_tracer("sdk")
 
     async def requesting() -> None:
         with tracer.start_as_current_span("HTTP PUT"):
             pass
 
-    scene.fakes[0].before["put"] = requesting
-    await scene.store.put("bucket", "key", b"body")
-    below, span = scene.spans()
-    assert (below.name, span.name) == ("HTTP PUT", "trove put")
-    assert below.parent is not None
+    instrumented.fakes[0].before["put"] = requesting
+    await instrumented.store.put("bucket", "key", b"body")
+    child, span = instrumented.spans()
+    assert (child.name, span.name) == ("HTTP PUT", "trove put")
+    assert child.parent is not None
     assert span.context is not None
-    assert below.parent.span_id == span.context.span_id
+    assert child.parent.span_id == span.context.span_id
 
 
-async def test_retries_are_events_and_are_counted(scene: Scene) -> None:
-    scene.fakes[0].fail("put", UnavailableError("busy"), UnavailableError("still busy"))
-    await scene.store.put("bucket", "key", b"body")
-    (span,) = scene.spans()
-    assert [(one.name, (one.attributes or {})["trove.attempt"]) for one in span.events] == [
+async def test_retries_are_events_and_are_counted(instrumented: InstrumentedStore) -> None:
+    instrumented.fakes[0].fail("put", UnavailableError("busy"), UnavailableError("still busy"))
+    await instrumented.store.put("bucket", "key", b"body")
+    (span,) = instrumented.spans()
+    assert [(event.name, (event.attributes or {})["trove.attempt"]) for event in span.events] == [
         ("attempt failed", 1),
         ("attempt failed", 2),
     ]
     assert "still busy" in str((span.events[1].attributes or {})["error.message"])
     assert span.status.is_unset  # the last attempt succeeded
-    by = {"trove.operation": "put", "trove.backend": "default"}
-    assert scene.metrics()["trove.retries"] == [(by, 2)]
+    labels = {"trove.operation": "put", "trove.backend": "default"}
+    assert instrumented.metrics()["trove.retries"] == [(labels, 2)]
 
 
-async def test_failure_sets_error_status_and_cancel_does_not(scene: Scene) -> None:
+async def test_failure_sets_error_status_and_cancel_does_not(
+    instrumented: InstrumentedStore,
+) -> None:
     with pytest.raises(ObjectNotFoundError):
-        await scene.store.head("bucket", "key")
-    reached = scene.fakes[0].hang("put")
+        await instrumented.store.head("bucket", "key")
+    put_started = instrumented.fakes[0].hang("put")
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(scene.store.put("bucket", "key", b"body"))
-        await reached.wait()
+        task = group.create_task(instrumented.store.put("bucket", "key", b"body"))
+        await put_started.wait()
         task.cancel()
-    failed, cancelled = scene.spans()
+    failed, cancelled = instrumented.spans()
     assert failed.status.status_code is trace.StatusCode.ERROR
     assert (failed.attributes or {})["error.type"] == "ObjectNotFoundError"
     assert [event.name for event in failed.events] == ["attempt failed", "exception"]
@@ -138,84 +140,84 @@ async def test_failure_sets_error_status_and_cancel_does_not(scene: Scene) -> No
     assert (cancelled.attributes or {})["error.type"] == "CancelledError"
 
 
-async def test_bytes_are_counted_both_ways(scene: Scene) -> None:
+async def test_bytes_are_counted_both_ways(instrumented: InstrumentedStore) -> None:
     body = content(3 * MiB)
-    await scene.store.put("bucket", "b/key", body)
-    async with scene.store.get("bucket", "b/key") as reader:
+    await instrumented.store.put("bucket", "b/key", body)
+    async with instrumented.store.get("bucket", "b/key") as reader:
         await reader.read(1000)
-    await scene.store.read("bucket", "b/key", range=(0, 10))
-    await scene.store.get_ranges("bucket", "b/key", [(0, 5), (100, 105)])
-    found = scene.metrics()
-    assert sorted(found["trove.io"], key=lambda point: str(point[0])) == [
+    await instrumented.store.read("bucket", "b/key", range=(0, 10))
+    await instrumented.store.get_ranges("bucket", "b/key", [(0, 5), (100, 105)])
+    points = instrumented.metrics()
+    assert sorted(points["trove.io"], key=lambda point: str(point[0])) == [
         ({"trove.direction": "read", "trove.backend": "b"}, 1020),
         ({"trove.direction": "write", "trove.backend": "b"}, 3 * MiB),
     ]
-    assert {by["trove.operation"] for by, _ in found["trove.body.duration"]} == {
+    assert {labels["trove.operation"] for labels, _ in points["trove.body.duration"]} == {
         "get", "read", "get_ranges",
     }  # fmt: skip
-    assert {by["trove.operation"] for by, _ in found["trove.operation.duration"]} == {
+    assert {labels["trove.operation"] for labels, _ in points["trove.operation.duration"]} == {
         "put", "get", "read", "get_ranges",
     }  # fmt: skip
 
 
-async def test_copy_names_both_backends(scene: Scene) -> None:
-    await scene.store.put("bucket", "key", b"body")
-    await scene.store.copy("bucket", "key", "bucket", "b/key")
-    span = scene.spans()[-1]
+async def test_copy_names_both_backends(instrumented: InstrumentedStore) -> None:
+    await instrumented.store.put("bucket", "key", b"body")
+    await instrumented.store.copy("bucket", "key", "bucket", "b/key")
+    span = instrumented.spans()[-1]
     assert (span.attributes or {})["trove.backend"] == "default"
     assert (span.attributes or {})["trove.backends"] == ("default", "b")
 
 
-async def test_pool_metrics_are_exported(scene: Scene) -> None:
-    with await scene.store.pool.lease(MiB):
-        found = scene.metrics()
-    assert {name: found[name][0][1] for name in found if name.startswith("trove.pool.")} == {
-        "trove.pool.limit": scene.store.pool.max_bytes,
+async def test_pool_metrics_are_exported(instrumented: InstrumentedStore) -> None:
+    with await instrumented.store.pool.lease(MiB):
+        points = instrumented.metrics()
+    assert {name: points[name][0][1] for name in points if name.startswith("trove.pool.")} == {
+        "trove.pool.limit": instrumented.store.pool.max_bytes,
         "trove.pool.leased": MiB,
         "trove.pool.waiting": 0,
         "trove.pool.spilled": 0,
     }
 
 
-async def test_spill_is_a_span_event(scene: Scene) -> None:
+async def test_spill_is_a_span_event(instrumented: InstrumentedStore) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield content(MiB)
 
-    with await scene.store.pool.lease(MiB), await scene.store.pool.lease(MiB):
-        await scene.store.put("bucket", "key", body())
-    (span,) = scene.spans()
+    with await instrumented.store.pool.lease(MiB), await instrumented.store.pool.lease(MiB):
+        await instrumented.store.put("bucket", "key", body())
+    (span,) = instrumented.spans()
     (spilled,) = [event for event in span.events if event.name == "spill"]
     assert (spilled.attributes or {})["trove.size"] == MiB
 
 
-async def test_stop_ends_open_spans(scene: Scene) -> None:
-    reached = scene.fakes[0].hang("put")
-    left: list[trace.Span] = []
+async def test_stop_ends_open_spans(instrumented: InstrumentedStore) -> None:
+    put_started = instrumented.fakes[0].hang("put")
+    spans_at_exit: list[trace.Span] = []
 
     async def putting() -> None:
         try:
-            await scene.store.put("bucket", "key", b"body")
+            await instrumented.store.put("bucket", "key", b"body")
         finally:
-            left.append(trace.get_current_span())
+            spans_at_exit.append(trace.get_current_span())
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(putting())
-        await reached.wait()
-        scene.stop()
-        assert [span.name for span in scene.spans()] == ["trove put"]
-        assert not await scene.store.exists("bucket", "key")  # starts no span
+        await put_started.wait()
+        instrumented.stop()
+        assert [span.name for span in instrumented.spans()] == ["trove put"]
+        assert not await instrumented.store.exists("bucket", "key")  # starts no span
         task.cancel()
-    assert len(scene.spans()) == 1
-    assert left == [trace.INVALID_SPAN]
-    assert not scene.store.events
+    assert len(instrumented.spans()) == 1
+    assert spans_at_exit == [trace.INVALID_SPAN]
+    assert not instrumented.store.events
 
 
-async def test_concurrent_operations_keep_their_own_spans(scene: Scene) -> None:
+async def test_concurrent_operations_keep_their_own_spans(instrumented: InstrumentedStore) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(20):
             key = f"{'b/' if number % 2 else ''}{number}"
-            group.create_task(scene.store.put("bucket", key, content(3 * MiB)))
-    spans = scene.spans()
+            group.create_task(instrumented.store.put("bucket", key, content(3 * MiB)))
+    spans = instrumented.spans()
     assert len(spans) == 20
     for span in spans:
         attributes = span.attributes or {}
@@ -224,42 +226,44 @@ async def test_concurrent_operations_keep_their_own_spans(scene: Scene) -> None:
         assert span.parent is None
 
 
-async def test_stopped_instrumentation_exports_nothing(scene: Scene) -> None:
-    scene.stop()
-    await scene.store.put("bucket", "key", b"body")
-    assert scene.spans() == []
-    assert not scene.store.events
+async def test_stopped_instrumentation_exports_nothing(instrumented: InstrumentedStore) -> None:
+    instrumented.stop()
+    await instrumented.store.put("bucket", "key", b"body")
+    assert instrumented.spans() == []
+    assert not instrumented.store.events
     assert not any(
-        name.startswith("trove.pool") and points for name, points in scene.metrics().items()
+        name.startswith("trove.pool") and points for name, points in instrumented.metrics().items()
     )
 
 
-async def test_instrumenting_during_an_operation_is_harmless(scene: Scene) -> None:
-    scene.stop()
-    reached = scene.fakes[0].hang("put")
+async def test_instrumenting_during_an_operation_is_harmless(
+    instrumented: InstrumentedStore,
+) -> None:
+    instrumented.stop()
+    put_started = instrumented.fakes[0].hang("put")
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(scene.store.put("bucket", "key", b"body"))
-        await reached.wait()
-        stop = instrument(scene.store, tracer_provider=scene.tracing)
+        task = group.create_task(instrumented.store.put("bucket", "key", b"body"))
+        await put_started.wait()
+        stop = instrument(instrumented.store, tracer_provider=instrumented.tracing)
         task.cancel()
     stop()
-    assert scene.spans() == []
+    assert instrumented.spans() == []
 
 
-async def test_events_of_one_operation_share_its_id(scene: Scene) -> None:
-    told: list[Event] = []
-    scene.store.events.subscribe(told.append)
-    await scene.store.put("bucket", "key", content(3 * MiB))
-    async with scene.store.get("bucket", "key") as reader:
+async def test_events_of_one_operation_share_its_id(instrumented: InstrumentedStore) -> None:
+    events: list[Event] = []
+    instrumented.store.events.subscribe(events.append)
+    await instrumented.store.put("bucket", "key", content(3 * MiB))
+    async with instrumented.store.get("bucket", "key") as reader:
         pass
     del reader
     numbers = {
         event.operation_id
-        for event in told
+        for event in events
         if event.operation in {"put", "send", "upload", "commit"}
     }
     assert len(numbers) == 1
-    gets = [event for event in told if event.operation == "get"]
+    gets = [event for event in events if event.operation == "get"]
     assert [event.kind for event in gets] == ["start", "attempt", "operation", "body"]
     assert len({event.operation_id for event in gets}) == 1
     assert not numbers & {gets[0].operation_id}

@@ -1,4 +1,4 @@
-"""Sizes of the pieces that are sent to fast and slow clients."""
+"""Sizes of the chunks that are sent to fast and slow clients."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from trove_async.integrations._pacing import LARGE, PROMPT, PROVEN, SMALL, Pace
 
 
 def sizes(pace: Pace, count: int, seconds: float) -> list[int]:
-    found = []
+    chunk_sizes = []
     for _ in range(count):
-        found.append(pace.size)
+        chunk_sizes.append(pace.size)
         pace.record(pace.size, seconds)
-    return found
+    return chunk_sizes
 
 
-def test_fast_client_gets_large_pieces_once_proven() -> None:
+def test_fast_client_gets_large_chunks_once_proven() -> None:
     small = PROVEN // SMALL
     assert sizes(Pace(), small + 2, 0.0) == [SMALL] * small + [LARGE] * 2
 
 
-def test_slow_client_always_gets_small_pieces() -> None:
+def test_slow_client_always_gets_small_chunks() -> None:
     assert set(sizes(Pace(), 1000, PROMPT * 1.01)) == {SMALL}
 
 
-def test_client_that_slows_down_falls_back_to_small_pieces() -> None:
+def test_client_that_slows_down_falls_back_to_small_chunks() -> None:
     pace = Pace()
     sizes(pace, 100, PROMPT)
     assert sizes(pace, 2, PROMPT * 2) == [LARGE, SMALL]

@@ -27,9 +27,9 @@ def test_well_formed_media_types_are_parsed(
 
 
 @given(st.text(',;="\\/ ab', max_size=12))
-def test_list_of_media_types_is_malformed(rest: str) -> None:
+def test_list_of_media_types_is_malformed(suffix: str) -> None:
     """A value with a second type outside quotes is malformed, whatever its beginning."""
-    assert parse_media_type(f"text/plain{rest},text/html") is None
+    assert parse_media_type(f"text/plain{suffix},text/html") is None
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """HTTP for the drivers: transports, header fields, and the reader of an object.
 
-A transport follows no redirect, stores no cookie, decompresses no body and sends each request once:
-the drivers decide about all of that. Request bodies are sent as views, without joining them;
-response bodies are received on demand.
+A transport sends each request once. It does not follow redirects, store cookies or decompress bodies;
+drivers do that if they need it. Request bodies are sent as views, without joining them. Response
+bodies are received on demand.
 
 `transport`         the `Transport` and `Response` protocols, and origins
 `socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`, `socket_response`: one connection and its response;

@@ -1,4 +1,4 @@
-"""A `Transport` over aiohttp. It supports proxies; tests compare the socket transport with it."""
+"""A `Transport` over aiohttp, which supports proxies. Tests compare the socket transport with it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from trove_async.models import Timeout
 
 from .connect_errors import connect_error
 from .headers import field_text
-from .http11 import MOST_INTERIM, early_success, no_http
-from .transport import WINDOW, read_all_of, size_of
+from .http11 import MAX_INTERIM, check_request_head, early_success, invalid_response
+from .transport import WINDOW, body_size, collect_body
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
     from .transport import Origin, Response, StreamedBody
 
-_HEADERS: Final = 4096
+_MAX_HEADERS: Final = 4096
 """Maximum headers of a response: 8 KiB of metadata with one-letter names need this many."""
 
-# Releases of aiohttp without the parameter have no limit; the others default to 128.
-_LIMITS: Final[dict[str, Any]] = (
-    {"max_headers": _HEADERS}
+# The default of `max_headers` is 128. Releases of aiohttp without the parameter have no limit.
+_SESSION_OPTIONS: Final[dict[str, Any]] = (
+    {"max_headers": _MAX_HEADERS}
     if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
     else {}
 )
@@ -54,8 +54,8 @@ class AiohttpTransport:
         tls: The TLS context; None uses the certificates that the system trusts.
         proxy: The URL of a proxy for all requests.
 
-    The transport does not limit connections. An open response holds a connection, so with a limit
-    lower than that of the callers, unread responses would block the next call forever.
+    The transport does not limit connections: the drivers do. An open response holds a connection, so
+    with a lower limit here, unread responses would block the next request forever.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class AiohttpTransport:
             auto_decompress=False,
             read_bufsize=WINDOW,
             proxy=proxy,
-            middlewares=(_once,),
-            response_class=_Response,
-            **_LIMITS,
+            middlewares=(_send_without_retry,),
+            response_class=_ClientResponse,
+            **_SESSION_OPTIONS,
         )
 
     async def send(
@@ -90,25 +90,27 @@ class AiohttpTransport:
         patient: bool = False,
     ) -> Response:
         """Send a request. See `Transport.send`."""
+        # aiohttp would raise a bare ValueError, and yarl drops line breaks from a target.
+        check_request_head(target, headers)
         body = _Body(views, self._idle) if views else None
         url = yarl.URL(origin.url + target, encoded=True)
-        sending = self._respond(method, url, headers, body, patient=patient)
+        request = self._send_request(method, url, headers, body, patient=patient)
         del headers  # a traceback recorded with locals would show the credentials
         try:
-            response = await sending
+            response = await request
         except BaseException as error:
             if body is not None:
                 body.abort()
-            failure = _failure(error, origin.address, body)
+            failure = _error_to_raise(error, origin.address, body)
             if failure is None:
                 raise
         else:
-            return self._answer(response, body, origin, patient=patient)
-        # Raise outside `except`: the handled error would become the context, and aiohttp's errors
-        # hold the headers of the request and the password of a proxy.
+            return self._make_response(response, body, origin, patient=patient)
+        # Raise outside `except`: otherwise the error of aiohttp would become the context, and it
+        # contains the headers of the request and the password of a proxy.
         raise failure
 
-    def _answer(
+    def _make_response(
         self,
         response: aiohttp.ClientResponse,
         body: _Body | None,
@@ -116,19 +118,25 @@ class AiohttpTransport:
         *,
         patient: bool,
     ) -> Response:
+        """Return a response whose head has arrived.
+
+        Raises:
+            UnavailableError: The server reports success before it received the whole request.
+        """
         if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
             body.abort()
             response.close()
             raise early_success()
-        longer = patient or self._idle != self._first_byte
-        if longer and (connection := response.connection) is not None:
+        # `sock_read` was `first_byte` for the head. The body has the idle timeout.
+        idle_differs = patient or self._idle != self._first_byte
+        if idle_differs and (connection := response.connection) is not None:
             protocol = connection.protocol
             if protocol is not None:
                 protocol.read_timeout = self._idle
                 protocol.start_timeout()
         return _AiohttpResponse(response, body, self._idle, origin, patient=patient)
 
-    async def _respond(
+    async def _send_request(
         self,
         method: str,
         url: yarl.URL,
@@ -139,15 +147,16 @@ class AiohttpTransport:
     ) -> aiohttp.ClientResponse:
         """Return the response once its head is complete.
 
-        The head needs a separate deadline, because `sock_read` restarts with each byte.
+        The head needs a deadline of its own, because `sock_read` restarts with each byte.
         """
         async with asyncio.timeout(None) as deadline:
             if body is not None and not patient:
-                body.limits(deadline, self._first_byte)
+                body.set_deadline(deadline, self._first_byte)
             elif not patient:
+                # Without a body, the deadline includes the time to connect.
                 now = asyncio.get_running_loop().time()
                 deadline.reschedule(now + self._connect + self._first_byte)
-            sending = self._session.request(
+            request = self._session.request(
                 method,
                 url,
                 headers=headers,
@@ -161,9 +170,9 @@ class AiohttpTransport:
                 ),
             )
             del headers  # as in `send`
-            response = await sending
+            response = await request
             if body is not None:
-                body.limits(None, 0.0)
+                body.set_deadline(None, 0.0)
             return response
 
     async def aclose(self) -> None:
@@ -171,35 +180,35 @@ class AiohttpTransport:
         await self._session.close()
 
 
-async def _once(
+async def _send_without_retry(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Send a request once: aiohttp would resend it after these errors if they were untranslated."""
+    """Translate the errors after which aiohttp would send a request again, so that it does not."""
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = _failure(error, f"{request.url.host}:{request.url.port}")
-        assert failure is not None  # noqa: S101 - the table has both
+        failure = _error_to_raise(error, f"{request.url.host}:{request.url.port}")
+        assert failure is not None  # noqa: S101 - both are in the table
     raise failure
 
 
-class _Response(aiohttp.ClientResponse):
-    """A response with a limit on the interim responses before it."""
+class _ClientResponse(aiohttp.ClientResponse):
+    """A response of aiohttp with a limit on the interim responses before it."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Read the head. aiohttp itself skips any number of interim responses."""
+        """Read the head. aiohttp would skip any number of interim responses."""
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101 - a new connection has one
-        read, seen = protocol.read, 0
+        read, heads = protocol.read, 0
 
-        async def counted() -> Any:  # noqa: ANN401 - aiohttp's message
-            nonlocal seen
-            seen += 1
-            if seen > MOST_INTERIM + 1:
-                raise no_http(f"more than {MOST_INTERIM} interim responses")
+        async def counting_read() -> Any:  # noqa: ANN401 - aiohttp's message
+            nonlocal heads
+            heads += 1
+            if heads > MAX_INTERIM + 1:
+                raise invalid_response(f"more than {MAX_INTERIM} interim responses")
             return await read()
 
-        protocol.read = counted  # type: ignore[method-assign] # `start` calls it once per head
+        protocol.read = counting_read  # type: ignore[method-assign] # `start` calls it once per head
         try:
             return await super().start(connection)
         finally:
@@ -207,16 +216,16 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _Body(aiohttp.Payload):
-    """A request body whose views are written to the socket one by one, never joined.
+    """A request body. Its views are written to the socket one by one, without joining them.
 
     Attributes:
         failure: The error that a streamed body raised.
-        written: Whether the whole body has been written.
+        written: Whether the socket has accepted the whole body.
     """
 
     def __init__(self, views: Sequence[memoryview] | StreamedBody, idle: float) -> None:
         super().__init__(views, content_type="application/octet-stream")
-        self._size = size_of(views)
+        self._size = body_size(views)
         self._views = views
         self.failure: Exception | None = None
         self._idle = idle
@@ -225,11 +234,11 @@ class _Body(aiohttp.Payload):
         self._first_byte = 0.0
         self.written = False
 
-    def limits(self, deadline: asyncio.Timeout | None, first_byte: float) -> None:
-        """Set the deadline that starts when the body has been written, or None to remove it."""
+    def set_deadline(self, deadline: asyncio.Timeout | None, first_byte: float) -> None:
+        """Set a deadline to start once the body has been written; None removes it."""
         self._deadline, self._first_byte = deadline, first_byte
 
-    def _ended(self) -> None:
+    def _finish(self) -> None:
         self.written = True
         if self._deadline is not None and not self._deadline.expired():
             now = asyncio.get_running_loop().time()
@@ -238,50 +247,56 @@ class _Body(aiohttp.Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text, as the interface of a payload requires."""
         if not isinstance(self._views, Sequence):
-            raise TypeError("this body is read only to be sent")
+            raise TypeError("a streamed body can only be sent")
         return b"".join(self._views).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body. Each wait for the socket is limited by the idle timeout."""
-        self._transport = writer.transport  # taken here, because aiohttp drops it on a failure
+        self._transport = writer.transport  # for `abort`: aiohttp drops it on a failure
         views = self._views
         if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
             await writer.write(views[0])
-            self._ended()
+            self._finish()
         else:
             clock = asyncio.get_running_loop().time
-            pieces = self._held(views) if isinstance(views, Sequence) else self._read(views)
+            pieces = (
+                self._view_pieces(views)
+                if isinstance(views, Sequence)
+                else self._streamed_pieces(views)
+            )
             async with asyncio.timeout(self._idle) as progress, aclosing(pieces):
-                left = size_of(views)
+                remaining = body_size(views)
                 async for piece in pieces:
                     await writer.write(piece)
                     progress.reschedule(clock() + self._idle)
-                    left -= len(piece)
-                    if not left:  # not after the loop: the response may have come by then
+                    remaining -= len(piece)
+                    if not remaining:
+                        # Not after the loop, because the response may arrive before its end.
                         await writer.drain()
-                        self._ended()
+                        self._finish()
 
-    async def _held(self, views: Sequence[memoryview]) -> AsyncGenerator[memoryview | bytes]:
+    async def _view_pieces(self, views: Sequence[memoryview]) -> AsyncGenerator[memoryview | bytes]:
         for view in views:
-            for at in range(0, len(view), WINDOW):
-                yield view[at : at + WINDOW]
+            for offset in range(0, len(view), WINDOW):
+                yield view[offset : offset + WINDOW]
 
-    async def _read(self, body: StreamedBody) -> AsyncGenerator[memoryview | bytes]:
+    async def _streamed_pieces(self, body: StreamedBody) -> AsyncGenerator[memoryview | bytes]:
         try:
             async with body.pieces() as pieces:
                 async for view in pieces:
-                    for at in range(0, len(view), WINDOW):
-                        # A copy: newer Python versions keep views of what a socket has not taken.
-                        yield bytes(view[at : at + WINDOW])
-        except Exception as error:  # aiohttp would take it for an error of the connection
+                    for offset in range(0, len(view), WINDOW):
+                        # A copy, because newer Python versions keep views of unsent bytes.
+                        yield bytes(view[offset : offset + WINDOW])
+        except Exception as error:
+            # aiohttp would report it as an error of the connection, so `send` raises this instead.
             self.failure = error
             raise
 
     def abort(self) -> None:
-        """Abort the connection unless the socket has taken the whole body.
+        """Abort the connection unless the socket has accepted the whole body.
 
-        A close is not enough: it first sends what the socket has not taken yet, and newer Python
-        versions keep views of that, not copies.
+        A close is not enough: it first sends the bytes that the socket has not accepted, and newer
+        Python versions keep views of them, not copies.
         """
         transport = self._transport
         if transport is not None and not (self.written and transport.get_write_buffer_size() == 0):
@@ -292,14 +307,14 @@ class _AiohttpResponse:
     """A `Response` over a response of aiohttp."""
 
     __slots__ = (
-        "_at",
         "_body",
+        "_chunk",
         "_content",
         "_grace",
         "_idle",
         "_origin",
+        "_position",
         "_response",
-        "_rest",
         "headers",
         "status",
     )
@@ -319,55 +334,61 @@ class _AiohttpResponse:
         self._origin = origin
         self._content = response.content
         self._body = body
-        self._rest = b""  # the last received bytes, consumed up to `_at`
-        self._at = 0
+        self._chunk = b""  # the last received bytes, consumed up to `_position`
+        self._position = 0
         self.status = response.status
-        self.headers: Mapping[str, str] = _readable(response.headers)
+        self.headers: Mapping[str, str] = _decoded(response.headers)
 
     async def read(self, size: int) -> bytes:
         """Return the next received bytes, without a copy if all fit. See `Response.read`."""
-        data = await self._next()
-        piece = data[self._at : self._at + size]
-        self._at += len(piece)
-        return piece
+        data = await self._next_chunk()
+        chunk = data[self._position : self._position + size]
+        self._position += len(chunk)
+        return chunk
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with received bytes, or the first to arrive. See `Response.readinto`."""
         filled = 0
-        # Do not wait for more once there is something: a slow body would seem to stall.
-        while filled < len(buffer) and (data := self._there() if filled else await self._next()):
-            count = min(len(data) - self._at, len(buffer) - filled)
-            buffer[filled : filled + count] = memoryview(data)[self._at : self._at + count]
-            self._at += count
+        # Do not wait once there are some bytes: a slow body would seem to stall.
+        while filled < len(buffer) and (
+            data := self._next_chunk_nowait() if filled else await self._next_chunk()
+        ):
+            count = min(len(data) - self._position, len(buffer) - filled)
+            end = self._position + count
+            buffer[filled : filled + count] = memoryview(data)[self._position : end]
+            self._position = end
             filled += count
         return filled
 
     async def read_all(self, limit: int) -> bytes:
         """Return the rest of the body. See `Response.read_all`."""
-        return await read_all_of(self, limit, self._grace, self._origin)
+        return await collect_body(self, limit, self._grace, self._origin)
 
-    async def _next(self) -> bytes:
-        if self._at == len(self._rest):
-            self._rest, self._at = await self._received(), 0
-        return self._rest
+    async def _next_chunk(self) -> bytes:
+        if self._position == len(self._chunk):
+            self._chunk, self._position = await self._receive(), 0
+        return self._chunk
 
-    def _there(self) -> bytes:
-        if self._at == len(self._rest):
-            broken = self._content.exception() is not None  # the next read raises it
-            self._rest, self._at = b"" if broken else self._content.read_nowait(WINDOW), 0
-        return self._rest
+    def _next_chunk_nowait(self) -> bytes:
+        if self._position == len(self._chunk):
+            # The next read raises an error of the connection.
+            has_failed = self._content.exception() is not None
+            self._chunk = b"" if has_failed else self._content.read_nowait(WINDOW)
+            self._position = 0
+        return self._chunk
 
-    async def _received(self) -> bytes:
+    async def _receive(self) -> bytes:
         content = self._content
         try:
             # `read(n)` would copy, and would let up to n unread bytes accumulate. The timeout is
-            # needed because chunk sizes and trailers, which may never end, restart `sock_read`.
+            # needed because `sock_read` restarts with each byte of a chunk size or a trailer, and
+            # these may be endless.
             async with asyncio.timeout(self._idle):
                 data, _ = await content.readchunk()
                 while not data and not content.at_eof():
                     data, _ = await content.readchunk()
         except Exception as error:
-            failure = _failure(error, self._origin.address)
+            failure = _error_to_raise(error, self._origin.address)
             if failure is None:
                 raise
         else:
@@ -382,31 +403,31 @@ class _AiohttpResponse:
         self._response.close()
 
 
-def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
     """Return headers decoded as `parse_head` does: aiohttp keeps bytes that are not UTF-8."""
     if all(map(str.isascii, headers.values())):
         return headers
-    readable = CIMultiDict(
+    decoded = CIMultiDict(
         (name, field_text(value))
         for name, value in headers.items()
         if name.lower() != "etag" or field_text(value) == value
     )
-    return CIMultiDictProxy(readable)
+    return CIMultiDictProxy(decoded)
 
 
-_FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
-    # (aiohttp's error, ours, retryable, message); the first match counts. `translate_error` handles
-    # failures to connect before it reads this table.
-    (aiohttp.ServerFingerprintMismatch, ConfigError, False, "its certificate is another one"),
-    (aiohttp.ServerTimeoutError, TimedOutError, True, "nothing arrived in time"),
-    (aiohttp.ClientHttpProxyError, UnavailableError, True, "the proxy refused"),
-    (aiohttp.ClientResponseError, UnavailableError, True, "its response is no HTTP"),
-    (aiohttp.ClientPayloadError, UnavailableError, True, "the body broke off"),
-    (aiohttp.InvalidURL, ConfigError, False, "the address is no URL"),
-    (aiohttp.ServerDisconnectedError, UnavailableError, True, "it closed the connection"),
+_ERRORS: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
+    # (error of aiohttp, our error, retryable, message). The first match counts. `translate_error`
+    # handles failures to connect before it reads this table.
+    (aiohttp.ServerFingerprintMismatch, ConfigError, False, "the fingerprint does not match"),
+    (aiohttp.ServerTimeoutError, TimedOutError, True, "no bytes arrived within the timeout"),
+    (aiohttp.ClientHttpProxyError, UnavailableError, True, "the proxy refused the request"),
+    (aiohttp.ClientResponseError, UnavailableError, True, "the response is not valid HTTP"),
+    (aiohttp.ClientPayloadError, UnavailableError, True, "the response body ended early"),
+    (aiohttp.InvalidURL, ConfigError, False, "the URL is invalid"),
+    (aiohttp.ServerDisconnectedError, UnavailableError, True, "the server closed the connection"),
     (aiohttp.ClientConnectionError, UnavailableError, True, "the connection broke"),
     (aiohttp.ClientError, BackendError, False, "the request could not be sent"),
-    (TimeoutError, TimedOutError, True, "no progress in time"),
+    (TimeoutError, TimedOutError, True, "no progress within the timeout"),
     (OSError, UnavailableError, True, "the connection broke"),
 )
 
@@ -418,30 +439,36 @@ def translate_error(error: BaseException, address: str = "the server") -> TroveE
 
     Args:
         error: The error.
-        address: Host and port of the server.
+        address: Host and port of the server, for the message.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return connect_error(error.certificate_error, f"{error.host}:{error.port}")
     if isinstance(error, aiohttp.ClientConnectorError):
         proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
-        named = f"{'the proxy ' if proxy else ''}{_bracketed(error.host)}:{error.port}"
+        peer = f"{'the proxy ' if proxy else ''}{_bracketed(error.host)}:{error.port}"
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return connect_error(gaierror(error.errno or 0, error.strerror), named)
-        return connect_error(error.os_error, named)
+            return connect_error(gaierror(error.errno or 0, error.strerror), peer)
+        return connect_error(error.os_error, peer)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return connect_error(TimeoutError(), address)
-    for kind, ours, retryable, message in _FAILURES:
+    for kind, error_class, retryable, message in _ERRORS:
         if isinstance(error, kind):
-            return ours(f"{address} cannot be used: {message}", retryable=retryable)
+            return error_class(f"the request to {address} failed: {message}", retryable=retryable)
     return None
 
 
-def _failure(error: BaseException, address: str, body: _Body | None = None) -> Exception | None:
-    """Return the error to raise, outside `except`, for a failed request; None: the error itself."""
+def _error_to_raise(
+    error: BaseException, address: str, body: _Body | None = None
+) -> Exception | None:
+    """Return the error to raise for a failed request, or None to re-raise the error itself.
+
+    Raise it outside `except`: see `AiohttpTransport.send`.
+    """
     if body is not None and body.failure is not None and isinstance(error, Exception):
         return body.failure
     if isinstance(error, TroveError):
-        return error.with_traceback(None)  # raised in `_once`; its traceback has aiohttp's frames
+        # The traceback has frames of aiohttp with the headers of the request.
+        return error.with_traceback(None)
     failure = translate_error(error, address)
     if failure is not None:
         failure.__cause__ = system_error(error)
@@ -451,8 +478,8 @@ def _failure(error: BaseException, address: str, body: _Body | None = None) -> E
 def system_error(error: BaseException) -> BaseException | None:
     """Return the system error that caused an error of aiohttp, without its traceback.
 
-    The error of aiohttp is never returned: it holds and shows the headers of the request and the
-    password of a proxy.
+    An error of aiohttp is never returned: it contains, and its message may show, the headers of the
+    request and the password of a proxy.
     """
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error

@@ -10,8 +10,8 @@ from typing import Final
 from trove_async._http_dates import parse_service_date
 from trove_async.models import ByteRange
 
-_WAIT_DIGITS: Final = 9
-"""Digits of a Retry-After: thirty years."""
+_MAX_RETRY_AFTER_DIGITS: Final = 9
+"""Maximum digits of a Retry-After. Longer numbers count as nine nines, which are thirty years."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def expires_of(headers: Mapping[str, str]) -> datetime | None:
 
 
 def field_text(value: str) -> str:
-    """Return the text of a field that a transport decoded as UTF-8 with surrogate escapes.
+    """Return a field value as text, after a transport decoded it as UTF-8 with surrogate escapes.
 
     A value that is not UTF-8 is decoded as ISO-8859-1, the historical encoding (RFC 9110, 5.5).
     """
@@ -45,10 +45,16 @@ def field_text(value: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After, which may also be a date (RFC 9110, 10.2.3)."""
+    """Return the seconds that a Retry-After requests, or None without a valid one.
+
+    It contains a number of seconds or a date (RFC 9110, 10.2.3).
+    """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value) if len(value) <= _WAIT_DIGITS else float("9" * _WAIT_DIGITS)
+        # float() of 400 digits would be infinite.
+        return float(
+            value if len(value) <= _MAX_RETRY_AFTER_DIGITS else "9" * _MAX_RETRY_AFTER_DIGITS
+        )
     try:
         wait = parse_service_date(value) - parse_service_date(headers.get("date", ""))
     except ValueError:
@@ -74,18 +80,18 @@ def parse_content_range(
     value = headers.get("content-range")
     if value is None:
         if partial:
-            raise ValueError("a partial response with no Content-Range")
+            raise ValueError("a partial response must have a Content-Range")
         return None
     match = _CONTENT_RANGE.fullmatch(value)
     if match is not None:
         start, last, size = map(int, match.groups())
         if start <= last < size:
             return start, last + 1, size
-    raise ValueError(f"Content-Range {value[:80]!r}")
+    raise ValueError(f"malformed Content-Range {value[:80]!r}")
 
 
 def range_header(byte_range: ByteRange) -> str:
-    """Return the value of a Range header. HTTP's ends are inclusive (RFC 9110, 14.1.2)."""
+    """Return the value of a Range header, whose end is inclusive (RFC 9110, 14.1.2)."""
     if byte_range.suffix is not None:
         return f"bytes=-{byte_range.suffix}"
     return f"bytes={byte_range.start}-{'' if byte_range.end is None else byte_range.end - 1}"

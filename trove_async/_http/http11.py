@@ -14,64 +14,95 @@ if TYPE_CHECKING:
     from .transport import Origin
 
 CHUNKED: Final = -1
+"""The length of a body that is sent in chunks (RFC 9112, 7.1)."""
 
-MOST_INTERIM: Final = 20
-"""Interim responses (RFC 9110, 15.2) before a response. One is usual, a few are possible."""
+MAX_INTERIM: Final = 20
+"""Maximum interim responses (RFC 9110, 15.2) before a response. One is usual, a few are possible."""
 
-_DIGITS: Final = 19
+_MAX_LENGTH_DIGITS: Final = 19
+"""Maximum digits of a length, enough for 64 bits."""
 
 _STATUS = re.compile("[0-9]{3}").fullmatch
 
-_SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: even if it is 0
+_METHODS_WITH_BODY: Final = frozenset(("PUT", "POST"))
+"""Methods whose requests have a Content-Length even if it is 0 (RFC 9110, 8.6)."""
+
+_FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]").search
+"""Control characters (RFC 9110, 5.5) and lone surrogates, which UTF-8 cannot encode."""
 
 
 def request_head(
     method: str, origin: Origin, target: str, headers: Mapping[str, str], size: int
 ) -> bytes:
+    """Return the head of a request, encoded.
+
+    Raises:
+        InvalidNameError: The target or a header has a line break, or characters that UTF-8 cannot
+            encode.
+    """
     lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if size or method in _SENT_WITH_LENGTH:
+    if size or method in _METHODS_WITH_BODY:
         lines.append(f"Content-Length: {size}")
     lines.append("\r\n")
     head = "\r\n".join(lines)
-    # Exactly one CR and one LF per line: no value injects a line.
-    if not head.count("\n") == head.count("\r") == len(lines):
-        del (
-            head,
-            lines,
-            headers,
-        )  # credentials: a traceback recorded with its variables would show them
-        raise InvalidNameError("a request's target and headers must not contain CR or LF")
-    return head.encode()
+    # A line break in a value would inject a header: each line has exactly one CR and one LF.
+    if head.count("\n") == head.count("\r") == len(lines):
+        try:
+            return head.encode()
+        except UnicodeEncodeError:  # it contains the head, so it must not become the context
+            pass
+    # A traceback recorded with its local variables would show the credentials.
+    del head, lines, headers
+    raise _forbidden_characters()
+
+
+def check_request_head(target: str, headers: Mapping[str, str]) -> None:
+    """Raise if a request cannot be sent, for a transport that does not use `request_head`.
+
+    Raises:
+        InvalidNameError: The target or a header has a control character or a lone surrogate.
+    """
+    is_valid = not any(map(_FORBIDDEN, (target, *headers, *headers.values())))
+    del headers  # as in `request_head`
+    if not is_valid:
+        raise _forbidden_characters()
+
+
+def _forbidden_characters() -> InvalidNameError:
+    return InvalidNameError(
+        "the target and the headers of a request must not contain line breaks, control characters "
+        "or lone surrogates"
+    )
 
 
 def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
     """Return the status, HTTP version and headers of a response.
 
-    A field that is not UTF-8 is decoded as in `field_text`, so that it can be sent, shown and stored.
+    A field that is not UTF-8 is decoded as in `field_text`: its text can be sent, shown and stored.
     """
-    plain = head.isascii()
+    is_ascii = head.isascii()
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
-        raise no_http("a bare CR, LF or NUL in the head")  # RFC 9112, 2.2; RFC 9110, 5.5
+        raise invalid_response("a bare CR, LF or NUL in the head")  # RFC 9112, 2.2; RFC 9110, 5.5
     if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
-        raise no_http("the status line is malformed")
+        raise invalid_response("the status line is malformed")
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
-            raise no_http("a header has no valid name")
+            raise invalid_response("a header name is malformed")
         name, value = name.lower(), value.strip(" \t")
-        if not plain:
+        if not is_ascii:
             if name == "etag" and field_text(value) != value:
-                continue  # it could not be sent back unchanged, so it is no validator
+                continue  # it could not be sent back unchanged, which a condition requires
             name, value = field_text(name), field_text(value)
         previous = headers.get(name)
         headers[name] = value if previous is None else f"{previous}, {value}"
     length = headers.get("content-length")
     if length is not None and "," in length:
         values = {value.strip() for value in length.split(",")}
-        if len(values) == 1:  # RFC 9110, 8.6: a repeated equal length counts once
+        if len(values) == 1:  # RFC 9110, 8.6: equal lengths count once
             headers["content-length"] = values.pop()
     return int(first[9:12]), first[:8], headers
 
@@ -81,24 +112,25 @@ def body_length(headers: Mapping[str, str]) -> int | None:
     coding = headers.get("transfer-encoding")
     if coding is not None:
         if coding.lower() != "chunked":
-            raise no_http("the transfer coding is not chunked")
+            raise invalid_response("the transfer coding must be chunked")
         return CHUNKED
     length = headers.get("content-length")
     if length is None:
         return None
     if "," in length:
-        raise no_http("it has two different lengths")
+        raise invalid_response("it has two different Content-Length values")
     return parse_number(length.encode(), 10)
 
 
 def parse_number(digits: bytes, base: int) -> int:
-    # int() also accepts signs, blanks and underscores; no real length needs 64 bits.
-    if not digits.isalnum() or len(digits.lstrip(b"0")) > _DIGITS:
-        raise no_http("a length is not a number")
+    """Return the value of a length in decimal or hexadecimal digits."""
+    # int() would also accept signs, spaces and underscores.
+    if not digits.isalnum() or len(digits.lstrip(b"0")) > _MAX_LENGTH_DIGITS:
+        raise invalid_response("a length must be a number")
     try:
         return int(digits, base)
     except ValueError:
-        raise no_http("a length is not a number") from None
+        raise invalid_response("a length must be a number") from None
 
 
 def keeps_alive(version: str, headers: Mapping[str, str]) -> bool:
@@ -108,8 +140,10 @@ def keeps_alive(version: str, headers: Mapping[str, str]) -> bool:
 
 
 def early_success() -> UnavailableError:
-    return no_http("it reports success before it received the whole request")
+    """Return the error for a success response that precedes the end of the request body."""
+    return invalid_response("it reports success before it received the whole request")
 
 
-def no_http(reason: str) -> UnavailableError:
-    return UnavailableError(f"the server cannot be used: its response is not valid HTTP ({reason})")
+def invalid_response(reason: str) -> UnavailableError:
+    """Return the error for a response that violates the protocol."""
+    return UnavailableError(f"the server responded with invalid HTTP: {reason}")

@@ -22,7 +22,7 @@ class Body(Protocol):
         ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many."""
+        """Fill `buffer` with the next bytes; return their number."""
         ...
 
     def close(self) -> None:
@@ -31,11 +31,11 @@ class Body(Protocol):
 
 
 class GetResult(NamedTuple):
-    """The response to a get: its head has arrived, its body has not been read.
+    """The response to a get. Its head has arrived, but its body has not been read.
 
     Attributes:
-        info: The object. Its size is that of the whole object.
-        range: The bytes of the object in the body: ``(start, end)``.
+        info: The object. Its size is that of the whole object, not of the range.
+        range: The range of the object that the body contains: ``(start, end)``.
         body: The body.
     """
 
@@ -45,7 +45,7 @@ class GetResult(NamedTuple):
 
 
 SendGet: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[GetResult]]"
-"""Sends a get for a bucket and a key; the options choose the bytes and the version."""
+"""Sends a get for a bucket and a key. The options select the range and the version."""
 
 
 class Reader:
@@ -55,10 +55,10 @@ class Reader:
         send_get: Sends the request.
         bucket: The bucket.
         key: The key.
-        options: The bytes and the version.
+        options: The range and the version.
     """
 
-    __slots__ = ("_body", "_bucket", "_key", "_left", "_options", "_send_get", "info", "range")
+    __slots__ = ("_body", "_bucket", "_key", "_options", "_remaining", "_send_get", "info", "range")
 
     info: ObjectInfo
     range: tuple[int, int]
@@ -69,7 +69,7 @@ class Reader:
         self._key = key
         self._options = options
         self._body: Body | None = None
-        self._left = 0
+        self._remaining = 0
 
     async def __aenter__(self) -> Self:
         self.info, self.range, body = await self._send_get(self._bucket, self._key, self._options)
@@ -78,22 +78,23 @@ class Reader:
         except BaseException:
             body.close()
             raise
-        self._left = self.range[1] - self.range[0]
+        self._remaining = self.range[1] - self.range[0]
         self._body = body
         return self
 
     def _check(self) -> None:
         """Raise if the service sends a different range than the requested one."""
         requested, size = self._options.range, self.info.size
-        wanted = (0, size) if requested is None else requested.resolve(size)
-        if self.range != wanted:
+        expected = (0, size) if requested is None else requested.resolve(size)
+        if self.range != expected:
             raise BackendError(
-                f"bytes {wanted} were asked for, but the service sent bytes {self.range}"
+                f"requested bytes {expected[0]} to {expected[1]}, "
+                f"but the service sent bytes {self.range[0]} to {self.range[1]}"
             )
-        # The engine verifies a checksum with the last byte: an empty body has none.
+        # The engine verifies a checksum when it reads the last byte, and an empty body has none.
         if not size and self.info.checksums.get("crc32c", _EMPTY_CRC32C) != _EMPTY_CRC32C:
             raise IntegrityError(
-                "the body is empty, but its recorded crc32c is not that of an empty body"
+                "the body is empty, but the recorded crc32c is not that of an empty body"
             )
 
     async def __aexit__(
@@ -108,28 +109,28 @@ class Reader:
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes, as they were received. See `DriverReader.read`."""
-        body = self._open()
-        if not self._left:
+        body = self._open_body()
+        if not self._remaining:
             return b""
-        data = await body.read(min(size, self._left))
-        self._arrived(len(data))
+        data = await body.read(min(size, self._remaining))
+        self._count_received(len(data))
         return data
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer. See `ReadsInto.readinto`."""
-        body = self._open()
-        if not self._left or not buffer:
+        body = self._open_body()
+        if not self._remaining or not buffer:
             return 0
-        count = await body.readinto(buffer[: self._left])
-        self._arrived(count)
+        count = await body.readinto(buffer[: self._remaining])
+        self._count_received(count)
         return count
 
-    def _open(self) -> Body:
+    def _open_body(self) -> Body:
         if self._body is None:
             raise ClosedError("the reader is closed", bucket=self._bucket, key=self._key)
         return self._body
 
-    def _arrived(self, count: int) -> None:
+    def _count_received(self, count: int) -> None:
         if not count:
-            raise UnavailableError(f"the body ended {self._left} bytes early")
-        self._left -= count
+            raise UnavailableError(f"the body ended {self._remaining} bytes early")
+        self._remaining -= count

@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
-def check_proxy(url: str, named_by: str = "proxy") -> str:
+def check_proxy(url: str, setting: str = "proxy") -> str:
     """Return the URL of an HTTP proxy if it is valid.
 
     Args:
         url: ``http://[user:password@]host[:port]``, or ``https://…``.
-        named_by: The name of the setting, for the message.
+        setting: The name of the argument or the environment variable, for the message.
 
     Raises:
-        ConfigError: The URL is not one of an HTTP proxy. The message omits the URL, which may hold
-            a password.
+        ConfigError: The URL is not that of an HTTP proxy. The message omits the URL, which may
+            contain a password.
     """
     scheme = _scheme_of(url)
     if scheme not in _SCHEMES:
-        shown = f", not {scheme}://" if scheme.isalnum() else ""
-        del url  # it may hold a password, which a recorded traceback would show
-        raise ConfigError(f"{named_by} must be http://host[:port] or https://host[:port]{shown}")
+        actual = f", got {scheme}://" if scheme.isalnum() else ""
+        del url  # it may contain a password, which a recorded traceback would show
+        raise ConfigError(f"{setting} must be http://host[:port] or https://host[:port]{actual}")
     return url
 
 
@@ -51,60 +51,60 @@ def check_tls(tls: object) -> None:
 
 
 def _scheme_of(url: str) -> str:
-    """Return the scheme of a proxy URL, or an empty one if the URL is unusable."""
+    """Return the scheme of a proxy URL, or ``""`` if the URL has no valid host or port."""
     try:
         parts = yarl.URL(url)
-        usable = bool(parts.host) and parts.port is not None and url.isascii()
+        is_usable = bool(parts.host) and parts.port is not None and url.isascii()
     except (ValueError, TypeError):
         return ""
-    return parts.scheme if usable or parts.scheme not in _SCHEMES else ""
+    return parts.scheme if is_usable or parts.scheme not in _SCHEMES else ""
 
 
 class Proxies:
     """The proxies of an environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
-    They are read as the Python standard library and the SDKs read them: lower-case names take
-    precedence, and NO_PROXY lists host names (which cover their subdomains), ``host:port``, or
-    ``*``. Addresses and networks (``10.0.0.0/8``) are supported as well.
+    The rules are those of the Python standard library and the SDKs. Lower-case names take
+    precedence. NO_PROXY is ``*`` or a list of host names, which include their subdomains, and
+    ``host:port``. In addition, it may list addresses and networks (``10.0.0.0/8``).
 
     Args:
-        named: The proxies by scheme, and under ``"no"`` the hosts without a proxy; None reads the
-            environment of the process.
+        settings: The URLs of the proxies by scheme, and under ``"no"`` the hosts without a proxy;
+            None reads the environment.
     """
 
-    def __init__(self, named: Mapping[str, str] | None = None) -> None:
-        self._named = dict(getproxies_environment() if named is None else named)
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = dict(getproxies_environment() if settings is None else settings)
 
     def __bool__(self) -> bool:
-        return not _SCHEMES.isdisjoint(self._named)
+        return not _SCHEMES.isdisjoint(self._settings)
 
-    def way_to(self, origin: Origin) -> str | None:
+    def proxy_for(self, origin: Origin) -> str | None:
         """Return the URL of the proxy for an origin, or None to connect directly.
 
         Raises:
-            ConfigError: The URL in the environment is not one of an HTTP proxy.
+            ConfigError: The URL in the environment is not that of an HTTP proxy.
         """
-        url = self._named.get(origin.scheme)
-        if not url or self._needs_none(origin):
+        url = self._settings.get(origin.scheme)
+        if not url or self._is_bypassed(origin):
             return None
         return check_proxy(_absolute(url), f"{origin.scheme.upper()}_PROXY")
 
     @property
     def urls(self) -> Sequence[str]:
-        """The URLs of the proxies. They may hold passwords, and may be malformed."""
-        return [_absolute(url) for scheme, url in self._named.items() if scheme in _SCHEMES]
+        """The URLs of the proxies. They may contain passwords, and may be malformed."""
+        return [_absolute(url) for scheme, url in self._settings.items() if scheme in _SCHEMES]
 
-    def _needs_none(self, origin: Origin) -> bool:
+    def _is_bypassed(self, origin: Origin) -> bool:
         host = origin.host.strip("[]")
         if proxy_bypass_environment(
-            f"{host}:{origin.port}" if ":" not in host else host, self._named
+            f"{host}:{origin.port}" if ":" not in host else host, self._settings
         ):
             return True
         try:
             address = ip_address(host)
         except ValueError:
             return False
-        entries = self._named.get("no", "").split(",")
+        entries = self._settings.get("no", "").split(",")
         return any(_covers(entry.strip().strip("[]"), address) for entry in entries)
 
 
@@ -114,6 +114,7 @@ def _absolute(url: str) -> str:
 
 
 def _covers(entry: str, address: object) -> bool:
+    """Return whether an entry of NO_PROXY is a network that contains the address."""
     try:
         return address in ip_network(entry, strict=False)
     except ValueError:  # a host name
@@ -134,7 +135,7 @@ class RoutedTransport:
         self._proxies = proxies
         self._tls = tls
         self._transports: dict[str | None, Transport] = {None: SocketTransport(timeout, tls=tls)}
-        self._ways: dict[Origin, Transport] = {}
+        self._routes: dict[Origin, Transport] = {}
 
     async def send(
         self,
@@ -147,24 +148,25 @@ class RoutedTransport:
         patient: bool = False,
     ) -> Response:
         """Send a request. See `Transport.send`."""
-        way = self._ways.get(origin) or self._way_to(origin)
-        sending = way.send(method, origin, target, headers, views, patient=patient)
+        transport = self._routes.get(origin) or self._route(origin)
+        request = transport.send(method, origin, target, headers, views, patient=patient)
         del headers  # a traceback recorded with locals would show the credentials
-        return await sending
+        return await request
 
     async def aclose(self) -> None:
         """Close all connections. See `Transport.aclose`."""
         for transport in self._transports.values():
             await transport.aclose()
 
-    def _way_to(self, origin: Origin) -> Transport:
-        proxy = self._proxies.way_to(origin)
-        way = self._transports.get(proxy)
-        if way is None:
-            way = AiohttpTransport(self._timeout, tls=self._tls, proxy=proxy)
-            self._transports[proxy] = way
-        self._ways[origin] = way
-        return way
+    def _route(self, origin: Origin) -> Transport:
+        """Return the transport for an origin. All origins of one proxy share a transport."""
+        proxy = self._proxies.proxy_for(origin)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = AiohttpTransport(self._timeout, tls=self._tls, proxy=proxy)
+            self._transports[proxy] = transport
+        self._routes[origin] = transport
+        return transport
 
 
 def proxy_urls(proxy: str | None, *, trust_env: bool) -> Sequence[str]:
@@ -177,7 +179,7 @@ def proxy_urls(proxy: str | None, *, trust_env: bool) -> Sequence[str]:
 def transport_over(
     timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None, trust_env: bool = True
 ) -> Transport:
-    """Return a transport: over sockets, or over aiohttp where requests go through a proxy.
+    """Return a transport: over aiohttp for requests through a proxy, over sockets for all others.
 
     Args:
         timeout: See `SocketTransport`.

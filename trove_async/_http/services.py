@@ -20,11 +20,10 @@ from trove_async.errors import (
 from trove_async.options import DeleteOptions, PutOptions
 
 _CACHE_SECONDS: Final = 60.0
-"""How long a bucket that exists is assumed to exist."""
+"""How long a bucket that was found is assumed to exist."""
 
-
-_NAME_SECONDS: Final = 2.0
-"""How long a cancelled call waits for the name of the resource that it may have created."""
+_CANCEL_GRACE: Final = 2.0
+"""Seconds that a cancelled call waits for the response with the name of the created resource."""
 
 T = TypeVar("T")
 
@@ -35,8 +34,9 @@ class ErrorMapping(NamedTuple):
     Attributes:
         kind: The class of the error.
         advice: The cause and, where the user can fix it, the remedy.
-        retryable: Overrides the default of the class; None: the default.
-        no_effect: Whether the request certainly had no effect, although the class leaves that open.
+        retryable: Whether a retry may succeed; None uses the default of the class.
+        no_effect: Whether the request certainly had no effect. For the class in general, this is
+            unknown.
     """
 
     kind: type[TroveError]
@@ -55,7 +55,7 @@ def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
     try:
         yield
     except ObjectChangedError:
-        raise  # about the source of a copy: not a condition of the options
+        raise  # it is about the source of a copy, not about a condition of the options
     except PreconditionFailedError as error:
         if getattr(options, "if_none_match", None) is None:
             raise
@@ -67,9 +67,9 @@ def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
 
 
 class BucketExistenceCache:
-    """Checks whether buckets exist, to tell a missing object from a missing bucket.
+    """Checks whether buckets exist, and caches positive results for a minute.
 
-    Some responses do not distinguish the two.
+    Some responses do not distinguish a missing object from a missing bucket, so drivers check.
 
     Args:
         head_bucket: Raises BucketNotFoundError if the bucket does not exist.
@@ -83,9 +83,9 @@ class BucketExistenceCache:
         self._forget_count = 0
 
     async def exists(self, bucket: str) -> bool:
-        """Return whether a bucket exists, from the cache if it existed a moment ago.
+        """Return whether a bucket exists.
 
-        A bucket that these credentials may not head is assumed to exist.
+        A bucket for which a head request is forbidden is assumed to exist.
         """
         now = asyncio.get_running_loop().time()
         if self._expirations.get(bucket, 0.0) > now:
@@ -97,7 +97,8 @@ class BucketExistenceCache:
             return False
         except PermissionDeniedError:
             pass
-        if forget_count == self._forget_count:  # otherwise it may have been deleted meanwhile
+        # If `forget` was called during the request, the bucket may have been deleted since.
+        if forget_count == self._forget_count:
             self._expirations[bucket] = now + _CACHE_SECONDS
         return True
 
@@ -112,8 +113,12 @@ async def create_or_undo(
 ) -> T:
     """Create a resource in a service and return it; after a cancel, undo the creation.
 
-    A service may carry out a request whose connection breaks, and a resource can only be removed by
-    its name. So a cancelled call waits for the response, for up to two seconds, then undoes it.
+    A service may create a resource even though the connection breaks, and only the response contains
+    the name that is needed to remove it. So a cancelled call waits up to two seconds for the response.
+
+    Args:
+        work: Creates the resource and returns it.
+        undo: Removes the resource.
     """
     creation = OwnedTask(work)
     try:
@@ -128,7 +133,7 @@ async def _undo_created(
     creation: OwnedTask[T], undo: Callable[[T], Coroutine[Any, Any, object]]
 ) -> None:
     try:
-        created = await within(_NAME_SECONDS, "the service did not respond", creation.result())
+        created = await within(_CANCEL_GRACE, "the service did not respond", creation.result())
     finally:
         await creation.aclose()
     await undo(created)

@@ -1,4 +1,4 @@
-"""The response that a connection carries: its body, framed by a length or in chunks."""
+"""The response on a connection. Its body has a length, is sent in chunks, or ends with the connection."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from trove_async.errors import UnavailableError
 from trove_async.models import KiB
 
-from .connection import WINDOW, Connection, ResponseHead
-from .http11 import CHUNKED, no_http, parse_number
-from .transport import read_all_of
+from .connection import WINDOW_SIZE, Connection, ResponseHead
+from .http11 import CHUNKED, invalid_response, parse_number
+from .transport import collect_body
 
-_TRAILERS: Final = 16 * KiB
+_MAX_TRAILERS: Final = 16 * KiB
 """Maximum bytes of all trailers of a body. The library ignores trailers."""
 
 
@@ -21,110 +21,124 @@ class SocketResponse:
 
     Args:
         connection: The connection that carries the response.
-        head: The head, as the connection has read it.
+        head: The head, which has been read.
     """
 
-    __slots__ = ("_connection", "_inside", "_keep", "_left", "_way", "headers", "status")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_in_chunk",
+        "_remaining",
+        "_reusable",
+        "headers",
+        "status",
+    )
 
     def __init__(self, connection: Connection, head: ResponseHead) -> None:
         self.status = head.status
         self.headers = head.headers
         self._connection: Connection | None = connection
-        self._way = length = head.length
-        self._left = 0 if length == CHUNKED else length  # bytes left of the body or of the chunk
-        self._inside = False  # a chunk was read, but not yet the line break after it
-        self._keep = head.keep and length is not None
+        self._chunked = head.length == CHUNKED  # more chunks may follow
+        # Bytes that remain of the body, or of the current chunk; None if the body ends with the
+        # connection.
+        self._remaining = 0 if self._chunked else head.length
+        self._in_chunk = False  # a chunk was read, but not the line break after it
+        self._reusable = head.keep_alive and head.length is not None
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes. See `Response.read`."""
-        connection = self._open()
-        if not await self._more(connection):
+        connection = self._require_open()
+        if not await self._has_more(connection):
             return b""
         while not connection.available():
-            if self._left is None and connection.closed:
+            if self._remaining is None and connection.received_eof:
                 return b""
-            await self._arrival(connection)
+            await self._wait_for_bytes(connection)
         count = min(size, connection.available())
-        if self._left is not None:
-            count = min(count, self._left)
-            self._left -= count
+        if self._remaining is not None:
+            count = min(count, self._remaining)
+            self._remaining -= count
         return connection.read_nowait(count)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with the bytes that arrive soon. See `Response.readinto`."""
-        connection = self._open()
-        if not await self._more(connection):
+        connection = self._require_open()
+        if not await self._has_more(connection):
             return 0
-        if self._left is None:
-            piece = await self.read(len(buffer))
-            buffer[: len(piece)] = piece
-            return len(piece)
-        room = buffer[: self._left]
-        count = connection.readinto_nowait(room)
-        if count < len(room):
-            count += await self._received_into(connection, room[count:], wait=not count)
-        self._left -= count
+        if self._remaining is None:
+            # The body ends with the connection, which only `read` handles.
+            chunk = await self.read(len(buffer))
+            buffer[: len(chunk)] = chunk
+            return len(chunk)
+        target = buffer[: self._remaining]
+        count = connection.readinto_nowait(target)
+        if count < len(target):
+            count += await self._receive_into(connection, target[count:], wait=not count)
+        self._remaining -= count
         return count
 
     async def read_all(self, limit: int) -> bytes:
         """Return the rest of the body. See `Response.read_all`."""
-        connection = self._open()
+        connection = self._require_open()
         grace = math.inf if connection.patient else connection.timeout.idle
-        return await read_all_of(self, limit, grace, connection.origin)
+        return await collect_body(self, limit, grace, connection.origin)
 
     def close(self) -> None:
         """Return the connection to the pool, or close it. See `Response.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
+            is_complete = self._remaining == 0 and not self._chunked
+            connection.release(reusable=self._reusable and is_complete)
 
-    async def _more(self, connection: Connection) -> bool:
+    async def _has_more(self, connection: Connection) -> bool:
         """Read the framing between two chunks, if any; return whether the body continues."""
-        if self._left != 0 or self._way != CHUNKED:
-            return self._left != 0
-        keep, self._keep = self._keep, False  # restored when the framing has been read
-        if self._inside and await connection.line():
-            raise no_http("a chunk of its is longer than it says")
-        size, _, _ = (await connection.line()).partition(b";")
-        self._left = parse_number(size.strip(), 16)
-        self._inside = True
-        if not self._left:
-            self._way = 0
+        if self._remaining != 0 or not self._chunked:
+            return self._remaining != 0
+        # If a read of the framing fails or is cancelled, the connection must not be reused.
+        reusable, self._reusable = self._reusable, False
+        if self._in_chunk and await connection.read_line():
+            raise invalid_response("a chunk is longer than its size")
+        size, _, _ = (await connection.read_line()).partition(b";")
+        self._remaining = parse_number(size.strip(), 16)
+        self._in_chunk = True
+        if not self._remaining:
+            self._chunked = False
             await self._skip_trailers(connection)
-        self._keep = keep
-        return self._left > 0
+        self._reusable = reusable
+        return self._remaining > 0
 
     async def _skip_trailers(self, connection: Connection) -> None:
-        left = _TRAILERS
-        line = await connection.line()
+        remaining = _MAX_TRAILERS
+        line = await connection.read_line()
         while line:
-            left -= len(line) + 2
-            if left < 0:
-                raise no_http(f"more than {_TRAILERS} bytes of trailers")
-            line = await connection.line(more=True)
+            remaining -= len(line) + 2
+            if remaining < 0:
+                raise invalid_response(f"more than {_MAX_TRAILERS} bytes of trailers")
+            line = await connection.read_line(more=True)
 
-    async def _arrival(self, connection: Connection) -> None:
+    async def _wait_for_bytes(self, connection: Connection) -> None:
         try:
-            await connection.arrival()
+            await connection.wait_for_bytes()
         except BaseException:
-            self._keep = False
+            self._reusable = False
             raise
 
-    async def _received_into(self, connection: Connection, room: memoryview, *, wait: bool) -> int:
-        if not wait and len(room) < WINDOW:
-            return 0  # waiting for a few more bytes does not pay
+    async def _receive_into(self, connection: Connection, target: memoryview, *, wait: bool) -> int:
+        if not wait and len(target) < WINDOW_SIZE:
+            return 0  # the timer of a wait costs more than a few bytes are worth
         try:
-            count = await connection.receive_into(room, wait=wait)
-        except BaseException:  # the bytes received so far are lost
-            self._keep = False
+            count = await connection.receive_into(target, wait=wait)
+        except BaseException:
+            # The bytes that have been received are lost, so the body cannot be continued.
+            self._reusable = False
             connection.abort()
             raise
         if not count and wait:
-            self._keep = False
-            await connection.arrival()  # raises the reason
+            self._reusable = False
+            await connection.wait_for_bytes()  # raises the error of the connection
         return count
 
-    def _open(self) -> Connection:
+    def _require_open(self) -> Connection:
         if self._connection is None:
-            raise UnavailableError("the answer is closed", retryable=False)
+            raise UnavailableError("the response is closed", retryable=False)
         return self._connection

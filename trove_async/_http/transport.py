@@ -14,9 +14,10 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 WINDOW: Final = 256 * KiB
-"""Bytes received, or handed to a socket, at a time. A response body holds twice as much."""
+"""Bytes that are received, or written to a socket, at a time. An open response buffers up to twice as
+many."""
 
-LEAST_RATE: Final = 16 * KiB
+MIN_DOCUMENT_RATE: Final = 16 * KiB
 """Minimum rate, in bytes per second, of a document: a page of a listing, an error or a token."""
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -43,18 +44,20 @@ class Origin:
     url: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        own = self.port == _PORTS[self.scheme]
-        authority = self.host if own else f"{self.host}:{self.port}"
+        # These are computed once, because every request needs them.
+        is_default = self.port == _PORTS[self.scheme]
+        authority = self.host if is_default else f"{self.host}:{self.port}"
         object.__setattr__(self, "authority", authority)
         object.__setattr__(self, "address", f"{self.host}:{self.port}")
         object.__setattr__(self, "url", f"{self.scheme}://{authority}")
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """Return the origin of a URL that has no other components.
+        """Return the origin that a URL consists of.
 
         Raises:
-            ConfigError: The URL has another scheme, no host, or more components than an origin.
+            ConfigError: The scheme is neither http nor https, the host is missing, or the URL has
+                more components.
             TypeError: The URL is not a str.
         """
         if not isinstance(url, str):
@@ -69,11 +72,11 @@ class Origin:
                 scheme = ""
         if scheme not in _PORTS or not host or port is None:
             # The message omits the URL, which may contain credentials by mistake.
-            raise ConfigError("an endpoint is http://host[:port] or https://host[:port]")
+            raise ConfigError("an endpoint must be http://host[:port] or https://host[:port]")
         return cls(scheme, host, port)
 
-    def within(self, label: str) -> Origin:
-        """Return the origin of a subdomain of this host: ``label.host``."""
+    def subdomain(self, label: str) -> Origin:
+        """Return the origin for the subdomain ``label.host``, with the same scheme and port."""
         return Origin(self.scheme, f"{label}.{self.host}", self.port)
 
 
@@ -98,9 +101,9 @@ class Response(Protocol):
         ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the bytes that arrive soon; return their number, 0 at the end.
+        """Fill `buffer` with the bytes that arrive soon; return their number, or 0 at the end.
 
-        After it returns or raises, also on a cancel, nothing writes to `buffer`.
+        Once this returns or raises, even on a cancel, nothing writes to `buffer` any more.
         """
         ...
 
@@ -109,15 +112,15 @@ class Response(Protocol):
 
         Raises:
             IntegrityError: The body has more than `limit` bytes.
-            TimedOutError: The body arrives more slowly than `LEAST_RATE`, after a grace period of
-                `Timeout.idle`.
+            TimedOutError: After a grace period of `Timeout.idle`, the body arrives more slowly than
+                `MIN_DOCUMENT_RATE`.
         """
         ...
 
     def close(self) -> None:
         """Return the connection to the pool, or close it if the body was not read to its end.
 
-        Idempotent. Afterwards nothing reads the views of the request.
+        Idempotent. Once this returns, nothing reads the views of the request any more.
         """
         ...
 
@@ -131,10 +134,10 @@ class StreamedBody(Protocol):
         ...
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
-        """Open the body from its start; called once per request. Its errors propagate unchanged.
+        """Open the body from its start. Called once per request. Errors propagate unchanged.
 
-        A piece stays valid until the next one is requested, and the last one as long as the views
-        of a request do.
+        A piece stays valid until the next one is requested. The last piece stays valid as long as
+        the views of a request do.
         """
         ...
 
@@ -154,8 +157,8 @@ class Transport(Protocol):
     ) -> Response:
         """Send a request; return the response once its head has arrived.
 
-        If this raises, also on a cancel, nothing reads the views and no connection is held.
-        Otherwise the same holds after `Response.close`.
+        If this raises, even on a cancel, nothing reads the views any more and no connection is
+        held. If it returns, the same is true after `Response.close`.
 
         Args:
             method: The method, in upper case.
@@ -163,14 +166,17 @@ class Transport(Protocol):
             target: Encoded path and query, sent unchanged.
             headers: All headers except Host and Content-Length.
             views: The body.
-            patient: Whether only the caller limits how long the response may take, for requests
-                that keep the server busy for long. `Timeout.first_byte` does not apply, and
-                neither does `LEAST_RATE`, because servers send whitespace while they work.
+            patient: Whether only the caller limits how long the response may take. This is for
+                requests that the server needs a long time to process. `Timeout.first_byte` does
+                not apply. Neither does `MIN_DOCUMENT_RATE`, because servers send whitespace to keep
+                the connection open.
 
         Raises:
-            UnavailableError: No connection could be made, or it broke before the response.
+            UnavailableError: No connection could be opened, or it broke before the response.
             TimedOutError: There was no progress within a timeout.
             ConfigError: The certificate of the server is not trusted.
+            InvalidNameError: The target or a header cannot be sent, for example because of a line
+                break. Nothing was sent.
         """
         ...
 
@@ -179,37 +185,40 @@ class Transport(Protocol):
         ...
 
 
-def size_of(body: Sequence[memoryview] | StreamedBody) -> int:
+def body_size(body: Sequence[memoryview] | StreamedBody) -> int:
     """Return the size of a request body in bytes."""
     return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
-async def read_all_of(answer: Response, limit: int, grace: float, origin: Origin) -> bytes:
-    """Return the rest of a response body. Transports implement `Response.read_all` with it.
+async def collect_body(response: Response, limit: int, grace: float, origin: Origin) -> bytes:
+    """Return the rest of a response body: the implementation of `Response.read_all`.
 
     Args:
-        answer: The response to read.
+        response: The response to read.
         limit: Maximum number of bytes.
-        grace: Seconds allowed in addition to the time that `LEAST_RATE` allows for the bytes.
+        grace: Seconds allowed in addition to the time that `MIN_DOCUMENT_RATE` allows for the bytes.
         origin: The origin, for the message.
     """
-    first = await answer.read(WINDOW)
-    piece = await answer.read(WINDOW) if first else first
-    if not piece and len(first) <= limit:
-        return first  # the common case: no copy, and no reading of the clock
+    first = await response.read(WINDOW)
+    chunk = await response.read(WINDOW) if first else first
+    if not chunk and len(first) <= limit:
+        # The common case costs no copy and no call of the clock.
+        return first
     clock = asyncio.get_running_loop().time
-    began = clock()
-    body = bytearray(first)  # one buffer, because a hostile server may send chunks of one byte
+    started = clock()
+    # One buffer, not a list: a hostile server may send chunks of one byte, each with the overhead of
+    # an object.
+    body = bytearray(first)
     while True:
-        body += piece
+        body += chunk
         if len(body) > limit:
-            raise IntegrityError(f"the answer has more than {limit} bytes")
-        if not piece:
+            raise IntegrityError(f"the response body must have at most {limit} bytes, got more")
+        if not chunk:
             return bytes(body)
         # Each read ends within the idle timeout, so this check runs often enough.
-        if clock() - began > grace + len(body) / LEAST_RATE:
+        if clock() - started > grace + len(body) / MIN_DOCUMENT_RATE:
             raise TimedOutError(
-                f"{origin.address} sends its response too slowly: "
-                f"{len(body)} bytes in {clock() - began:.3g} s"
+                f"the response of {origin.address} arrives too slowly: "
+                f"{len(body)} bytes in {clock() - started:.3g} s"
             )
-        piece = await answer.read(WINDOW)
+        chunk = await response.read(WINDOW)

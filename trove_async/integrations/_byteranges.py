@@ -1,7 +1,7 @@
 """Evaluation of range requests (RFC 9110, section 14). No I/O.
 
-Several ranges become disjoint spans, even if they overlap, so a response never repeats bytes of the
-object. A request for very many ranges gets the whole object, as section 14.2 allows.
+Overlapping ranges are merged into disjoint spans, so that a response never repeats bytes of the
+object. A request with very many ranges gets the whole object, as section 14.2 allows.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from typing import TypeAlias
 from trove_async import ByteRange
 
 MAX_RANGES = 32
-"""Maximum ranges of one request: PDF viewers request a dozen, attacks hundreds."""
+"""Maximum ranges of one request. PDF viewers request a dozen; attackers request hundreds."""
 
 PART_OVERHEAD = 80
-"""Bytes between two parts of a multipart response. Spans closer than that are merged (14.2)."""
+"""Bytes of the framing between two parts of a multipart response. Spans with a smaller gap are merged
+(section 14.2)."""
 
 Span: TypeAlias = tuple[int, int]
 """Absolute positions ``[start, end)``."""
 
 _INT_RANGE = re.compile(r"([0-9]+)-([0-9]*)")
 _SUFFIX_RANGE = re.compile(r"-([0-9]+)")
-_HUGE = 10**18
-_DIGITS = 18
+_MAX_DIGITS = 18
+_HUGE = 10**_MAX_DIGITS
+"""A position beyond the end of any object."""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeSet:
-    """The ranges of a request, in its order: at least one, each ``(first, last)``.
+    """The ranges of a request.
 
-    ``(first, None)`` has no end, ``(None, n)`` are the last n bytes.
+    Attributes:
+        ranges: At least one pair ``(first, last)``, in the order of the request. ``(first, None)``
+            extends to the end of the object, and ``(None, n)`` are the last n bytes.
     """
 
     ranges: tuple[tuple[int | None, int | None], ...]
@@ -43,10 +47,10 @@ class RangeSet:
         A header is ignored if it is malformed, if its unit is not bytes, or if it has more than
         `MAX_RANGES` ranges.
         """
-        unit, equals, listed = (header or "").partition("=")
+        unit, equals, ranges_text = (header or "").partition("=")
         if unit.strip(" \t").lower() != "bytes" or not equals:
             return None
-        specs = [spec for spec in (part.strip(" \t") for part in listed.split(",")) if spec]
+        specs = [spec for spec in (part.strip(" \t") for part in ranges_text.split(",")) if spec]
         if not 0 < len(specs) <= MAX_RANGES:
             return None
         ranges: list[tuple[int | None, int | None]] = []
@@ -63,8 +67,8 @@ class RangeSet:
         return cls(tuple(ranges))
 
     @property
-    def only(self) -> ByteRange | None:
-        """The range to request from a backend, if there is only one and it is not empty."""
+    def single(self) -> ByteRange | None:
+        """The range to request from a backend, or None if there are several or it is empty."""
         if len(self.ranges) > 1:
             return None
         first, last = self.ranges[0]
@@ -78,31 +82,32 @@ class RangeSet:
         Spans that overlap or are close to each other are merged. The order is that of the request.
 
         Returns:
-            The spans; an empty list if the ranges are unsatisfiable (416); None to send the whole
-            object, which is empty and has no span.
+            The spans; an empty list if the ranges are unsatisfiable (416); None if the whole object
+            must be sent, because it is empty and no Content-Range can express that.
         """
         if not size and any(first is None and last for first, last in self.ranges):
             return None
-        wanted = []
-        for place, (first, last) in enumerate(self.ranges):
+        requested = []
+        for index, (first, last) in enumerate(self.ranges):
             start = max(size - (last or 0), 0) if first is None else first
             end = size if first is None or last is None else min(last + 1, size)
             if start < end:
-                wanted.append((start, end, place))
+                requested.append((start, end, index))
+        # Merge in the order of the object; a merged span has the place of its first range.
         merged: list[tuple[int, int, int]] = []
-        for start, end, place in sorted(wanted):
+        for start, end, index in sorted(requested):
             if merged and start <= merged[-1][1] + PART_OVERHEAD:
-                before = merged[-1]
-                merged[-1] = (before[0], max(before[1], end), min(before[2], place))
+                previous = merged[-1]
+                merged[-1] = (previous[0], max(previous[1], end), min(previous[2], index))
             else:
-                merged.append((start, end, place))
+                merged.append((start, end, index))
         return [(start, end) for start, end, _ in sorted(merged, key=lambda span: span[2])]
 
 
 def _number(digits: str) -> int:
-    """Return a number, capped at one that exceeds any object: there may be any number of digits."""
+    """Return the value of digits, capped at `_HUGE`: int() refuses thousands of digits."""
     digits = digits.lstrip("0")
-    return int(digits or "0") if len(digits) <= _DIGITS else _HUGE
+    return int(digits or "0") if len(digits) <= _MAX_DIGITS else _HUGE
 
 
 def format_content_range(span: Span, size: int) -> str:

@@ -1,7 +1,7 @@
 """Evaluation of conditional requests (RFC 9110, section 13). No I/O.
 
-The conditions are evaluated against an `ObjectInfo`. `entity_tag` makes the entity tag on the wire
-from the driver's opaque etag. The tags of requests are compared with that; they are never decoded.
+The conditions are evaluated against an `ObjectInfo`. `entity_tag` converts the opaque etag of a driver
+to the entity tag on the wire. The tags of requests are compared with the result, and never decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trove_async._http_dates import parse_http_date
 Header: TypeAlias = "Callable[[str], str | None]"
 """Returns a header by its lower-case name, with its lines joined by commas, or None if absent."""
 
-READING = frozenset({"GET", "HEAD"})
+READ_METHODS = frozenset({"GET", "HEAD"})
 
 # RFC 9110, section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
 _ENTITY_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -28,7 +28,7 @@ _ETAGC = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
 _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 
 
-class Verdict(Enum):
+class ConditionResult(Enum):
     """The result of evaluating the conditions of a request."""
 
     PROCEED = "perform the method"
@@ -37,7 +37,7 @@ class Verdict(Enum):
 
 
 def entity_tag(etag: str) -> str:
-    """Return a driver's strong validator as a strong entity tag.
+    """Return the etag of a driver, which is a strong validator, as a strong entity tag.
 
     An etag that already is an entity tag is returned unchanged. In others, characters that an
     entity tag may not hold are percent-encoded, so that different etags stay different.
@@ -49,7 +49,7 @@ def entity_tag(etag: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The conditional headers of one request; None for a header that is absent."""
+    """The conditional headers of one request. An absent header is None."""
 
     if_match: str | None
     if_none_match: str | None
@@ -69,7 +69,7 @@ class Conditions:
         )
 
     @property
-    def on_writing(self) -> bool:
+    def restrict_writes(self) -> bool:
         """Whether a PUT or POST depends on the existing object."""
         return not (
             self.if_match is None
@@ -78,11 +78,11 @@ class Conditions:
         )
 
     @property
-    def revalidate(self) -> bool:
-        """Whether the client has a copy, so that the response is likely to have no body."""
+    def client_has_copy(self) -> bool:
+        """Whether the client has a copy. The response is then likely to have no body."""
         return not (self.if_none_match is None and self.if_modified_since is None)
 
-    def verdict(self, method: str, info: ObjectInfo | None) -> Verdict:
+    def evaluate(self, method: str, info: ObjectInfo | None) -> ConditionResult:
         """Evaluate the conditions in the order of RFC 9110, section 13.2.2, steps 1 to 4.
 
         Args:
@@ -90,56 +90,69 @@ class Conditions:
             info: The existing object, or None.
         """
         if self.if_match is not None:
-            if not _lists(self.if_match, info, weak=False):
-                return Verdict.FAILED
+            if not _matches(self.if_match, info, weak=False):
+                return ConditionResult.FAILED
         elif self.if_unmodified_since is not None and info is not None:
-            limit = parse_http_date(self.if_unmodified_since)
-            if limit is not None and _second(info) > limit:
-                return Verdict.FAILED
+            date = parse_http_date(self.if_unmodified_since)
+            if date is not None and _modified_second(info) > date:
+                return ConditionResult.FAILED
         if self.if_none_match is not None:
-            if _lists(self.if_none_match, info, weak=True):
-                return Verdict.NOT_MODIFIED if method in READING else Verdict.FAILED
-        elif self.if_modified_since is not None and info is not None and method in READING:
-            limit = parse_http_date(self.if_modified_since)
-            if limit is not None and _second(info) <= limit:
-                return Verdict.NOT_MODIFIED
-        return Verdict.PROCEED
+            if _matches(self.if_none_match, info, weak=True):
+                return (
+                    ConditionResult.NOT_MODIFIED
+                    if method in READ_METHODS
+                    else ConditionResult.FAILED
+                )
+        elif self.if_modified_since is not None and info is not None and method in READ_METHODS:
+            date = parse_http_date(self.if_modified_since)
+            if date is not None and _modified_second(info) <= date:
+                return ConditionResult.NOT_MODIFIED
+        return ConditionResult.PROCEED
 
     def range_applies(self, info: ObjectInfo) -> bool:
         """Return whether If-Range permits the Range (RFC 9110, 13.2.2, step 5, and 13.1.5).
 
-        A weak tag never does. A date does if it equals the Last-Modified of the object: a client
-        may use a date only if it got it at least a second later (section 8.8.2.2) and has no
-        entity tag.
+        A weak tag never does. A date does if it equals the Last-Modified of the object. A client
+        may use a date only if it has no entity tag, and if it received the date at least a second
+        after the modification (section 8.8.2.2).
         """
         if self.if_range is None:
             return True
         value = self.if_range.strip(" \t")
         if _ENTITY_TAG.fullmatch(value):
             return value == entity_tag(info.etag) if info.etag else False
-        return parse_http_date(value) == _second(info)
+        return parse_http_date(value) == _modified_second(info)
 
 
-def _second(info: ObjectInfo) -> datetime:
+def _modified_second(info: ObjectInfo) -> datetime:
+    """Return the time of the last modification, without the fraction that HTTP dates lack."""
     return info.last_modified.astimezone(UTC).replace(microsecond=0)
 
 
-def _lists(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
-    """Return whether a list of entity tags, or ``*``, matches the object (section 8.8.3.2)."""
+def _matches(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
+    """Return whether a list of entity tags, or ``*``, matches the object (section 8.8.3.2).
+
+    Args:
+        header: The value of the header.
+        info: The existing object, or None.
+        weak: Whether weak tags match.
+    """
     if info is None:
         return False
     if header.strip(" \t") == "*":
         return True
+    # No tag matches an object without an etag.
     if not info.etag:
-        return False  # no tag matches an object without an etag
-    ours = entity_tag(info.etag)
+        return False
+    expected = entity_tag(info.etag)
     return any(
-        tag == ours or (weak and tag.removeprefix("W/") == ours) for tag in _entity_tags(header)
+        tag == expected or (weak and tag.removeprefix("W/") == expected)
+        for tag in _entity_tags(header)
     )
 
 
 def _entity_tags(header: str) -> list[str]:
-    """Return the tags of a list; ignore the rest of the list from the first malformed one."""
+    """Return the tags of a list, up to the first malformed one."""
     tags = []
     position = len(header) - len(header.lstrip(" \t,"))
     while tag := _ENTITY_TAG.match(header, position):

@@ -56,22 +56,23 @@ class Digests:
                     raise DigestError("The Content-Digest is malformed.")
                 self._expect("Content-Digest", _ALGORITHMS[name](), value[1:-1])
 
-    def _expect(self, field: str, computed: _Hash, encoded: str) -> None:
+    def _expect(self, field: str, hasher: _Hash, encoded: str) -> None:
         try:
             expected = b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
+            # No digest has this length.
             expected = b""
-        if len(expected) != len(computed.digest()):
+        if len(expected) != len(hasher.digest()):
             raise DigestError(f"The {field} is malformed.")
-        self._expected.append((field, computed, expected))
+        self._expected.append((field, hasher, expected))
 
     def __bool__(self) -> bool:
         return bool(self._expected)
 
     def update(self, data: bytes) -> None:
         """Add the next bytes of the body."""
-        for _, computed, _ in self._expected:
-            computed.update(data)
+        for _, hasher, _ in self._expected:
+            hasher.update(data)
 
     def check(self) -> None:
         """Compare the digests at the end of the body.
@@ -79,6 +80,6 @@ class Digests:
         Raises:
             DigestError: A digest does not match the body.
         """
-        for field, computed, expected in self._expected:
-            if computed.digest() != expected:
-                raise DigestError(f"The body is not what its {field} says.")
+        for field, hasher, expected in self._expected:
+            if hasher.digest() != expected:
+                raise DigestError(f"The body does not match its {field}.")

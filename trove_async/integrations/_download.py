@@ -1,12 +1,12 @@
 """Downloads: the response to a GET or HEAD request for an object, independent of the framework.
 
-Most requests cost one request to the backend: the object is opened as requested, and the
-conditions are evaluated against the open object. If the client has a copy, the conditions are
-evaluated against a head, and a body sent after it is pinned to that version.
+Most requests cost one request to the backend: the object is opened, and the conditions are evaluated
+against the open object. If the client has a copy, the conditions are evaluated against a head request
+instead, and the body is then read from the same version.
 
-**Memory.** A download holds one piece of its body here, and as much in the buffer of its socket:
-512 KiB for a client that is slow or stalls, and 2 MiB for one that has been fast so far
-(`_pacing`). The next piece is read from the backend only when the client has taken the one before.
+**Memory.** A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
+total for a client that is slow or stalls, and 2 MiB for one that has been fast so far (`_pacing`). The
+next chunk is read from the backend only when the client has received the previous one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trove_async import (
 )
 
 from ._byteranges import ByterangesFrame, RangeSet, Span, format_content_range
-from ._conditions import READING, Conditions, Header, Verdict
+from ._conditions import READ_METHODS, ConditionResult, Conditions, Header
 from ._headers import Presentation
 from ._pacing import SMALL
 from ._problem_details import PROBLEMS, problem
@@ -38,10 +38,10 @@ from ._response import BodyStream, ServerResponse, paced_chunks
 Redirect: TypeAlias = Literal["never", "presign"]
 
 PRESIGNED_SECONDS = 300.0
-"""Validity of the target of a redirect, in seconds. A download must start within that time."""
+"""Validity of a redirect in seconds. A download must start within that time."""
 
-_TRIES = 5
-"""Maximum attempts, for an object that is replaced between its evaluation and its opening."""
+_MAX_ATTEMPTS = 5
+"""Maximum attempts for an object that is replaced between the evaluation and the opening."""
 
 
 async def serve_object(
@@ -60,28 +60,32 @@ async def serve_object(
         ObjectNotFoundError: The object does not exist.
         TroveError: The store failed.
     """
-    if method not in READING:
-        return problem(405, "Objects are read with GET or HEAD.", {"Allow": "GET, HEAD"})
+    if method not in READ_METHODS:
+        return problem(405, "The method must be GET or HEAD.", {"Allow": "GET, HEAD"})
     if redirect == "presign" and method == "GET":
         try:
             url = await store.presign_get(bucket, key, expires=PRESIGNED_SECONDS)
         except NotSupportedError:
-            pass  # serve it directly
+            pass  # the backend cannot presign: send the object itself
         else:
             return ServerResponse(
                 status=307,
                 headers={"Location": url, "Content-Length": "0", "Cache-Control": "no-store"},
             )
     request = _Request(store, bucket, key, method, header=header, presentation=presentation)
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         try:
-            return await request.answer()
+            return await request.respond()
         except PreconditionFailedError:
-            continue  # replaced between its evaluation and its opening: evaluate the new one
-    raise UnavailableError("the object is replaced too often to be read", bucket=bucket, key=key)
+            continue  # the object was replaced: evaluate the new one
+    raise UnavailableError(
+        f"the object was replaced during each of {_MAX_ATTEMPTS} attempts to read it",
+        bucket=bucket,
+        key=key,
+    )
 
 
-def _is_same(one: ObjectInfo, other: ObjectInfo) -> bool:
+def _same_version(one: ObjectInfo, other: ObjectInfo) -> bool:
     """Return whether both describe the same version, as far as the backend reports it."""
     if one.etag or other.etag:
         return one.etag == other.etag
@@ -114,23 +118,25 @@ class _Request:
         self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
         self._presentation = presentation
 
-    async def answer(self) -> ServerResponse:
+    async def respond(self) -> ServerResponse:
         """Evaluate the conditions against the current object, and return the response.
 
         Raises:
             PreconditionFailedError: The object was replaced after the evaluation.
         """
-        only = None if self._ranges is None else self._ranges.only
-        several = self._ranges is not None and only is None
-        if self._method == "HEAD" or several or self._conditions.revalidate:
-            return await self._judged(await self._store.head(self._bucket, self._key), None)
+        single = None if self._ranges is None else self._ranges.single
+        has_many_ranges = self._ranges is not None and single is None
+        # Several ranges are merged and checked against the size first, which needs a head request.
+        if self._method == "HEAD" or has_many_ranges or self._conditions.client_has_copy:
+            return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         try:
-            reader = await self._open(only, None)
+            reader = await self._open(single, None)
         except RangeError:
-            return await self._judged(await self._store.head(self._bucket, self._key), None)
-        return await self._judged(reader.info, reader)
+            # Conditions take precedence over a 416, and a 416 contains the size of the object.
+            return await self._evaluate(await self._store.head(self._bucket, self._key), None)
+        return await self._evaluate(reader.info, reader)
 
-    async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
+    async def _evaluate(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
         """Return the response for the object that `info` describes.
 
         Args:
@@ -139,10 +145,10 @@ class _Request:
         """
         try:
             # 1. Evaluate the conditions and the ranges.
-            verdict = self._conditions.verdict(self._method, info)
-            if verdict is Verdict.FAILED:
+            result = self._conditions.evaluate(self._method, info)
+            if result is ConditionResult.FAILED:
                 return problem(412, PROBLEMS[PreconditionFailedError].detail)
-            if verdict is Verdict.NOT_MODIFIED:
+            if result is ConditionResult.NOT_MODIFIED:
                 return ServerResponse(status=304, headers=self._presentation.validators(info))
             spans = None
             if self._ranges is not None and self._conditions.range_applies(info):
@@ -151,7 +157,7 @@ class _Request:
                     unsatisfied = {"Content-Range": f"bytes */{info.size}"}
                     return problem(416, PROBLEMS[RangeError].detail, unsatisfied)
             # 2. A HEAD ends here.
-            headers = self._presentation.of(info)
+            headers = self._presentation.headers(info)
             if self._method == "HEAD":
                 return ServerResponse(
                     status=200, headers={**headers, "Content-Length": str(info.size)}
@@ -162,48 +168,54 @@ class _Request:
                 if reader is not None:
                     await reader.aclose()
                 reader = await self._open(ByteRange(*first) if spans else None, info)
-            answer = await self._with_body(reader, headers, spans)
-            reader = None if answer.stream else reader
-            return answer
+            response = await self._body_response(reader, headers, spans)
+            reader = None if response.stream else reader
+            return response
         finally:
             if reader is not None:
                 await reader.aclose()
 
     async def _open(self, range: ByteRange | None, pin: ObjectInfo | None) -> ObjectReader:
-        """Open the object or a range of it; the whole if the backend has no ranges.
+        """Open the object or a range of it, or the whole object if the backend has no ranges.
+
+        A backend may support neither ranges nor conditions, so up to three variants of the request
+        are tried.
 
         Raises:
             PreconditionFailedError: The object is not the version that `pin` describes.
         """
-        # An object without an etag cannot be pinned by a condition: compare it once it is open.
-        ways = [(range, pin if pin is not None and pin.etag else None)]
-        if ways[0][1] is not None:
-            ways.append((range, None))
+        # Without an etag there is no condition: the version is compared once the object is open.
+        condition = pin if pin is not None and pin.etag else None
+        variants = [(range, condition)]
+        if condition is not None:
+            variants.append((range, None))
         if range is not None:
-            ways.append((None, None))
+            variants.append((None, None))
         while True:
-            wanted, if_match = ways.pop(0)
+            byte_range, if_match = variants.pop(0)
             try:
                 reader = await self._store.get(
-                    self._bucket, self._key, range=wanted, if_match=if_match
+                    self._bucket, self._key, range=byte_range, if_match=if_match
                 )
             except NotSupportedError:
-                if not ways:
+                if not variants:
                     raise
             except RangeError as error:
+                # The range was within the object that was evaluated.
                 if pin is None:
                     raise
-                raise PreconditionFailedError("it is shorter than it was") from error
+                raise PreconditionFailedError("the object was replaced by a shorter one") from error
             else:
-                if pin is None or _is_same(reader.info, pin):
+                if pin is None or _same_version(reader.info, pin):
                     return reader
                 await reader.aclose()
-                raise PreconditionFailedError("it is another version")
+                raise PreconditionFailedError("the object was replaced")
 
-    async def _with_body(
+    async def _body_response(
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
-        info, status, pull, length = reader.info, 200, paced_chunks, reader.remaining
+        """Return a 200 or 206 response. The reader may have the whole object instead of a range."""
+        info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
@@ -214,11 +226,14 @@ class _Request:
                 )
                 headers["Content-Type"] = frame.media_type
                 length = frame.length
-                pull = partial(self._parts, frame)
+                read_chunks = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
-        if length <= SMALL and pull is paced_chunks:
+        # A small body is read here, so that a failure can still become an error response.
+        if length <= SMALL and read_chunks is paced_chunks:
             return ServerResponse(status=status, headers=headers, content=await reader.read())
-        return ServerResponse(status=status, headers=headers, stream=BodyStream(reader, pull))
+        return ServerResponse(
+            status=status, headers=headers, stream=BodyStream(reader, read_chunks)
+        )
 
     async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
         """Yield a multipart body. All spans come from the version of the first reader."""

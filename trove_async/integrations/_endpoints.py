@@ -1,6 +1,6 @@
 """`object_response` and `store_upload`, independent of the web framework.
 
-The module of each framework creates one `Endpoints` and exports its two methods as functions.
+The module of each framework creates one `Endpoints` object and exports its methods as functions.
 """
 
 from __future__ import annotations
@@ -47,28 +47,31 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         redirect: Redirect = "never",
         trusted: bool = False,
     ) -> ObjectResponseT:
-        """Answer a GET or HEAD request with an object: conditions and ranges follow RFC 9110.
+        """Respond to a GET or HEAD request with an object. Conditions and ranges follow RFC 9110.
 
-        The object is opened here, so that an error can still become an error response. Its body is
-        sent with the response. Return the response, or close it with `ObjectResponse.aclose`.
+        This opens the object, so that a failure can still become an error response. The body is
+        read while the response is sent. Return the response, or close it with
+        `ObjectResponse.aclose`.
 
         Args:
             store: The store to read from.
             bucket: The bucket.
-            key: The key. It may come from the client: it never reaches outside the bucket.
+            key: The key. It may come from the client, because a key never leads out of the bucket.
             request: The request.
-            download_name: Offer the object as a download with this file name, in any script.
-            cache_control: The Cache-Control header; None: the object's own, or else ``private``.
+            download_name: Send the object as a download with this file name. It may contain any
+                characters.
+            cache_control: The Cache-Control header; None uses that of the object, or ``private``.
             redirect: ``"presign"`` redirects a GET to a presigned URL of the backend, valid for
-                five minutes, if the backend can presign. The backend then chooses the headers.
-            trusted: Serve every type unchanged, in your origin: only for objects of your own.
-                Otherwise browsers show images (no SVG), audio, video, PDF, JSON and plain text;
-                all other types are downloads, a malformed Content-Type is sent as
-                ``application/octet-stream``, and a Content-Security-Policy with ``sandbox``
-                prevents scripts from running.
+                five minutes, if the backend supports it. The backend then chooses the headers.
+            trusted: Send every object with its own type, in your origin. Use it only for objects
+                that you control. Otherwise browsers show images (except SVG), audio, video, PDF,
+                JSON and plain text. All other types are downloads, a malformed Content-Type is
+                sent as ``application/octet-stream``, and a Content-Security-Policy with
+                ``sandbox`` prevents scripts from running.
 
         Raises:
-            ObjectNotFoundError: The object does not exist. Other errors of the store pass as well.
+            ObjectNotFoundError: The object does not exist.
+            TroveError: The store failed.
             ValueError: `cache_control` cannot be sent in a header.
         """
         server_request = self.read_request(request)
@@ -100,28 +103,31 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
     ) -> UploadResponseT:
         """Store the body of a request: a raw body, or the file of a multipart/form-data form.
 
-        The body is streamed at the pace of the slower side. If the client disconnects or exceeds
-        a limit, the put is cancelled and nothing is stored. ``If-Match``, ``If-None-Match`` and
-        ``If-Unmodified-Since`` are applied atomically; a backend that cannot do so raises
-        NotSupportedError (a 501).
+        The body is streamed as fast as the client sends and the backend stores it. If the client
+        disconnects or exceeds a limit, the put is cancelled and nothing is stored. ``If-Match``,
+        ``If-None-Match`` and ``If-Unmodified-Since`` are applied atomically. A backend that does
+        not support this raises NotSupportedError (a 501).
 
         Args:
             store: The store to write to.
             bucket: The bucket.
             key: The key.
             request: The request. Its body must not have been read.
-            max_size: The most bytes of the object, enforced while the body is read; None: no limit.
-            min_rate: The least rate at which the client must send, in bytes per second; None: no
-                limit. A client that falls behind by twenty seconds gets a 408. Time spent waiting
-                for the backend does not count.
-            field: The name of the form field with the file; None: the field with a file name. The
-                other fields, up to 64 KiB in total, are in `UploadResponse.form`.
-            location: The URL of the object; None: the path of the request.
-            **fields: Arguments of `Trove.put`: ``content_type`` (default: the client's), …
+            max_size: The maximum size of the object in bytes, enforced while the body is read; None
+                for no limit.
+            min_rate: The minimum rate at which the client must send, in bytes per second; None for
+                no limit. A client that falls behind by twenty seconds gets a 408. Time spent
+                waiting for the backend does not count.
+            field: The name of the form field with the file; None for the field that has a file
+                name. The other fields, up to 64 KiB in total, are in `UploadResponse.form`.
+            location: The URL of the object for the Location header; None uses the path of the
+                request.
+            **fields: Arguments of `Trove.put`, such as ``content_type``, whose default is the
+                Content-Type from the client.
 
         Returns:
-            201 with Location and ETag; else 400, 408, 412 or 413 as problem details. A body that
-            does not match its Content-MD5 or Content-Digest gets a 400 and is not stored.
+            201 with Location and ETag, or 400, 408, 412 or 413 as problem details. A body that does
+            not match its Content-MD5 or Content-Digest gets a 400 and is not stored.
 
         Raises:
             TroveError: The store failed.

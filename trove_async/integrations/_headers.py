@@ -19,7 +19,7 @@ from trove_async._http_dates import format_http_date
 from ._conditions import entity_tag
 from ._parameters import file_name, parse_media_type
 
-OCTETS = "application/octet-stream"
+OCTET_STREAM = "application/octet-stream"
 
 _INLINE = frozenset(
     {
@@ -41,27 +41,27 @@ _INLINE = frozenset(
         "text/plain",
     }
 )
-"""Types that browsers show without running scripts. Audio and video are shown as well."""
+"""Types that browsers show without running scripts, in addition to audio and video."""
 
-_PLAYED = re.compile(r"(?:audio|video)/[^+]+")  # no "+": browsers run scripts in any ...+xml
+_AUDIO_VIDEO = re.compile(r"(?:audio|video)/[^+]+")  # no "+": browsers run scripts in any ...+xml
 
 _SCRIPT = re.compile(
     r"(?:text|application)/(?:x-)?(?:javascript|ecmascript|jscript|livescript)[0-9.]*"
 )
-"""WHATWG MIME Sniffing, "JavaScript MIME type". With nosniff, scripts of other types do not run."""
+"""Types of scripts (WHATWG MIME Sniffing, "JavaScript MIME type"). With nosniff, no others run."""
 
 _SANDBOX = "default-src 'none'; sandbox"
-"""Content Security Policy, "sandbox": no scripts, forms or plugins, and a unique origin. It does
-not affect a page that embeds the object."""
+"""A policy without scripts, forms or plugins, and with a unique origin (Content Security Policy,
+"sandbox"). It does not affect a page that embeds the object."""
 
 _MEDIA_SANDBOX = "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
-"""The policy for audio and video. Chromium plays a file in a document that loads it a second time,
-which fails from another origin. Scripts are still forbidden."""
+"""The policy for audio and video. Chromium plays a file in a document that loads the file again, which
+would fail from a unique origin. Scripts are still forbidden."""
 
 _TYPES = mimetypes.MimeTypes()
 """Python's built-in table, which is the same on every system."""
 
-_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1: besides letters and digits
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1: in addition to letters and digits
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\"\\%]")  # RFC 6266, appendix D
 
 
@@ -81,30 +81,32 @@ class Presentation:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        if self.cache_control is not None and not _sendable(self.cache_control):
+        if self.cache_control is not None and not _is_sendable(self.cache_control):
             raise ValueError(f"cache_control must be printable ASCII, got {self.cache_control!r}")
 
-    def of(self, info: ObjectInfo) -> dict[str, str]:
+    def headers(self, info: ObjectInfo) -> dict[str, str]:
         """Return the headers of an object in a 200, a 206 or a HEAD response."""
-        kind = media_type(info)
-        name = parse_media_type(kind)
+        content_type = media_type(info)
+        name = parse_media_type(content_type)
         inline = self.trusted or (name is not None and is_inline(name))
+        # A page can still run an attachment as a script, and browsers disagree about malformed types.
         if not self.trusted and (name is None or _SCRIPT.fullmatch(name)):
-            kind = OCTETS
+            content_type = OCTET_STREAM
         fields = {
             **self.validators(info),
-            # RFC 9110, section 8.8.2.1: never later than Date. A backend's clock may be ahead.
+            # The clock of the backend may be ahead, but Last-Modified must not be later than Date
+            # (RFC 9110, section 8.8.2.1).
             "Last-Modified": format_http_date(min(info.last_modified, datetime.now(UTC))),
             "Accept-Ranges": "bytes",
-            "Content-Type": kind,
+            "Content-Type": content_type,
             "X-Content-Type-Options": "nosniff",
         }
         if not self.trusted:
-            played = name is not None and _PLAYED.fullmatch(name)
-            fields["Content-Security-Policy"] = _MEDIA_SANDBOX if played else _SANDBOX
-        if info.content_encoding and _sendable(info.content_encoding):
+            is_media = name is not None and _AUDIO_VIDEO.fullmatch(name)
+            fields["Content-Security-Policy"] = _MEDIA_SANDBOX if is_media else _SANDBOX
+        if info.content_encoding and _is_sendable(info.content_encoding):
             fields["Content-Encoding"] = info.content_encoding
-        if info.content_language and _sendable(info.content_language):
+        if info.content_language and _is_sendable(info.content_language):
             fields["Content-Language"] = info.content_language
         disposition = self._disposition(info, inline=inline)
         if disposition is not None:
@@ -116,7 +118,7 @@ class Presentation:
         if self.download_name is not None:
             return content_disposition(self.download_name)
         stored = info.content_disposition or ""
-        if inline and (not stored or _sendable(stored)):
+        if inline and (not stored or _is_sendable(stored)):
             return stored or None
         return content_disposition(file_name(stored) or info.key)
 
@@ -125,7 +127,8 @@ class Presentation:
         fields = {"ETag": entity_tag(info.etag)} if info.etag else {}
         # A shared cache must not serve a private object to another client.
         cache = self.cache_control or info.cache_control or "private"
-        fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
+        fields["Cache-Control"] = cache if _is_sendable(cache) else "no-store"
+        # The Cache-Control of the service overrides the caching of the object.
         if self.cache_control is None and info.expires is not None:
             fields["Expires"] = format_http_date(info.expires)
         return fields
@@ -134,52 +137,51 @@ class Presentation:
 def media_type(info: ObjectInfo) -> str:
     """Return the object's type, or a type guessed from its key.
 
-    Without either, and for a type that cannot be sent, return ``application/octet-stream``.
+    Return ``application/octet-stream`` if neither exists, or if the type cannot be sent.
     """
     if info.content_type:
-        return info.content_type.strip(" \t") if _sendable(info.content_type) else OCTETS
-    kind, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
-    return OCTETS if kind is None or encoding is not None else kind
+        return info.content_type.strip(" \t") if _is_sendable(info.content_type) else OCTET_STREAM
+    content_type, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
+    return OCTET_STREAM if content_type is None or encoding is not None else content_type
 
 
-def accepted_type(said: str | None) -> str | None:
-    """Return the type to store for an uploader's Content-Type.
+def type_to_store(header: str | None) -> str | None:
+    """Return the type to store for the Content-Type of an upload.
 
-    It is ``application/octet-stream`` if the Content-Type is malformed, and None if there is none.
+    A malformed one is stored as ``application/octet-stream``; without one, return None.
     """
-    if not said:
+    if not header:
         return None
-    return OCTETS if parse_media_type(said) is None else said
+    return OCTET_STREAM if parse_media_type(header) is None else header
 
 
-def _sendable(value: str) -> bool:
-    """Return whether all servers send the value alike, as RFC 9110, section 5.5, advises.
+def _is_sendable(value: str) -> bool:
+    """Return whether every server sends a header value unchanged (RFC 9110, section 5.5).
 
-    For non-ASCII characters, some send Latin-1 and some UTF-8. For control characters, some send
-    nothing.
+    Servers encode non-ASCII characters as Latin-1 or as UTF-8, and some drop control characters.
     """
     return value.isascii() and value.replace("\t", " ").isprintable()
 
 
-def essence(kind: str) -> str:
+def essence(content_type: str) -> str:
     """Return a media type without its parameters, in lower case."""
-    return kind.partition(";")[0].strip(" \t").lower()
+    return content_type.partition(";")[0].strip(" \t").lower()
 
 
 def is_inline(name: str) -> bool:
-    """Return whether a browser may show objects of this type: it runs no scripts in them."""
-    return name in _INLINE or _PLAYED.fullmatch(name) is not None
+    """Return whether a browser may show objects of this type, because it runs no scripts in them."""
+    return name in _INLINE or _AUDIO_VIDEO.fullmatch(name) is not None
 
 
 def content_disposition(name: str) -> str:
     """Return the Content-Disposition for a download of this name (RFC 6266, RFC 8187).
 
-    A plain ASCII name is sent unchanged. Other names are sent encoded, with an ASCII fallback that
-    omits the characters that old browsers unescape. Neither name contains a path.
+    A plain ASCII name is sent unchanged. Other names are encoded, with an ASCII fallback for old
+    browsers. The directories of a path are removed.
     """
     name = re.sub(r"[\x00-\x1f\x7f]", "_", re.split(r"[/\\]", name)[-1]) or "download"
-    plain = _UNSAFE.sub("_", name)
-    if plain == name:
+    fallback = _UNSAFE.sub("_", name)
+    if fallback == name:
         return f'attachment; filename="{name}"'
-    exact = quote(name, safe=_ATTR_CHAR, errors="replace")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"
+    encoded = quote(name, safe=_ATTR_CHAR, errors="replace")
+    return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{encoded}"

@@ -1,4 +1,4 @@
-"""The store of an app: opened when the app starts, closed when it stops."""
+"""Opens a store when an app starts and closes it when the app stops."""
 
 from __future__ import annotations
 
@@ -24,23 +24,26 @@ async def open_store(
         ClosedError: The store was opened before.
         TypeError: The store is neither a store nor a factory, or the factory returned another object.
     """
-    made = store() if callable(store) and not isinstance(store, Trove) else store
-    if not isinstance(made, Trove):
-        raise TypeError(f"{hook} needs a Trove or a function that returns one, got {made!r}")
+    opened = store() if callable(store) and not isinstance(store, Trove) else store
+    if not isinstance(opened, Trove):
+        raise TypeError(
+            f"the store of {hook} must be a Trove or a function that returns one, got {opened!r}"
+        )
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(made)
+            await stack.enter_async_context(opened)
         except ClosedError as error:
-            if made is store:
-                error.message += f", or pass a function that makes one: {hook}(lambda: Trove(…))"
+            # A factory that returns an open store is a different mistake.
+            if opened is store:
+                error.message += f", or pass a function that creates one: {hook}(lambda: Trove(…))"
             raise
         for bucket in buckets:
-            await made.create_bucket(bucket, exist_ok=True)
-        yield made
+            await opened.create_bucket(bucket, exist_ok=True)
+        yield opened
 
 
 def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple, which can be iterated over at every start of the app.
+    """Return the names as a tuple, which every start of the app can iterate over.
 
     Raises:
         TypeError: `buckets` is a single name.

@@ -1,7 +1,7 @@
 """Parser for a multipart/form-data body (RFC 7578) with one file, which it streams. No I/O.
 
-`FormFile` takes the bytes of the form and returns those of the file. It holds only the other fields
-and the current header lines.
+`FormFile` takes the bytes of the form and returns those of the file. In memory it holds only the other
+fields and the headers of the current part.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""Bytes that no header value may hold (RFC 9110, section 5.5). The parser accepts them, servers do
-not."""
+"""Bytes that a header value must not contain (RFC 9110, section 5.5). The parser accepts them."""
 
-_FIELD = 128
-"""Memory of a field in bytes, besides its name and its value: a tuple of two strings."""
+_FIELD_OVERHEAD = 128
+"""Memory of a field in bytes, without the characters of its name and value: a tuple of two strings."""
 
 
 class FormError(Exception):
@@ -35,23 +34,23 @@ class FormFile:
 
     Args:
         content_type: The Content-Type of the request, which contains the boundary.
-        field: The name of the file's field; None for the field that has a file name.
+        field: The name of the field with the file; None for the field that has a file name.
 
     Attributes:
-        found: Whether the file has started and its type is known.
+        has_file: Whether the headers of the file have arrived.
         complete: Whether the closing boundary has arrived.
         content_type: The type of the file that the client sent.
-        other: Bytes of the form that do not belong to the file.
+        other_bytes: Bytes of the form that do not belong to the file.
         fields: Names and values of the other fields that have arrived, in order.
-        held: Approximate memory of `fields` in bytes.
+        fields_memory: Approximate memory of `fields` in bytes.
     """
 
     def __init__(self, content_type: str, field: str | None) -> None:
         boundary = None
-        if content_type.isascii():  # RFC 2046, section 5.1.1; the parser fails on other characters
+        if content_type.isascii():  # RFC 2046, section 5.1.1. The parser fails on other characters.
             boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
-            raise FormError("The form names no boundary.")
+            raise FormError("The Content-Type of the form must have a boundary.")
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._part_began,
             "on_header_field": self._header_name,
@@ -70,15 +69,15 @@ class FormFile:
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
         self._part_name = ""
-        self._here = False
+        self._in_file = False
         self._pieces: list[bytes] = []
-        self._into: bytearray | None = None
+        self._field_value: bytearray | None = None
         self.fields: list[tuple[str, str]] = []
-        self.held = 0
-        self.found = False
+        self.fields_memory = 0
+        self.has_file = False
         self.complete = False
         self.content_type: str | None = None
-        self.other = 0
+        self.other_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Parse the next bytes of the form; return the bytes of the file among them.
@@ -86,18 +85,18 @@ class FormFile:
         Raises:
             FormError: The form is malformed or has a second file.
         """
-        self.other += len(data)
+        self.other_bytes += len(data)
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise FormError("The form is malformed.") from error
         pieces, self._pieces = self._pieces, []
-        self.other -= sum(map(len, pieces))
+        self.other_bytes -= sum(map(len, pieces))
         return pieces
 
     def _part_began(self) -> None:
         self._headers = {}
-        self._here = False
+        self._in_file = False
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -111,43 +110,44 @@ class FormFile:
 
     def _headers_ended(self) -> None:
         disposition = self._headers.get(b"content-disposition", b"")
-        said = parse_options_header(disposition)[1]
-        self._part_name = said.get(b"name", b"").decode(errors="replace")
-        name = said.get(b"filename")
+        parameters = parse_options_header(disposition)[1]
+        self._part_name = parameters.get(b"name", b"").decode(errors="replace")
+        name = parameters.get(b"filename")
         if name is None:
             # RFC 7578, section 4.2, forbids filename*, but some clients send only that.
             extended = file_name(disposition.decode("latin-1"))
             name = None if extended is None else extended.encode()
         if name == b"":
-            self._here = False  # no file was selected: HTML, "constructing the entry list"
+            self._in_file = False  # no file was selected (HTML, "constructing the entry list")
         elif self._field is None:
-            self._here = name is not None
+            self._in_file = name is not None
         else:
-            self._here = said.get(b"name") == self._field.encode()
-        if not self._here:
+            self._in_file = parameters.get(b"name") == self._field.encode()
+        if not self._in_file:
             if name is None:
-                self._into = bytearray()
-                self.held += len(self._part_name) + _FIELD
+                # Many empty fields must not use unlimited memory, so each counts with its overhead.
+                self._field_value = bytearray()
+                self.fields_memory += len(self._part_name) + _FIELD_OVERHEAD
             return
-        if self.found:
+        if self.has_file:
             raise FormError("The form has more than one file.")
-        self.found = True
-        kind = self._headers.get(b"content-type")
-        if kind is not None and _CONTROL.search(kind):
+        self.has_file = True
+        content_type = self._headers.get(b"content-type")
+        if content_type is not None and _CONTROL.search(content_type):
             raise FormError("The form is malformed.")
-        self.content_type = None if kind is None else kind.decode("latin-1")
+        self.content_type = None if content_type is None else content_type.decode("latin-1")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._here:
+        if self._in_file:
             self._pieces.append(data[start:end])
-        elif self._into is not None:
-            self._into += data[start:end]
-            self.held += end - start
+        elif self._field_value is not None:
+            self._field_value += data[start:end]
+            self.fields_memory += end - start
 
     def _part_ended(self) -> None:
-        if self._into is not None:
-            self.fields.append((self._part_name, self._into.decode(errors="replace")))
-            self._into = None
+        if self._field_value is not None:
+            self.fields.append((self._part_name, self._field_value.decode(errors="replace")))
+            self._field_value = None
 
     def _ended(self) -> None:
         self.complete = True

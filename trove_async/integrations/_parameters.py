@@ -1,6 +1,6 @@
-"""Parser for headers of the form ``value; name=value``: Content-Type, Content-Disposition. No I/O.
+"""Parsers for Content-Type and Content-Disposition: ``value; name=value; name=value``. No I/O.
 
-Uploaders control these values, so the patterns never backtrack: each repetition is possessive.
+Uploaders control these values. So the patterns must not backtrack: each repetition is possessive.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ def file_name(field: str) -> str | None:
 
 
 def _parse(field: str, value: re.Pattern[str]) -> tuple[str, Mapping[str, str]] | None:
+    """Return the value in lower case and the parameters, or None if the field is malformed."""
     field = field.strip(" \t")
-    found = value.match(field)
-    if found is None:
+    match = value.match(field)
+    if match is None:
         return None
     parameters: dict[str, str] = {}
-    position = found.end()
+    position = match.end()
     while position < len(field):
         parameter = _PARAMETER.match(field, position)
         if parameter is None:
@@ -64,13 +65,13 @@ def _parse(field: str, value: re.Pattern[str]) -> tuple[str, Mapping[str, str]] 
         if name.lower() in parameters:
             return None
         parameters[name.lower()] = _ESCAPED.sub(r"\1", quoted) if token is None else token
-    return found[0].lower(), parameters
+    return match[0].lower(), parameters
 
 
 def _decode(extended: str) -> str | None:
     """Decode an extended value: ``charset'language'percent-encoded``."""
-    charset, quote, rest = extended.partition("'")
-    _, second, encoded = rest.partition("'")
+    charset, quote, remainder = extended.partition("'")
+    _, second, encoded = remainder.partition("'")
     if not (quote and second and charset.lower() in _CHARSETS):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Error responses: one table from the store's errors to HTTP statuses.
+"""Error responses: one table from the errors of the store to HTTP statuses.
 
-Bodies are problem details (RFC 9457). They contain the kind of the error, but no backends, names or
-services; those are logged.
+Bodies are problem details (RFC 9457). They describe the kind of the error. The names of backends,
+buckets and keys, and the messages of services, are only logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._response import ServerResponse
 _logger = logging.getLogger("trove_async.integrations")
 
 RETRY_AFTER = 1
-"""Minimum Retry-After in seconds, also used if the service sent none."""
+"""Minimum Retry-After in seconds, also used if the service of the backend sent none."""
 
 _SERVER_ERROR = 500
 
@@ -35,36 +35,40 @@ class Problem:
 
 PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.TroveError: Problem(500, "The object store failed."),
-    errors.NotFoundError: Problem(404, "There is no such thing."),
-    errors.ObjectNotFoundError: Problem(404, "There is no such object."),
-    errors.BucketNotFoundError: Problem(404, "There is no such bucket."),
-    errors.BackendNotFoundError: Problem(500, "The object store is set up wrongly."),
-    errors.AlreadyExistsError: Problem(409, "It exists already."),
-    errors.ObjectExistsError: Problem(409, "The object exists already."),
-    errors.BucketExistsError: Problem(409, "The bucket exists already."),
-    errors.PreconditionFailedError: Problem(412, "The object is not in the state asked for."),
-    errors.ObjectChangedError: Problem(409, "The object was changed meanwhile."),
+    errors.NotFoundError: Problem(404, "The resource does not exist."),
+    errors.ObjectNotFoundError: Problem(404, "The object does not exist."),
+    errors.BucketNotFoundError: Problem(404, "The bucket does not exist."),
+    errors.BackendNotFoundError: Problem(500, "The object store is misconfigured."),
+    errors.AlreadyExistsError: Problem(409, "The resource already exists."),
+    errors.ObjectExistsError: Problem(409, "The object already exists."),
+    errors.BucketExistsError: Problem(409, "The bucket already exists."),
+    errors.PreconditionFailedError: Problem(
+        412, "The object does not meet the conditions of the request."
+    ),
+    errors.ObjectChangedError: Problem(409, "The object changed during the request."),
     errors.BucketNotEmptyError: Problem(409, "The bucket is not empty."),
-    errors.PermissionDeniedError: Problem(403, "The object store refuses access."),
-    errors.UnauthenticatedError: Problem(502, "The object store does not know this service."),
-    errors.InvalidNameError: Problem(400, "No object can have such a name or header."),
-    errors.PatternError: Problem(500, "The object store is set up wrongly."),
-    errors.CursorError: Problem(400, "This is no cursor of this listing."),
-    errors.ConfigError: Problem(500, "The object store is set up wrongly."),
-    errors.NotSupportedError: Problem(501, "The object store cannot do this."),
-    errors.RangeError: Problem(416, "The object has no such range."),
-    errors.IntegrityError: Problem(502, "The object arrived damaged."),
-    errors.StorageFullError: Problem(507, "There is no room left."),
+    errors.PermissionDeniedError: Problem(403, "The object store denied access."),
+    errors.UnauthenticatedError: Problem(
+        502, "The object store rejected the credentials of this service."
+    ),
+    errors.InvalidNameError: Problem(400, "The name or a header of the object is invalid."),
+    errors.PatternError: Problem(500, "The object store is misconfigured."),
+    errors.CursorError: Problem(400, "The cursor does not belong to this listing."),
+    errors.ConfigError: Problem(500, "The object store is misconfigured."),
+    errors.NotSupportedError: Problem(501, "The object store does not support this operation."),
+    errors.RangeError: Problem(416, "The range is outside the object."),
+    errors.IntegrityError: Problem(502, "The object store sent a damaged object."),
+    errors.StorageFullError: Problem(507, "The object store is full."),
     errors.StreamError: Problem(500, "The object store failed."),
     errors.ClosedError: Problem(503, "The service is starting or stopping."),
     errors.BodyConsumedError: Problem(500, "The object store failed."),
     errors.BackendError: Problem(502, "The object store failed."),
-    errors.UnavailableError: Problem(503, "The object store is not available now."),
-    errors.TimedOutError: Problem(504, "The object store did not answer in time."),
+    errors.UnavailableError: Problem(503, "The object store is temporarily unavailable."),
+    errors.TimedOutError: Problem(504, "The object store did not respond in time."),
     errors.PoolTimeoutError: Problem(503, "The service is busy."),
 }
-"""Covers every class of `trove_async.errors`. A backend that throttles this service is a 503, not a
-429, because the client is not the cause."""
+"""The response to every class of `trove_async.errors`. If a backend throttles this service, the client
+gets a 503, not a 429, because it is not the cause."""
 
 
 def problem(
@@ -89,12 +93,13 @@ def problem(
     )
 
 
-def problem_of(error: TroveError) -> ServerResponse:
-    """Return the response for an error of the store. Log the error if its status is 5xx."""
-    found = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
-    if found.status >= _SERVER_ERROR:
-        _logger.warning("answered with %d: %s", found.status, error, exc_info=error)
+def problem_for(error: TroveError) -> ServerResponse:
+    """Return the response to an error of the store. Log the error if the status is 5xx."""
+    # A subclass of another package has the problem of its nearest base class.
+    entry = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
+    if entry.status >= _SERVER_ERROR:
+        _logger.warning("responded with %d: %s", entry.status, error, exc_info=error)
     headers = {}
-    if found.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if entry.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(max(math.ceil(error.retry_after or 0), RETRY_AFTER))
-    return problem(found.status, found.detail, headers)
+    return problem(entry.status, entry.detail, headers)

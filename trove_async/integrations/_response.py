@@ -16,14 +16,14 @@ class BodyStream:
 
     Args:
         reader: An open reader.
-        pull: Yields the body from that reader.
+        read_chunks: Yields the body from the reader.
     """
 
     def __init__(
-        self, reader: ObjectReader, pull: Callable[[ObjectReader], AsyncGenerator[bytes]]
+        self, reader: ObjectReader, read_chunks: Callable[[ObjectReader], AsyncGenerator[bytes]]
     ) -> None:
         self._reader = reader
-        self._chunks = pull(reader)
+        self._chunks = read_chunks(reader)
 
     def __aiter__(self) -> AsyncGenerator[bytes]:
         return self._chunks
@@ -54,8 +54,10 @@ class ServerResponse:
 
 
 async def paced_chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
+    """Yield the object in chunks whose size depends on the speed of the client."""
     pace, clock = Pace(), asyncio.get_running_loop().time
     while chunk := await reader.read(pace.size):
-        given = clock()
+        # The framework requests the next chunk when the client has received this one.
+        started = clock()
         yield chunk
-        pace.record(len(chunk), clock() - given)
+        pace.record(len(chunk), clock() - started)

@@ -1,8 +1,8 @@
 """Uploads: store the body of a request as an object, independent of the framework.
 
-The body is read only as fast as the store takes it, which slows the client down to the backend's
-pace. If the body ends early (the client disconnects, a limit is exceeded, the form is malformed),
-the put fails and leaves nothing behind.
+The body is read only as fast as the store accepts it, which slows the client down to the speed of the
+backend. If the client disconnects, a limit is exceeded or the form is malformed, the put fails and
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from trove_async import NotFoundError, NotSupportedError, ObjectInfo, Preconditi
 from trove_async._concurrency import in_thread
 from trove_async.errors import ObjectExistsError
 
-from ._conditions import Conditions, Header, Verdict, entity_tag
+from ._conditions import ConditionResult, Conditions, Header, entity_tag
 from ._digests import DigestError, Digests
-from ._headers import accepted_type, essence
+from ._headers import essence, type_to_store
 from ._multipart_form import FormError, FormFile
 from ._problem_details import PROBLEMS, problem
 from ._response import ServerResponse
@@ -33,18 +33,18 @@ FORM_OVERHEAD = 1024 * 1024
 """Maximum bytes of a form in addition to its file."""
 
 FORM_FIELDS = 64 * 1024
-"""Maximum bytes of the other fields of a form, which are held until the response."""
+"""Maximum memory of the other fields of a form, which are held until the response."""
 
 MIN_RATE = 500.0
-"""Minimum rate of a client, in bytes per second: the default of Apache HTTP Server (mod_reqtimeout,
-``body=20,MinRate=500``). Real networks are faster; clients that hold connections open are not."""
+"""Minimum rate of a client in bytes per second: the default of Apache HTTP Server (mod_reqtimeout,
+``body=20,MinRate=500``). Real networks are faster; attackers that hold connections open are slower."""
 
 GRACE = 20.0
-"""Seconds that a client may fall behind `Limits.min_rate`, from the same default, because any
-connection stalls now and then."""
+"""Seconds that a client may fall behind `Limits.min_rate`, because any connection may stall briefly.
+This is from the same default."""
 
-_HASHED_AT_ONCE = 256 * 1024
-"""Maximum bytes hashed on the event loop. Below that, a thread costs more than the hashing."""
+_MAX_INLINE_HASH = 256 * 1024
+"""Maximum bytes to hash on the event loop. Below that, a thread costs more than the hashing."""
 
 _URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: URL characters besides letters and digits
 
@@ -54,7 +54,7 @@ class ClientDisconnectedError(Exception):
 
 
 class PutFields(TypedDict, total=False):
-    """Properties of the object that a service may set, as for `Trove.put`."""
+    """Properties of the object that a service may set. See `Trove.put`."""
 
     content_type: str | None
     metadata: Mapping[str, str] | None
@@ -79,21 +79,21 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.max_size is not None and self.max_size < 0:
-            raise ValueError(f"max_size is 0 bytes or more, not {self.max_size}")
+            raise ValueError(f"max_size must be at least 0 bytes, got {self.max_size}")
         if self.min_rate is not None and not self.min_rate > 0:
-            raise ValueError(f"min_rate is more than 0 bytes a second, not {self.min_rate}")
+            raise ValueError(f"min_rate must be more than 0 bytes per second, got {self.min_rate}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRequest:
-    """A request of any framework.
+    """A request, independent of the framework.
 
     Attributes:
         method: The method.
         header: A function that returns a header.
         chunks: The body; raises `ClientDisconnectedError` if it ends early.
         location: The path at which the object is available afterwards.
-        decoded: Whether the framework has decoded a Content-Encoding.
+        decoded: Whether `chunks` are decoded from the Content-Encoding of the request.
     """
 
     method: str
@@ -119,7 +119,7 @@ class UploadResult:
 
 
 class _RejectionError(Exception):
-    """The upload is rejected; holds the status and the detail of the response."""
+    """The upload is rejected, with this status and detail of the response."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -131,7 +131,7 @@ async def store_body(
     store: Trove,
     bucket: str,
     key: str,
-    sent: ServerRequest,
+    request: ServerRequest,
     *,
     limits: Limits,
     field: str | None,
@@ -142,41 +142,42 @@ async def store_body(
     Raises:
         TroveError: The store failed.
     """
-    upload = _Upload(sent, limits, field, fields)
-    async with aclosing(sent.chunks):
+    # 1. Store the body, or return the reason for a rejection.
+    upload = _Upload(request, limits, field, fields)
+    async with aclosing(request.chunks):
         try:
             info = await upload.put(store, bucket, key)
-        except _RejectionError as refused:
-            return upload.refusal(refused.status, refused.detail)
+        except _RejectionError as rejection:
+            return upload.rejected(rejection.status, rejection.detail)
         except (FormError, DigestError) as error:
-            return upload.refusal(400, str(error))
+            return upload.rejected(400, str(error))
         except ClientDisconnectedError:
-            _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
-            return upload.refusal(400, "The request ended early.")  # the client will not see it
+            _logger.debug("the client disconnected during the upload of %r", f"{bucket}/{key}")
+            return upload.rejected(400, "The request ended early.")  # the client will not see it
         except (ObjectExistsError, PreconditionFailedError):
-            return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail)
+            return upload.rejected(412, PROBLEMS[PreconditionFailedError].detail)
+    # 2. Return the response to a stored object.
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
-        "Location": quote(sent.location, safe=_URL),
+        "Location": quote(request.location, safe=_URL),
         "Content-Type": "application/json",
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }
-    if (
-        info.etag and not sent.decoded
-    ):  # RFC 9110, section 9.3.4: only if the body is stored unchanged
+    # RFC 9110, section 9.3.4: an ETag only if the body is stored unchanged.
+    if info.etag and not request.decoded:
         headers["ETag"] = entity_tag(info.etag)
     response = ServerResponse(status=201, headers=headers, content=content)
     return UploadResult(response=response, info=info, form=upload.form)
 
 
-def _length(sent: ServerRequest) -> int | None:
+def _length(request: ServerRequest) -> int | None:
     """Return the size of the body in bytes, or None if it is unknown."""
-    length = sent.header("content-length")
-    if length is None or not length.isdecimal() or sent.decoded:
+    length = request.header("content-length")
+    if length is None or not length.isdecimal() or request.decoded:
         return None
-    if sent.header("transfer-encoding") is not None:
+    if request.header("transfer-encoding") is not None:
         return None  # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length
     return int(length)
 
@@ -185,62 +186,64 @@ class _Upload:
     """One upload request."""
 
     def __init__(
-        self, sent: ServerRequest, limits: Limits, field: str | None, fields: PutFields
+        self, request: ServerRequest, limits: Limits, field: str | None, fields: PutFields
     ) -> None:
-        self._sent = sent
+        self._request = request
         self._limits = limits
         self._fields = fields
-        self._credit = GRACE
-        self._size = 0
-        kind = sent.header("content-type")
-        self._length = _length(sent)
+        self._credit = GRACE  # seconds that the client may still fall behind
+        self._size = 0  # bytes of the object that have arrived
+        self._length = _length(request)
         self._form: FormFile | None = None
-        self._kind = kind
+        self._content_type = request.header("content-type")
         self._field = field
-        self._ended = False
+        self._is_complete = False  # the body has been read to its end
         self._digests: Digests | None = None
 
     async def put(self, store: Trove, bucket: str, key: str) -> ObjectInfo:
-        """Store the body. Reject the request as early as possible, before reading the body.
+        """Store the body. If possible, reject the request before reading the body.
 
         Raises:
             _RejectionError: The request is not accepted.
             FormError: The form is malformed, or does not have exactly one file.
             DigestError: A digest is malformed, or does not match the body.
         """
-        header = self._sent.header
+        header = self._request.header
         # 1. Check the headers.
         if header("content-range") is not None:
-            # RFC 9110, section 14.5: a part must not be stored as the whole object.
-            raise _RejectionError(400, "A part of an object cannot be uploaded.")
+            # RFC 9110, section 14.5: a part must not be stored as a complete object.
+            raise _RejectionError(400, "An object cannot be uploaded in parts with Content-Range.")
         digests = Digests(header)
         if digests:
-            if self._sent.decoded:
+            if self._request.decoded:
                 raise _RejectionError(400, "The digest of an encoded body cannot be checked.")
             self._digests = digests
-        if self._kind is not None and essence(self._kind) == "multipart/form-data":
-            self._form = FormFile(self._kind, self._field)
-        most = self._limits.max_size
-        beside = 0 if self._form is None else FORM_OVERHEAD
-        if most is not None and self._length is not None and self._length > most + beside:
+        if self._content_type is not None and essence(self._content_type) == "multipart/form-data":
+            self._form = FormFile(self._content_type, self._field)
+        max_size = self._limits.max_size
+        overhead = 0 if self._form is None else FORM_OVERHEAD
+        if max_size is not None and self._length is not None and self._length > max_size + overhead:
             raise self._too_large()
         # 2. Evaluate the conditions.
-        pins = await self._pins(store, bucket, key)
+        if_match, if_none_match = await self._preconditions(store, bucket, key)
         # 3. Read the body, or the file of the form, and store it.
         fields: PutFields = {**self._fields}
-        chunks = self._received()
+        chunks = self._checked_chunks()
         async with aclosing(chunks):
             size = None
             encoding = None
             if self._form is None:
-                body, kind, size = chunks, self._kind, self._length
-                encoding = None if self._sent.decoded else header("content-encoding")
+                body, content_type, size = chunks, self._content_type, self._length
+                encoding = None if self._request.decoded else header("content-encoding")
             else:
-                first = await self._first_of(self._form, chunks)
-                body, kind = self._file(self._form, first, chunks), self._form.content_type
+                # Read to the start of the file now, because the put needs its type.
+                first = await self._read_to_file(self._form, chunks)
+                body = self._file_chunks(self._form, first, chunks)
+                content_type = self._form.content_type
             if fields.get("content_type") is None:
-                # A backend may serve the object itself (a presigned URL), without our checks.
-                fields["content_type"] = accepted_type(kind)
+                # With a presigned URL, the backend serves the object without the checks of
+                # `_headers`. So a malformed type must not be stored.
+                fields["content_type"] = type_to_store(content_type)
             async with aclosing(body):
                 return await store.put(
                     bucket,
@@ -248,79 +251,84 @@ class _Upload:
                     body,
                     size=size,
                     content_encoding=encoding,
-                    if_match=pins[0],
-                    if_none_match=pins[1],
+                    if_match=if_match,
+                    if_none_match=if_none_match,
                     **fields,
                 )
 
     @property
     def form(self) -> Sequence[tuple[str, str]]:
-        """The fields of the form besides its file."""
+        """The fields of the form other than its file."""
         return () if self._form is None else tuple(self._form.fields)
 
-    def refusal(self, status: int, detail: str) -> UploadResult:
-        """Return a problem response. It closes the connection unless the whole body was read."""
-        return UploadResult(response=problem(status, detail, close=not self._ended))
+    def rejected(self, status: int, detail: str) -> UploadResult:
+        """Return a problem response. It closes the connection unless the body was read to its end."""
+        return UploadResult(response=problem(status, detail, close=not self._is_complete))
 
-    async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
-        """Evaluate the request's conditions; return `if_match` and `if_none_match` for the put."""
-        conditions = Conditions.of(self._sent.header)
-        if not conditions.on_writing:
+    async def _preconditions(
+        self, store: Trove, bucket: str, key: str
+    ) -> tuple[str | None, str | None]:
+        """Evaluate the conditions; return `if_match` and `if_none_match` for the put."""
+        conditions = Conditions.of(self._request.header)
+        if not conditions.restrict_writes:
             return None, None
+        # Fail before the client sends the body, if possible.
         if conditions.if_none_match == "*" and conditions.if_match is None:
-            there = await store.exists(bucket, key)  # fail before the client sends the body
-            info = None
-            if there:
+            if await store.exists(bucket, key):
                 raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
+            info = None
         else:
             try:
                 info = await store.head(bucket, key)
             except NotFoundError:
                 info = None
-        if conditions.verdict("PUT", info) is Verdict.FAILED:
+        if conditions.evaluate("PUT", info) is ConditionResult.FAILED:
             raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
+        # The put then fails if the object is replaced or created after this evaluation.
         if info is not None:
             if not info.etag:
-                raise NotSupportedError("the object has no etag to make the upload conditional on")
+                raise NotSupportedError("a conditional upload requires an object with an etag")
             return info.etag, None
         return None, None if conditions.if_none_match is None else "*"
 
     # -- the body --------------------------------------------------------------------------------------
 
-    async def _received(self) -> AsyncGenerator[bytes]:
-        """Yield the body of the request, and enforce the limits."""
+    async def _checked_chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the body of the request. Enforce the limits and verify the digests."""
         while True:
             try:
                 chunk = await self._next()
             except StopAsyncIteration:
-                self._ended = True
+                self._is_complete = True
                 if self._digests is not None:
                     self._digests.check()
                 return
             if self._digests is not None:
-                if len(chunk) > _HASHED_AT_ONCE:
+                if len(chunk) > _MAX_INLINE_HASH:
                     await in_thread(self._digests.update, chunk)
                 else:
                     self._digests.update(chunk)
+            # In a form, only the bytes of the file count (`_parse`).
             if self._form is None:
                 self._count(len(chunk))
             if chunk:
                 yield chunk
 
     async def _next(self) -> bytes:
+        """Return the next chunk of the body. Reject a client that is too slow."""
         rate = self._limits.min_rate
         if rate is None:
-            return await anext(self._sent.chunks)
+            return await anext(self._request.chunks)
         clock = asyncio.get_running_loop().time
         started = clock()
-        patience = asyncio.timeout(self._credit)
+        deadline = asyncio.timeout(self._credit)
         try:
-            async with patience:
-                chunk = await anext(self._sent.chunks)
+            async with deadline:
+                chunk = await anext(self._request.chunks)
         except TimeoutError:
-            if not patience.expired():
+            if not deadline.expired():
                 raise
-            raise _RejectionError(408, "The request came too slowly.") from None
+            raise _RejectionError(408, "The request body arrived too slowly.") from None
         # Only the time spent waiting for the client counts, not the time that the store takes.
         self._credit = min(self._credit - (clock() - started) + len(chunk) / rate, GRACE)
         return chunk
@@ -331,36 +339,37 @@ class _Upload:
             raise self._too_large()
 
     def _too_large(self) -> _RejectionError:
-        return _RejectionError(413, f"An object may have {self._limits.max_size} bytes.")
+        return _RejectionError(413, f"An object may have at most {self._limits.max_size} bytes.")
 
     # -- forms -----------------------------------------------------------------------------------------
 
-    async def _first_of(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
-        """Read to the start of the file; return the bytes of it that have arrived."""
+    async def _read_to_file(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
+        """Read the form up to the file; return the bytes of the file that have arrived."""
         async for chunk in chunks:
-            pieces = self._fed(form, chunk)
-            if form.found:
+            pieces = self._parse(form, chunk)
+            if form.has_file:
                 return pieces
         raise FormError("The form has no file.")
 
-    async def _file(
+    async def _file_chunks(
         self, form: FormFile, pieces: list[bytes], chunks: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        """Yield the file.
+        """Yield the file, then read the form to its end.
 
-        It reads on to the end of the form, which may have a second file or be incomplete.
+        The rest of the form may be malformed, contain a second file or be missing.
         """
         for piece in pieces:
             yield piece
         async for chunk in chunks:
-            for piece in self._fed(form, chunk):
+            for piece in self._parse(form, chunk):
                 yield piece
         if not form.complete:
             raise FormError("The form ends early.")
 
-    def _fed(self, form: FormFile, chunk: bytes) -> list[bytes]:
+    def _parse(self, form: FormFile, chunk: bytes) -> list[bytes]:
+        """Parse a chunk of the form; return the bytes of the file in it. Enforce the limits."""
         pieces = form.feed(chunk)
         self._count(sum(map(len, pieces)))
-        if form.other > FORM_OVERHEAD or form.held > FORM_FIELDS:
-            raise _RejectionError(413, "The form has too much beside its file.")
+        if form.other_bytes > FORM_OVERHEAD or form.fields_memory > FORM_FIELDS:
+            raise _RejectionError(413, "The other fields of the form are too large.")
         return pieces

@@ -28,10 +28,10 @@ import asyncio
 
 try:
     from aiohttp import ClientPayloadError, compression_utils, web
-    from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
+    from python_multipart import __version__ as _python_multipart  # noqa: F401 - of the same extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove-async[aiohttp]'", name=error.name
+        f"{__name__} requires an extra: pip install 'trove-async[aiohttp]'", name=error.name
     ) from error
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
@@ -43,20 +43,20 @@ from trove_async._concurrency import shielded, task_group
 
 from ._endpoints import Endpoints
 from ._lifespan import bucket_names, open_store
-from ._problem_details import problem_of
+from ._problem_details import problem_for
 from ._response import BodyStream, ServerResponse
 from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
 )
-"""Content-Encodings that aiohttp decodes; it passes on other bodies unchanged."""
+"""Content-Encodings that aiohttp decodes. It does not change other bodies."""
 
 WATCH = 1.0
-"""Seconds between two checks for a disconnect, which aiohttp otherwise reports only on a write."""
+"""Seconds between two checks for a disconnect, which aiohttp reports only on a write."""
 
 STORE = web.AppKey("trove_async", Trove)
-"""The key of the app under which `cleanup_ctx` keeps the store for `get_store`."""
+"""The key under which `cleanup_ctx` stores the store in the app, for `get_store`."""
 
 
 class ObjectResponse(web.StreamResponse):
@@ -76,6 +76,7 @@ class ObjectResponse(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the response; stop if the client disconnects."""
+        # A handler may have sent the response itself; aiohttp calls this again afterwards.
         if self.prepared:
             return await super().prepare(request)
         try:
@@ -92,8 +93,9 @@ class ObjectResponse(web.StreamResponse):
         return writer
 
     async def _send(self, request: web.BaseRequest, stream: BodyStream) -> None:
+        # A client may disconnect while the backend is slow, when there is no write to fail.
         async with task_group() as group:
-            group.start_soon(_left, request)
+            group.start_soon(_wait_for_disconnect, request)
             async for chunk in stream:
                 await self.write(chunk)
             await self.write_eof()
@@ -128,7 +130,7 @@ def _read_request(request: web.Request) -> ServerRequest:
     )
 
 
-async def _left(request: web.BaseRequest) -> None:
+async def _wait_for_disconnect(request: web.BaseRequest) -> None:
     """Wait until the client has disconnected.
 
     Raises:
@@ -138,7 +140,7 @@ async def _left(request: web.BaseRequest) -> None:
         transport := request.transport
     ) is not None and not transport.is_closing():
         await asyncio.sleep(WATCH)
-    raise ConnectionResetError("the client has left")
+    raise ConnectionResetError("the client disconnected")
 
 
 async def _body(request: web.Request) -> AsyncGenerator[bytes]:
@@ -160,7 +162,7 @@ store_upload = _endpoints.store_upload
 
 def error_response(error: TroveError) -> web.StreamResponse:
     """Return the response for an error of the store, as problem details (RFC 9457)."""
-    return ObjectResponse(problem_of(error))
+    return ObjectResponse(problem_for(error))
 
 
 @web.middleware
@@ -182,8 +184,8 @@ def cleanup_ctx(
     Append it: ``app.cleanup_ctx.append(…)``. `get_store` returns the open store.
 
     Args:
-        store: The store, or a function that makes it. A store opens only once: if apps are made
-            more than once, as in tests, pass a function.
+        store: The store, or a function that creates it. A store can be opened only once. If several
+            apps are created, as in tests, pass a function.
         buckets: Buckets to create if they are missing.
 
     Raises:
@@ -193,12 +195,12 @@ def cleanup_ctx(
     """
     names = bucket_names(buckets)
 
-    async def life(app: web.Application) -> AsyncIterator[None]:
+    async def cleanup(app: web.Application) -> AsyncIterator[None]:
         async with open_store(store, names, "cleanup_ctx") as opened:
             app[STORE] = opened
             yield
 
-    return life
+    return cleanup
 
 
 def get_store(request: web.Request) -> Trove:
@@ -207,10 +209,10 @@ def get_store(request: web.Request) -> Trove:
     Raises:
         RuntimeError: The app has no store, because its `cleanup_ctx` has not run.
     """
-    found = request.config_dict.get(STORE)
-    if found is None:
+    store = request.config_dict.get(STORE)
+    if store is None:
         raise RuntimeError(
             "the app has no store: its cleanup_ctx has not run. Before the app starts:"
             " app.cleanup_ctx.append(cleanup_ctx(store))"
         )
-    return found
+    return store

@@ -16,50 +16,51 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
-    """Log a store's operations; return a function that stops it.
+    """Log the operations of a store; return a function that stops the logging.
 
-    The levels are DEBUG for operations, INFO for failed ones (the caller gets the error), and
-    WARNING for failed attempts that may be retried and for waits and spills to disk for lack of
-    memory.
+    Operations are logged at DEBUG, and failed operations at INFO, because the caller gets the error.
+    Failed attempts that may be retried are logged at WARNING, as are waits for memory and spills to
+    disk.
 
     Args:
         store: The store. Its handles (`Trove.backend`) are included.
         logger: The logger; None uses ``trove_async.store``.
     """
-    out = logger or logging.getLogger("trove_async.store")
+    target = logger or logging.getLogger("trove_async.store")
 
     def listen(event: Event) -> None:
         level = _level(event)
-        if level and out.isEnabledFor(level):
-            out.log(level, _told(event), extra={"trove": event})
+        if level and target.isEnabledFor(level):
+            target.log(level, _message(event), extra={"trove": event})
 
     return store.events.subscribe(listen)
 
 
 def _level(event: Event) -> int:
+    """Return the level of an event; 0 for no log record."""
     if event.kind == "operation":
         failed = isinstance(event.error, Exception)
         return logging.INFO if failed else logging.DEBUG
     if event.kind == "attempt":
+        # Other failed attempts end the operation, which is logged itself.
         return logging.WARNING if getattr(event.error, "retryable", False) else 0
     if event.kind in {"wait", "spill"}:
         return logging.WARNING
     return logging.DEBUG if event.kind in {"park", "resume", "body"} else 0
 
 
-def _told(event: Event) -> str:
-    where = "/".join(part for part in (event.bucket, event.key) if part is not None)
-    words = [event.operation, where, f"on {event.backend}" if event.backend else ""]
+def _message(event: Event) -> str:
+    name = "/".join(part for part in (event.bucket, event.key) if part is not None)
+    parts = [event.operation, name, f"on {event.backend}" if event.backend else ""]
     if event.kind != "operation":
-        words.insert(0, f"{event.kind} {event.attempt}" if event.kind == "attempt" else event.kind)
-        if event.kind == "attempt":
-            words[0] += " of"
+        is_attempt = event.kind == "attempt"
+        parts.insert(0, f"attempt {event.attempt} of" if is_attempt else event.kind)
     if event.size:
-        words.append(f"{event.size} bytes")
+        parts.append(f"{event.size} bytes")
     if event.duration:
-        words.append(f"in {event.duration * 1000:.1f} ms")
-    line = " ".join(word for word in words if word)
+        parts.append(f"in {event.duration * 1000:.1f} ms")
+    line = " ".join(part for part in parts if part)
     if event.error is not None:
         line = f"{line}: {type(event.error).__name__}: {event.error}"
-    # Clients often choose the keys; a key must not be able to start a new line in the log.
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
+    # Clients often choose the keys. A key must not start a new line in the log.
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], line)

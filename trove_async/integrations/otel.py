@@ -4,9 +4,9 @@ Example::
 
     stop = instrument(store)
 
-A span is a child of the caller's span, and the parent of the spans of an instrumented SDK. Spans
-are named after the operation (``trove put``). They carry the bucket, the key and the backend that
-the router chose. Failed attempts, waits and spills are span events. The module listens to
+A span is a child of the span of the caller, and the parent of the spans of an instrumented SDK. It is
+named after the operation (``trove put``). Its attributes include the bucket, the key and the backend
+that the router chose. Failed attempts, waits and spills are span events. The module subscribes to
 `Trove.events`, so a store that is not instrumented has no overhead.
 
 ============================  ==========  ====================================================
@@ -46,10 +46,11 @@ from opentelemetry.trace import Span, Tracer, TracerProvider
 from trove_async import BufferPool, Event, Trove, __version__
 
 _POOL = [
-    ("limit", "By", "What a store's transfers may hold of memory", "max_bytes"),
-    ("leased", "By", "What they hold", "leased"),
-    ("waiting", "{transfer}", "How many wait for memory", "waiting"),
-    ("spilled", "By", "What waits on disk instead", "spilled"),
+    # Name, unit, description, attribute of the statistics of a `BufferPool`
+    ("limit", "By", "Maximum memory of the transfers of a store", "max_bytes"),
+    ("leased", "By", "Memory leased by transfers", "leased"),
+    ("waiting", "{transfer}", "Transfers waiting for memory", "waiting"),
+    ("spilled", "By", "Parts waiting on disk", "spilled"),
 ]
 
 
@@ -59,7 +60,7 @@ def instrument(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Callable[[], None]:
-    """Trace and measure a store, open or not; return a function that stops it.
+    """Trace and measure a store, open or not; return a function that stops the instrumentation.
 
     Args:
         store: The store. Its handles (`Trove.backend`) are included.
@@ -75,7 +76,7 @@ def instrument(
     return lambda: listener.stop(unsubscribe)
 
 
-class _Running:
+class _OpenSpan:
     """The span of one operation in flight."""
 
     def __init__(self, span: Span, token: Token[Context]) -> None:
@@ -89,124 +90,129 @@ class _Listener:
 
     def __init__(self, tracer: Tracer, meter: Meter, pool: BufferPool) -> None:
         self._tracer = tracer
-        self._running: dict[int, _Running] = {}
-        self._leave: Callable[[], None] | None = None
+        self._open_spans: dict[int, _OpenSpan] = {}
+        self._unsubscribe: Callable[[], None] | None = None
         self._pool: BufferPool | None = pool
-        self._operations = meter.create_histogram(
-            "trove.operation.duration", "s", "How long operations take"
+        self._durations = meter.create_histogram(
+            "trove.operation.duration", "s", "Duration of operations"
         )
-        self._bodies = meter.create_histogram(
-            "trove.body.duration", "s", "How long bodies are open for reading"
+        self._body_durations = meter.create_histogram(
+            "trove.body.duration", "s", "Duration of open bodies"
         )
-        self._io = meter.create_counter("trove.io", "By", "Bytes of bodies moved")
+        self._io = meter.create_counter("trove.io", "By", "Bytes of bodies read and written")
         self._retries = meter.create_counter(
             "trove.retries", "{attempt}", "Attempts after the first"
         )
-        for name, unit, description, figure in _POOL:
+        for name, unit, description, statistic in _POOL:
             meter.create_observable_gauge(
-                f"trove.pool.{name}", [self._observing(figure)], unit, description
+                f"trove.pool.{name}", [self._observer(statistic)], unit, description
             )
 
-    def stop(self, leave: Callable[[], None]) -> None:
-        """End open spans and stop observing; unsubscribe when no operation is in flight.
+    def stop(self, unsubscribe: Callable[[], None]) -> None:
+        """End open spans and stop the metrics; unsubscribe once no operation is in flight.
 
         Events of operations in flight are still handled: the span of each is the current span of
         its task, and only that task can detach it.
         """
-        if self._leave is not None:
+        if self._unsubscribe is not None:
             return
         self._pool = None
-        self._leave = leave
-        for running in self._running.values():
-            running.span.end()
-        if not self._running:
-            leave()
+        self._unsubscribe = unsubscribe
+        for open_span in self._open_spans.values():
+            open_span.span.end()
+        if not self._open_spans:
+            unsubscribe()
 
     def __call__(self, event: Event) -> None:
         """Handle one event."""
-        if self._leave is not None:
-            self._stopped(event, self._leave)
+        if self._unsubscribe is not None:
+            self._after_stop(event, self._unsubscribe)
         elif event.kind == "start":
-            self._start(event)
+            self._on_start(event)
         elif event.kind == "operation":
-            self._end(event)
+            self._on_end(event)
         else:
-            self._within(event)
+            self._on_progress(event)
 
-    def _start(self, event: Event) -> None:
-        named = {"trove.bucket": event.bucket, "trove.key": event.key}
+    def _on_start(self, event: Event) -> None:
+        names = {"trove.bucket": event.bucket, "trove.key": event.key}
         span = self._tracer.start_span(
             f"trove {event.operation}",
             attributes={
                 "trove.operation": event.operation,
-                **{name: value for name, value in named.items() if value is not None},
+                **{name: value for name, value in names.items() if value is not None},
             },
         )
         token = context.attach(trace.set_span_in_context(span))
-        self._running[event.operation_id] = _Running(span, token)
+        self._open_spans[event.operation_id] = _OpenSpan(span, token)
 
-    def _end(self, event: Event) -> None:
-        running = self._running.pop(event.operation_id, None)
+    def _on_end(self, event: Event) -> None:
+        open_span = self._open_spans.pop(event.operation_id, None)
         attributes = {"trove.operation": event.operation}
-        if running is not None and running.backends:
-            attributes["trove.backend"] = running.backends[0]
+        if open_span is not None and open_span.backends:
+            attributes["trove.backend"] = open_span.backends[0]
         if event.error is not None:
             attributes["error.type"] = type(event.error).__name__
-        self._operations.record(event.duration, attributes)
-        if running is None:
-            return  # the operation started before the subscription
-        context.detach(running.token)
-        span = running.span
+        self._durations.record(event.duration, attributes)
+        # The operation may have started before the subscription.
+        if open_span is None:
+            return
+        context.detach(open_span.token)
+        span = open_span.span
         span.set_attributes(attributes)
-        if len(running.backends) > 1:
-            span.set_attribute("trove.backends", running.backends)
+        # A copy between backends has two.
+        if len(open_span.backends) > 1:
+            span.set_attribute("trove.backends", open_span.backends)
+        # A cancelled operation has not failed.
         if event.error is not None and not isinstance(event.error, asyncio.CancelledError):
             span.set_status(Status(StatusCode.ERROR, str(event.error)))
             span.record_exception(event.error)
         span.end()
 
-    def _stopped(self, event: Event, leave: Callable[[], None]) -> None:
-        running = self._running.pop(event.operation_id, None) if event.kind == "operation" else None
-        if running is not None:
-            context.detach(running.token)
-        if not self._running:
-            leave()
+    def _after_stop(self, event: Event, unsubscribe: Callable[[], None]) -> None:
+        open_span = (
+            self._open_spans.pop(event.operation_id, None) if event.kind == "operation" else None
+        )
+        if open_span is not None:
+            context.detach(open_span.token)
+        if not self._open_spans:
+            unsubscribe()
 
-    def _within(self, event: Event) -> None:
-        by = {"trove.operation": event.operation, "trove.backend": event.backend}
+    def _on_progress(self, event: Event) -> None:
+        labels = {"trove.operation": event.operation, "trove.backend": event.backend}
         if event.kind == "part":
             self._io.add(event.size, {"trove.direction": "write", "trove.backend": event.backend})
         elif event.kind == "body":
             self._io.add(event.size, {"trove.direction": "read", "trove.backend": event.backend})
-            self._bodies.record(event.duration, by)
+            self._body_durations.record(event.duration, labels)
         elif event.kind == "attempt" and event.attempt > 1:
-            self._retries.add(1, by)
-        running = self._running.get(event.operation_id)
-        if running is None:
+            self._retries.add(1, labels)
+        open_span = self._open_spans.get(event.operation_id)
+        if open_span is None:
             return
-        if event.backend and event.backend not in running.backends:
-            running.backends.append(event.backend)
+        if event.backend and event.backend not in open_span.backends:
+            open_span.backends.append(event.backend)
         if event.kind == "attempt" and event.error is not None:
-            failed: dict[str, str | int] = {
-                **by,
+            attributes: dict[str, str | int] = {
+                **labels,
                 "trove.attempt": event.attempt,
                 "error.type": type(event.error).__name__,
                 "error.message": str(event.error),
             }
-            running.span.add_event("attempt failed", failed)
+            open_span.span.add_event("attempt failed", attributes)
         elif event.kind in {"wait", "spill", "park", "resume"}:
-            running.span.add_event(event.kind, _measured(event, by))
+            open_span.span.add_event(event.kind, _event_attributes(event, labels))
 
-    def _observing(self, figure: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _observer(self, statistic: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             if self._pool is not None:
-                yield Observation(getattr(self._pool.statistics(), figure))
+                yield Observation(getattr(self._pool.statistics(), statistic))
 
         return observe
 
 
-def _measured(event: Event, by: Mapping[str, str]) -> dict[str, str | int | float]:
-    found: dict[str, str | int | float] = {**by, "trove.duration": event.duration}
+def _event_attributes(event: Event, labels: Mapping[str, str]) -> dict[str, str | int | float]:
+    attributes: dict[str, str | int | float] = {**labels, "trove.duration": event.duration}
     if event.size:
-        found["trove.size"] = event.size
-    return found
+        attributes["trove.size"] = event.size
+    return attributes

@@ -27,12 +27,12 @@ from typing import cast
 from urllib.parse import quote
 
 try:
-    from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
+    from python_multipart import __version__ as _python_multipart  # noqa: F401 - of the same extra
     from starlette.requests import ClientDisconnect, HTTPConnection
     from starlette.responses import Response
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove-async[fastapi]'", name=error.name
+        f"{__name__} requires an extra: pip install 'trove-async[fastapi]'", name=error.name
     ) from error
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -47,14 +47,14 @@ from trove_async._concurrency import shielded, task_group
 
 from ._endpoints import Endpoints
 from ._lifespan import bucket_names, open_store
-from ._problem_details import problem_of
+from ._problem_details import problem_for
 from ._response import ServerResponse
 from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 
 _STATE = "trove"
 
 LINGER = 5.0
-"""Seconds for which the body of a refused request is still read: see `ObjectResponse`."""
+"""Seconds for which the body of a rejected request is still read: see `ObjectResponse`."""
 
 
 class ObjectResponse(Response):
@@ -62,8 +62,11 @@ class ObjectResponse(Response):
 
     def __init__(self, response: ServerResponse, request: Request | None = None) -> None:
         super().__init__(response.content or None, response.status, dict(response.headers))
-        self._refused = request if response.close else None
-        if self._refused is not None and self._refused.scope["http_version"].startswith("1"):
+        self._rejected_request = request if response.close else None
+        # HTTP/2 has no Connection header.
+        if self._rejected_request is not None and self._rejected_request.scope[
+            "http_version"
+        ].startswith("1"):
             self.headers["Connection"] = "close"
         self._stream = response.stream
 
@@ -73,21 +76,21 @@ class ObjectResponse(Response):
             await self._stream.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response; stop at once if the client disconnects."""
-        if self._refused is not None:
-            await self._refuse(self._refused, send)
+        """Send the response; stop immediately if the client disconnects."""
+        if self._rejected_request is not None:
+            await self._send_and_drain(self._rejected_request, send)
         elif self._stream is not None:
-            await self._serve(receive, send)
+            await self._send_or_disconnect(receive, send)
         else:
             await super().__call__(scope, receive, send)
             return
         if self.background is not None:
             await self.background()
 
-    async def _serve(self, receive: Receive, send: Send) -> None:
+    async def _send_or_disconnect(self, receive: Receive, send: Send) -> None:
         try:
             async with task_group() as group:
-
+                # `receive` returns the rest of the request body before the disconnect.
                 async def watch() -> None:
                     while (await receive())["type"] != "http.disconnect":
                         pass
@@ -100,11 +103,11 @@ class ObjectResponse(Response):
             with shielded():
                 await self.aclose()
 
-    async def _refuse(self, request: Request, send: Send) -> None:
-        """Respond to a request whose body was not read, then read and discard the body for a while.
+    async def _send_and_drain(self, request: Request, send: Send) -> None:
+        """Respond to a request whose body was not read, then read and discard the body.
 
-        A server that closes a connection with unread bytes resets it, and the client may lose the
-        response (RFC 9112, section 9.6).
+        If a server closes a connection with unread bytes, the connection is reset, and the client
+        may lose the response (RFC 9112, section 9.6).
         """
         body = {"type": "http.response.body", "body": self.body, "more_body": True}
         if not (await _delivered(send, self._start) and await _delivered(send, body)):
@@ -138,7 +141,7 @@ class ObjectResponse(Response):
 async def _delivered(send: Send, message: Message) -> bool:
     """Send a message; return False if the client has disconnected.
 
-    Servers raise OSError then, since version 2.4 of the ASGI HTTP specification.
+    In this case, servers raise OSError since version 2.4 of the ASGI HTTP specification.
     """
     try:
         await send(message)
@@ -194,7 +197,7 @@ store_upload = _endpoints.store_upload
 
 def error_response(error: TroveError) -> Response:
     """Return the response for an error of the store, as problem details (RFC 9457)."""
-    return ObjectResponse(problem_of(error))
+    return ObjectResponse(problem_for(error))
 
 
 async def error_handler(request: Request, error: Exception) -> Response:
@@ -212,8 +215,8 @@ def lifespan(
     pass it to that app and not to mounted ones.
 
     Args:
-        store: The store, or a function that makes it. A store opens only once: an app that starts
-            more than once, as in tests, needs a function.
+        store: The store, or a function that creates it. A store can be opened only once. If the app
+            starts several times, as in tests, pass a function.
         buckets: Buckets to create if they are missing.
 
     Raises:
@@ -224,16 +227,16 @@ def lifespan(
     names = bucket_names(buckets)
 
     @asynccontextmanager
-    async def life(app: Starlette) -> AsyncIterator[dict[str, Trove]]:
+    async def app_lifespan(app: Starlette) -> AsyncIterator[dict[str, Trove]]:
         async with open_store(store, names, "lifespan") as opened:
             app.state.trove = opened
             try:
                 yield {_STATE: opened}
             finally:
-                # Otherwise a request without a lifespan would find a closed store.
+                # Otherwise `get_store` would return the closed store if the lifespan does not run again.
                 del app.state.trove
 
-    return life
+    return app_lifespan
 
 
 def get_store(connection: HTTPConnection) -> Trove:
@@ -242,12 +245,12 @@ def get_store(connection: HTTPConnection) -> Trove:
     Raises:
         RuntimeError: The app has no store, because its lifespan has not run.
     """
-    # For a mounted app, the outer lifespan's state is in the request, not in the app's own state.
-    found = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
-    if found is None:
+    # The lifespan of an outer app puts the store in the state of the request, not of this app.
+    store = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
+    if store is None:
         raise RuntimeError(
-            "the app has no store: its lifespan has not run. Make the app with"
-            " lifespan=lifespan(store); in tests, enter the client: `with TestClient(app)`; where"
-            " an app is mounted in another, give the lifespan to the outer one"
+            "the app has no store: its lifespan has not run. Create the app with"
+            " lifespan=lifespan(store). In tests, enter the client: `with TestClient(app)`. If the"
+            " app is mounted in another app, pass the lifespan to the outer one"
         )
-    return cast("Trove", found)
+    return cast("Trove", store)

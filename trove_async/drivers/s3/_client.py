@@ -278,7 +278,7 @@ class Client:
         if bucket is not None:
             check_bucket(bucket)
             if self._in_host(bucket, endpoint):
-                origin = origin.within(bucket)
+                origin = origin.subdomain(bucket)
             else:
                 path = f"/{encode_value(bucket)}/"
         if len(self._addresses) >= _BUCKETS:

@@ -1,4 +1,4 @@
-"""The same small service in both frameworks, over real sockets, and clients for it."""
+"""A small file service in both frameworks, over real sockets, and clients for it."""
 
 from __future__ import annotations
 
@@ -69,9 +69,11 @@ async def _starlette(service: Service) -> AsyncIterator[int]:
     async def endpoint(request: Request) -> Response:
         store, key = service.store, request.path_params["key"]
         if request.method in {"PUT", "POST"}:
-            took = await on_starlette.store_upload(store, "files", key, request, **service.uploads)
-            service.uploaded.append(took)
-            return took
+            response = await on_starlette.store_upload(
+                store, "files", key, request, **service.uploads
+            )
+            service.uploaded.append(response)
+            return response
         return await on_starlette.object_response(store, "files", key, request, **service.downloads)
 
     app = Starlette(
@@ -101,9 +103,11 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         store, key = service.store, request.match_info["key"]
         if request.method in {"PUT", "POST"}:
-            took = await on_aiohttp.store_upload(store, "files", key, request, **service.uploads)
-            service.uploaded.append(took)
-            return took
+            response = await on_aiohttp.store_upload(
+                store, "files", key, request, **service.uploads
+            )
+            service.uploaded.append(response)
+            return response
         return await on_aiohttp.object_response(store, "files", key, request, **service.downloads)
 
     app = web.Application(middlewares=[on_aiohttp.error_middleware])
@@ -127,37 +131,46 @@ async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
 
 
 @dataclass
-class Answered:
-    """A response as a client saw it; header names in lower case."""
+class ClientResponse:
+    """A response as a client received it. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-async def ask_httpx(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+async def send_with_httpx(
+    url: str, method: str, headers: Headers, body: bytes | None
+) -> ClientResponse:
     # The service has no TLS, and loading certificates takes 100 ms.
     async with httpx.AsyncClient(verify=False) as client:  # noqa: S501
-        got = await client.request(method, url, headers=headers, content=body)
-        return Answered(got.status_code, dict(got.headers), got.content)
+        response = await client.request(method, url, headers=headers, content=body)
+        return ClientResponse(response.status_code, dict(response.headers), response.content)
 
 
-async def ask_aiohttp(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+async def send_with_aiohttp(
+    url: str, method: str, headers: Headers, body: bytes | None
+) -> ClientResponse:
     data = None if body is None else io.BytesIO(body)  # aiohttp warns about large bytes
     async with (
         aiohttp.ClientSession(auto_decompress=False) as client,
-        client.request(method, url, headers=headers, data=data, allow_redirects=False) as got,
+        client.request(method, url, headers=headers, data=data, allow_redirects=False) as response,
     ):
-        found = {name.lower(): value for name, value in got.headers.items()}
-        return Answered(got.status, found, await got.read())
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        return ClientResponse(response.status, fields, await response.read())
 
 
-async def ask_curl(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
-    given = [f"-H{name}: {value}" if value else f"-H{name};" for name, value in headers]
-    verb = ["--head"] if method == "HEAD" else ["--request", method]
+async def send_with_curl(
+    url: str, method: str, headers: Headers, body: bytes | None
+) -> ClientResponse:
+    header_options = [f"-H{name}: {value}" if value else f"-H{name};" for name, value in headers]
+    method_options = ["--head"] if method == "HEAD" else ["--request", method]
     data = [] if body is None else ["--data-binary", "@-", "-HContent-Type:"]
-    return parsed(
-        await curl("--include", "--path-as-is", *verb, *data, *given, url, stdin=body), method
+    return parse_response(
+        await curl(
+            "--include", "--path-as-is", *method_options, *data, *header_options, url, stdin=body
+        ),
+        method,
     )
 
 
@@ -176,26 +189,30 @@ async def curl(*arguments: str, stdin: bytes | None = None) -> bytes:
     return out
 
 
-def parsed(raw: bytes, method: str = "GET") -> Answered:
+def parse_response(data: bytes, method: str = "GET") -> ClientResponse:
     """Parse a complete response, delimited by its length or by the end of the connection."""
-    head, _, body = raw.partition(b"\r\n\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
     while head.split(b" ", 2)[1] == b"100":
         head, _, body = body.partition(b"\r\n\r\n")
-    line, *fields = head.decode("latin-1").split("\r\n")
-    found = {
-        name.lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    fields = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    if method != "HEAD" and "content-length" in found:
-        assert len(body) == int(found["content-length"])
-    return Answered(int(line.split(" ", 2)[1]), found, body)
+    if method != "HEAD" and "content-length" in fields:
+        assert len(body) == int(fields["content-length"])
+    return ClientResponse(int(status_line.split(" ", 2)[1]), fields, body)
 
 
-Ask: TypeAlias = "Callable[[str, str, Headers, bytes | None], Awaitable[Answered]]"
+SendRequest: TypeAlias = "Callable[[str, str, Headers, bytes | None], Awaitable[ClientResponse]]"
 
-CLIENTS: dict[str, Ask] = {"httpx": ask_httpx, "aiohttp": ask_aiohttp, "curl": ask_curl}
+CLIENTS: dict[str, SendRequest] = {
+    "httpx": send_with_httpx,
+    "aiohttp": send_with_aiohttp,
+    "curl": send_with_curl,
+}
 
 
-async def raw(port: int, *pieces: bytes) -> bytes:
+async def send_raw(port: int, *pieces: bytes) -> bytes:
     """Send raw bytes and return everything received until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -208,7 +225,25 @@ async def raw(port: int, *pieces: bytes) -> bytes:
         await writer.wait_closed()
 
 
-def request(method: str, target: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
-    """Return the bytes of a request that asks to close the connection."""
+def request_bytes(
+    method: str, target: str, headers: Sequence[str] = (), body: bytes = b""
+) -> bytes:
+    """Return the bytes of a request with ``Connection: close``."""
     lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+FORM = ("Content-Type", "multipart/form-data; boundary=frontier")
+FILE = 'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Type: image/png'
+NOTE = 'Content-Disposition: form-data; name="note"'
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"--") -> bytes:
+    """Return a multipart form; each part is a pair of header lines and content."""
+    pieces = [b"--frontier\r\n%s\r\n\r\n%s\r\n" % (head.encode(), body) for head, body in parts]
+    return b"".join(pieces) + b"--frontier" + end + b"\r\n"
+
+
+async def keys(store: Trove) -> list[str]:
+    """Return the keys of the stored files."""
+    return [info.key for info in await store.list("files").all()]

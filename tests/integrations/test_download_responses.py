@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from tests.fakes import content
-from tests.integrations.services import CLIENTS, FRAMEWORKS, parsed, raw, request, serving
+from tests.integrations.file_service import (
+    CLIENTS,
+    FRAMEWORKS,
+    parse_response,
+    request_bytes,
+    send_raw,
+    serving,
+)
 from trove_async import Trove
 from trove_async._http_dates import format_http_date
 from trove_async.drivers import LocalDriver, MemoryDriver
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import EllipsisType
 
-    from tests.integrations.services import Answered
+    from tests.integrations.file_service import ClientResponse
     from trove_async import ObjectInfo
     from trove_async.driver import AsyncDriver
 
@@ -36,13 +43,13 @@ Row: TypeAlias = tuple[str, str, dict[str, str], int, dict[str, str | None], Bod
 def rows(info: ObjectInfo) -> list[Row]:
     """Return rows of method, key, request headers, status, response headers and body."""
     tag = entity_tag(str(info.etag))
-    at = format_http_date(info.last_modified)
+    modified = format_http_date(info.last_modified)
     before, after = (
         format_http_date(info.last_modified + timedelta(seconds=shift)) for shift in (-1, 1)
     )
-    whole = {
+    complete = {
         "etag": tag,
-        "last-modified": at,
+        "last-modified": modified,
         "content-length": "1000",
         "content-type": "video/mp4",
         "cache-control": "max-age=60",
@@ -61,37 +68,42 @@ def rows(info: ObjectInfo) -> list[Row]:
     unsatisfied = problem | {"content-range": "bytes */1000"}
 
     def part(start: int, end: int) -> dict[str, str | None]:
-        said = {"content-range": f"bytes {start}-{end - 1}/1000"}
-        return whole | said | {"content-length": str(end - start)}
+        expected_headers = {"content-range": f"bytes {start}-{end - 1}/1000"}
+        return complete | expected_headers | {"content-length": str(end - start)}
 
-    def get(headers: dict[str, str], status: int, said: Any, body: Any, key: str = "o") -> Row:
-        return ("GET", key, headers, status, said, body)
+    def get(
+        headers: dict[str, str], status: int, expected_headers: Any, body: Any, key: str = "o"
+    ) -> Row:
+        return ("GET", key, headers, status, expected_headers, body)
 
-    def head(headers: dict[str, str], status: int, said: Any, key: str = "o") -> Row:
-        return ("HEAD", key, headers, status, said, b"")
+    def head(headers: dict[str, str], status: int, expected_headers: Any, key: str = "o") -> Row:
+        return ("HEAD", key, headers, status, expected_headers, b"")
 
-    several = whole | {"content-type": "multipart/byteranges; boundary=", "content-length": None}
-    del several["content-length"]
+    multipart = complete | {
+        "content-type": "multipart/byteranges; boundary=",
+        "content-length": None,
+    }
+    del multipart["content-length"]
     return [
-        get({}, 200, whole, BODY),
-        head({}, 200, whole),
+        get({}, 200, complete, BODY),
+        head({}, 200, complete),
         # Conditions
         get({"If-None-Match": tag}, 304, not_modified, b""),
         head({"If-None-Match": tag}, 304, not_modified),
         get({"If-None-Match": f'"x", W/{tag}'}, 304, not_modified, b""),
         get({"If-None-Match": "*"}, 304, not_modified, b""),
-        get({"If-None-Match": '"x"'}, 200, whole, BODY),
-        get({"If-None-Match": '"x"', "If-Modified-Since": at}, 200, whole, BODY),
-        get({"If-Modified-Since": at}, 304, not_modified, b""),
+        get({"If-None-Match": '"x"'}, 200, complete, BODY),
+        get({"If-None-Match": '"x"', "If-Modified-Since": modified}, 200, complete, BODY),
+        get({"If-Modified-Since": modified}, 304, not_modified, b""),
         head({"If-Modified-Since": after}, 304, not_modified),
-        get({"If-Modified-Since": before}, 200, whole, BODY),
-        get({"If-Match": tag}, 200, whole, BODY),
+        get({"If-Modified-Since": before}, 200, complete, BODY),
+        get({"If-Match": tag}, 200, complete, BODY),
         get({"If-Match": '"x"'}, 412, problem, ...),
         head({"If-Match": '"x"'}, 412, problem),
         get({"If-Match": f"W/{tag}"}, 412, problem, ...),
-        get({"If-Unmodified-Since": at}, 200, whole, BODY),
+        get({"If-Unmodified-Since": modified}, 200, complete, BODY),
         get({"If-Unmodified-Since": before}, 412, problem, ...),
-        get({"If-Match": tag, "If-Unmodified-Since": before}, 200, whole, BODY),
+        get({"If-Match": tag, "If-Unmodified-Since": before}, 200, complete, BODY),
         get({"If-Match": tag, "If-None-Match": tag}, 304, not_modified, b""),
         get({"If-Match": '"x"', "If-None-Match": tag}, 412, problem, ...),
         # Ranges
@@ -105,28 +117,28 @@ def rows(info: ObjectInfo) -> list[Row]:
         get({"Range": "bytes=1000-"}, 416, unsatisfied, ...),
         get({"Range": "bytes=-0"}, 416, unsatisfied, ...),
         get({"Range": "bytes=5000-,6000-7000"}, 416, unsatisfied, ...),
-        get({"Range": "bytes=5-2"}, 200, whole, BODY),
-        get({"Range": "lines=1-2"}, 200, whole, BODY),
-        get({"Range": "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 990, 3))}, 200, whole, BODY),
-        head({"Range": "bytes=0-0"}, 200, whole),
-        get({"Range": "bytes=0-9,500-509"}, 206, several, [(0, 10), (500, 510)]),
-        get({"Range": "bytes=-10,0-9"}, 206, several, [(990, 1000), (0, 10)]),
+        get({"Range": "bytes=5-2"}, 200, complete, BODY),
+        get({"Range": "lines=1-2"}, 200, complete, BODY),
+        get({"Range": "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 990, 3))}, 200, complete, BODY),
+        head({"Range": "bytes=0-0"}, 200, complete),
+        get({"Range": "bytes=0-9,500-509"}, 206, multipart, [(0, 10), (500, 510)]),
+        get({"Range": "bytes=-10,0-9"}, 206, multipart, [(990, 1000), (0, 10)]),
         get({"Range": "bytes=0-9,5-19"}, 206, part(0, 20), BODY[:20]),
         get({"Range": "bytes=0-9,2000-"}, 206, part(0, 10), BODY[:10]),
         # Ranges under conditions
         get({"Range": "bytes=0-9", "If-Range": tag}, 206, part(0, 10), BODY[:10]),
-        get({"Range": "bytes=0-9", "If-Range": at}, 206, part(0, 10), BODY[:10]),
-        get({"Range": "bytes=0-9", "If-Range": '"x"'}, 200, whole, BODY),
-        get({"Range": "bytes=0-9", "If-Range": f"W/{tag}"}, 200, whole, BODY),
-        get({"Range": "bytes=0-9", "If-Range": before}, 200, whole, BODY),
-        get({"Range": "bytes=5000-", "If-Range": '"x"'}, 200, whole, BODY),
+        get({"Range": "bytes=0-9", "If-Range": modified}, 206, part(0, 10), BODY[:10]),
+        get({"Range": "bytes=0-9", "If-Range": '"x"'}, 200, complete, BODY),
+        get({"Range": "bytes=0-9", "If-Range": f"W/{tag}"}, 200, complete, BODY),
+        get({"Range": "bytes=0-9", "If-Range": before}, 200, complete, BODY),
+        get({"Range": "bytes=5000-", "If-Range": '"x"'}, 200, complete, BODY),
         get({"Range": "bytes=5000-", "If-Range": tag}, 416, unsatisfied, ...),
         get({"Range": "bytes=0-9", "If-Match": tag}, 206, part(0, 10), BODY[:10]),
         get({"Range": "bytes=5000-", "If-Match": '"x"'}, 412, problem, ...),
         get({"Range": "bytes=0-9", "If-None-Match": tag}, 304, not_modified, b""),
         get({"Range": "bytes=5000-", "If-None-Match": tag}, 304, not_modified, b""),
         get({"Range": "bytes=0-9", "If-None-Match": '"x"'}, 206, part(0, 10), BODY[:10]),
-        get({"Range": "bytes=0-9,500-509", "If-Range": '"x"'}, 200, whole, BODY),
+        get({"Range": "bytes=0-9,500-509", "If-Range": '"x"'}, 200, complete, BODY),
         # Other objects
         get({}, 200, {"content-length": "0"}, b"", "empty"),
         head({}, 200, {"content-length": "0"}, "empty"),
@@ -177,16 +189,21 @@ OUTSIDE = [
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 async def test_request_cannot_read_outside_its_bucket(framework: str, tmp_path: Path) -> None:
     async with Trove(LocalDriver(tmp_path)) as store:
-        await filled(store)
+        await fill(store)
         async with serving(framework, store) as service:
             for target in OUTSIDE:
-                got = parsed(await raw(service.port, request("GET", target)))
-                assert got.status in {400, 404}, target
-                assert b"secret" not in got.body
-            assert parsed(await raw(service.port, request("GET", "/files/o"))).body == BODY
+                response = parse_response(
+                    await send_raw(service.port, request_bytes("GET", target))
+                )
+                assert response.status in {400, 404}, target
+                assert b"secret" not in response.body
+            assert (
+                parse_response(await send_raw(service.port, request_bytes("GET", "/files/o"))).body
+                == BODY
+            )
 
 
-async def filled(store: Trove) -> ObjectInfo:
+async def fill(store: Trove) -> ObjectInfo:
     for bucket in ("files", "other"):
         await store.create_bucket(bucket)
     await store.put("other", "secret", b"secret")
@@ -198,61 +215,65 @@ async def filled(store: Trove) -> ObjectInfo:
     return await store.head("files", "o")
 
 
-def check(row: Row, got: Answered) -> None:
+def check(row: Row, response: ClientResponse) -> None:
     method, _, _, status, headers, body = row
-    assert got.status == status
+    assert response.status == status
     for name, value in headers.items():
         if name == "content-type" and isinstance(body, list):
-            assert got.headers[name].startswith(value or "")
+            assert response.headers[name].startswith(value or "")
         else:
-            assert got.headers.get(name) == value, name
+            assert response.headers.get(name) == value, name
     if isinstance(body, list):
-        check_parts(got, body)
+        check_parts(response, body)
     elif body is not ...:
-        assert got.body == body
+        assert response.body == body
     else:
-        assert got.body.startswith(b'{"type": "about:blank", "title": ')
-        assert not any(word in got.body for word in (b"files", b"memory", b"local", b"default"))
+        assert response.body.startswith(b'{"type": "about:blank", "title": ')
+        assert not any(
+            name in response.body for name in (b"files", b"memory", b"local", b"default")
+        )
     if method == "HEAD":
-        assert got.body == b""
+        assert response.body == b""
 
 
-def check_parts(got: Answered, spans: list[tuple[int, int]]) -> None:
+def check_parts(response: ClientResponse, spans: list[tuple[int, int]]) -> None:
     mail = message_from_bytes(
-        b"Content-Type: " + got.headers["content-type"].encode() + b"\r\n" + got.body
+        b"Content-Type: " + response.headers["content-type"].encode() + b"\r\n" + response.body
     )
-    found = [
+    parts = [
         (part["Content-Range"], part.get_payload(decode=True), part["Content-Type"])
         for part in mail.walk()
         if part is not mail
     ]
-    assert found == [
+    assert parts == [
         (f"bytes {start}-{end - 1}/1000", BODY[start:end], "video/mp4") for start, end in spans
     ]
-    assert got.headers["content-length"] == str(len(got.body))
+    assert response.headers["content-length"] == str(len(response.body))
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 async def test_every_response_follows_the_rfc(framework: str, client: str) -> None:
-    await go_through_table(MemoryDriver(), framework, client)
+    await check_all_rows(MemoryDriver(), framework, client)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 async def test_local_driver_gives_the_same_responses(framework: str, tmp_path: Path) -> None:
-    await go_through_table(LocalDriver(tmp_path), framework, "httpx")
+    await check_all_rows(LocalDriver(tmp_path), framework, "httpx")
 
 
-async def go_through_table(driver: AsyncDriver, framework: str, client: str) -> None:
+async def check_all_rows(driver: AsyncDriver, framework: str, client: str) -> None:
     failures = []
     async with Trove(driver) as store:
-        info = await filled(store)
+        info = await fill(store)
         async with serving(framework, store) as service:
             for row in rows(info):
                 method, key, headers, *_ = row
-                got = await CLIENTS[client](service.url(key), method, list(headers.items()), None)
+                response = await CLIENTS[client](
+                    service.url(key), method, list(headers.items()), None
+                )
                 try:
-                    check(row, got)
+                    check(row, response)
                 except AssertionError as error:
-                    failures.append(f"{method} {key} {headers}: {error}\n  {got}"[:2000])
+                    failures.append(f"{method} {key} {headers}: {error}\n  {response}"[:2000])
     assert not failures, "\n".join(failures)

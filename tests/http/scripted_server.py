@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
     from trove_async._http import Response, Transport
 
-    Handler = Callable[["Peer"], Awaitable[None]]
+    Handler = Callable[["ServerConnection"], Awaitable[None]]
 
-QUICK = Timeout(connect=5, first_byte=0.2, idle=0.2)
-PATIENT = Timeout(connect=10, first_byte=10, idle=10)
+SHORT_TIMEOUTS = Timeout(connect=5, first_byte=0.2, idle=0.2)
+LONG_TIMEOUTS = Timeout(connect=10, first_byte=10, idle=10)
 
 
-class Peer:
+class ServerConnection:
     """The server side of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
-    async def request(self, *, body: bool = True) -> tuple[list[str], bytes]:
-        """Return the head lines and the body of the next request."""
+    async def receive_request(self, *, body: bool = True) -> tuple[list[str], bytes]:
+        """Return the lines of the head, and the body, of the next request."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         lines = head.split("\r\n")[:-2]
         sizes = [line for line in lines if line.lower().startswith("content-length:")]
         size = int(sizes[0].split(":")[1]) if sizes and body else 0
         return lines, await self.reader.readexactly(size)
 
-    async def say(self, *pieces: bytes) -> None:
+    async def send(self, *pieces: bytes) -> None:
         """Send each piece in a separate packet."""
         for piece in pieces:
             self.writer.write(piece)
@@ -62,7 +62,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
-        await handler(Peer(reader, writer))
+        await handler(ServerConnection(reader, writer))
 
     async with listening(serve, tls=tls) as port:
         server.origin = Origin("https" if tls else "http", "127.0.0.1", port)
@@ -79,12 +79,13 @@ BODY = bytes(range(256)) * 3
 
 CHUNKED = b"".join(b"%x;a=b\r\n%b\r\n" % (100, BODY[at : at + 100]) for at in range(0, 700, 100))
 
-ANSWERS: dict[str, tuple[bytes, ...]] = {
+# Responses with the same body in every framing
+RESPONSES: dict[str, tuple[bytes, ...]] = {
     "length": (b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 768\r\n\r\n" + BODY,),
     "a byte at a time": tuple(
         bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\nETag: x\r\ncontent-length:768\r\n\r\n" + BODY
     ),
-    "continue first": (
+    "interim response first": (
         b"HTTP/1.1 100 Continue\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nETag:x\r\nContent-Length: 768\r\n\r\n" + BODY,
     ),
@@ -92,7 +93,7 @@ ANSWERS: dict[str, tuple[bytes, ...]] = {
         b"HTTP/1.1 200 OK\r\nETag: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\n\r\n",
     ),
-    "chunks, trailers, in pieces": tuple(
+    "chunks and trailers, a byte at a time": tuple(
         piece.encode("latin-1")
         for piece in (
             (
@@ -103,28 +104,36 @@ ANSWERS: dict[str, tuple[bytes, ...]] = {
     ),
 }  # fmt: skip
 
-BROKEN: dict[str, bytes] = {
+# Responses whose body is incomplete or malformed
+BROKEN_RESPONSES: dict[str, bytes] = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY[:500],
     "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED[:200],
-    "chunks that are none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "malformed chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
 }
 
 
-def answering(*pieces: bytes, left: asyncio.Event | None = None) -> Handler:
-    async def handler(peer: Peer) -> None:
+def respond_with(*pieces: bytes, disconnected: asyncio.Event | None = None) -> Handler:
+    """Return a handler that sends the same response to every request.
+
+    Args:
+        pieces: The bytes of the response, each piece in a packet of its own.
+        disconnected: Is set when the client has closed the connection.
+    """
+
+    async def handler(connection: ServerConnection) -> None:
         try:
             while True:
-                await peer.request()
-                await peer.say(*pieces)
+                await connection.receive_request()
+                await connection.send(*pieces)
         finally:
-            if left is not None:
-                left.set()
+            if disconnected is not None:
+                disconnected.set()
 
     return handler
 
 
-async def body_of(answer: Response) -> bytes:
+async def read_body(response: Response) -> bytes:
     try:
-        return await answer.read_all(8 * MiB)
+        return await response.read_all(8 * MiB)
     finally:
-        answer.close()
+        response.close()

@@ -1,4 +1,4 @@
-"""A headless Chromium, and a service in a thread."""
+"""A headless Chromium, and a server in a thread."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def chromium(profile: Path) -> Iterator[WebDriver]:
 
 
 def program(name: str) -> str:
-    found = os.environ.get(name.upper()) or shutil.which(name)
-    assert found, f"{name} is not installed: apt-get install chromium chromium-driver"
-    return found
+    path = os.environ.get(name.upper()) or shutil.which(name)
+    assert path, f"{name} is not installed: apt-get install chromium chromium-driver"
+    return path

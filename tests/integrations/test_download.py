@@ -9,20 +9,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.fakes import Fake, assert_idle, content, store_of
-from tests.integrations.services import (
+from tests.integrations.file_service import (
     CLIENTS,
     FRAMEWORKS,
-    ask_httpx,
-    parsed,
-    raw,
-    request,
+    parse_response,
+    request_bytes,
+    running_aiohttp,
     running_asgi,
+    send_raw,
+    send_with_httpx,
     serving,
 )
 from trove_async import PreconditionFailedError, Trove, UnavailableError
@@ -36,35 +39,25 @@ from trove_async.models import MiB
 from trove_async.options import PresignOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.responses import Response
     from starlette.types import Message
 
     from trove_async.integrations._response import ServerResponse
 
 BODY = content(3 * MiB + 5)
 
-both = pytest.mark.parametrize("framework", FRAMEWORKS)
+both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 
 @pytest.fixture
-async def fake() -> Fake:
-    return Fake()
+async def store(store: Trove, fake: Fake) -> Trove:
+    """Return the store with an object."""
+    await store.put("files", "o", BODY)
+    fake.steps.clear()
+    return store
 
 
-@pytest.fixture
-async def store(fake: Fake) -> AsyncIterator[Trove]:
-    async with store_of(fake) as opened:
-        await opened.create_bucket("files")
-        await opened.put("files", "o", BODY)
-        fake.steps.clear()
-        yield opened
-        assert_idle(opened, fake)
-
-
-async def answer(store: Trove, method: str = "GET", **headers: str) -> ServerResponse:
-    """Send a request to the core, without a framework."""
+async def respond(store: Trove, method: str = "GET", **headers: str) -> ServerResponse:
+    """Return the response to a request, without a framework."""
     return await serve_object(
         store,
         "files",
@@ -76,14 +69,14 @@ async def answer(store: Trove, method: str = "GET", **headers: str) -> ServerRes
     )
 
 
-async def body_of(answer: ServerResponse) -> bytes:
-    if answer.stream is None:
-        return answer.content
-    async with aclosing(answer.stream):
-        return b"".join([chunk async for chunk in answer.stream])
+async def body_of(response: ServerResponse) -> bytes:
+    if response.stream is None:
+        return response.content
+    async with aclosing(response.stream):
+        return b"".join([chunk async for chunk in response.stream])
 
 
-def asked(fake: Fake) -> list[str]:
+def backend_requests(fake: Fake) -> list[str]:
     """Return the requests that the backend received."""
     return [step for step in fake.steps if step in {"get", "head"}]
 
@@ -108,27 +101,27 @@ async def test_backend_gets_the_minimum_of_requests(
 ) -> None:
     tag = entity_tag(str((await store.head("files", "o")).etag))
     fake.steps.clear()
-    given = {name: tag if value == "MATCHES" else value for name, value in headers.items()}
-    await body_of(await answer(store, **given))
-    assert asked(fake) == requests
+    resolved = {name: tag if value == "MATCHES" else value for name, value in headers.items()}
+    await body_of(await respond(store, **resolved))
+    assert backend_requests(fake) == requests
 
 
 async def test_only_the_requested_range_is_fetched() -> None:
-    fetched = []
+    ranges = []
 
     class Watched(Fake):
         def get(self, bucket: str, key: str, options: Any) -> Any:
-            fetched.append(options.range)
+            ranges.append(options.range)
             return super().get(bucket, key, options)
 
     async with store_of(Watched()) as other:
         await other.create_bucket("files")
         await other.put("files", "o", BODY)
-        got = await body_of(await answer(other, range=f"bytes=1000-{2 * MiB}"))
-        assert got == BODY[1000 : 2 * MiB + 1]
-        await body_of(await answer(other, range="bytes=0-9,5000-5009", if_range="never"))
-        await body_of(await answer(other, range="bytes=0-9,5000-5009"))
-    assert [one and (one.start, one.end) for one in fetched] == [
+        body = await body_of(await respond(other, range=f"bytes=1000-{2 * MiB}"))
+        assert body == BODY[1000 : 2 * MiB + 1]
+        await body_of(await respond(other, range="bytes=0-9,5000-5009", if_range="never"))
+        await body_of(await respond(other, range="bytes=0-9,5000-5009"))
+    assert [byte_range and (byte_range.start, byte_range.end) for byte_range in ranges] == [
         (1000, 2 * MiB + 1),
         None,  # If-Range does not hold
         (0, 10),
@@ -146,10 +139,10 @@ async def test_object_replaced_after_condition_check_is_checked_again(
         await store.put("files", "o", b"another")
 
     fake.before["get"] = replace
-    got = await answer(store, if_none_match='"x"', range="bytes=1000-1009")
-    assert got.status == 416  # for the new object; no bytes of the old one are mixed in
-    assert got.headers["Content-Range"] == "bytes */7"
-    assert entity_tag(str(info.etag)) != (await answer(store, "HEAD")).headers["ETag"]
+    response = await respond(store, if_none_match='"x"', range="bytes=1000-1009")
+    assert response.status == 416  # for the new object; no bytes of the old one are mixed in
+    assert response.headers["Content-Range"] == "bytes */7"
+    assert entity_tag(str(info.etag)) != (await respond(store, "HEAD")).headers["ETag"]
 
 
 async def test_object_replaced_on_every_attempt_is_unavailable(store: Trove, fake: Fake) -> None:
@@ -158,13 +151,15 @@ async def test_object_replaced_on_every_attempt_is_unavailable(store: Trove, fak
 
     fake.before["get"] = replace
     with pytest.raises(UnavailableError):
-        await answer(store, if_none_match='"x"')
+        await respond(store, if_none_match='"x"')
 
 
-@pytest.mark.parametrize("lacking", ["ranges", "get_conditions"])
-@both
-async def test_backend_without_ranges_or_conditions_is_served(framework: str, lacking: str) -> None:
-    async with store_of(Fake(**{lacking: False})) as store:
+@pytest.mark.parametrize("missing_feature", ["ranges", "get_conditions"])
+@both_frameworks
+async def test_backend_without_ranges_or_conditions_is_served(
+    framework: str, missing_feature: str
+) -> None:
+    async with store_of(Fake(**{missing_feature: False})) as store:
         await store.create_bucket("files")
         info = await store.put("files", "o", BODY)
         tag = entity_tag(str(info.etag))
@@ -175,14 +170,16 @@ async def test_backend_without_ranges_or_conditions_is_served(framework: str, la
                 {"Range": "bytes=0-9,500-509", "If-Match": tag},
                 {"Range": "bytes=0-9,500-509", "If-None-Match": '"x"'},
             ):
-                got = await ask_httpx(service.url("o"), "GET", list(headers.items()), None)
-                if lacking == "ranges":
-                    assert (got.status, got.body) == (200, BODY)
-                    assert "content-range" not in got.headers
+                response = await send_with_httpx(
+                    service.url("o"), "GET", list(headers.items()), None
+                )
+                if missing_feature == "ranges":
+                    assert (response.status, response.body) == (200, BODY)
+                    assert "content-range" not in response.headers
                 else:
-                    assert got.status == 206
-                    assert BODY[:10] in got.body
-                assert got.headers["etag"] == tag
+                    assert response.status == 206
+                    assert BODY[:10] in response.body
+                assert response.headers["etag"] == tag
 
 
 async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
@@ -196,8 +193,8 @@ async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
             await store.put("files", "o", b"another")
 
         fake.before["get"] = replace
-        got = await answer(store, if_none_match='"x"')
-        assert await body_of(got) == b"another"
+        response = await respond(store, if_none_match='"x"')
+        assert await body_of(response) == b"another"
         assert_idle(store, fake)
 
 
@@ -210,15 +207,15 @@ async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
         ("bytes=0-1,100-109", 206, "bytes 0-1/7", b"an"),
     ],
 )
-@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("can_pin", [True, False])
 async def test_range_of_shrunken_object_applies_to_the_new_object(
-    pinned: bool,  # noqa: FBT001 - a parameter
+    can_pin: bool,  # noqa: FBT001 - a parameter
     range: str,
     status: int,
     content_range: str,
     body: bytes | None,
 ) -> None:
-    fake = Fake(get_conditions=pinned)
+    fake = Fake(get_conditions=can_pin)
     async with store_of(fake) as store:
         await store.create_bucket("files")
         await store.put("files", "o", BODY)
@@ -228,10 +225,10 @@ async def test_range_of_shrunken_object_applies_to_the_new_object(
             await store.put("files", "o", b"another")
 
         fake.before["get"] = replace
-        got = await answer(store, range=range, if_none_match='"x"')
-        assert (got.status, got.headers["Content-Range"]) == (status, content_range)
+        response = await respond(store, range=range, if_none_match='"x"')
+        assert (response.status, response.headers["Content-Range"]) == (status, content_range)
         if body is not None:
-            assert await body_of(got) == body
+            assert await body_of(response) == body
         assert_idle(store, fake)
 
 
@@ -241,24 +238,24 @@ async def test_parts_of_two_versions_are_never_mixed() -> None:
     async with store_of(fake) as store:
         await store.create_bucket("files")
         await store.put("files", "o", BODY)
-        got = await answer(store, range="bytes=0-9,5000-5009")
-        assert (got.status, got.stream is None) == (206, False)
+        response = await respond(store, range="bytes=0-9,5000-5009")
+        assert (response.status, response.stream is None) == (206, False)
         await store.put("files", "o", content(5005, "other"))
         with pytest.raises(PreconditionFailedError):
-            await body_of(got)
+            await body_of(response)
         assert_idle(store, fake)
 
 
-@both
+@both_frameworks
 async def test_response_uses_options_of_the_service(framework: str, store: Trove) -> None:
     options = {"download_name": "Übersicht.pdf", "cache_control": "private"}
     async with serving(framework, store, downloads=options) as service:
-        for name, ask in CLIENTS.items():
-            got = await ask(service.url("o"), "GET", [("Range", "bytes=0-1")], None)
-            assert got.headers["content-disposition"] == (
+        for name, send in CLIENTS.items():
+            response = await send(service.url("o"), "GET", [("Range", "bytes=0-1")], None)
+            assert response.headers["content-disposition"] == (
                 "attachment; filename=\"_bersicht.pdf\"; filename*=UTF-8''%C3%9Cbersicht.pdf"
             ), name
-            assert got.headers["cache-control"] == "private"
+            assert response.headers["cache-control"] == "private"
 
 
 class Presigning(MemoryDriver):
@@ -275,108 +272,110 @@ class Presigning(MemoryDriver):
         return f"http://elsewhere/{bucket}/{key}?{method}&{expires:.0f}"
 
 
-@both
+@both_frameworks
 async def test_redirect_sends_get_to_presigned_url(framework: str) -> None:
     for driver, status in ((Presigning(), 307), (MemoryDriver(), 200)):
         async with Trove(driver) as store:
             await store.create_bucket("files")
             await store.put("files", "o", b"body")
             async with serving(framework, store, downloads={"redirect": "presign"}) as service:
-                got = await ask_httpx(service.url("o"), "GET", [], None)
-                assert got.status == status
+                response = await send_with_httpx(service.url("o"), "GET", [], None)
+                assert response.status == status
                 if status == 307:
-                    assert got.headers["location"] == "http://elsewhere/files/o?GET&300"
-                    assert got.headers["cache-control"] == "no-store"
-                assert (await ask_httpx(service.url("o"), "HEAD", [], None)).status == 200
+                    assert response.headers["location"] == "http://elsewhere/files/o?GET&300"
+                    assert response.headers["cache-control"] == "no-store"
+                assert (await send_with_httpx(service.url("o"), "HEAD", [], None)).status == 200
 
 
-@both
+@both_frameworks
 async def test_object_with_unsendable_headers_is_served(framework: str, store: Trove) -> None:
-    said = 'attachment; filename="日本.txt"'
-    await store.put("files", "o", BODY, content_type="a/b; c=\x01", content_disposition=said)
+    stored = 'attachment; filename="日本.txt"'
+    await store.put("files", "o", BODY, content_type="a/b; c=\x01", content_disposition=stored)
     async with serving(framework, store) as service:
-        got = await ask_httpx(service.url("o"), "GET", [], None)
-    assert (got.status, got.body) == (200, BODY)
-    assert got.headers["content-type"] == "application/octet-stream"
-    assert got.headers["content-disposition"] == (
+        response = await send_with_httpx(service.url("o"), "GET", [], None)
+    assert (response.status, response.body) == (200, BODY)
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == (
         "attachment; filename=\"__.txt\"; filename*=UTF-8''%E6%97%A5%E6%9C%AC.txt"
     )
 
 
 async def test_background_tasks_run_after_any_response(store: Trove) -> None:
     await store.put("files", "small", b"x")
-    done: list[str] = []
+    finished: list[str] = []
 
     async def endpoint(request: Request) -> Response:
         key = request.path_params["key"]
         if request.method == "PUT":
-            got: Response = await store_upload(store, "files", key, request, max_size=1)
+            response: Response = await store_upload(store, "files", key, request, max_size=1)
         else:
-            got = await object_response(store, "files", key, request)
-        got.background = BackgroundTask(done.append, f"{request.method} {key} {got.status_code}")
-        return got
+            response = await object_response(store, "files", key, request)
+        response.background = BackgroundTask(
+            finished.append, f"{request.method} {key} {response.status_code}"
+        )
+        return response
 
     app = Starlette(routes=[Route("/{key}", endpoint, methods=["GET", "PUT"])])
     async with running_asgi(app) as port:
-        await ask_httpx(f"http://127.0.0.1:{port}/o", "GET", [], None)
-        await ask_httpx(f"http://127.0.0.1:{port}/small", "GET", [], None)
-        await ask_httpx(f"http://127.0.0.1:{port}/p", "PUT", [], b"xx")
-    assert done == ["GET o 200", "GET small 200", "PUT p 413"]
+        await send_with_httpx(f"http://127.0.0.1:{port}/o", "GET", [], None)
+        await send_with_httpx(f"http://127.0.0.1:{port}/small", "GET", [], None)
+        await send_with_httpx(f"http://127.0.0.1:{port}/p", "PUT", [], b"xx")
+    assert finished == ["GET o 200", "GET small 200", "PUT p 413"]
 
 
-@both
+@both_frameworks
 async def test_trusted_page_is_sent_inline(framework: str) -> None:
     async with Trove(MemoryDriver()) as store:
         await store.create_bucket("files")
         await store.put("files", "p.html", b"<p>")
         async with serving(framework, store, downloads={"trusted": True}) as service:
-            got = await ask_httpx(service.url("p.html"), "GET", [], None)
-            assert got.headers["content-type"] == "text/html"
-            assert "content-disposition" not in got.headers
+            response = await send_with_httpx(service.url("p.html"), "GET", [], None)
+            assert response.headers["content-type"] == "text/html"
+            assert "content-disposition" not in response.headers
 
 
 # -- disconnecting and slow clients ----------------------------------------------------------------
 
 
-@both
+@both_frameworks
 async def test_disconnect_midway_closes_the_reader(
     framework: str, store: Trove, fake: Fake
 ) -> None:
-    given_back = asyncio.Event()
+    reader_closed = asyncio.Event()
 
-    async def leaving() -> None:
-        given_back.set()
+    async def on_exit() -> None:
+        reader_closed.set()
 
-    fake.before["get.exit"] = leaving
+    fake.before["get.exit"] = on_exit
     await store.put("files", "o", content(64 * MiB))  # more than socket buffers hold
     async with serving(framework, store) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-        writer.write(request("GET", "/files/o"))
+        writer.write(request_bytes("GET", "/files/o"))
         assert await reader.readexactly(1000)
-        assert not given_back.is_set()
+        assert not reader_closed.is_set()
         assert fake.open_readers == 1
         writer.transport.abort()
-        await given_back.wait()
+        await reader_closed.wait()
 
 
-@both
+@both_frameworks
 async def test_disconnect_cancels_a_hanging_read(
     framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_aiohttp, "WATCH", 0.01)
-    given_back = asyncio.Event()
+    reader_closed = asyncio.Event()
 
-    async def leaving() -> None:
-        given_back.set()
+    async def on_exit() -> None:
+        reader_closed.set()
 
-    hanging = fake.hang("read")
-    fake.before["get.exit"] = leaving
+    read_started = fake.hang("read")
+    fake.before["get.exit"] = on_exit
     async with serving(framework, store) as service:
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
-        writer.write(request("GET", "/files/o"))
-        await hanging.wait()
+        writer.write(request_bytes("GET", "/files/o"))
+        await read_started.wait()
         writer.transport.abort()
-        await given_back.wait()
+        await reader_closed.wait()
 
 
 async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake: Fake) -> None:
@@ -385,7 +384,7 @@ async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake:
     async def send(message: Message) -> None:
         sent.append(message["type"])
         if len(sent) == 3:
-            raise OSError("it left")
+            raise OSError("the client disconnected")
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -399,34 +398,36 @@ async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake:
     assert fake.open_readers == 0
 
 
-@both
-async def test_failed_body_is_cut_off_without_a_regular_end(
-    framework: str, store: Trove, fake: Fake
-) -> None:
+@both_frameworks
+async def test_failed_body_is_truncated(framework: str, store: Trove, fake: Fake) -> None:
     async def break_later() -> None:
         if fake.count("read") > 3:
             raise UnavailableError("broken")
 
     fake.before["read"] = break_later
     async with serving(framework, store) as service:
-        head, _, body = (await raw(service.port, request("GET", "/files/o"))).partition(b"\r\n\r\n")
+        head, _, body = (await send_raw(service.port, request_bytes("GET", "/files/o"))).partition(
+            b"\r\n\r\n"
+        )
         assert b" 200 " in head
         assert f"content-length: {len(BODY)}".encode() in head.lower()
         assert 0 < len(body) < len(BODY)
         assert BODY.startswith(body)
-        got = parsed(await raw(service.port, request("HEAD", "/files/o")), "HEAD")
-        assert got.status == 200  # the service still works
+        response = parse_response(
+            await send_raw(service.port, request_bytes("HEAD", "/files/o")), "HEAD"
+        )
+        assert response.status == 200  # the service still works
 
 
-@both
+@both_frameworks
 async def test_slow_clients_do_not_block_others(framework: str, store: Trove, fake: Fake) -> None:
     count = 200
     await store.put("files", "large", content(64 * MiB))  # more than socket buffers hold
-    begun = asyncio.Event()
+    all_reading = asyncio.Event()
 
     async def reading() -> None:
         if fake.open_readers == count:
-            begun.set()
+            all_reading.set()
 
     fake.before["read"] = reading
     async with AsyncExitStack() as stack:
@@ -438,8 +439,40 @@ async def test_slow_clients_do_not_block_others(framework: str, store: Trove, fa
             stalled.setblocking(False)  # noqa: FBT003 - socket's own argument
             loop = asyncio.get_running_loop()
             await loop.sock_connect(stalled, ("127.0.0.1", service.port))
-            await loop.sock_sendall(stalled, request("GET", "/files/large"))
-        await begun.wait()
-        got = await ask_httpx(service.url("o"), "GET", [], None)
-        assert got.body == BODY
+            await loop.sock_sendall(stalled, request_bytes("GET", "/files/large"))
+        await all_reading.wait()
+        response = await send_with_httpx(service.url("o"), "GET", [], None)
+        assert response.body == BODY
         assert fake.open_readers == count  # no object was read to its end for a stalled client
+
+
+@both_frameworks
+async def test_unsent_response_can_be_closed(framework: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", bytes(1_000_000))
+        closed = []
+
+        async def starlette(request: Request) -> Response:
+            response = await object_response(store, "files", "o", request)
+            await response.aclose()
+            closed.append(fake.open_readers)
+            return Response("instead")
+
+        async def aiohttp(request: web.Request) -> web.Response:
+            response = await on_aiohttp.object_response(store, "files", "o", request)
+            await response.aclose()
+            closed.append(fake.open_readers)
+            return web.Response(text="instead")
+
+        app = web.Application()
+        app.router.add_get("/", aiohttp)
+        running = (
+            running_aiohttp(app)
+            if framework == "aiohttp"
+            else running_asgi(Starlette(routes=[Route("/", starlette)]))
+        )
+        async with running as port:
+            response = await send_with_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)
+        assert (response.body, closed) == (b"instead", [0])
