@@ -44,7 +44,7 @@ def test_signature_is_that_of_the_store_without_the_bucket(name: str) -> None:
 
 async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
     driver = VersionedMemory()
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         data = store.bucket("data")

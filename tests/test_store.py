@@ -412,7 +412,7 @@ async def test_store_can_be_opened_and_closed_explicitly() -> None:
 
 async def test_head_of_a_version() -> None:
     driver = VersionedMemory()
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"old")

@@ -19,7 +19,7 @@ from trove_async.errors import (
 )
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, Page
-from trove_async.testing._harness import read_rest
+from trove_async.testing._harness import read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -255,7 +255,7 @@ class _ReaderOfLatestVersion:
         async with MemoryDriver.get(
             self._driver, self.info.bucket, self.info.key, options
         ) as reader:
-            piece = await read_rest(reader)
+            piece = await read_to_end(reader)
         self._at += len(piece)
         return piece
 

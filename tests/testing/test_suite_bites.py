@@ -95,12 +95,12 @@ BY_STORE_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (
         broken.KeepsOnlyTheLastView,
         "test_put_accepts_every_kind_of_body",
-        {"kind": "async iterator", "over": "a part"},
+        {"kind": "async iterator", "length": "a part"},
     ),
     (
         broken.EndsOneByteEarly,
         "test_put_accepts_every_kind_of_body",
-        {"kind": "bytes", "over": "a byte"},
+        {"kind": "bytes", "length": "a byte"},
     ),
     (broken.JoinsPartsAsTheyArrive, "test_put_of_many_parts", {}),
     (broken.CommitsOnLeaving, "test_put_with_failing_body_keeps_old_object", {}),
