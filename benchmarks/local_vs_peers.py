@@ -373,7 +373,7 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
             if ratio < target:
                 missed += 1
                 print(f"missed: {what} must be at least {target} of {peer}, got {ratio:.2f}")
-    header = ["work", "ours", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
+    header = ["work", "trove_async", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
     print(table(header, rows))
     peaks = ", ".join(
         f"{name} {statistics.median(series(name, 'peak', 'rss')):.0f}" for name in NAMES

@@ -44,7 +44,7 @@ SMALL_REQUESTS, SMALL_CLIENTS = 3000, 16
 LARGE_REQUESTS, LARGE_CLIENTS = 12, 4
 STALLED = 200
 
-OURS = ["ours on FastAPI", "ours on aiohttp"]
+OURS = ["trove_async on FastAPI", "trove_async on aiohttp"]
 NAMES = {
     "local": [*OURS, "FastAPI FileResponse", "aiohttp FileResponse", "obstore by hand"],
     "s3": [*OURS, "obstore by hand"],
@@ -53,7 +53,7 @@ NAMES = {
 BOUND = 0.5
 """The largest memory of a stalled download, in MiB. See `trove_async.integrations._download`."""
 
-TARGETS = [("s3", "ours on FastAPI", "obstore by hand", 0.9)]
+TARGETS = [("s3", "trove_async on FastAPI", "obstore by hand", 0.9)]
 """The targets for the rate of large objects."""
 
 
@@ -101,7 +101,7 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
     async def report_usage() -> Response:
         return JSONResponse(usage())
 
-    async def ours(request: Request) -> Response:
+    async def stored_object(request: Request) -> Response:
         store = on_starlette.get_store(request)
         return await on_starlette.object_response(
             store, "bench", request.path_params["key"], request
@@ -122,11 +122,11 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
 
     bucket = peer(backend) if name == "obstore by hand" else None
     endpoint = {
-        "ours on FastAPI": ours,
+        "trove_async on FastAPI": stored_object,
         "FastAPI FileResponse": file,
         "obstore by hand": by_hand,
     }[name]
-    life = on_starlette.lifespan(trove(backend)) if endpoint is ours else None
+    life = on_starlette.lifespan(trove(backend)) if endpoint is stored_object else None
     app = FastAPI(lifespan=life)
     app.add_api_route("/usage", report_usage)
     app.add_api_route("/{key:path}", endpoint)
@@ -139,7 +139,7 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
     async def report_usage(_: web.Request) -> web.Response:
         return web.json_response(usage())
 
-    async def ours(request: web.Request) -> web.StreamResponse:
+    async def stored_object(request: web.Request) -> web.StreamResponse:
         store = on_aiohttp.get_store(request)
         return await on_aiohttp.object_response(store, "bench", request.match_info["key"], request)
 
@@ -150,7 +150,7 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
     if name in OURS:
         app.cleanup_ctx.append(on_aiohttp.cleanup_ctx(trove(backend)))
     app.router.add_get("/usage", report_usage)
-    app.router.add_get("/{key:.+}", ours if name in OURS else file)
+    app.router.add_get("/{key:.+}", stored_object if name in OURS else file)
     return app
 
 
@@ -372,19 +372,19 @@ def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
         )
     )
     missed = 0
-    for backend, ours, other, target in TARGETS:
+    for backend, contender, other, target in TARGETS:
         if backend == kind:
-            ratio = median_ratio(series(ours, "MB/s"), series(other, "MB/s"))
-            print(f"\n{ours} serves large objects at {ratio:.2f} of the rate of {other}.")
+            ratio = median_ratio(series(contender, "MB/s"), series(other, "MB/s"))
+            print(f"\n{contender} serves large objects at {ratio:.2f} of the rate of {other}.")
             if ratio < target:
                 missed += 1
                 print(f"missed: the ratio must be at least {target}")
-    for ours in OURS:
-        grown = statistics.median(series(ours, figures[-1]))
+    for contender in OURS:
+        grown = statistics.median(series(contender, figures[-1]))
         if grown > STALLED * BOUND:
             missed += 1
             limit = STALLED * BOUND
-            print(f"\nmissed: {ours} must grow by at most {limit:.0f} MiB, got {grown:.0f}")
+            print(f"\nmissed: {contender} must grow by at most {limit:.0f} MiB, got {grown:.0f}")
     return missed
 
 
