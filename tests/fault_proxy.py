@@ -8,7 +8,7 @@ for certain requests; it applies once by default::
         ...
         await stall.reached.wait()
         ...
-        assert proxy.seen == ["GET /bucket/key"]
+        assert proxy.request_lines == ["GET /bucket/key"]
 
 A fault that was never applied fails the test at the end of the block: the test did not test anything.
 """
@@ -208,7 +208,7 @@ class FaultProxy:
         return f"http://{host}:{port}"
 
     @property
-    def seen(self) -> list[str]:
+    def request_lines(self) -> list[str]:
         """All requests so far, each as ``METHOD target``."""
         return [str(request) for request in self.requests]
 
@@ -250,7 +250,7 @@ class FaultProxy:
             await within(self.patience, problem, wait())
         except TimedOutError as error:
             raise AssertionError(
-                f"{error}: {self.busy} requests and {self.connections} connections, after {self.seen}"
+                f"{error}: {self.busy} requests and {self.connections} connections, after {self.request_lines}"
             ) from None
 
     @property

@@ -80,7 +80,7 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "text"),
+    ("facts", "text"),
     [
         ({}, "gone"),
         ({"operation": "put"}, "gone [put]"),
@@ -91,8 +91,8 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
          "gone [get 'b/k' on backend 'x']"),
     ],
 )  # fmt: skip
-def test_message_has_the_known_facts(where: dict[str, Any], text: str) -> None:
-    assert str(TroveError("gone", **where)) == text
+def test_message_has_the_known_facts(facts: dict[str, Any], text: str) -> None:
+    assert str(TroveError("gone", **facts)) == text
 
 
 def test_located_sets_only_missing_facts() -> None:

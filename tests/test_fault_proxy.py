@@ -136,7 +136,7 @@ async def test_exchanges_without_a_fault_pass_unchanged() -> None:
         assert "200 OK" in await connection.head()
         await proxy.quiet()
         assert server.stored == [BODY, b"2\r\nhi\r\n0\r\n\r\n"]
-        assert proxy.seen == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
+        assert proxy.request_lines == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
         assert proxy.connections == 1
 
 
@@ -193,7 +193,7 @@ async def test_cut_in_request_body_leaves_server_with_a_part() -> None:
         assert await connection.read_to_end() == (b"", True)
         await server.disconnected.wait()
         assert server.stored in ([b"part of " + BODY[:10]], [])
-        assert proxy.seen == ["PUT /a"]
+        assert proxy.request_lines == ["PUT /a"]
 
 
 async def test_cut_in_request_head_hides_request_from_server() -> None:
@@ -277,7 +277,7 @@ async def test_injected_responses_do_not_reach_the_server() -> None:
         connection.put("/a", b"hi")
         assert "200 OK" in await connection.head()
         assert server.stored == [b"hi"]
-        assert proxy.seen == ["PUT /a"] * 4
+        assert proxy.request_lines == ["PUT /a"] * 4
 
 
 async def test_injected_response_can_come_after_server_has_finished() -> None:
@@ -403,4 +403,4 @@ async def test_many_connections_are_served_concurrently() -> None:
             for _ in range(5):
                 group.start_soon(get)
             group.start_soon(release_all)
-        assert proxy.seen == ["GET /a"] * 5
+        assert proxy.request_lines == ["GET /a"] * 5

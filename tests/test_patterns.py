@@ -39,7 +39,7 @@ METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "
 class Use(NamedTuple):
     """A pattern, and the method it is used with."""
 
-    where: str
+    location: str
     pattern: re.Pattern[Any]
     method: str
 
@@ -113,8 +113,8 @@ def inline_patterns(module: ModuleType) -> Iterator[Use]:
         if function.attr in METHODS:
             literal = call.args[0]
             assert isinstance(literal, ast.Constant), f"{module.__name__}: {ast.dump(call)}"
-            where = f"{module.__name__}:{call.lineno}"
-            yield Use(where, re.compile(str(literal.value)), function.attr)
+            location = f"{module.__name__}:{call.lineno}"
+            yield Use(location, re.compile(str(literal.value)), function.attr)
         elif function.attr == "compile" and in_function(tree, call):
             count += 1
     assert count == bool(compiled), f"add the patterns that functions of {module.__name__} compile"
@@ -237,7 +237,7 @@ USES = uses()
 
 
 def test_patterns_are_found() -> None:
-    named = {use.where for use in USES}
+    named = {use.location for use in USES}
     assert {
         "trove_async._http.http11._STATUS",
         "trove_async.drivers.gcs._errors._SECRET",
@@ -245,7 +245,7 @@ def test_patterns_are_found() -> None:
         "trove_async.drivers.s3._list_objects",
         "trove_async._globs",
     } <= named
-    assert any(where.startswith("trove_async.integrations._headers:") for where in named)
+    assert any(location.startswith("trove_async.integrations._headers:") for location in named)
 
 
 def cost(use: Use, text: str) -> float:
@@ -268,7 +268,7 @@ def test_worst_cases_find_a_quadratic_pattern() -> None:
     assert any(cost(use, text[: SIZE // 4]) > 2 * MAX_SECONDS for text in worst_cases(use.pattern))
 
 
-@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.where}.{use.method}")
+@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.location}.{use.method}")
 def test_pattern_takes_linear_time(use: Use) -> None:
     for text in worst_cases(use.pattern):
         # The best of three, because garbage collection may slow down one of them.

@@ -16,7 +16,7 @@ from trove_async.driver import Capabilities
 class StoreTopic:
     """Tests of a store.
 
-    A test class overrides the fixture `store`, and whatever else does not fit its backends.
+    A test class overrides the fixture `store`, and anything else that does not fit its backends.
     """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
