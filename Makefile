@@ -44,7 +44,7 @@ SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.p
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py
 
-lowest:  ## a part of the tests, with the lowest allowed versions of all dependencies
+lowest:  ## some of the tests, with the lowest allowed versions of all dependencies
 	$(PYTHON) -m venv --clear .venv-lowest
 	$(LOWEST) -m pip --disable-pip-version-check --quiet install 'uv>=0.5'
 	$(LOWEST) -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[all]'

@@ -42,8 +42,8 @@ class Contender(Protocol):
         ...
 
 
-class Ours:
-    """A `Trove` as shipped, with verification, timeouts and retries."""
+class TroveAsync:
+    """A `Trove` with its defaults: verification, timeouts and retries."""
 
     def __init__(self, store: Trove, bucket: str) -> None:
         self._store = store
@@ -77,11 +77,11 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours(url: str, bucket: str) -> AsyncIterator[Contender]:
+async def trove_async(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open trove_async."""
     driver = GCSDriver(endpoint_url=url, max_connections=CONNECTIONS)
     async with Trove(driver, pool=BufferPool(64 * MiB)) as store:
-        yield Ours(store, bucket)
+        yield TroveAsync(store, bucket)
 
 
 class GcloudAio:
@@ -127,8 +127,8 @@ async def gcloud_aio(url: str, bucket: str) -> AsyncIterator[Contender]:
 
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector) as session:
-        given: Any = session
-        async with Storage(api_root=url, session=given) as storage:
+        untyped: Any = session  # the SDK annotates a session of its own
+        async with Storage(api_root=url, session=untyped) as storage:
             yield GcloudAio(storage, bucket)
 
 
@@ -161,7 +161,7 @@ class Gcsfs:
 @asynccontextmanager
 async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open gcsfs."""
-    # Otherwise gcsfs asks a gRPC service, in vain, for the kind of the bucket.
+    # Otherwise gcsfs requests the kind of the bucket from a gRPC service, which the emulator lacks.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     from gcsfs import GCSFileSystem  # noqa: PLC0415 - each process imports its contender only
 
@@ -181,7 +181,7 @@ async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Obstore:
-    """obstore's GCSStore. It writes through the XML API, which this server has only for reading."""
+    """obstore's GCSStore, for reading only: this server does not support writes through the XML API."""
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - of an untyped library
         self._store = store
@@ -233,7 +233,7 @@ async def obstore(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 CONTENDERS: dict[str, Callable[[str, str], AbstractAsyncContextManager[Contender]]] = {
-    "trove_async": ours,
+    "trove_async": trove_async,
     "gcloud-aio-storage": gcloud_aio,
     "gcsfs": gcsfs,
     "obstore": obstore,

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: fresh processes, interleaved rounds, medians and tables."""
+"""Helpers shared by the benchmarks: fresh processes, measurements, medians and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MiB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurement:
     """The amount of one piece of work, and the seconds and CPU seconds that it took."""
 
     amount: float
@@ -35,7 +35,7 @@ class Measured:
 
 async def concurrently(
     count: int, limit: int, work: Callable[[int], Awaitable[object]]
-) -> Measured:
+) -> Measurement:
     """Run `work` for 0 to `count` - 1, `limit` at a time, and measure it."""
     numbers = iter(range(count))
 
@@ -47,16 +47,16 @@ async def concurrently(
     async with asyncio.TaskGroup() as group:
         for _ in range(limit):
             group.create_task(worker())
-    return Measured(
+    return Measurement(
         amount=count, seconds=time.perf_counter() - started, cpu=time.process_time() - cpu
     )
 
 
-async def once(amount: float, work: Awaitable[object]) -> Measured:
+async def once(amount: float, work: Awaitable[object]) -> Measurement:
     """Run one piece of work of a given amount, and measure it."""
     started, cpu = time.perf_counter(), time.process_time()
     await work
-    return Measured(
+    return Measurement(
         amount=amount, seconds=time.perf_counter() - started, cpu=time.process_time() - cpu
     )
 
@@ -68,7 +68,7 @@ def peak_rss() -> float:
 
 
 class Memory:
-    """The growth of resident memory from now on, at its peak. Linux only."""
+    """The peak growth of resident memory since the construction. Linux only."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
@@ -100,13 +100,17 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]
     )
     if not run.stdout.strip():
         run.check_returncode()
-    found: dict[str, dict[str, float]] = json.loads(run.stdout.splitlines()[-1])
-    return found
+    result: dict[str, dict[str, float]] = json.loads(run.stdout.splitlines()[-1])
+    return result
 
 
-def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios of each round. Changes of the machine's speed cancel out."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def median_ratio(figures: Sequence[float], references: Sequence[float]) -> float:
+    """Return the median of the ratios of all rounds.
+
+    Changes of the machine's speed between two rounds cancel out.
+    """
+    pairs = zip(figures, references, strict=True)
+    return statistics.median(figure / reference for figure, reference in pairs)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -116,7 +120,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine(*packages: str) -> str:
-    """Return a line with the machine, Python and the versions of packages."""
+    """Return a line that describes the machine, Python and the versions of packages."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()},"

@@ -30,7 +30,7 @@ from trove_async.testing.servers import S3Server
 
 BUCKET = "bench"
 PART = 8 * MiB
-PARTS_AT_ONCE = 4
+CONCURRENT_PARTS = 4
 
 
 class Contender(Protocol):
@@ -65,8 +65,8 @@ class Contender(Protocol):
         ...
 
 
-class Ours:
-    """trove_async, as shipped, through a store."""
+class TroveAsync:
+    """trove_async with its defaults, through a store."""
 
     def __init__(self, store: Trove) -> None:
         self._store = store
@@ -146,7 +146,7 @@ class Obstore:
 
 
 class OpenDAL:
-    """OpenDAL's s3 service, with the part size and concurrency of ours for large objects."""
+    """OpenDAL's s3 service, with our part size and concurrency for large objects."""
 
     def __init__(self, server: S3Server) -> None:
         self._operator = opendal.AsyncOperator(
@@ -162,11 +162,11 @@ class OpenDAL:
         if len(body) <= PART:
             await self._operator.write(key, body)
         else:
-            await self._operator.write(key, body, chunk=PART, concurrent=PARTS_AT_ONCE)
+            await self._operator.write(key, body, chunk=PART, concurrent=CONCURRENT_PARTS)
         return None
 
     async def put_file(self, key: str, path: Path) -> object:
-        file = await self._operator.open(key, "wb", chunk=PART, concurrent=PARTS_AT_ONCE)
+        file = await self._operator.open(key, "wb", chunk=PART, concurrent=CONCURRENT_PARTS)
         with path.open("rb") as source:
             while piece := source.read(MiB):
                 await file.write(piece)
@@ -185,7 +185,7 @@ class OpenDAL:
 
     async def stream(self, key: str) -> int:
         size = 0
-        file = await self._operator.open(key, "rb", chunk=PART, concurrent=PARTS_AT_ONCE)
+        file = await self._operator.open(key, "rb", chunk=PART, concurrent=CONCURRENT_PARTS)
         while chunk := await file.read(MiB):
             size += len(chunk)
         await file.close()
@@ -227,12 +227,12 @@ class S3FS:
         return size
 
     async def list(self, prefix: str) -> int:
-        found = await self._fs._find(f"{BUCKET}/{prefix}", detail=True)  # noqa: SLF001
-        return sum(info["size"] >= 0 for info in found.values())
+        infos = await self._fs._find(f"{BUCKET}/{prefix}", detail=True)  # noqa: SLF001
+        return sum(info["size"] >= 0 for info in infos.values())
 
 
 class Aiobotocore:
-    """aiobotocore's client, with the usual code for parts."""
+    """aiobotocore's client, with the code that its users write for uploads in parts."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - its methods are created at run time
         self._client = client
@@ -240,7 +240,7 @@ class Aiobotocore:
     async def put(self, key: str, body: bytes) -> object:
         if len(body) <= PART:
             return await self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        # botocore accepts no memoryview, so a part is a copy.
+        # botocore accepts no memoryview, so each part is a copy.
         return await self._parts(key, len(body), lambda start: body[start : start + PART])
 
     async def put_file(self, key: str, path: Path) -> object:
@@ -249,39 +249,41 @@ class Aiobotocore:
             return await self._parts(key, size, partial(os.pread, source.fileno(), PART))
 
     async def _parts(self, key: str, size: int, part: Callable[[int], bytes]) -> object:
-        where = {"Bucket": BUCKET, "Key": key}
-        upload = (await self._client.create_multipart_upload(**where))["UploadId"]
-        done: dict[int, dict[str, object]] = {}
+        target = {"Bucket": BUCKET, "Key": key}
+        upload = (await self._client.create_multipart_upload(**target))["UploadId"]
+        parts: dict[int, dict[str, object]] = {}
 
         async def send(number: int) -> None:
-            answer = await self._client.upload_part(
-                **where, UploadId=upload, PartNumber=number + 1, Body=part(number * PART)
+            response = await self._client.upload_part(
+                **target, UploadId=upload, PartNumber=number + 1, Body=part(number * PART)
             )
-            tags = {name: answer[name] for name in answer if name.startswith(("ETag", "ChecksumC"))}
-            done[number] = {"PartNumber": number + 1, **tags}
+            fields = {
+                name: response[name] for name in response if name.startswith(("ETag", "ChecksumC"))
+            }
+            parts[number] = {"PartNumber": number + 1, **fields}
 
-        await concurrently(-(-size // PART), PARTS_AT_ONCE, send)
-        parts = {"Parts": [done[number] for number in sorted(done)]}
+        await concurrently(-(-size // PART), CONCURRENT_PARTS, send)
+        completed = {"Parts": [parts[number] for number in sorted(parts)]}
         return await self._client.complete_multipart_upload(
-            **where, UploadId=upload, MultipartUpload=parts
+            **target, UploadId=upload, MultipartUpload=completed
         )
 
     async def get(self, key: str) -> bytes:
-        answer = await self._client.get_object(Bucket=BUCKET, Key=key)
-        async with answer["Body"] as body:
+        response = await self._client.get_object(Bucket=BUCKET, Key=key)
+        async with response["Body"] as body:
             return cast("bytes", await body.read())
 
     async def head(self, key: str) -> int:
-        answer = await self._client.head_object(Bucket=BUCKET, Key=key)
-        return int(answer["ContentLength"])
+        response = await self._client.head_object(Bucket=BUCKET, Key=key)
+        return int(response["ContentLength"])
 
     async def delete(self, key: str) -> object:
         return await self._client.delete_object(Bucket=BUCKET, Key=key)
 
     async def stream(self, key: str) -> int:
         size = 0
-        answer = await self._client.get_object(Bucket=BUCKET, Key=key)
-        async with answer["Body"] as body:
+        response = await self._client.get_object(Bucket=BUCKET, Key=key)
+        async with response["Body"] as body:
             async for chunk in body.iter_chunks(MiB):
                 size += len(chunk)
         return size
@@ -296,14 +298,14 @@ class Aiobotocore:
 
 
 class Plain:
-    """aiohttp with a signer of twenty lines: no checks, no retries, no verification. A lower bound."""
+    """aiohttp with a signer of twenty lines, without checks, retries and verification: a lower bound."""
 
     def __init__(self, server: S3Server, session: aiohttp.ClientSession) -> None:
         self._server = server
         self._session = session
         self._host = urlsplit(server.endpoint_url).netloc
 
-    def _ask(
+    def _request(
         self,
         method: str,
         key: str = "",
@@ -311,7 +313,7 @@ class Plain:
         query: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         path = f"/{BUCKET}/{quote(key)}" if key else f"/{BUCKET}"
-        asked = urlencode(sorted((query or {}).items()), quote_via=quote, safe="")
+        encoded_query = urlencode(sorted((query or {}).items()), quote_via=quote, safe="")
         now = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
         headers = {
             "host": self._host,
@@ -320,7 +322,7 @@ class Plain:
         }
         names = ";".join(headers)
         lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-        request = f"{method}\n{path}\n{asked}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+        request = f"{method}\n{path}\n{encoded_query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
         scope = f"{now[:8]}/{self._server.region}/s3/aws4_request"
         digest = hashlib.sha256(request.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
@@ -330,7 +332,7 @@ class Plain:
             f"AWS4-HMAC-SHA256 Credential={self._server.access_key_id}/{scope},"
             f" SignedHeaders={names}, Signature={signature}"
         )
-        url = f"{self._server.endpoint_url}{path}" + (f"?{asked}" if asked else "")
+        url = f"{self._server.endpoint_url}{path}" + (f"?{encoded_query}" if encoded_query else "")
         data = _pieces(body) if len(body) > MiB else body
         if body:
             headers["Content-Length"] = str(len(body))
@@ -338,25 +340,25 @@ class Plain:
             method, URL(url, encoded=True), headers=headers, data=data or None
         )
 
-    async def _done(
+    async def _send(
         self,
         method: str,
         key: str,
         body: bytes | memoryview = b"",
         query: Mapping[str, str] | None = None,
     ) -> Mapping[str, str]:
-        async with self._ask(method, key, body, query) as answer:
-            answer.raise_for_status()
-            await answer.read()
-            return answer.headers
+        async with self._request(method, key, body, query) as response:
+            response.raise_for_status()
+            await response.read()
+            return response.headers
 
     async def create_bucket(self) -> None:
         """Create the bucket for all contenders."""
-        await self._done("PUT", "")
+        await self._send("PUT", "")
 
     async def put(self, key: str, body: bytes) -> object:
         if len(body) <= PART:
-            return await self._done("PUT", key, body)
+            return await self._send("PUT", key, body)
         return await self._parts(
             key, len(body), lambda start: memoryview(body)[start : start + PART]
         )
@@ -369,37 +371,37 @@ class Plain:
     async def _parts(
         self, key: str, size: int, part: Callable[[int], bytes | memoryview]
     ) -> object:
-        async with self._ask("POST", key, query={"uploads": ""}) as answer:
-            upload = ET.fromstring(await answer.read()).findtext("{*}UploadId") or ""  # noqa: S314
-        tags: dict[int, str] = {}
+        async with self._request("POST", key, query={"uploads": ""}) as response:
+            upload = ET.fromstring(await response.read()).findtext("{*}UploadId") or ""  # noqa: S314
+        etags: dict[int, str] = {}
 
         async def send(number: int) -> None:
             at = {"partNumber": str(number + 1), "uploadId": upload}
-            tags[number] = (await self._done("PUT", key, part(number * PART), at))["ETag"]
+            etags[number] = (await self._send("PUT", key, part(number * PART), at))["ETag"]
 
-        await concurrently(-(-size // PART), PARTS_AT_ONCE, send)
+        await concurrently(-(-size // PART), CONCURRENT_PARTS, send)
         parts = "".join(
-            f"<Part><PartNumber>{number + 1}</PartNumber><ETag>{tags[number]}</ETag></Part>"
-            for number in sorted(tags)
+            f"<Part><PartNumber>{number + 1}</PartNumber><ETag>{etags[number]}</ETag></Part>"
+            for number in sorted(etags)
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        return await self._done("POST", key, body, {"uploadId": upload})
+        return await self._send("POST", key, body, {"uploadId": upload})
 
     async def get(self, key: str) -> bytes:
-        async with self._ask("GET", key) as answer:
-            answer.raise_for_status()
-            return await answer.read()
+        async with self._request("GET", key) as response:
+            response.raise_for_status()
+            return await response.read()
 
     async def head(self, key: str) -> int:
-        return int((await self._done("HEAD", key))["Content-Length"])
+        return int((await self._send("HEAD", key))["Content-Length"])
 
     async def delete(self, key: str) -> object:
-        return await self._done("DELETE", key)
+        return await self._send("DELETE", key)
 
     async def stream(self, key: str) -> int:
         size = 0
-        async with self._ask("GET", key) as answer:
-            async for chunk in answer.content.iter_any():
+        async with self._request("GET", key) as response:
+            async for chunk in response.content.iter_any():
                 size += len(chunk)
         return size
 
@@ -407,8 +409,8 @@ class Plain:
         count = 0
         query = {"list-type": "2", "prefix": prefix}
         while True:
-            async with self._ask("GET", query=query) as answer:
-                page = ET.fromstring(await answer.read())  # noqa: S314 - our own server
+            async with self._request("GET", query=query) as response:
+                page = ET.fromstring(await response.read())  # noqa: S314 - our own server
             for entry in page.iterfind("{*}Contents"):
                 count += int(entry.findtext("{*}Size") or -1) >= 0
             query["continuation-token"] = page.findtext("{*}NextContinuationToken") or ""
@@ -444,8 +446,8 @@ NAMES = (
     "aiobotocore, tuned",
     "aiohttp, uvloop",
 )
-"""The contenders, ours first. They run on asyncio's loop, or on uvloop if the name has it. *Unsigned* is
-``payload_signing=False``, which is the default over https."""
+"""The contenders, ours first. Those with ``uvloop`` in their name run on uvloop, the others on asyncio's loop.
+*Unsigned* means ``payload_signing=False``, which is the default over https."""
 
 CONNECTIONS = 64
 
@@ -484,7 +486,7 @@ async def opened(
                     payload_signing=False if "unsigned" in name else None,
                 )
                 pool = None if pool_size is None else BufferPool(max_bytes=pool_size)
-                yield Ours(await stack.enter_async_context(Trove(driver, pool=pool)))
+                yield TroveAsync(await stack.enter_async_context(Trove(driver, pool=pool)))
             case "obstore":
                 yield Obstore(server)
             case "OpenDAL":

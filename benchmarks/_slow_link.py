@@ -1,4 +1,4 @@
-"""A slow link that limits each connection, like a distant service that needs many streams.
+"""A relay that delays and limits each connection, like a distant service that needs many streams.
 
     python benchmarks/_slow_link.py HOST PORT   # prints its port, and runs until its input ends
 
@@ -16,25 +16,25 @@ import uvloop
 RATE = 40e6
 ROUND_TRIP = 0.020
 PIECE = 128 * 1024
-PIECES = 8  # pieces in flight: more than the link holds
+PIECES = 8  # pieces in flight, more than RATE and ROUND_TRIP allow
 
 
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Forward bytes in one direction with delay."""
+    """Forward bytes in one direction, with a delay."""
     loop = asyncio.get_running_loop()
-    on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
+    in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
 
-    async def take() -> None:
+    async def receive() -> None:
         free_at = 0.0
         data = b"first"
         while data:
             data = await reader.read(PIECE)
             free_at = max(loop.time(), free_at) + len(data) / RATE
-            await on_the_way.put((free_at + ROUND_TRIP / 2, data))
+            await in_flight.put((free_at + ROUND_TRIP / 2, data))
 
-    async def give() -> None:
+    async def send() -> None:
         while True:
-            due, data = await on_the_way.get()
+            due, data = await in_flight.get()
             await asyncio.sleep(due - loop.time())
             if not data:
                 return
@@ -45,8 +45,8 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(take())
-            group.create_task(give())
+            group.create_task(receive())
+            group.create_task(send())
     except* ConnectionError:
         pass  # the other direction fails with the same error
     finally:
@@ -56,19 +56,19 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def main(host: str, port: int) -> None:
     """Serve until the input ends."""
 
-    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(host, port, limit=PIECE)
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        responses, requests = await asyncio.open_connection(host, port, limit=PIECE)
         with suppress(asyncio.CancelledError):  # the program ends
             async with asyncio.TaskGroup() as group:
-                group.create_task(relay(reader, back))
-                group.create_task(relay(there, writer))
+                group.create_task(relay(reader, requests))
+                group.create_task(relay(responses, writer))
 
-    server = await asyncio.start_server(join, "127.0.0.1", 0, limit=PIECE)
+    server = await asyncio.start_server(connect, "127.0.0.1", 0, limit=PIECE)
     print(server.sockets[0].getsockname()[1], flush=True)
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    loop.add_reader(sys.stdin, over.set)
-    await over.wait()
+    input_ended = asyncio.Event()
+    loop.add_reader(sys.stdin, input_ended.set)
+    await input_ended.wait()
     loop.remove_reader(sys.stdin)
     server.close()
 

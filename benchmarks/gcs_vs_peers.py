@@ -2,8 +2,8 @@
 
 Every contender does the same work on the same fake-gcs-server, in a process of its own, in turn, for
 several rounds. The server shares the machine and is often the bottleneck, so the table has the CPU time
-as well as the rates. Ours runs as shipped, through a `Trove`, with verification, timeouts and retries.
-obstore writes through an API that this server lacks, so it reads what ours has written.
+as well as the rates. trove_async runs with its defaults, through a `Trove`, with verification, timeouts and
+retries. obstore writes through an API that this server lacks, so it reads what trove_async has written.
 
     python benchmarks/gcs_vs_peers.py [--rounds 3]
 """
@@ -19,7 +19,7 @@ from collections.abc import Awaitable
 
 from _gcs_contenders import CONTENDERS, Contender
 from _harness import (
-    Measured,
+    Measurement,
     Memory,
     MiB,
     concurrently,
@@ -35,7 +35,7 @@ from trove_async.drivers import GCSDriver
 from trove_async.testing.servers import fake_gcs
 
 SIZES = {"4 KiB": 4 * 1024, "64 KiB": 64 * 1024}
-COUNTS = {1: 150, 32: 600}  # operations, and how many at a time
+COUNTS = {1: 150, 32: 600}  # the number of operations, by the number that run at a time
 LARGE = 256
 BUCKET = "benchmark"
 OURS = "trove_async"
@@ -43,20 +43,15 @@ OURS = "trove_async"
 Figures = dict[str, dict[str, float]]
 
 
-def figures(measured: Measured, memory: Memory | None = None) -> dict[str, float]:
+def figures(measured: Measurement, memory: Memory | None = None) -> dict[str, float]:
     """Return the figures of a piece of work."""
-    figures = {
-        "rate": measured.rate,
-        "cpu": measured.cpu / measured.amount,
-    }
-    if memory is not None:
-        figures["rss"] = memory.peak
-    return figures
+    figures = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
+    return figures if memory is None else {**figures, "rss": memory.peak}
 
 
 async def small(name: str, contender: Contender) -> Figures:
     """Put, get, head and delete small objects."""
-    found: Figures = {}
+    results: Figures = {}
     writes = name != "obstore"
     for size_name, size in SIZES.items():
         body = os.urandom(size)
@@ -73,42 +68,42 @@ async def small(name: str, contender: Contender) -> Figures:
                 assert await contender.head(keys[n]) == size  # noqa: S101
 
             if writes:
-                await concurrently(limit, limit, put)  # connections
+                await concurrently(limit, limit, put)  # opens the connections
                 measured = await concurrently(count, limit, put)
-                found[f"put {size_name}, {limit} at once"] = figures(measured)
+                results[f"put {size_name}, {limit} at once"] = figures(measured)
             await concurrently(limit, limit, get)
-            for what, work in (("get", get), ("head", head)):
+            for operation, work in (("get", get), ("head", head)):
                 measured = await concurrently(count, limit, work)
-                found[f"{what} {size_name}, {limit} at once"] = figures(measured)
-    return found
+                results[f"{operation} {size_name}, {limit} at once"] = figures(measured)
+    return results
 
 
 async def large(name: str, contender: Contender) -> Figures:
     """Put and get one large object."""
-    found: Figures = {}
+    results: Figures = {}
     if name != "obstore":
         await contender.put_large("large", bytes(MiB), 16)
         piece = os.urandom(MiB)
         memory = Memory()
         measured = await once(LARGE, contender.put_large("large", piece, LARGE))
-        found[f"put {LARGE} MiB"] = figures(measured, memory)
+        results[f"put {LARGE} MiB"] = figures(measured, memory)
     memory = Memory()
-    found[f"get {LARGE} MiB"] = figures(await once(LARGE, _whole(contender)), memory)
-    return found
+    results[f"get {LARGE} MiB"] = figures(await once(LARGE, _get_large(contender)), memory)
+    return results
 
 
-async def _whole(contender: Contender) -> None:
+async def _get_large(contender: Contender) -> None:
     assert await contender.get_large("large") == LARGE * MiB  # noqa: S101
 
 
 async def child(name: str, url: str) -> None:
     """Do all the work with one contender, and print the figures."""
     async with CONTENDERS[name](url, BUCKET) as contender:
-        found = {**await small(name, contender), **await large(name, contender)}
-    print(json.dumps(found))
+        results = {**await small(name, contender), **await large(name, contender)}
+    print(json.dumps(results))
 
 
-async def made(url: str) -> None:
+async def create_bucket(url: str) -> None:
     """Create the bucket."""
     async with Trove(GCSDriver(endpoint_url=url)) as store:
         await store.create_bucket(BUCKET)
@@ -117,31 +112,31 @@ async def made(url: str) -> None:
 def run(work: Awaitable[None]) -> None:
     """Run a coroutine to its end."""
 
-    async def to_the_end() -> None:
+    async def main() -> None:
         await work
 
-    asyncio.run(to_the_end())
+    asyncio.run(main())
 
 
 def report(rounds: list[dict[str, Figures]]) -> str:
-    """Return the table: medians, and the median ratio of ours to each peer."""
+    """Return the table: medians, and the median ratio of trove_async to each peer."""
     names = list(CONTENDERS)
     rows = []
     for scene in rounds[0][OURS]:
         cells = [scene]
         for name in names:
-            found = [one[name][scene] for one in rounds if scene in one[name]]
-            if not found:
+            results = [round_[name][scene] for round_ in rounds if scene in round_[name]]
+            if not results:
                 cells.append("")
                 continue
-            rate, cpu = (statistics.median(f[k] for f in found) for k in ("rate", "cpu"))
-            rss = max((f["rss"] for f in found if "rss" in f), default=None)
+            rate, cpu = (statistics.median(f[k] for f in results) for k in ("rate", "cpu"))
+            rss = max((f["rss"] for f in results if "rss" in f), default=None)
             unit = "MiB/s" if "MiB" in scene else "/s"
             cell = f"{rate:,.0f} {unit}, {cpu * 1e6:,.0f} µs"
             cells.append(cell if rss is None else f"{cell}, {rss:,.0f} MiB")
         for name in names[1:]:
             ratios = [
-                [one[which][scene]["rate"] for one in rounds if scene in one[name]]
+                [round_[which][scene]["rate"] for round_ in rounds if scene in round_[name]]
                 for which in (OURS, name)
             ]
             cells.append(f"{median_ratio(*ratios):.2f}x" if ratios[1] else "")
@@ -161,7 +156,7 @@ def main() -> None:
     rounds = []
     for _ in range(arguments.rounds):
         with fake_gcs() as server:  # a new server for each round, so that its memory is the same
-            run(made(server.endpoint_url))
+            run(create_bucket(server.endpoint_url))
             rounds.append(
                 {
                     name: in_fresh_process(__file__, "--child", name, server.endpoint_url)

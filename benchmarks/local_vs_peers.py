@@ -1,8 +1,8 @@
 """How fast is the local driver, compared with obstore, OpenDAL, aiofiles and synchronous calls?
 
 Every contender does the same work on the same file system, in a process of its own, in turn, for
-several rounds. Ours runs as shipped, through a `Trove`, with checks, routing and checksums. fsync is off
-for all, because the others have none.
+several rounds. trove_async runs with its defaults, through a `Trove`, with checks, routing and checksums,
+except that fsync is off, because the others do not call it.
 
     python benchmarks/local_vs_peers.py [--rounds 5] [--dir DIRECTORY]
 """
@@ -26,7 +26,7 @@ import aiofiles
 import obstore
 import opendal
 from _harness import (
-    Measured,
+    Measurement,
     MiB,
     concurrently,
     in_fresh_process,
@@ -44,7 +44,7 @@ from trove_async.drivers import LocalDriver
 SMALL = 4096
 COUNT = 2000
 LARGE = 256 * MiB
-STREAMED = 8  # repeated: one takes 50 ms, in which any other process shows
+STREAMED = 8  # reads of the large object: one takes 50 ms, so other processes would disturb it
 LISTED = 100, 1000  # directories, files in each
 
 
@@ -68,8 +68,8 @@ class Contender(Protocol):
         ...
 
 
-class Ours:
-    """trove_async."""
+class TroveAsync:
+    """trove_async, through a store."""
 
     def __init__(self, store: Trove) -> None:
         self._store = store
@@ -221,7 +221,7 @@ async def opened(name: str, root: Path) -> AsyncIterator[Contender]:
     """Open a contender."""
     if name == "trove_async":
         async with Trove(LocalDriver(root, fsync=False)) as store:
-            yield Ours(store)
+            yield TroveAsync(store)
     else:
         peers: dict[str, Callable[[Path], Contender]] = {
             "obstore": Obstore,
@@ -235,34 +235,33 @@ async def opened(name: str, root: Path) -> AsyncIterator[Contender]:
 NAMES = ["trove_async", "obstore", "OpenDAL", "aiofiles", "synchronous"]
 
 
-async def work(name: str, root: Path) -> dict[str, Measured]:
+async def work(name: str, root: Path) -> dict[str, Measurement]:
     """Do all the work once with one contender."""
     run = os.getpid()
     small = os.urandom(SMALL)
     large = os.urandom(MiB) * (LARGE // MiB)
-    found: dict[str, Measured] = {}
+    found: dict[str, Measurement] = {}
     async with opened(name, root) as contender:
 
         async def warm(number: int) -> None:
             await contender.put(f"{name}-{run}/warm/{number}", small)
             await contender.get(f"{name}-{run}/warm/{number}")
 
-        # OpenDAL's listing has no sizes, and a call for each takes a minute: a tenth is enough.
+        # OpenDAL's listing has no sizes, and a call for each key takes a minute. It lists a tenth.
         prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", LISTED[0])
 
-        async def listed() -> None:
+        async def list_all() -> None:
             assert await contender.list(prefix) == directories * LISTED[1]  # noqa: S101
 
-        async def stored() -> None:
+        async def put_large() -> None:
             await contender.put(f"{name}-large", large)
 
-        async def streamed() -> None:
+        async def stream_large() -> None:
             await stream(contender, f"{name}-large")
 
         await concurrently(200, 32, warm)  # threads, directories, caches
         for limit in (1, 32):
-            # New keys in each round: after files were replaced, the file system is slow for the next
-            # writer.
+            # New keys in each round: a file system is slow for a while after files were replaced.
             keys = [f"{name}-{run}/{limit}/{number}" for number in range(COUNT)]
 
             def put(number: int, keys: list[str] = keys) -> Awaitable[object]:
@@ -274,18 +273,20 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             found[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
             found[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
         for amount, what, step in (
-            (LARGE / MiB, "put 256 MiB", stored),
-            (STREAMED * LARGE / MiB, "get 256 MiB, streamed", streamed),
-            (directories * LISTED[1], "list 100,000 keys with sizes", listed),
+            (LARGE / MiB, "put 256 MiB", put_large),
+            (STREAMED * LARGE / MiB, "get 256 MiB, streamed", stream_large),
+            (directories * LISTED[1], "list 100,000 keys with sizes", list_all),
         ):
-            if step is not listed:  # the kernel has cached the directories since they were created
+            if (
+                step is not list_all
+            ):  # the kernel has cached the directories since they were created
                 await step()
             found[what] = await once(amount, step())
     return found
 
 
 async def stream(contender: Contender, key: str) -> None:
-    """Read the large object twice."""
+    """Read the large object several times."""
     for _ in range(STREAMED):
         assert await contender.stream(key) == LARGE  # noqa: S101
 
@@ -307,7 +308,7 @@ TARGETS = [
     ("put 256 MiB", "obstore", 0.9),
     ("list 100,000 keys with sizes", "obstore", 1.3),
 ]
-"""The targets: the work, the peer, and the ratio of our rate to its."""
+"""The targets: the work, the peer, and the smallest ratio of our rate to the peer's."""
 
 
 def main() -> int:
@@ -323,24 +324,25 @@ def main() -> int:
         name, root = arguments.child
         found = asyncio.run(work(name, Path(root)))
         figures = {
-            what: {"rate": one.rate, "cpu": one.cpu / one.amount} for what, one in found.items()
+            what: {"rate": result.rate, "cpu": result.cpu / result.amount}
+            for what, result in found.items()
         }
         print(json.dumps({**figures, "peak": {"rss": peak_rss()}}))
         return 0
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         prepare(Path(directory))
         rounds = [
-            {name: settled(name, directory) for name in (NAMES if number % 2 else NAMES[::-1])}
+            {name: measured(name, directory) for name in (NAMES if number % 2 else NAMES[::-1])}
             for number in range(arguments.rounds)
         ]
     return report(rounds)
 
 
-def settled(name: str, directory: str) -> dict[str, dict[str, float]]:
+def measured(name: str, directory: str) -> dict[str, dict[str, float]]:
     """Measure one contender, after a pause for the file system.
 
     ext4 does not reuse an inode within five seconds of its deletion (fs/ext4/ialloc.c,
-    `recently_deleted`), and examines each of them when a file is created.
+    `recently_deleted`), and examines each such inode when a file is created.
     """
     time.sleep(6)
     return in_fresh_process(__file__, "--child", name, directory)
@@ -350,12 +352,12 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     """Print the results."""
 
     def series(name: str, what: str, figure: str) -> list[float]:
-        return [one[name][what][figure] for one in rounds]
+        return [round_[name][what][figure] for round_ in rounds]
 
     print(
         f"Medians of {len(rounds)} interleaved rounds; {machine('obstore', 'opendal', 'aiofiles')}."
     )
-    print("Ratios are ours to theirs: above 1.00, ours is faster.\n")
+    print("Ratios are those of trove_async to the peer: above 1.00, trove_async is faster.\n")
     rows = []
     missed = 0
     for what in (what for what in rounds[0]["trove_async"] if what != "peak"):
@@ -366,12 +368,12 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
             for peer in NAMES[1:]
         ]
         rows.append([what, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)])
-        for _, peer, target in (promise for promise in TARGETS if promise[0] == what):
+        for _, peer, target in (target for target in TARGETS if target[0] == what):
             ratio = ratios[NAMES.index(peer) - 1]
             if ratio < target:
                 missed += 1
-                print(f"missed: {what} is {ratio:.2f} of {peer}, not {target}")
-    header = ["work", "ours", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
+                print(f"missed: {what} must be at least {target} of {peer}, got {ratio:.2f}")
+    header = ["work", "trove_async", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
     print(table(header, rows))
     peaks = ", ".join(
         f"{name} {statistics.median(series(name, 'peak', 'rss')):.0f}" for name in NAMES

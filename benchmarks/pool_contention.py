@@ -1,6 +1,6 @@
-"""What does it cost to share one pool between all transfers?
+"""How much does it cost to share one pool between all transfers?
 
-Bodies of 4 MiB are streamed into a driver that discards them, with several pool sizes and concurrencies.
+Bodies of 4 MiB are streamed into memory, with several pool sizes and concurrencies.
 The table has the throughput relative to one body at a time in a pool that never fills, and the memory.
 
     python benchmarks/pool_contention.py [--rounds 3]
@@ -27,28 +27,28 @@ CASES = [(pool, limit) for pool in (256, 64, 8, 2) for limit in (1, 32, 256)]
 
 
 async def body() -> AsyncIterator[bytes]:
-    """Yield 4 MiB in pieces, and let other tasks run between them, as a network does."""
+    """Yield 4 MiB in pieces, and let other tasks run between them, as with a network."""
     for _ in range(BODY // len(PIECE)):
         yield PIECE
         await asyncio.sleep(0)
 
 
 async def measure(pool_mib: int, limit: int) -> dict[str, float]:
-    """Put every body, and reuse a few keys so that the stored data stays small."""
+    """Put every body. Only two keys are used, so that the stored data stays small."""
     pool = BufferPool(pool_mib * MiB)
     async with Trove(MemoryDriver(), pool=pool) as store:
         await store.create_bucket("bench")
         await store.put("bench", "warm", body())
         base = peak_rss()
-        done = await concurrently(
+        measured = await concurrently(
             COUNT, limit, lambda number: store.put("bench", str(number % 2), body())
         )
-    statistics_ = pool.statistics()
+    usage = pool.statistics()
     return {
-        "rate": done.amount * BODY / MiB / done.seconds,
+        "rate": measured.amount * BODY / MiB / measured.seconds,
         "rss": peak_rss() - base,
-        "peak": statistics_.peak / MiB,
-        "spilled": statistics_.spilled_total / MiB,
+        "peak": usage.peak / MiB,
+        "spilled": usage.spilled_total / MiB,
     }
 
 
@@ -65,22 +65,22 @@ def main() -> int:
         {case: in_fresh_process(__file__, "--child", *map(str, case))["found"] for case in CASES}
         for _ in range(arguments.rounds)
     ]
-    alone = [one[CASES[0]]["rate"] for one in rounds]
+    reference = [round_[CASES[0]]["rate"] for round_ in rounds]
     rows = []
     for case in CASES:
         found = {
-            figure: [one[case][figure] for one in rounds]
+            figure: [round_[case][figure] for round_ in rounds]
             for figure in ("rate", "rss", "peak", "spilled")
         }
-        middle = {figure: statistics.median(values) for figure, values in found.items()}
+        medians = {figure: statistics.median(values) for figure, values in found.items()}
         rows.append(
             [
                 f"pool of {case[0]} MiB, {case[1]} at once",
-                f"{middle['rate']:,.0f}",
-                f"{median_ratio(found['rate'], alone):.2f}",
-                f"{middle['peak']:.0f}",
-                f"{middle['spilled']:.0f}",
-                f"{middle['rss']:.0f}",
+                f"{medians['rate']:,.0f}",
+                f"{median_ratio(found['rate'], reference):.2f}",
+                f"{medians['peak']:.0f}",
+                f"{medians['spilled']:.0f}",
+                f"{medians['rss']:.0f}",
             ]
         )
     print(f"Medians of {arguments.rounds} interleaved rounds; {machine()}.\n")

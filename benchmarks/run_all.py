@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run all benchmarks. Return 1 if one of them missed a target."""
+    """Run all benchmarks. Return 1 if one of them failed or missed a target."""
     sections = [f"# Results\n\nLast run on {datetime.now(UTC):%Y-%m-%d} by `make bench`."]
     failed = 0
     for script in sorted(HERE.glob("[!_]*.py")):

@@ -7,8 +7,8 @@ Every contender does the same work in a process of its own, in turn, for several
 - against a server that discards bodies and serves zeros, so that the client is the bottleneck;
 - over a link with 40 MB/s per connection and 20 ms round trip, where parallel streams matter.
 
-Ours runs as shipped, through a `Trove`, with verification, timeouts, retries and the pool. The program
-checks that before it measures.
+trove_async runs with its defaults, through a `Trove`, with verification, timeouts, retries and the pool.
+The program checks that it verifies and retries before it measures.
 
     python benchmarks/s3_vs_peers.py [--rounds 3] [--scenes NAME …] [--contenders NAME …] [--gib]
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import uvloop
 from _harness import (
-    Measured,
+    Measurement,
     Memory,
     MiB,
     concurrently,
@@ -48,10 +48,10 @@ from trove_async.testing.servers import S3Server, seaweedfs
 HERE = Path(__file__).parent
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
-COUNTS = {1: 200, 32: 1000}  # operations, and how many at a time
+COUNTS = {1: 200, 32: 1000}  # the number of operations, by the number that run at a time
 LARGE = 256 * MiB
-MANY = 64
-EACH = 32 * MiB
+MANY = 64  # files transferred concurrently
+EACH = 32 * MiB  # the size of each of them
 LISTED = 10_000
 POOL = 64 * MiB
 
@@ -84,7 +84,7 @@ async def small(name: str, contender: Contender, options: argparse.Namespace) ->
             async def delete(n: int, keys: list[str] = keys) -> None:
                 await contender.delete(keys[n])
 
-            await concurrently(limit, limit, put)  # connections
+            await concurrently(limit, limit, put)  # opens the connections
             for what, work in (("put", put), ("get", get), ("head", head), ("delete", delete)):
                 measured = await concurrently(len(keys), limit, work)
                 found[f"{what} {size_name}, {limit} at once"] = figures(measured)
@@ -125,8 +125,8 @@ async def many_puts(name: str, contender: Contender, _options: argparse.Namespac
         path = Path(file.name)
         await contender.put(f"{name}/warm-{KiB}", bytes(KiB))
         memory = Memory()
-        done = await concurrently(MANY, MANY, lambda n: contender.put_file(keys[n], path))
-    measured = replace(done, amount=MANY * EACH / MiB)
+        transfers = await concurrently(MANY, MANY, lambda n: contender.put_file(keys[n], path))
+    measured = replace(transfers, amount=MANY * EACH / MiB)
     return {f"put {MANY} x 32 MiB at once": figures(measured, memory)}
 
 
@@ -146,15 +146,15 @@ async def many_gets(name: str, contender: Contender, _options: argparse.Namespac
 async def listing(_name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
     """List ten thousand keys."""
 
-    async def listed() -> None:
+    async def list_all() -> None:
         assert await contender.list("listed/") == LISTED  # noqa: S101
 
-    await listed()  # warms the server's caches
+    await list_all()  # warms the server's caches
     memory = Memory()
-    return {"list 10,000 keys": figures(await once(LISTED, listed()), memory)}
+    return {"list 10,000 keys": figures(await once(LISTED, list_all()), memory)}
 
 
-def figures(measured: Measured, memory: Memory | None = None) -> dict[str, float]:
+def figures(measured: Measurement, memory: Memory | None = None) -> dict[str, float]:
     """Return the figures of one piece of work."""
     found = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
     return found if memory is None else {**found, "rss": memory.peak}
@@ -165,10 +165,10 @@ class Scene:
     """Some work against one kind of server.
 
     Attributes:
-        against: The server.
+        against: The kind of server.
         works: The pieces of work, each in a process of its own.
         unit: The unit of the amounts.
-        per: The amount that the CPU time is given for.
+        per: The amount for which the CPU time is printed.
         fill: Whether the keys to list are created first.
         contenders: The contenders.
     """
@@ -200,11 +200,11 @@ SCENES = {
         contenders=["trove_async", "trove_async, uvloop", "obstore", "s3fs", "aiobotocore"],
     ),
     "list": Scene(against="SeaweedFS", works=["listing"], unit=" keys/s", fill=True),
-    "small, swallowed": Scene(against="zeros", works=["small"], unit="/s"),
-    "large, swallowed": Scene(
+    "small, zeros": Scene(against="zeros", works=["small"], unit="/s"),
+    "large, zeros": Scene(
         against="zeros", works=["large"], unit=" MiB/s", per=1024, contenders=NAMES
     ),
-    "list, served": Scene(against="zeros", works=["listing"], unit=" keys/s"),
+    "list, zeros": Scene(against="zeros", works=["listing"], unit=" keys/s"),
     "slow link": Scene(against="a slow link", works=["large"], unit=" MiB/s", per=1024),
 }
 
@@ -214,7 +214,7 @@ SCENES = {
 
 @contextmanager
 def process(script: str, *arguments: str) -> Iterator[int]:
-    """Run one of our servers, which prints its port and stops when its input ends."""
+    """Run a server in this folder, which prints its port and stops when its input ends."""
     with subprocess.Popen(  # noqa: S603 - the scripts in this folder
         [sys.executable, str(HERE / script), *arguments],
         stdin=subprocess.PIPE,
@@ -234,7 +234,7 @@ def serving(scene: Scene) -> Iterator[S3Server]:
             asyncio.run(prepare(server, fill=scene.fill))
             yield server
         return
-    with process("_s3_swallower.py") as port:
+    with process("_s3_discarding_server.py") as port:
         if scene.against == "zeros":
             yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
         else:
@@ -252,73 +252,75 @@ async def prepare(server: S3Server, *, fill: bool) -> None:
             )
 
 
-async def prove(server: S3Server) -> None:
-    """Check that ours runs with verification and retries."""
-    async with opened(NAMES[0], server) as ours:
-        assert len(await ours.get(f"busy-{os.getpid()}-{KiB}")) == KiB, "it retries"  # noqa: S101
+async def check_defaults(server: S3Server) -> None:
+    """Check that trove_async retries and verifies as it does by default."""
+    async with opened(NAMES[0], server) as client:
+        assert len(await client.get(f"busy-{os.getpid()}-{KiB}")) == KiB  # noqa: S101 - after a retry
         for size in (KiB, 16 * MiB):
             try:
-                await ours.stream(f"flipped-{size}")
+                await client.stream(f"flipped-{size}")
             except IntegrityError:
                 continue
-            raise AssertionError(f"a wrong byte of {size} went unnoticed")
+            raise AssertionError(f"a wrong byte in {size} bytes must raise IntegrityError")
 
 
 # -- targets --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promise:
-    """A target for the median ratio of ours to a peer."""
+class Target:
+    """The bounds for the median ratio of a figure of trove_async to that of a peer."""
 
     scene: str
-    what: str
-    ours: str
+    work: str
+    variant: str
     peer: str
     figure: str
-    least: float = 0.0
-    most: float = float("inf")
+    minimum: float = 0.0
+    maximum: float = float("inf")
 
 
 ONE_STREAM = "one stream"
 """The rate of bare aiohttp over one connection, as a reference."""
 
 
-def promises() -> Iterator[Promise]:
+def targets() -> Iterator[Target]:
     """Yield the targets of the S3 driver."""
-    unhurried, fast, unsigned = NAMES[:3]
+    on_asyncio, on_uvloop, unsigned = NAMES[:3]
     for size in SIZES:
-        for what, least in (("get", 1.2), ("delete", 1.2), ("put", 1.0), ("head", 1.0)):
-            at = Promise(
+        for operation, rate in (("get", 1.2), ("delete", 1.2), ("put", 1.0), ("head", 1.0)):
+            small = Target(
                 scene="small",
-                what=f"{what} {size}, 32 at once",
-                ours=fast,
+                work=f"{operation} {size}, 32 at once",
+                variant=on_uvloop,
                 peer="obstore",
                 figure="rate",
             )
-            yield replace(at, least=least)
-            yield replace(at, figure="cpu", most=0.8)
-            yield replace(at, figure="cpu", most=0.95, ours=unhurried)
-            yield replace(at, peer="aiobotocore, tuned", least=2.5)
-            yield replace(at, peer="aiobotocore, tuned", figure="cpu", most=0.25)
-    get = Promise(scene="large", what="get 256 MiB", ours=fast, peer="obstore", figure="rate")
-    put = replace(get, what="put 256 MiB", figure="cpu")
-    yield replace(get, least=1.15)
-    yield replace(get, figure="cpu", most=0.8)
-    for ours in (fast, unsigned):
-        yield replace(put, ours=ours, most=0.9)
-        yield replace(put, ours=ours, peer="aiobotocore, tuned", most=0.6)
-    listed = replace(get, scene="list", what="list 10,000 keys")
-    yield replace(listed, peer="aiobotocore", least=5)
-    yield replace(listed, least=0.9)
-    yield replace(listed, figure="cpu", most=1.0)
-    for what in ("get 256 MiB", "put 256 MiB"):
-        link = replace(get, scene="slow link", what=what)
-        yield replace(link, peer=ONE_STREAM, least=5)
+            yield replace(small, minimum=rate)
+            yield replace(small, figure="cpu", maximum=0.8)
+            yield replace(small, figure="cpu", maximum=0.95, variant=on_asyncio)
+            yield replace(small, peer="aiobotocore, tuned", minimum=2.5)
+            yield replace(small, peer="aiobotocore, tuned", figure="cpu", maximum=0.25)
+    get = Target(
+        scene="large", work="get 256 MiB", variant=on_uvloop, peer="obstore", figure="rate"
+    )
+    put = replace(get, work="put 256 MiB", figure="cpu")
+    yield replace(get, minimum=1.15)
+    yield replace(get, figure="cpu", maximum=0.8)
+    for variant in (on_uvloop, unsigned):
+        yield replace(put, variant=variant, maximum=0.9)
+        yield replace(put, variant=variant, peer="aiobotocore, tuned", maximum=0.6)
+    listing = replace(get, scene="list", work="list 10,000 keys")
+    yield replace(listing, peer="aiobotocore", minimum=5)
+    yield replace(listing, minimum=0.9)
+    yield replace(listing, figure="cpu", maximum=1.0)
+    for work in ("get 256 MiB", "put 256 MiB"):
+        link = replace(get, scene="slow link", work=work)
+        yield replace(link, peer=ONE_STREAM, minimum=5)
 
 
 LIMITS = {f"put {MANY} x 32 MiB at once": 96.0, f"get {MANY} x 32 MiB at once": 48.0}
-"""The largest growth of our memory, in MiB."""
+"""The largest growth of memory of trove_async, in MiB."""
 
 
 # -- running and printing -----------------------------------------------------------------------------
@@ -346,13 +348,13 @@ def main() -> int:
     )
     missed = 0
     for name in options.scenes:
-        rounds = [played(SCENES[name], options) for _ in range(options.rounds)]
+        rounds = [run_scene(SCENES[name], options) for _ in range(options.rounds)]
         missed += report(name, rounds)
     return 1 if missed else 0
 
 
 def child(work: str, name: str, server: S3Server, options: argparse.Namespace) -> Figures:
-    """Do one piece of work with one contender, on its loop."""
+    """Do one piece of work with one contender, on asyncio's loop or on uvloop."""
 
     async def run() -> Figures:
         pool = POOL if work.startswith("many") else None
@@ -362,19 +364,19 @@ def child(work: str, name: str, server: S3Server, options: argparse.Namespace) -
     return uvloop.run(run()) if name.endswith("uvloop") else asyncio.run(run())
 
 
-def played(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
+def run_scene(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
     """Run a scene once with every contender, in turn."""
     contenders = [name for name in scene.contenders if name in options.contenders]
     found: dict[str, Figures] = {name: {} for name in contenders}
     flags = ["--part", str(options.part), *(["--gib"] if options.gib else [])]
     with serving(scene) as server:
         if scene.against == "zeros" and NAMES[0] in contenders:
-            asyncio.run(prove(server))
-        where = json.dumps(asdict(server))
+            asyncio.run(check_defaults(server))
+        address = json.dumps(asdict(server))
         for name in contenders:
             for work in scene.works:
                 print(f"{scene.against}: {work} by {name}", file=sys.stderr, flush=True)
-                found[name] |= in_fresh_process(__file__, *flags, "--child", work, name, where)
+                found[name] |= in_fresh_process(__file__, *flags, "--child", work, name, address)
     return found
 
 
@@ -384,59 +386,61 @@ def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
     names = list(rounds[0])
 
     def series(name: str, what: str, figure: str) -> list[float]:
-        return [one[name][what][figure] for one in rounds]
+        return [round_[name][what][figure] for round_ in rounds]
 
     def cell(name: str, what: str) -> str:
         rate = statistics.median(series(name, what, "rate"))
         cpu = statistics.median(series(name, what, "cpu")) * scene.per
-        spent = f"{cpu:.2f} s/GiB" if scene.per > 1 else f"{cpu * 1e6:,.0f} µs"
+        cpu_text = f"{cpu:.2f} s/GiB" if scene.per > 1 else f"{cpu * 1e6:,.0f} µs"
         if "rss" not in rounds[0][name][what]:
-            return f"{rate:,.0f}, {spent}"
-        return f"{rate:,.0f}, {spent}, {statistics.median(series(name, what, 'rss')):,.0f} MiB"
+            return f"{rate:,.0f}, {cpu_text}"
+        return f"{rate:,.0f}, {cpu_text}, {statistics.median(series(name, what, 'rss')):,.0f} MiB"
 
     print(f"\n### {scene_name}\n")
-    cost = "CPU a GiB" if scene.per > 1 else "CPU each"
+    cost = "CPU per GiB" if scene.per > 1 else "CPU per operation"
     print(
-        f"Against {scene.against}:{scene.unit}, the client's {cost}, its peak over the baseline.\n"
+        f"Against {scene.against}:{scene.unit}, the client's {cost}, its peak growth of memory.\n"
     )
     works = list(rounds[0][names[0]])
     print(table(["work", *names], [[what, *(cell(n, what) for n in names)] for what in works]))
-    kept = []
+    rows = []
     missed = 0
-    for promise in promises():
-        peer, of_peer = promise.peer, promise.what
+    # 1. The targets of this scene, if the contenders of each were run.
+    for target in targets():
+        peer, peer_work = target.peer, target.work
         if peer == ONE_STREAM:
-            peer, of_peer = "aiohttp, uvloop", "get 256 MiB"
-        if promise.scene != scene_name or not {promise.ours, peer} <= set(names):
+            peer, peer_work = "aiohttp, uvloop", "get 256 MiB"
+        if target.scene != scene_name or not {target.variant, peer} <= set(names):
             continue
         ratio = median_ratio(
-            series(promise.ours, promise.what, promise.figure),
-            series(peer, of_peer, promise.figure),
+            series(target.variant, target.work, target.figure),
+            series(peer, peer_work, target.figure),
         )
-        good = promise.least <= ratio <= promise.most
-        missed += not good
-        bound = f"≥ {promise.least:g}" if promise.least else f"≤ {promise.most:g}"
-        kept.append(
+        reached = target.minimum <= ratio <= target.maximum
+        missed += not reached
+        bound = f"≥ {target.minimum:g}" if target.minimum else f"≤ {target.maximum:g}"
+        rows.append(
             [
-                f"{promise.what}: {promise.figure}, {promise.ours}",
-                promise.peer,
+                f"{target.work}: {target.figure}, {target.variant}",
+                target.peer,
                 bound,
                 f"{ratio:.2f}",
-                "" if good else "missed",
+                "" if reached else "missed",
             ]
         )
+    # 2. The limits of memory.
     for what in works:
         for name in set(names) & set(NAMES[:2]) if what in LIMITS else ():
             peak = statistics.median(series(name, what, "rss"))
-            good = peak <= LIMITS[what]
-            missed += not good
+            reached = peak <= LIMITS[what]
+            missed += not reached
             bound = f"≤ {LIMITS[what]:.0f} MiB"
-            kept.append(
-                [f"{what}: memory, {name}", "", bound, f"{peak:.0f}", "" if good else "missed"]
+            rows.append(
+                [f"{what}: memory, {name}", "", bound, f"{peak:.0f}", "" if reached else "missed"]
             )
-    if kept:
+    if rows:
         print()
-        print(table(["promised", "to", "bound", "found", ""], kept))
+        print(table(["target", "peer", "bound", "measured", ""], rows))
     return missed
 
 

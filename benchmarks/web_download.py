@@ -1,9 +1,9 @@
-"""What does a web download cost, compared with FileResponse and with a handler on obstore?
+"""How much does a web download cost, compared with FileResponse and with a handler on obstore?
 
 Every contender is a FastAPI or aiohttp service in a process of its own. Threads with bare sockets request
 small objects over persistent connections, large objects, and large objects that 200 clients start and
-never read, in turn for several rounds. Ours runs as shipped: conditions, ranges, headers, checks,
-routing and verification. FileResponse serves local files only; S3 is SeaweedFS.
+never read, in turn for several rounds. trove_async runs with its defaults: conditions, ranges, headers,
+checks, routing and verification. FileResponse serves local files only; S3 is SeaweedFS.
 
     python benchmarks/web_download.py [--rounds 3] [--dir DIRECTORY]
 """
@@ -44,16 +44,16 @@ SMALL_REQUESTS, SMALL_CLIENTS = 3000, 16
 LARGE_REQUESTS, LARGE_CLIENTS = 12, 4
 STALLED = 200
 
-OURS = ["ours on FastAPI", "ours on aiohttp"]
+OURS = ["trove_async on FastAPI", "trove_async on aiohttp"]
 NAMES = {
     "local": [*OURS, "FastAPI FileResponse", "aiohttp FileResponse", "obstore by hand"],
     "s3": [*OURS, "obstore by hand"],
 }
 
 BOUND = 0.5
-"""The largest memory of a stalled download, in MiB (trove_async.integrations._download, "Memory")."""
+"""The largest memory of a stalled download, in MiB. See `trove_async.integrations._download`."""
 
-TARGETS = [("s3", "ours on FastAPI", "obstore by hand", 0.9)]
+TARGETS = [("s3", "trove_async on FastAPI", "obstore by hand", 0.9)]
 """The targets for the rate of large objects."""
 
 
@@ -68,7 +68,7 @@ def usage() -> dict[str, float]:
 
 
 def trove(backend: dict[str, str]) -> Trove:
-    """Return our store on the backend."""
+    """Return a store on the backend."""
     if "root" in backend:
         return Trove(LocalDriver(backend["root"], fsync=False))
     driver = S3Driver(
@@ -98,10 +98,10 @@ def peer(backend: dict[str, str]) -> LocalStore | S3Store:
 def asgi(name: str, backend: dict[str, str]) -> FastAPI:
     """Return a contender's app."""
 
-    async def used() -> Response:
+    async def report_usage() -> Response:
         return JSONResponse(usage())
 
-    async def ours(request: Request) -> Response:
+    async def stored_object(request: Request) -> Response:
         store = on_starlette.get_store(request)
         return await on_starlette.object_response(
             store, "bench", request.path_params["key"], request
@@ -111,24 +111,24 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
         return FileResponse(Path(backend["root"]) / "bench" / request.path_params["key"])
 
     async def by_hand(request: Request) -> Response:
-        assert bucket is not None  # noqa: S101 - only this contender is left
-        got = await obstore.get_async(bucket, request.path_params["key"])
+        assert bucket is not None  # noqa: S101 - the other contenders do not call it
+        result = await obstore.get_async(bucket, request.path_params["key"])
 
         async def chunks() -> AsyncIterator[bytes]:
-            async for chunk in got.stream(min_chunk_size=MiB):
+            async for chunk in result.stream(min_chunk_size=MiB):
                 yield bytes(chunk)
 
-        return StreamingResponse(chunks(), headers={"Content-Length": str(got.meta["size"])})
+        return StreamingResponse(chunks(), headers={"Content-Length": str(result.meta["size"])})
 
     bucket = peer(backend) if name == "obstore by hand" else None
     endpoint = {
-        "ours on FastAPI": ours,
+        "trove_async on FastAPI": stored_object,
         "FastAPI FileResponse": file,
         "obstore by hand": by_hand,
     }[name]
-    life = on_starlette.lifespan(trove(backend)) if endpoint is ours else None
+    life = on_starlette.lifespan(trove(backend)) if endpoint is stored_object else None
     app = FastAPI(lifespan=life)
-    app.add_api_route("/usage", used)
+    app.add_api_route("/usage", report_usage)
     app.add_api_route("/{key:path}", endpoint)
     return app
 
@@ -136,10 +136,10 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
 def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
     """Return a contender's app."""
 
-    async def used(_: web.Request) -> web.Response:
+    async def report_usage(_: web.Request) -> web.Response:
         return web.json_response(usage())
 
-    async def ours(request: web.Request) -> web.StreamResponse:
+    async def stored_object(request: web.Request) -> web.StreamResponse:
         store = on_aiohttp.get_store(request)
         return await on_aiohttp.object_response(store, "bench", request.match_info["key"], request)
 
@@ -149,14 +149,15 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
     app = web.Application()
     if name in OURS:
         app.cleanup_ctx.append(on_aiohttp.cleanup_ctx(trove(backend)))
-    app.router.add_get("/usage", used)
-    app.router.add_get("/{key:.+}", ours if name in OURS else file)
+    app.router.add_get("/usage", report_usage)
+    app.router.add_get("/{key:.+}", stored_object if name in OURS else file)
     return app
 
 
 def serve(name: str, backend: dict[str, str]) -> None:
     """Print the port, and run a contender until the process is stopped."""
-    # asyncio sets TCP_NODELAY, as on sockets that servers bind themselves, only on such a socket.
+    # asyncio sets TCP_NODELAY only on sockets whose protocol is named explicitly. Servers that bind
+    # their own sockets name it.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(STALLED)
@@ -195,7 +196,7 @@ class Client:
         self._memory = bytearray(MiB)
 
     def begin(self, key: str) -> tuple[int, bytes]:
-        """Request an object. Return its size, and the bytes of it that came with the head."""
+        """Request an object. Return its size, and the bytes of its body that arrived with the head."""
         self._socket.sendall(f"GET /{key} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head = b""
         while b"\r\n\r\n" not in head:
@@ -222,29 +223,29 @@ class Client:
     def get(self, key: str) -> None:
         """Download an object, and discard it."""
         size, body = self.begin(key)
-        left = size - len(body)
-        while left:
-            count = self._socket.recv_into(self._memory, min(left, MiB))
+        remaining = size - len(body)
+        while remaining:
+            count = self._socket.recv_into(self._memory, min(remaining, MiB))
             if not count:
-                raise ConnectionError("the body was cut off")
-            left -= count
+                raise ConnectionError("the body ended early")
+            remaining -= count
 
     def close(self) -> None:
         self._socket.close()
 
 
-def used(port: int) -> dict[str, float]:
-    """Ask a server for its CPU seconds and memory."""
+def server_usage(port: int) -> dict[str, float]:
+    """Return the CPU seconds and the memory of a server."""
     client = Client(port)
-    found: dict[str, float] = json.loads(client.read("usage"))
+    usage: dict[str, float] = json.loads(client.read("usage"))
     client.close()
-    return found
+    return usage
 
 
 def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
     """Download an object `count` times. Return the seconds, and the server's CPU seconds."""
     numbers = iter(range(count))
-    failed: list[Exception] = []
+    failures: list[Exception] = []
 
     def work() -> None:
         client = Client(port)
@@ -252,25 +253,25 @@ def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
             for _ in numbers:
                 client.get(key)
         except Exception as error:  # noqa: BLE001 - raised below
-            failed.append(error)
+            failures.append(error)
         finally:
             client.close()
 
-    before, started = used(port), time.perf_counter()
+    before, started = server_usage(port), time.perf_counter()
     threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - started
-    if failed:
-        raise failed[0]
-    return {"seconds": seconds, "cpu": used(port)["cpu"] - before["cpu"]}
+    if failures:
+        raise failures[0]
+    return {"seconds": seconds, "cpu": server_usage(port)["cpu"] - before["cpu"]}
 
 
-def stalled(port: int) -> float:
+def memory_of_stalled(port: int) -> float:
     """Return the growth of the server in MiB with 200 clients that have stopped reading."""
-    before = used(port)["rss"]
+    before = server_usage(port)["rss"]
     with ExitStack() as stack:
         for _ in range(STALLED):
             client = Client(port, buffer=16 * 1024)
@@ -279,7 +280,7 @@ def stalled(port: int) -> float:
         figures = [before]
         while len(figures) < 4 or max(figures[-3:]) - min(figures[-3:]) > 1:  # its memory is stable
             time.sleep(0.5)
-            figures.append(used(port)["rss"])
+            figures.append(server_usage(port)["rss"])
         return figures[-1] - before
 
 
@@ -295,7 +296,7 @@ def measure(name: str, backend: dict[str, str]) -> dict[str, float]:
             "CPU µs/request": small["cpu"] / SMALL_REQUESTS * 1e6,
             "MB/s": LARGE_REQUESTS * LARGE / large["seconds"] / 1e6,
             "CPU ms/large": large["cpu"] / LARGE_REQUESTS * 1e3,
-            f"MiB for {STALLED} stalled": stalled(port),
+            f"MiB for {STALLED} stalled": memory_of_stalled(port),
         }
 
 
@@ -341,9 +342,9 @@ def main() -> int:
     missed = 0
     with (
         tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
-        backends(directory) as served,
+        backends(directory) as by_kind,
     ):
-        for kind, backend in served.items():
+        for kind, backend in by_kind.items():
             names = NAMES[kind]
             rounds = [
                 {name: measure(name, backend) for name in (names if number % 2 else names[::-1])}
@@ -357,7 +358,7 @@ def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
     """Print the results of one backend. Return the number of missed targets."""
 
     def series(name: str, figure: str) -> list[float]:
-        return [one[name][figure] for one in rounds]
+        return [round_[name][figure] for round_ in rounds]
 
     figures = list(rounds[0][OURS[0]])
     print(f"\n**{kind}**\n")
@@ -371,18 +372,19 @@ def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
         )
     )
     missed = 0
-    for backend, ours, other, target in TARGETS:
+    for backend, contender, other, target in TARGETS:
         if backend == kind:
-            ratio = median_ratio(series(ours, "MB/s"), series(other, "MB/s"))
-            print(f"\n{ours} serves large objects at {ratio:.2f} of the rate of {other}.")
+            ratio = median_ratio(series(contender, "MB/s"), series(other, "MB/s"))
+            print(f"\n{contender} serves large objects at {ratio:.2f} of the rate of {other}.")
             if ratio < target:
                 missed += 1
-                print(f"missed: that is not {target}")
-    for ours in OURS:
-        grown = statistics.median(series(ours, figures[-1]))
+                print(f"missed: the ratio must be at least {target}")
+    for contender in OURS:
+        grown = statistics.median(series(contender, figures[-1]))
         if grown > STALLED * BOUND:
             missed += 1
-            print(f"\nmissed: {ours} grows by {grown:.0f} MiB, not {STALLED * BOUND:.0f}")
+            limit = STALLED * BOUND
+            print(f"\nmissed: {contender} must grow by at most {limit:.0f} MiB, got {grown:.0f}")
     return missed
 
 

@@ -51,28 +51,28 @@ async def delete(request: web.Request) -> web.Response:
 
 
 @routes.get("/files")
-async def listing(request: web.Request) -> web.Response:
+async def list_files(request: web.Request) -> web.Response:
     """Return a page of objects. `next` is the cursor of the next page."""
     limit = request.query.get("limit", "100")
     if not re.fullmatch(r"[1-9][0-9]{0,2}|1000", limit):
         raise web.HTTPBadRequest(text="limit must be a number from 1 to 1000")
-    found = get_store(request).list(
+    listing = get_store(request).list(
         "files",
         prefix=request.query.get("prefix", ""),
         cursor=request.query.get("cursor"),
         page_size=int(limit),
     )
-    page: Sequence[ObjectInfo] = await anext(found.pages(), [])
+    page: Sequence[ObjectInfo] = await anext(listing.pages(), [])
     files = [
         {"key": obj.key, "size": obj.size, "modified": obj.last_modified.isoformat()}
         for obj in page
     ]
-    return web.json_response({"files": files, "next": found.cursor})
+    return web.json_response({"files": files, "next": listing.cursor})
 
 
 @routes.post("/presign/{key:.+}")
 async def presign(request: web.Request) -> web.Response:
-    """Return a URL to get the object directly from the backend; 501 if it has no presigned URLs."""
+    """Return a URL to get the object directly from the backend; 501 if it cannot presign."""
     url = await get_store(request).presign_get("files", request.match_info["key"], expires=300)
     return web.json_response({"url": url})
 
@@ -80,8 +80,9 @@ async def presign(request: web.Request) -> web.Response:
 @routes.get("/health")
 async def health(request: web.Request) -> web.Response:
     """Return whether each backend responds."""
-    found = {name: one.ok for name, one in (await get_store(request).health()).items()}
-    return web.json_response(found, status=200 if all(found.values()) else 503)
+    health = await get_store(request).health()
+    backends = {name: status.ok for name, status in health.items()}
+    return web.json_response(backends, status=200 if all(backends.values()) else 503)
 
 
 def make_app() -> web.Application:

@@ -1,8 +1,8 @@
 """A driver of your own, here over a dict. Copy it and replace the bodies of its methods.
 
-Each method makes one request. The store adds the rest for every driver: bodies of any kind and size,
-retries, timeouts, limits, routing, and listings over many backends. A driver is complete when it
-passes the conformance suite, which takes four lines::
+Each method makes one request. The store adds everything else, for every driver: bodies of any kind
+and size, retries, timeouts, limits, routing, and listings over many backends. A driver is complete
+when it passes the conformance suite, which takes four lines::
 
     class TestNotebookDriver(DriverSuite):
         @pytest.fixture
@@ -49,8 +49,8 @@ class NotebookDriver:
 
     name = "notebook"
 
-    # The store refuses everything that is not announced here before it calls the driver: conditions,
-    # metadata, tags, uploads in parts, … Announce more as you implement more.
+    # The store refuses what is not announced here before it calls the driver: conditions, metadata,
+    # tags, uploads in parts, … Announce more as you implement more.
     capabilities = Capabilities(ranges=True, private_namespace=True, embedded=True)
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class NotebookDriver:
         """Raise unless the service responds."""
 
     def place(self, bucket: str, key: str) -> tuple[object, str, str]:
-        """Return a value that is equal for two names of one object."""
+        """Return a value that is equal if two names mean the same object."""
         return self, bucket, key
 
     async def put(
@@ -92,19 +92,19 @@ class NotebookDriver:
 
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[Reader]:
-        """Open the body. A driver of a service sends the request here, and releases it on exit."""
+        """Open the body. A driver of a service sends the request here and closes the response on exit."""
         info, body = self._object(bucket, key)
         span = (0, info.size) if options.range is None else options.range.resolve(info.size)
         yield Reader(info, span, body)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return the facts of the object."""
+        """Return the properties of the object."""
         if version_id is not None:
             raise NotSupportedError("this driver keeps no versions")
         return self._object(bucket, key)[0]
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object. A missing one is no error."""
+        """Delete the object. It is not an error if the object is missing."""
         del options  # conditions, which the capabilities do not announce
         self._objects(bucket).pop(key, None)
 
@@ -130,7 +130,7 @@ class NotebookDriver:
         del self._buckets[bucket]
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return the facts of the bucket."""
+        """Return the properties of the bucket."""
         self._objects(bucket)
         return BucketInfo(name=bucket)
 
@@ -152,18 +152,18 @@ class NotebookDriver:
 
 @dataclass
 class Reader:
-    """The body of one get: a position in a range of bytes."""
+    """The body of one get, and the position in its range of bytes."""
 
     info: ObjectInfo
     range: tuple[int, int]
     body: bytes
-    done: int = 0
+    position: int = 0
 
     async def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, ``b""`` at the end."""
-        start = self.range[0] + self.done
+        """Return up to `size` bytes, or ``b""`` at the end."""
+        start = self.range[0] + self.position
         piece = self.body[start : min(start + size, self.range[1])]
-        self.done += len(piece)
+        self.position += len(piece)
         return piece
 
 

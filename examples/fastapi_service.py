@@ -2,7 +2,8 @@
 
 uvicorn examples.fastapi_service:app
 
-It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Open http://127.0.0.1:8000/ for the page, or use curl:
+It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Open
+http://127.0.0.1:8000/ for the page, or use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
     curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
@@ -62,31 +63,31 @@ async def delete(key: str, store: Store) -> None:
 
 
 @app.get("/files")
-async def listing(
+async def list_files(
     store: Store,
     prefix: str = "",
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """Return a page of objects. `next` is the cursor of the next page."""
-    found = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
-    page: Sequence[ObjectInfo] = await anext(found.pages(), [])
+    listing = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
+    page: Sequence[ObjectInfo] = await anext(listing.pages(), [])
     files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
-    return {"files": files, "next": found.cursor}
+    return {"files": files, "next": listing.cursor}
 
 
 @app.post("/presign/{key:path}")
 async def presign(key: str, store: Store) -> dict[str, str]:
-    """Return a URL to get the object directly from the backend; 501 if it has no presigned URLs."""
+    """Return a URL to get the object directly from the backend; 501 if it cannot presign."""
     return {"url": await store.presign_get("files", key, expires=300)}
 
 
 @app.get("/health")
 async def health(store: Store, response: Response) -> dict[str, bool]:
     """Return whether each backend responds."""
-    found = {name: one.ok for name, one in (await store.health()).items()}
-    response.status_code = 200 if all(found.values()) else 503
-    return found
+    backends = {name: status.ok for name, status in (await store.health()).items()}
+    response.status_code = 200 if all(backends.values()) else 503
+    return backends
 
 
 @app.get("/")

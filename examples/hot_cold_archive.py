@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 BUCKET = "stdlib"
 CONCURRENCY = 32
-KINDS = 5  # rows per backend; the others are summed up
+KINDS = 5  # rows per backend; one more row has the sum of the other kinds
 MiB = 1024 * 1024
 
 console = Console()
 
 
 def compiled(_bucket: str, key: str) -> str:
-    """Send files that can be built again to the cold backend, which no pattern expresses as simply."""
+    """Route compiled files to the cold backend. Patterns for the same rule would be longer."""
     return "cold" if "__pycache__" in key.split("/") or key.endswith(".so") else ""
 
 
@@ -67,7 +67,7 @@ ROUTES = [
 
 @contextmanager
 def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
-    """Yield the drivers of the cold backend and the archive, and run their servers."""
+    """Run the servers of the demo. Yield the drivers of the cold backend and the archive."""
     demo = os.environ.get("TROVE_DEMO", "")
     if demo not in {"", "s3", "cloud"}:
         raise SystemExit(f"TROVE_DEMO must be s3, cloud or empty, got {demo!r}")
@@ -101,7 +101,8 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 
 async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: int | None) -> None:
     """Store the files, list them, read them back, move some, and print the results."""
-    files = sorted(path for path in tree.rglob("*") if is_ours(path))[:limit]
+    # 1. Find the files.
+    files = sorted(path for path in tree.rglob("*") if is_source(path))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
     total = sum(sizes.values())
     console.print(f"{len(files):,} files, {total / MiB:.1f} MiB, from {tree}")
@@ -112,23 +113,26 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
         routes=ROUTES,
         route_functions=[compiled],
     ) as store:
+        # 2. Store them, and list them.
         await store.create_bucket(BUCKET)
 
         async def put(path: Path) -> int:
             return (await store.put(BUCKET, path.relative_to(tree).as_posix(), path)).size
 
-        stored = await each("storing", files, put, total)
+        stored_rate = await for_each("storing", files, put, total)
 
         placed = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
-        console.print(where(placed))
+        console.print(table_of(placed))
         if {obj.key: obj.size for obj in placed} != sizes:
             raise SystemExit("the listing differs from the stored files")
 
+        # 3. Read them back.
         async def read_back(obj: ObjectInfo) -> int:
-            return await verified(store, obj, tree)
+            return await read_verified(store, obj, tree)
 
-        read = await each("reading back, verified", placed, read_back, total)
+        read_rate = await for_each("reading back, verified", placed, read_back, total)
 
+        # 4. Move some of them to the archive, and list again.
         retired = [obj for obj in placed if obj.key.startswith("test/") and obj.backend != "cold"]
         retired = (
             retired or [obj for obj in placed if obj.backend == "default"][: len(placed) // 10]
@@ -139,29 +143,29 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
             return moved.size
 
         size = sum(obj.size for obj in retired)
-        moved = await each("moving sources to the archive", retired, retire, size)
+        moved_rate = await for_each("moving sources to the archive", retired, retire, size)
         after = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
-        console.print(where(after))
+        console.print(table_of(after))
         if len(after) != len(placed):
             raise SystemExit("a move lost or duplicated an object")
 
         pool = store.pool.statistics()
         console.print(
-            f"stored {stored:.1f}, read {read:.1f}, moved {moved:.1f} MiB/s; the pool held at most"
+            f"stored {stored_rate:.1f}, read {read_rate:.1f}, moved {moved_rate:.1f} MiB/s; the pool held at most"
             f" {pool.peak / MiB:.0f} of {pool.max_bytes / MiB:.0f} MiB"
         )
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether a path is a regular file of the tree, and not of an installed package."""
+def is_source(path: Path) -> bool:
+    """Return whether a path is a regular file that does not belong to an installed package."""
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return not installed and path.is_file() and not path.is_symlink()
 
 
-async def each(
+async def for_each(
     what: str, items: Sequence[T], work: Callable[[T], Awaitable[int]], total: int
 ) -> float:
-    """Do `work` on every item concurrently, with a progress bar. Return MiB per second."""
+    """Do `work` on all items concurrently, with a progress bar. Return MiB per second."""
     started = time.perf_counter()
     queue = iter(items)
     with Progress(
@@ -173,7 +177,7 @@ async def each(
     ) as progress:
         count = progress.add_task(what, total=len(items))
 
-        async def worker() -> int:
+        async def run_worker() -> int:
             size = 0
             for item in queue:
                 size += await work(item)
@@ -181,13 +185,13 @@ async def each(
             return size
 
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(worker()) for _ in range(CONCURRENCY)]
-    if sum(one.result() for one in workers) != total:
+            workers = [group.create_task(run_worker()) for _ in range(CONCURRENCY)]
+    if sum(worker.result() for worker in workers) != total:
         raise SystemExit(f"{what}: some bytes are missing")
     return total / MiB / (time.perf_counter() - started)
 
 
-async def verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
+async def read_verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
     """Read an object, which verifies its checksum, and compare its bytes with the file."""
     async with store.get(BUCKET, obj.key) as reader:
         body = await reader.read()
@@ -198,7 +202,7 @@ async def verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
     return len(body)
 
 
-def where(objects: Iterable[ObjectInfo]) -> Table:
+def table_of(objects: Iterable[ObjectInfo]) -> Table:
     """Return a table of the objects on each backend, by kind of file."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
@@ -208,7 +212,9 @@ def where(objects: Iterable[ObjectInfo]) -> Table:
         sizes[place] += obj.size
     table = Table("backend", "kind", "objects", "MiB", title="objects by backend")
     for backend in sorted({backend for backend, _ in counts}):
-        kinds = sorted((one for one in counts if one[0] == backend), key=lambda one: -counts[one])
+        kinds = sorted(
+            (place for place in counts if place[0] == backend), key=lambda place: -counts[place]
+        )
         for place in kinds[:KINDS]:
             table.add_row(*place, f"{counts[place]:,}", f"{sizes[place] / MiB:.2f}")
         if others := kinds[KINDS:]:
@@ -222,7 +228,9 @@ def where(objects: Iterable[ObjectInfo]) -> Table:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tree", nargs="?", type=Path, default=Path(sysconfig.get_path("stdlib")))
-    parser.add_argument("--root", type=Path, help="the directory of the backends; it is kept")
+    parser.add_argument(
+        "--root", type=Path, help="the directory of the backends; it is not removed"
+    )
     parser.add_argument("--limit", type=int, help="the largest number of files")
     arguments = parser.parse_args()
     with ExitStack() as stack:

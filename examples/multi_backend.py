@@ -36,8 +36,8 @@ async def main(root: str) -> None:
 
         print("In the store:")
         async for obj in store.list("data"):
-            why = await store.explain("data", obj.key)
-            print(f"  {obj.key}  {obj.size} bytes on {obj.backend}. {why.reason}")
+            decision = await store.explain("data", obj.key)
+            print(f"  {obj.key}  {obj.size} bytes on {obj.backend}. {decision.reason}")
 
 
 if __name__ == "__main__":

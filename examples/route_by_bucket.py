@@ -12,7 +12,7 @@ from trove_async.drivers import LocalDriver, MemoryDriver
 
 @route_function(by="bucket")
 def large_files_elsewhere(bucket: str, _key: str) -> str:
-    """Route by the bucket alone. A listing then asks one backend instead of all."""
+    """Route by the bucket alone. A listing then reads from one backend instead of all."""
     return "large" if bucket == "large-files" else ""
 
 

@@ -1,9 +1,9 @@
 """A backend in memory that fails, hangs and returns wrong data on demand, and logs its steps.
 
-`Fake` is `trove_async.testing.Faulty` around memory, so its faults are those of the public API: a
-call fails or hangs, a body is cut, shortened or flipped. It also counts *steps*: each call is one
-step before its work (``put``) and one after it (``put.done``). A test can hang at the n-th step and
-cancel there, and so reach every await of a transfer in turn.
+`Fake` is `trove_async.testing.Faulty` around memory, so it has the faults of the public API: a call
+fails or hangs, a body breaks, ends early or has a wrong byte. It also counts *steps*: each call is
+one step before its work (``put``) and one after it (``put.done``). A test can hang at the n-th step
+and cancel there, and so reach every await of a transfer in turn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ONCE = RetryPolicy(attempts=1)
 """No retries."""
 
 content = cache(_harness.content)
-"""Return `size` bytes that differ from every shift of themselves and from every other seed."""
+"""Return `size` bytes in which no sequence repeats, different for every seed."""
 
 
 # -- stores -------------------------------------------------------------------------------------------
@@ -88,8 +88,8 @@ async def fill(driver: AsyncDriver, bucket: str, *keys: str) -> None:
 
 def assert_idle(store: Trove, *fakes: Fake) -> None:
     """Assert that nothing is held: no memory, no file, no connection, no permit."""
-    figures = store.pool.statistics()
-    assert (figures.leased, figures.waiting, figures.spilled) == (0, 0, 0), figures
+    statistics = store.pool.statistics()
+    assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0), statistics
     for fake in fakes:
         assert (fake.open_readers, fake.open_uploads, fake.calls_under_way) == (0, 0, 0), fake.steps
     backends = store._core.backends
@@ -187,23 +187,23 @@ class Fake(Faulty, _Memory):
         return self._faults
 
     def fail(  # type: ignore[override]  # several errors in one call, and steps for operations
-        self, step: str, *errors: Exception, **aim: Any
+        self, step: str, *errors: Exception, **options: Any
     ) -> None:
         """Make the next passes through a step raise these errors, in order.
 
         Args:
             step: An operation, or an operation with ``.done`` for the time after its work.
-            errors: None: one UnavailableError.
-            aim: See `Faults.fail`.
+            errors: The errors. Without any: one UnavailableError.
+            options: See `Faults.fail`.
         """
         operation, when = _parse(step)
         for error in errors or (None,):
-            super().fail(operation, error, **{"when": when, **aim})
+            super().fail(operation, error, **{"when": when, **options})
 
-    def hang(  # type: ignore[override]  # every pass hangs, until `before` forgets the step
+    def hang(  # type: ignore[override]  # every pass hangs, until the step is removed from `before`
         self, step: str
     ) -> asyncio.Event:
-        """Make every pass through a step wait; return an event that is set when one does."""
+        """Make every pass through a step wait. Return an event that is set by the first one."""
         hang = Hang()
         self.before[step] = hang.wait
         return hang.reached
@@ -213,7 +213,7 @@ class Fake(Faulty, _Memory):
         return self.steps.count(step)
 
     def flaws(self, call: DriverCall) -> Iterator[Flaw]:
-        """Iterate over the flaws of a body, those in `cuts`, `shorts` and `flips` among them."""
+        """Iterate over the flaws of a body, including those in `cuts`, `shorts` and `flips`."""
         yield from super().flaws(call)
         for kind, positions in (("cut", self.cuts), ("short", self.shorts), ("flip", self.flips)):
             for at in list(positions):
@@ -252,7 +252,7 @@ class Fake(Faulty, _Memory):
             if name in self.before:
                 await self.before[name]()
             operation, when = _parse(name)
-            await self._meet(when, call or DriverCall(operation))
+            await self._inject(when, call or DriverCall(operation))
         finally:
             self.calls_under_way -= 1
 
@@ -287,11 +287,11 @@ def _parse(step: str) -> tuple[Operation, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class _ListedFlaw(Flaw):
-    """A flaw out of `Fake.cuts`, `shorts` or `flips`."""
+    """A flaw from `Fake.cuts`, `shorts` or `flips`."""
 
     positions: list[int]
 
-    def strike(self) -> None:
+    def count_use(self) -> None:
         if self.kind != "flip":
             self.positions.remove(self.at)
 
@@ -347,7 +347,7 @@ class WithoutEtags(Fake):
 
 
 class Unordered(CallLog):
-    """Memory that lists in the order of hashes; its tokens are numbers of entries."""
+    """Memory that lists keys in the order of their hashes. Its tokens count entries."""
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(ordered=False, **capabilities)
@@ -356,11 +356,11 @@ class Unordered(CallLog):
         self.pages.append(options)
         await self.begin(DriverCall("list_page", bucket))
         everything: dict[str, ObjectInfo | Prefix] = {}
-        for key, held in self._bucket(bucket).objects.items():
+        for key, stored in self._bucket(bucket).objects.items():
             if key.startswith(options.prefix) and key > (options.start_after or ""):
                 common = common_prefix(key, options)
                 if common is None:
-                    everything[key] = held.info
+                    everything[key] = stored.info
                 else:
                     everything[common] = Prefix(bucket=bucket, prefix=common)
         keys = sorted(everything, key=lambda key: hashlib.sha256(key.encode()).digest())
@@ -373,7 +373,7 @@ class Unordered(CallLog):
 
 
 class Sparse(CallLog):
-    """Memory whose pages have only names, sizes and dates, as pages of S3 do."""
+    """Memory whose pages have only names, sizes, etags and dates, as those of S3 do."""
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, options)
@@ -428,7 +428,7 @@ class _Reader:
 
 
 class _FillingReader(_Reader):
-    """A reader with `readinto`, each of which is a step."""
+    """A reader with `readinto`. Each call of it is a step."""
 
     async def readinto(self, buffer: memoryview) -> int:
         await self._memory.step("readinto")
@@ -438,7 +438,7 @@ class _FillingReader(_Reader):
 
 
 class _Upload:
-    """An upload whose end is a step, and which takes streamed parts."""
+    """An upload whose end is a step, and that accepts streamed parts."""
 
     def __init__(self, memory: _Memory, inner: AbstractAsyncContextManager[Upload]) -> None:
         self._memory = memory
@@ -474,7 +474,7 @@ class _Upload:
         return self._memory.lie(await self._upload.commit(checksums))
 
 
-# -- calls of a store, by the step that they take ------------------------------------------------------
+# -- calls of a store, by the step that they pass ------------------------------------------------------
 
 LARGE = content(2 * MiB + 17)
 """A body of more than one part."""
@@ -499,7 +499,7 @@ CALLS: dict[str, Call] = {
 
 
 async def prepare_calls(store: Trove, fake: Fake) -> None:
-    """Put the object and the bucket that `CALLS` need, and forget the steps of doing so."""
+    """Create the object and the bucket that `CALLS` need, and clear the log of steps."""
     await store.put("bucket", "key", b"body")
     await store.create_bucket("empty")
     fake.steps.clear()

@@ -8,7 +8,7 @@ for certain requests; it applies once by default::
         ...
         await stall.reached.wait()
         ...
-        assert proxy.seen == ["GET /bucket/key"]
+        assert proxy.request_lines == ["GET /bucket/key"]
 
 A fault that was never applied fails the test at the end of the block: the test did not test anything.
 """
@@ -42,14 +42,16 @@ FaultT = TypeVar("FaultT", bound=Fault)
 
 
 @dataclass(slots=True)
-class _Aim:
+class _ArmedFault:
+    """A fault, and the requests it applies to."""
+
     fault: Fault
     method: str | None
     target: str
     times: int | None
     skip: int
 
-    def meets(self, request: Request) -> bool:
+    def matches(self, request: Request) -> bool:
         """Return whether the fault applies to this request, and count the request."""
         if (
             self.times == 0
@@ -165,7 +167,7 @@ async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncGenerator[by
 
 
 class _BrokenError(Exception):
-    """A cut was applied: the connection must end, by a reset or an orderly close."""
+    """A cut was applied. The connection must end, by a reset or an orderly close."""
 
     def __init__(self, *, reset: bool) -> None:
         self.reset = reset
@@ -194,9 +196,9 @@ class FaultProxy:
         self.patience = 30.0
         self.connections = 0
         self.busy = 0
-        self._aims: list[_Aim] = []
+        self._armed: list[_ArmedFault] = []
         self._tasks: set[asyncio.Task[object]] = set()
-        self._wrong: list[Exception] = []
+        self._errors: list[Exception] = []
         self._changed = asyncio.Condition()
 
     @property
@@ -206,7 +208,7 @@ class FaultProxy:
         return f"http://{host}:{port}"
 
     @property
-    def seen(self) -> list[str]:
+    def request_lines(self) -> list[str]:
         """All requests so far, each as ``METHOD target``."""
         return [str(request) for request in self.requests]
 
@@ -219,7 +221,7 @@ class FaultProxy:
         times: int | None = 1,
         skip: int = 0,
     ) -> FaultT:
-        """Add a fault. If several apply to a request, the first added does.
+        """Add a fault. If several apply to a request, the first one added is used.
 
         Args:
             fault: The fault.
@@ -228,27 +230,27 @@ class FaultProxy:
             times: The number of requests that it applies to; None: all.
             skip: The number of matching requests before it applies.
         """
-        self._aims.append(_Aim(fault, method, target, times, skip))
+        self._armed.append(_ArmedFault(fault, method, target, times, skip))
         return fault
 
     async def quiet(self) -> None:
         """Wait until no request is in flight."""
-        await self._until(lambda: not self.busy, "requests did not end")
+        await self._wait_for(lambda: not self.busy, "requests did not end")
 
     async def deserted(self) -> None:
         """Wait until no connection is open."""
-        await self._until(lambda: not self.connections, "connections were not closed")
+        await self._wait_for(lambda: not self.connections, "connections were not closed")
 
-    async def _until(self, reached: Callable[[], bool], what: str) -> None:
+    async def _wait_for(self, condition: Callable[[], bool], problem: str) -> None:
         async def wait() -> None:
             async with self._changed:
-                await self._changed.wait_for(reached)
+                await self._changed.wait_for(condition)
 
         try:
-            await within(self.patience, what, wait())
+            await within(self.patience, problem, wait())
         except TimedOutError as error:
             raise AssertionError(
-                f"{error}: {self.busy} requests and {self.connections} connections, after {self.seen}"
+                f"{error}: {self.busy} requests and {self.connections} connections, after {self.request_lines}"
             ) from None
 
     @property
@@ -280,13 +282,16 @@ class FaultProxy:
             await asyncio.wait(self._tasks)
         await self._server.wait_closed()
         if error is None:
-            for wrong in self._wrong:
-                raise wrong
-            unused = [aim.fault for aim in self._aims if aim.times]
+            for failure in self._errors:
+                raise failure
+            unused = [armed.fault for armed in self._armed if armed.times]
             assert not unused, f"never applied: {unused}"
 
     async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        disconnected: asyncio.Event,
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -296,7 +301,7 @@ class FaultProxy:
         writer.transport.set_write_buffer_limits(0)  # drain then means sent
         reset = False
         try:
-            while await self._exchange(reader, writer, gone):
+            while await self._exchange(reader, writer, disconnected):
                 pass
         except _BrokenError as broken:
             reset = broken.reset
@@ -304,8 +309,8 @@ class FaultProxy:
             pass  # one side closed the connection; closing the other follows
         except asyncio.CancelledError:
             pass  # the block was left; asyncio would log the cancelled task of its server
-        except Exception as wrong:  # noqa: BLE001 - raised at the end of the block
-            self._wrong.append(wrong)
+        except Exception as error:  # noqa: BLE001 - raised at the end of the block
+            self._errors.append(error)
         finally:
             _close(writer, reset=reset)
             await self._count(connections=-1)
@@ -317,26 +322,29 @@ class FaultProxy:
             self._changed.notify_all()
 
     async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        disconnected: asyncio.Event,
     ) -> bool:
         """Forward one request and its response. Return whether another request may follow."""
         head = await _Head.read(reader)
         request = Request(head.start[0], head.start[1], head.headers)
         self.requests.append(request)
-        fault = next((aim.fault for aim in self._aims if aim.meets(request)), None)
+        fault = next((armed.fault for armed in self._armed if armed.matches(request)), None)
         exchange = _Exchange(request, head, fault, reader, writer)
         await self._count(busy=1)
         try:
             async with task_group() as group:
 
-                async def leave_with_the_client() -> None:
-                    await gone.wait()
-                    raise ConnectionResetError("the client went away")
+                async def end_with_the_client() -> None:
+                    await disconnected.wait()
+                    raise ConnectionResetError("the client disconnected")
 
-                group.start_soon(leave_with_the_client)
+                group.start_soon(end_with_the_client)
                 more = await exchange.run(self._upstream)
                 group.cancel_scope.cancel()
-            if not exchange.struck:
+            if not exchange.applied:
                 raise AssertionError(f"{fault} is beyond the end of {request}")
             return more
         finally:
@@ -360,7 +368,7 @@ class _Exchange:
         self._reader = reader
         self._writer = writer
         self._sent = False
-        self.struck = fault is None
+        self.applied = fault is None
 
     async def run(self, upstream: tuple[str, int]) -> bool:
         fault = self._fault
@@ -380,7 +388,7 @@ class _Exchange:
         return _body(self._reader, self._head.headers, to_the_end=False)
 
     async def _respond(self, response: Response) -> bool:
-        self.struck = True
+        self.applied = True
         headers = {"Content-Length": str(len(response.body)), **response.headers}
         lines = [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join([f"HTTP/1.1 {response.status} Injected", *lines, "", ""])
@@ -401,8 +409,8 @@ class _Exchange:
             self._writer.write(head.raw)
             head = await _Head.read(server)
         self._request.failed = head.status == 500
-        bare = self._request.method == "HEAD" or head.status in {204, 304}
-        body = _one(b"") if bare else _body(server, head.headers, to_the_end=True)
+        has_no_body = self._request.method == "HEAD" or head.status in {204, 304}
+        body = _one(b"") if has_no_body else _body(server, head.headers, to_the_end=True)
         if isinstance(self._fault, Response):
             async for _ in body:
                 pass
@@ -411,16 +419,20 @@ class _Exchange:
             await self._relay_response(head, body)
         except _BrokenError:
             async with aclosing(body):
-                async for _ in body:  # the server finishes before the client loses it
+                async for (
+                    _
+                ) in body:  # the server must finish before the client loses the connection
                     pass
             raise
-        endless = not bare and not {"content-length", "transfer-encoding"} & head.headers.keys()
-        return not (head.last or endless)
+        ends_with_connection = not (
+            has_no_body or {"content-length", "transfer-encoding"} & head.headers.keys()
+        )
+        return not (head.last or ends_with_connection)
 
     async def _relay_response(self, head: _Head, body: AsyncGenerator[bytes]) -> None:
         raw = head.raw
         if isinstance(self._fault, Shorten):
-            self.struck = True
+            self.applied = True
             raw = head.shortened(self._fault.by)
             body = _without_last(body, self._fault.by)
         await self._relay("response head", _one(raw), self._writer)
@@ -430,30 +442,31 @@ class _Exchange:
         self, point: Point, pieces: AsyncGenerator[bytes], to: asyncio.StreamWriter
     ) -> None:
         fault = self._fault
-        here = isinstance(fault, (Cut, Stall, Flip)) and fault.at == point
-        at = fault.byte if isinstance(fault, (Cut, Stall, Flip)) and here else None
+        is_here = isinstance(fault, (Cut, Stall, Flip)) and fault.at == point
+        at = fault.byte if isinstance(fault, (Cut, Stall, Flip)) and is_here else None
         passed = 0
         async for piece in pieces:
-            rest = piece
+            remaining = piece
             if at is not None and passed <= at < passed + len(piece):
                 await _send(to, piece[: at - passed])
-                rest = await self._strike(piece[at - passed :])
-            await _send(to, rest)
+                remaining = await self._apply(piece[at - passed :])
+            await _send(to, remaining)
             passed += len(piece)
         if at == passed:  # at the end of the body, or in an empty one
-            await self._strike(b"")
+            await self._apply(b"")
 
-    async def _strike(self, rest: bytes) -> bytes:
-        self.struck = True
+    async def _apply(self, remaining: bytes) -> bytes:
+        """Apply the fault at its byte. Return what to forward of the bytes from there on."""
+        self.applied = True
         match self._fault:
             case Cut(reset=reset):
                 raise _BrokenError(reset=reset)
             case Stall() as stall:
                 await stall.wait()
             case Flip():
-                assert rest, "there is no byte to flip"
-                return bytes([rest[0] ^ 0xFF]) + rest[1:]
-        return rest
+                assert remaining, "there is no byte to flip"
+                return bytes([remaining[0] ^ 0xFF]) + remaining[1:]
+        return remaining
 
 
 async def _one(piece: bytes) -> AsyncGenerator[bytes]:
@@ -461,12 +474,12 @@ async def _one(piece: bytes) -> AsyncGenerator[bytes]:
 
 
 async def _without_last(pieces: AsyncGenerator[bytes], count: int) -> AsyncGenerator[bytes]:
-    held = b""
+    pending = b""
     async for piece in pieces:
-        held += piece
-        if len(held) > count:
-            yield held[:-count]
-            held = held[-count:]
+        pending += piece
+        if len(pending) > count:
+            yield pending[:-count]
+            pending = pending[-count:]
 
 
 async def _send(to: asyncio.StreamWriter, piece: bytes) -> None:
@@ -488,10 +501,9 @@ async def _connected(
 
 def _close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     if reset:
+        # Lingering for 0 s makes the kernel send a reset instead of an orderly close.
         linger = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, linger
-        )  # 0 s: reset
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
     else:
         writer.close()
@@ -503,19 +515,19 @@ Serve = Callable[
 
 
 class _ClientProtocol(asyncio.StreamReaderProtocol):
-    """The streams of an asyncio server, and an event that is set when the client has gone."""
+    """The streams of an asyncio server, and an event that is set when the client has disconnected."""
 
     def __init__(self, serve: Serve) -> None:
-        self._gone = asyncio.Event()
+        self._disconnected = asyncio.Event()
         super().__init__(
             asyncio.StreamReader(limit=PIECE),
-            lambda reader, writer: serve(reader, writer, self._gone),
+            lambda reader, writer: serve(reader, writer, self._disconnected),
         )
 
     def eof_received(self) -> bool | None:
-        self._gone.set()
+        self._disconnected.set()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._gone.set()
+        self._disconnected.set()
         super().connection_lost(exc)

@@ -1,7 +1,7 @@
 """Expected failures of conformance suites, where a server deviates from the real service.
 
 Emulators and S3-compatible servers do not behave as S3 or GCS in every detail. Each deviation is
-listed beside the suite with its reason, and a test fails when the deviation is gone.
+listed next to the suite with its reason. A test fails when its deviation is gone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def expect_failures(
     always: bool = True,
     raises: type[Exception] | None = None,
 ) -> Callable[[Suite], Suite]:
-    """Return a class decorator that expects tests of a suite to fail.
+    """Return a class decorator for a suite, some of whose tests are expected to fail.
 
     Args:
         reasons: The deviation of the server by test name.
-        where: Returns whether a case of the test is expected to fail, given its parameters.
+        where: Returns whether a case of the test is expected to fail. It gets the parameters.
         always: Fail if such a case passes. False is for deviations that occur only sometimes.
-        raises: The error that is expected. None: any, a failed assertion included.
+        raises: The expected error. None: any error, including a failed assertion.
     """
 
     def mark(suite: Suite) -> Suite:

@@ -37,7 +37,7 @@ PUBLIC = [
 ]
 
 
-def annotated() -> Iterator[tuple[str, Any]]:
+def public_objects() -> Iterator[tuple[str, Any]]:
     for module_name in PUBLIC:
         module = importlib.import_module(module_name)
         names = getattr(module, "__all__", None) or [
@@ -48,13 +48,13 @@ def annotated() -> Iterator[tuple[str, Any]]:
         for name in names:
             value = getattr(module, name)
             if inspect.isclass(value):
-                yield from annotated_in_class(f"{module_name}.{name}", value)
+                yield from objects_of_class(f"{module_name}.{name}", value)
             elif inspect.isfunction(value):
                 yield f"{module_name}.{name}", value
 
 
-def annotated_in_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
-    # Own annotations only: those inherited from another package may not resolve here.
+def objects_of_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
+    # Without inherited annotations: those of another package may not resolve here.
     own = {"__annotations__": vars(cls).get("__annotations__", {}), "__module__": cls.__module__}
     yield name, type(cls.__name__, (), own)
     for attribute, value in vars(cls).items():
@@ -63,7 +63,7 @@ def annotated_in_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
             yield f"{name}.{attribute}", function
 
 
-ANNOTATED = list(annotated())
+ANNOTATED = list(public_objects())
 
 
 def test_public_names_are_found() -> None:

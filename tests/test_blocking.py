@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from trove_async.models import ObjectInfo
 
 
-class Sleepy(MemoryDriver):
+class BlockingDriver(MemoryDriver):
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         time.sleep(0.001)  # noqa: ASYNC251 - blocks on purpose
         return await super().head(bucket, key, version_id)
 
 
 async def test_blocking_sleep_in_a_driver_raises() -> None:
-    async with Trove(Sleepy()) as store:
+    async with Trove(BlockingDriver()) as store:
         with pytest.raises(BlockingError):
             await store.head("bucket", "key")
 
 
-async def test_file_read_on_the_event_loop_in_a_listener_raises(
+async def test_file_read_in_a_listener_raises(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_bytes(b"body")
@@ -44,7 +44,7 @@ async def test_file_read_on_the_event_loop_in_a_listener_raises(
     assert {record.exc_info[0] for record in caplog.records if record.exc_info} == {BlockingError}
 
 
-async def test_blocking_call_of_a_sync_body_runs_in_a_thread() -> None:
+async def test_sync_body_may_block_in_its_thread() -> None:
     def slow() -> list[bytes]:
         time.sleep(0.001)
         return [b"body"]

@@ -1,4 +1,4 @@
-"""Objects whose constructor raised have a repr: debuggers and tracebacks show them."""
+"""Objects whose constructor raised have a repr, which debuggers and tracebacks show."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def classes() -> Iterator[type]:
     """Yield the classes that define `__repr__`."""
-    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
-        if found.name.endswith("__main__"):
+    for module in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        if module.name.endswith("__main__"):
             continue
-        for value in vars(importlib.import_module(found.name)).values():
+        for value in vars(importlib.import_module(module.name)).values():
             if (
                 isinstance(value, type)
-                and value.__module__ == found.name
+                and value.__module__ == module.name
                 and "__repr__" in vars(value)
                 and not issubclass(value, tuple)  # named tuples are complete once they exist
                 and not hasattr(value, "__dataclass_fields__")
@@ -40,13 +40,13 @@ def test_repr_of_an_instance_without_attributes(kind: Any) -> None:
 
 
 def test_repr_of_a_store_whose_constructor_failed() -> None:
-    kept: list[trove_async.Trove] = []
+    instances: list[trove_async.Trove] = []
 
-    class Kept(trove_async.Trove):
-        def __init__(self, *given: str) -> None:
-            kept.append(self)
-            super().__init__(*given)
+    class RecordedTrove(trove_async.Trove):
+        def __init__(self, *urls: str) -> None:
+            instances.append(self)
+            super().__init__(*urls)
 
     with pytest.raises(trove_async.ConfigError):
-        Kept("nonsense://")
-    assert "Trove" in repr(kept[0])
+        RecordedTrove("nonsense://")
+    assert "Trove" in repr(instances[0])

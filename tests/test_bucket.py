@@ -31,20 +31,20 @@ def test_bucket_has_every_object_method_of_the_store() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_signature_is_that_of_the_store_without_the_bucket(name: str) -> None:
-    mine = inspect.signature(getattr(Bucket, name))
-    theirs = inspect.signature(getattr(Trove, name))
-    dropped = {"bucket", "src_bucket", "dst_bucket"}
-    assert [one for one in mine.parameters.values() if one.name not in dropped] == [
-        one for one in theirs.parameters.values() if one.name not in dropped
-    ]
-    assert mine.return_annotation == theirs.return_annotation
-    assert ("dst_bucket" in mine.parameters) is (name in {"copy", "move"})
+def test_signature_is_that_of_the_store_without_its_bucket(name: str) -> None:
+    of_bucket = inspect.signature(getattr(Bucket, name))
+    of_store = inspect.signature(getattr(Trove, name))
+    omitted = {"bucket", "src_bucket", "dst_bucket"}
+    assert [
+        parameter for parameter in of_bucket.parameters.values() if parameter.name not in omitted
+    ] == [parameter for parameter in of_store.parameters.values() if parameter.name not in omitted]
+    assert of_bucket.return_annotation == of_store.return_annotation
+    assert ("dst_bucket" in of_bucket.parameters) is (name in {"copy", "move"})
 
 
 async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
     driver = VersionedMemory()
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         data = store.bucket("data")
@@ -57,9 +57,10 @@ async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
         assert await data.get_ranges("key", [(0, 1), (2, 4)]) == [b"b", b"dy"]
         assert await data.exists("key", version_id=info.version_id)
         assert not await data.exists("key", version_id="none")
-        assert [one.key for one in await data.list(prefix="k").all()] == ["key"]
-        assert [one.key async for one in data.list(delimiter="e")] == ["ke"]
-        assert [one.version_id for one in await data.list_versions().all()] == [info.version_id]
+        assert [entry.key for entry in await data.list(prefix="k").all()] == ["key"]
+        assert [entry.key async for entry in data.list(delimiter="e")] == ["ke"]
+        versions = await data.list_versions().all()
+        assert [version.version_id for version in versions] == [info.version_id]
         assert (await data.explain("key")).backend == "default"
         with pytest.raises(NotSupportedError):
             await data.presign_get("key")
@@ -81,8 +82,8 @@ async def test_copy_and_move_within_the_bucket_or_to_another() -> None:
         assert (await data.copy("key", "far", dst_bucket="other")).bucket == "other"
         moved = await data.move("near", "moved", dst_bucket=other, cache_control="no-store")
         assert (moved.bucket, moved.cache_control) == ("other", "no-store")
-        assert [one.key for one in await data.list().all()] == ["key"]
-        assert [one.key for one in await other.list().all()] == ["far", "moved"]
+        assert [entry.key for entry in await data.list().all()] == ["key"]
+        assert [entry.key for entry in await other.list().all()] == ["far", "moved"]
 
 
 async def test_bucket_of_a_pinned_handle_is_pinned() -> None:
@@ -97,25 +98,25 @@ async def test_bucket_of_a_pinned_handle_is_pinned() -> None:
         )
 
 
-BAD: list[Callable[[Trove], Any]] = [
+INVALID_NAMES: list[Callable[[Trove], Any]] = [
     lambda store: store.bucket(""),
     lambda store: store.bucket("a/b"),
     lambda store: store.backend("default").bucket(".."),
 ]
 
 
-@pytest.mark.parametrize("act", BAD)
-def test_name_that_is_not_allowed_is_refused(act: Callable[[Trove], Any]) -> None:
+@pytest.mark.parametrize("act", INVALID_NAMES)
+def test_invalid_name_is_refused(act: Callable[[Trove], Any]) -> None:
     with pytest.raises(InvalidNameError):
         act(single_attempt_store(CallLog()))
 
 
 def test_name_must_be_a_str() -> None:
     with pytest.raises(TypeError, match="int"):
-        single_attempt_store(CallLog()).bucket(5)  # type: ignore[arg-type]  # the point
+        single_attempt_store(CallLog()).bucket(5)  # type: ignore[arg-type]  # tested at run time
 
 
-async def test_handle_can_be_made_before_the_store_is_open_and_the_bucket_exists() -> None:
+async def test_handle_can_be_made_before_its_bucket_exists() -> None:
     store = single_attempt_store(CallLog())
     data = store.bucket("data")
     async with store:

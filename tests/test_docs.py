@@ -34,7 +34,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: code.strip().splitlines()[0][:40])
 def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
-    ran = subprocess.run(  # noqa: S603 - our own README
+    result = subprocess.run(  # noqa: S603 - our own README
         [sys.executable, "-W", "error", "-c", snippet],
         cwd=tmp_path,
         capture_output=True,
@@ -43,8 +43,8 @@ def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
         check=False,
         env={"PYTHONPATH": str(ROOT)},
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
 
 
 def test_readme_has_snippets() -> None:
@@ -55,8 +55,8 @@ def test_readme_links_work_on_the_package_page() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
-    ours = [link.partition("/blob/main/")[2] for link in links if "/blob/main/" in link]
-    assert [path for path in ours if not (ROOT / path).exists()] == []
+    paths = [link.partition("/blob/main/")[2] for link in links if "/blob/main/" in link]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_paths_in_contributing_exist() -> None:
@@ -66,8 +66,8 @@ def test_paths_in_contributing_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_structure_in_contributing_names_every_module_of_the_package() -> None:
-    [picture] = re.findall(
+def test_structure_in_contributing_has_every_module() -> None:
+    [diagram] = re.findall(
         r"    trove_async/\n(.*?)\n\n", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
     )
     package = ROOT / "trove_async"
@@ -76,7 +76,7 @@ def test_structure_in_contributing_names_every_module_of_the_package() -> None:
         for path in package.iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert {name for name in names if name not in picture} == {"__init__.py"}
+    assert {name for name in names if name not in diagram} == {"__init__.py"}
 
 
 def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, pass_fds=[listener.fileno()]
         ) as service:
             try:
-                # The listener is ours: requests wait until the service has started.
+                # The socket listens already, so requests wait until the service has started.
                 with httpx.Client(timeout=50, verify=False) as client:  # noqa: S501 - no TLS here
                     assert client.put(url, content=b"hello").status_code == 201
                     got = client.get(url)
@@ -102,34 +102,34 @@ def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
     assert service.returncode in {0, -signal.SIGTERM}
 
 
-def documented() -> Iterator[doctest.DocTest]:
+def docstring_examples() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
-        module = importlib.import_module(found.name)
+    for info in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        module = importlib.import_module(info.name)
         for test in finder.find(module):
             if test.examples:
                 yield test
 
 
-DOCUMENTED = list(documented())
+DOCSTRING_EXAMPLES = list(docstring_examples())
 
 
 def test_docstrings_have_examples() -> None:
-    assert "trove_async.store.Trove" in {test.name for test in DOCUMENTED}
+    assert "trove_async.store.Trove" in {test.name for test in DOCSTRING_EXAMPLES}
 
 
-@pytest.mark.parametrize("test", DOCUMENTED, ids=lambda test: test.name)
+@pytest.mark.parametrize("test", DOCSTRING_EXAMPLES, ids=lambda test: test.name)
 def test_docstring_example_prints_the_expected_output(test: doctest.DocTest) -> None:
     drivers = {name: getattr(trove_async.drivers, name) for name in trove_async.drivers.__all__}
     names: dict[str, Any] = {**vars(trove_async), **drivers, **test.globs}
     with asyncio.Runner() as runner:
         for example in test.examples:
-            shown = io.StringIO()
+            printed = io.StringIO()
             code = compile(
                 example.source, test.name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
-            with contextlib.redirect_stdout(shown):
+            with contextlib.redirect_stdout(printed):
                 result = eval(code, names)  # noqa: S307 - our own docstring
                 if inspect.iscoroutine(result):
                     runner.run(result)
-            assert shown.getvalue() == example.want
+            assert printed.getvalue() == example.want

@@ -1,3 +1,5 @@
+"""The tree of errors, their messages, and their copies."""
+
 from __future__ import annotations
 
 import copy
@@ -12,40 +14,42 @@ import trove_async
 from trove_async import ObjectNotFoundError, TroveError, UnavailableError, errors
 
 ALL = [
-    one
-    for one in vars(errors).values()
-    if inspect.isclass(one) and issubclass(one, BaseException) and one.__module__ == errors.__name__
+    kind
+    for kind in vars(errors).values()
+    if inspect.isclass(kind)
+    and issubclass(kind, BaseException)
+    and kind.__module__ == errors.__name__
 ]
 
 
-def drawn() -> dict[str, tuple[str, set[str]]]:
+def tree_in_docstring() -> dict[str, tuple[str, set[str]]]:
     """Return each class in the docstring's tree with its parent and its builtin base class."""
     assert errors.__doc__ is not None
     tree: dict[str, tuple[str, set[str]]] = {}
-    above: list[str] = []
+    parents: list[str] = []
     for line in errors.__doc__.splitlines():
-        found = re.fullmatch(r"    ([│├└─ ]*)(\w+Error)( +\(also (\w+)\))?", line)
-        if found is not None:
-            depth = len(found[1]) // 4
-            above[depth:] = [found[2]]
-            tree[found[2]] = above[depth - 1] if depth else "", {found[4]} - {None}
+        match = re.fullmatch(r"    ([│├└─ ]*)(\w+Error)( +\(also (\w+)\))?", line)
+        if match is not None:
+            depth = len(match[1]) // 4
+            parents[depth:] = [match[2]]
+            tree[match[2]] = parents[depth - 1] if depth else "", {match[4]} - {None}
     return tree
 
 
 def test_tree_equals_the_one_in_the_docstring() -> None:
-    real = {}
-    for one in ALL:
-        parents = [base.__name__ for base in one.__bases__ if base in ALL]
-        builtins = {base.__name__ for base in one.__bases__ if base not in ALL}
-        real[one.__name__] = (parents[0] if parents else "", builtins)
-    real["TroveError"] = "", set()
-    assert drawn() == real
+    tree = {}
+    for kind in ALL:
+        parents = [base.__name__ for base in kind.__bases__ if base in ALL]
+        builtins = {base.__name__ for base in kind.__bases__ if base not in ALL}
+        tree[kind.__name__] = (parents[0] if parents else "", builtins)
+    tree["TroveError"] = "", set()
+    assert tree_in_docstring() == tree
 
 
 def test_every_error_is_importable_from_the_package() -> None:
-    for one in ALL:
-        assert getattr(trove_async, one.__name__) is one
-        assert one.__name__ in trove_async.__all__
+    for kind in ALL:
+        assert getattr(trove_async, kind.__name__) is kind
+        assert kind.__name__ in trove_async.__all__
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
@@ -76,7 +80,7 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "text"),
+    ("facts", "text"),
     [
         ({}, "gone"),
         ({"operation": "put"}, "gone [put]"),
@@ -87,11 +91,11 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
          "gone [get 'b/k' on backend 'x']"),
     ],
 )  # fmt: skip
-def test_message_has_the_known_parts_of_the_place(where: dict[str, Any], text: str) -> None:
-    assert str(TroveError("gone", **where)) == text
+def test_message_has_the_known_facts(facts: dict[str, Any], text: str) -> None:
+    assert str(TroveError("gone", **facts)) == text
 
 
-def test_located_sets_missing_parts_and_keeps_the_others() -> None:
+def test_located_sets_only_missing_facts() -> None:
     error = ObjectNotFoundError("gone", bucket="b")
     assert error.located(operation="get", backend="x", bucket="other", key="k") is error
     assert (error.operation, error.backend, error.bucket, error.key) == ("get", "x", "b", "k")
@@ -99,7 +103,7 @@ def test_located_sets_missing_parts_and_keeps_the_others() -> None:
     assert (error.operation, error.backend, error.key) == ("get", "x", "k")
 
 
-def test_handlers_of_builtin_errors_catch_ours() -> None:
+def test_handlers_of_builtin_errors_catch_their_counterparts() -> None:
     for kind, builtin in [
         (errors.ObjectNotFoundError, FileNotFoundError),
         (errors.ObjectExistsError, FileExistsError),

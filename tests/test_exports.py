@@ -23,29 +23,29 @@ ELSEWHERE = {
 
 
 def signatures(kind: type[Any]) -> dict[str, inspect.Signature]:
-    found = {"__init__": inspect.signature(kind)}
+    result = {"__init__": inspect.signature(kind)}
     for name, member in vars(kind).items():
         if isinstance(member, property):
             member = member.fget  # noqa: PLW2901 - the function behind it
         if name.startswith("_") or not callable(member):
             continue
-        found[name] = inspect.signature(member)
-    return found
+        result[name] = inspect.signature(member)
+    return result
 
 
 @pytest.mark.parametrize("kind", [trove_async.Trove, trove_async.Bucket])
 def test_every_name_in_a_public_signature_is_exported(kind: type[Any]) -> None:
-    found = signatures(kind)
-    assert len(found) > 10
-    for method, signature in found.items():
+    methods = signatures(kind)
+    assert len(methods) > 10
+    for method, signature in methods.items():
         annotations = [parameter.annotation for parameter in signature.parameters.values()]
         for annotation in [*annotations, signature.return_annotation]:
             if annotation is inspect.Signature.empty:
                 continue  # self
             text = re.sub(r"[\"'][^\"']*[\"']", "", str(annotation))
             for name in re.findall(r"(?<![\w.])[A-Za-z_]\w*", text):
-                known = name in ELSEWHERE or name in trove_async.__all__
-                assert known, f"{kind.__name__}.{method}: {name}"
+                importable = name in ELSEWHERE or name in trove_async.__all__
+                assert importable, f"{kind.__name__}.{method}: {name}"
 
 
 def test_exported_names_exist_and_are_unique() -> None:

@@ -26,11 +26,11 @@ class Server:
 
     def __init__(self) -> None:
         self.stored: list[bytes] = []
-        self.lost = asyncio.Event()
+        self.disconnected = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while await self._one(reader, writer):
+            while await self._serve_one(reader, writer):
                 pass
         except asyncio.IncompleteReadError as error:
             if error.partial:
@@ -38,10 +38,10 @@ class Server:
         except ConnectionError:
             pass
         finally:
-            self.lost.set()
+            self.disconnected.set()
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, target = head.split()[:2]
         if method == "PUT":
@@ -106,7 +106,7 @@ class Client:
             return received, True
         return received, False
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self._writer.close()
 
 
@@ -120,7 +120,7 @@ async def client(proxy: FaultProxy) -> AsyncIterator[Client]:
         writer.transport.abort()
 
 
-async def test_exchanges_without_fault_pass_unchanged_on_one_connection() -> None:
+async def test_exchanges_without_a_fault_pass_unchanged() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         connection.put("/a?x=1", BODY)
         assert "200 OK" in await connection.head()
@@ -136,7 +136,7 @@ async def test_exchanges_without_fault_pass_unchanged_on_one_connection() -> Non
         assert "200 OK" in await connection.head()
         await proxy.quiet()
         assert server.stored == [BODY, b"2\r\nhi\r\n0\r\n\r\n"]
-        assert proxy.seen == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
+        assert proxy.request_lines == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
         assert proxy.connections == 1
 
 
@@ -147,7 +147,7 @@ async def test_body_without_a_length_ends_with_its_connection() -> None:
         assert await connection.read_to_end() == (BODY, False)
 
 
-async def test_continue_of_the_server_reaches_the_client() -> None:
+async def test_100_continue_of_the_server_reaches_the_client() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         connection.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
         assert "100 Continue" in await connection.head()
@@ -191,9 +191,9 @@ async def test_cut_in_request_body_leaves_server_with_a_part() -> None:
         proxy.arm(Cut("request body", 10))
         connection.put("/a", BODY)
         assert await connection.read_to_end() == (b"", True)
-        await server.lost.wait()
+        await server.disconnected.wait()
         assert server.stored in ([b"part of " + BODY[:10]], [])
-        assert proxy.seen == ["PUT /a"]
+        assert proxy.request_lines == ["PUT /a"]
 
 
 async def test_cut_in_request_head_hides_request_from_server() -> None:
@@ -227,7 +227,7 @@ async def test_stall_before_response_comes_after_server_has_finished() -> None:
         assert "200 OK" in await connection.head()
 
 
-async def test_stall_in_request_body_holds_back_the_rest() -> None:
+async def test_stall_in_request_body_holds_back_its_remaining_bytes() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         stall = proxy.arm(Stall("request body", len(BODY) - 1))
         connection.put("/a", BODY)
@@ -239,20 +239,20 @@ async def test_stall_in_request_body_holds_back_the_rest() -> None:
 
 
 @pytest.mark.parametrize("at", ["request head", "response head", "response body"])
-async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
+async def test_stalled_exchange_ends_when_the_client_disconnects(at: str) -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         stall = proxy.arm(Stall(at, 0))  # type: ignore[arg-type]  # a value of Point
         connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
-        connection.leave()
+        connection.disconnect()
         await proxy.deserted()
         assert proxy.busy == 0
         if at != "request head":
-            await server.lost.wait()
+            await server.disconnected.wait()
 
 
 @pytest.mark.parametrize("wait", [FaultProxy.quiet, FaultProxy.deserted])
-async def test_waiting_ends_after_patience_and_reports_what_is_open(
+async def test_wait_that_times_out_reports_open_connections(
     wait: Callable[[FaultProxy], Awaitable[None]],
 ) -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
@@ -277,7 +277,7 @@ async def test_injected_responses_do_not_reach_the_server() -> None:
         connection.put("/a", b"hi")
         assert "200 OK" in await connection.head()
         assert server.stored == [b"hi"]
-        assert proxy.seen == ["PUT /a"] * 4
+        assert proxy.request_lines == ["PUT /a"] * 4
 
 
 async def test_injected_response_can_come_after_server_has_finished() -> None:
@@ -288,7 +288,7 @@ async def test_injected_response_can_come_after_server_has_finished() -> None:
         assert server.stored == [b"hi"]
 
 
-async def test_injected_response_sends_continue_to_waiting_client() -> None:
+async def test_injected_response_sends_100_continue_first() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(404, body=b"no"))
         connection.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
@@ -313,9 +313,9 @@ async def test_flipped_byte_is_the_only_one_that_differs() -> None:
         proxy.arm(Flip("request body", 0), method="PUT")
         connection.send("GET /a HTTP/1.1")
         await connection.head()
-        got = await connection.read(len(BODY))
-        assert got[70_000] == BODY[70_000] ^ 0xFF
-        assert got[:70_000] + BODY[70_000:70_001] + got[70_001:] == BODY
+        received = await connection.read(len(BODY))
+        assert received[70_000] == BODY[70_000] ^ 0xFF
+        assert received[:70_000] + BODY[70_000:70_001] + received[70_001:] == BODY
         connection.put("/a", b"\x00b")
         await connection.head()
         assert server.stored == [b"\xffb"]
@@ -375,7 +375,7 @@ async def test_unused_fault_does_not_hide_another_error() -> None:
             raise LookupError("the test's own")
 
 
-async def test_leaving_ends_stalled_exchanges() -> None:
+async def test_exit_ends_stalled_exchanges() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         stall = proxy.arm(Stall("response head"))
         connection.send("GET /a HTTP/1.1")
@@ -403,4 +403,4 @@ async def test_many_connections_are_served_concurrently() -> None:
             for _ in range(5):
                 group.start_soon(get)
             group.start_soon(release_all)
-        assert proxy.seen == ["GET /a"] * 5
+        assert proxy.request_lines == ["GET /a"] * 5

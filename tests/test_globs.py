@@ -1,3 +1,5 @@
+"""Glob patterns, compared with an implementation of Go's algorithm."""
+
 from __future__ import annotations
 
 import copy
@@ -52,7 +54,7 @@ GO_MATCHES = [
     ("[\\-x]", "a", False),
     ("*x", "xxx", True),
 ]
-OUR_MATCHES = [
+FURTHER_MATCHES = [
     ("", "", True),
     ("", "a", False),
     ("a*", "", False),
@@ -145,7 +147,7 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("pattern", "name", "expected"),
-    GO_MATCHES + OUR_MATCHES + SEGMENTS,
+    GO_MATCHES + FURTHER_MATCHES + SEGMENTS,
 )
 def test_pattern_matches_whole_names_as_go_does(pattern: str, name: str, *, expected: bool) -> None:
     assert Glob.parse(pattern).matches(name) is expected
@@ -162,7 +164,7 @@ def test_malformed_pattern_is_refused_with_position_and_reason(pattern: str, pos
 
 def test_pattern_is_a_string() -> None:
     with pytest.raises(TypeError, match="must be a str, got bytes"):
-        Glob.parse(b"*")  # type: ignore[arg-type]  # what is tested
+        Glob.parse(b"*")  # type: ignore[arg-type]  # tested at run time
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_literal_prefix_and_suffix(
     assert (glob.prefix, glob.suffix, glob.literal) == (prefix, suffix, literal)
 
 
-def test_plain_prefixes_and_suffixes_have_no_special_characters() -> None:
+def test_prefixes_and_suffixes_are_literal() -> None:
     assert Glob.starting("a*").matches("a*/b")
     assert not Glob.starting("a*").matches("ab")
     assert Glob.ending("[x]").matches("q/[x]")
@@ -238,30 +240,30 @@ class BadPatternError(Exception):
 
 
 def go_match(pattern: str, name: str) -> bool:
-    """Go's algorithm, written from its documentation, on code points."""
+    """Match with Go's algorithm, written from its documentation, on code points."""
     while pattern:
         star, chunk, pattern = go_scan(pattern)
         if star and not chunk:
             return "/" not in name
-        rest = go_chunk(chunk, name)
-        if rest is not None and (not rest or pattern):
-            name = rest
+        remaining = go_chunk(chunk, name)
+        if remaining is not None and (not remaining or pattern):
+            name = remaining
             continue
-        found = None
+        after_match = None
         if star:
             for i, character in enumerate(name):
                 if character == "/":
                     break
-                rest = go_chunk(chunk, name[i + 1 :])
-                if rest is not None and (pattern or not rest):
-                    found = rest
+                remaining = go_chunk(chunk, name[i + 1 :])
+                if remaining is not None and (pattern or not remaining):
+                    after_match = remaining
                     break
-        if found is None:
+        if after_match is None:
             while pattern:
                 _, chunk, pattern = go_scan(pattern)
                 go_chunk(chunk, "")
             return False
-        name = found
+        name = after_match
     return not name
 
 
@@ -322,15 +324,19 @@ def go_escape(chunk: str) -> tuple[str, str]:
     return chunk[0], chunk[1:]
 
 
-def somewhere(parts: tuple[str, ...], segments: tuple[str, ...]) -> bool:
-    """Match segment by segment, trying every split: the meaning of `**` without classes of "/"."""
+def matches_segments(parts: tuple[str, ...], segments: tuple[str, ...]) -> bool:
+    """Match segment by segment and try every split. This defines `**`, without classes of "/"."""
     if not parts:
         return not segments
     if parts[0] == "**":
         if len(parts) == 1:
             return bool(segments)
-        return any(somewhere(parts[1:], segments[i:]) for i in range(len(segments) + 1))
-    return bool(segments) and go_match(parts[0], segments[0]) and somewhere(parts[1:], segments[1:])
+        return any(matches_segments(parts[1:], segments[i:]) for i in range(len(segments) + 1))
+    return (
+        bool(segments)
+        and go_match(parts[0], segments[0])
+        and matches_segments(parts[1:], segments[1:])
+    )
 
 
 CHARACTERS = "ab/*?[]^-\\é"
@@ -338,7 +344,7 @@ patterns = st.text(CHARACTERS, max_size=12)
 names = st.text("ab/-é", max_size=10)
 
 
-def has_whole_double_star(pattern: str) -> bool:
+def has_double_star_segment(pattern: str) -> bool:
     return "**" in pattern.replace("\\/", "/").split("/")
 
 
@@ -346,7 +352,7 @@ def has_whole_double_star(pattern: str) -> bool:
 @example("*[/b]*c", "abx/c")
 @example("*[^a]*[/]b", "b/b/b")
 def test_matches_and_refuses_as_go_does(pattern: str, name: str) -> None:
-    if has_whole_double_star(pattern):
+    if has_double_star_segment(pattern):
         return
     try:
         expected = go_match(pattern, name)
@@ -366,7 +372,9 @@ def test_double_star_matches_any_number_of_segments(
 ) -> None:
     if not parts:
         return
-    assert Glob.parse("/".join(parts)).matches("/".join(segments)) is somewhere(parts, segments)
+    assert Glob.parse("/".join(parts)).matches("/".join(segments)) is matches_segments(
+        parts, segments
+    )
 
 
 good_patterns = st.lists(
@@ -378,9 +386,9 @@ good_patterns = st.lists(
 
 
 @given(good_patterns, names, names)
-def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, rest: str) -> None:
+def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, suffix: str) -> None:
     glob = Glob.parse(pattern)
-    if glob.matches(prefix + rest):
+    if glob.matches(prefix + suffix):
         assert glob.can_match_below(prefix)
     else:
         assert not glob.covers(prefix)
@@ -398,7 +406,7 @@ def test_index_finds_the_first_match_in_order(
 
 
 @given(st.data())
-def test_index_finds_the_first_match_where_conditions_are_shared(data: st.DataObject) -> None:
+def test_index_finds_the_first_match_of_similar_patterns(data: st.DataObject) -> None:
     words = st.text("xyz", min_size=1, max_size=4)
     shapes = ["**/{}/*.log", "*{}*", "data/*{}*.log", "{}", "{}/**", "*.{}", "[a-x]{}?", "?{}"]
     rules = [

@@ -1,3 +1,5 @@
+"""Parsing and formatting of the dates in HTTP fields."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

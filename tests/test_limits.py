@@ -50,7 +50,7 @@ def test_run_ends_if_a_test_hangs(
     )
     tmp_path.joinpath("test_it.py").write_text(program)
     settings = request.config.rootpath / "pyproject.toml"
-    ran = subprocess.run(  # noqa: S603 - runs the tests above
+    result = subprocess.run(  # noqa: S603 - runs the tests above
         [
             sys.executable,
             "-m",
@@ -74,5 +74,5 @@ def test_run_ends_if_a_test_hangs(
         check=False,
         cwd=request.config.rootpath,
     )
-    assert ran.returncode == 1
-    assert output in ran.stdout + ran.stderr
+    assert result.returncode == 1
+    assert output in result.stdout + result.stderr

@@ -1,3 +1,5 @@
+"""Values of the public API: ranges, infos, options and timeouts."""
+
 from __future__ import annotations
 
 import copy
@@ -70,15 +72,15 @@ INFO = ObjectInfo(
         (ByteRange.last(1), 0, None),
     ],
 )
-def test_range_table(
+def test_range_is_resolved_for_a_size(
     range: ByteRange | tuple[int, int | None], size: int, resolved: tuple[int, int] | None
 ) -> None:
-    one = ByteRange.of(range)
+    byte_range = ByteRange.of(range)
     if resolved is None:
         with pytest.raises(RangeError, match=f"the object has {size} bytes"):
-            one.resolve(size)
+            byte_range.resolve(size)
     else:
-        assert one.resolve(size) == resolved
+        assert byte_range.resolve(size) == resolved
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_range_that_is_empty_for_every_object_is_refused(
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ByteRange("0"),  # type: ignore[arg-type]  # the wrong type is the point, as below
+        lambda: ByteRange("0"),  # type: ignore[arg-type]  # tested at run time, as below
         lambda: ByteRange(0, 1.5),  # type: ignore[arg-type]
         lambda: ByteRange.of((0,)),  # type: ignore[arg-type]
         lambda: ByteRange.of("12"),  # type: ignore[arg-type]
@@ -133,18 +135,18 @@ def test_resolved_range_is_what_a_slice_selects(size: int, start: int, end: int 
 @given(st.integers(0, 50), st.integers(1, 60))
 def test_last_bytes_are_what_a_slice_selects(size: int, count: int) -> None:
     body = bytes(range(size))
-    one = ByteRange.last(count)
-    assert one.suffix == count
+    byte_range = ByteRange.last(count)
+    assert byte_range.suffix == count
     if size:
-        first, last = one.resolve(size)
+        first, last = byte_range.resolve(size)
         assert body[first:last] == body[-count:]
 
 
 def test_of_returns_a_range_unchanged() -> None:
-    one = ByteRange(1, 2)
-    assert ByteRange.of(one) is one
-    assert one.suffix is None
-    assert ByteRange.of((1, 2)) == one
+    byte_range = ByteRange(1, 2)
+    assert ByteRange.of(byte_range) is byte_range
+    assert byte_range.suffix is None
+    assert ByteRange.of((1, 2)) == byte_range
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def test_of_returns_a_range_unchanged() -> None:
 
 def test_info_is_frozen_hashable_and_comparable() -> None:
     with pytest.raises(FrozenInstanceError):
-        INFO.size = 6  # type: ignore[misc]  # the point
+        INFO.size = 6  # type: ignore[misc]  # tested at run time
     assert replace(INFO) == INFO
     assert hash(INFO) == hash(replace(INFO))
     assert replace(INFO, size=6) != INFO
@@ -161,7 +163,7 @@ def test_info_is_frozen_hashable_and_comparable() -> None:
 
 @pytest.mark.parametrize(
     "duplicate",
-    [lambda one: pickle.loads(pickle.dumps(one)), copy.copy, copy.deepcopy],  # noqa: S301 - our own
+    [lambda info: pickle.loads(pickle.dumps(info)), copy.copy, copy.deepcopy],  # noqa: S301 - our own
 )
 def test_info_survives_pickling_and_copying(
     duplicate: Callable[[ObjectInfo], ObjectInfo],
@@ -191,7 +193,7 @@ def test_key_of_a_prefix_is_the_prefix() -> None:
     assert BucketInfo(name="b").backends == ()
 
 
-def test_put_options_report_whether_a_put_is_conditional() -> None:
+def test_put_options_are_conditional_with_a_condition() -> None:
     assert not PutOptions().conditional
     assert PutOptions(if_match="e").conditional
     assert PutOptions(if_none_match="*").conditional
@@ -229,18 +231,18 @@ def test_count_of_the_last_bytes_must_be_an_int() -> None:
 
 
 def test_facts_of_a_listing_are_computed_once_on_first_access() -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def find(raw: dict[str, object], name: str) -> object:
-        asked.append(name)
+        requested.append(name)
         return raw.get(name)
 
     raw: dict[str, object] = {"etag": "e", "last_modified": NOW}
     listed = ObjectInfo.listed("b", "k", 3, backend="cold", find=find, raw=raw)
-    assert asked == []
+    assert requested == []
     assert (listed.etag, listed.etag, listed.last_modified) == ("e", "e", NOW)
     assert (listed.storage_class, listed.storage_class) == (None, None)
-    assert asked == ["etag", "last_modified", "storage_class"]
+    assert requested == ["etag", "last_modified", "storage_class"]
     assert listed == ObjectInfo(
         bucket="b", key="k", size=3, etag="e", last_modified=NOW, backend="cold", complete=False
     )

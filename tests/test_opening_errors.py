@@ -60,7 +60,7 @@ LOCAL: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "message"), LOCAL, ids=lambda given: str(given)[:20])
+@pytest.mark.parametrize(("name", "settings", "message"), LOCAL, ids=lambda value: str(value)[:20])
 async def test_error_names_a_root_that_is_not_a_directory(
     tmp_path: Path, name: str, settings: dict[str, Any], message: str
 ) -> None:
@@ -95,12 +95,12 @@ async def test_error_names_a_root_without_permission(
 
     monkeypatch.setattr(os, "open", forbidden)
     closed = [""]
-    for path, said in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
+    for path, message in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
         closed[0] = path
         error = await failure(LocalDriver(tmp_path))
         assert isinstance(error, PermissionDeniedError)
         assert f"the root '{tmp_path}' cannot be opened" in str(error)
-        assert said in str(error)
+        assert message in str(error)
         assert "owner and mode" in str(error)
 
 
@@ -133,7 +133,7 @@ async def test_error_names_the_file_of_invalid_credentials(
     assert "KEY" not in str(error)
 
 
-async def test_error_does_not_show_credentials_given_as_a_path() -> None:
+async def test_error_does_not_show_credentials_passed_as_a_path() -> None:
     error = await failure(
         GCSDriver(credentials='{"type": "service_account", "private_key": "KEY"}')
     )
@@ -167,7 +167,7 @@ async def test_error_names_an_unknown_profile(
     assert "config profile (nobody)" in str(error)
 
 
-async def test_error_of_any_driver_names_the_backend_and_the_operation() -> None:
+async def test_error_of_open_names_the_backend_and_the_operation() -> None:
     bad = Fake()
     bad.fail("open", UnavailableError("down"))
 

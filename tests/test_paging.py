@@ -59,9 +59,9 @@ def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
     entries = set()
     for key in keys:
         if key.startswith(options.prefix) and key > (options.start_after or ""):
-            rest = key[len(options.prefix) :]
-            if options.delimiter and options.delimiter in rest:
-                head = rest[: rest.index(options.delimiter)]
+            suffix = key[len(options.prefix) :]
+            if options.delimiter and options.delimiter in suffix:
+                head = suffix[: suffix.index(options.delimiter)]
                 entries.add((options.prefix + head + options.delimiter, True))
             else:
                 entries.add((key, False))
@@ -134,7 +134,7 @@ def test_objects_deleted_while_a_page_is_built_are_omitted() -> None:
     assert [[entry.key for entry in page.entries] for page in result] == [["a"], ["c"], []]
 
 
-def test_page_after_a_token_whose_key_was_deleted_continues_after_it() -> None:
+def test_token_of_a_deleted_key_continues_after_it() -> None:
     source = Keys(["a", "b", "c"])
     page = paginate("b", ListOptions(limit=1), source.seek, info)
     source.keys.remove("b")
@@ -143,9 +143,7 @@ def test_page_after_a_token_whose_key_was_deleted_continues_after_it() -> None:
 
 
 @given(keys, keys)
-def test_after_prefix_is_the_least_string_above_all_with_the_prefix(
-    prefix: str, other: str
-) -> None:
+def test_after_prefix_is_above_every_string_with_the_prefix(prefix: str, other: str) -> None:
     beyond = after_prefix(prefix)
     if beyond is None:
         assert set(prefix) == {"\U0010ffff"}
@@ -184,35 +182,35 @@ def page(*keys: str) -> Page:
 
 def test_keys_outside_the_prefix_are_omitted() -> None:
     assert [entry.key for entry in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
-    whole = page("ab", "ac")
-    assert inside(whole, "a") is whole
-    assert inside(whole, "") is whole
+    unchanged = page("ab", "ac")
+    assert inside(unchanged, "a") is unchanged
+    assert inside(unchanged, "") is unchanged
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
 def test_cycle_of_tokens_is_detected_before_its_third_round(lead: int, cycle: int) -> None:
     tokens = TokenCycle()
-    for at in range(lead + cycle):
-        tokens.check(str(at))
+    for number in range(lead + cycle):
+        tokens.check(str(number))
     with pytest.raises(BackendError, match="same page"):
-        for at in range(2 * (lead + cycle)):
-            tokens.check(str(lead + at % cycle))
+        for number in range(2 * (lead + cycle)):
+            tokens.check(str(lead + number % cycle))
 
 
-def test_token_of_its_own_page_is_detected_at_once() -> None:
+def test_token_of_its_own_page_is_detected_immediately() -> None:
     with pytest.raises(BackendError, match="same page"):
         TokenCycle("t").check("t")
 
 
 def test_distinct_tokens_are_not_a_cycle() -> None:
     tokens = TokenCycle()
-    for at in range(100_000):
-        tokens.check(str(at))
+    for number in range(100_000):
+        tokens.check(str(number))
     tokens.check(None)
 
 
 def test_endless_empty_pages_raise() -> None:
     tokens = TokenCycle()
     with pytest.raises(BackendError, match="empty pages"):
-        for at in range(10_001):
-            tokens.check(str(at), empty=True)
+        for number in range(10_001):
+            tokens.check(str(number), empty=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SIZE = 64 * KiB
 
-ALLOWED = 0.05
+MAX_SECONDS = 0.05
 """Seconds of CPU. A linear pattern takes 1 to 2 ms."""
 
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split"})
@@ -39,7 +39,7 @@ METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "
 class Use(NamedTuple):
     """A pattern, and the method it is used with."""
 
-    where: str
+    location: str
     pattern: re.Pattern[Any]
     method: str
 
@@ -98,29 +98,29 @@ def named_patterns(module: ModuleType) -> Iterator[Use]:
             applied.setdefault(node.value.id, set()).add(node.attr)
     for name, value in vars(module).items():
         for pattern, method in patterns_in(value):
-            for how in [method] if method else sorted(applied.get(name, {"fullmatch"})):
-                yield Use(f"{module.__name__}.{name}", pattern, how)
+            for used_method in [method] if method else sorted(applied.get(name, {"fullmatch"})):
+                yield Use(f"{module.__name__}.{name}", pattern, used_method)
 
 
 def inline_patterns(module: ModuleType) -> Iterator[Use]:
     """Yield the patterns in calls of `re` functions, and those compiled at run time."""
     tree = ast.parse(inspect.getsource(module))
-    built = patterns_built_at_run_time().get(module.__name__, ())
-    dynamic = 0
+    compiled = patterns_built_at_run_time().get(module.__name__, ())
+    count = 0
     for call in calls(tree):
         function = call.func
         assert isinstance(function, ast.Attribute)
         if function.attr in METHODS:
             literal = call.args[0]
             assert isinstance(literal, ast.Constant), f"{module.__name__}: {ast.dump(call)}"
-            where = f"{module.__name__}:{call.lineno}"
-            yield Use(where, re.compile(str(literal.value)), function.attr)
+            location = f"{module.__name__}:{call.lineno}"
+            yield Use(location, re.compile(str(literal.value)), function.attr)
         elif function.attr == "compile" and in_function(tree, call):
-            dynamic += 1
-    assert dynamic == bool(built), f"add the patterns that functions of {module.__name__} compile"
-    for pattern in built:
-        how = "findall" if "_list_objects" in module.__name__ else "match"
-        yield Use(module.__name__, pattern, how)
+            count += 1
+    assert count == bool(compiled), f"add the patterns that functions of {module.__name__} compile"
+    for pattern in compiled:
+        used_method = "findall" if "_list_objects" in module.__name__ else "match"
+        yield Use(module.__name__, pattern, used_method)
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -182,9 +182,9 @@ def samples(node: Any, found: set[str]) -> list[str]:
     elif kind is constants.ATOMIC_GROUP:
         texts = walk(value, found)
     elif kind in REPEATS:
-        least, _, inner = value
-        texts = [text * max(least, 1) for text in walk(inner, found)]
-        texts += [""] * (least == 0)
+        minimum, _, inner = value
+        texts = [text * max(minimum, 1) for text in walk(inner, found)]
+        texts += [""] * (minimum == 0)
     return texts
 
 
@@ -206,7 +206,7 @@ def is_in(text: str, member: Any) -> bool:
     if kind is constants.RANGE:
         return bool(value[0] <= ord(text) <= value[1])
     if kind is constants.CATEGORY:
-        known: dict[Any, str] = {
+        classes: dict[Any, str] = {
             constants.CATEGORY_WORD: r"\w",
             constants.CATEGORY_NOT_WORD: r"\W",
             constants.CATEGORY_SPACE: r"\s",
@@ -214,7 +214,7 @@ def is_in(text: str, member: Any) -> bool:
             constants.CATEGORY_DIGIT: r"\d",
             constants.CATEGORY_NOT_DIGIT: r"\D",
         }
-        return re.match(known[value], text) is not None
+        return re.match(classes[value], text) is not None
     return False
 
 
@@ -237,7 +237,7 @@ USES = uses()
 
 
 def test_patterns_are_found() -> None:
-    named = {use.where for use in USES}
+    named = {use.location for use in USES}
     assert {
         "trove_async._http.http11._STATUS",
         "trove_async.drivers.gcs._errors._SECRET",
@@ -245,7 +245,7 @@ def test_patterns_are_found() -> None:
         "trove_async.drivers.s3._list_objects",
         "trove_async._globs",
     } <= named
-    assert any(where.startswith("trove_async.integrations._headers:") for where in named)
+    assert any(location.startswith("trove_async.integrations._headers:") for location in named)
 
 
 def cost(use: Use, text: str) -> float:
@@ -265,14 +265,14 @@ def cost(use: Use, text: str) -> float:
 
 def test_worst_cases_find_a_quadratic_pattern() -> None:
     use = Use("here", re.compile(r"(?i)secret\w*\W{0,3}="), "search")
-    assert any(cost(use, text[: SIZE // 4]) > 2 * ALLOWED for text in worst_cases(use.pattern))
+    assert any(cost(use, text[: SIZE // 4]) > 2 * MAX_SECONDS for text in worst_cases(use.pattern))
 
 
-@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.where}.{use.method}")
+@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.location}.{use.method}")
 def test_pattern_takes_linear_time(use: Use) -> None:
     for text in worst_cases(use.pattern):
-        # The best of three: garbage collection may fall into one.
+        # The best of three, because garbage collection may slow down one of them.
         seconds = cost(use, text)
-        if seconds > ALLOWED:
+        if seconds > MAX_SECONDS:
             seconds = min(seconds, cost(use, text), cost(use, text))
-        assert seconds < ALLOWED, f"{seconds:.3f} s for {text[:40]!r}"
+        assert seconds < MAX_SECONDS, f"{seconds:.3f} s for {text[:40]!r}"

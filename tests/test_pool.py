@@ -74,7 +74,7 @@ def test_repr_of_a_pool_shows_its_sizes() -> None:
     assert repr(BufferPool(2 * MiB)) == "BufferPool(max_bytes=2097152, part_size=1048576)"
 
 
-async def test_lease_larger_than_the_pool_is_refused_at_once() -> None:
+async def test_lease_larger_than_the_pool_is_refused_immediately() -> None:
     with pytest.raises(ConfigError):
         await BufferPool(2 * MiB).lease(3 * MiB)
 
@@ -152,7 +152,7 @@ async def test_small_lease_waits_behind_a_large_one() -> None:
     await steps()
     small = OwnedTask(pool.lease(MiB))
     await steps()
-    assert not small.done  # though its slot is free
+    assert not small.done  # although a slot is free
     assert pool.try_lease(MiB) is None
     leases.pop().release()
     (await large.result()).release()
@@ -172,7 +172,7 @@ async def test_timed_out_lease_names_the_setting_to_raise() -> None:
     (await pool.lease(2 * MiB)).release()
 
 
-async def test_timed_out_lease_lets_the_next_waiters_be_served() -> None:
+async def test_timed_out_lease_does_not_block_later_waiters() -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(MiB)
     large = OwnedTask(pool.lease(2 * MiB, timeout=0.02))
@@ -196,7 +196,7 @@ async def test_cancelled_wait_holds_nothing(*, spilling: bool) -> None:
 
 
 @pytest.mark.parametrize("spilling", [False, True])
-async def test_wait_cancelled_just_after_being_served_releases_its_lease(*, spilling: bool) -> None:
+async def test_wait_cancelled_once_it_was_served_releases_its_lease(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
@@ -242,7 +242,7 @@ async def test_try_lease_returns_none_if_too_little_is_free() -> None:
     lease.release()
 
 
-async def test_oldest_revocable_lease_is_revoked_first_for_a_waiter() -> None:
+async def test_oldest_revocable_lease_is_revoked_first() -> None:
     pool = BufferPool(4 * MiB)
     old, young = RevocableLease(pool), RevocableLease(pool)
     with await pool.lease(2 * MiB):

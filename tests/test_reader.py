@@ -1,3 +1,5 @@
+"""Readers: saving to files, buffers, progress callbacks and cancellation."""
+
 from __future__ import annotations
 
 import asyncio
@@ -36,7 +38,7 @@ async def test_save_cancelled_at_any_step_leaves_no_temporary_file(
         async with store.get("data", "key") as obj:
             await obj.save(target)
 
-    def look() -> tuple[set[str], bytes]:
+    def contents() -> tuple[set[str], bytes]:
         return {path.name for path in tmp_path.iterdir()}, target.read_bytes()
 
     for steps in range(150):  # the number of steps depends on the speed of the threads
@@ -47,7 +49,7 @@ async def test_save_cancelled_at_any_step_leaves_no_temporary_file(
         finished = task.done()
         task.cancel()
         await asyncio.wait([task])
-        names, content = await in_thread(look)
+        names, content = await in_thread(contents)
         assert names == {"saved"}
         assert content in {b"old", BODY}
         if finished:
@@ -55,7 +57,7 @@ async def test_save_cancelled_at_any_step_leaves_no_temporary_file(
             break
         assert task.cancelled() or task.exception() is None
     await save()
-    assert await in_thread(look) == ({"saved"}, BODY)
+    assert await in_thread(contents) == ({"saved"}, BODY)
 
 
 async def test_save_into_a_missing_directory_names_the_file(store: Trove, tmp_path: Path) -> None:
@@ -99,14 +101,14 @@ async def test_failed_save_makes_later_reads_raise(
         with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
             patched.setattr(os, "replace", full)
             await obj.save(tmp_path / "first")
-        for again in (lambda: obj.save(tmp_path / "second"), obj.read, lambda: obj.read(10)):
+        for use in (lambda: obj.save(tmp_path / "second"), obj.read, lambda: obj.read(10)):
             with pytest.raises(BodyConsumedError, match="open the object again"):
-                await again()
+                await use()
     assert await in_thread(lambda: list(tmp_path.iterdir())) == []
 
 
 @pytest.mark.parametrize("size", [-1, 1000])
-async def test_exception_of_progress_loses_no_byte(store: Trove, size: int) -> None:
+async def test_exception_of_a_progress_callback_loses_no_byte(store: Trove, size: int) -> None:
     raising = iter([False, True] * 10_000)
 
     def progress(*_: int | None) -> None:
@@ -149,10 +151,10 @@ async def test_read_after_the_store_was_closed_is_refused() -> None:
     await reader.aclose()
 
 
-async def test_read_cancelled_anywhere_loses_no_byte(store: Trove) -> None:
+async def test_read_cancelled_at_any_step_loses_no_byte(store: Trove) -> None:
     for steps in range(100):
         async with store.get("data", "key") as obj:
-            seen = obj.remaining
+            remaining = obj.remaining
             task = asyncio.create_task(obj.read())  # noqa: TID251 - to be cancelled from outside
             for _ in range(steps):
                 await asyncio.sleep(0)
@@ -162,9 +164,9 @@ async def test_read_cancelled_anywhere_loses_no_byte(store: Trove) -> None:
             if finished:
                 assert task.result() == BODY
                 return
-            assert obj.remaining == seen
+            assert obj.remaining == remaining
             got = await obj.read(10)
             got += await obj.read(2 * len(BODY))
             assert got + await obj.read() == BODY
             assert await obj.read() == b""
-    pytest.fail("it was never read")
+    pytest.fail("no read finished within 100 steps")

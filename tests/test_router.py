@@ -37,7 +37,7 @@ async def resolved(router: Router, bucket: str, key: str) -> str:
     return backend if isinstance(backend, str) else await backend
 
 
-def test_without_rules_every_key_belongs_to_the_default() -> None:
+def test_without_rules_every_key_is_routed_to_the_default() -> None:
     assert router().resolve("b", "k") == "default"
 
 
@@ -67,7 +67,7 @@ def test_bucket_prefix_and_suffix_routes_have_no_wildcards() -> None:
 
 
 @pytest.mark.parametrize("inner_first", [True, False])
-def test_order_holds_between_routes_with_and_without_a_bucket(*, inner_first: bool) -> None:
+def test_routes_with_and_without_a_bucket_share_one_order(*, inner_first: bool) -> None:
     routes: list[Route | tuple[str, str]] = [Route("*.log", "cold", bucket="b"), ("*.log", "fast")]
     table = router(routes if inner_first else routes[::-1])
     assert table.resolve("b", "a.log") == ("cold" if inner_first else "fast")
@@ -91,7 +91,7 @@ def test_functions_are_called_in_order_before_the_routes() -> None:
     assert calls == ["first b/x", "second b/x", "first b/y", "second b/y"]
 
 
-async def test_async_function_and_sync_function_that_returns_an_awaitable() -> None:
+async def test_route_function_may_be_async_or_return_an_awaitable() -> None:
     calls: list[str] = []
 
     async def slow(_bucket: str, key: str) -> str | None:
@@ -121,12 +121,12 @@ async def test_function_that_returns_an_unknown_backend_raises() -> None:
 
 
 @pytest.mark.parametrize("result", [0, False, 7, b"cold", []])
-async def test_function_that_returns_no_str_is_named_in_the_error(result: object) -> None:
+async def test_function_that_returns_another_type_is_named_in_the_error(result: object) -> None:
     def wrong(_bucket: str, _key: str) -> str:
-        return result  # type: ignore[return-value]  # what is tested
+        return result  # type: ignore[return-value]  # tested at run time
 
     async def later(_bucket: str, _key: str) -> str:
-        return result  # type: ignore[return-value]  # what is tested
+        return result  # type: ignore[return-value]  # tested at run time
 
     with pytest.raises(TypeError, match=rf"route function 1 .*wrong\).* {type(result).__name__}"):
         router([], [wrong]).resolve("b", "k")
@@ -168,25 +168,25 @@ def test_unknown_backend_is_refused_when_the_router_is_made() -> None:
 @pytest.mark.parametrize("route", ["*.log", ("*.log",), ("a", "b", "c", "d"), ["*.log", "cold"], 1])
 def test_route_of_the_wrong_shape_is_a_type_error(route: object) -> None:
     with pytest.raises(TypeError, match="pair"):
-        router([route])  # type: ignore[list-item]  # what is tested
+        router([route])  # type: ignore[list-item]  # tested at run time
 
 
 def test_arguments_of_a_wrong_type_are_refused() -> None:
     with pytest.raises(TypeError, match="callable"):
-        router([], ["cold"])  # type: ignore[list-item]  # what is tested
+        router([], ["cold"])  # type: ignore[list-item]  # tested at run time
     with pytest.raises(TypeError, match="callable"):
-        route_function("cold")  # type: ignore[call-overload]  # what is tested
+        route_function("cold")  # type: ignore[call-overload]  # tested at run time
     with pytest.raises(TypeError, match="prefix of a route must be a str"):
-        Route.prefix(None, "cold")  # type: ignore[arg-type]  # what is tested
+        Route.prefix(None, "cold")  # type: ignore[arg-type]  # tested at run time
     with pytest.raises(TypeError, match="backend"):
-        Route("*", None)  # type: ignore[arg-type]  # what is tested
+        Route("*", None)  # type: ignore[arg-type]  # tested at run time
     with pytest.raises(TypeError, match="bucket"):
-        Route("*", "cold", bucket=1)  # type: ignore[arg-type]  # what is tested
+        Route("*", "cold", bucket=1)  # type: ignore[arg-type]  # tested at run time
 
 
 def test_arguments_of_route_function_are_checked() -> None:
     with pytest.raises(ValueError, match=r"by must be .* got 'name'"):
-        route_function(by="name")  # type: ignore[call-overload]  # what is tested
+        route_function(by="name")  # type: ignore[call-overload]  # tested at run time
     with pytest.raises(ValueError, match="omit"):
         route_function(by="bucket", reaches=lambda _b, _p: {"cold"})
 
@@ -220,7 +220,7 @@ def test_routes_are_values() -> None:
     assert pickle.loads(pickle.dumps(routes)) == routes == copy.deepcopy(routes)  # noqa: S301
     assert [route.pattern for route in routes] == ["a*", "a*", None, None, None]
     with pytest.raises(AttributeError):
-        routes[0].backend = "hot"  # type: ignore[misc]  # what is tested
+        routes[0].backend = "hot"  # type: ignore[misc]  # tested at run time
 
 
 async def test_explain_returns_the_rule_and_the_reason() -> None:
@@ -312,7 +312,7 @@ async def test_result_of_reaches_is_checked() -> None:
     def declared(names: object) -> Router:
         return router(
             [],
-            [route_function(lambda _b, _k: "", reaches=lambda _b, _p: names)],  # type: ignore[arg-type,return-value]  # what is tested
+            [route_function(lambda _b, _k: "", reaches=lambda _b, _p: names)],  # type: ignore[arg-type,return-value]  # tested at run time
         )
 
     with pytest.raises(BackendNotFoundError, match=r"`reaches` of route function 1 .*'cloud'"):
@@ -323,12 +323,12 @@ async def test_result_of_reaches_is_checked() -> None:
     assert await declared({"default"}).reaches("b") == ("default",)
 
 
-def test_fingerprint_is_the_same_in_every_process_and_differs_between_rules() -> None:
+def test_fingerprint_depends_only_on_the_rules() -> None:
     script = (
         "from trove_async.router import *\n"
         "print(Router([('*.log', 'cold'), Route.prefix('a', 'b')], backends={'cold', 'b'}).fingerprint)"
     )
-    prints = {
+    fingerprints = {
         subprocess.run(  # noqa: S603 - our own interpreter, so that another hash seed is used
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -338,8 +338,8 @@ def test_fingerprint_is_the_same_in_every_process_and_differs_between_rules() ->
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    same = Router([("*.log", "cold"), Route.prefix("a", "b")], backends=["b", "cold"])
-    assert prints == {same.fingerprint}
+    equal = Router([("*.log", "cold"), Route.prefix("a", "b")], backends=["b", "cold"])
+    assert fingerprints == {equal.fingerprint}
     others = [
         router(),
         router(default="fast"),
@@ -352,9 +352,9 @@ def test_fingerprint_is_the_same_in_every_process_and_differs_between_rules() ->
         router([], [lambda _b, _k: ""]),
         router([], [route_function(lambda _b, _k: "", by="bucket")]),
         router(backends=["default", "more"]),
-        same,
+        equal,
     ]
-    assert len({one.fingerprint for one in others}) == len(others)
+    assert len({other.fingerprint for other in others}) == len(others)
 
 
 keys = st.text("ab/.", min_size=1, max_size=6)
@@ -369,12 +369,12 @@ routes = st.one_of(
 
 
 @given(st.lists(routes, max_size=30), buckets, keys, keys)
-async def test_resolve_equals_a_scan_and_reaches_includes_the_result(
-    rules: list[Route], bucket: str, prefix: str, rest: str
+async def test_resolve_returns_the_first_matching_route(
+    rules: list[Route], bucket: str, prefix: str, suffix: str
 ) -> None:
     table = Router(rules, backends=BACKENDS)
-    key = prefix + rest
-    naive = next(
+    key = prefix + suffix
+    expected = next(
         (
             rule.backend
             for rule in rules
@@ -382,6 +382,6 @@ async def test_resolve_equals_a_scan_and_reaches_includes_the_result(
         ),
         "default",
     )
-    assert table.resolve(bucket, key) == naive
-    assert (await table.explain(bucket, key)).backend == naive
-    assert naive in await table.reaches(bucket, prefix)
+    assert table.resolve(bucket, key) == expected
+    assert (await table.explain(bucket, key)).backend == expected
+    assert expected in await table.reaches(bucket, prefix)

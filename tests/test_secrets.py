@@ -71,7 +71,7 @@ def test_password_of_a_url_is_a_secret() -> None:
     assert urls.redacted("proxy:3128") == "proxy:3128"
 
 
-def test_latest_renewed_values_and_all_permanent_ones_are_remembered() -> None:
+def test_permanent_values_and_the_latest_renewed_ones_are_removed() -> None:
     secrets = redactor("a-permanent-secret")
     for number in range(100):
         secrets.renew(f"{number:04}-token")
@@ -116,23 +116,23 @@ def test_disarmed_exception_has_no_traceback_and_no_chain() -> None:
 
 
 def test_frames_of_a_caller_keep_their_variables() -> None:
-    kept = "a variable of this test"
+    local = "a variable of this test"
     with pytest.raises(UnavailableError) as caught:
-        raise UnavailableError(kept)
+        raise UnavailableError(local)
     redactor(TOKEN).redact(caught.value)
     assert caught.value.__traceback__ is not None
-    assert caught.value.__traceback__.tb_frame.f_locals["kept"] == kept
+    assert caught.value.__traceback__.tb_frame.f_locals["local"] == local
 
 
 def function_at(path: str) -> Callable[[Callable[[], None]], None]:
-    """Return a function that calls another one, compiled as if from a file at `path`."""
+    """Return a function that calls its argument, compiled as if from a file at `path`."""
     names: dict[str, Any] = {}
-    exec(compile("def work(call):\n    token = 'held'\n    call()\n", path, "exec"), names)  # noqa: S102 - the code above
+    exec(compile("def work(call):\n    token = 'secret'\n    call()\n", path, "exec"), names)  # noqa: S102 - the code above
     work: Callable[[Callable[[], None]], None] = names["work"]
     return work
 
 
-def test_frames_of_drivers_and_of_libraries_they_call_lose_their_variables() -> None:
+def test_frames_of_drivers_and_their_libraries_lose_variables() -> None:
     package = Path(trove_async.__file__).parent
     engine = function_at(f"{package}/_engine.py")
     driver = function_at(f"{package}/drivers/cloud.py")
@@ -153,5 +153,5 @@ def test_frames_of_drivers_and_of_libraries_they_call_lose_their_variables() -> 
         ("_engine.py", True),
         ("cloud.py", False),
         ("sdk.py", False),
-        ("_engine.py", True),  # it may have caught the error earlier and continue
+        ("_engine.py", True),  # its frame may still be running
     ]

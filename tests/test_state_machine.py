@@ -107,7 +107,7 @@ class StoredObject:
 
 
 def agree(actual: ObjectInfo, expected: ObjectInfo) -> bool:
-    """Return whether two infos of one object agree in all that both contain.
+    """Return whether two infos of one object agree in every field that both have.
 
     A service may report the checksums of a copy later, and dates either in milliseconds or in
     seconds. The date in the response to a put is the date of the response.
@@ -190,18 +190,18 @@ class StoreMachine(RuleBasedStateMachine):
         metadata: dict[str, str],
     ) -> None:
         body = shake_128(bytes([seed])).digest(size)
-        held = self.model.get(bucket, {}).get(key)
+        stored = self.model.get(bucket, {}).get(key)
         options: dict[str, Any] = {"metadata": metadata}
         refusal: type[Exception] | tuple[type[Exception], ...] | None = None
         if bucket not in self.model:
             refusal = BucketNotFoundError
-            if condition == "stale":  # both are true, and a backend may check either first
+            if condition == "stale":  # both apply, and a backend may check either one first
                 refusal = BucketNotFoundError, PreconditionFailedError
         if condition == "create":
             options["if_none_match"] = "*"
-            refusal = refusal or (ObjectExistsError if held else None)
-        elif condition == "match" and held:
-            options["if_match"] = held.info
+            refusal = refusal or (ObjectExistsError if stored else None)
+        elif condition == "match" and stored:
+            options["if_match"] = stored.info
         elif condition == "stale":
             options["if_match"] = "0-stale"
             refusal = refusal or PreconditionFailedError
@@ -218,25 +218,26 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(bucket=buckets, key=keys, data=st.data())
     def read(self, bucket: str, key: str, data: st.DataObject) -> None:
-        held = self.model.get(bucket, {}).get(key)
-        if held is None:
+        stored = self.model.get(bucket, {}).get(key)
+        if stored is None:
             missing = ObjectNotFoundError if bucket in self.model else BucketNotFoundError
             with pytest.raises(missing):
                 self.run(self.store.read(bucket, key))
             with pytest.raises(missing):
                 self.run(self.store.head(bucket, key))
             return
-        assert self.run(self.store.read(bucket, key)) == held.body
-        assert self.agree(self.run(self.store.head(bucket, key)), held.info)
-        assert self.run(self.store.read(bucket, key, if_match=held.info)) == held.body
-        start = data.draw(st.integers(0, len(held.body) + 2))
-        end = data.draw(st.integers(start + 1, len(held.body) + 5) | st.none())
-        if start < len(held.body):
+        assert self.run(self.store.read(bucket, key)) == stored.body
+        assert self.agree(self.run(self.store.head(bucket, key)), stored.info)
+        assert self.run(self.store.read(bucket, key, if_match=stored.info)) == stored.body
+        start = data.draw(st.integers(0, len(stored.body) + 2))
+        end = data.draw(st.integers(start + 1, len(stored.body) + 5) | st.none())
+        if start < len(stored.body):
             assert (
-                self.run(self.store.read(bucket, key, range=(start, end))) == (held.body[start:end])
+                self.run(self.store.read(bucket, key, range=(start, end)))
+                == (stored.body[start:end])
             )
             assert self.run(self.store.get_ranges(bucket, key, [(start, end), (0, 1)])) == [
-                held.body[start:end], held.body[:1],
+                stored.body[start:end], stored.body[:1],
             ]  # fmt: skip
         else:
             with pytest.raises(RangeError):
@@ -280,10 +281,10 @@ class StoreMachine(RuleBasedStateMachine):
         metadata: dict[str, str] | None,
         create: bool,
     ) -> None:
-        held = self.model.get(start[0], {}).get(start[1])
+        stored = self.model.get(start[0], {}).get(start[1])
         options: dict[str, Any] = {"metadata": metadata}
         refusal: type[Exception] | None = None
-        if held is None:
+        if stored is None:
             refusal = ObjectNotFoundError if start[0] in self.model else BucketNotFoundError
         elif end[0] not in self.model:
             refusal = BucketNotFoundError
@@ -296,12 +297,12 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(refusal):
                 self.run(operation(*start, *end, **options))
             return
-        assert held is not None
+        assert stored is not None
         info = self.run(operation(*start, *end, **options))
-        assert (info.bucket, info.key, info.size) == (*end, len(held.body))
-        kept = held.metadata if metadata is None else metadata
-        assert info.metadata == kept
-        self.model[end[0]][end[1]] = StoredObject(held.body, info, kept)
+        assert (info.bucket, info.key, info.size) == (*end, len(stored.body))
+        expected = stored.metadata if metadata is None else metadata
+        assert info.metadata == expected
+        self.model[end[0]][end[1]] = StoredObject(stored.body, info, expected)
         if move and start != end:
             del self.model[start[0]][start[1]]
 
@@ -326,8 +327,8 @@ class StoreMachine(RuleBasedStateMachine):
                 first.append(entry)
                 if len(first) > at:
                     break
-            rest = await self._rest(bucket, listing.cursor, **arguments) if first else []
-            return [*first, *rest], bool(listing.ordered)
+            remaining = await self._resume(bucket, listing.cursor, **arguments) if first else []
+            return [*first, *remaining], bool(listing.ordered)
 
         if bucket not in self.model:
             with pytest.raises(BucketNotFoundError):
@@ -346,7 +347,7 @@ class StoreMachine(RuleBasedStateMachine):
             if isinstance(entry, ObjectInfo) and entry.complete:
                 assert self.agree(entry, self.model[bucket][entry.key].info)
 
-    async def _rest(
+    async def _resume(
         self, bucket: str, cursor: str | None, **arguments: Any
     ) -> Sequence[ObjectInfo | Prefix]:
         if cursor is None:
@@ -360,9 +361,9 @@ class StoreMachine(RuleBasedStateMachine):
     def list_and_head_agree(self) -> None:
         async def both(bucket: str) -> tuple[set[str], set[str]]:
             listed = {info.key for info in await self.store.list(bucket).all()}
-            every = ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é"]
+            names = ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é"]
             return listed, {
-                key for key in [*every, "é.log"] if await self.store.exists(bucket, key)
+                key for key in [*names, "é.log"] if await self.store.exists(bucket, key)
             }
 
         for bucket, objects in self.model.items():

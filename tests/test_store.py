@@ -41,7 +41,7 @@ pytestmark = pytest.mark.idle_time
 # -- routing ---------------------------------------------------------------------------------------
 
 
-async def test_functions_come_before_patterns_and_patterns_before_the_default() -> None:
+async def test_order_is_functions_patterns_default() -> None:
     def first(_bucket: str, key: str) -> str | None:
         return "one" if key.startswith("f") else None
 
@@ -64,7 +64,7 @@ async def test_functions_come_before_patterns_and_patterns_before_the_default() 
                 assert reader.info.backend == backend
 
 
-async def opened(store: Trove) -> None:
+async def open_and_read(store: Trove) -> None:
     async with store.get("data", "key") as reader:
         await reader.read()
 
@@ -75,7 +75,7 @@ async def delete_two(store: Trove) -> None:
 
 OPERATIONS: list[tuple[str, int, Callable[[Trove], Awaitable[object]]]] = [
     ("put", 1, lambda store: store.put("data", "new", b"1")),
-    ("get", 1, opened),
+    ("get", 1, open_and_read),
     ("read", 1, lambda store: store.read("data", "key")),
     ("get_ranges", 1, lambda store: store.get_ranges("data", "key", [(0, 1)])),
     ("head", 1, lambda store: store.head("data", "key")),
@@ -112,7 +112,7 @@ async def test_route_function_is_called_once_per_operation_and_key(
     assert {bucket for bucket, _ in calls} == {"data"}
 
 
-async def test_unknown_backend_from_a_route_function_raises_and_nothing_is_written() -> None:
+async def test_unknown_backend_from_a_route_function_changes_nothing() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     default.calls.clear()
@@ -164,7 +164,7 @@ async def test_route_to_an_unknown_backend_is_refused() -> None:
 # -- pinned handles --------------------------------------------------------------------------------
 
 
-async def test_pinned_handle_uses_one_backend_and_shares_pool_and_events() -> None:
+async def test_pinned_handle_uses_one_backend_of_the_store() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(
         default, backends={"cold": cold}, routes=[("*.log", "cold")]
@@ -205,23 +205,23 @@ async def test_handle_can_be_made_before_the_store_is_open() -> None:
         await handle.put("data", "key", b"")
 
 
-def test_unknown_reserved_and_wrong_backends_are_refused() -> None:
+def test_unknown_reserved_and_invalid_backends_are_refused() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
         single_attempt_store().backend("gold")
     with pytest.raises(ConfigError, match="choose another name"):
         Trove(CallLog(), backends={"default": CallLog()})
     with pytest.raises(TypeError, match="'cold' must be a driver or a URL, got int"):
-        Trove(CallLog(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
+        Trove(CallLog(), backends={"cold": 5})  # type: ignore[dict-item]  # tested at run time
 
 
 def test_handle_of_a_subclass_keeps_its_attributes() -> None:
-    class Mine(Trove):
+    class TenantStore(Trove):
         def __init__(self) -> None:
             super().__init__(CallLog(), backends={"cold": CallLog()})
             self.tenant = "a"
 
-    handle = Mine().backend("cold")
-    assert isinstance(handle, Mine)
+    handle = TenantStore().backend("cold")
+    assert isinstance(handle, TenantStore)
     assert handle.tenant == "a"
 
 
@@ -240,14 +240,14 @@ async def test_health_pings_concurrently_and_never_raises() -> None:
     ) as store:
         health = await store.health()
         assert list(health) == ["default", "cold", "stuck"]
-        assert [one.ok for one in health.values()] == [True, True, False]
+        assert [status.ok for status in health.values()] == [True, True, False]
         assert isinstance(health["stuck"].error, TimedOutError)
         assert health["stuck"].latency >= 0.04
         cold.fail("ping", RuntimeError("a bug"))
         default.before.clear()
-        only = await store.backend("cold").health()
-        assert list(only) == ["cold"]
-        assert str(only["cold"].error) == "a bug"
+        health = await store.backend("cold").health()
+        assert list(health) == ["cold"]
+        assert str(health["cold"].error) == "a bug"
 
 
 async def test_total_timeout_ends_an_operation() -> None:
@@ -295,11 +295,11 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda _: Route("a[", "cold"), PatternError, "["),
     (lambda _: single_attempt_store(routes=[("a[", "default")]), PatternError, "["),
     (lambda store: store.backend("gold"), BackendNotFoundError, "there are 'default'"),
-    (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # the point
-    (lambda store: store.read("data", "key", limit="3"), TypeError, "limit must be an int"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # tested at run time
+    (lambda store: store.read("data", "key", limit="3"), TypeError, "limit must be an int"),  # type: ignore[arg-type]  # tested at run time
     (lambda store: store.read("data", "key", limit=-1), ValueError, "limit must not be negative"),
-    (lambda store: store.presign_get("data", "key", expires="1"), TypeError, "number of seconds"),  # type: ignore[arg-type]  # the point
-    (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.presign_get("data", "key", expires="1"), TypeError, "number of seconds"),  # type: ignore[arg-type]  # tested at run time
+    (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # tested at run time
     (lambda store: store.read("data", "key", range=(5, 5)), RangeError, "the end is exclusive"),
     (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
     (lambda store: store.read("data", "key", range=(9, None)), RangeError, "has 3 bytes"),
@@ -326,17 +326,17 @@ async def test_message_is_one_line_and_has_advice(
             await act(store)
     assert remedy in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args  # noqa: S301 - ours
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args  # noqa: S301 - our own
 
 
 async def test_error_has_the_operation_the_object_and_the_backend() -> None:
     cold = CallLog()
     await fill(cold, "data", "key.log")
-    cold.fail("head", UnavailableError("no answer"))
+    cold.fail("head", UnavailableError("no response"))
     async with single_attempt_store(backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
         with pytest.raises(TroveError) as caught:
             await store.head("data", "key.log")
-    assert str(caught.value) == "no answer [head 'data/key.log' on backend 'cold']"
+    assert str(caught.value) == "no response [head 'data/key.log' on backend 'cold']"
 
 
 def test_repr_has_names_and_no_secrets() -> None:
@@ -376,7 +376,7 @@ async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
         assert not await store.exists("data", "key")
 
 
-async def test_backends_are_known_before_opening_and_capabilities_after() -> None:
+async def test_backends_are_known_before_opening() -> None:
     cold = CallLog(versions=True)
     store = single_attempt_store(CallLog(), backends={"cold": cold})
     before = dict(store.backends)
@@ -386,10 +386,10 @@ async def test_backends_are_known_before_opening_and_capabilities_after() -> Non
     )
     assert list(store.backend("cold").backends) == ["cold"]
 
-    async def learn() -> None:
+    async def detect_capabilities() -> None:
         cold._capabilities = replace(cold.capabilities, tags=False)
 
-    cold.before["open"] = learn
+    cold.before["open"] = detect_capabilities
     async with store:
         assert store.backends["default"] == before["default"]
         assert not store.backends["cold"].capabilities.tags
@@ -412,7 +412,7 @@ async def test_store_can_be_opened_and_closed_explicitly() -> None:
 
 async def test_head_of_a_version() -> None:
     driver = VersionedMemory()
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"old")

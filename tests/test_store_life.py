@@ -1,4 +1,4 @@
-"""Opening and closing a store, and use on a wrong loop, after a fork or after closing."""
+"""Opening and closing a store. Use on another loop, after a fork or after closing is refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ USES: list[Callable[[Trove], Awaitable[Any]]] = [
 ]
 
 
-async def refused(store: Trove, hint: str) -> None:
+async def assert_refused(store: Trove, hint: str) -> None:
     for use in USES:
         with pytest.raises(ClosedError, match=hint) as caught:
             await use(store)
@@ -54,14 +54,14 @@ async def refused(store: Trove, hint: str) -> None:
 
 
 async def test_use_before_opening_is_refused_with_advice() -> None:
-    await refused(single_attempt_store(), "use it inside `async with Trove")
+    await assert_refused(single_attempt_store(), "use it inside `async with Trove")
 
 
 async def test_use_after_closing_is_refused_with_advice() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         pass
-    await refused(store, "make a new Trove")
+    await assert_refused(store, "make a new Trove")
     with pytest.raises(ClosedError, match="opened once: make a new Trove"):
         await store.__aenter__()
     assert driver.calls == ["open", "aclose"]
@@ -69,7 +69,7 @@ async def test_use_after_closing_is_refused_with_advice() -> None:
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> None:
+async def test_use_from_another_loop_is_refused() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     driver.calls.clear()
@@ -77,7 +77,7 @@ async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> N
 
     def elsewhere() -> None:
         async def main() -> None:
-            await refused(store, "open a Trove in each loop")
+            await assert_refused(store, "open a Trove in each loop")
             with pytest.raises(ClosedError):
                 await store.aclose()
 
@@ -129,7 +129,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_use_after_a_fork_is_refused_with_advice() -> None:
-    done = subprocess.run(  # noqa: S603 - our own program
+    result = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", FORKING],
         capture_output=True,
         text=True,
@@ -137,13 +137,13 @@ def test_use_after_a_fork_is_refused_with_advice() -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # -- opening and closing ---------------------------------------------------------------------------
 
 
-async def test_store_can_be_opened_in_one_task_and_closed_in_another() -> None:
+async def test_store_can_be_closed_by_another_task() -> None:
     driver = CallLog()
     store = single_attempt_store(driver)
     for step in (store.__aenter__(), store.create_bucket("data"), store.aclose()):
@@ -163,18 +163,18 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
 
 
 class Unclosable(CallLog):
-    """A driver whose close raises an error with the given message."""
+    """A driver whose close raises an error with this message."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__()
-        self.words = words
+        self.message = message
 
     async def aclose(self) -> None:
         await super().aclose()
-        raise RuntimeError(self.words)
+        raise RuntimeError(self.message)
 
 
-async def test_failing_close_does_not_stop_the_others_and_a_single_error_is_raised_itself() -> None:
+async def test_failing_close_does_not_stop_the_others() -> None:
     default, bad, last = CallLog(), Unclosable("stuck"), CallLog()
     with pytest.raises(RuntimeError, match="stuck"):
         async with single_attempt_store(default, backends={"bad": bad, "last": last}):
@@ -182,7 +182,7 @@ async def test_failing_close_does_not_stop_the_others_and_a_single_error_is_rais
     assert [driver.calls for driver in (default, bad, last)] == [["open", "aclose"]] * 3
 
 
-async def test_several_failing_closes_raise_a_group() -> None:
+async def test_several_failing_closes_raise_an_exception_group() -> None:
     default = CallLog()
     with pytest.raises(ExceptionGroup) as caught:
         async with single_attempt_store(
@@ -202,14 +202,14 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
     assert default.calls == ["open", "aclose"]
     assert bad.calls == ["open", "aclose"]  # it is closed although its open failed
     assert never.calls == []
-    await refused(store, "make a new Trove")
+    await assert_refused(store, "make a new Trove")
     await store.aclose()
     assert default.calls == ["open", "aclose"]
 
 
 @pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
-async def test_driver_that_is_open_in_one_store_is_refused_in_another(
+async def test_driver_of_an_open_store_is_refused_by_another(
     make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
     shared = make(tmp_path)
@@ -244,7 +244,7 @@ async def test_cancelled_open_closes_the_open_drivers() -> None:
     assert stuck.calls == ["open", "aclose"]
 
 
-async def test_error_in_the_block_closes_the_store_and_passes_through() -> None:
+async def test_error_in_the_block_closes_the_store() -> None:
     driver = CallLog()
     with pytest.raises(LookupError):
         async with single_attempt_store(driver):

@@ -82,7 +82,7 @@ def key_on(name: str, suffix: str) -> str:
     return suffix if name == "default" else f"{name}/{suffix}"
 
 
-async def test_readmes_first_program_runs_on_real_protocols(
+async def test_first_program_of_the_readme_runs_on_real_protocols(
     tmp_path: Path,
     seaweed: S3Server,
     fake_gcs: GCSServer,
@@ -94,14 +94,14 @@ async def test_readmes_first_program_runs_on_real_protocols(
     async with Trove(GCSDriver(endpoint_url=endpoint)) as archive:
         await archive.create_bucket(physical)
     program = SNIPPETS[0]
-    for shown, actual in [
+    for placeholder, actual in [
         ("MemoryDriver()", "cold()"),
         ("local://./archive", f"gcs://{physical}/objects?endpoint={endpoint}"),
         ("asyncio.run(main())", ""),
         ('"data"', f'"data-{physical}"'),  # all tests share one SeaweedFS
     ]:
-        assert shown in program
-        program = program.replace(shown, actual)
+        assert placeholder in program
+        program = program.replace(placeholder, actual)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"cold": lambda: s3_driver(seaweed)}
     exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own README
@@ -118,14 +118,18 @@ async def test_object_moves_between_any_two_backends(
 ) -> None:
     source, target = key_on(start, "a/b.bin"), key_on(end, "moved.bin")
     put = await store.put(
-        bucket, source, LARGE[:size], content_type="image/png", metadata={"who": "gr\u00fc\u00df"}
+        bucket,
+        source,
+        LARGE[:size],
+        content_type="image/png",
+        metadata={"author": "gr\u00fc\u00df"},
     )
     assert put.backend == start
     moved = await store.move(bucket, source, bucket, target)
     assert (moved.backend, moved.size) == (end, size)
     assert await store.read(bucket, target) == LARGE[:size]
     head = await store.head(bucket, target)
-    assert (head.content_type, dict(head.metadata)) == ("image/png", {"who": "gr\u00fc\u00df"})
+    assert (head.content_type, dict(head.metadata)) == ("image/png", {"author": "gr\u00fc\u00df"})
     with pytest.raises(ObjectNotFoundError):
         await store.head(bucket, source)
     backends = [name for name in NAMES if await store.backend(name).list(bucket).all()]
@@ -142,8 +146,8 @@ async def test_listing_merges_all_backends(store: Trove, bucket: str) -> None:
         assert {entry.key: entry.backend for entry in entries} == {
             key: next((n for n in NAMES if key.startswith(f"{n}/")), "default") for key in keys
         }
-    tops = await store.list(bucket, delimiter="/").all()
-    assert sorted(entry.key for entry in tops) == sorted(
+    top_level = await store.list(bucket, delimiter="/").all()
+    assert sorted(entry.key for entry in top_level) == sorted(
         {"cold/", "archive/", *(f"{n:02}/" for n in range(12))}
     )
     # The two backends that list in bytewise order are merged in that order.
@@ -189,14 +193,14 @@ async def test_listing_raises_when_a_backend_dies(
     for n in range(12):
         for name in NAMES:
             await store_on_killable.put(bucket, key_on(name, f"{n:02}"), b"x")
-    seen = []
+    listed = []
     with pytest.raises(UnavailableError) as caught:
         async for entry in store_on_killable.list(bucket, page_size=3):
-            seen.append(entry.key)
-            if len(seen) == 1:
+            listed.append(entry.key)
+            if len(listed) == 1:
                 await asyncio.to_thread(killable.kill)
     assert caught.value.backend == "archive"
-    assert len(seen) < 36
+    assert len(listed) < 36
     for name in ("default", "cold"):  # the other backends keep working
         assert len(await store_on_killable.backend(name).list(bucket).all()) == 12
     health = await store_on_killable.health()
@@ -230,15 +234,16 @@ async def test_move_leaves_only_the_source_when_a_backend_dies(
             source, copy = key_on(start, "large"), key_on(end, "copy")
             await store.put(bucket, source, LARGE)
             proxy.arm(fault, target=target)
-            proxy.arm(
-                Cut("request head"), target=target, times=None
-            )  # and every later request fails
+            # The first request breaks midway, and every later one before its head.
+            proxy.arm(Cut("request head"), target=target, times=None)
             with pytest.raises(UnavailableError) as caught:
                 await store.move(bucket, source, bucket, copy)
             assert caught.value.backend == "archive"
             await store.put(bucket, "hot", b"still works")
             assert await store.read(bucket, "hot") == b"still works"
             assert store.pool.statistics().leased == 0
-    async with topology(tmp_path, seaweed, fake_gcs) as store:  # it works again
+    async with topology(
+        tmp_path, seaweed, fake_gcs
+    ) as store:  # without the proxy, the backend works again
         assert not await store.exists(bucket, copy)
         assert await store.read(bucket, source) == LARGE

@@ -1,4 +1,4 @@
-"""Proof that two responses describe the same version."""
+"""Whether two responses are proved to describe the same version."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LATER = {"as_of": MOMENT + timedelta(seconds=1)}
         ({"write_id": "w1"}, {"write_id": "w1", "size": 6}, False),
     ],
 )
-def test_versions_are_the_same_only_if_that_is_proved(
+def test_versions_are_the_same_only_with_proof(
     first: dict[str, Any], later: dict[str, Any], *, same: bool
 ) -> None:
     assert is_same(info(**first), info(**later)) is same
@@ -69,7 +69,7 @@ def test_recent_date_alone_proves_nothing() -> None:
         ({**LATER}, {"get_conditions": True, "versions": True}, False),
     ],
 )
-def test_version_is_pinned_by_conditions_that_the_backend_honours(
+def test_version_is_pinned_if_the_backend_honours_conditions(
     facts: dict[str, Any], claims: dict[str, bool], *, pinned: bool
 ) -> None:
     flags = {"get_conditions": False, "versions": False, **claims}

@@ -19,47 +19,51 @@ if TYPE_CHECKING:
     from trove_async.driver import DriverReader
     from trove_async.options import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
-    Kept = tuple[VersionInfo, _Object | None]
+    StoredVersion = tuple[VersionInfo, _Object | None]
 
 
 class VersionedMemory(MemoryDriver):
     """Memory with object versions.
 
     Attributes:
-        keeping: The buckets that keep versions. In other buckets each object has one version with
-            the id ``null``.
-        asked: The options of every page of versions that was listed.
+        versioned_buckets: The buckets that keep versions. In other buckets each object has one
+            version with the id ``null``.
+        version_pages: The options of every page of versions that was listed.
     """
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__()
         self._capabilities = replace(self._capabilities, versions=True, **capabilities)
-        self.keeping: set[str] = set()
-        self.asked: list[ListOptions] = []
+        self.versioned_buckets: set[str] = set()
+        self.version_pages: list[ListOptions] = []
         self._ids = count(1)
-        self._kept: dict[str, dict[str, list[Kept]]] = {}
+        self._versions: dict[str, dict[str, list[StoredVersion]]] = {}
 
-    def _add(self, bucket: str, key: str, held: _Object | None, info: ObjectInfo) -> None:
+    def _add(self, bucket: str, key: str, stored: _Object | None, info: ObjectInfo) -> None:
         version = VersionInfo(
             bucket=bucket,
             key=key,
             version_id=info.version_id or "null",
-            size=0 if held is None else info.size,
-            etag=None if held is None else info.etag,
+            size=0 if stored is None else info.size,
+            etag=None if stored is None else info.etag,
             last_modified=info.last_modified,
-            storage_class=None if held is None else info.storage_class,
+            storage_class=None if stored is None else info.storage_class,
             latest=True,
-            deleted=held is None,
+            deleted=stored is None,
             backend=self._backend,
         )
-        kept = self._kept.setdefault(bucket, {}).setdefault(key, [])
-        kept[:] = [
-            (version, held),
-            *((replace(old, latest=False), body) for old, body in kept if bucket in self.keeping),
+        versions = self._versions.setdefault(bucket, {}).setdefault(key, [])
+        versions[:] = [
+            (version, stored),
+            *(
+                (replace(older, latest=False), body)
+                for older, body in versions
+                if bucket in self.versioned_buckets
+            ),
         ]
 
     def _id(self, bucket: str) -> str:
-        return f"v{next(self._ids)}" if bucket in self.keeping else "null"
+        return f"v{next(self._ids)}" if bucket in self.versioned_buckets else "null"
 
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
@@ -67,16 +71,16 @@ class VersionedMemory(MemoryDriver):
         info = replace(
             super()._store(bucket, key, chunks, checksum, options), version_id=self._id(bucket)
         )
-        held = self._object(bucket, key)._replace(info=info)
-        self._bucket(bucket).objects[key] = held
-        self._add(bucket, key, held, info)
+        stored = self._object(bucket, key)._replace(info=info)
+        self._bucket(bucket).objects[key] = stored
+        self._add(bucket, key, stored, info)
         return info
 
     def _version(self, bucket: str, key: str, version_id: str) -> _Object:
         self._bucket(bucket)
-        for version, held in self._kept.get(bucket, {}).get(key, []):
-            if version.version_id == version_id and held is not None:
-                return held
+        for version, stored in self._versions.get(bucket, {}).get(key, []):
+            if version.version_id == version_id and stored is not None:
+                return stored
         raise ObjectNotFoundError("no such version", bucket=bucket, key=key)
 
     def _source(self, bucket: str, key: str, options: CopyOptions) -> _Object:
@@ -103,27 +107,29 @@ class VersionedMemory(MemoryDriver):
         return self._version(bucket, key, version_id).info
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        home = self._bucket(bucket)
+        contents = self._bucket(bucket)
         if options.version_id is None:
             await super().delete(bucket, key, options)
             self._add_marker(bucket, key)
             return
-        kept = self._kept.get(bucket, {}).get(key, [])
-        kept[:] = [
-            (version, held) for version, held in kept if version.version_id != options.version_id
+        versions = self._versions.get(bucket, {}).get(key, [])
+        versions[:] = [
+            (version, stored)
+            for version, stored in versions
+            if version.version_id != options.version_id
         ]
-        kept[:1] = [(replace(version, latest=True), held) for version, held in kept[:1]]
-        if key in home.objects:
-            home.remove(key)
-        if kept and kept[0][1] is not None:
-            home.add(key, kept[0][1])
+        versions[:1] = [(replace(version, latest=True), stored) for version, stored in versions[:1]]
+        if key in contents.objects:
+            contents.remove(key)
+        if versions and versions[0][1] is not None:
+            contents.add(key, versions[0][1])
 
     def _add_marker(self, bucket: str, key: str) -> None:
-        kept = self._kept.get(bucket, {}).get(key, [])
-        if bucket not in self.keeping:
-            kept.clear()
-        elif kept:
-            deleted = next((held for _, held in kept if held is not None), None)
+        versions = self._versions.get(bucket, {}).get(key, [])
+        if bucket not in self.versioned_buckets:
+            versions.clear()
+        elif versions:
+            deleted = next((stored for _, stored in versions if stored is not None), None)
             if deleted is not None:
                 self._add(bucket, key, None, replace(deleted.info, version_id=self._id(bucket)))
 
@@ -134,34 +140,34 @@ class VersionedMemory(MemoryDriver):
         return results
 
     async def delete_bucket(self, bucket: str) -> None:
-        if any(self._kept.get(bucket, {}).values()):
+        if any(self._versions.get(bucket, {}).values()):
             raise BucketNotEmptyError("the bucket has versions of objects", bucket=bucket)
         await super().delete_bucket(bucket)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
-        self.asked.append(options)
+        self.version_pages.append(options)
         self._bucket(bucket)
         everything = [
             version
-            for key, kept in sorted(self._kept.get(bucket, {}).items())
-            for version, _ in kept
+            for key, versions in sorted(self._versions.get(bucket, {}).items())
+            for version, _ in versions
             if key.startswith(options.prefix)
         ]
         if options.token is not None:
-            # The token counts the oldest versions of the key that are left, so it stays valid while
-            # newer ones are deleted.
-            key, _, left = options.token.rpartition("\0")
+            # The token has a key and the number of its versions that are not listed yet. They are
+            # the oldest, so it stays valid while newer versions are deleted.
+            key, _, number = options.token.rpartition("\0")
             of_key = [version for version in everything if version.key == key]
             everything = [
-                *of_key[len(of_key) - int(left) :],
+                *of_key[len(of_key) - int(number) :],
                 *(version for version in everything if version.key > key),
             ]
         elif options.start_after is not None:
             start = options.start_after
             everything = [version for version in everything if version.key > start]
-        page, rest = everything[: options.limit], everything[options.limit :]
-        if not rest:
+        page, later = everything[: options.limit], everything[options.limit :]
+        if not later:
             return VersionPage(entries=page)
         key = page[-1].key
-        left_of_key = sum(version.key == key for version in rest)
-        return VersionPage(entries=page, token=f"{key}\0{left_of_key}")
+        unlisted = sum(version.key == key for version in later)
+        return VersionPage(entries=page, token=f"{key}\0{unlisted}")

@@ -198,7 +198,7 @@ async def test_source_key_that_the_named_backend_cannot_address_is_refused(
 @pytest.fixture(params=["server copy", "streamed"])
 async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Trove]:
     driver = VersionedMemory(server_copy=request.param == "server copy")
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         yield store

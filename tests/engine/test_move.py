@@ -359,7 +359,7 @@ async def test_version_that_was_not_copied_stays() -> None:
             return replace(stored_info, checksums={})
 
     driver = LosesCopies()
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"old")

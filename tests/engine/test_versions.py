@@ -38,7 +38,7 @@ class TestVersionedMemory(DriverVersions):
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         assert isinstance(backend, VersionedMemory)
-        backend.keeping.add(bucket)
+        backend.versioned_buckets.add(bucket)
 
 
 class TestThroughFaulty(DriverVersions):
@@ -49,12 +49,12 @@ class TestThroughFaulty(DriverVersions):
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         assert isinstance(backend, Faulty)
         assert isinstance(backend.driver, VersionedMemory)
-        backend.driver.keeping.add(bucket)
+        backend.driver.versioned_buckets.add(bucket)
 
 
 def keeping(**capabilities: bool) -> VersionedMemory:
     driver = VersionedMemory(**capabilities)
-    driver.keeping.add("data")
+    driver.versioned_buckets.add("data")
     return driver
 
 
@@ -133,8 +133,8 @@ async def test_only_reachable_backends_are_listed_and_a_prefix_narrows() -> None
         await written(store, "logs/a", "logs/b", "other")
         shown = await store.list_versions("data", prefix="logs/").all()
         assert {(one.key, one.backend) for one in shown} == {("logs/a", "cold"), ("logs/b", "cold")}
-        assert [one.prefix for one in cold.asked] == ["logs/"]
-        assert default.asked == []
+        assert [one.prefix for one in cold.version_pages] == ["logs/"]
+        assert default.version_pages == []
 
 
 async def test_pages_are_fetched_on_demand() -> None:
@@ -143,9 +143,9 @@ async def test_pages_are_fetched_on_demand() -> None:
         await store.create_bucket("data")
         await written(store, "a", "b", "c", "d")
         listing = store.list_versions("data", page_size=2)
-        assert driver.asked == []
+        assert driver.version_pages == []
         first = await anext(listing)
-        assert (first.key, len(driver.asked)) == ("a", 1)
+        assert (first.key, len(driver.version_pages)) == ("a", 1)
         pages = [len(page) async for page in listing.pages()]
         assert (sum(pages), pages[:-1]) == (8, [2] * (len(pages) - 1))
 
@@ -161,7 +161,7 @@ async def test_backend_without_versions_is_refused_before_any_io() -> None:
             await anext(store.list_versions("data"))
         assert (caught.value.backend, caught.value.operation) == ("default", "list_versions")
         assert "\n" not in str(caught.value)
-        assert (default.calls, cold.asked) == ([], [])
+        assert (default.calls, cold.version_pages) == ([], [])
         assert await store.backend("cold").list_versions("data").all() == []
 
 

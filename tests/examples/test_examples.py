@@ -59,7 +59,7 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def test_main_example_runs_on_a_given_tree(tree: Path, tmp_path: Path) -> None:
+def test_main_example_runs_on_a_directory(tree: Path, tmp_path: Path) -> None:
     output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
     for line in OUTPUT["hot_cold_archive.py"]:
         assert line in output
@@ -68,7 +68,7 @@ def test_main_example_runs_on_a_given_tree(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
 
 
-def test_main_example_runs_with_real_s3_as_cold_backend(tree: Path, tmp_path: Path) -> None:
+def test_main_example_runs_with_s3_as_cold_backend(tree: Path, tmp_path: Path) -> None:
     output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="s3")
     for line in ("cold is SeaweedFS at http://127.0.0.1:", *OUTPUT["hot_cold_archive.py"]):
         assert line in output

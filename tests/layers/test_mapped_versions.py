@@ -27,7 +27,7 @@ class TestIntoOneBucket(DriverVersions):
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         del backend, bucket
-        self.inner.keeping.add("everything")
+        self.inner.versioned_buckets.add("everything")
 
 
 class TestRenamedBuckets(DriverVersions):
@@ -42,12 +42,12 @@ class TestRenamedBuckets(DriverVersions):
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         del backend
-        self.inner.keeping.add(self.buckets[bucket])
+        self.inner.versioned_buckets.add(self.buckets[bucket])
 
 
 async def test_deleted_bucket_lists_no_remaining_versions() -> None:
     inner = VersionedMemory()
-    inner.keeping.add("all")
+    inner.versioned_buckets.add("all")
     async with opened(Mapped(inner, into="all")) as layer:
         for bucket in ("gone", "other"):
             await layer.create_bucket(bucket)

@@ -19,7 +19,7 @@ from trove_async.errors import (
 )
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, Page
-from trove_async.testing._harness import read_rest
+from trove_async.testing._harness import read_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -60,18 +60,18 @@ class SortsByUtf16(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, replace(options, token=None, limit=10**6))
         entries = sorted(page.entries, key=lambda entry: entry.key.encode("utf-16-be"))
-        at = int(options.token or 0)
-        end = at + options.limit
-        return Page(entries=entries[at:end], token=str(end) if end < len(entries) else None)
+        start = int(options.token or 0)
+        end = start + options.limit
+        return Page(entries=entries[start:end], token=str(end) if end < len(entries) else None)
 
 
 class ResumesByCount(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, replace(options, token=None, limit=10**6))
-        at = int(options.token or 0)
-        end = at + options.limit
+        start = int(options.token or 0)
+        end = start + options.limit
         token = str(end) if end < len(page.entries) else None
-        return Page(entries=page.entries[at:end], token=token)
+        return Page(entries=page.entries[start:end], token=token)
 
 
 class RepeatsPrefixesPerPage(MemoryDriver):
@@ -104,8 +104,8 @@ class IgnoresConditions(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        bare = replace(options, if_none_match=None, if_match=None)
-        return await super().put(bucket, key, views, bare)
+        unconditional = replace(options, if_none_match=None, if_match=None)
+        return await super().put(bucket, key, views, unconditional)
 
 
 class ChecksThenActs(MemoryDriver):
@@ -114,14 +114,14 @@ class ChecksThenActs(MemoryDriver):
     ) -> ObjectInfo:
         if options.if_none_match or options.if_match:
             try:
-                held = await self.head(bucket, key)
+                current = await self.head(bucket, key)
             except ObjectNotFoundError:
-                held = None
-            if (held and held.etag) != options.if_match:
+                current = None
+            if (current and current.etag) != options.if_match:
                 return await super().put(bucket, key, views, options)
             await asyncio.sleep(0)
-        bare = replace(options, if_none_match=None, if_match=None)
-        return await super().put(bucket, key, views, bare)
+        unconditional = replace(options, if_none_match=None, if_match=None)
+        return await super().put(bucket, key, views, unconditional)
 
 
 class TruncatesOnFailedPut(MemoryDriver):
@@ -246,17 +246,17 @@ class _ReaderOfLatestVersion:
         self.info = info
         self.range = (0, end)
         self._driver = driver
-        self._at = 0
+        self._position = 0
 
     async def read(self, size: int) -> bytes:
-        if self._at >= self.range[1]:
+        if self._position >= self.range[1]:
             return b""
-        options = GetOptions(range=ByteRange(self._at, self._at + size))
+        options = GetOptions(range=ByteRange(self._position, self._position + size))
         async with MemoryDriver.get(
             self._driver, self.info.bucket, self.info.key, options
         ) as reader:
-            piece = await read_rest(reader)
-        self._at += len(piece)
+            piece = await read_to_end(reader)
+        self._position += len(piece)
         return piece
 
 

@@ -60,7 +60,7 @@ class TestFaultyWithFewerCapabilities(DriverSuite):
         return Faulty(inner, capabilities=claimed)
 
 
-def test_faulty_is_no_layer() -> None:
+def test_faulty_is_not_a_layer() -> None:
     assert not isinstance(Faulty(MemoryDriver()), Layer)
 
 
@@ -153,7 +153,7 @@ async def test_heal_releases_hanging_calls() -> None:
 
 
 async def _read_pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
-    got = bytearray()
+    received = bytearray()
     options = GetOptions(range=ByteRange(start) if start else None)
     async with faulty.get("b", "k", options) as reader:
         memory = memoryview(bytearray(300))
@@ -164,8 +164,8 @@ async def _read_pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
             else:
                 piece = await reader.read(300)
             if not piece:
-                return bytes(got)
-            got += piece
+                return bytes(received)
+            received += piece
 
 
 @pytest.fixture
@@ -211,11 +211,11 @@ async def test_short_ends_the_body_before_its_byte(faulty: Faulty, at: int, *, i
         await _fill(faulty)
         faulty.short("k", at=at)
         async with faulty.get("b", "k", GetOptions()) as reader:
-            got = b""
+            received = b""
             while piece := await reader.read(400):
-                got += piece
+                received += piece
             assert await reader.read(1) == b""
-            assert got == BODY[:at]
+            assert received == BODY[:at]
         assert await _read_pieces(faulty, into=into) == BODY
 
 
@@ -223,8 +223,8 @@ async def test_flip_changes_one_byte(faulty: Faulty, *, into: bool) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.flip("k", at=301)
-        got = await _read_pieces(faulty, into=into)
-        assert [at for at in range(1000) if got[at] != BODY[at]] == [301]
+        received = await _read_pieces(faulty, into=into)
+        assert [at for at in range(1000) if received[at] != BODY[at]] == [301]
         assert await _read_pieces(faulty, into=into) == BODY
 
 
@@ -263,7 +263,7 @@ async def test_calls_and_open_contexts_are_counted(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize("operation", ["get", "upload"])
-async def test_context_is_left_if_entering_fails_afterwards(faulty: Faulty, operation: str) -> None:
+async def test_inner_context_is_left_if_entering_fails(faulty: Faulty, operation: str) -> None:
     counted = Faulty(faulty)
     async with opened(counted):
         await _fill(counted)
@@ -375,7 +375,7 @@ class _WithoutReadinto(MemoryDriver):
             yield _PlainReader(reader)
 
 
-async def test_faulty_adds_no_readinto() -> None:
+async def test_faulty_does_not_add_readinto() -> None:
     faulty = Faulty(_WithoutReadinto())
     async with opened(faulty):
         await _fill(faulty)

@@ -1,4 +1,4 @@
-"""Tests of `trove_async.testing.servers`: start, errors with a log, and removal in every case."""
+"""Tests of `trove_async.testing.servers`: start, errors with a log, and cleanup in every case."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_stopped_server_leaves_nothing(
         connection = socket.create_connection(address(server.endpoint_url), timeout=20)
         assert list(tmp_path.iterdir())
     with connection:
-        assert ended(connection)
+        assert has_ended(connection)
     assert list(tmp_path.iterdir()) == []
     _, port = address(server.endpoint_url)
     assert list(_processes.SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
 
 
-def ended(connection: socket.socket) -> bool:
+def has_ended(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -112,7 +112,7 @@ def test_servers_end_with_their_killed_parent(tmp_path: Path, names: list[str]) 
         os.kill(process.pid, signal.SIGKILL)
     for connection in connections:
         with connection:
-            assert ended(connection)
+            assert has_ended(connection)
     while list(tmp_path.iterdir()):  # the watchdog removes it after the server
         os.sched_yield()
 
@@ -126,7 +126,7 @@ def test_missing_program_names_the_package_to_install(
         seaweedfs().__enter__()
 
 
-def test_missing_program_of_ceph_names_the_packages_to_install(
+def test_missing_ceph_program_names_the_packages_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -135,7 +135,7 @@ def test_missing_program_of_ceph_names_the_packages_to_install(
         ceph().__enter__()
 
 
-def test_error_of_failed_ceph_has_its_output(
+def test_error_of_a_failed_ceph_program_has_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, scratch = tmp_path / "bin", tmp_path / "scratch"
@@ -152,7 +152,7 @@ def test_error_of_failed_ceph_has_its_output(
     assert list(scratch.iterdir()) == []
 
 
-def test_failed_server_is_started_again_and_its_error_has_its_log(
+def test_failed_start_is_repeated_and_reported_with_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -104,15 +104,15 @@ class TestUnordered(StoreSuite):
             yield store
 
 
-class TestOrderedBesideUnordered(StoreSuite):
+class TestOrderedAndUnordered(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
         inner = MemoryDriver()
         unordered = replace(inner.capabilities, ordered=False)
         async with Trove(
             MemoryDriver(),
-            backends={"walked": Faulty(inner, capabilities=unordered), "more": MemoryDriver()},
-            routes=[("a*", "walked"), ("*1", "more")],
+            backends={"unordered": Faulty(inner, capabilities=unordered), "more": MemoryDriver()},
+            routes=[("a*", "unordered"), ("*1", "more")],
             pool=small_pool(),
         ) as store:
             yield store
@@ -151,7 +151,7 @@ OPERATIONS: list[Operation] = [
     "delete_bucket",
 ]
 
-BODIES: list[Operation] = ["read"]
+READS: list[Operation] = ["read"]
 
 MANY_ATTEMPTS = RetryPolicy(attempts=30, base_delay=0, budget=10**6)
 
@@ -160,7 +160,7 @@ class TestEveryThirdCallFails(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
         faulty = Faulty(MemoryDriver())
-        for operation in (*OPERATIONS, *BODIES):
+        for operation in (*OPERATIONS, *READS):
             faulty.fail(operation, times=None, every=3)
         async with Trove(faulty, pool=small_pool(), retry=MANY_ATTEMPTS) as store:
             yield store

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -21,9 +21,12 @@ START_SECONDS: Final = 180.0
 """Seconds until the gateway must respond. It usually takes 30, to create its pools."""
 
 _COMMAND_SECONDS: Final = 120.0
+"""Seconds until one of Ceph's programs must have ended."""
+
 _POLL_SECONDS: Final = 0.1
 _ATTEMPTS: Final = 2
 _LOG_TAIL: Final = 2000
+"""Characters of a log that an error message contains."""
 
 _PROGRAMS: Final[Mapping[str, str]] = {
     "ceph-mon": "ceph-mon",
@@ -36,6 +39,9 @@ _PROGRAMS: Final[Mapping[str, str]] = {
 }
 """Programs, and the Debian package of each."""
 
+# One daemon stores every object, so each pool has one replica. A monitor stops when its disk is
+# nearly full; its limits are as low as possible, because the objects are in memory. Garbage is
+# collected every 15 seconds instead of every hour, because deleted objects use memory until then.
 _CONFIGURATION: Final = """\
 [global]
 fsid = {fsid}
@@ -72,10 +78,15 @@ rgw gc processor period = 15
 rgw gc processor max time = 15
 """
 
-_RIGHTS: Final = {"mon.": ["mon"], "client.admin": ["mon", "osd", "mgr"], "osd.0": ["mon", "osd"]}
+_FULL_ACCESS: Final[Mapping[str, Sequence[str]]] = {
+    "mon.": ["mon"],
+    "client.admin": ["mon", "osd", "mgr"],
+    "osd.0": ["mon", "osd"],
+}
 """The services that each user has full access to. The gateway uses ``client.admin``."""
 
 _MEMORY: Final = 4 * 1024**3
+"""The largest size of the object store, in bytes. It is allocated as objects are stored."""
 
 
 def start_ceph(stack: ExitStack, access_key_id: str, secret_access_key: str) -> str:
@@ -129,19 +140,20 @@ class _Cluster:
         self._configure()
         # 1. The monitor. It holds the map of the cluster and the keys of all users.
         keyring = str(self._directory / "keyring")
-        for name, rights in _RIGHTS.items():
-            allowed = [word for right in rights for word in ("--cap", right, "allow *")]
-            create = ["--create-keyring"] if name == "mon." else []
-            self._run("ceph-authtool", *create, keyring, "--gen-key", "-n", name, *allowed)
+        for user, services in _FULL_ACCESS.items():
+            access = [option for service in services for option in ("--cap", service, "allow *")]
+            create = ["--create-keyring"] if user == "mon." else []
+            self._run("ceph-authtool", *create, keyring, "--gen-key", "-n", user, *access)
         monmap = str(self._directory / "monmap")
         address = f"[v2:127.0.0.1:{self._mon}]"
         self._run("monmaptool", "--create", "--addv", "a", address, "--fsid", self._fsid, monmap)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring)
         self._start("ceph-mon", "-i", "a")
-        # 2. The object store daemon. The monitor must know it before it starts.
-        store = str(uuid4())
-        self._run("ceph", "--connect-timeout", str(int(_COMMAND_SECONDS)), "osd", "new", store, "0")
-        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store)
+        # 2. The object store daemon. It must be registered with the monitor before it starts.
+        osd_id = str(uuid4())
+        timeout = str(int(_COMMAND_SECONDS))
+        self._run("ceph", "--connect-timeout", timeout, "osd", "new", osd_id, "0")
+        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id)
         self._start("ceph-osd", "-i", "0")
         # 3. The gateway. It creates its pools while it starts; only then can a user be added.
         self._start_gateway()
@@ -180,6 +192,7 @@ class _Cluster:
             subprocess.run(  # noqa: S603 - a program that its package installed
                 command,
                 cwd=self._directory,
+                # A configuration in the user's home directory must not apply.
                 env={**os.environ, "HOME": str(self._directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -192,6 +205,7 @@ class _Cluster:
             raise RuntimeError(f"{program} {arguments[0]} failed: {output}") from error
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        # -f keeps the daemon in the foreground: a daemon that forks could not be killed by its id.
         command = [program, "-c", str(self._configuration), "-f", *arguments]
         log = self._directory / f"{program}.log"
         return start_process(self._stack, command, self._directory, log=log)
@@ -203,6 +217,7 @@ class _Cluster:
             if _responds(self._rgw):
                 return
             time.sleep(_POLL_SECONDS)
+        # The cause is often in the log of another daemon, so the message has the end of each log.
         logs = "".join(
             f"\n{log.name}: {log.read_text(errors='replace')[-_LOG_TAIL:]}"
             for log in sorted(self._directory.glob("*.log"))

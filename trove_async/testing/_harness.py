@@ -48,7 +48,7 @@ async def opened(
 ) -> AsyncIterator[AsyncDriver]:
     """Open a driver as a store does, but without retries, permits and timeouts around it.
 
-    On exit, close the driver and every driver that it attached, the last attached first.
+    On exit, close the driver, and after it the drivers that it attached.
 
     Args:
         driver: A driver that is not open.
@@ -59,6 +59,7 @@ async def opened(
     attached: list[AsyncDriver] = []
 
     async def attach(inner: AsyncDriver) -> AsyncDriver:
+        # By identity: drivers may define equality.
         if not any(other is inner for other in attached):
             attached.append(inner)
             try:
@@ -75,19 +76,21 @@ async def opened(
         timeout=timeout or Timeout(),
         attach=attach,
     )
-    async with AsyncExitStack() as closing:
+    async with AsyncExitStack() as stack:
         try:
             await attach(driver)
         finally:
+            # Also after a failed open: the driver may have opened some of its resources. The stack
+            # is last in, first out, so a layer is closed before the drivers below it.
             for inner in reversed(attached):
-                closing.push_async_callback(inner.aclose)
+                stack.push_async_callback(inner.aclose)
         yield driver
 
 
 def content(size: int, seed: str = "") -> bytes:
     """Return `size` bytes in which no sequence repeats, different for every seed.
 
-    A body that was shifted, repeated or mixed with another one then never compares equal.
+    A body that was shifted, repeated or mixed with another one therefore never compares equal.
     """
     return hashlib.shake_128(seed.encode()).digest(size)
 
@@ -95,16 +98,15 @@ def content(size: int, seed: str = "") -> bytes:
 def assert_same(got: bytes | bytearray, body: bytes) -> None:
     """Fail in one line unless two bodies are equal: pytest's diff of megabytes takes minutes."""
     if got != body:
-        at = next(
-            (at for at, pair in enumerate(zip(got, body, strict=False)) if len({*pair}) > 1), None
-        )
-        where = "one is the beginning of the other" if at is None else f"they differ at byte {at}"
-        raise AssertionError(f"expected {len(body)} bytes, got {len(got)}: {where}")
+        pairs = enumerate(zip(got, body, strict=False))
+        offset = next((offset for offset, (left, right) in pairs if left != right), None)
+        difference = "one starts with the other" if offset is None else f"byte {offset} differs"
+        raise AssertionError(f"expected {len(body)} bytes, got {len(got)}: {difference}")
 
 
 def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
     """Cut a body into views as the store does, none of them empty."""
-    return [memoryview(body)[at : at + size] for at in range(0, len(body), size)]
+    return [memoryview(body)[start : start + size] for start in range(0, len(body), size)]
 
 
 def crc32c_of(body: bytes) -> str:
@@ -124,11 +126,11 @@ async def read(
 ) -> bytes:
     """Get a body in reads of `size`; `options` are fields of `GetOptions`."""
     async with driver.get(bucket, key, GetOptions(**options)) as reader:
-        return await read_rest(reader, size)
+        return await read_to_end(reader, size)
 
 
-async def read_rest(reader: DriverReader, size: int = MiB) -> bytes:
-    """Read a reader to its end."""
+async def read_to_end(reader: DriverReader, size: int = MiB) -> bytes:
+    """Return the remaining bytes of a reader, in reads of `size`."""
     pieces = []
     while piece := await reader.read(size):
         assert len(piece) <= size, f"read({size}) returned {len(piece)} bytes"
@@ -165,9 +167,9 @@ async def list_all(
         entries.extend(page.entries)
         if page.token is None:
             return entries
-        # Either would make a store that lists to the end loop for ever.
+        # With either mistake, a store that lists to the end would loop for ever.
         assert page.entries, "a page with a token is empty"
-        assert page.token != token, "a page's token is the token of the page itself"
+        assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token
         if between is not None:
             await between()
@@ -178,25 +180,25 @@ async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
     return [entry.key for entry in await list_all(driver, bucket, **options)]
 
 
-def part_size(capabilities: Capabilities, least: int = 1000) -> int:
-    """Return the smallest allowed size, at least `least`, of a part that is not the last."""
+def part_size(capabilities: Capabilities, minimum: int = 1000) -> int:
+    """Return the smallest allowed size, at least `minimum`, of a part that is not the last."""
     multiple = capabilities.part_multiple
-    return -(-max(capabilities.min_part, least) // multiple) * multiple
+    return -(-max(capabilities.min_part, minimum) // multiple) * multiple  # rounded up
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
-    """Cut a body into parts of `size` with the numbers and offsets that the store gives them."""
+    """Cut a body into parts of `size`, numbered and with offsets as the store does."""
     return [
         (
             Part(
                 number=number,
-                offset=at,
-                size=len(piece := body[at : at + size]),
-                last=at + size >= len(body),
+                offset=offset,
+                size=len(piece := body[offset : offset + size]),
+                last=offset + size >= len(body),
             ),
             views(piece),
         )
-        for number, at in enumerate(range(0, len(body), size), 1)
+        for number, offset in enumerate(range(0, len(body), size), 1)
     ]
 
 
@@ -206,12 +208,12 @@ async def upload(
     key: str,
     body: bytes,
     *,
-    least: int = 1000,
+    min_part: int = 1000,
     **options: Any,
 ) -> ObjectInfo:
-    """Upload a body in parts of `part_size`, one after the other, and commit."""
+    """Upload a body in parts of at least `min_part` bytes, one after the other, and commit."""
     async with uploading(driver).upload(bucket, key, PutOptions(**options)) as running:
-        for part, piece in parts(body, part_size(driver.capabilities, least)):
+        for part, piece in parts(body, part_size(driver.capabilities, min_part)):
             await running.send(part, piece)
         return await running.commit({})
 
@@ -234,16 +236,16 @@ class ReusingSource:
 
     Args:
         body: The bytes of the part.
-        fails: Raised instead of the last piece.
+        error: Raised instead of the last piece.
 
     Attributes:
         open: The number of iterations that are open now.
         opened: The number of iterations so far.
     """
 
-    def __init__(self, body: bytes, fails: Exception | None = None) -> None:
+    def __init__(self, body: bytes, error: Exception | None = None) -> None:
         self._body = body
-        self._fails = fails
+        self._error = error
         self.size = len(body)
         self.checksums = {"crc32c": crc32c_of(body)}
         self.open = self.opened = 0
@@ -265,10 +267,10 @@ class ReusingSource:
 
     async def _pieces(self) -> AsyncGenerator[memoryview]:
         window = memoryview(bytearray(max(1, self.size // 3)))  # several pieces even for few bytes
-        for at in range(0, self.size, len(window)):
-            piece = self._body[at : at + len(window)]
-            if self._fails is not None and at + len(piece) == self.size:
-                raise self._fails
+        for start in range(0, self.size, len(window)):
+            piece = self._body[start : start + len(window)]
+            if self._error is not None and start + len(piece) == self.size:
+                raise self._error
             await asyncio.sleep(0)
             window[: len(piece)] = piece
             yield window[: len(piece)]
@@ -298,8 +300,9 @@ async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[Ver
         entries.extend(page.entries)
         if page.token is None:
             return entries
+        # As in `list_all`: with either mistake, a store would loop for ever.
         assert page.entries, "a page with a token is empty"
-        assert page.token != token, "a page's token is the token of the page itself"
+        assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token
 
 
@@ -309,7 +312,7 @@ def bulk_deleting(driver: AsyncDriver) -> BulkDeleting:
 
 
 async def in_new_task(work: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in a new task: no driver may depend on the task that called it first."""
+    """Await a coroutine in a new task. No driver may depend on the task that called it first."""
     task = OwnedTask(work)
     try:
         return await task.result()
@@ -340,7 +343,7 @@ async def cancel_at_every_step(
                 break
         ended = task.done
         if ended:
-            await task.result()
-        await task.aclose()
+            await task.result()  # raises the error of a call that failed
+        await task.aclose()  # cancels the call if it is still running
         await check()
         steps += 1 + steps // 8

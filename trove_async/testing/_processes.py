@@ -19,6 +19,7 @@ def free_ports(count: int) -> list[int]:
     Another process may take one of them before the caller does.
     """
     with ExitStack() as stack:
+        # All sockets are open at the same time, so that no port is returned twice.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for bound in sockets:
             bound.bind(("127.0.0.1", 0))
@@ -45,17 +46,18 @@ def start_process(
         environment: Variables to set in addition to those of this process.
         litter: Glob patterns of files that the process leaves in `SOCKETS`.
     """
-    own = {**(environment or {}), "HOME": str(directory), "TMPDIR": str(directory)}
+    variables = {**(environment or {}), "HOME": str(directory), "TMPDIR": str(directory)}
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - a program that its package installed
             command,
             cwd=directory,
-            env={**os.environ, **own},
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     stack.callback(_stop, process)
+    # The stack stops the watchdog first: once the process has ended, another one may get its id.
     stack.callback(_stop, _watchdog(process, directory, litter))
     return process
 
@@ -76,6 +78,7 @@ def _watchdog(
     The shell reads from a pipe of which only this process holds the other end. The kernel closes
     that end however this process dies, and the read then returns.
     """
+    # $* is not quoted, so that the shell expands the glob patterns.
     return subprocess.Popen(  # noqa: S603 - a fixed script
         [
             "/bin/sh",

@@ -1,4 +1,4 @@
-"""Fault injection by call and by byte, and a log of calls: the machinery of `Faulty`."""
+"""Fault injection by call and by byte, and a log of calls. `Faulty` is built on it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Hang:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Aim:
+class _Target:
     """The calls that a fault applies to, and how many of them."""
 
     operation: Operation
@@ -77,9 +77,10 @@ class _Aim:
     times: int | None = 1
     skip: int = 0
     every: int = 1
-    met: int = 0
+    matched: int = 0
+    """Matching calls so far, without the skipped ones."""
 
-    def meets(self, when: When, call: Call) -> bool:
+    def matches(self, when: When, call: Call) -> bool:
         """Return whether the fault applies to this call, and count the call."""
         if (
             self.times == 0
@@ -91,8 +92,8 @@ class _Aim:
         if self.skip:
             self.skip -= 1
             return False
-        self.met += 1
-        if self.met % self.every:
+        self.matched += 1
+        if self.matched % self.every:
             return False
         if self.times is not None:
             self.times -= 1
@@ -109,12 +110,12 @@ class Flaw:
     at: int
     times: int | None
 
-    def lies_in(self, call: Call) -> bool:
+    def applies_to(self, call: Call) -> bool:
         """Return whether the flaw is in the object of this call."""
         return self.times != 0 and self.bucket in {None, call.bucket} and self.key == call.key
 
-    def strike(self) -> None:
-        """Count one occurrence."""
+    def count_use(self) -> None:
+        """Count one read that the flaw has damaged."""
         if self.times is not None:
             self.times -= 1
 
@@ -128,7 +129,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self._faults: list[tuple[_Aim, Exception | Hang]] = []
+        self._faults: list[tuple[_Target, Exception | Hang]] = []
         self._flaws: list[Flaw] = []
 
     def fail(
@@ -151,12 +152,12 @@ class Faults:
             times: The number of calls that fail; None: all.
             skip: The number of calls that succeed first.
             every: After `skip`, only every n-th call fails.
-            when: ``"before"``: the driver is not called. ``"after"``: the driver has done its work,
-                and only the response is lost.
+            when: ``"before"``: the driver is not called. ``"after"``: the driver is called and
+                succeeds, and only its response is lost.
             bucket: Only calls for this bucket.
             key: Only calls for this key.
         """
-        aim = _Aim(
+        target = _Target(
             operation=operation,
             when=when,
             bucket=bucket,
@@ -166,7 +167,10 @@ class Faults:
             every=every,
         )
         self._faults.append(
-            (aim, error or UnavailableError(f"{operation} fails because the test added this fault"))
+            (
+                target,
+                error or UnavailableError(f"{operation} fails because the test added this fault"),
+            )
         )
 
     def hang(
@@ -182,7 +186,7 @@ class Faults:
     ) -> Hang:
         """Make calls wait until `Hang.release` or `heal`; see `fail` for the arguments."""
         hang = Hang()
-        aim = _Aim(
+        target = _Target(
             operation=operation,
             when=when,
             bucket=bucket,
@@ -191,7 +195,7 @@ class Faults:
             skip=skip,
             every=every,
         )
-        self._faults.append((aim, hang))
+        self._faults.append((target, hang))
         return hang
 
     def cut(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
@@ -208,6 +212,7 @@ class Faults:
 
     def heal(self) -> None:
         """Remove all faults and release the calls that hang."""
+        # Release first: a hang that is no longer in the list could never be released.
         for _, fault in self._faults:
             if isinstance(fault, Hang):
                 fault.release()
@@ -219,21 +224,21 @@ class Faults:
         return sum(call.operation == operation for call in self.calls)
 
     async def begin(self, call: Call) -> None:
-        """Log a call, and apply the faults that come before its work."""
+        """Log a call, and inject the faults that come before its work."""
         self.calls.append(call)
-        await self._meet("before", call)
+        await self._inject("before", call)
 
     async def end(self, call: Call) -> None:
-        """Apply the faults that come after the work of a call."""
-        await self._meet("after", call)
+        """Inject the faults that come after the work of a call."""
+        await self._inject("after", call)
 
     def flaws(self, call: Call) -> Iterator[Flaw]:
         """Iterate over the flaws in the object of a call."""
-        return (flaw for flaw in self._flaws if flaw.lies_in(call))
+        return (flaw for flaw in self._flaws if flaw.applies_to(call))
 
-    async def _meet(self, when: When, call: Call) -> None:
-        for aim, fault in self._faults:
-            if aim.meets(when, call):
+    async def _inject(self, when: When, call: Call) -> None:
+        for target, fault in self._faults:
+            if target.matches(when, call):
                 if isinstance(fault, Hang):
                     await fault.wait()
                     return

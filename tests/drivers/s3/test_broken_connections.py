@@ -173,7 +173,7 @@ async def test_redirect_to_another_host_is_not_followed(
             proxy.arm(Response(status, location), method="PUT")
             with pytest.raises(BackendError):
                 await store.put(bucket, "key", b"body")
-        assert foreign.seen == []
+        assert foreign.request_lines == []
     assert methods(proxy) == ["PUT"] * 4
 
 

@@ -316,7 +316,7 @@ async def test_only_the_failed_part_is_retried(proxied: ProxiedStore, fault: Any
     proxied.proxy.arm(fault, method="PUT", target="*partNumber=2*")
     await put_large_object(proxied)
     assert proxied.operation_counts["UploadPart"] == 4
-    assert sum("partNumber=2" in request for request in proxied.proxy.seen) == 2
+    assert sum("partNumber=2" in request for request in proxied.proxy.request_lines) == 2
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])

@@ -16,7 +16,7 @@ from trove_async.testing._harness import delete, keys, opened
 class DriverTopic:
     """Tests of a driver.
 
-    A test class overrides the fixture `driver`, and whatever else does not fit its backend.
+    A test class overrides the fixture `driver`, and anything else that does not fit its backend.
     """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]

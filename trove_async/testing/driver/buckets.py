@@ -66,6 +66,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         needs(backend, "upload")
+        # On entering: the store must not read a body that cannot be stored.
         context = uploading(backend).upload(self.bucket_name(), "key", PutOptions())
         with pytest.raises(BucketNotFoundError):
             await context.__aenter__()
@@ -114,7 +115,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         name = self.bucket_name()
-        # Twice: the second round finds what the first one left.
+        # Twice: a bucket must leave nothing that disturbs a later one of the same name.
         for _ in range(2):
             await backend.create_bucket(name)
             await write(backend, name, "dir/key")
@@ -124,6 +125,7 @@ class DriverBuckets(DriverTopic):
             with pytest.raises(BucketNotFoundError):
                 await backend.head_bucket(name)
 
+    # A driver on a file system may take a directory without visible files for an empty one.
     @pytest.mark.parametrize("key", ["key", "dir/key", ".hidden", "dir/.hidden"])
     async def test_bucket_with_an_object_is_not_deleted(
         self, backend: AsyncDriver, bucket: str, key: str
@@ -163,6 +165,7 @@ class DriverBuckets(DriverTopic):
     async def test_odd_bucket_name_is_kept_or_refused(
         self, backend: AsyncDriver, name: str
     ) -> None:
+        # At the start and at the end, where services have rules of their own.
         name = f"{name}-{self.bucket_name()}-{name}"
         try:
             await backend.create_bucket(name)

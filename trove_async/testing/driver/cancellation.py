@@ -24,7 +24,7 @@ from trove_async.testing._harness import (
     part_size,
     parts,
     read,
-    read_rest,
+    read_to_end,
     upload,
     uploading,
     write,
@@ -45,7 +45,7 @@ class DriverCancellation(DriverTopic):
         await write(backend, bucket, "key", OLD)
 
         async def check() -> None:
-            await self._assert_whole(backend, bucket)
+            await self._assert_not_mixed(backend, bucket)
             await write(backend, bucket, "key", OLD)
 
         await cancel_at_every_step(lambda: write(backend, bucket, "key", NEW), check)
@@ -92,7 +92,9 @@ class DriverCancellation(DriverTopic):
             assert await keys(backend, bucket) == ["key"]
             await write(backend, bucket, "key", OLD)
 
-        await cancel_at_every_step(lambda: upload(backend, bucket, "key", new, least=LONG), check)
+        await cancel_at_every_step(
+            lambda: upload(backend, bucket, "key", new, min_part=LONG), check
+        )
         await upload(backend, bucket, "key", new)
         assert_same(await read(backend, bucket, "key"), new)
 
@@ -102,6 +104,7 @@ class DriverCancellation(DriverTopic):
         size = part_size(needs(backend, "upload"), LONG)
         body = content(3 * size - 1)
 
+        # The store sends a part again after a timeout, which also cancels the first attempt.
         async def nothing_visible() -> None:
             assert await keys(backend, bucket) == []
 
@@ -119,6 +122,7 @@ class DriverCancellation(DriverTopic):
         async def get() -> None:
             assert await read(backend, bucket, "key", size=50_000) == OLD
 
+        # The check is a whole get: a connection in a wrong state would break it.
         await cancel_at_every_step(get, get)
 
     async def test_reader_can_be_closed_by_another_task_after_cancelled_read(
@@ -136,6 +140,7 @@ class DriverCancellation(DriverTopic):
             await reader.read(MiB)
 
         async def check() -> None:
+            # The store's read-ahead may close a reader in another task than the one that opened it.
             while open_contexts:
                 await in_new_task(open_contexts.pop().__aexit__(None, None, None))
             async with backend.get(bucket, "key", GetOptions()) as reader:
@@ -178,7 +183,7 @@ class DriverCancellation(DriverTopic):
         await write(backend, bucket, "key", OLD)
 
         async def check() -> None:
-            await self._assert_whole(backend, bucket)
+            await self._assert_not_mixed(backend, bucket)
             assert_same(await read(backend, bucket, "from"), NEW)
             await write(backend, bucket, "key", OLD)
 
@@ -219,10 +224,10 @@ class DriverCancellation(DriverTopic):
         await remove()
         assert not await exists()
 
-    async def _assert_whole(self, backend: AsyncDriver, bucket: str) -> None:
+    async def _assert_not_mixed(self, backend: AsyncDriver, bucket: str) -> None:
         # Read and check one response: a server that received a whole cancelled request may still
         # replace the object between two requests.
         async with backend.get(bucket, "key", GetOptions()) as reader:
-            body = await read_rest(reader)
+            body = await read_to_end(reader)
             assert body in {OLD, NEW}
             assert reader.info.size == len(body)

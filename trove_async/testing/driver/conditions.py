@@ -22,6 +22,7 @@ from trove_async.testing._harness import assert_same, content, delete, keys, lis
 from trove_async.testing.driver._base import DriverTopic, needs
 
 RACERS = 12
+"""Concurrent writers of one key."""
 
 
 class DriverConditions(DriverTopic):
@@ -51,7 +52,7 @@ class DriverConditions(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_none_match")
-        winner = await self._race(backend, bucket, if_none_match="*", lost=ObjectExistsError)
+        winner = await self._race(backend, bucket, if_none_match="*", error=ObjectExistsError)
         assert_same(await read(backend, bucket, "key"), winner)
 
     async def test_if_match_replaces_only_the_matching_object(
@@ -71,6 +72,7 @@ class DriverConditions(DriverTopic):
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key")
         await delete(backend, bucket, "key")
+        # For a put, a missing object is a failed condition, although S3 reports it with 404.
         with pytest.raises(PreconditionFailedError):
             await write(backend, bucket, "key", if_match=old.etag)
         assert await keys(backend, bucket) == []
@@ -89,7 +91,7 @@ class DriverConditions(DriverTopic):
     ) -> None:
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key", b"old")
-        winner = await self._race(backend, bucket, if_match=old.etag, lost=PreconditionFailedError)
+        winner = await self._race(backend, bucket, if_match=old.etag, error=PreconditionFailedError)
         assert_same(await read(backend, bucket, "key"), winner)
 
     async def test_etags_of_head_and_list_are_accepted_by_if_match(
@@ -161,29 +163,33 @@ class DriverConditions(DriverTopic):
             await delete(backend, bucket, "key", if_match=new.etag)
 
     async def _race(
-        self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str | None
+        self, backend: AsyncDriver, bucket: str, *, error: type[TroveError], **options: str | None
     ) -> bytes:
-        """Put from many tasks under one condition. Return the body of the only winner."""
-        won: list[bytes] = []
+        """Put from many tasks under one condition, and assert that all but one fail with `error`.
+
+        Returns:
+            The body of the only winner.
+        """
+        winners: list[bytes] = []
         failures: list[TroveError] = []
 
         async def put(body: bytes) -> None:
             for attempt in range(RACERS):
                 try:
                     await write(backend, bucket, "key", body, **options)
-                except TroveError as error:
+                except TroveError as failure:
                     # A service may refuse to decide while other writes are in flight. The store
-                    # retries, so the test does.
-                    if error.retryable and attempt < RACERS - 1:
+                    # retries such a put, and so does the test.
+                    if failure.retryable and attempt < RACERS - 1:
                         continue
-                    failures.append(error)
+                    failures.append(failure)
                 else:
-                    won.append(body)
+                    winners.append(body)
                 return
 
         async with task_group() as group:
             for number in range(RACERS):
                 group.start_soon(put, content(30_000, str(number)))
-        assert [type(error) for error in failures] == [lost] * (RACERS - 1)
-        assert len(won) == 1
-        return won[0]
+        assert [type(failure) for failure in failures] == [error] * (RACERS - 1)
+        assert len(winners) == 1
+        return winners[0]

@@ -50,7 +50,7 @@ class DriverCopies(DriverTopic):
         assert await read(backend, bucket, "to") == b"new"
         assert await read(backend, bucket, "from") == b"new"
 
-    async def test_copy_has_the_given_metadata_and_none_of_the_source(
+    async def test_copy_has_only_the_metadata_of_its_options(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "metadata", "headers")
@@ -68,7 +68,9 @@ class DriverCopies(DriverTopic):
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
-    async def test_copy_has_the_given_tags(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_copy_has_only_the_tags_of_its_options(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         needs(backend, "server_copy", "tags", "copy_tags")
         source = await write(backend, bucket, "from", tags={"team": "storage"})
         options = CopyOptions(source=source, put=PutOptions(tags={"cost centre": "a:b"}))
@@ -107,6 +109,7 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "key"), put=PutOptions())
         await delete(backend, bucket, "key")
+        # Both are true, and a service reports one of them.
         with pytest.raises((ObjectNotFoundError, ObjectChangedError)):
             await copying(backend).copy(bucket, "key", bucket, "other", options)
         assert await keys(backend, bucket) == []

@@ -90,13 +90,13 @@ NARROWINGS: list[dict[str, Any]] = [
 def expected(
     names: Iterable[str], *, prefix: str = "", delimiter: str = "", start_after: str = ""
 ) -> list[str]:
-    """Return the keys and prefixes that a listing of `names` must have: the definition of a listing."""
-    shown = set()
+    """Return the keys and common prefixes of a listing of `names`. This is the definition."""
+    listed = set()
     for name in names:
         if name.startswith(prefix) and name.encode() > start_after.encode():
-            at = name.find(delimiter, len(prefix)) if delimiter else -1
-            shown.add(name if at < 0 else name[: at + len(delimiter)])
-    return sorted(shown, key=str.encode)
+            found = name.find(delimiter, len(prefix)) if delimiter else -1
+            listed.add(name if found < 0 else name[: found + len(delimiter)])
+    return sorted(listed, key=str.encode)
 
 
 class DriverListing(DriverTopic):
@@ -116,12 +116,12 @@ class DriverListing(DriverTopic):
         for options in NARROWINGS:
             # Small limits put a page boundary at every entry and inside every common prefix.
             for limit in (1000, 1, 2, 3):
-                got = await list_all(backend, bucket, limit=limit, **options)
-                self._assert_listed(backend, got, expected(TREE, **options))
-                for entry in got:
-                    rest = entry.key.removeprefix(options.get("prefix", ""))
-                    hidden = options.get("delimiter", "\0") in rest
-                    assert isinstance(entry, Prefix) == hidden, f"{entry} of {options}"
+                entries = await list_all(backend, bucket, limit=limit, **options)
+                self._assert_listed(backend, entries, expected(TREE, **options))
+                for entry in entries:
+                    suffix = entry.key.removeprefix(options.get("prefix", ""))
+                    is_common = options.get("delimiter", "\0") in suffix  # no key has a NUL
+                    assert isinstance(entry, Prefix) == is_common, f"{entry} of {options}"
 
     async def test_listing_is_the_same_for_every_page_size(
         self, backend: AsyncDriver, bucket: str
@@ -190,8 +190,8 @@ class DriverListing(DriverTopic):
         for key in "abcdef":
             await write(backend, bucket, key)
         # `keys` passes start_after together with every token.
-        got = await keys(backend, bucket, start_after="b", limit=1)
-        assert sorted(got) == ["c", "d", "e", "f"]
+        listed = await keys(backend, bucket, start_after="b", limit=1)
+        assert sorted(listed) == ["c", "d", "e", "f"]
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     async def test_listing_continues_after_deletions(
@@ -200,17 +200,17 @@ class DriverListing(DriverTopic):
         names = [f"{number:02}" for number in range(24)]
         for key in names:
             await write(backend, bucket, key)
-        kept = [key for number, key in enumerate(names) if number % 3 != 1]
-        deleted = iter([key for key in names if key not in kept])
+        survivors = [key for number, key in enumerate(names) if number % 3 != 1]
+        doomed = iter([key for key in names if key not in survivors])
 
         async def remove_one() -> None:
-            key = next(deleted, None)
+            key = next(doomed, None)
             if key is not None:
                 await delete(backend, bucket, key)
 
-        got = await keys(backend, bucket, limit=limit, between=remove_one)
-        assert len(got) == len(set(got)), "a key is listed twice"
-        assert set(kept) <= set(got), "a key that was never deleted is missing"
+        listed = await keys(backend, bucket, limit=limit, between=remove_one)
+        assert len(listed) == len(set(listed)), "a key is listed twice"
+        assert set(survivors) <= set(listed), "a key that was never deleted is missing"
 
     async def test_listing_continues_after_deletion_of_the_next_key(
         self, backend: AsyncDriver, bucket: str
@@ -218,13 +218,13 @@ class DriverListing(DriverTopic):
         for key in ("a", "b", "c", "d"):
             await write(backend, bucket, key)
         first = await backend.list_page(bucket, ListOptions(limit=2))
-        shown = {entry.key for entry in first.entries}
-        left = sorted({"a", "b", "c", "d"} - shown)
-        # A token may name the key to continue at, and that key may be gone.
-        await delete(backend, bucket, left[0])
+        listed = {entry.key for entry in first.entries}
+        remaining = sorted({"a", "b", "c", "d"} - listed)
+        # A token may contain the key to continue with, and that key may be deleted.
+        await delete(backend, bucket, remaining[0])
         assert first.token is not None
         page = await backend.list_page(bucket, ListOptions(token=first.token))
-        assert sorted(entry.key for entry in page.entries) == left[1:]
+        assert sorted(entry.key for entry in page.entries) == remaining[1:]
 
     async def test_listing_has_no_duplicates_while_objects_are_put(
         self, backend: AsyncDriver, bucket: str
@@ -237,14 +237,16 @@ class DriverListing(DriverTopic):
         async def add_one() -> None:
             await write(backend, bucket, next(new_keys))
 
-        got = await keys(backend, bucket, limit=5, between=add_one)
-        assert len(got) == len(set(got))
-        assert set(names) <= set(got)
+        listed = await keys(backend, bucket, limit=5, between=add_one)
+        # A new key may be listed or not, but it must not shift the others to another page.
+        assert len(listed) == len(set(listed))
+        assert set(names) <= set(listed)
 
     async def test_listing_reflects_puts_and_deletes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         existing: set[str] = set()
+        # Each of twenty keys is put, deleted and put again.
         for number in range(60):
             key = f"{number * 7 % 20:02}"
             if key in existing:
@@ -263,9 +265,10 @@ class DriverListing(DriverTopic):
             await write(backend, bucket, key, b"")
 
     def _assert_listed(
-        self, backend: AsyncDriver, got: list[ObjectInfo | Prefix], names: list[str]
+        self, backend: AsyncDriver, entries: list[ObjectInfo | Prefix], names: list[str]
     ) -> None:
-        listed = [entry.key for entry in got]
+        listed = [entry.key for entry in entries]
+        # Some services list one directory after another, which is not the order of the keys.
         if not backend.capabilities.ordered:
             listed.sort(key=str.encode)
         assert listed == names

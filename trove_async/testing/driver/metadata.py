@@ -51,7 +51,7 @@ TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
 
 
 def checksums_of(body: bytes) -> dict[str, str]:
-    """Return the checksums of a body of all kinds that the standard library and this one compute."""
+    """Return a body's checksums of every kind that needs no further package."""
     return {
         "crc32c": crc32c_of(body),
         "sha256": b64encode(hashlib.sha256(body).digest()).decode(),
@@ -106,6 +106,7 @@ class DriverMetadata(DriverTopic):
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.info.expires == EXPIRES
         assert (await backend.head(bucket, "key")).expires == EXPIRES
+        # A put without it must not keep that of the old object.
         await write(backend, bucket, "key", b"body")
         assert (await backend.head(bucket, "key")).expires is None
 
@@ -157,19 +158,20 @@ class DriverMetadata(DriverTopic):
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         body = content(12_345)
-        given = _claimed(needs(backend, "checksums"), body)
-        await self._store(backend, bucket, way, body, checksums=given)
+        checksums = _claimed(needs(backend, "checksums"), body)
+        await self._store(backend, bucket, way, body, checksums=checksums)
         reported = (await backend.head(bucket, "key")).checksums
-        assert {kind: reported[kind] for kind in given} == given
+        # A service may report more kinds than were sent.
+        assert {kind: reported[kind] for kind in checksums} == checksums
 
     async def test_reported_checksums_are_correct(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(12_345)
-        right = checksums_of(body)
+        correct = checksums_of(body)
         for info in (
             await write(backend, bucket, "key", body),
             await backend.head(bucket, "key"),
         ):
-            assert all(right[kind] == value for kind, value in info.checksums.items())
+            assert all(correct[kind] == value for kind, value in info.checksums.items())
 
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_body_that_does_not_match_its_checksum_is_refused(
@@ -194,20 +196,21 @@ class DriverMetadata(DriverTopic):
         capabilities = needs(backend, "checksums", "upload")
         size = part_size(capabilities)
         body = content(2 * size + 1)
-        given = _claimed(capabilities, body)
+        correct = _claimed(capabilities, body)
         wrong = _claimed(capabilities, body[:-1])
-        for checksums in (wrong, given):
+        # The wrong ones first: a refused commit must leave nothing.
+        for checksums in (wrong, correct):
             async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
                 for part, piece in parts(body, size):
                     await running.send(part, piece)
-                if checksums is given:
-                    await running.commit(given)
+                if checksums is correct:
+                    await running.commit(correct)
                 else:
                     with pytest.raises(IntegrityError):
                         await running.commit(wrong)
                     assert await keys(backend, bucket) == []
         reported = (await backend.head(bucket, "key")).checksums
-        assert {kind: reported[kind] for kind in given} == given
+        assert {kind: reported[kind] for kind in correct} == correct
 
     async def _store(
         self, backend: AsyncDriver, bucket: str, way: str, body: bytes, **options: Any
@@ -220,5 +223,5 @@ class DriverMetadata(DriverTopic):
 
 
 def _claimed(capabilities: Capabilities, body: bytes) -> dict[str, str]:
-    known = checksums_of(body)
-    return {kind: known[kind] for kind in capabilities.checksums if kind in known}
+    checksums = checksums_of(body)
+    return {kind: checksums[kind] for kind in capabilities.checksums if kind in checksums}

@@ -25,7 +25,7 @@ from trove_async.testing._harness import (
     keys,
     list_all,
     read,
-    read_rest,
+    read_to_end,
     views,
     write,
 )
@@ -129,7 +129,7 @@ class DriverObjects(DriverTopic):
                 await read(backend, bucket, key)
 
     async def test_delete_removes_only_its_object(self, backend: AsyncDriver, bucket: str) -> None:
-        # Keys whose names start alike, which a delete by prefix would remove as well.
+        # A delete by prefix would remove keys that start with the same characters as well.
         for key in ("a", "a/b", "a/c", "ab"):
             await write(backend, bucket, key)
         await delete(backend, bucket, "a/b")
@@ -171,7 +171,7 @@ class DriverObjects(DriverTopic):
         await write(backend, bucket, "key", b"body")
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.range == (0, 4)
-            assert await read_rest(reader) == b"body"
+            assert await read_to_end(reader) == b"body"
             assert [await reader.read(1), await reader.read(MiB)] == [b"", b""]
 
     async def test_readinto_fills_the_buffer_from_its_start(
@@ -193,6 +193,7 @@ class DriverObjects(DriverTopic):
     async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
         await write(backend, bucket, "key", body)
+        # Many readers: if their connections were not released, there would be none left.
         for size in range(1, 30):
             async with backend.get(bucket, "key", GetOptions()) as reader:
                 if size % 2:
@@ -215,16 +216,16 @@ class DriverObjects(DriverTopic):
         body = content(2 * MiB)
         await write(backend, bucket, "key", body)
         # Once read to the end, and once left with most of the body unread.
-        for whole in (True, False):
+        for to_the_end in (True, False):
             # Each step runs in a new task: cancel scopes and task groups may not span them.
             context = backend.get(bucket, "key", GetOptions())
             reader = await in_new_task(context.__aenter__())
             got = await in_new_task(reader.read(1000))
-            if whole:
-                got += await in_new_task(read_rest(reader))
+            if to_the_end:
+                got += await in_new_task(read_to_end(reader))
             await in_new_task(context.__aexit__(None, None, None))
             assert_same(got, body[: len(got)])
-            assert len(got) == len(body) or not whole
+            assert len(got) == len(body) or not to_the_end
 
     async def test_readers_of_one_object_are_independent(
         self, backend: AsyncDriver, bucket: str
@@ -255,7 +256,7 @@ class DriverObjects(DriverTopic):
             else:
                 await delete(backend, bucket, "key")
             try:
-                got += await read_rest(reader)
+                got += await read_to_end(reader)
             except (UnavailableError, ObjectChangedError):
                 # A prefix of the old body is right, the new body is not.
                 assert_same(got, body[: len(got)])
@@ -274,6 +275,7 @@ class DriverObjects(DriverTopic):
             for body in bodies:
                 group.start_soon(put, body)
         info = await backend.head(bucket, "key")
+        # The last writer wins, and any of them may be the last.
         assert await read(backend, bucket, "key") in bodies
         assert info.size == len(await read(backend, bucket, "key"))
         assert await keys(backend, bucket) == ["key"]
@@ -295,13 +297,13 @@ class DriverObjects(DriverTopic):
 
     async def test_bulk_delete_reports_every_key(self, backend: AsyncDriver, bucket: str) -> None:
         capabilities = needs(backend, "bulk_delete")
-        for key in ("a", "b", "c/d", "kept"):
+        for key in ("a", "b", "c/d", "other"):
             await write(backend, bucket, key)
         requested = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
         results = await bulk_deleting(backend).delete_many(bucket, requested)
         assert sorted(result.key for result in results) == sorted(requested)
         assert all(result.error is None for result in results)
-        assert "kept" in await keys(backend, bucket)
+        assert "other" in await keys(backend, bucket)
         assert not set(requested) & set(await keys(backend, bucket))
 
     async def test_ping_succeeds(self, backend: AsyncDriver) -> None:

@@ -142,17 +142,17 @@ ODD_KEYS = [
 """Keys that `Trove` accepts. All of them can exist in one bucket at the same time."""
 
 
-def long_keys(most: int) -> list[str]:
-    """Return keys of `most` bytes: of one segment, of many, and of multi-byte characters."""
+def long_keys(size: int) -> list[str]:
+    """Return keys of `size` bytes: of one segment, of many, and of multi-byte characters."""
     return [
-        "x" * most,
-        ("y/" * most)[: most - 1] + "y",
-        ("\U0001f600" * most).encode()[: most // 4 * 4].decode() + "z" * (most % 4),
+        "x" * size,
+        ("y/" * size)[: size - 1] + "y",
+        ("\U0001f600" * size).encode()[: size // 4 * 4].decode() + "z" * (size % 4),
     ]
 
 
 class DriverOddKeys(DriverTopic):
-    """Keys that are easily changed on the way to the backend and back.
+    """Keys that code between the store and the backend easily changes.
 
     Attributes:
         refused_keys: Members of `ODD_KEYS` that the backend cannot store. A put of one of them must
@@ -191,12 +191,14 @@ class DriverOddKeys(DriverTopic):
             await write(backend, bucket, key, key.encode())
         for key in names:
             assert await read(backend, bucket, key) == key.encode()
-        got = await keys(backend, bucket, limit=7)
+        listed = await keys(backend, bucket, limit=7)
         in_order = sorted(names, key=str.encode)
-        assert (got if backend.capabilities.ordered else sorted(got, key=str.encode)) == in_order
-        listed = [entry.key for entry in await list_all(backend, bucket, limit=7, delimiter="/")]
-        assert set(listed) == {key[: key.find("/") + 1] or key for key in names}
-        assert len(listed) == len(set(listed))
+        assert (
+            listed if backend.capabilities.ordered else sorted(listed, key=str.encode)
+        ) == in_order
+        top_level = [entry.key for entry in await list_all(backend, bucket, limit=7, delimiter="/")]
+        assert set(top_level) == {key[: key.find("/") + 1] or key for key in names}
+        assert len(top_level) == len(set(top_level))
         # Deleting half of them shows keys that share one object.
         for key in names[::2]:
             await delete(backend, bucket, key)
@@ -205,10 +207,10 @@ class DriverOddKeys(DriverTopic):
             assert await read(backend, bucket, key) == key.encode()
 
     async def test_key_of_max_key_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
-        most = backend.capabilities.max_key_bytes
-        assert 0 < most <= 1024
-        for key in long_keys(most):
-            assert len(key.encode()) == most
+        size = backend.capabilities.max_key_bytes
+        assert 0 < size <= 1024
+        for key in long_keys(size):
+            assert len(key.encode()) == size
             await write(backend, bucket, key, b"long")
             assert await read(backend, bucket, key) == b"long"
             assert await keys(backend, bucket) == [key]

@@ -18,7 +18,7 @@ from trove_async.testing._harness import (
     part_size,
     parts,
     read,
-    read_rest,
+    read_to_end,
     uploading,
     views,
 )
@@ -46,7 +46,13 @@ SELECTING = [
 BEYOND = [ByteRange(10), ByteRange(10, 11), ByteRange(11, 12), ByteRange(10**15)]
 """Ranges that select nothing of an object of ten bytes."""
 
-OF_NOTHING = [ByteRange(0), ByteRange(0, 1), ByteRange(1), ByteRange.last(1), ByteRange.last(9)]
+OF_EMPTY_OBJECT = [
+    ByteRange(0),
+    ByteRange(0, 1),
+    ByteRange(1),
+    ByteRange.last(1),
+    ByteRange.last(9),
+]
 """Ranges of an empty object: none of them selects anything."""
 
 SPANS = [
@@ -73,7 +79,7 @@ class DriverRanges(DriverTopic):
             # The store verifies and resumes by this range, so it must be the resolved one.
             assert reader.range == span
             assert reader.info.size == 10
-            assert await read_rest(reader) == b"0123456789"[slice(*span)]
+            assert await read_to_end(reader) == b"0123456789"[slice(*span)]
 
     @pytest.mark.parametrize("requested", BEYOND, ids=str)
     async def test_range_beyond_the_end_raises(
@@ -84,7 +90,7 @@ class DriverRanges(DriverTopic):
         with pytest.raises(RangeError):
             await read(backend, bucket, "key", range=requested)
 
-    @pytest.mark.parametrize("requested", OF_NOTHING, ids=str)
+    @pytest.mark.parametrize("requested", OF_EMPTY_OBJECT, ids=str)
     async def test_range_of_an_empty_object_raises(
         self, backend: AsyncDriver, bucket: str, requested: ByteRange
     ) -> None:
@@ -107,10 +113,10 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         body = content(3 * MiB + 500)
         await backend.put(bucket, "key", views(body), PutOptions())
-        # Across the chunks in which a driver receives a body.
+        # The spans cross the borders of the chunks in which a driver receives a body.
         for start, end in SPANS:
-            got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
-            assert_same(got, body[start:end])
+            selected = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
+            assert_same(selected, body[start:end])
 
     async def test_range_crosses_the_parts_of_an_upload(
         self, backend: AsyncDriver, bucket: str
@@ -129,6 +135,6 @@ class DriverRanges(DriverTopic):
             (1, 3 * size),
             (3 * size, 3 * size + 1),
         ]:
-            got = await read(backend, bucket, "key", range=ByteRange(start, end))
-            assert_same(got, body[start:end])
+            selected = await read(backend, bucket, "key", range=ByteRange(start, end))
+            assert_same(selected, body[start:end])
         assert await read(backend, bucket, "key", range=ByteRange.last(size)) == body[-size:]

@@ -59,7 +59,7 @@ class DriverUploads(DriverTopic):
     async def test_parts_can_be_sent_in_reverse_order(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        body, pieces = _cut(backend, 4)
+        body, pieces = _make_parts(backend, 4)
         if backend.capabilities.parallel_parts > 1:  # otherwise the store sends them in order
             pieces = pieces[::-1]
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
@@ -68,7 +68,7 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_parts_can_be_sent_concurrently(self, backend: AsyncDriver, bucket: str) -> None:
-        body, pieces = _cut(backend, 12)
+        body, pieces = _make_parts(backend, 12)
         lanes = min(4, backend.capabilities.parallel_parts)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             async with task_group() as group:
@@ -78,7 +78,7 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
-        body, pieces = _cut(backend, 3)
+        body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             # A part whose response was lost is sent again, even after later parts.
             await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
@@ -87,13 +87,13 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_send_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
-        body, pieces = _cut(backend, 3)
+        body, pieces = _make_parts(backend, 3)
         memory = bytearray(part_size(backend.capabilities))
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in pieces:
                 memory[: part.size] = b"".join(piece)
                 await running.send(part, [memoryview(memory)[: part.size]])
-                memory[:] = bytes(len(memory))
+                memory[:] = bytes(len(memory))  # the store reuses the memory of a sent part
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -112,7 +112,7 @@ class DriverUploads(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
-        body, pieces = _cut(backend, 3)
+        body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
                 source = ReusingSource(b"".join(views))
@@ -127,11 +127,11 @@ class DriverUploads(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
-        body, pieces = _cut(backend, 2)
+        body, pieces = _make_parts(backend, 2)
         changed = IntegrityError("the source has changed")
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in pieces:
-                source = ReusingSource(b"".join(views), fails=changed)
+                source = ReusingSource(b"".join(views), error=changed)
                 with pytest.raises(IntegrityError) as caught:
                     await streaming(running).send_stream(part, source)
                 assert caught.value is changed
@@ -143,7 +143,7 @@ class DriverUploads(DriverTopic):
     async def test_object_is_invisible_before_commit(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        body, pieces = _cut(backend, 3)
+        body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "new", PutOptions()) as running:
             await _send(running, pieces)
             assert await keys(backend, bucket) == []
@@ -158,7 +158,7 @@ class DriverUploads(DriverTopic):
     async def test_upload_without_commit_leaves_nothing(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
-        _, pieces = _cut(backend, 3)
+        _, pieces = _make_parts(backend, 3)
         await write(backend, bucket, "old", b"old")
         for key in ("old", "new"):
             # With no part, some parts and all parts sent.
@@ -174,10 +174,11 @@ class DriverUploads(DriverTopic):
         assert await read(backend, bucket, "old") == b"old"
 
     async def test_old_object_stays_until_commit(self, backend: AsyncDriver, bucket: str) -> None:
-        body, pieces = _cut(backend, 2)
+        body, pieces = _make_parts(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             await _send(running, pieces)
+            # Readers see the old object while the upload is open.
             assert await read(backend, bucket, "key") == b"old"
             new = await running.commit({})
         assert new.etag != old.etag
@@ -186,24 +187,24 @@ class DriverUploads(DriverTopic):
     async def test_second_commit_returns_the_same_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        body, pieces = _cut(backend, 2)
+        body, pieces = _make_parts(backend, 2)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             await _send(running, pieces)
             first = await running.commit({})
             try:
                 # The store commits again if the response to a commit was lost.
-                again = await running.commit({})
+                second = await running.commit({})
             except ObjectNotFoundError:
                 assert (await backend.head(bucket, "key")).etag == first.etag
             else:
-                assert again.etag == first.etag
+                assert second.etag == first.etag
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_concurrent_uploads_of_one_key_do_not_mix(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        first_body, first_pieces = _cut(backend, 3, "one")
-        second_body, second_pieces = _cut(backend, 3, "two")
+        first_body, first_pieces = _make_parts(backend, 3, "one")
+        second_body, second_pieces = _make_parts(backend, 3, "two")
         driver = uploading(backend)
         async with (
             driver.upload(bucket, "key", PutOptions()) as first,
@@ -212,6 +213,7 @@ class DriverUploads(DriverTopic):
             for first_piece, second_piece in zip(first_pieces, second_pieces, strict=True):
                 await first.send(*first_piece)
                 await second.send(*second_piece)
+            # The one that was started first is committed last, and wins.
             await second.commit({})
             assert_same(await read(backend, bucket, "key"), second_body)
             await first.commit({})
@@ -221,7 +223,7 @@ class DriverUploads(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_none_match", "commit_conditions")
-        body, pieces = _cut(backend, 2)
+        body, pieces = _make_parts(backend, 2)
         options = PutOptions(if_none_match="*")
         async with uploading(backend).upload(bucket, "key", options) as running:
             await _send(running, pieces)
@@ -237,17 +239,17 @@ class DriverUploads(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_match", "commit_conditions")
-        body, pieces = _cut(backend, 2)
+        body, pieces = _make_parts(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         options = PutOptions(if_match=old.etag)
         async with uploading(backend).upload(bucket, "key", options) as running:
             await _send(running, pieces)
-            now = await write(backend, bucket, "key", b"written meanwhile")
+            current = await write(backend, bucket, "key", b"written meanwhile")
             with pytest.raises(PreconditionFailedError):
                 await running.commit({})
         assert await read(backend, bucket, "key") == b"written meanwhile"
-        # The condition is checked at the commit, not when the upload starts.
-        await upload(backend, bucket, "key", body, if_match=now.etag)
+        # The condition applies at the commit, not at the start of the upload.
+        await upload(backend, bucket, "key", body, if_match=current.etag)
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_upload_records_the_write_id_if_put_does(
@@ -260,7 +262,7 @@ class DriverUploads(DriverTopic):
         assert recorded == (None if put.write_id is None else "write-2")
 
 
-def _cut(backend: AsyncDriver, count: int, seed: str = "") -> tuple[bytes, Pieces]:
+def _make_parts(backend: AsyncDriver, count: int, seed: str = "") -> tuple[bytes, Pieces]:
     """Return a body of `count` parts, the last of them shorter, and its parts."""
     size = part_size(needs(backend, "upload"))
     body = content(count * size - 300, seed)

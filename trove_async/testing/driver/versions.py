@@ -36,7 +36,7 @@ class DriverVersions(DriverTopic):
         pytest.skip("to test versions, override keep_versions: turn versioning on for the bucket")
 
     @pytest_asyncio.fixture
-    async def keeping(self, backend: AsyncDriver) -> AsyncIterator[str]:
+    async def versioned_bucket(self, backend: AsyncDriver) -> AsyncIterator[str]:
         """A new bucket that keeps versions, removed after the test."""
         needs(backend, "versions")
         name = self.bucket_name()
@@ -47,19 +47,20 @@ class DriverVersions(DriverTopic):
             await backend.delete_bucket(name)
             raise
         yield name
+        # A bucket with versions cannot be deleted, not even with only delete markers.
         for version in await versions(backend, name):
             await delete(backend, name, version.key, version_id=version.version_id)
         await backend.delete_bucket(name)
 
     async def test_versions_are_listed_newest_first(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
         written = [
-            await write(backend, keeping, key, body)
+            await write(backend, versioned_bucket, key, body)
             for key in ("b", "a")
             for body in (b"1", b"22", b"333")
         ]
-        listed = await versions(backend, keeping)
+        listed = await versions(backend, versioned_bucket)
         self._assert_grouped(backend, listed)
         for key, newest_first in (("a", written[:2:-1]), ("b", written[2::-1])):
             assert [
@@ -74,15 +75,17 @@ class DriverVersions(DriverTopic):
                 for version in listed
                 if version.key == key
             ] == [
-                (keeping, info.version_id, info.size, info.etag, at == 0, False)
+                (versioned_bucket, info.version_id, info.size, info.etag, at == 0, False)
                 for at, info in enumerate(newest_first)
             ]
 
-    async def test_version_listing_and_head_agree(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_version_listing_and_head_agree(
+        self, backend: AsyncDriver, versioned_bucket: str
+    ) -> None:
         for body in (b"old", b"newer"):
-            await write(backend, keeping, "dir/key", body)
-        for version in await versions(backend, keeping):
-            info = await backend.head(keeping, "dir/key", version.version_id)
+            await write(backend, versioned_bucket, "dir/key", body)
+        for version in await versions(backend, versioned_bucket):
+            info = await backend.head(versioned_bucket, "dir/key", version.version_id)
             assert (version.version_id, version.size, version.etag, version.storage_class) == (
                 info.version_id,
                 info.size,
@@ -93,63 +96,68 @@ class DriverVersions(DriverTopic):
                 microsecond=0
             )
 
-    async def test_version_can_be_read_by_id(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_version_can_be_read_by_id(
+        self, backend: AsyncDriver, versioned_bucket: str
+    ) -> None:
         for body in (b"1", b"2", b"3"):
-            await write(backend, keeping, "key", body)
-        listed = await versions(backend, keeping)
+            await write(backend, versioned_bucket, "key", body)
+        listed = await versions(backend, versioned_bucket)
         assert [
-            await read(backend, keeping, "key", version_id=version.version_id) for version in listed
+            await read(backend, versioned_bucket, "key", version_id=version.version_id)
+            for version in listed
         ] == [
             b"3",
             b"2",
             b"1",
         ]
 
-    async def test_older_version_can_be_copied(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_older_version_can_be_copied(
+        self, backend: AsyncDriver, versioned_bucket: str
+    ) -> None:
         needs(backend, "versions", "server_copy", "metadata")
-        old = await write(backend, keeping, "key", b"old one")
-        await write(backend, keeping, "key", b"new")
+        old = await write(backend, versioned_bucket, "key", b"old one")
+        await write(backend, versioned_bucket, "key", b"new")
         options = CopyOptions(
             source=old, put=PutOptions(metadata={"a": "1"}), version_id=old.version_id
         )
         for key in ("copy", "key"):
-            await copying(backend).copy(keeping, "key", keeping, key, options)
-            assert await read(backend, keeping, key) == b"old one"
-            assert (await backend.head(keeping, key)).metadata == {"a": "1"}
+            await copying(backend).copy(versioned_bucket, "key", versioned_bucket, key, options)
+            assert await read(backend, versioned_bucket, key) == b"old one"
+            assert (await backend.head(versioned_bucket, key)).metadata == {"a": "1"}
         bodies = [
-            await read(backend, keeping, "key", version_id=version.version_id)
-            for version in await versions(backend, keeping)
+            await read(backend, versioned_bucket, "key", version_id=version.version_id)
+            for version in await versions(backend, versioned_bucket)
             if version.key == "key"
         ]
         assert bodies == [b"old one", b"new", b"old one"]
 
     async def test_delete_without_id_keeps_older_versions(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
         for body in (b"1", b"2"):
-            await write(backend, keeping, "key", body)
-        await delete(backend, keeping, "key")
+            await write(backend, versioned_bucket, "key", body)
+        await delete(backend, versioned_bucket, "key")
         with pytest.raises(ObjectNotFoundError):
-            await backend.head(keeping, "key")
-        assert await keys(backend, keeping) == []
-        # A service may keep delete markers (S3) or none (GCS).
-        listed = await versions(backend, keeping)
+            await backend.head(versioned_bucket, "key")
+        assert await keys(backend, versioned_bucket) == []
+        # S3 adds a delete marker as the newest version, and GCS adds nothing.
+        listed = await versions(backend, versioned_bucket)
         markers = [version for version in listed if version.deleted]
         assert listed[: len(markers)] == markers
         assert [version.size for version in markers] == [0] * len(markers)
         assert [version for version in listed if version.latest] == markers
         assert [
-            await read(backend, keeping, "key", version_id=version.version_id)
+            await read(backend, versioned_bucket, "key", version_id=version.version_id)
             for version in listed[len(markers) :]
         ] == [b"2", b"1"]
 
     async def test_put_after_a_delete_is_the_latest(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
-        old = await write(backend, keeping, "key", b"old")
-        await delete(backend, keeping, "key")
-        new = await write(backend, keeping, "key", b"new")
-        listed = await versions(backend, keeping)
+        old = await write(backend, versioned_bucket, "key", b"old")
+        await delete(backend, versioned_bucket, "key")
+        new = await write(backend, versioned_bucket, "key", b"new")
+        listed = await versions(backend, versioned_bucket)
         assert [version.version_id for version in listed if not version.deleted] == [
             new.version_id,
             old.version_id,
@@ -157,67 +165,69 @@ class DriverVersions(DriverTopic):
         assert [version.version_id for version in listed if version.latest] == [new.version_id]
 
     async def test_delete_marker_keeps_its_position(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
-        await write(backend, keeping, "key", b"old")
-        await delete(backend, keeping, "key")
-        await write(backend, keeping, "key", b"new")
-        listed = await versions(backend, keeping)
+        await write(backend, versioned_bucket, "key", b"old")
+        await delete(backend, versioned_bucket, "key")
+        await write(backend, versioned_bucket, "key", b"new")
+        listed = await versions(backend, versioned_bucket)
+        # With the marker (S3) or without (GCS).
         assert [version.deleted for version in listed] in ([False, True, False], [False, False])
 
     async def test_delete_of_a_version_keeps_the_others(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
         old, middle, new = [
-            await write(backend, keeping, "key", body) for body in (b"1", b"2", b"3")
+            await write(backend, versioned_bucket, "key", body) for body in (b"1", b"2", b"3")
         ]
-        await delete(backend, keeping, "key", version_id=middle.version_id)
-        listed = await versions(backend, keeping)
+        await delete(backend, versioned_bucket, "key", version_id=middle.version_id)
+        listed = await versions(backend, versioned_bucket)
         assert [version.version_id for version in listed] == [new.version_id, old.version_id]
-        assert await read(backend, keeping, "key") == b"3"
+        assert await read(backend, versioned_bucket, "key") == b"3"
         with pytest.raises(ObjectNotFoundError):
-            await read(backend, keeping, "key", version_id=middle.version_id)
+            await read(backend, versioned_bucket, "key", version_id=middle.version_id)
 
     async def test_bucket_whose_versions_are_all_deleted_is_empty(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
         for key in ("a", "b"):
             for _ in range(2):
-                await write(backend, keeping, key)
-            await delete(backend, keeping, key)
-        for version in await versions(backend, keeping):
-            await delete(backend, keeping, version.key, version_id=version.version_id)
-        page = await versioned(backend).version_page(keeping, ListOptions())
+                await write(backend, versioned_bucket, key)
+            await delete(backend, versioned_bucket, key)
+        for version in await versions(backend, versioned_bucket):
+            await delete(backend, versioned_bucket, version.key, version_id=version.version_id)
+        page = await versioned(backend).version_page(versioned_bucket, ListOptions())
         assert (list(page.entries), page.token) == ([], None)
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     async def test_versions_are_the_same_for_every_page_size(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
-        await self._put_versions(backend, keeping)
-        everything = await versions(backend, keeping)
+        await self._put_versions(backend, versioned_bucket)
+        everything = await versions(backend, versioned_bucket)
         self._assert_grouped(backend, everything)
-        listed = await versions(backend, keeping, limit=limit)
+        listed = await versions(backend, versioned_bucket, limit=limit)
         self._assert_grouped(backend, listed)
         by_key = attrgetter("key")  # sorting is stable: the versions of one key keep their order
         assert sorted(listed, key=by_key) == sorted(everything, key=by_key)
 
     @pytest.mark.parametrize("limit", [1, 2, 5])
     async def test_versions_can_be_deleted_while_listing(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
-        await self._put_versions(backend, keeping)
+        await self._put_versions(backend, versioned_bucket)
         existing = [
-            (version.key, version.version_id) for version in await versions(backend, keeping)
+            (version.key, version.version_id)
+            for version in await versions(backend, versioned_bucket)
         ]
         deleted: list[tuple[str, str]] = []
         token = None
         while True:
             request = ListOptions(limit=limit, token=token)
-            page = await versioned(backend).version_page(keeping, request)
+            page = await versioned(backend).version_page(versioned_bucket, request)
             # Users empty a versioned bucket this way, page by page.
             for version in page.entries:
-                await delete(backend, keeping, version.key, version_id=version.version_id)
+                await delete(backend, versioned_bucket, version.key, version_id=version.version_id)
                 deleted.append((version.key, version.version_id))
             token = page.token
             if token is None:
@@ -226,11 +236,11 @@ class DriverVersions(DriverTopic):
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
     async def test_version_listing_applies_prefix(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
-        await self._put_versions(backend, keeping)
+        await self._put_versions(backend, versioned_bucket)
         for prefix in ("", "a", "a/", "b/", "b/1", "none", "\u00e9"):
-            listed = await versions(backend, keeping, prefix=prefix, limit=limit)
+            listed = await versions(backend, versioned_bucket, prefix=prefix, limit=limit)
             self._assert_grouped(backend, listed)
             assert {version.key for version in listed} == {
                 key for key in TREE if key.startswith(prefix)
@@ -238,70 +248,75 @@ class DriverVersions(DriverTopic):
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
     async def test_version_listing_applies_start_after(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
-        await self._put_versions(backend, keeping)
+        await self._put_versions(backend, versioned_bucket)
         for prefix, start in (("", "a"), ("", "b/1"), ("b/", "b/"), ("", "\U0001f4be")):
-            listed = await versions(backend, keeping, prefix=prefix, start_after=start, limit=limit)
+            listed = await versions(
+                backend, versioned_bucket, prefix=prefix, start_after=start, limit=limit
+            )
             assert {version.key for version in listed} == {
                 key for key in TREE if key.startswith(prefix) and key > start
             }
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
     async def test_start_after_excludes_all_versions_of_its_key(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
         for key in ("a", "b", "c"):
             for body in (b"1", b"22", b"333"):
-                await write(backend, keeping, key, body)
-            await delete(backend, keeping, key)
-        for start, left in (("a", {"b", "c"}), ("b", {"c"}), ("c", set())):
-            listed = await versions(backend, keeping, start_after=start, limit=limit)
-            assert {version.key for version in listed} == left
+                await write(backend, versioned_bucket, key, body)
+            await delete(backend, versioned_bucket, key)
+        for start, remaining in (("a", {"b", "c"}), ("b", {"c"}), ("c", set())):
+            listed = await versions(backend, versioned_bucket, start_after=start, limit=limit)
+            assert {version.key for version in listed} == remaining
             bodies = [version for version in listed if not version.deleted]
-            assert len(bodies) == 3 * len(left)
+            assert len(bodies) == 3 * len(remaining)
 
     @pytest.mark.parametrize("limit", [1, 2, 4])
     async def test_versions_of_one_key_can_be_deleted_while_listing(
-        self, backend: AsyncDriver, keeping: str, limit: int
+        self, backend: AsyncDriver, versioned_bucket: str, limit: int
     ) -> None:
         for body in (b"1", b"22", b"333", b"4444", b"55555"):
-            await write(backend, keeping, "key", body)
-        await delete(backend, keeping, "key")
-        await write(backend, keeping, "later")
+            await write(backend, versioned_bucket, "key", body)
+        await delete(backend, versioned_bucket, "key")
+        await write(backend, versioned_bucket, "later")
         existing = {
-            (version.key, version.version_id) for version in await versions(backend, keeping)
+            (version.key, version.version_id)
+            for version in await versions(backend, versioned_bucket)
         }
         deleted: list[tuple[str, str]] = []
         request = ListOptions(limit=limit)
         while True:
-            page = await versioned(backend).version_page(keeping, request)
+            page = await versioned(backend).version_page(versioned_bucket, request)
             for version in page.entries:
-                await delete(backend, keeping, version.key, version_id=version.version_id)
+                await delete(backend, versioned_bucket, version.key, version_id=version.version_id)
             deleted += [(version.key, version.version_id) for version in page.entries]
             if page.token is None:
                 break
             request = ListOptions(limit=limit, token=page.token)
         assert len(deleted) == len(existing)
         assert set(deleted) == existing
-        assert await versions(backend, keeping) == []
+        assert await versions(backend, versioned_bucket) == []
 
-    async def test_version_keys_are_unchanged(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_version_keys_are_unchanged(
+        self, backend: AsyncDriver, versioned_bucket: str
+    ) -> None:
         names = ["a b", "a+b", "a%20b", "a&amp;<b>", "a=b?c#d", "\u00e9", "e\u0301"]
         for key in names:
-            await write(backend, keeping, key, key.encode())
-            await delete(backend, keeping, key)
-        assert {version.key for version in await versions(backend, keeping)} == set(names)
+            await write(backend, versioned_bucket, key, key.encode())
+            await delete(backend, versioned_bucket, key)
+        assert {version.key for version in await versions(backend, versioned_bucket)} == set(names)
 
     async def test_version_keys_that_xml_cannot_encode_are_unchanged(
-        self, backend: AsyncDriver, keeping: str
+        self, backend: AsyncDriver, versioned_bucket: str
     ) -> None:
-        infos = [await write(backend, keeping, key) for key in ("a\x01b", "\uffff")]
+        infos = [await write(backend, versioned_bucket, key) for key in ("a\x01b", "\uffff")]
         try:
-            listed = await versions(backend, keeping)
+            listed = await versions(backend, versioned_bucket)
         finally:
             for info in infos:
-                await delete(backend, keeping, info.key, version_id=info.version_id)
+                await delete(backend, versioned_bucket, info.key, version_id=info.version_id)
         assert {version.key for version in listed} == {info.key for info in infos}
 
     async def test_object_has_one_version_without_versioning(
@@ -333,6 +348,7 @@ class DriverVersions(DriverTopic):
 
     async def _put_versions(self, backend: AsyncDriver, bucket: str) -> None:
         """Put, delete and put again, in reverse order of the keys."""
+        # The keys get different numbers of versions, some with a delete marker in between.
         for number, key in enumerate(reversed(TREE)):
             await write(backend, bucket, key, b"1")
             if number % 2:

@@ -16,7 +16,7 @@ from trove_async.driver import Capabilities
 class StoreTopic:
     """Tests of a store.
 
-    A test class overrides the fixture `store`, and whatever else does not fit its backends.
+    A test class overrides the fixture `store`, and anything else that does not fit its backends.
     """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
@@ -52,6 +52,7 @@ class StoreTopic:
 
 
 async def _remove(store: Trove, bucket: str) -> None:
+    # Objects that routing hides would keep the bucket from being deleted.
     entries = await store.list(bucket, include_shadowed=True).all()
     for backend in {info.backend for info in entries}:
         keys = [info.key for info in entries if info.backend == backend]
@@ -61,8 +62,8 @@ async def _remove(store: Trove, bucket: str) -> None:
 
 def assert_nothing_held(store: Trove) -> None:
     """Assert that no transfer holds memory, waits for memory, or holds a spill file."""
-    figures = store.pool.statistics()
-    assert (figures.leased, figures.waiting, figures.spilled) == (0, 0, 0)
+    statistics = store.pool.statistics()
+    assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0)
 
 
 async def claims(store: Trove, bucket: str, key: str = "key") -> Capabilities:

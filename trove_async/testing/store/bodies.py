@@ -26,24 +26,25 @@ from trove_async.testing._harness import assert_same, content, crc32c_of
 from trove_async.testing.store._base import StoreTopic, assert_nothing_held
 
 PIECE = 70_000
+"""Bytes in each piece of a stream. The usual sizes of parts are no multiples of it."""
 
 
 class AsyncFile:
-    """The minimal async file: an object with `read(n)`."""
+    """A minimal async file: an object with `read(n)`."""
 
     def __init__(self, body: bytes) -> None:
-        self._rest = io.BytesIO(body)
+        self._file = io.BytesIO(body)
 
     async def read(self, n: int) -> bytes:
         """Return up to `n` bytes, at most `PIECE`."""
-        return self._rest.read(min(n, PIECE))
+        return self._file.read(min(n, PIECE))
 
 
 def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
     """Cut a body into pieces, with empty ones in between, which a store must skip."""
-    for at in range(0, len(body), size):
+    for start in range(0, len(body), size):
         yield b""
-        yield body[at : at + size]
+        yield body[start : start + size]
 
 
 async def async_chunks(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
@@ -75,20 +76,20 @@ async def body_of(kind: str, body: bytes, path: Path) -> BodySource:
 class StoreBodies(StoreTopic):
     """`put` of every `BodySource`, and the info and errors of single objects."""
 
-    @pytest.mark.parametrize("over", ["empty", "a byte", "a part", "a part and a byte"])
+    @pytest.mark.parametrize("length", ["empty", "a byte", "a part", "a part and a byte"])
     @pytest.mark.parametrize("kind", BODIES)
     async def test_put_accepts_every_kind_of_body(
-        self, store: Trove, bucket: str, tmp_path: Path, kind: str, over: str
+        self, store: Trove, bucket: str, tmp_path: Path, kind: str, length: str
     ) -> None:
         part = store.pool.part_size
-        size = {"empty": 0, "a byte": 1, "a part": part, "a part and a byte": part + 1}[over]
+        size = {"empty": 0, "a byte": 1, "a part": part, "a part and a byte": part + 1}[length]
         body = content(size)
         info = await store.put(bucket, "key", await body_of(kind, body, tmp_path / "body"))
         assert info.size == size
         assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_put_verifies_the_given_size(
+    async def test_put_verifies_its_size_argument(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         body = content(200_000)
@@ -106,6 +107,7 @@ class StoreBodies(StoreTopic):
         body = content(3 * store.pool.part_size + 12_345)
         await store.put(bucket, "memory", body)
         await store.put(bucket, "stream", async_chunks(body, 999_999))
+        # Slices of memory need no buffer, and the pieces of a stream are joined in one.
         for key in ("memory", "stream"):
             assert_same(await store.read(bucket, key), body)
 
@@ -121,11 +123,12 @@ class StoreBodies(StoreTopic):
         async with store.get(bucket, "from") as obj:
             await store.put(bucket, "open", obj)
         async with store.get(bucket, "from") as obj:
+            # A reader that was read partly is a body of its remaining bytes.
             assert_same(await obj.read(1), body[:1])
-            await store.put(bucket, "rest", obj)
+            await store.put(bucket, "partly read", obj)
         assert_same(await store.read(bucket, "unopened"), body)
         assert_same(await store.read(bucket, "open"), body)
-        assert_same(await store.read(bucket, "rest"), body[1:])
+        assert_same(await store.read(bucket, "partly read"), body[1:])
 
     async def test_put_of_an_invalid_body_raises_type_error(
         self, store: Trove, bucket: str
@@ -155,11 +158,11 @@ class StoreBodies(StoreTopic):
         assert await store.read(bucket, "old") == b"old"
         assert not await store.exists(bucket, "new")
 
-    @pytest.mark.parametrize("over", ["a byte", "a part and a byte"])
+    @pytest.mark.parametrize("length", ["a byte", "a part and a byte"])
     async def test_failed_put_restores_the_file_position(
-        self, store: Trove, bucket: str, tmp_path: Path, over: str
+        self, store: Trove, bucket: str, tmp_path: Path, length: str
     ) -> None:
-        size = 1 if over == "a byte" else store.pool.part_size + 1
+        size = 1 if length == "a byte" else store.pool.part_size + 1
         body = content(size)
 
         def refuse(*_: int | None) -> None:
@@ -168,7 +171,8 @@ class StoreBodies(StoreTopic):
         path = tmp_path / "body"
         await in_thread(path.write_bytes, b"head" + body)
         for file in (io.BytesIO(b"head" + body), await in_thread(path.open, "rb")):
-            file.seek(4)
+            file.seek(4)  # a put starts at the position of its file
+            # Puts that fail at the end of the body, after a part, and before the first byte.
             with pytest.raises(IntegrityError):
                 await store.put(bucket, "key", file, size=size + 1)
             with pytest.raises(ZeroDivisionError):
@@ -203,7 +207,7 @@ class StoreBodies(StoreTopic):
         )
         assert [done for done, _ in reports] == sorted(done for done, _ in reports)
         assert reports[-1][0] == size
-        assert {total for _, total in reports} <= {None, size}
+        assert {total for _, total in reports} <= {None, size}  # a stream has no known size
 
     async def test_put_and_head_report_the_same_info(self, store: Trove, bucket: str) -> None:
         body = content(1000)
@@ -212,6 +216,7 @@ class StoreBodies(StoreTopic):
         assert (put.bucket, put.key, put.size, put.etag) == (bucket, "dir/key", 1000, head.etag)
         assert put.backend == head.backend == (await store.explain(bucket, "dir/key")).backend
         assert head.complete
+        # A backend may record no CRC-32C, but never a wrong one.
         for info in (put, head):
             assert info.checksums.get("crc32c", crc32c_of(body)) == crc32c_of(body)
 

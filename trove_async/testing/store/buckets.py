@@ -62,6 +62,7 @@ class StoreBuckets(StoreTopic):
         with pytest.raises(BucketNotFoundError) as caught:
             await call(store, missing)
         assert caught.value.bucket == missing
+        # The call must not have created the bucket.
         assert missing not in [info.name for info in await store.list_buckets()]
 
     async def test_creating_an_existing_bucket_raises(self, store: Trove, bucket: str) -> None:
@@ -71,7 +72,7 @@ class StoreBuckets(StoreTopic):
         await store.create_bucket(bucket, exist_ok=True)
         assert await store.read(bucket, "key") == b"body"
 
-    async def test_bucket_is_created_on_the_given_backends(self, store: Trove) -> None:
+    async def test_bucket_is_created_on_the_chosen_backends(self, store: Trove) -> None:
         name = self.bucket_name()
         with pytest.raises(BackendNotFoundError):
             await store.create_bucket(name, backends=["nowhere"])
@@ -108,22 +109,24 @@ class StoreBuckets(StoreTopic):
     async def test_delete_is_idempotent(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         await store.put(bucket, "key/below", b"body")
+        # The second delete finds no object, and may find a directory on a file system.
         for _ in range(2):
             await store.delete(bucket, "key")
             assert [entry.key for entry in await store.list(bucket).all()] == ["key/below"]
 
     async def test_delete_many_reports_every_key(self, store: Trove, bucket: str) -> None:
         names = [f"{number:04}" for number in range(30)]
-        for key in [*names, "kept"]:
+        for key in [*names, "other"]:
             await store.put(bucket, key, b"")
+        # A missing key is deleted already, and a bad name must not stop the others.
         requested = [*names[:20], "missing", "bad\0"]
         results = [result async for result in store.delete_many(bucket, requested)]
         assert [result.key for result in results] == requested
         errors = {result.key: result.error for result in results if result.error is not None}
         assert errors.keys() == {"bad\0"}
         assert isinstance(errors["bad\0"], InvalidNameError)
-        left = [entry.key for entry in await store.list(bucket).all()]
-        assert sorted(left) == [*names[20:], "kept"]
+        remaining = [entry.key for entry in await store.list(bucket).all()]
+        assert sorted(remaining) == [*names[20:], "other"]
 
     async def test_awaited_delete_many_raises_its_errors(self, store: Trove, bucket: str) -> None:
         for key in ("a", "b", "c"):
@@ -141,6 +144,7 @@ class StoreBuckets(StoreTopic):
             await store.delete_many(bucket, ["", "x\0"])
         assert all(isinstance(error, TroveError) for error in caught.value.exceptions)
         await store.delete_many(bucket, [])
+        # A single str would be taken for a list of its characters.
         with pytest.raises(TypeError):
             store.delete_many(bucket, "key")
         assert await store.list(bucket).all() == []

@@ -53,7 +53,7 @@ class StoreCancellation(StoreTopic):
             assert await store.exists(bucket, "key")
 
         await cancel_at_every_step(get, check)
-        await get()
+        await get()  # connections and permits were released as well
 
     async def test_cancelled_copy_leaves_old_or_new_object(self, store: Trove, bucket: str) -> None:
         new = content(store.pool.part_size + 1)
@@ -77,7 +77,7 @@ class StoreCancellation(StoreTopic):
 
         async def check() -> None:
             assert_nothing_held(store)
-            # The object may be at the source, at the destination, or at both, but never at neither.
+            # The object may be at the source, at the destination or at both, but must not be lost.
             if await store.exists(other_bucket, "key"):
                 assert_same(await _read_stable(store, other_bucket, "key"), body)
                 await store.move(other_bucket, "key", bucket, "key")
@@ -91,8 +91,8 @@ class StoreCancellation(StoreTopic):
             await store.put(bucket, key, b"")
 
         async def check() -> None:
-            got = await store.list(bucket, page_size=5).all()
-            assert sorted(entry.key for entry in got) == names
+            entries = await store.list(bucket, page_size=5).all()
+            assert sorted(entry.key for entry in entries) == names
 
         await cancel_at_every_step(lambda: store.list(bucket, page_size=2).all(), check)
 
@@ -107,6 +107,7 @@ class StoreCancellation(StoreTopic):
             await store.delete_many(bucket, names)
 
         await put_all()
+        # A cancelled delete has deleted some of the keys.
         await cancel_at_every_step(delete, put_all)
         await delete()
         assert await store.list(bucket).all() == []

@@ -29,6 +29,7 @@ from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
 from trove_async.testing.store._base import StoreTopic, claims
 
 RACERS = 8
+"""Concurrent writers of one key."""
 
 BREAKING: list[dict[str, Any]] = [
     {"content_type": "text/plain\r\nx-evil: 1"},
@@ -67,7 +68,7 @@ class StoreConditions(StoreTopic):
             assert not await store.exists(bucket, "key")
             return
         await store.put(bucket, "key", b"one", if_none_match="*")
-        # By a single put and by an upload in parts.
+        # Once in a single request, and once as an upload in parts.
         for size in (1, store.pool.part_size + 1):
             with pytest.raises(ObjectExistsError):
                 await store.put(bucket, "key", content(size), if_none_match="*")
@@ -76,25 +77,25 @@ class StoreConditions(StoreTopic):
     async def test_concurrent_if_none_match_puts_have_one_winner(
         self, store: Trove, bucket: str
     ) -> None:
-        won: list[bytes] = []
-        lost: list[type[TroveError]] = []
+        winners: list[bytes] = []
+        errors: list[type[TroveError]] = []
 
         async def put(body: bytes) -> None:
             try:
                 await store.put(bucket, "key", body, if_none_match="*")
             except TroveError as error:
-                lost.append(type(error))
+                errors.append(type(error))
             else:
-                won.append(body)
+                winners.append(body)
 
         async with task_group() as group:
             for number in range(RACERS):
                 group.start_soon(put, content(store.pool.part_size + number, str(number)))
         if (await claims(store, bucket)).put_if_none_match:
-            assert lost == [ObjectExistsError] * (RACERS - 1)
-            assert [await store.read(bucket, "key")] == won
+            assert errors == [ObjectExistsError] * (RACERS - 1)
+            assert [await store.read(bucket, "key")] == winners
         else:
-            assert lost == [NotSupportedError] * RACERS
+            assert errors == [NotSupportedError] * RACERS
             assert not await store.exists(bucket, "key")
 
     async def test_if_match_replaces_only_the_matching_object(
@@ -140,6 +141,7 @@ class StoreConditions(StoreTopic):
         old = await store.put(bucket, "key", b"old")
         new = await store.put(bucket, "key", b"new")
         if not (await claims(store, bucket)).delete_if_match:
+            # An unconditional delete would remove a version that the caller has not seen.
             with pytest.raises(NotSupportedError):
                 await store.delete(bucket, "key", if_match=new)
             assert await store.exists(bucket, "key")
@@ -155,7 +157,7 @@ class StoreConditions(StoreTopic):
         if (await claims(store, bucket)).versions:
             new = await store.put(bucket, "key", b"new")
             assert await store.read(bucket, "key", version_id=new.version_id) == b"new"
-            with suppress(ObjectNotFoundError):  # the bucket keeps no versions
+            with suppress(ObjectNotFoundError):  # if the bucket keeps no versions
                 old = await store.read(bucket, "key", version_id=info.version_id)
                 assert old == b"old" or info.version_id is None
             return
@@ -176,36 +178,38 @@ class StoreConditions(StoreTopic):
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_metadata_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
-        given = {name.title(): value for name, value in METADATA.items()}
-        info = await self._kept(store, bucket, parts, "metadata", metadata=given)
+        # Names have no case: services send them as header fields.
+        titled = {name.title(): value for name, value in METADATA.items()}
+        info = await self._put_if_supported(store, bucket, parts, "metadata", metadata=titled)
         if info is not None:
             assert dict(info.metadata) == METADATA
 
     async def test_metadata_beyond_max_metadata_bytes_is_refused(
         self, store: Trove, bucket: str
     ) -> None:
-        most = (await claims(store, bucket)).max_metadata_bytes
+        # The name counts as well, so a value of the maximum is too long.
+        maximum = (await claims(store, bucket)).max_metadata_bytes
         with pytest.raises(NotSupportedError):
-            await store.put(bucket, "key", b"", metadata={"name": "v" * most})
+            await store.put(bucket, "key", b"", metadata={"name": "v" * maximum})
         assert not await store.exists(bucket, "key")
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_tags_are_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
-        info = await self._kept(store, bucket, parts, "tags", tags=TAGS)
+        info = await self._put_if_supported(store, bucket, parts, "tags", tags=TAGS)
         if info is not None:
             assert dict(info.tags) == TAGS
 
     @pytest.mark.parametrize("name", HEADERS)
     async def test_header_is_kept_or_refused(self, store: Trove, bucket: str, name: str) -> None:
-        info = await self._kept(store, bucket, 2, "headers", **{name: HEADERS[name]})
+        info = await self._put_if_supported(store, bucket, 2, "headers", **{name: HEADERS[name]})
         if info is not None:
             assert getattr(info, name) == HEADERS[name]
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_expires_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
         # Headers carry whole seconds in GMT.
-        given = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
-        info = await self._kept(store, bucket, parts, "expires", expires=given)
+        expires = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
+        info = await self._put_if_supported(store, bucket, parts, "expires", expires=expires)
         if info is not None:
             assert info.expires == EXPIRES
             assert info.expires.utcoffset() == timedelta(0)
@@ -222,16 +226,16 @@ class StoreConditions(StoreTopic):
         empty: dict[str, Any] = {name: ""}
         await store.put(bucket, "key", b"body", **empty)
         value = getattr(await store.head(bucket, "key"), name)
-        assert value in {
-            None,
-            "application/octet-stream",
-        }  # some services report this type for none
+        # Some services report this type for an object without a type.
+        assert value in {None, "application/octet-stream"}
 
     async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
-        given = self.storage_class
-        info = await self._kept(store, bucket, 1, "storage_class", storage_class=given)
+        expected = self.storage_class
+        info = await self._put_if_supported(
+            store, bucket, 1, "storage_class", storage_class=expected
+        )
         if info is not None:
-            assert info.storage_class == given
+            assert info.storage_class == expected
 
     @pytest.mark.parametrize("options", BREAKING, ids=ascii)
     async def test_value_that_breaks_a_header_is_refused(
@@ -249,6 +253,7 @@ class StoreConditions(StoreTopic):
             else:
                 with pytest.raises(NotSupportedError):
                     await presign(bucket, "key", expires=60)
+            # Services limit the lifetime of a URL, to seven days at most.
             for expires in (0, -1, 10**9):
                 with pytest.raises(ValueError, match="expires"):
                     await presign(bucket, "key", expires=expires)
@@ -268,7 +273,7 @@ class StoreConditions(StoreTopic):
             with pytest.raises(NotSupportedError):
                 await store.list_versions(bucket).all()
 
-    async def _kept(
+    async def _put_if_supported(
         self, store: Trove, bucket: str, parts: int, capability: str, **options: Any
     ) -> ObjectInfo | None:
         """Put with an option. Return the info from head, or None if the store refused it."""

@@ -32,7 +32,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
         await store.put(bucket, "from", body)
-        # The second may be on another backend, where the body passes through the store.
+        # The second target may be on another backend. The body then passes through the store.
         for target in ((bucket, "to"), (other_bucket, "from")):
             info = await store.copy(bucket, "from", *target)
             assert (info.bucket, info.key, info.size) == (*target, len(body))
@@ -64,18 +64,19 @@ class StoreCopies(StoreTopic):
 
     async def test_copy_keeps_the_headers(self, store: Trove, bucket: str) -> None:
         start, end = await claims(store, bucket, "from"), await claims(store, bucket, "to")
-        given: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
+        headers: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
         if start.expires and end.expires:
-            given["expires"] = EXPIRES
-        await store.put(bucket, "from", b"body", **given)
+            headers["expires"] = EXPIRES
+        await store.put(bucket, "from", b"body", **headers)
         await store.copy(bucket, "from", bucket, "to")
+        # A change of metadata is a copy onto the same key, which must keep the headers as well.
         if end.metadata:
             await store.copy(bucket, "to", bucket, "to", metadata={"a": "1"})
         info = await store.head(bucket, "to")
-        assert {name: getattr(info, name) for name in given} == given
+        assert {name: getattr(info, name) for name in headers} == headers
         await store.move(bucket, "to", bucket, "moved")
         info = await store.head(bucket, "moved")
-        assert {name: getattr(info, name) for name in given} == given
+        assert {name: getattr(info, name) for name in headers} == headers
 
     async def test_copy_keeps_the_tags(self, store: Trove, bucket: str) -> None:
         if not (await claims(store, bucket, "from")).tags:
@@ -83,6 +84,7 @@ class StoreCopies(StoreTopic):
                 await store.put(bucket, "from", b"body", tags={"team": "a"})
             return
         if not (await claims(store, bucket, "to")).tags:
+            # The copy is refused instead of losing the tags.
             await store.put(bucket, "from", b"body", tags={"team": "a"})
             with pytest.raises(NotSupportedError):
                 await store.copy(bucket, "from", bucket, "to")
@@ -149,6 +151,7 @@ class StoreCopies(StoreTopic):
         await store.put(bucket, "from", b"new")
         await store.put(bucket, "to", b"old")
         claimed = (await claims(store, bucket, "to")).put_if_none_match
+        # A refused move must not delete its source.
         for transfer in (store.copy, store.move):
             with pytest.raises(ObjectExistsError if claimed else NotSupportedError):
                 await transfer(bucket, "from", bucket, "to", if_none_match="*")
@@ -188,7 +191,7 @@ class StoreCopies(StoreTopic):
     async def test_move_onto_itself_does_nothing(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"body")
         info = await store.move(bucket, "key", bucket, "key")
-        assert (info.key, info.etag) == ("key", old.etag)
+        assert (info.key, info.etag) == ("key", old.etag)  # no new version
         assert await store.read(bucket, "key") == b"body"
 
     async def test_progress_of_a_copy_ends_at_its_size(self, store: Trove, bucket: str) -> None:

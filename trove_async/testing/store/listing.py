@@ -22,13 +22,13 @@ from trove_async import (
 from trove_async.testing.driver.listing import NARROWINGS, TREE, expected
 from trove_async.testing.store._base import StoreTopic
 
-INSIDE: list[dict[str, Any]] = [
+INSIDE_COMMON_PREFIX: list[dict[str, Any]] = [
     {"start_after": "a/1", "delimiter": "/"},
     {"start_after": "a/", "delimiter": "/"},
     {"start_after": "b--", "delimiter": "--"},
     {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
 ]
-"""Listings whose `start_after` is inside a common prefix. The store must leave that prefix out."""
+"""Listings whose `start_after` is inside a common prefix. The store must omit that prefix."""
 
 
 def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
@@ -45,15 +45,17 @@ class StoreListing(StoreTopic):
         self, store: Trove, bucket: str, page_size: int
     ) -> None:
         await self._fill(store, bucket)
-        for options in [*NARROWINGS, *INSIDE]:
+        for options in [*NARROWINGS, *INSIDE_COMMON_PREFIX]:
             listing = store.list(bucket, page_size=page_size, **options)
-            got = [entry async for entry in listing]
-            names = [entry.key for entry in got]
-            wanted = expected_of_store(TREE, **options)
-            assert (names if listing.ordered else sorted(names, key=str.encode)) == wanted, options
-            for entry in got:
-                rest = entry.key.removeprefix(options.get("prefix", ""))
-                assert isinstance(entry, Prefix) == (options.get("delimiter", "\0") in rest)
+            entries = [entry async for entry in listing]
+            names = [entry.key for entry in entries]
+            # An unordered backend makes the whole listing unordered.
+            in_order = names if listing.ordered else sorted(names, key=str.encode)
+            assert in_order == expected_of_store(TREE, **options), options
+            for entry in entries:
+                suffix = entry.key.removeprefix(options.get("prefix", ""))
+                # No key contains a NUL.
+                assert isinstance(entry, Prefix) == (options.get("delimiter", "\0") in suffix)
 
     @pytest.mark.parametrize(
         "options",
@@ -66,21 +68,22 @@ class StoreListing(StoreTopic):
     ) -> None:
         await self._fill(store, bucket)
         # The order of an unordered backend may differ for each page size.
-        shown = await store.list(bucket, page_size=page_size, **options).all()
-        whole = [entry.key for entry in shown]
-        assert sorted(whole, key=str.encode) == expected(TREE, **options)
+        entries = await store.list(bucket, page_size=page_size, **options).all()
+        names = [entry.key for entry in entries]
+        assert sorted(names, key=str.encode) == expected(TREE, **options)
         # A cursor after each entry, at page boundaries and between them.
-        for taken in range(len(whole) + 1):
+        for count in range(len(names) + 1):
             listing = store.list(bucket, page_size=page_size, **options)
-            before = [(await anext(listing)).key for _ in range(taken)]
-            assert (listing.cursor is None) == (taken == 0)
+            before = [(await anext(listing)).key for _ in range(count)]
+            assert (listing.cursor is None) == (count == 0)
             if listing.cursor is None:
-                after = store.list(bucket, page_size=page_size, **options)
+                resumed = store.list(bucket, page_size=page_size, **options)
             else:  # a cursor includes `start_after`
                 same = {name: value for name, value in options.items() if name != "start_after"}
-                after = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
-            assert before + [entry.key async for entry in after] == whole, f"after {taken}"
-            assert after.cursor is None
+                resumed = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
+            after = [entry.key async for entry in resumed]
+            assert before + after == names, f"resumed after {count} entries"
+            assert resumed.cursor is None
 
     async def test_cursor_is_refused_by_other_listings(
         self, store: Trove, bucket: str, other_bucket: str
@@ -96,6 +99,7 @@ class StoreListing(StoreTopic):
         for name, options in others:
             with pytest.raises(CursorError):
                 await store.list(name, cursor=listing.cursor, **options).all()
+        # "W10" is the base64 of an empty JSON list.
         for nonsense in ("", "x", "\u00e9", "W10"):
             with pytest.raises(CursorError):
                 await store.list(bucket, cursor=nonsense).all()
@@ -118,11 +122,12 @@ class StoreListing(StoreTopic):
         for key in keys:
             await store.put(bucket, key, b"")
         listing = store.list(bucket, page_size=page_size)
-        seen = 0
+        count = 0
         async for page in listing.pages():
-            seen += len(page)
+            count += len(page)
+            # The last page is shorter than the others, except with pages of one entry.
             assert (listing.cursor is None) == (len(page) < page_size)
-        assert seen == len(keys)
+        assert count == len(keys)
         assert listing.cursor is None
         listing = store.list(bucket, page_size=page_size)
         first = await anext(listing)
@@ -161,7 +166,7 @@ class StoreListing(StoreTopic):
         assert [page async for page in store.list(bucket, prefix="x").pages()] == []
 
     async def test_listing_of_a_missing_bucket_raises(self, store: Trove) -> None:
-        listing = store.list(self.bucket_name())
+        listing = store.list(self.bucket_name())  # no request is sent before the first entry
         with pytest.raises(BucketNotFoundError):
             await listing.all()
 
@@ -173,12 +178,12 @@ class StoreListing(StoreTopic):
 
     async def test_objects_can_be_deleted_while_listing(self, store: Trove, bucket: str) -> None:
         await self._fill(store, bucket)
-        seen = []
+        listed = []
         async for entry in store.list(bucket, page_size=2):
             # The next page is fetched ahead and must not depend on the deleted keys.
             await store.delete(bucket, entry.key)
-            seen.append(entry.key)
-        assert sorted(seen, key=str.encode) == expected(TREE)
+            listed.append(entry.key)
+        assert sorted(listed, key=str.encode) == expected(TREE)
         assert await store.list(bucket).all() == []
 
     async def test_invalid_listing_is_refused_immediately(self, store: Trove, bucket: str) -> None:
@@ -192,5 +197,6 @@ class StoreListing(StoreTopic):
             store.list(bucket, prefix="\ud800")
 
     async def _fill(self, store: Trove, bucket: str) -> None:
+        # In reverse, so that a listing in the order of the puts fails.
         for key in reversed(TREE):
             await store.put(bucket, key, b"")

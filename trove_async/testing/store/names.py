@@ -38,9 +38,9 @@ CALLS: list[tuple[str, Call]] = [
 BAD_KEYS = [
     "",
     "a\0b",
-    "\ud800",
+    "\ud800",  # a lone surrogate, which UTF-8 cannot encode
     "x" * 1025,
-    "\u00e9" * 513,
+    "\u00e9" * 513,  # 1026 bytes
 ]
 DOT_KEYS = [".", "..", "./a", "../a", "a/.", "a/..", "a/./b", "a/../b", "/.."]
 """Keys with dot segments. A store never writes them, and only some backends can address them."""
@@ -85,6 +85,7 @@ class StoreNames(StoreTopic):
         self, store: Trove, bucket: str, name: str
     ) -> None:
         for key in DOT_KEYS:
+            # A backend that can address such a key reports that it is missing.
             addressed = (await claims(store, bucket, key)).dot_segments
             with pytest.raises(ObjectNotFoundError if addressed else InvalidNameError):
                 await dict(CALLS)[name](store, bucket, key)
@@ -108,18 +109,16 @@ class StoreNames(StoreTopic):
             assert await store.read(bucket, key) == key.encode()
             assert (await store.head(bucket, key)).key == key
         listing = store.list(bucket, page_size=10)
-        got = [entry.key async for entry in listing]
+        listed = [entry.key async for entry in listing]
         in_order = sorted(names, key=str.encode)
-        assert (got if listing.ordered else sorted(got, key=str.encode)) == in_order
+        assert (listed if listing.ordered else sorted(listed, key=str.encode)) == in_order
         await store.delete_many(bucket, names)
         assert await store.list(bucket).all() == []
 
-    async def test_key_of_max_key_bytes_is_kept_and_a_longer_one_refused(
-        self, store: Trove, bucket: str
-    ) -> None:
-        most = (await claims(store, bucket)).max_key_bytes
-        await store.put(bucket, "k" * most, b"long")
-        assert await store.read(bucket, "k" * most) == b"long"
+    async def test_key_beyond_max_key_bytes_is_refused(self, store: Trove, bucket: str) -> None:
+        maximum = (await claims(store, bucket)).max_key_bytes
+        await store.put(bucket, "k" * maximum, b"long")
+        assert await store.read(bucket, "k" * maximum) == b"long"
         with pytest.raises(InvalidNameError):
-            await store.put(bucket, "k" * (most + 1), b"longer")
+            await store.put(bucket, "k" * (maximum + 1), b"longer")
         assert len(await store.list(bucket).all()) == 1

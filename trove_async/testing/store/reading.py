@@ -19,7 +19,7 @@ from trove_async import (
 )
 from trove_async._concurrency import in_thread, task_group
 from trove_async.testing._harness import assert_same, content, in_new_task
-from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
+from trove_async.testing.driver.ranges import BEYOND, OF_EMPTY_OBJECT, SELECTING
 from trove_async.testing.store._base import StoreTopic, claims
 
 NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
@@ -43,7 +43,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
             got = await obj.read(1)
-            # A read of 0 bytes is no end of the body.
+            # A read of 0 bytes does not mean the end of the body.
             got += await obj.read(0)
             memory = bytearray(1000)
             got += memory[: await obj.readinto(memory)]
@@ -68,7 +68,7 @@ class StoreReading(StoreTopic):
     async def test_save_writes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
-        target = tmp_path / "new" / "saved"
+        target = tmp_path / "new" / "saved"  # alone in its directory
         await in_thread(target.parent.mkdir)
         async with store.get(bucket, "key") as obj:
             await obj.save(target)
@@ -122,13 +122,15 @@ class StoreReading(StoreTopic):
     async def test_range_that_selects_nothing_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"0123456789")
         await store.put(bucket, "empty", b"")
-        for key, table in (("key", BEYOND), ("empty", OF_NOTHING)):
+        # A service may return the whole object for such a range, which must not reach a user.
+        for key, table in (("key", BEYOND), ("empty", OF_EMPTY_OBJECT)):
             refused = RangeError if (await claims(store, bucket, key)).ranges else NotSupportedError
             for requested in table:
                 with pytest.raises(refused):
                     await store.read(bucket, key, range=requested)
 
     async def test_invalid_range_raises_immediately(self, store: Trove, bucket: str) -> None:
+        # Before any I/O, and even before the get is awaited.
         for span in NEVER:
             with pytest.raises(RangeError):
                 store.get(bucket, "key", range=span)
@@ -195,7 +197,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
-            # More readers than connections: the store must park idle ones.
+            # More readers than connections. The store must take the connections of idle readers.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])

@@ -1,6 +1,6 @@
 """The conformance suites find bugs: each broken driver fails the named test of a suite.
 
-The memory driver, which has no bug, passes the same tests: a test that always fails is noticed.
+The memory driver, which has no bug, passes the same tests. A test that always fails is noticed.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ BY_STORE_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (
         broken.KeepsOnlyTheLastView,
         "test_put_accepts_every_kind_of_body",
-        {"kind": "async iterator", "over": "a part"},
+        {"kind": "async iterator", "length": "a part"},
     ),
     (
         broken.EndsOneByteEarly,
         "test_put_accepts_every_kind_of_body",
-        {"kind": "bytes", "over": "a byte"},
+        {"kind": "bytes", "length": "a byte"},
     ),
     (broken.JoinsPartsAsTheyArrive, "test_put_of_many_parts", {}),
     (broken.CommitsOnLeaving, "test_put_with_failing_body_keeps_old_object", {}),
@@ -146,8 +146,8 @@ async def _run(
     fixtures: dict[str, Any] = {"bucket": "b", "other_bucket": "c", "tmp_path": tmp_path}
     parameters = inspect.signature(test).parameters
 
-    async def call(**more: Any) -> None:
-        available = {**fixtures, **more}
+    async def call(**subject: Any) -> None:
+        available = {**fixtures, **subject}
         used = {key: available[key] for key in available.keys() & parameters.keys()}
         await test(**used, **arguments)
 
@@ -179,7 +179,7 @@ async def test_broken_driver_is_caught(
 
 
 @pytest.mark.parametrize(("suite", "driver", "name", "arguments"), CAUGHT, ids=IDS)
-async def test_sound_driver_passes_the_same_tests(
+async def test_correct_driver_passes_the_same_tests(
     suite: type[DriverSuite | StoreSuite],
     driver: type[MemoryDriver],
     name: str,
@@ -192,16 +192,16 @@ async def test_sound_driver_passes_the_same_tests(
 
 @pytest.mark.parametrize("suite", [DriverSuite, StoreSuite])
 def test_no_topic_overrides_a_test_of_another(suite: type) -> None:
-    seen: dict[str, str] = {}
+    topics: dict[str, str] = {}
     for topic in suite.__mro__:
         for name in vars(topic):
             if name.startswith("test_"):
-                assert name not in seen, f"{name} is in {seen[name]} and {topic.__name__}"
-                seen[name] = topic.__name__
-    assert len(seen) > 60
+                assert name not in topics, f"{name} is in {topics[name]} and {topic.__name__}"
+                topics[name] = topic.__name__
+    assert len(topics) > 60
 
 
-async def test_suite_without_fixture_explains_how_to_bind_it() -> None:
+async def test_suite_without_its_fixture_names_the_fixture() -> None:
     with pytest.raises(NotImplementedError, match="bind the suite"):
         inspect.unwrap(DriverSuite.driver)(DriverSuite())
     with pytest.raises(NotImplementedError, match="bind the suite"):

@@ -95,8 +95,8 @@ IDS = [f"{driver.__name__}-{name}" for driver, name, _ in CAUGHT]
 async def _run(driver: VersionedMemory, name: str, arguments: dict[str, Any]) -> None:
     async with opened(driver) as backend:
         await backend.create_bucket("data")
-        driver.keeping.add("data")
-        await getattr(DriverVersions(), name)(backend=backend, keeping="data", **arguments)
+        driver.versioned_buckets.add("data")
+        await getattr(DriverVersions(), name)(backend=backend, versioned_bucket="data", **arguments)
 
 
 @pytest.mark.parametrize(("driver", "name", "arguments"), CAUGHT, ids=IDS)

@@ -1,10 +1,10 @@
-"""A minimal S3 server that discards what it receives and serves zeros.
+"""A minimal S3 server that discards the bodies it receives, and serves zeros.
 
 It stores nothing, so the client is the bottleneck of a benchmark. The size of an object is the number at
 the end of its key. Two kinds of keys test how a client handles failures: the first request for a
 ``busy`` key gets a 503, and a ``flipped`` object has a wrong byte.
 
-    python benchmarks/_s3_swallower.py      # prints its port, and runs until its input ends
+    python benchmarks/_s3_discarding_server.py   # prints its port, and runs until its input ends
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def page(token: str) -> bytes:
         "<StorageClass>STANDARD</StorageClass></Contents>"
         for n in range(start, min(start + PAGE, LISTED))
     )
-    onward = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
+    next_token = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bench</Name>'
         f"<Prefix>listed/</Prefix><KeyCount>{PAGE}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
-        f"<IsTruncated>{str(more).lower()}</IsTruncated>{onward}{entries}</ListBucketResult>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{next_token}{entries}</ListBucketResult>"
     ).encode()
 
 
@@ -70,111 +70,120 @@ def headers(lines: list[bytes]) -> dict[bytes, bytes]:
     return {name.lower(): value.strip() for name, _, value in pairs}
 
 
-class Swallower(asyncio.BufferedProtocol):
-    """One connection. Bodies are received into a buffer that is never read."""
+class DiscardingServer(asyncio.BufferedProtocol):
+    """One connection. Bodies are received into a buffer that is never read.
 
-    seen: set[str] = set()  # noqa: RUF012 - shared by all connections: the busy keys that got a 503
+    asyncio receives directly into the buffer of a `BufferedProtocol`, without a copy.
+    """
+
+    refused: set[str] = set()  # noqa: RUF012 - shared by all connections: busy keys that got a 503
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Prepare for the first request."""
+        """Prepare for the first request of the connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._head = memoryview(bytearray(64 * 1024))
         self._filled = 0
-        self._left = 0
-        self._kept: memoryview | None = None
+        self._remaining = 0
+        self._document: memoryview | None = None
         self._request: tuple[bytes, str, dict[bytes, bytes]] | None = None
         self._writing: Iterator[memoryview | bytes] = iter(())
         self._paused = False
 
     def get_buffer(self, _hint: int) -> memoryview:
         """Return the buffer for the next bytes, which ends with the body."""
-        if self._left:
-            return SINK[: self._left] if self._kept is None else self._kept[-self._left :]
+        if self._remaining:
+            return (
+                SINK[: self._remaining]
+                if self._document is None
+                else self._document[-self._remaining :]
+            )
         return self._head[self._filled :]
 
     def buffer_updated(self, count: int) -> None:
         """Count the bytes of a body, or look for the end of a head."""
-        if self._left:
-            self._left -= count
+        if self._remaining:
+            self._remaining -= count
         else:
             self._filled += count
             self._read_head()
-        if self._request is not None and not self._left:
+        if self._request is not None and not self._remaining:
             request, self._request = self._request, None
-            self._answer(*request)
+            self._respond(*request)
 
     def _read_head(self) -> None:
-        head, found, rest = bytes(self._head[: self._filled]).partition(b"\r\n\r\n")
-        if not found:
+        head, end, body = bytes(self._head[: self._filled]).partition(b"\r\n\r\n")
+        if not end:
             return
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
         fields = headers(lines)
-        # Nothing follows the head: no client sends a request before the last response.
+        # Only the body follows the head: no client sends a request before the last response.
         size = int(fields.get(b"content-length", 0))
-        self._left = size - len(rest)
+        self._remaining = size - len(body)
         self._filled = 0
-        self._kept = None
+        self._document = None
         if method == b"POST":  # for example, the keys to delete
-            self._kept = memoryview(bytearray(size))
-            self._kept[: len(rest)] = rest
+            self._document = memoryview(bytearray(size))
+            self._document[: len(body)] = body
         self._request = method, target.decode(), fields
         if b"expect" in fields:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _answer(self, method: bytes, target: str, fields: dict[bytes, bytes]) -> None:
-        path, _, asked = target.partition("?")
-        query = dict(parse_qsl(asked, keep_blank_values=True)) if asked else {}
+    def _respond(self, method: bytes, target: str, fields: dict[bytes, bytes]) -> None:
+        path, _, encoded = target.partition("?")
+        query = dict(parse_qsl(encoded, keep_blank_values=True)) if encoded else {}
         key = path[1:].partition("/")[2]
-        echoed = b"".join(
+        checksums = b"".join(
             name + b": " + value + b"\r\n"
             for name, value in fields.items()
             if name.startswith(b"x-amz-checksum-")
             and name not in {b"x-amz-checksum-mode", b"x-amz-checksum-algorithm"}
         )
-        if "delete" in query and self._kept is not None:
-            deleted = b"".join(re.findall(rb"<Key>.*?</Key>", bytes(self._kept)))
+        if "delete" in query and self._document is not None:
+            deleted = b"".join(re.findall(rb"<Key>.*?</Key>", bytes(self._document)))
             body = deleted.replace(b"<Key>", b"<Deleted><Key>").replace(
                 b"</Key>", b"</Key></Deleted>"
             )
-            self._tell(b"200 OK", b"", b"<DeleteResult>" + body + b"</DeleteResult>")
+            self._send(b"200 OK", b"", b"<DeleteResult>" + body + b"</DeleteResult>")
         elif not key:
             body = page(query.get("continuation-token", "")) if "list-type" in query else b""
-            self._tell(b"200 OK", b"Content-Type: application/xml\r\n", body)
+            self._send(b"200 OK", b"Content-Type: application/xml\r\n", body)
         elif method == b"PUT":
-            self._tell(b"200 OK", b"ETag: " + ETAG.encode() + b"\r\n" + echoed)
+            self._send(b"200 OK", b"ETag: " + ETAG.encode() + b"\r\n" + checksums)
         elif method == b"POST" and "uploads" in query:
-            self._tell(b"200 OK", b"", self._xml("InitiateMultipartUpload", key, "UploadId", "1"))
+            self._send(b"200 OK", b"", self._xml("InitiateMultipartUpload", key, "UploadId", "1"))
         elif method == b"POST":
-            self._tell(b"200 OK", echoed, self._xml("CompleteMultipartUpload", key, "ETag", ETAG))
+            self._send(
+                b"200 OK", checksums, self._xml("CompleteMultipartUpload", key, "ETag", ETAG)
+            )
         elif method == b"DELETE":
-            self._tell(b"204 No Content", b"")
+            self._send(b"204 No Content", b"")
         else:
-            self._serve(unquote(key), fields.get(b"range"), bare=method == b"HEAD")
+            self._serve(unquote(key), fields.get(b"range"), has_body=method != b"HEAD")
 
     @staticmethod
-    def _xml(what: str, key: str, field: str, value: str) -> bytes:
+    def _xml(operation: str, key: str, field: str, value: str) -> bytes:
         return (
-            f'<{what}Result xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Bucket>bench</Bucket>'
-            f"<Key>{key}</Key><{field}>{value}</{field}></{what}Result>"
+            f'<{operation}Result xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Bucket>bench</Bucket>'
+            f"<Key>{key}</Key><{field}>{value}</{field}></{operation}Result>"
         ).encode()
 
-    def _tell(self, status: bytes, lines: bytes, body: bytes = b"") -> None:
+    def _send(self, status: bytes, lines: bytes, body: bytes = b"") -> None:
         length = b"" if status.startswith(b"204") else b"Content-Length: %d\r\n" % len(body)
         self._transport.write(
             b"HTTP/1.1 " + status + b"\r\n" + lines + length + b"x-amz-request-id: 0\r\n\r\n" + body
         )
 
-    def _serve(self, key: str, ranged: bytes | None, *, bare: bool) -> None:
-        if "busy" in key and key not in self.seen:
-            self.seen.add(key)
-            self._tell(b"503 Slow Down", b"Retry-After: 0\r\n")
+    def _serve(self, key: str, byte_range: bytes | None, *, has_body: bool) -> None:
+        if "busy" in key and key not in self.refused:
+            self.refused.add(key)
+            self._send(b"503 Slow Down", b"Retry-After: 0\r\n")
             return
         found = re.search(r"(\d+)$", key)
         size = int(found[1]) if found else 0
         start, end, status, extra = 0, size, b"200 OK", checksum(size)
-        if ranged is not None:
-            first, _, last = ranged.removeprefix(b"bytes=").partition(b"-")
+        if byte_range is not None:
+            first, _, last = byte_range.removeprefix(b"bytes=").partition(b"-")
             start, end = int(first), min(size, int(last or size) + 1)
             status = b"206 Partial Content"
             extra = b"Content-Range: bytes %d-%d/%d\r\n" % (start, end - 1, size)
@@ -183,9 +192,9 @@ class Swallower(asyncio.BufferedProtocol):
             b"Accept-Ranges: bytes\r\nContent-Length: %d\r\nx-amz-request-id: 0\r\n\r\n"
             % (status, ETAG.encode(), WHEN, extra, end - start)
         )
-        if not bare:
+        if has_body:
             self._writing = self._zeros(end - start, flipped="flipped" in key)
-            self._go_on()
+            self._write_body()
 
     @staticmethod
     def _zeros(size: int, *, flipped: bool) -> Iterator[memoryview | bytes]:
@@ -197,7 +206,7 @@ class Swallower(asyncio.BufferedProtocol):
             size -= piece
             yield ZEROS[:piece]
 
-    def _go_on(self) -> None:
+    def _write_body(self) -> None:
         while not self._paused:
             piece = next(self._writing, None)
             if piece is None:
@@ -211,20 +220,20 @@ class Swallower(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Continue to send the body."""
         self._paused = False
-        self._go_on()
+        self._write_body()
 
     def eof_received(self) -> None:
-        """Do nothing."""
+        """Return None, so that asyncio closes the connection."""
 
 
 async def main() -> None:
     """Serve until the input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Swallower, "127.0.0.1", 0)
+    server = await loop.create_server(DiscardingServer, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    over = asyncio.Event()
-    loop.add_reader(sys.stdin, over.set)
-    await over.wait()
+    input_ended = asyncio.Event()
+    loop.add_reader(sys.stdin, input_ended.set)
+    await input_ended.wait()
     loop.remove_reader(sys.stdin)
     server.close()
 
