@@ -26,11 +26,11 @@ class Gate:
         self.opened = threading.Event()
         self.returned = threading.Event()
 
-    def __call__(self, *args: object, **named: object) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         self.reached.set()
         self.opened.wait(10)
         try:
-            return self.real(*args, **named)
+            return self.real(*args, **kwargs)
         finally:
             self.returned.set()
 
@@ -43,8 +43,8 @@ class Failing:
         self.code = code
         self.successes = successes
 
-    def __call__(self, *args: object, **named: object) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if self.successes:
             self.successes -= 1
-            return self.real(*args, **named)
+            return self.real(*args, **kwargs)
         raise OSError(self.code, os.strerror(self.code))

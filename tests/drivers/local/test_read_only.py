@@ -213,10 +213,10 @@ async def test_area_that_cannot_be_read_is_an_error(
     await fill(root, open_client, xattrs=True)
     real = os.open
 
-    def forbidden(path: object, *args: int, **named: int) -> int:
+    def forbidden(path: object, *args: int, **kwargs: int) -> int:
         if path in {".trove", "overflow"}:
             raise PermissionError(errno.EACCES, "permission denied", path)
-        return real(path, *args, **named)  # type: ignore[arg-type] # a path, as os.open takes it
+        return real(path, *args, **kwargs)  # type: ignore[arg-type] # a path, as os.open takes it
 
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(PermissionDeniedError):

@@ -2,7 +2,7 @@
 
 A directory is read when the listing reaches it, and sorted as keys sort (``a.b`` before ``a/…``,
 because ``.`` comes before ``/``). The sorted names are cached until the directory's times change, so
-the next page usually reads no directory again.
+the next page rarely reads a directory again.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class TreeWalk:
     def seek(self, start: str) -> Iterator[tuple[str, str]]:
         """Yield ``(key, entry)`` for each key from `start` on.
 
-        The walk has one position: a new iterator ends the use of an earlier one.
+        The walk has one position, so only the latest iterator may be used.
         """
         for base, batch in self.batches(start):
             for entry in batch:
@@ -235,7 +235,7 @@ class TreeWalk:
 
     def _load_all(self, names: list[tuple[str, str]]) -> list[ObjectInfo]:
         """Return the infos of files in the current directory, from pairs of key and file name."""
-        if self._fd < 0:  # it was closed when its last subdirectory was entered
+        if self._fd < 0:  # entering a subdirectory has closed it
             try:
                 self._fd = self._root.confined.open(self._levels[-1].path, DIRECTORY)
             except OSError as error:

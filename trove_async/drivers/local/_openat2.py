@@ -35,7 +35,7 @@ ABSENT: Final = frozenset(
         errno.ENOENT,
         errno.ENOTDIR,
         errno.EISDIR,
-        errno.ELOOP,  # a symbolic link, at the end or on the way
+        errno.ELOOP,  # a component is a symbolic link
         errno.EXDEV,  # openat2: the path would leave the root
         errno.ENXIO,  # a socket, or a FIFO
         errno.ENODEV,

@@ -313,7 +313,7 @@ def _inherit_group(root: Root, staged: StagedFile, parent: int) -> None:
 
 
 def _remove_replaced(root: Root, location: Location, existing: ExistingFiles) -> None:
-    """Remove what a rename to the plain path has replaced: sidecars, and a file in the overflow."""
+    """Remove the sidecar of the replaced file, and the object's file in the overflow."""
     if existing.plain is not None:
         root.sidecars.remove_if_owned(location.bucket, location.key, existing.plain)
     if existing.overflow is not None:

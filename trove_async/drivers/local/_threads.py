@@ -149,6 +149,7 @@ class Threads:
         try:
             await wait_until_done(self._final_job.result)
         finally:
+            # The final job runs at the end of the last thread, so this hardly waits.
             for thread in self._threads:
                 thread.join()
 
@@ -184,7 +185,7 @@ class Threads:
                     break
             job.run(self._lane_callbacks.append)
             del job  # free its memory before the next one
-            self._lane_finished += 1
+            self._lane_finished += 1  # two threads may lose a count: a poll only compares it
         _call_soon(self._loop, self._run_callbacks)
 
     def _poll_lane(self, finished_before: int) -> None:
