@@ -141,7 +141,7 @@ def test_each_memory_url_makes_its_own_backend(url: str) -> None:
     assert driver_from_url(url) is not driver
 
 
-def test_parts_of_a_url_are_decoded_and_not_in_the_repr() -> None:
+def test_parts_of_a_url_are_decoded_and_hidden_in_the_repr() -> None:
     parts = SplitURL.of("x+y://ho%20st/a%2Fb%3F?c=%26+&d=")
     assert parts == SplitURL(
         scheme="x+y",
@@ -259,7 +259,7 @@ def test_entry_point_cannot_replace_a_built_in_scheme(install: Callable[..., Non
     assert isinstance(driver_from_url("mem://"), MemoryDriver)
 
 
-def test_scheme_that_two_packages_claim_is_refused(install: Callable[..., None]) -> None:
+def test_scheme_that_two_packages_register_is_refused(install: Callable[..., None]) -> None:
     install(plug="installed_plugin:Plugin")
     install(plug="installed_plugin:Plugin")
     assert isinstance(driver_from_url("plug://"), MemoryDriver)
@@ -403,7 +403,7 @@ async def test_file_url_stores_in_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
 ) -> None:
     # Check the directory on disk, not private attributes of the driver.
-    from trove_async.testing import opened  # noqa: PLC0415 - with its driver only
+    from trove_async.testing import opened  # noqa: PLC0415 - used in this test only
 
     work = tmp_path / "work"
     work.mkdir()
