@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import subprocess
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,34 +162,29 @@ async def test_foreign_files_of_a_read_only_root_can_be_read(tmp_path: Path) -> 
     assert list(bucket.parent.iterdir()) == [bucket]
 
 
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """Return a directory that other users can read. Pytest keeps the directories of tests private."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
 @pytest.mark.parametrize("xattrs", [True, False])
 async def test_root_of_another_user_can_be_read(
-    tmp_path_factory: pytest.TempPathFactory, open_client: OpenClient, *, xattrs: bool
+    public_directory: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
-    root = tmp_path_factory.mktemp("shared") / "root"
+    root = public_directory / "root"
     await fill(root, open_client, xattrs=xattrs)
     # Only the root user can run a process as another user. Other users remove their own write
     # permission instead. Either way, the reader must change nothing.
     is_root = os.geteuid() == 0
-    with accessible_to_others(root) if is_root else without_write_permission(root):
+    with nullcontext() if is_root else without_write_permission(root):
         before = snapshot(root)
         user = "65534" if is_root else "0"  # 0: the same user
         assert run(sys.executable, "-c", READER, str(root), user, str(xattrs)) == EXPECTED
         assert snapshot(root) == before
-
-
-@contextmanager
-def accessible_to_others(path: Path) -> Iterator[None]:
-    """Let other users access a path, because pytest makes its directories private to this user."""
-    modes = {parent: parent.stat().st_mode for parent in path.parents}
-    private = {parent: mode for parent, mode in modes.items() if not mode & stat.S_IXOTH}
-    for parent, mode in private.items():
-        parent.chmod(mode | stat.S_IXOTH)
-    try:
-        yield
-    finally:
-        for parent, mode in private.items():
-            parent.chmod(mode)
 
 
 @contextmanager
