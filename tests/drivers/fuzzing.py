@@ -510,13 +510,13 @@ class Case(NamedTuple):
     Attributes:
         seed: The seed of its random choices.
         recording: The operation and the recorded responses.
-        index: The index of the response that is mutated.
+        position: The index of the mutated response.
         mutant: The mutated response.
     """
 
     seed: int
     recording: Recording
-    index: int
+    position: int
     mutant: Mutant
 
 
@@ -538,7 +538,7 @@ async def replay(
     def respond(method: str) -> bytes:
         nonlocal request_count
         index, request_count = request_count, request_count + 1
-        if index == case.index:
+        if index == case.position:
             return case.mutant.raw
         if index < len(exchanges) and exchanges[index].method == method:
             return exchanges[index].head + exchanges[index].body

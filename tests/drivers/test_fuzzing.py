@@ -97,7 +97,7 @@ async def test_many_mutated_responses_give_correct_results_or_errors(
 async def test_unmutated_responses_are_read(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, recording in enumerate(read_recordings(service)):
         case, random = make_case(number, [recording])
-        exchange = recording.exchanges[case.index]
+        exchange = recording.exchanges[case.position]
         unmutated = case._replace(mutant=case.mutant._replace(raw=exchange.head + exchange.body))
         if recording.operation in EXPECTED:
             read = await replay(unmutated, random, monkeypatch, DRIVER_MODULES)
