@@ -1,7 +1,7 @@
 """Drivers over a fake connection that replays recorded responses, one of them mutated.
 
-The transport, the drivers and the engine are the real ones, only the socket is fake. A case depends
-on its seed alone, so that a failure can be reproduced.
+Only the socket is fake: the transport, the drivers and the engine are real. A case depends on its seed
+alone, so a failure can be reproduced.
 """
 
 from __future__ import annotations
@@ -50,97 +50,97 @@ def gcs(endpoint: str = "http://127.0.0.1:1") -> GCSDriver:
     return GCSDriver(endpoint_url=endpoint, project="project")
 
 
-class OpenStore(NamedTuple):
+class Client(NamedTuple):
     """A store and its driver."""
 
     store: Trove
     driver: Any
 
 
-async def put(opened: OpenStore) -> None:
-    tags = {"tag": "value"} if opened.driver.capabilities.tags else None
-    await opened.store.put(
+async def put(client: Client) -> None:
+    tags = {"tag": "value"} if client.driver.capabilities.tags else None
+    await client.store.put(
         BUCKET, KEY, BODY, content_type="text/plain", metadata={"a": "b"}, tags=tags
     )
 
 
-async def get(opened: OpenStore) -> bytes:
-    return await opened.store.read(BUCKET, KEY)
+async def get(client: Client) -> bytes:
+    return await client.store.read(BUCKET, KEY)
 
 
-async def get_range(opened: OpenStore) -> bytes:
-    return await opened.store.read(BUCKET, KEY, range=RANGE)
+async def get_range(client: Client) -> bytes:
+    return await client.store.read(BUCKET, KEY, range=RANGE)
 
 
-async def head(opened: OpenStore) -> None:
-    await opened.store.head(BUCKET, KEY)
+async def head(client: Client) -> None:
+    await client.store.head(BUCKET, KEY)
 
 
-async def head_missing(opened: OpenStore) -> None:
-    await opened.store.exists(BUCKET, "missing")
+async def head_missing(client: Client) -> None:
+    await client.store.exists(BUCKET, "missing")
 
 
-async def get_missing(opened: OpenStore) -> None:
-    await opened.store.read(BUCKET, "missing")
+async def get_missing(client: Client) -> None:
+    await client.store.read(BUCKET, "missing")
 
 
-async def list_objects(opened: OpenStore) -> None:
-    await opened.store.list(BUCKET, delimiter="/").all()
+async def list_objects(client: Client) -> None:
+    await client.store.list(BUCKET, delimiter="/").all()
 
 
-async def list_missing_bucket(opened: OpenStore) -> None:
-    await opened.store.list("no-such-bucket").all()
+async def list_missing_bucket(client: Client) -> None:
+    await client.store.list("no-such-bucket").all()
 
 
-async def list_versions(opened: OpenStore) -> None:
-    await opened.store.list_versions(BUCKET).all()
+async def list_versions(client: Client) -> None:
+    await client.store.list_versions(BUCKET).all()
 
 
-async def copy(opened: OpenStore) -> None:
-    await opened.store.copy(BUCKET, KEY, BUCKET, "a/copy")
+async def copy(client: Client) -> None:
+    await client.store.copy(BUCKET, KEY, BUCKET, "a/copy")
 
 
-async def delete(opened: OpenStore) -> None:
-    await opened.store.delete(BUCKET, "a/copy")
+async def delete(client: Client) -> None:
+    await client.store.delete(BUCKET, "a/copy")
 
 
-async def delete_many(opened: OpenStore) -> None:
-    await opened.store.delete_many(BUCKET, ["one", "two", "three"])
+async def delete_many(client: Client) -> None:
+    await client.store.delete_many(BUCKET, ["one", "two", "three"])
 
 
-async def upload(opened: OpenStore) -> None:
-    async with opened.driver.upload(BUCKET, "large", PutOptions(size=len(BODY))) as session:
+async def upload(client: Client) -> None:
+    async with client.driver.upload(BUCKET, "large", PutOptions(size=len(BODY))) as session:
         await session.send(Part(number=1, offset=0, size=len(BODY), last=True), [memoryview(BODY)])
         await session.commit({})
 
 
-async def upload_aborted(opened: OpenStore) -> None:
-    async with opened.driver.upload(BUCKET, "large", PutOptions()):
+async def upload_aborted(client: Client) -> None:
+    async with client.driver.upload(BUCKET, "large", PutOptions()):
         pass
 
 
-async def gc_uploads(opened: OpenStore) -> None:
-    if opened.driver.name == "s3":
-        await opened.driver.gc_uploads(BUCKET, older_than=0)
+async def gc_uploads(client: Client) -> None:
+    if client.driver.name == "s3":
+        await client.driver.gc_uploads(BUCKET, older_than=0)
 
 
-async def create_bucket(opened: OpenStore) -> None:
-    await opened.store.create_bucket(OTHER)
+async def create_bucket(client: Client) -> None:
+    await client.store.create_bucket(OTHER)
 
 
-async def list_buckets(opened: OpenStore) -> None:
-    await opened.store.list_buckets()
+async def list_buckets(client: Client) -> None:
+    await client.store.list_buckets()
 
 
-async def delete_bucket(opened: OpenStore) -> None:
-    await opened.store.delete_bucket(OTHER)
+async def delete_bucket(client: Client) -> None:
+    await client.store.delete_bucket(OTHER)
 
 
-async def create_only(opened: OpenStore) -> None:
-    await opened.store.put(BUCKET, KEY, b"", if_none_match="*")
+async def create_only(client: Client) -> None:
+    await client.store.put(BUCKET, KEY, b"", if_none_match="*")
 
 
-OPERATIONS: dict[str, Callable[[OpenStore], Awaitable[bytes | None]]] = {
+OPERATIONS: dict[str, Callable[[Client], Awaitable[bytes | None]]] = {
     operation.__name__: operation
     for operation in (
         put,
@@ -189,7 +189,7 @@ class Recording(NamedTuple):
     exchanges: Sequence[Exchange]
 
 
-def recordings(service: str) -> list[Recording]:
+def read_recordings(service: str) -> list[Recording]:
     """Read the recordings of a service."""
     path = Path(__file__).parent / "recorded" / f"{service}.json"
     return [
@@ -256,7 +256,7 @@ def mutate(exchange: Exchange, random: Random) -> Mutant:
     head, body = exchange.head, exchange.body
     names: list[str] = []
     mutation: Callable[[bytes, Random], bytes]
-    framing = random.random()
+    transfer = random.random()  # decides how the response is sent: in chunks, truncated, with noise
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         if random.random() < 0.5 or not body:
             mutation = random.choice(HEAD_MUTATIONS)
@@ -267,14 +267,14 @@ def mutate(exchange: Exchange, random: Random) -> Mutant:
             if random.random() < 0.7:
                 head = with_content_length(head, body)
         names.append(mutation.__name__)
-    if framing < 0.15:
+    if transfer < 0.15:
         head, body = chunked(head, body, random)
         names.append("chunked")
     raw = head + body
-    if framing > 0.9:
+    if transfer > 0.9:
         raw = raw[: random.randrange(len(raw) + 1)]
-        names.append("cut")
-    elif framing > 0.8:
+        names.append("truncated")
+    elif transfer > 0.8:
         raw = flip_bytes(raw, random)
         names.append("flipped")
     intact = checksum_lines(exchange.head) == checksum_lines(raw.partition(b"\r\n\r\n")[0])
@@ -289,7 +289,7 @@ def checksum_lines(head: bytes) -> list[bytes]:
 
 
 def with_content_length(head: bytes, body: bytes) -> bytes:
-    """Set Content-Length to the length of the body, so that only the parser of the body can fail."""
+    """Set Content-Length to the length of the body, so that only parsing the body can fail."""
     lines = head.split(b"\r\n")
     return b"\r\n".join(
         b"Content-Length: %d" % len(body) if line.lower().startswith(b"content-length:") else line
@@ -303,16 +303,17 @@ def chunked(head: bytes, body: bytes, random: Random) -> tuple[bytes, bytes]:
         line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length:")
     ]
     lines.insert(1, b"Transfer-Encoding: chunked")
-    chunks, at = [], 0
-    while at < len(body):
+    chunks, offset = [], 0
+    while offset < len(body):
         size = random.choice([1, 2, 100, 10_000])
-        chunk = body[at : at + size]
+        chunk = body[offset : offset + size]
         chunks.append(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        at += size
+        offset += size
     chunks.append(random.choice([b"0\r\n\r\n", b"0\r\nx: y\r\n\r\n", b"", b"0\r\n", b"-1\r\n\r\n"]))
     if random.random() < 0.3:
-        at = random.randrange(len(chunks))
-        chunks[at] = random.choice([b"zz\r\n", b"\r\n", b"f" * 40 + b"\r\n", chunks[at] * 2])
+        index = random.randrange(len(chunks))
+        malformed = [b"zz\r\n", b"\r\n", b"f" * 40 + b"\r\n", chunks[index] * 2]
+        chunks[index] = random.choice(malformed)
     return b"\r\n".join(lines), b"".join(chunks)
 
 
@@ -324,8 +325,8 @@ def flip_bytes(data: bytes, random: Random) -> bytes:
 
 
 def change_status(head: bytes, random: Random) -> bytes:
-    _, _, rest = head.partition(b"\r\n")
-    return b"HTTP/1.1 %d Odd\r\n" % random.choice(STATUSES) + rest
+    _, _, fields = head.partition(b"\r\n")
+    return b"HTTP/1.1 %d Odd\r\n" % random.choice(STATUSES) + fields
 
 
 def remove_header(head: bytes, random: Random) -> bytes:
@@ -338,17 +339,17 @@ def remove_header(head: bytes, random: Random) -> bytes:
 def invalidate_header(head: bytes, random: Random) -> bytes:
     lines = head.split(b"\r\n")
     if len(lines) > 3:
-        at = random.randrange(1, len(lines) - 2)
-        lines[at] = lines[at].partition(b":")[0] + b": " + random.choice(INVALID_VALUES)
+        index = random.randrange(1, len(lines) - 2)
+        lines[index] = lines[index].partition(b":")[0] + b": " + random.choice(INVALID_VALUES)
     return b"\r\n".join(lines)
 
 
 def repeat_header(head: bytes, random: Random) -> bytes:
     lines = head.split(b"\r\n")
     if len(lines) > 3:
-        at = random.randrange(1, len(lines) - 2)
-        repeated = lines[at].partition(b":")[0] + b": " + random.choice(INVALID_VALUES)
-        lines.insert(at, random.choice([lines[at], repeated]))
+        index = random.randrange(1, len(lines) - 2)
+        repeated = lines[index].partition(b":")[0] + b": " + random.choice(INVALID_VALUES)
+        lines.insert(index, random.choice([lines[index], repeated]))
     return b"\r\n".join(lines)
 
 
@@ -362,7 +363,7 @@ def flip_head_bytes(head: bytes, random: Random) -> bytes:
     return flip_bytes(head, random)
 
 
-def cut_body(body: bytes, random: Random) -> bytes:
+def truncate_body(body: bytes, random: Random) -> bytes:
     return body[: random.randrange(len(body) + 1)]
 
 
@@ -376,23 +377,25 @@ def repeat_body(body: bytes, random: Random) -> bytes:
 
 def splice_body(body: bytes, random: Random) -> bytes:
     """Drop a slice, or insert a copy of it elsewhere."""
-    a, b = sorted(random.randrange(len(body) + 1) for _ in range(2))
-    at = random.randrange(len(body) + 1)
-    return random.choice([body[:a] + body[b:], body[:at] + body[a:b] + body[at:]])
+    start, end = sorted(random.randrange(len(body) + 1) for _ in range(2))
+    target = random.randrange(len(body) + 1)
+    without_slice = body[:start] + body[end:]
+    with_copy = body[:target] + body[start:end] + body[target:]
+    return random.choice([without_slice, with_copy])
 
 
 def invalidate_body_value(body: bytes, random: Random) -> bytes:
-    """Replace a value, between tags or after a colon, by an invalid one."""
-    marks = [at for at, byte in enumerate(body) if byte in b'>":']
-    if not marks:
+    """Replace a value, between tags or after a colon, with an invalid one."""
+    delimiters = [index for index, byte in enumerate(body) if byte in b'>":']
+    if not delimiters:
         return body
-    at = random.choice(marks) + 1
-    end = min((e for m in b'<,}"' if (e := body.find(m, at)) >= 0), default=at)
-    return body[:at] + random.choice(INVALID_VALUES) + body[end:]
+    start = random.choice(delimiters) + 1
+    ends = [end for byte in b'<,}"' if (end := body.find(byte, start)) >= 0]
+    return body[:start] + random.choice(INVALID_VALUES) + body[min(ends, default=start) :]
 
 
-def replace_body(body: bytes, random: Random) -> bytes:
-    return body[:0] + random.choice(
+def replace_body(body: bytes, random: Random) -> bytes:  # noqa: ARG001 - as all mutations
+    return random.choice(
         [b"", b"<html>", b"{", b"[]", b"null", b'{"error": []}', b'{"error": {"errors": 5}}', b"\xff\xfe",
          b"<Error/>", b"<Error><Code>SlowDown</Code></Error>", b"[" * 5000, b"<a>" * 5000,
          b'{"items": {"a": 1}}', b'{"items": "abc"}', b'{"items": [[]]}', b'{"prefixes": {}}',
@@ -409,7 +412,7 @@ HEAD_MUTATIONS: list[Callable[[bytes, Random], bytes]] = [
     flip_head_bytes,
 ]
 BODY_MUTATIONS: list[Callable[[bytes, Random], bytes]] = [
-    cut_body,
+    truncate_body,
     flip_body_bytes,
     repeat_body,
     splice_body,
@@ -422,7 +425,7 @@ BODY_MUTATIONS: list[Callable[[bytes, Random], bytes]] = [
 
 
 class FakeSocket(asyncio.Transport):
-    """The socket of a connection: responds to one request, then closes."""
+    """The socket of a connection. It responds to one request, then closes."""
 
     def __init__(
         self, protocol: Connection, respond: Callable[[str], bytes], random: Random
@@ -505,40 +508,41 @@ class Case(NamedTuple):
     """One test case.
 
     Attributes:
-        seed: The seed that it depends opened.
+        seed: The seed of its random choices.
         recording: The operation and the recorded responses.
-        at: The index of the response that is mutated.
+        position: The index of the mutated response.
         mutant: The mutated response.
     """
 
     seed: int
     recording: Recording
-    at: int
+    position: int
     mutant: Mutant
 
 
-def make_case(seed: int, all_: Sequence[Recording]) -> tuple[Case, Random]:
-    """Return the case of a seed, and the generator for its replay."""
+def make_case(seed: int, recordings: Sequence[Recording]) -> tuple[Case, Random]:
+    """Return the case of a seed, and the random generator for its replay."""
     random = Random(seed)
-    recording = random.choice(all_)
-    at = random.randrange(len(recording.exchanges))
-    return Case(seed, recording, at, mutate(recording.exchanges[at], random)), random
+    recording = random.choice(recordings)
+    index = random.randrange(len(recording.exchanges))
+    return Case(seed, recording, index, mutate(recording.exchanges[index], random)), random
 
 
 async def replay(
     case: Case, random: Random, monkeypatch: pytest.MonkeyPatch, modules: Mapping[str, Any]
 ) -> bytes | None:
-    """Run the operation of a case over the replayed responses; return the bytes that it reads."""
+    """Run the operation of a case over the replayed responses. Return the bytes that it reads."""
     exchanges = case.recording.exchanges
     request_count = 0
 
     def respond(method: str) -> bytes:
         nonlocal request_count
-        at, request_count = request_count, request_count + 1
-        if at == case.at:
+        index, request_count = request_count, request_count + 1
+        if index == case.position:
             return case.mutant.raw
-        if at < len(exchanges) and exchanges[at].method == method:
-            return exchanges[at].head + exchanges[at].body
+        if index < len(exchanges) and exchanges[index].method == method:
+            return exchanges[index].head + exchanges[index].body
+        # A mutated response can cause other requests than the recorded ones.
         for exchange in reversed(exchanges):
             if exchange.method == method:
                 return exchange.head + exchange.body
@@ -552,4 +556,4 @@ async def replay(
     driver = DRIVERS[case.recording.service]()
     pool = BufferPool(max_bytes=4 * MiB, part_size=MiB)
     async with Trove(driver, pool=pool, retry=RetryPolicy(attempts=1)) as store:
-        return await OPERATIONS[case.recording.operation](OpenStore(store, driver))
+        return await OPERATIONS[case.recording.operation](Client(store, driver))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, OpenStore, gcs, s3
+from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, Client, gcs, s3
 from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async import Trove, TroveError
@@ -44,11 +44,11 @@ class Recorder(SocketTransport):
         self.recorded.append(
             {"method": method, "head": head, "body": base64.b64encode(body).decode()}
         )
-        return _ReplayedResponse(response, body)
+        return _BufferedResponse(response, body)
 
 
-class _ReplayedResponse:
-    """A response whose body has been read before."""
+class _BufferedResponse:
+    """A response whose body has already been read into memory."""
 
     def __init__(self, response: Any, body: bytes) -> None:
         self.status, self.headers = response.status, response.headers
@@ -71,7 +71,7 @@ class _ReplayedResponse:
 
 
 async def record(driver: Any) -> dict[str, list[dict[str, str]]]:
-    """Run all operations; return the responses to each."""
+    """Run all operations. Return the responses to each."""
     recordings: dict[str, list[dict[str, str]]] = {}
     async with Trove(driver) as store:
         await store.create_bucket(BUCKET)
@@ -80,7 +80,7 @@ async def record(driver: Any) -> dict[str, list[dict[str, str]]]:
         for name, operate in OPERATIONS.items():
             Recorder.recorded = []
             with suppress(TroveError, AttributeError):
-                await operate(OpenStore(store, driver))
+                await operate(Client(store, driver))
             if Recorder.recorded:
                 recordings[name] = Recorder.recorded
     return recordings
@@ -90,12 +90,12 @@ async def main() -> None:
     def make_recorder(timeout: Timeout, **_: object) -> Recorder:
         return Recorder(timeout)
 
-    s3_module.transport_over = gcs_module.transport_over = make_recorder  # type: ignore[attr-defined] # for recording
+    s3_module.transport_over = gcs_module.transport_over = make_recorder  # type: ignore[attr-defined] # replaced for recording
     directory = Path(__file__).parent / "recorded"
     with moto() as server:
         responses = await record(s3(server.endpoint_url))
     for response in responses["get"]:
-        # Amazon S3 returns checksums to a GET that requests them, moto does not.
+        # Amazon S3 returns checksums if a GET requests them. Moto does not.
         checksums = (
             f"x-amz-checksum-crc32c: {crc32c_of(BODY)}\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
         )

@@ -39,13 +39,13 @@ ALL = (
 
 
 def canaries_in(text: str) -> list[str]:
-    """Return the canaries that occur in a text, at least with their first 16 characters."""
+    """Return the canaries of which at least the first 16 characters occur in a text."""
     forms = [(secret, form) for secret in ALL for form in (secret, quote(secret, safe=""))]
     return [secret for secret, form in forms if form[:16] in text]
 
 
 def texts_of(value: object, depth: int = 4) -> Iterator[str]:
-    """Yield what an error reporter shows of a variable: its repr, and strings inside containers."""
+    """Yield the texts that an error reporter shows for a variable: its repr, and strings in containers."""
     yield repr(value)
     if isinstance(value, str):
         yield value[:]
@@ -66,7 +66,7 @@ def chain_of(error: BaseException) -> list[BaseException]:
     pending: list[BaseException | None] = [error]
     while pending:
         link = pending.pop()
-        if link is None or any(link is known for known in chain):
+        if link is None or any(link is earlier for earlier in chain):
             continue
         chain.append(link)
         pending += [link.__cause__, link.__context__]
@@ -76,7 +76,10 @@ def chain_of(error: BaseException) -> list[BaseException]:
 
 
 def leaks_of(error: BaseException) -> list[str]:
-    """Return where an error shows a canary: in its chain, in variables of our frames, in its pickle."""
+    """Return the places where an error shows a canary.
+
+    They are the error's chain, the local variables of the package's frames, and the error's pickle.
+    """
     leaks: list[str] = []
 
     def search(where: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Operations on mutated responses return a correct result or raise a TroveError, in time."""
+"""On mutated responses, operations return a correct result or raise a TroveError in time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.fuzzing import BODY, DRIVERS, EXPECTED, OPERATIONS, make_case, recordings, replay
+from tests.drivers.fuzzing import (
+    BODY,
+    DRIVERS,
+    EXPECTED,
+    OPERATIONS,
+    make_case,
+    read_recordings,
+    replay,
+)
 from trove_async import TroveError
 from trove_async.drivers.gcs import driver as gcs_module
 from trove_async.drivers.s3 import driver as s3_module
@@ -22,19 +30,19 @@ BATCH = 250
 
 
 def test_every_operation_is_recorded() -> None:
-    assert {recording.operation for recording in recordings("s3")} == OPERATIONS.keys()
-    assert {recording.operation for recording in recordings("gcs")} == OPERATIONS.keys() - {
+    assert {recording.operation for recording in read_recordings("s3")} == OPERATIONS.keys()
+    assert {recording.operation for recording in read_recordings("gcs")} == OPERATIONS.keys() - {
         "gc_uploads"
     }
 
 
 async def run_cases(
-    seeds: Sequence[int], all_: Sequence[Recording], patch: pytest.MonkeyPatch
+    seeds: Sequence[int], recordings: Sequence[Recording], patch: pytest.MonkeyPatch
 ) -> int:
-    """Run the cases of these seeds; return how many of the operations succeeded."""
+    """Run the cases of these seeds. Return the number of operations that succeeded."""
     succeeded = 0
     for seed in seeds:
-        case, random = make_case(seed, all_)
+        case, random = make_case(seed, recordings)
         name, mutant = case.recording.operation, case.mutant
         description = (
             f"seed {seed}: {case.recording.service} {name}, {mutant.mutations}, {mutant.raw!r}"
@@ -55,9 +63,9 @@ async def run_cases(
         succeeded += 1
         expected = EXPECTED.get(name)
         if expected is not None and read != expected:
-            # A range has no checksum, and a mutated checksum proves nothing. Any other change of the
-            # body must be detected.
+            # 1. Only a range, which has no checksum, or a mutated checksum may hide a change.
             assert name == "get_range" or not mutant.checksums_intact, description[:5000]
+            # 2. A range must have the requested length, unless its header is mutated as well.
             assert (
                 name == "get"
                 or "content-range" in description.lower()
@@ -72,7 +80,7 @@ async def test_mutated_responses_give_correct_results_or_errors(
     service: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds = range(batch * BATCH, (batch + 1) * BATCH)
-    succeeded = await run_cases(seeds, recordings(service), monkeypatch)
+    succeeded = await run_cases(seeds, read_recordings(service), monkeypatch)
     assert 0 < succeeded < BATCH  # some operations succeed and some fail
 
 
@@ -82,15 +90,14 @@ async def test_many_mutated_responses_give_correct_results_or_errors(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds = range(1_000_000, 1_050_000)
-    assert await run_cases(seeds, recordings(service), monkeypatch)
+    assert await run_cases(seeds, read_recordings(service), monkeypatch)
 
 
 @pytest.mark.parametrize("service", DRIVERS)
 async def test_unmutated_responses_are_read(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    all_ = recordings(service)
-    for number, recording in enumerate(all_):
+    for number, recording in enumerate(read_recordings(service)):
         case, random = make_case(number, [recording])
-        exchange = recording.exchanges[case.at]
+        exchange = recording.exchanges[case.position]
         unmutated = case._replace(mutant=case.mutant._replace(raw=exchange.head + exchange.body))
         if recording.operation in EXPECTED:
             read = await replay(unmutated, random, monkeypatch, DRIVER_MODULES)

@@ -1,4 +1,4 @@
-"""The suite for drivers, and settings, of the memory driver."""
+"""The memory driver: its settings, and the conformance suite."""
 
 from __future__ import annotations
 

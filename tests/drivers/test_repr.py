@@ -1,4 +1,4 @@
-"""The repr of drivers: where they store objects, without secrets."""
+"""The repr of a driver shows where it stores objects, and no secrets."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ CUSTOM_ENDPOINT = "http://localhost:9000"
     ],
     ids=str,
 )
-def test_repr_shows_where_the_driver_stores(driver: AsyncDriver, expected: str) -> None:
+def test_repr_shows_where_the_driver_stores_objects(driver: AsyncDriver, expected: str) -> None:
     assert repr(driver) == expected

@@ -1,4 +1,4 @@
-"""No error, event, log line or span shows a secret, whatever fails."""
+"""No error, event, log line or span shows a secret, no matter what fails."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ SECRETS_OF = {
     "sdk with a key": _KEYS_WITH_CUSTOMER_KEY,
     "gcs": (canaries.BEARER, canaries.CLIENT_SECRET, canaries.REFRESH_TOKEN),
 }
-"""The secrets of each driver that a service or a proxy may know and quote."""
+"""The secrets of each driver that a service or a proxy can know, and quote in a response."""
 
 LAST_MODIFIED = "Sat, 28 Nov 2026 12:00:00 GMT"
 
 
-def quoting(secrets: Sequence[str]) -> str:
+def quote_all(secrets: Sequence[str]) -> str:
+    """Return a text that contains the secrets, as they are and percent-encoded."""
     return " ".join(f"{secret} {quote(secret, safe='')}" for secret in secrets)
 
 
 def responses(name: str) -> dict[str, tuple[int, dict[str, str], str]]:
-    """Return possible responses of a service: status, headers and body, which quote its secrets."""
+    """Return responses of a service that quote its secrets, each as status, headers and body."""
     secrets = SECRETS_OF[name]
-    quotes = quoting(secrets)
+    quotes = quote_all(secrets)
     error = error_json(secrets) if name == "gcs" else error_document(secrets)
     return {
         "denied": (403, {}, error),
@@ -87,19 +88,22 @@ def responses(name: str) -> dict[str, tuple[int, dict[str, str], str]]:
 
 def error_document(secrets: Sequence[str]) -> str:
     """Return an S3 error document that quotes secrets in every field."""
-    return f"<Error><Code>{secrets[-1]}</Code><Message>{quoting(secrets)}</Message></Error>"
+    return f"<Error><Code>{secrets[-1]}</Code><Message>{quote_all(secrets)}</Message></Error>"
 
 
 def error_json(secrets: Sequence[str]) -> str:
     """Return a GCS error document that quotes secrets in every field."""
-    text = quoting(secrets)
+    text = quote_all(secrets)
     return json.dumps(
         {"error": {"message": text, "errors": [{"reason": secrets[0], "message": text}]}}
     )
 
 
 class Service:
-    """A server that returns one response to all requests, or none; ``POST /token`` gets a token."""
+    """A server that sends the same response to all requests, or none if it hangs.
+
+    ``POST /token`` gets a token.
+    """
 
     def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
         self.status = status
@@ -184,7 +188,7 @@ DRIVERS_WITH_CUSTOMER_KEY = {
     "s3 with a key": partial(s3, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
     "sdk with a key": partial(sdk, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
 }
-"""Drivers with a customer key, which is sent over https or to this machine only."""
+"""Drivers with a customer key, which they send only over https or to this machine."""
 
 ALL_DRIVERS: dict[str, Callable[..., Any]] = {**DRIVERS, **DRIVERS_WITH_CUSTOMER_KEY}
 
@@ -241,7 +245,7 @@ class RecordedStore:
             self.errors.append(error)
 
     def leaks(self) -> list[str]:
-        """Return where a secret is shown."""
+        """Return the places where a secret is shown."""
         leaks = [leak for error in self.errors for leak in canaries.leaks_of(error)]
         for event in self._events:
             leaks += [f"event: {secret}" for secret in canaries.canaries_in(repr(event))]
@@ -278,12 +282,12 @@ async def test_refused_connection_shows_no_secret(name: str, unused_tcp_port: in
 
 
 @pytest.mark.parametrize("name", ALL_DRIVERS)
-@pytest.mark.parametrize("how", ["cancelled", "timed out"])
-async def test_request_without_a_response_shows_no_secret(name: str, how: str) -> None:
+@pytest.mark.parametrize("ending", ["cancelled", "timed out"])
+async def test_request_without_a_response_shows_no_secret(name: str, ending: str) -> None:
     service = Service(200, {}, "")
     service.hangs = True
     async with serving(service) as url:
-        limits = {"first_byte": 0.2, "idle": 0.2} if how == "timed out" else {}
+        limits = {"first_byte": 0.2, "idle": 0.2} if ending == "timed out" else {}
         recorded = RecordedStore(ALL_DRIVERS[name](url), **limits)
         async with recorded.store as store:
             calls: list[Callable[[], Awaitable[object]]] = [
@@ -295,7 +299,7 @@ async def test_request_without_a_response_shows_no_secret(name: str, how: str) -
                 service.request_received.clear()
                 async with asyncio.TaskGroup() as group:
                     task = group.create_task(recorded.run(call))
-                    if how == "cancelled":
+                    if ending == "cancelled":
                         await service.request_received.wait()
                         task.cancel()
     assert len(recorded.errors) == 3
@@ -305,26 +309,26 @@ async def test_request_without_a_response_shows_no_secret(name: str, how: str) -
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("status", [407, 502, None])
-@pytest.mark.parametrize("named_by", ["proxy", "environment", "environment, without a scheme"])
+@pytest.mark.parametrize("configured_by", ["proxy", "environment", "environment, without a scheme"])
 async def test_failing_proxy_shows_no_secret(  # noqa: PLR0917
     name: str,
     scheme: str,
     status: int | None,
-    named_by: str,
+    configured_by: str,
     unused_tcp_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quotes = quoting([*SECRETS_OF[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
+    quotes = quote_all([*SECRETS_OF[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
     proxy = Service(status or 200, {"proxy-authenticate": quotes}, quotes)
     user = f"{canaries.PROXY_USER}:{canaries.PROXY_PASSWORD}"
     token_service = Service(200, {}, "")
     async with serving(proxy) as url, serving(token_service) as issuer:
         port = url.rpartition(":")[2] if status else unused_tcp_port
         options = {"issuer": issuer} if name == "gcs" else {}
-        if named_by == "proxy":
+        if configured_by == "proxy":
             options["proxy"] = f"http://{user}@127.0.0.1:{port}"
         else:
-            prefix = "" if named_by.endswith("without a scheme") else "http://"
+            prefix = "" if configured_by.endswith("without a scheme") else "http://"
             monkeypatch.setenv(f"{scheme}_proxy", f"{prefix}{user}@127.0.0.1:{port}")
         recorded = RecordedStore(DRIVERS[name](f"{scheme}://service.invalid", **options))
         async with recorded.store:
@@ -334,7 +338,7 @@ async def test_failing_proxy_shows_no_secret(  # noqa: PLR0917
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-async def test_message_shows_no_password_of_the_environments_proxy(
+async def test_message_shows_no_password_of_a_proxy_from_the_environment(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("https_proxy", f"u:{canaries.PROXY_PASSWORD}@proxy.invalid:3128")
@@ -350,7 +354,7 @@ async def test_failing_issuer_shows_no_secret(status: int) -> None:
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
-                quotes = {"location": quoting(SECRETS_OF["gcs"])}
+                quotes = {"location": quote_all(SECRETS_OF["gcs"])}
                 writer.write(_response(status, quotes, error_json(SECRETS_OF["gcs"])))
         writer.close()
 

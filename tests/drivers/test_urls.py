@@ -34,8 +34,8 @@ INVALID_URLS = [
     ("/data", "LocalDriver"),
     ("file:/data", "must begin with its scheme"),
     ("://x", "must begin with its scheme"),
-    ("file://", "names no directory"),
-    ("local://", "names no directory"),
+    ("file://", "must name a directory"),
+    ("local://", "must name a directory"),
     ("file://data/hot", "three slashes"),
     ("file:///data?fsync=maybe", "fsync must be true or false"),
     ("file:///data?fsync=true&fsync=false", "twice"),
@@ -57,9 +57,9 @@ INVALID_URLS = [
     ("mem://name", "nothing after"),
     ("mem:///name", "nothing after"),
     ("memory://?size=1", "unknown option 'size': known options: max_connections, parallel_parts"),
-    ("s3://", "neither a bucket nor a region"),
-    ("s3:///prefix", "neither a bucket nor a region"),
-    ("s3://eu-west-1/?region=eu-west-2", "its region twice"),
+    ("s3://", "must name a bucket or a region"),
+    ("s3:///prefix", "must name a bucket or a region"),
+    ("s3://eu-west-1/?region=eu-west-2", "its region once"),
     ("s3://key@bucket", "a colon between"),
     ("s3://:secret@bucket", "a colon between"),
     ("s3://key:@bucket", "a colon between"),
@@ -73,7 +73,7 @@ INVALID_URLS = [
     ("s3://bucket?endpoint=http://host/path", "an endpoint is"),
     ("s3://bucket?endpoint=http://key:secret@host", "an endpoint is"),
     ("s3://bucket?color=red", "unknown option 'color'"),
-    ("gcs:///prefix", "it names no bucket"),
+    ("gcs:///prefix", "must name a bucket before the prefix"),
     ("gs://bucket?anonymous=yes", "anonymous must be true or false"),
     ("gcs://bucket?anonymous=true&credentials=/x", "anonymous and credentials exclude each other"),
     ("gcs://bucket?max_connections=few", "max_connections must be a number above 0"),
@@ -141,7 +141,7 @@ def test_each_memory_url_makes_its_own_backend(url: str) -> None:
     assert driver_from_url(url) is not driver
 
 
-def test_parts_of_a_url_are_decoded_and_not_in_the_repr() -> None:
+def test_parts_of_a_url_are_decoded_and_hidden_in_the_repr() -> None:
     parts = SplitURL.of("x+y://ho%20st/a%2Fb%3F?c=%26+&d=")
     assert parts == SplitURL(
         scheme="x+y",
@@ -259,7 +259,7 @@ def test_entry_point_cannot_replace_a_built_in_scheme(install: Callable[..., Non
     assert isinstance(driver_from_url("mem://"), MemoryDriver)
 
 
-def test_scheme_that_two_packages_claim_is_refused(install: Callable[..., None]) -> None:
+def test_scheme_that_two_packages_register_is_refused(install: Callable[..., None]) -> None:
     install(plug="installed_plugin:Plugin")
     install(plug="installed_plugin:Plugin")
     assert isinstance(driver_from_url("plug://"), MemoryDriver)
@@ -403,7 +403,7 @@ async def test_file_url_stores_in_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
 ) -> None:
     # Check the directory on disk, not private attributes of the driver.
-    from trove_async.testing import opened  # noqa: PLC0415 - with its driver only
+    from trove_async.testing import opened  # noqa: PLC0415 - used in this test only
 
     work = tmp_path / "work"
     work.mkdir()

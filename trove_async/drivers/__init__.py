@@ -8,7 +8,7 @@ URL                      backend                                     options
 =======================  ==========================================  ==============================
 ``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``file_mode``, …
 ``local:///abs/olute``   the same                                    the same
-``local://./rel/ative``  one below the working directory             the same
+``local://./rel/ative``  the same, below the working directory       the same
 ``mem://``               `MemoryDriver`, empty, of its own           ``parallel_parts``, …
 ``memory://``            the same                                    the same
 ``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
@@ -23,14 +23,14 @@ octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max
 
 The host of an ``s3`` URL is a region if it looks like one (``eu-west-1``), else a bucket. A bucket
 may follow a region (``s3://eu-west-1/BUCKET/PREFIX``), and access keys may precede either. Without
-keys, the SDK's default credential chain applies. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
-``storage_class``, and every other argument of `S3Driver` that is text, a number or a switch. In a
-secret, write ``/``, ``?`` and ``#`` as ``%2F``, ``%3F`` and ``%23``.
+keys, the SDK's default credential chain applies. More options: ``path_style=true``, ``profile``,
+``role_arn``, ``dialect``, ``storage_class``, and every other argument of `S3Driver` that is text, a
+number or a switch. In a secret, write ``/``, ``?`` and ``#`` as ``%2F``, ``%3F`` and ``%23``.
 
-A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket of that name. Its options are
-``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``, ``token_origins`` (one
-origin from which tokens may be fetched), and every other argument of `GCSDriver` that is text, a number
-or a switch.
+A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket of that name. Its
+options are ``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``,
+``token_origins`` (one origin from which tokens may be fetched), and every other argument of `GCSDriver`
+that is text, a number or a switch.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 write ``#``, ``%`` and ``?`` as ``%23``, ``%25`` and ``%3F``.
@@ -73,15 +73,15 @@ def __getattr__(name: str) -> object:
 def _placeholder(name: str, error: ModuleNotFoundError) -> type:
     """Return a class for a driver whose extra is missing. It raises ImportError when called.
 
-    An error here would break `hasattr`, `help` and ``import *`` on this module, for users of the
-    other drivers as well.
+    Raising it already in ``__getattr__`` would break `hasattr`, `help` and ``import *`` on this module,
+    also for users of other drivers.
     """
-    why = str(error)
+    message = str(error)
 
     def refuse(*_args: object, **_options: object) -> None:
-        raise ImportError(why, name=error.name)
+        raise ImportError(message, name=error.name)
 
-    return type(name, (), {"__init__": refuse, "__doc__": why, "__module__": __name__})
+    return type(name, (), {"__init__": refuse, "__doc__": message, "__module__": __name__})
 
 
 def __dir__() -> list[str]:

@@ -27,19 +27,20 @@ ENTRY_POINTS = "trove_async.drivers"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 _DIGITS = 9
-"""Maximum number of digits of a number in a URL."""
-# `urlsplit` silently drops tabs and line breaks, which would change the path.
-_UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
+"""Maximum number of digits in a number, so that `int` never gets a huge one."""
+# Characters that must be percent-encoded. `urlsplit` silently drops tabs and line breaks.
+_UNENCODED = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A parsed URL: a driver, and the physical bucket and prefix if the URL names a bucket.
+    """The driver for a URL, and the bucket and prefix if the URL names a bucket.
 
     Attributes:
         driver: The driver, not yet open.
-        into: The physical bucket that holds all logical ones, or None if buckets are not mapped.
-        prefix: The prefix of their names there.
+        into: The physical bucket that contains all logical buckets, or None if buckets are not
+            mapped.
+        prefix: The prefix of their keys in the physical bucket.
     """
 
     driver: AsyncDriver
@@ -49,13 +50,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitURL:
-    """The parts of a URL. Its repr shows only the scheme, as the rest may hold credentials.
+    """The parts of a URL. The repr shows only the scheme, because other parts may hold credentials.
 
     Attributes:
         scheme: The scheme, in lower case.
         host: The text between ``//`` and the next ``/``, decoded.
         netloc: The same text, not decoded.
-        path: The rest before the query, with its leading slash, decoded.
+        path: The text from that ``/`` to the query, decoded.
         options: The query, decoded.
     """
 
@@ -72,45 +73,49 @@ class SplitURL:
         Raises:
             ConfigError: The URL is malformed or ambiguous.
         """
-        name = _scheme(url)
-        if _UNWRITTEN.search(url):
-            raise _bad(name, "write spaces and control characters in percent-encoding, such as %20")
+        # 1. Split and decode the parts.
+        scheme = _scheme(url)
+        if _UNENCODED.search(url):
+            raise _error(
+                scheme, "write spaces and control characters in percent-encoding, as in %20"
+            )
         try:
             parts = urlsplit(url)
-            host, path = (unquote(part, errors="strict") for part in (parts.netloc, parts.path))
-            pairs = [_option(written) for written in parts.query.split("&") if parts.query]
+            host, path = _decode(parts.netloc), _decode(parts.path)
+            options = [_option(text) for text in parts.query.split("&") if parts.query]
         except ValueError:
             # Not chained: the parser's message quotes the URL.
-            raise _bad(
-                name, "it is malformed: the query must be name=value&…, all in UTF-8"
+            raise _error(
+                scheme, "it is malformed: the query must be name=value&…, all in UTF-8"
             ) from None
+        # 2. Reject parts that are ambiguous or have no meaning.
         if parts.fragment:
-            raise _bad(name, "write '#' as %23")
+            raise _error(scheme, "write '#' as %23")
         if "\0" in host + path:
-            raise _bad(name, "names must not contain NUL")
-        if len(dict(pairs)) < len(pairs):
-            raise _bad(name, "an option is given twice")
-        return cls(scheme=name, host=host, netloc=parts.netloc, path=path, options=dict(pairs))
+            raise _error(scheme, "names must not contain NUL")
+        if len(dict(options)) < len(options):
+            raise _error(scheme, "each option must occur once, but one occurs twice")
+        return cls(scheme=scheme, host=host, netloc=parts.netloc, path=path, options=dict(options))
 
     def check_options(self, known: Collection[str] = ()) -> None:
         """Raise ConfigError for an option that is not among the known ones."""
         unknown = sorted(self.options.keys() - set(known))
         if unknown:
-            there = f"known options: {', '.join(sorted(known))}" if known else "it takes no options"
-            raise _bad(self.scheme, f"unknown option {unknown[0]!r}: {there}")
+            hint = f"known options: {', '.join(sorted(known))}" if known else "it takes no options"
+            raise _error(self.scheme, f"unknown option {unknown[0]!r}: {hint}")
 
     def switch(self, name: str, *, default: bool) -> bool:
         """Return an option that is ``true`` or ``false``."""
         value = self.options.get(name, str(default)).lower()
         if value not in {"true", "false"}:
-            raise _bad(self.scheme, f"option {name} must be true or false")
+            raise _error(self.scheme, f"option {name} must be true or false")
         return value == "true"
 
     def count(self, name: str) -> int:
         """Return an option that is a number above 0."""
         value = self.options[name]
         if not (value.isascii() and value.isdigit() and 0 < len(value) <= _DIGITS and int(value)):
-            raise _bad(self.scheme, f"option {name} must be a number above 0")
+            raise _error(self.scheme, f"option {name} must be a number above 0")
         return int(value)
 
     def settings(
@@ -127,15 +132,15 @@ class SplitURL:
             switches: Options that are ``true`` or ``false``; each names its argument.
             counts: Options that are numbers above 0; each names its argument.
         """
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             argument: self.options[name] for name, argument in texts.items() if name in self.options
         }
         for name in self.options:
             if name in switches:
-                given[name] = self.switch(name, default=False)
+                arguments[name] = self.switch(name, default=False)
             elif name in counts:
-                given[name] = self.count(name)
-        return given
+                arguments[name] = self.count(name)
+        return arguments
 
 
 def address_from_url(url: str) -> Address:
@@ -162,42 +167,49 @@ def _address(url: str) -> Address:
     scheme = _scheme(url)
     factory = _SCHEMES.get(scheme)
     if factory is None:
-        return Address(driver=_plugged_in(url, scheme))
+        return Address(driver=_plugin_driver(url, scheme))
     return factory(SplitURL.of(url))
 
 
 def _scheme(url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"a backend's URL must be a str, got {type(url).__name__}")
-    found = _SCHEME.match(url)
-    if found is None:
+    match = _SCHEME.match(url)
+    if match is None:
         raise ConfigError(
             "a backend's URL must begin with its scheme, such as file:///data or mem://; for a"
             " path, use LocalDriver"
         )
-    return found[1].lower()
+    return match[1].lower()
 
 
-def _option(written: str) -> tuple[str, str]:
-    # Not `parse_qsl`, which decodes "+" as a space: credentials often contain it.
-    name, equals, value = written.partition("=")
+def _option(text: str) -> tuple[str, str]:
+    # `parse_qsl` would decode "+" as a space, and credentials often contain it.
+    name, equals, value = text.partition("=")
     if not equals:
         raise ValueError
-    return unquote(name, errors="strict"), unquote(value, errors="strict")
+    return _decode(name), _decode(value)
+
+
+def _decode(text: str) -> str:
+    return unquote(text, errors="strict")
 
 
 _LOCAL_MODES = frozenset({"file_mode", "dir_mode"})
 _LOCAL_COUNTS = frozenset({"threads", "max_reads", "max_writes"})
 
 
-def _local(url: SplitURL) -> Address:
+def _local_address(url: SplitURL) -> Address:
     url.check_options({"fsync", "mkdir", *_LOCAL_MODES, *_LOCAL_COUNTS})
     host = "" if url.scheme == "file" and url.host == "localhost" else url.host  # RFC 8089, 2
     if host and url.scheme == "file":
-        raise _bad("file", "it has three slashes and an absolute path; local://./rel is relative")
+        raise _error(
+            "file",
+            "it must have three slashes and an absolute path; use local://./rel for a relative one",
+        )
     root = host + url.path
     if not root:
-        raise _bad(url.scheme, "it names no directory")
+        raise _error(url.scheme, "it must name a directory")
     fsync = url.switch("fsync", default=True)
     mkdir = url.switch("mkdir", default=True)
     numbers = {name: _mode(url, name) for name in _LOCAL_MODES if name in url.options}
@@ -209,10 +221,12 @@ def _local(url: SplitURL) -> Address:
 _MEMORY_COUNTS = frozenset({"parallel_parts", "max_connections"})
 
 
-def _memory(url: SplitURL) -> Address:
+def _memory_address(url: SplitURL) -> Address:
     url.check_options(_MEMORY_COUNTS)
     if url.host or url.path not in {"", "/"}:
-        raise _bad(url.scheme, "it must have nothing after '//': each URL is a new, empty backend")
+        raise _error(
+            url.scheme, "it must have nothing after '//': each URL is a new, empty backend"
+        )
     driver = _driver_class("MemoryDriver")
     return Address(driver=driver(**url.settings({}, counts=_MEMORY_COUNTS)))
 
@@ -240,32 +254,35 @@ _S3_SWITCHES = frozenset(
 _S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
 
 
-def _s3(url: SplitURL) -> Address:
+def _s3_address(url: SplitURL) -> Address:
+    # 1. Take credentials from the text before "@". It is decoded only after it is split.
     url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
     credentials, at, location = url.netloc.rpartition("@")
     key_id, colon, secret = credentials.partition(":")
     if at and not (key_id and colon and secret):
-        raise _bad(
-            "s3", "the text before '@' must be an access key's id and secret, with a colon between"
+        raise _error(
+            "s3", "the text before '@' must be an access key's ID and secret, with a colon between"
         )
     settings = url.settings(_S3_OPTIONS, switches=_S3_SWITCHES, counts=_S3_COUNTS)
     if at:
-        settings["access_key_id"] = _decoded(key_id)
-        settings["secret_access_key"] = _decoded(secret)
+        settings["access_key_id"] = _decode(key_id)
+        settings["secret_access_key"] = _decode(secret)
     if not at and ":" in location:  # no part of a secret may become a bucket or key
-        raise _bad(
+        raise _error(
             "s3", "write '/' or '?' in a secret as %2F or %3F; a bucket must not contain ':'"
         )
-    bucket, _, prefix = f"{_decoded(location)}{url.path}".partition("/")
+    # 2. Take the region, the bucket and the prefix from the host and the path.
+    bucket, _, prefix = f"{_decode(location)}{url.path}".partition("/")
     region = url.options.get("region")
     if _REGION(bucket):
         if region is not None:
-            raise _bad("s3", "it names its region twice")
+            raise _error("s3", "it must name its region once, got two")
         region, (bucket, _, prefix) = bucket, prefix.partition("/")
     if not bucket and (prefix or region is None):
-        raise _bad("s3", "it names neither a bucket nor a region")
+        raise _error("s3", "it must name a bucket or a region, got neither")
+    # 3. Translate the other options.
     if "path_style" in url.options and "addressing_style" in url.options:
-        raise _bad("s3", "give addressing_style or path_style, not both")
+        raise _error("s3", "use the option addressing_style or path_style, not both")
     if url.switch("path_style", default=False):
         settings["addressing_style"] = "path"
     driver = _driver_class("S3Driver")(region=region, **settings)
@@ -287,10 +304,10 @@ _GCS_SWITCHES = frozenset({"anonymous", "trust_env"})
 _GCS_COUNTS = frozenset({"max_connections"})
 
 
-def _gcs(url: SplitURL) -> Address:
+def _gcs_address(url: SplitURL) -> Address:
     url.check_options({*_GCS_OPTIONS, *_GCS_SWITCHES, *_GCS_COUNTS})
     if not url.host and url.path not in {"", "/"}:
-        raise _bad(url.scheme, "it names no bucket, but something in it")
+        raise _error(url.scheme, "it must name a bucket before the prefix")
     settings = url.settings(_GCS_OPTIONS, switches=_GCS_SWITCHES, counts=_GCS_COUNTS)
     driver = _driver_class("GCSDriver")(**settings)
     return Address(driver=driver, into=url.host or None, prefix=url.path[1:])
@@ -301,54 +318,51 @@ def _driver_class(name: str) -> Any:  # noqa: ANN401 - constructors differ
     return getattr(import_module(MODULES[name]), name)
 
 
-def _decoded(written: str) -> str:
-    return unquote(written, errors="strict")
-
-
 def _mode(url: SplitURL, name: str) -> int:
     value = url.options[name]
     if not re.fullmatch(r"(?:0o?)?[0-7]{3,4}", value):
-        raise _bad(url.scheme, f"option {name} must be permissions in octal, such as 0640")
+        raise _error(url.scheme, f"option {name} must be permissions in octal, such as 0640")
     return int(value.removeprefix("0o"), 8)
 
 
 _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
-    "file": _local,
-    "gcs": _gcs,
-    "gs": _gcs,
-    "local": _local,
-    "mem": _memory,
-    "memory": _memory,
-    "s3": _s3,
+    "file": _local_address,
+    "gcs": _gcs_address,
+    "gs": _gcs_address,
+    "local": _local_address,
+    "mem": _memory_address,
+    "memory": _memory_address,
+    "s3": _s3_address,
 }
 
 
-def _plugged_in(url: str, scheme: str) -> AsyncDriver:
+def _plugin_driver(url: str, scheme: str) -> AsyncDriver:
+    # 1. Find the entry point. A package that is on sys.path twice is listed twice.
     registered = entry_points(group=ENTRY_POINTS)
-    # One package may be listed twice, from two entries of sys.path.
-    found = {point.value: point for point in registered if point.name.lower() == scheme}
-    if not found:
+    matching = {point.value: point for point in registered if point.name.lower() == scheme}
+    if not matching:
         known = sorted({*_SCHEMES, *(point.name.lower() for point in registered)})
         raise ConfigError(f"unknown scheme {scheme!r}: known schemes are {', '.join(known)}")
-    if len(found) > 1:
-        raise _bad(scheme, f"several packages claim it: {', '.join(sorted(found))}")
-    [point] = found.values()
-    loaded = _loaded(point, scheme)
+    if len(matching) > 1:
+        raise _error(scheme, f"several packages register it: {', '.join(sorted(matching))}")
+    [point] = matching.values()
+    # 2. Load it and create the driver.
+    loaded = _load(point, scheme)
     factory = getattr(loaded, "from_url", loaded)
     if not callable(factory):
-        raise _bad(scheme, f"{point.value} must be callable or have a from_url")
+        raise _error(scheme, f"{point.value} must be callable or have a from_url")
     driver = factory(url)
     if not isinstance(driver, AsyncDriver):
-        raise _bad(scheme, f"{point.value} must return a driver, got {type(driver).__name__}")
+        raise _error(scheme, f"{point.value} must return a driver, got {type(driver).__name__}")
     return driver
 
 
-def _loaded(point: EntryPoint, scheme: str) -> object:
+def _load(point: EntryPoint, scheme: str) -> object:
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise _bad(scheme, f"{point.value} cannot be imported: {error}") from error
+        raise _error(scheme, f"{point.value} cannot be imported: {error}") from error
 
 
-def _bad(scheme: str, why: str) -> ConfigError:
-    return ConfigError(f"bad {scheme}:// URL: {why}")
+def _error(scheme: str, problem: str) -> ConfigError:
+    return ConfigError(f"invalid {scheme}:// URL: {problem}")

@@ -1,4 +1,7 @@
-"""Objects in this process's memory: for tests and caches, and as the shortest complete driver."""
+"""A driver that stores objects in this process's memory.
+
+It is meant for tests and caches, and is the shortest complete driver.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +42,20 @@ from trove_async.options import (
 )
 from trove_async.paging import paginate
 
-_LONG = 256 * KiB
-"""Size from which a copy first yields to other tasks. No call here waits for I/O, so a transfer
+_YIELD_SIZE = 256 * KiB
+"""Minimum size of a copy that first yields to other tasks. No call here waits for I/O, so a transfer
 between two memory backends would otherwise starve all other tasks."""
 
 
 class MemoryDriver:
-    """A backend in memory. Objects live as long as the driver, also when it is closed and reopened.
+    """A backend in memory. Objects exist as long as the driver, even if it is closed and reopened.
 
-    It copies every byte once. An object of several parts is stored as those parts.
+    It copies every byte once. An object that was uploaded in parts is stored as these parts.
 
     Args:
         parallel_parts: Maximum number of concurrent parts of one upload.
-        max_connections: Maximum number of open readers, and of open writers, as if there were a
-            network; None: no limit.
+        max_connections: Maximum number of open readers, and of open writers, to simulate a network
+            service. None: no limit.
     """
 
     def __init__(self, *, parallel_parts: int = 4, max_connections: int | None = None) -> None:
@@ -60,7 +63,7 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Etags are numbered, so that two writes of equal bytes differ.
+        # Each write gets a new etag, even if the bytes are the same.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""
@@ -117,9 +120,9 @@ class MemoryDriver:
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store a copy of the views. See `AsyncDriver.put`; Atomic: nothing is awaited."""
+        """Store a copy of the views atomically. See `AsyncDriver.put`."""
         body = b"".join(views)
-        if len(body) >= _LONG:
+        if len(body) >= _YIELD_SIZE:
             await asyncio.sleep(0)
         return self._store(bucket, key, (body,) if body else (), running_crc32c([body]), options)
 
@@ -141,14 +144,14 @@ class MemoryDriver:
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. Open readers keep its body. See `AsyncDriver.delete`."""
         contents = self._bucket(bucket)
-        held = contents.objects.get(key)
-        _check_match(options.if_match, held, bucket, key)
-        if held is not None:
+        current = contents.objects.get(key)
+        _check_match(options.if_match, current, bucket, key)
+        if current is not None:
             contents.remove(key)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket, in order. See `AsyncDriver.list_page`."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a listing of many pages must not starve other tasks
         return paginate(bucket, options, self._bucket(bucket).seek, _info)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -182,14 +185,17 @@ class MemoryDriver:
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Create an object that shares the source's body. See `Copying.copy`."""
-        held = self._source(src_bucket, src_key, options)
-        if held.info.etag != options.source.etag:
+        source = self._source(src_bucket, src_key, options)
+        if source.info.etag != options.source.etag:
             raise ObjectChangedError(
-                "the source was replaced before it was copied", bucket=src_bucket, key=src_key
+                "the source must not change before it is copied, but it was replaced: retry",
+                bucket=src_bucket,
+                key=src_key,
             )
-        return self._store(dst_bucket, dst_key, held.chunks, held.checksum, options.put)
+        return self._store(dst_bucket, dst_key, source.chunks, source.checksum, options.put)
 
     def _source(self, bucket: str, key: str, _options: CopyOptions) -> _Object:
+        """Return the source of a copy. A subclass with versions overrides this."""
         return self._object(bucket, key)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -217,14 +223,16 @@ class MemoryDriver:
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        """Create the object if its conditions hold. All writes go through here."""
+        """Create the object if its conditions hold. All writes end here; nothing is awaited."""
+        # 1. Check the conditions and the checksum.
         contents = self._bucket(bucket)
-        held = contents.objects.get(key)
-        if options.if_none_match is not None and held is not None:
+        current = contents.objects.get(key)
+        if options.if_none_match is not None and current is not None:
             raise ObjectExistsError("the object exists", bucket=bucket, key=key)
-        _check_match(options.if_match, held, bucket, key)
-        crc = crc32c_text(checksum)
-        compare_announced(options.checksums, crc)
+        _check_match(options.if_match, current, bucket, key)
+        crc32c = crc32c_text(checksum)
+        compare_announced(options.checksums, crc32c)
+        # 2. Create the object.
         info = ObjectInfo(
             bucket=bucket,
             key=key,
@@ -240,7 +248,7 @@ class MemoryDriver:
             content_encoding=options.content_encoding,
             content_language=options.content_language,
             expires=options.expires,
-            checksums={CRC32C: crc},
+            checksums={CRC32C: crc32c},
             backend=self._backend,
             write_id=options.write_id,
         )
@@ -248,47 +256,50 @@ class MemoryDriver:
         return info
 
 
-def _check_match(etag: str | None, held: _Object | None, bucket: str, key: str) -> None:
-    if etag is not None and (held is None or held.info.etag != etag):
-        state = "does not exist" if held is None else "is another version"
+def _check_match(etag: str | None, current: _Object | None, bucket: str, key: str) -> None:
+    if etag is not None and (current is None or current.info.etag != etag):
+        state = "does not exist" if current is None else "is another version"
         raise PreconditionFailedError(f"if_match: the object {state}", bucket=bucket, key=key)
 
 
 class _Object(NamedTuple):
+    """A stored object. Its chunks are never empty."""
+
     info: ObjectInfo
     chunks: tuple[bytes, ...]
     checksum: int
 
 
-def _info(_key: str, held: _Object) -> ObjectInfo:
-    return held.info
+def _info(_key: str, stored: _Object) -> ObjectInfo:
+    return stored.info
 
 
 class _Bucket:
-    """Objects by key, and their keys, which are sorted only for listings.
+    """Objects by key, and a list of their keys, which is sorted only when it is listed.
 
-    The order of code points is the bytewise order of UTF-8.
+    Sorting strings by code points gives the bytewise order of UTF-8.
     """
 
     __slots__ = ("_added", "_keys", "_removed", "info", "objects")
 
-    FEW = 16
-    """Up to this many new keys, insertions (a memmove each) are faster than sorting all keys."""
+    MAX_INSERTIONS = 16
+    """Maximum number of new keys that are inserted one by one, with a memmove each. For more, sorting
+    all keys is faster."""
 
     def __init__(self, name: str) -> None:
         self.info = BucketInfo(name=name, created=datetime.now(UTC))
         self.objects: dict[str, _Object] = {}
         self._keys: list[str] = []
         self._added: set[str] = set()
-        self._removed: set[str] = set()  # still in `_keys`; `seek` skips them
+        self._removed: set[str] = set()  # these keys are still in `_keys`; `seek` skips them
 
-    def add(self, key: str, held: _Object) -> None:
+    def add(self, key: str, new: _Object) -> None:
         if key not in self.objects:
             if key in self._removed:
                 self._removed.remove(key)
             else:
                 self._added.add(key)
-        self.objects[key] = held
+        self.objects[key] = new
 
     def remove(self, key: str) -> None:
         del self.objects[key]
@@ -301,15 +312,17 @@ class _Bucket:
         self._sort()
         keys, objects = self._keys, self.objects
         for index in range(bisect_left(keys, start), len(keys)):
-            held = objects.get(keys[index])
-            if held is not None:
-                yield keys[index], held
+            stored = objects.get(keys[index])
+            if stored is not None:
+                yield keys[index], stored
 
     def _sort(self) -> None:
+        # 1. Drop removed keys. Doing so only when they are the majority keeps deletions cheap.
         if len(self._removed) * 2 > len(self._keys):
             self._keys = [key for key in self._keys if key not in self._removed]
             self._removed.clear()
-        if len(self._added) <= self.FEW:
+        # 2. Add new keys.
+        if len(self._added) <= self.MAX_INSERTIONS:
             for key in self._added:
                 insort(self._keys, key)
         else:
@@ -323,13 +336,13 @@ class _Reader:
 
     __slots__ = (
         "_bucket",
+        "_chunk_index",
+        "_chunk_offset",
         "_chunks",
         "_driver",
         "_key",
-        "_left",
-        "_next",
         "_options",
-        "_skip",
+        "_remaining",
         "info",
         "range",
     )
@@ -342,24 +355,25 @@ class _Reader:
 
     async def __aenter__(self) -> Self:
         options = self._options
-        held = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - same module
-        self.info = info = held.info
-        _check_match(options.if_match, held, self._bucket, self._key)
+        stored = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - same module
+        # 1. Check the conditions.
+        self.info = info = stored.info
+        _check_match(options.if_match, stored, self._bucket, self._key)
         if options.if_none_match is not None and options.if_none_match == info.etag:
             raise PreconditionFailedError(
                 "if_none_match: the object is still this version",
                 bucket=self._bucket,
                 key=self._key,
             )
+        # 2. Find the first byte of the range: the index of its chunk, and its offset in the chunk.
         self.range = (0, info.size) if options.range is None else options.range.resolve(info.size)
         start, end = self.range
-        self._left = end - start
-        self._chunks: tuple[bytes, ...] | None = held.chunks
-        self._next = 0  # the chunk of the next byte; _skip: its offset in the chunk
-        self._skip = start
-        while self._left and self._skip >= len(held.chunks[self._next]):
-            self._skip -= len(held.chunks[self._next])
-            self._next += 1
+        self._remaining = end - start
+        self._chunks: tuple[bytes, ...] | None = stored.chunks
+        self._chunk_index, self._chunk_offset = 0, start
+        while self._remaining and self._chunk_offset >= len(stored.chunks[self._chunk_index]):
+            self._chunk_offset -= len(stored.chunks[self._chunk_index])
+            self._chunk_index += 1
         return self
 
     async def __aexit__(
@@ -372,34 +386,34 @@ class _Reader:
 
     async def read(self, size: int) -> bytes:
         """Return a slice of one chunk, or all of it without a copy. See `DriverReader.read`."""
-        wanted = min(size, self._left)
-        if wanted >= _LONG:
+        size = min(size, self._remaining)
+        if size >= _YIELD_SIZE:
             await asyncio.sleep(0)
-        chunk, start, end = self._advance(wanted)
+        chunk, start, end = self._advance(size)
         return chunk[start:end]
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer from one chunk. See `ReadsInto.readinto`."""
-        wanted = min(len(buffer), self._left)
-        if wanted >= _LONG:
+        size = min(len(buffer), self._remaining)
+        if size >= _YIELD_SIZE:
             await asyncio.sleep(0)
-        chunk, start, end = self._advance(wanted)
+        chunk, start, end = self._advance(size)
         buffer[: end - start] = memoryview(chunk)[start:end]
         return end - start
 
     def _advance(self, size: int) -> tuple[bytes, int, int]:
-        """Return the chunk and range of the next bytes, at most `size`, and skip them."""
+        """Return a chunk and the range of the next bytes in it, at most `size`, and skip them."""
         if self._chunks is None:
             raise ClosedError("the reader is closed", bucket=self._bucket, key=self._key)
         if size == 0:
             return b"", 0, 0
-        chunk, start = self._chunks[self._next], self._skip
+        chunk, start = self._chunks[self._chunk_index], self._chunk_offset
         end = min(start + size, len(chunk))
-        self._left -= end - start
+        self._remaining -= end - start
         if end == len(chunk):
-            self._next, self._skip = self._next + 1, 0
+            self._chunk_index, self._chunk_offset = self._chunk_index + 1, 0
         else:
-            self._skip = end
+            self._chunk_offset = end
         return chunk, start, end
 
 
@@ -431,7 +445,7 @@ class _Upload:
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store a copy of the part until the commit. See `Upload.send`."""
         body = b"".join(views)
-        if len(body) >= _LONG:
+        if len(body) >= _YIELD_SIZE:
             await asyncio.sleep(0)
         self._parts[part.number] = part, body
 
@@ -439,6 +453,7 @@ class _Upload:
         """Create the object from the parts, without joining them. See `Upload.commit`."""
         if self._info is not None:
             return self._info
+        # 1. Check that the parts are complete, and compute the checksum of all.
         chunks: list[bytes] = []
         size = checksum = 0
         for number in sorted(self._parts):
@@ -452,8 +467,9 @@ class _Upload:
             size += len(body)
             checksum = running_crc32c([body], checksum)
             chunks.append(body)
-            if len(body) >= _LONG:
+            if len(body) >= _YIELD_SIZE:
                 await asyncio.sleep(0)
+        # 2. Create the object.
         options = replace(self._options, checksums={**self._options.checksums, **checksums})
         self._info = self._driver._store(  # noqa: SLF001 - same module
             self._bucket, self._key, tuple(filter(None, chunks)), checksum, options

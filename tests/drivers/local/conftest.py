@@ -1,4 +1,4 @@
-"""Fixtures: drivers on a new root, and a client for one bucket."""
+"""Fixtures: drivers on a new root, and clients for one bucket."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from trove_async.models import Prefix
 
 
-LACKING = {"openat2", "ofd_locks", "xattrs", "folding"}
+FEATURES = {"openat2", "ofd_locks", "xattrs", "folding"}
+"""Settings that simulate a system without a feature."""
 
 
 class BucketClient:
-    """An open driver and its bucket ``b``, with short forms of its methods."""
+    """An open driver and its bucket ``b``, with shorter methods."""
 
     def __init__(self, driver: LocalDriver, root: Path) -> None:
         self.driver = driver
@@ -49,20 +50,20 @@ class BucketClient:
         return [entry for entry in await self.entries() if isinstance(entry, ObjectInfo)]
 
     async def entries(self, **options: Any) -> list[ObjectInfo | Prefix]:
-        found: list[ObjectInfo | Prefix] = []
+        entries: list[ObjectInfo | Prefix] = []
         token = None
         while True:
             page = await self.driver.list_page("b", ListOptions(token=token, **options))
-            found.extend(page.entries)
+            entries.extend(page.entries)
             token = page.token
             if token is None:
-                return found
+                return entries
 
     async def keys(self, **options: Any) -> list[str]:
         return [entry.key for entry in await self.entries(**options)]
 
     def own_files(self) -> list[str]:
-        """Return the paths of files in the driver's area that are neither locks nor objects."""
+        """Return the paths of the staged files and sidecars in the driver's area."""
         area = self.root / ".trove"
         return sorted(
             str(path.relative_to(area))
@@ -84,8 +85,8 @@ def context() -> DriverContext:
 
 @asynccontextmanager
 async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
-    lacking = {name: settings.pop(name) for name in LACKING & settings.keys()}
-    driver = LocalDriver(root, **settings)._without(**lacking)
+    features = {name: settings.pop(name) for name in FEATURES & settings.keys()}
+    driver = LocalDriver(root, **settings)._without(**features)
     try:
         await driver.open(context())
         yield driver
@@ -103,8 +104,8 @@ async def client_at(root: Path, **settings: Any) -> AsyncIterator[BucketClient]:
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[BucketClient]:
-    async with client_at(tmp_path / "root") as it:
-        yield it
+    async with client_at(tmp_path / "root") as client:
+        yield client
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def open_driver() -> Callable[..., AbstractAsyncContextManager[LocalDriver]]:
     return opened
 
 
-WITHOUT: list[dict[str, bool]] = [
+CONFIGURATIONS: list[dict[str, bool]] = [
     {},
     {"openat2": False},
     {"ofd_locks": False},
@@ -129,11 +130,14 @@ WITHOUT: list[dict[str, bool]] = [
 ]
 
 
-@pytest.fixture(params=WITHOUT, ids=lambda without: next(iter(without), "all"))
+@pytest.fixture(
+    params=CONFIGURATIONS,
+    ids=["default", "no-openat2", "no-ofd-locks", "no-xattrs", "folding", "fsync"],
+)
 async def any_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BucketClient]:
-    """Open a client with every feature of the system, and with each feature missing in turn."""
-    async with client_at(tmp_path / "root", **request.param) as it:
-        yield it
+    """Open a client on a system with all features, with each feature missing in turn, and with fsync."""
+    async with client_at(tmp_path / "root", **request.param) as client:
+        yield client
 
 
 @pytest.fixture

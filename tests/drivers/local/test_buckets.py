@@ -89,27 +89,29 @@ async def test_overflow_of_a_removed_bucket_does_not_come_back(client: BucketCli
 
 
 @pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
-async def test_every_call_raises_if_the_bucket_is_missing(client: BucketClient, key: str) -> None:
+async def test_every_call_raises_if_the_bucket_does_not_exist(
+    client: BucketClient, key: str
+) -> None:
     driver = client.driver
     info = await client.put("k", b"x")
     calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: driver.put("no", key, [], PutOptions()),
-        lambda: driver.head("no", key),
-        lambda: driver.get("no", key, GetOptions()).__aenter__(),
-        lambda: driver.delete("no", key, DeleteOptions()),
-        lambda: driver.delete_many("no", [key]),
-        lambda: driver.list_page("no", ListOptions()),
-        lambda: driver.head_bucket("no"),
-        lambda: driver.delete_bucket("no"),
-        lambda: driver.upload("no", key, PutOptions()).__aenter__(),
-        lambda: driver.copy("b", "k", "no", key, CopyOptions(source=info, put=PutOptions())),
+        lambda: driver.put("missing", key, [], PutOptions()),
+        lambda: driver.head("missing", key),
+        lambda: driver.get("missing", key, GetOptions()).__aenter__(),
+        lambda: driver.delete("missing", key, DeleteOptions()),
+        lambda: driver.delete_many("missing", [key]),
+        lambda: driver.list_page("missing", ListOptions()),
+        lambda: driver.head_bucket("missing"),
+        lambda: driver.delete_bucket("missing"),
+        lambda: driver.upload("missing", key, PutOptions()).__aenter__(),
+        lambda: driver.copy("b", "k", "missing", key, CopyOptions(source=info, put=PutOptions())),
     ]
     for call in calls:
         with pytest.raises(BucketNotFoundError) as caught:
             await call()
-        assert caught.value.bucket == "no"
+        assert caught.value.bucket == "missing"
     assert client.own_files() == []
-    assert not (client.root / "no").exists()
+    assert not (client.root / "missing").exists()
 
 
 async def test_own_area_is_not_a_bucket(client: BucketClient) -> None:

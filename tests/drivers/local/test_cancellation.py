@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.drivers.local.system_calls import Gate
 from trove_async.drivers.local._threads import CallCancelled, CancelFlag, FileExecutor, Threads
 from trove_async.options import (
     CopyOptions,
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.drivers.local.conftest import BucketClient
-
-
-class Gate:
-    """A system call that blocks its thread until the gate is opened."""
-
-    def __init__(self, real: Callable[..., object]) -> None:
-        self.real = real
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-        self.left = threading.Event()
-
-    def __call__(self, *args: object, **named: object) -> object:
-        self.reached.set()
-        self.opened.wait(10)
-        try:
-            return self.real(*args, **named)
-        finally:
-            self.left.set()
 
 
 async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: int = 1) -> None:
@@ -61,7 +44,7 @@ async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: i
         gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert gate.left.is_set()
+    assert gate.returned.is_set()
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -160,9 +143,9 @@ async def test_cancelled_read_waits_for_its_thread(
     async with client.driver.get("b", "big", GetOptions()) as reader:
         gates: list[Gate] = []
 
-        def submit(lane: FileExecutor, work: Callable[[], object], *_: object) -> object:
+        def submit(executor: FileExecutor, work: Callable[[], object], *_: object) -> object:
             gates[0].real = work
-            return real(lane, gates[0])
+            return real(executor, gates[0])
 
         for times in [1, 2]:
             gates[:] = [Gate(os.read)]
@@ -203,18 +186,18 @@ async def test_delete_cancelled_before_its_unlink_deletes_nothing(
 async def test_cancelled_work_that_has_not_started_never_runs() -> None:
     threads = Threads(1)
     gate = Gate(lambda: None)
-    begun = threading.Event()
+    started = threading.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(threads.run(gate))
         await asyncio.get_running_loop().run_in_executor(None, gate.reached.wait, 10)
-        queued = group.create_task(threads.run(begun.set))
+        queued = group.create_task(threads.run(started.set))
         await asyncio.sleep(0)
         queued.cancel()
         with pytest.raises(asyncio.CancelledError):
             await queued
         gate.opened.set()
     await threads.aclose()
-    assert not begun.is_set()
+    assert not started.is_set()
 
 
 async def test_result_of_cancelled_work_is_undone() -> None:
@@ -238,8 +221,8 @@ async def test_error_of_cancelled_work_is_dropped() -> None:
 
 
 def test_check_raises_after_a_cancel_was_requested() -> None:
-    stop = CancelFlag()
-    stop.check()
-    stop.requested = True
+    cancel = CancelFlag()
+    cancel.check()
+    cancel.requested = True
     with pytest.raises(CallCancelled):
-        stop.check()
+        cancel.check()

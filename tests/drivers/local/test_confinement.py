@@ -1,4 +1,4 @@
-"""The driver never leaves its root, even while another thread replaces directories by links."""
+"""No path leads out of the root, even while another thread replaces directories with links."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def test_open_or_create_never_follows_a_link(
 
 
 def test_open_or_create_returns_how_many_directories_existed(confined: ConfinedDirectory) -> None:
-    for there in [1, 4]:
-        fd, count = confined.open_or_create("d/x/y/z", 0o700, existing=1)
+    for expected in [1, 4]:
+        fd, existed = confined.open_or_create("d/x/y/z", 0o700, existing=1)
         os.close(fd)
-        assert count == there
+        assert existed == expected
 
 
 def test_exists_raises_other_errors(
     confined: ConfinedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(errno.EACCES, "no")
+        raise PermissionError(errno.EACCES, "refused")
 
     monkeypatch.setattr(ConfinedDirectory, "open", refuse)
     with pytest.raises(PermissionError):
@@ -112,26 +112,26 @@ def test_lookup_gives_up_after_repeated_eagain(
     confined = ConfinedDirectory(fd)
     calls: list[object] = []
 
-    def leased(*call: object) -> int:
+    def fail_with_eagain(*call: object) -> int:
         calls.append(call)
         ctypes.set_errno(errno.EAGAIN)
         return -1
 
-    monkeypatch.setattr(confined, "_syscall", leased)
+    monkeypatch.setattr(confined, "_syscall", fail_with_eagain)
     with pytest.raises(BlockingIOError):
         confined.open("f", READ)
     os.close(fd)
     assert 1 < len(calls) < 1000
 
 
-class Swapping:
-    """A thread that keeps exchanging a directory with a link to the outside."""
+class SwappingThread:
+    """A thread that repeatedly exchanges a directory with a link that leads out of the root."""
 
     def __init__(self, inside: Path, outside: Path) -> None:
         self.link = inside.with_name("link")
         self.link.symlink_to(outside)
         self.swaps = 0
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._names = (os.fsencode(inside), os.fsencode(self.link))
         self._thread = threading.Thread(target=self._run)
 
@@ -140,13 +140,13 @@ class Swapping:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
         if self.swaps % 2:
             self._swap()
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             self._swap()
 
     def _swap(self) -> None:
@@ -163,16 +163,16 @@ async def test_directory_swapped_for_a_link_is_never_followed(
     tmp_path: Path, open_client: OpenClient, level: str, *, openat2: bool
 ) -> None:
     outside = tmp_path / "outside"
-    for name in ["k", "d/k", "kept"]:
+    for name in ["k", "d/k", "target"]:
         (outside / name).parent.mkdir(parents=True, exist_ok=True)
         (outside / name).write_bytes(b"outside")
     before = sorted(path.relative_to(outside) for path in outside.rglob("*"))
     async with open_client(tmp_path / "root", openat2=openat2) as client:
         await client.put("d/k", b"inside")
-        await client.put("d/stays", b"inside")
+        await client.put("d/other", b"inside")
         inside = client.bucket if level == "bucket" else client.bucket / "d"
-        done = 0
-        with Swapping(inside, outside) as swapping:
+        succeeded = 0
+        with SwappingThread(inside, outside) as swapping:
             for number in range(150):
                 for work in (
                     lambda: client.put("d/k", b"inside"),
@@ -180,19 +180,19 @@ async def test_directory_swapped_for_a_link_is_never_followed(
                     lambda number=number: client.driver.delete(
                         "b", f"d/new{number}", DeleteOptions()
                     ),
-                    lambda: client.driver.delete("b", "d/kept", DeleteOptions()),
+                    lambda: client.driver.delete("b", "d/target", DeleteOptions()),
                 ):
                     with suppress(TroveError):
                         await work()
-                        done += 1
+                        succeeded += 1
                 with suppress(TroveError):
                     assert await client.read("d/k") == b"inside"
                 with suppress(TroveError):
                     page = await client.driver.list_page("b", ListOptions())
-                    assert not {"k", "kept", "d/kept"} & {entry.key for entry in page.entries}
+                    assert not {"k", "target", "d/target"} & {entry.key for entry in page.entries}
                 with suppress(TroveError):
                     await client.driver.put("link", "d/k", [memoryview(b"inside")], PutOptions())
-        assert done
+        assert succeeded
         assert swapping.swaps
     assert sorted(path.relative_to(outside) for path in outside.rglob("*")) == before
     assert {path.read_bytes() for path in outside.rglob("k*") if path.is_file()} == {b"outside"}

@@ -1,4 +1,4 @@
-"""Each errno maps to an error of ours, and a failed call leaves nothing behind."""
+"""Each errno maps to one of the library's errors, and a failed call leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.drivers.local.system_calls import Failing
 from trove_async.drivers.local._errors import ERRORS, translate_error
 from trove_async.drivers.local._threads import FileExecutor
 from trove_async.errors import BackendError, TroveError, UnavailableError
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
     from tests.drivers.local.conftest import BucketClient
 
     OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
-
-
-class Failing:
-    """A system call that succeeds `after` times and then always fails."""
-
-    def __init__(self, real: Callable[..., object], code: int, after: int = 0) -> None:
-        self.real = real
-        self.code = code
-        self.left = after
-
-    def __call__(self, *args: object, **named: object) -> object:
-        if self.left:
-            self.left -= 1
-            return self.real(*args, **named)
-        raise OSError(self.code, os.strerror(self.code))
 
 
 @pytest.mark.parametrize("code", [*ERRORS, errno.EPROTO], ids=errno.errorcode.get)
@@ -64,7 +50,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     key: str,
 ) -> None:
     object.__setattr__(client.driver._root.staging, "fsync", True)  # type: ignore[union-attr]
-    await client.put("warm")
+    await client.put("existing")
     before = open_files()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, Failing(getattr(os, call), code))
@@ -73,10 +59,10 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     assert isinstance(caught.value, TroveError)
     assert isinstance(caught.value.__cause__, OSError)
     assert (caught.value.bucket, caught.value.key) == ("b", key)
-    assert await client.keys() == ["warm"]
+    assert await client.keys() == ["existing"]
     assert client.own_files() == []
     assert list((client.root / ".trove/overflow").rglob("*")) == []
-    assert [path.name for path in client.bucket.iterdir()] == ["warm"]
+    assert [path.name for path in client.bucket.iterdir()] == ["existing"]
     assert open_files() == before
     await client.put(key, b"x")
     assert await client.read(key) == b"x"
@@ -88,12 +74,12 @@ async def test_failed_sidecar_leaves_nothing(
 ) -> None:
     async with open_client(tmp_path, xattrs=False, fsync=True) as client:
         await client.put("k", b"old", metadata={"a": "b"})
-        kept = client.own_files()
+        own_files = client.own_files()
         with monkeypatch.context() as patch:
             patch.setattr(os, call, Failing(getattr(os, call), errno.ENOSPC))
             with pytest.raises(ERRORS[errno.ENOSPC][0]):
                 await client.put("k", b"new", metadata={"a": "c"})
-        assert client.own_files() == kept
+        assert client.own_files() == own_files
         assert (await client.read("k"), (await client.driver.head("b", "k")).metadata) == (
             b"old",
             {"a": "b"},
@@ -189,15 +175,15 @@ async def test_failed_part_can_be_sent_again(
     assert await client.read("k") == b"abc"
 
 
-async def test_failed_removal_of_the_overflow_copy_keeps_the_new_record(
+async def test_failed_removal_of_the_overflow_file_keeps_the_new_metadata(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
         await client.put("a", b"file")
-        await client.put("a/b", b"hidden")
+        await client.put("a/b", b"overflow")
         await client.driver.delete("b", "a", DeleteOptions())
         (client.bucket / "a").mkdir()
-        (client.bucket / "a/b").write_bytes(b"theirs")
+        (client.bucket / "a/b").write_bytes(b"foreign")
         real = os.unlink
 
         def unlink(name: str, *, dir_fd: int) -> None:
@@ -208,7 +194,7 @@ async def test_failed_removal_of_the_overflow_copy_keeps_the_new_record(
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             with pytest.raises(BackendError):
-                await client.put("a/b", b"ours", metadata={"a": "b"})
+                await client.put("a/b", b"new", metadata={"a": "b"})
         assert (await client.driver.head("b", "a/b")).metadata == {"a": "b"}
 
 
@@ -222,21 +208,21 @@ async def test_failed_open_closes_all_files(
         pass
     before = open_files()
     for call in ["mkdir", "open", "write"]:
-        for after in range(12):
+        for successes in range(12):
             with monkeypatch.context() as patch:
-                patch.setattr(os, call, Failing(getattr(os, call), errno.EIO, after))
+                patch.setattr(os, call, Failing(getattr(os, call), errno.EIO, successes))
                 try:
                     async with open_client(tmp_path):
                         pass
                 except TroveError as error:
                     assert isinstance(error, BackendError)  # noqa: PT017 - it may also succeed
-            assert open_files() == before, (call, after)
+            assert open_files() == before, (call, successes)
     async with open_client(tmp_path) as client:
         await client.put("k", b"x")
     assert list((tmp_path / ".trove/staging").iterdir()) == []
 
 
-async def test_directory_that_keeps_vanishing_raises_unavailable(
+async def test_put_whose_directory_is_removed_repeatedly_raises_unavailable(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "rename", Failing(os.rename, errno.ENOENT))

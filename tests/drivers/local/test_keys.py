@@ -1,4 +1,4 @@
-"""Keys that cannot be file paths, together with keys that can."""
+"""Keys that cannot be file paths, and how they coexist with keys that can."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local import _root
+from trove_async import Trove
+from trove_async.drivers.local import LocalDriver, _root
 from trove_async.errors import ObjectExistsError, ObjectNotFoundError
 from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.drivers.local.conftest import BucketClient
 
-ODD = [
+ODD_KEYS = [
     "a",
     "a/b",
     "a/b/c",
@@ -49,15 +52,15 @@ ODD = [
 
 
 async def test_odd_keys_coexist(any_client: BucketClient) -> None:
-    order = random.sample(ODD, len(ODD))
+    order = random.sample(ODD_KEYS, len(ODD_KEYS))
     for key in order:
         await any_client.put(key, key.encode(), metadata={"k": key.encode().hex()[:600]})
-    for key in ODD:
+    for key in ODD_KEYS:
         assert await any_client.read(key) == key.encode()
         info = await any_client.driver.head("b", key)
         assert info.metadata == {"k": key.encode().hex()[:600]}
-    assert await any_client.keys() == sorted(ODD)
-    for key in random.sample(ODD, len(ODD)):
+    assert await any_client.keys() == sorted(ODD_KEYS)
+    for key in random.sample(ODD_KEYS, len(ODD_KEYS)):
         await any_client.driver.delete("b", key, DeleteOptions())
         with pytest.raises(ObjectNotFoundError):
             await any_client.read(key)
@@ -83,11 +86,11 @@ async def test_delete_of_a_deep_key_leaves_no_directories(client: BucketClient) 
 
 async def test_key_in_the_overflow_stays_there_while_it_exists(client: BucketClient) -> None:
     await client.put("a", b"file")
-    await client.put("a/b", b"hidden")
+    await client.put("a/b", b"overflow")
     await client.driver.delete("b", "a", DeleteOptions())
-    await client.put("a/b", b"hidden still")
+    await client.put("a/b", b"still overflow")
     assert not (client.bucket / "a").exists()
-    assert await client.read("a/b") == b"hidden still"
+    assert await client.read("a/b") == b"still overflow"
     await client.driver.delete("b", "a/b", DeleteOptions())
     await client.put("a/b", b"plain")
     assert (client.bucket / "a/b").read_bytes() == b"plain"
@@ -97,7 +100,7 @@ async def test_overflow_is_found_if_link_counts_do_not_show_subdirectories(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.put("a", b"file")
-    await client.put("a/b", b"hidden")
+    await client.put("a/b", b"overflow")
     root = client.driver._root
     assert root is not None
     monkeypatch.setattr(root, "is_local", False)
@@ -113,23 +116,23 @@ async def test_file_of_another_tool_takes_precedence_over_the_overflow(
     client: BucketClient,
 ) -> None:
     await client.put("a", b"file")
-    await client.put("a/b", b"hidden")
+    await client.put("a/b", b"overflow")
     await client.driver.delete("b", "a", DeleteOptions())
     (client.bucket / "a").mkdir()
-    (client.bucket / "a/b").write_bytes(b"theirs")
-    assert await client.read("a/b") == b"theirs"
+    (client.bucket / "a/b").write_bytes(b"foreign")
+    assert await client.read("a/b") == b"foreign"
     assert await client.keys() == ["a/b"]
-    await client.put("a/b", b"ours")
-    assert (client.bucket / "a/b").read_bytes() == b"ours"
+    await client.put("a/b", b"new")
+    assert (client.bucket / "a/b").read_bytes() == b"new"
     assert list((client.root / ".trove" / "overflow").rglob("*.o")) == []
 
 
 async def test_delete_removes_the_file_and_the_overflow(client: BucketClient) -> None:
     await client.put("a", b"file")
-    await client.put("a/b", b"hidden")
+    await client.put("a/b", b"overflow")
     await client.driver.delete("b", "a", DeleteOptions())
     (client.bucket / "a").mkdir()
-    (client.bucket / "a/b").write_bytes(b"theirs")
+    (client.bucket / "a/b").write_bytes(b"foreign")
     await client.driver.delete("b", "a/b", DeleteOptions())
     assert await client.keys() == []
     with pytest.raises(ObjectNotFoundError):
@@ -140,3 +143,15 @@ async def test_place_returns_the_path_of_the_file(client: BucketClient) -> None:
     driver, top = client.driver, client.root.resolve()
     assert driver.place("b", "x/y") == ("file", f"{top}/b/x/y")
     assert driver.place("b", "x//y") == ("file", f"{top}/.trove/overflow/b/x%2f%2fy.o")
+
+
+async def test_key_with_the_name_of_the_area_is_an_ordinary_object(tmp_path: Path) -> None:
+    async with Trove(LocalDriver(tmp_path, fsync=False)) as store:
+        await store.create_bucket("b")
+        for key in (".trove", ".trove/locks", "a/.trove/x", "a/.trove2"):
+            await store.put("b", key, key.encode())
+        listed = [entry.key async for entry in store.list("b")]
+        assert listed == sorted([".trove", ".trove/locks", "a/.trove/x", "a/.trove2"])
+        for key in listed:
+            assert await store.read("b", key) == key.encode()
+        assert not (tmp_path / "b" / "a" / ".trove").exists()

@@ -53,12 +53,12 @@ def test_overflow_path_is_safe_from_folding(key: str) -> None:
 
 
 @given(st.lists(keys, max_size=10))
-def test_overflow_pieces_sort_like_keys(some: list[str]) -> None:
+def test_overflow_pieces_sort_like_keys(unsorted: list[str]) -> None:
     def pieces(key: str) -> list[bytes]:
         data = key.encode()
-        return [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+        return [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
 
-    assert sorted(some) == sorted(some, key=pieces)
+    assert sorted(unsorted) == sorted(unsorted, key=pieces)
 
 
 @given(keys)
@@ -85,7 +85,7 @@ def test_other_directory_names_are_not_buckets(name: str) -> None:
     assert Layout().bucket(name) is None
 
 
-def test_bucket_too_long_to_be_escaped_is_refused() -> None:
+def test_bucket_that_is_too_long_when_escaped_is_refused() -> None:
     with pytest.raises(InvalidNameError, match="too long"):
         Layout(folding=True).directory("Ä" * 100)
 
@@ -106,8 +106,8 @@ def test_bucket_too_long_to_be_escaped_is_refused() -> None:
         ("/", False),
     ],
 )
-def test_plain_keys_are_those_a_directory_can_hold(key: str, *, plain: bool) -> None:
-    assert Layout().plain(key) is plain
+def test_plain_keys_are_valid_paths(key: str, *, plain: bool) -> None:
+    assert Layout().is_plain(key) is plain
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_plain_keys_are_those_a_directory_can_hold(key: str, *, plain: bool) -> 
     [("a/b.txt", True), ("A", False), ("ä", False), ("a.", False), ("a./b", False), ("a b", False)],
 )
 def test_folding_leaves_only_unambiguous_keys_plain(key: str, *, plain: bool) -> None:
-    assert Layout(folding=True).plain(key) is plain
+    assert Layout(folding=True).is_plain(key) is plain
 
 
 @pytest.mark.parametrize("key", [".", "..", "../b/key", "a/../../b/key", "a/.", "./a"])

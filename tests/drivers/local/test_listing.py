@@ -1,9 +1,7 @@
-"""Listings, compared with sorted keys page by page, and the directory snapshots they keep."""
+"""Listings, compared page by page with sorted keys."""
 
 from __future__ import annotations
 
-import os
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trove_async._names import check_key
-from trove_async.drivers.local._snapshots import Snapshots
-from trove_async.errors import InvalidNameError
+from trove_async.errors import (
+    InvalidNameError,
+)
 from trove_async.models import Prefix
-from trove_async.options import DeleteOptions, ListOptions
+from trove_async.options import (
+    DeleteOptions,
+    ListOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,23 +42,23 @@ keys = st.one_of(
 ).filter(_is_key)
 
 
-def _expected(some: set[str], options: ListOptions) -> list[str]:
-    found: list[str] = []
-    for key in sorted(some):
+def _expected_entries(stored: set[str], options: ListOptions) -> list[str]:
+    entries: list[str] = []
+    for key in sorted(stored):
         if not key.startswith(options.prefix):
             continue
         if options.start_after is not None and key <= options.start_after:
             continue
-        at = key.find(options.delimiter, len(options.prefix)) if options.delimiter else -1
-        entry = key if at < 0 else key[: at + 1]
-        if not found or found[-1] != entry:
-            found.append(entry)
-    return found
+        end = key.find(options.delimiter, len(options.prefix)) if options.delimiter else -1
+        entry = key if end < 0 else key[: end + 1]
+        if not entries or entries[-1] != entry:
+            entries.append(entry)
+    return entries
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    some=st.sets(keys, max_size=12),
+    stored=st.sets(keys, max_size=12),
     prefix=st.one_of(st.just(""), st.text("ab/", max_size=3)),
     delimiter=st.sampled_from([None, "/", "b"]),
     start_after=st.none() | keys,
@@ -65,19 +67,19 @@ def _expected(some: set[str], options: ListOptions) -> list[str]:
 async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - arguments from hypothesis
     tmp_path: Path,
     open_client: OpenClient,
-    some: set[str],
+    stored: set[str],
     prefix: str,
     delimiter: str | None,
     start_after: str | None,
     limit: int,
 ) -> None:
     async with open_client(tmp_path) as client:
-        for key in some:
+        for key in stored:
             await client.put(key, key.encode())
         options = ListOptions(
             prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit
         )
-        found: list[str] = []
+        listed: list[str] = []
         token = None
         while True:
             page = await client.driver.list_page(
@@ -91,13 +93,13 @@ async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - arguments from hypo
                 ),
             )
             assert len(page.entries) <= limit
-            found.extend(entry.key for entry in page.entries)
+            listed.extend(entry.key for entry in page.entries)
             token = page.token
             if token is None:
                 break
             assert page.entries
-        assert found == _expected(some, options)
-        for key in some:
+        assert listed == _expected_entries(stored, options)
+        for key in stored:
             await client.driver.delete("b", key, DeleteOptions())
         assert list(client.bucket.iterdir()) == []
 
@@ -123,51 +125,10 @@ async def test_listing_continues_while_directories_change(client: BucketClient) 
     for number in range(3, 15):
         await client.driver.delete("b", f"d{number:02}/k", DeleteOptions())
     await client.put("d10", b"a file where a directory was")
-    rest = await client.driver.list_page("b", ListOptions(token=page.token))
-    assert [entry.key for entry in rest.entries] == ["d10"] + [f"d{n}/k" for n in range(15, 20)]
-
-
-async def test_changed_directory_is_read_again(client: BucketClient) -> None:
-    await client.put("d/a")
-    await client.put("d/c")
-    directory = client.bucket / "d"
-    # A directory that changed recently is not kept: set its times back.
-    past = time.time_ns() - 10**10
-    os.utime(directory, ns=(past, past))
-    snapshots = client.driver._root.snapshots  # type: ignore[union-attr]
-    snapshots._tick = -(10**12)
-    assert await client.keys() == ["d/a", "d/c"]
-    assert await client.keys() == ["d/a", "d/c"]
-    assert snapshots._kept
-    await client.put("d/b")
-    assert await client.keys() == ["d/a", "d/b", "d/c"]
-
-
-def _status(*, ino: int, mtime_ns: int) -> os.stat_result:
-    return os.stat_result(
-        (0o40700, ino, 1, 2, 0, 0, 0, 0, 0, 0), {"st_mtime_ns": mtime_ns, "st_ctime_ns": mtime_ns}
-    )
-
-
-def test_snapshots_are_bounded_and_the_oldest_is_dropped() -> None:
-    snapshots = Snapshots(tick=0, limit=10)
-    old = [_status(ino=number, mtime_ns=1) for number in range(4)]
-    for status in old[:3]:
-        snapshots.add("plain", status, ["a", "b", "c"])
-    assert snapshots.get("plain", old[0]) is None
-    assert snapshots.get("plain", old[2]) == ["a", "b", "c"]
-    assert snapshots.get("overflow", old[2]) is None
-    snapshots.add("plain", old[3], ["n"] * 11)
-    assert snapshots.get("plain", old[3]) is None
-    snapshots.add("plain", old[2], ["a"])
-    assert snapshots.get("plain", old[2]) == ["a"]
-
-
-def test_recently_changed_directory_is_not_kept() -> None:
-    snapshots = Snapshots(tick=10**9)
-    young = _status(ino=1, mtime_ns=time.time_ns())
-    snapshots.add("plain", young, ["a"])
-    assert snapshots.get("plain", young) is None
+    next_page = await client.driver.list_page("b", ListOptions(token=page.token))
+    assert [entry.key for entry in next_page.entries] == ["d10"] + [
+        f"d{n}/k" for n in range(15, 20)
+    ]
 
 
 async def test_overflow_names_that_encode_no_key_are_skipped(client: BucketClient) -> None:

@@ -1,4 +1,4 @@
-"""Concurrent processes on one root, and the root after a process was killed."""
+"""Several processes on one root, and roots of processes that were killed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 WORKER = Path(__file__).with_name("worker.py")
 pytestmark = pytest.mark.timeout(180)  # starts dozens of interpreters, also on slow machines
 
-LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
+EACH_LOCK = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
 
-async def run_workload(name: str, root: Path, *before: str, **arguments: Any) -> Any:
+async def run_workload(name: str, root: Path, **arguments: Any) -> Any:
     """Run one workload of `worker.py` in a new process. Return its result."""
     process = await asyncio.create_subprocess_exec(
-        *before,
         sys.executable,
         str(WORKER),
         name,
@@ -43,67 +42,63 @@ async def run_workload(name: str, root: Path, *before: str, **arguments: Any) ->
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        out, error = await process.communicate()
+        output, errors = await process.communicate()
     finally:
-        if process.returncode is None:  # another workload failed
+        if process.returncode is None:  # another workload has failed
             process.kill()
             await process.communicate()
-    assert process.returncode == 0, error.decode()
-    return json.loads(out.splitlines()[-1])
+    assert process.returncode == 0, errors.decode()
+    return json.loads(output.splitlines()[-1])
 
 
 async def run_workloads(workloads: list[tuple[str, Path, dict[str, Any]]]) -> list[Any]:
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(run_workload(name, root, **named)) for name, root, named in workloads
+            group.create_task(run_workload(name, root, **arguments))
+            for name, root, arguments in workloads
         ]
     return [task.result() for task in tasks]
 
 
-@LOCKS
+@EACH_LOCK
 async def test_only_one_of_many_processes_creates_a_key(
     client: BucketClient, *, ofd_locks: bool
 ) -> None:
-    keys = ["k", "d/k", "dir/", "d", "k/under"] * 4
+    keys = ["k", "d/k", "dir/", "d", "k/below"] * 4
     settings = {"ofd_locks": ofd_locks}
-    won = await run_workloads([("create", client.root, {"keys": keys, "settings": settings})] * 6)
-    assert sorted(key for one in won for key in one) == sorted(set(keys))
+    created = await run_workloads(
+        [("create", client.root, {"keys": keys, "settings": settings})] * 6
+    )
+    assert sorted(key for keys_of_one in created for key in keys_of_one) == sorted(set(keys))
 
 
 async def test_only_one_of_many_tasks_creates_a_key(client: BucketClient) -> None:
-    async def create(number: int) -> int:
-        await client.put("k", str(number).encode(), if_none_match="*")
-        return number
+    async def create(number: int) -> bool:
+        try:
+            await client.put("k", str(number).encode(), if_none_match="*")
+        except ObjectExistsError:
+            return False
+        return True
 
-    results = []
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_outcome(create(number))) for number in range(12)]
-    results = [task.result() for task in tasks]
-    (winner,) = [result for result in results if result is not None]
-    assert await client.read("k") == str(winner).encode()
+        tasks = [group.create_task(create(number)) for number in range(12)]
+    (creator,) = [number for number, task in enumerate(tasks) if task.result()]
+    assert await client.read("k") == str(creator).encode()
 
 
-async def _outcome(work: Any) -> int | None:
-    try:
-        result: int = await work
-    except ObjectExistsError:
-        return None
-    return result
-
-
-@LOCKS
+@EACH_LOCK
 @pytest.mark.parametrize("key", ["n", "dir/"])
 async def test_compare_and_swap_loses_no_increment(
     client: BucketClient, key: str, *, ofd_locks: bool
 ) -> None:
     await client.put(key, b"0")
-    named = {"key": key, "times": 60, "settings": {"ofd_locks": ofd_locks}}
-    await run_workloads([("count", client.root, named)] * 3)
+    arguments = {"key": key, "times": 60, "settings": {"ofd_locks": ofd_locks}}
+    await run_workloads([("count", client.root, arguments)] * 3)
     assert await client.read(key) == b"180"
 
 
 @pytest.mark.parametrize("xattrs", [True, False])
-async def test_concurrent_puts_of_conflicting_paths_leave_whole_objects(
+async def test_concurrent_puts_of_conflicting_paths_leave_complete_objects(
     tmp_path: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
     async with open_client(tmp_path) as client:
@@ -127,17 +122,20 @@ async def test_existing_key_is_always_found_and_listed(
     async with open_client(tmp_path) as client:
         await client.put("p", b"a file where others need a directory")
     await run_workloads(
-        [("stay", tmp_path, {"key": key, "rounds": 150}) for key in ["p/q", "p/q/r", "s/t"]]
+        [("replace", tmp_path, {"key": key, "rounds": 150}) for key in ["p/q", "p/q/r", "s/t"]]
         + [("conflict", tmp_path, {"seed": 9, "rounds": 300})]
     )
 
 
 async def test_bucket_with_an_acknowledged_put_is_not_deleted(client: BucketClient) -> None:
     results = await run_workloads(
-        [("rebucket", client.root, {"rounds": 500})]
-        + [("lodge", client.root, {"key": key, "rounds": 500}) for key in ["k", "d/e", "dir/"]]
+        [("delete_and_create_bucket", client.root, {"rounds": 500})]
+        + [
+            ("put_into_bucket", client.root, {"key": key, "rounds": 500})
+            for key in ["k", "d/e", "dir/"]
+        ]
     )
-    assert all(results)
+    assert all(results)  # every workload succeeded at least once
 
 
 async def test_second_driver_keeps_the_staged_files_of_the_first(
@@ -164,28 +162,32 @@ async def test_staged_files_of_dead_processes_are_removed(
     (staging / "dead").mkdir()
     (staging / "dead/0").write_bytes(b"half")
     (staging / "dead.lock").write_bytes(b"")
-    (staging / "orphan").mkdir()
-    (staging / "orphan/0").write_bytes(b"half")
-    (staging / "young.lock").write_bytes(b"")
+    (staging / "without-lock").mkdir()
+    (staging / "without-lock/0").write_bytes(b"half")
+    (staging / "without-directory.lock").write_bytes(b"")
     status = (staging / "dead/0").stat()
     sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_size}"
-    sidecar.write_bytes(b"of what is staged")
+    sidecar.write_bytes(b"of a staged file")
     async with open_client(tmp_path):
         assert not sidecar.exists()
     assert list(staging.iterdir()) == []
 
 
-SETTINGS = [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}]
+EACH_SETTINGS = pytest.mark.parametrize(
+    "settings",
+    [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}],
+    ids=["default", "sidecars", "durable"],
+)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+@EACH_SETTINGS
 async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
     await run_workload("kill", tmp_path, kills=100, seed=1, settings=settings)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+@EACH_SETTINGS
 @pytest.mark.parametrize("seed", range(2, 6))
 async def test_thousands_of_kills_leave_old_or_new(
     tmp_path: Path, settings: Any, seed: int
@@ -195,11 +197,11 @@ async def test_thousands_of_kills_leave_old_or_new(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+@EACH_SETTINGS
 async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
-    assert shutil.which("strace"), "this test kills by strace: install it"
-    fresh = tmp_path / "fresh"
-    await run_workload("prepare", fresh, settings=settings)
+    assert shutil.which("strace"), "this test kills processes with strace: install it"
+    prepared = tmp_path / "prepared"
+    await run_workload("prepare", prepared, settings=settings)
     for call in [
         "pwritev",
         "utimensat",
@@ -213,10 +215,10 @@ async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settin
         "unlinkat",
         "linkat",
     ]:
-        for when in range(1, 1000):
-            root = tmp_path / f"{call}-{when}"
-            shutil.copytree(fresh, root)
-            inject = f"inject={call}:signal=KILL:when={when}"
+        for number in range(1, 1000):
+            root = tmp_path / f"{call}-{number}"
+            shutil.copytree(prepared, root)
+            inject = f"inject={call}:signal=KILL:when={number}"
             process = await asyncio.create_subprocess_exec(
                 "strace",
                 "-f",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import subprocess
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(trove_async.__file__).parent.parent
 
-# The program of the child process. It reads the root, attempts to write, and prints its findings.
-LOOK = """
+# The program of the child process. It reads the root, attempts to write to it, and prints the results.
+READER = """
 import asyncio, os, sys, tempfile
 import trove_async
 from trove_async import PermissionDeniedError, Trove
 import trove_async.drivers.local
 
-async def rehearse(root):
-    # What is imported at its first use is imported now: the other user may not reach the packages.
+async def import_everything(root):
+    # Some modules are imported when they are first used. The other user may not have access to them.
     async with Trove(trove_async.drivers.local.LocalDriver(root)) as store:
         await store.create_bucket("b")
         await store.put("b", "a", bytes(40 * 1024 * 1024))
@@ -46,7 +46,7 @@ async def rehearse(root):
         await store.delete("b", "a")
 
 with tempfile.TemporaryDirectory() as scratch:
-    asyncio.run(rehearse(scratch))
+    asyncio.run(import_everything(scratch))
 
 root, user, xattrs = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 if user:
@@ -54,12 +54,12 @@ if user:
     os.setgid(user)
     os.setuid(user)
 
-async def refused(work):
+async def denial(call):
     try:
-        await work
+        await call
     except PermissionDeniedError as error:
         return str(error)
-    raise AssertionError("it was not refused")
+    raise AssertionError("the call must raise PermissionDeniedError")
 
 async def main():
     driver = trove_async.drivers.local.LocalDriver(root)._without(xattrs=xattrs)
@@ -71,7 +71,7 @@ async def main():
         print(len(await store.read("b", "large")))
         print((await store.read("b", "large", range=(0, 3))))
         print(all(health.ok for health in (await store.health()).values()))
-        for work in (
+        for call in (
             store.put("b", "new", b"x"),
             store.put("b", "d/plain", b"x"),
             store.put("b", "big", bytes(40 * 1024 * 1024)),
@@ -79,17 +79,17 @@ async def main():
             store.copy("b", "d/plain", "b", "copy"),
             store.create_bucket("c"),
         ):
-            message = await refused(work)
+            message = await denial(call)
             assert "mounted read-only" in message or "owner and mode" in message, message
         print(await store.read("b", "d/plain"))
 
 asyncio.run(main())
 """
 
-SEEN = f"""\
+EXPECTED = f"""\
 ['b']
 ['d/plain', 'dir/', 'large']
-b'plain' b'hidden'
+b'plain' b'overflow'
 {{'by': 'me'}}
 {3 * MiB}
 b'\\x00\\x00\\x00'
@@ -98,13 +98,14 @@ b'plain'
 """
 
 
-def tree(root: Path) -> list[tuple[str, int]]:
-    """Return every path below the root and the time of its last change."""
-    return sorted((str(path), path.lstat().st_ctime_ns) for path in root.rglob("*"))
+def snapshot(root: Path) -> list[tuple[str, int]]:
+    """Return the root and every path below it, with the time of the last change of each."""
+    return sorted((str(path), path.lstat().st_ctime_ns) for path in (root, *root.rglob("*")))
 
 
 def run(*command: str) -> str:
-    ran = subprocess.run(  # noqa: S603 - our own program
+    """Run a command, and return its output."""
+    completed = subprocess.run(  # noqa: S603 - our own program
         command,
         capture_output=True,
         text=True,
@@ -112,20 +113,20 @@ def run(*command: str) -> str:
         check=False,
         env={"PYTHONPATH": str(PACKAGE), "PATH": os.environ["PATH"]},
     )
-    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
-    return ran.stdout
+    assert (completed.returncode, completed.stderr) == (0, ""), completed.stdout + completed.stderr
+    return completed.stdout
 
 
 async def fill(root: Path, open_client: OpenClient, *, xattrs: bool) -> None:
     async with open_client(root, xattrs=xattrs, file_mode=0o644, dir_mode=0o755) as client:
         await client.put("d/plain", b"plain", metadata={"by": "me"})
-        await client.put("dir/", b"hidden")  # no file can have this name
+        await client.put("dir/", b"overflow")  # no file can have this name
         await client.put("large", bytes(3 * MiB))
 
 
 def in_read_only_mount(*command: str) -> str:
-    """Run a command that sees a root, the argument before the command, mounted read-only."""
-    # Root needs only a mount namespace; other users need a user namespace as well.
+    """Run a command in a mount namespace where a directory, the first argument, is read-only."""
+    # The root user needs only a mount namespace. Other users need a user namespace as well.
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
     return run(*unshare, "sh", "-c", mount, "sh", *command)
@@ -137,14 +138,14 @@ async def test_root_that_is_mounted_read_only_can_be_read(
 ) -> None:
     root = tmp_path / "root"
     await fill(root, open_client, xattrs=xattrs)
-    before = tree(root)
-    look = [sys.executable, "-c", LOOK, str(root), "0", str(xattrs)]
-    assert in_read_only_mount(str(root), *look) == SEEN
-    assert tree(root) == before
+    before = snapshot(root)
+    reader = [sys.executable, "-c", READER, str(root), "0", str(xattrs)]
+    assert in_read_only_mount(str(root), *reader) == EXPECTED
+    assert snapshot(root) == before
 
 
 async def test_foreign_files_of_a_read_only_root_can_be_read(tmp_path: Path) -> None:
-    """The driver has never opened this root, so it has no area there."""
+    """No driver has opened this root before, so it has no area."""
     bucket = tmp_path / "root" / "b"
     bucket.mkdir(parents=True)
     (bucket / "Note.txt").write_bytes(b"text")
@@ -156,90 +157,63 @@ async def test_foreign_files_of_a_read_only_root_can_be_read(tmp_path: Path) -> 
         "        print(await store.read('b', 'Note.txt'), await store.exists('b', 'note.txt'))\n"
         "asyncio.run(main())"
     )
-    said = in_read_only_mount(str(bucket.parent), sys.executable, "-c", script)
-    assert said == "['Note.txt']\nb'text' False\n"
+    output = in_read_only_mount(str(bucket.parent), sys.executable, "-c", script)
+    assert output == "['Note.txt']\nb'text' False\n"
     assert list(bucket.parent.iterdir()) == [bucket]
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """Return a directory that other users can read. Pytest keeps the directories of tests private."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.mark.parametrize("xattrs", [True, False])
 async def test_root_of_another_user_can_be_read(
-    tmp_path_factory: pytest.TempPathFactory, open_client: OpenClient, *, xattrs: bool
+    public_directory: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
-    root = tmp_path_factory.mktemp("shared") / "root"
+    root = public_directory / "root"
     await fill(root, open_client, xattrs=xattrs)
-    before = tree(root)
-    with reachable(root):
-        if os.geteuid() == 0:
-            assert run(sys.executable, "-c", LOOK, str(root), "65534", str(xattrs)) == SEEN
-        else:  # remove the owner's write permission instead
-            directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
-            for path in directories:
-                path.chmod(0o555)
-            try:
-                assert run(sys.executable, "-c", LOOK, str(root), "0", str(xattrs)) == SEEN
-            finally:
-                for path in directories:
-                    path.chmod(0o755)
-            return
-    assert tree(root) == before
+    # Only the root user can run a process as another user. Other users remove their own write
+    # permission instead. Either way, the reader must change nothing.
+    is_root = os.geteuid() == 0
+    with nullcontext() if is_root else without_write_permission(root):
+        before = snapshot(root)
+        user = "65534" if is_root else "0"  # 0: the same user
+        assert run(sys.executable, "-c", READER, str(root), user, str(xattrs)) == EXPECTED
+        assert snapshot(root) == before
 
 
 @contextmanager
-def reachable(path: Path) -> Iterator[None]:
-    """Let other users reach a path: pytest makes its directories private to this user."""
-    opened = [(above, above.stat().st_mode) for above in path.parents]
-    closed = [(above, mode) for above, mode in opened if not mode & stat.S_IXOTH]
-    for above, mode in closed:
-        above.chmod(mode | stat.S_IXOTH)
+def without_write_permission(root: Path) -> Iterator[None]:
+    """Remove the owner's write permission from a root and the directories below it."""
+    directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for path in directories:
+        path.chmod(0o555)
     try:
         yield
     finally:
-        for above, mode in closed:
-            above.chmod(mode)
+        for path in directories:
+            path.chmod(0o755)
 
 
 async def test_area_that_cannot_be_read_is_an_error(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the error, the objects in the area would be missing."""
+    """Without the error, the objects in the area would seem to be missing."""
     root = tmp_path / "root"
     await fill(root, open_client, xattrs=True)
     real = os.open
 
-    def forbidden(path: object, *args: int, **named: int) -> int:
+    def forbidden(path: object, *args: int, **kwargs: int) -> int:
         if path in {".trove", "overflow"}:
-            raise PermissionError(errno.EACCES, "no", path)
-        return real(path, *args, **named)  # type: ignore[arg-type] # a path, as os.open takes it
+            raise PermissionError(errno.EACCES, "permission denied", path)
+        return real(path, *args, **kwargs)  # type: ignore[arg-type] # a path, as os.open takes it
 
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(PermissionDeniedError):
         async with open_client(root):
             pass
-
-
-@pytest.mark.parametrize("fsync", [True, False])
-async def test_files_in_a_setgid_directory_get_its_group(
-    tmp_path: Path, open_client: OpenClient, *, fsync: bool
-) -> None:
-    groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any group
-    other = next(group for group in groups if group != os.getegid())
-    root = tmp_path / "root"
-    async with open_client(root, fsync=fsync, file_mode=0o640, dir_mode=0o750) as client:
-        await client.put("before", b"x")
-        os.chown(root / "b", -1, other)
-        (root / "b").chmod(0o2750)
-        await client.put("plain", b"x", metadata={"by": "me"})
-        await client.put("d/e/below", b"x")
-        await client.put("once", b"x", if_none_match="*")
-        await client.put("before", b"y")
-        for key in ("plain", "d/e/below", "once", "before"):
-            assert (root / "b" / key).stat().st_gid == other, key
-        assert (root / "b/d/e").stat().st_gid == other
-        assert (await client.driver.head("b", "plain")).metadata == {"by": "me"}
-
-
-async def test_files_outside_a_setgid_directory_get_the_group_of_the_process(
-    client: BucketClient,
-) -> None:
-    await client.put("plain", b"x")
-    assert (client.bucket / "plain").stat().st_gid == os.getegid()

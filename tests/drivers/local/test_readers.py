@@ -1,8 +1,9 @@
-"""Readers read ahead into free memory, give it up for waiting leases, and then read again."""
+"""Bodies of gets: ranges, prefetching, and files that change during a read."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -10,25 +11,84 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import BufferPool
-from trove_async.drivers import LocalDriver
+from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.local._threads import FileExecutor
-from trove_async.errors import BackendError
-from trove_async.models import MiB
-from trove_async.options import GetOptions, PutOptions
+from trove_async.errors import (
+    BackendError,
+    RangeError,
+    UnavailableError,
+)
+from trove_async.models import ByteRange, MiB
+from trove_async.options import (
+    GetOptions,
+    PutOptions,
+)
 from trove_async.testing import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from tests.drivers.local.conftest import BucketClient
     from trove_async.driver import DriverReader
+
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 BODY = os.urandom(5 * MiB)
 
 
+@pytest.mark.parametrize("size", [0, 1, 4096, 256 * 1024, 256 * 1024 + 1, 3 * MiB])
+async def test_get_returns_the_body_that_was_put(any_client: BucketClient, size: int) -> None:
+    body = os.urandom(size)
+    await any_client.put("k", body)
+    assert await any_client.read("k") == body
+    async with any_client.driver.get("b", "k", GetOptions()) as reader:
+        assert reader.range == (0, size)
+        received = b""
+        while chunk := await reader.read(size + 10):
+            received += chunk
+        assert received == body
+        assert await reader.read(10) == b""
+
+
+@pytest.mark.parametrize("size", [1000, MiB])
+async def test_range_returns_the_same_bytes_as_a_slice(any_client: BucketClient, size: int) -> None:
+    body = os.urandom(size)
+    await any_client.put("k", body)
+    for span in [ByteRange(10, 20), ByteRange(0), ByteRange(size - 5, size + 5), ByteRange.last(7)]:
+        start, end = span.resolve(size)
+        assert await any_client.read("k", range=span) == body[start:end]
+    for key in ["k", "empty"]:
+        await any_client.put("empty")
+        with pytest.raises(RangeError):
+            await any_client.read(key, range=ByteRange(size))
+
+
+async def test_file_truncated_during_a_read_raises_unavailable(client: BucketClient) -> None:
+    await client.put("big", bytes(1024 * 1024))
+    async with client.driver.get("b", "big", GetOptions()) as reader:
+        await reader.read(1000)
+        os.truncate(client.bucket / "big", 2000)
+        assert await reader.read(1000)
+        with pytest.raises(UnavailableError):
+            await reader.read(1000)
+
+
+async def test_file_modified_during_a_read_raises_unavailable(client: BucketClient) -> None:
+    await client.put("big", bytes(1024 * 1024))
+    async with client.driver.get("b", "big", GetOptions(range=ByteRange(0, 500_000))) as reader:
+        await reader.read(1000)
+        with (client.bucket / "big").open("r+b") as file:
+            file.write(b"!")
+        await reader.read(400_000)
+        with pytest.raises(UnavailableError):
+            await reader.read(100_000)
+
+
 @asynccontextmanager
-async def streaming(root: Path, pool: BufferPool) -> AsyncIterator[DriverReader]:
-    """Open a reader, and read 2 MiB of it in two reads."""
+async def open_stream(root: Path, pool: BufferPool) -> AsyncIterator[DriverReader]:
+    """Open a reader and read 2 MiB in two calls, which starts prefetching."""
     async with opened(LocalDriver(root), pool=pool) as driver:
         await driver.create_bucket("b")
         await driver.put("b", "k", [memoryview(BODY)], PutOptions())
@@ -38,52 +98,54 @@ async def streaming(root: Path, pool: BufferPool) -> AsyncIterator[DriverReader]
         assert pool.statistics().leased == 0
 
 
-async def rest_of(reader: DriverReader, size: int) -> bytes:
-    got = b""
+async def read_to_end(reader: DriverReader, size: int) -> bytes:
+    """Read the remaining bytes, `size` at a time."""
+    received = b""
     while chunk := await reader.read(size):
-        got += chunk
-    return got
+        received += chunk
+    return received
 
 
 @pytest.mark.parametrize("size", [MiB, 1000, 3 * MiB])
-async def test_read_ahead_serves_reads_of_any_size(tmp_path: Path, size: int) -> None:
+async def test_prefetched_data_serves_reads_of_any_size(tmp_path: Path, size: int) -> None:
     pool = BufferPool(4 * MiB)
-    async with streaming(tmp_path, pool) as reader:
+    async with open_stream(tmp_path, pool) as reader:
         assert pool.statistics().leased == MiB
-        assert await rest_of(reader, size) == BODY[2 * MiB :]
+        assert await read_to_end(reader, size) == BODY[2 * MiB :]
 
 
-async def test_waiting_lease_gets_the_memory_and_the_reader_reads_again(tmp_path: Path) -> None:
+async def test_waiting_lease_gets_the_prefetched_memory(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, 1 * MiB)
-    async with streaming(tmp_path, pool) as reader:
+    async with open_stream(tmp_path, pool) as reader:
         async with asyncio.timeout(10):
             with await pool.lease(MiB), await pool.lease(MiB):
                 assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
-        assert await rest_of(reader, MiB) == BODY[3 * MiB :]
+        assert await read_to_end(reader, MiB) == BODY[3 * MiB :]
 
 
-async def test_without_free_memory_nothing_is_read_ahead(tmp_path: Path) -> None:
+async def test_nothing_is_prefetched_without_free_memory(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, 1 * MiB)
     async with opened(LocalDriver(tmp_path), pool=pool) as driver:
         await driver.create_bucket("b")
         await driver.put("b", "k", [memoryview(BODY)], PutOptions())
         with await pool.lease(MiB), await pool.lease(MiB):
             async with driver.get("b", "k", GetOptions()) as reader:
-                assert await rest_of(reader, MiB) == BODY
+                assert await read_to_end(reader, MiB) == BODY
 
 
-async def test_failed_read_ahead_raises_in_the_read_that_needs_it(
+async def test_failed_prefetch_raises_in_the_read_that_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = FileExecutor.submit
 
     def failing() -> bytes:
-        raise OSError(5, "the disk says no")
+        raise OSError(errno.EIO, "input/output error")
 
-    def submit(lane: FileExecutor, work: Callable[..., object], *arguments: object) -> object:
-        return real(lane, failing) if arguments else real(lane, work)
+    def submit(executor: FileExecutor, work: Callable[..., object], *arguments: object) -> object:
+        # Only a prefetch passes its size as an argument.
+        return real(executor, failing) if arguments else real(executor, work)
 
-    async with streaming(tmp_path, BufferPool(4 * MiB)) as reader:
+    async with open_stream(tmp_path, BufferPool(4 * MiB)) as reader:
         assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
         with monkeypatch.context() as patch:
             patch.setattr(FileExecutor, "submit", submit)

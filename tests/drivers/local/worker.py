@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trove_async.driver import DriverContext
+from trove_async.driver import DriverContext, DriverReader
 from trove_async.drivers.local import LocalDriver
 from trove_async.errors import (
     BucketExistsError,
@@ -27,7 +27,7 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 from trove_async.events import Events
-from trove_async.models import Timeout
+from trove_async.models import MiB, Timeout
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.pool import BufferPool
 
@@ -48,21 +48,25 @@ def context() -> DriverContext:
 
 
 def local(root: str, settings: Settings) -> LocalDriver:
-    lacking = dict(settings)
-    driver = LocalDriver(root, fsync=lacking.pop("fsync"))
-    return driver._without(**lacking)
+    features = dict(settings)
+    driver = LocalDriver(root, fsync=features.pop("fsync"))
+    return driver._without(**features)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:
-    chunks = []
     async with driver.get("b", key, GetOptions()) as reader:
-        while chunk := await reader.read(1 << 20):
-            chunks.append(chunk)
+        return await read_to_end(reader)
+
+
+async def read_to_end(reader: DriverReader) -> bytes:
+    chunks = []
+    while chunk := await reader.read(MiB):
+        chunks.append(chunk)
     return b"".join(chunks)
 
 
 def version(number: int, seed: int) -> bytes:
-    """Return a body that contains its number and its size, so that a torn body is detected."""
+    """Return a body that contains its number and its size, so that a mixed body is detected."""
     rng = random.Random(seed)
     size = rng.choice([0, 1, 10, 5000, 300_000])
     return b"%d:%d:" % (number, size) + bytes([number % 256]) * size
@@ -70,10 +74,9 @@ def version(number: int, seed: int) -> bytes:
 
 def number_of(body: bytes) -> int:
     """Return the number of a body. Assert that the body is complete."""
-    number, size, rest = body.split(b":", 2)
-    assert rest == bytes([int(number) % 256]) * int(size), (
-        "a body of two versions, or of half of one"
-    )
+    number, size, content = body.split(b":", 2)
+    expected = bytes([int(number) % 256]) * int(size)
+    assert content == expected, "the body must be one complete version"
     return int(number)
 
 
@@ -83,23 +86,21 @@ def metadata_of(number: int) -> dict[str, str]:
 
 async def create(driver: LocalDriver, keys: list[str]) -> list[str]:
     """Attempt to create each key. Return the keys that this process created."""
-    won = []
+    created = []
     for key in keys:
         try:
             await driver.put(
                 "b", key, [memoryview(str(os.getpid()).encode())], PutOptions(if_none_match="*")
             )
-            won.append(key)
+            created.append(key)
         except ObjectExistsError:
             pass
-    return won
+    return created
 
 
-async def count(driver: LocalDriver, key: str, times: int) -> int:
-    """Increment a number by compare-and-swap, `times` times. Return how many attempts lost."""
-    lost = 0
+async def count(driver: LocalDriver, key: str, times: int) -> None:
+    """Increment a number by compare-and-swap, `times` times."""
     while times:
-        info = await driver.head("b", key)
         async with driver.get("b", key, GetOptions()) as reader:
             info = reader.info
             value = int(await reader.read(100))
@@ -108,47 +109,40 @@ async def count(driver: LocalDriver, key: str, times: int) -> int:
             await driver.put("b", key, [memoryview(body)], PutOptions(if_match=info.etag))
             times -= 1
         except PreconditionFailedError:
-            lost += 1
-    return lost
+            pass  # another process was faster: read the number again
 
 
-async def conflict(driver: LocalDriver, seed: int, rounds: int) -> int:
+async def conflict(driver: LocalDriver, seed: int, rounds: int) -> None:
     """Put, delete and read keys that conflict as paths. Assert that each body read is complete."""
     rng = random.Random(seed)
     for number in range(rounds):
         key = rng.choice(KEYS)
         match rng.randrange(4):
             case 0 | 1:
-                body = version(number, rng.random().__hash__())
+                body = version(number, rng.randrange(2**32))
                 await driver.put(
                     "b", key, [memoryview(body)], PutOptions(metadata=metadata_of(number))
                 )
             case 2:
                 await driver.delete("b", key, DeleteOptions())
             case _:
-                try:
+                with suppress(ObjectNotFoundError):
                     async with driver.get("b", key, GetOptions()) as reader:
-                        body = b""
-                        while chunk := await reader.read(1 << 20):
-                            body += chunk
+                        body = await read_to_end(reader)
                         assert reader.info.metadata == metadata_of(number_of(body))
-                except ObjectNotFoundError:
-                    pass
-    return rounds
 
 
-async def stay(driver: LocalDriver, key: str, rounds: int) -> int:
-    """Replace a key that always exists. Assert that each read and each listing finds it."""
+async def replace(driver: LocalDriver, key: str, rounds: int) -> None:
+    """Replace one key repeatedly. Assert that each read and each listing finds it."""
     for number in range(rounds):
         await driver.put("b", key, [memoryview(version(number, number))], PutOptions())
         number_of(await read(driver, key))
         page = await driver.list_page("b", ListOptions())
-        assert key in {entry.key for entry in page.entries}, "a key that exists was not listed"
-    return rounds
+        assert key in {entry.key for entry in page.entries}, "an existing key must be listed"
 
 
-async def rebucket(driver: LocalDriver, rounds: int) -> int:
-    """Delete and create the bucket that others put into. Return the number of deletions."""
+async def delete_and_create_bucket(driver: LocalDriver, rounds: int) -> int:
+    """Delete and create the bucket of `put_into_bucket`. Return the number of deletions."""
     deleted = 0
     for _ in range(rounds):
         try:
@@ -161,8 +155,11 @@ async def rebucket(driver: LocalDriver, rounds: int) -> int:
     return deleted
 
 
-async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
-    """Put into a bucket that is deleted while empty. Assert that each acknowledged put exists."""
+async def put_into_bucket(driver: LocalDriver, key: str, rounds: int) -> int:
+    """Put into a bucket that is deleted while it is empty. Return the number of successful puts.
+
+    Assert that each object exists after its put.
+    """
     stored = 0
     for _ in range(rounds):
         try:
@@ -177,75 +174,86 @@ async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
     return stored
 
 
-async def put_for_ever(driver: LocalDriver, key: str, start: int, tell: int) -> None:
-    """Put one version after the other until killed. Report each before and after its put."""
+async def put_until_killed(driver: LocalDriver, key: str, start: int, log: int) -> None:
+    """Put versions with increasing numbers until the process is killed.
+
+    Write the number to the pipe `log` before each put, and with an exclamation mark after it.
+    """
     number = start
     while True:
         number += 1
-        os.write(tell, b"%d " % number)
+        os.write(log, b"%d " % number)
         body = version(number, number)
         options = PutOptions(metadata=metadata_of(number))
         await driver.put("b", key, [memoryview(body)], options)
-        os.write(tell, b"%d! " % number)
+        os.write(log, b"%d! " % number)
 
 
-async def check_after_kill(root: str, key: str, old: int, told: str, settings: Settings) -> int:
-    """Open the root after a kill. Assert that the key has a whole version, old or new."""
-    begun = [int(word) for word in told.split() if not word.endswith("!")]
-    ended = [int(word[:-1]) for word in told.split() if word.endswith("!")]
-    least = max(ended, default=old)
-    most = max(begun, default=old)
+async def check_after_kill(root: str, key: str, old: int, log: str, settings: Settings) -> int:
+    """Open the root after a kill, and return the version of the key.
+
+    Assert that it is complete, and as new as the last put that ended or the last that started.
+
+    Args:
+        root: The root.
+        key: The key.
+        old: The version before the puts.
+        log: The output of `put_until_killed`.
+        settings: The settings of the driver.
+    """
+    started = [int(item) for item in log.split() if not item.endswith("!")]
+    ended = [int(item[:-1]) for item in log.split() if item.endswith("!")]
+    oldest, newest = max(ended, default=old), max(started, default=old)
     staging = Path(root) / ".trove/staging"
     driver = local(root, settings)
     await driver.open(context())
     try:
         for entry in (await driver.list_page("b", ListOptions())).entries:
-            assert entry.key in {*KEYS, NEW}, f"{entry.key} is listed"
+            assert entry.key in {*KEYS, NEW}, f"{entry.key} must not be listed"
             if entry.key == NEW:
                 assert number_of(await read(driver, NEW)) == 1
                 assert (await driver.head("b", NEW)).metadata == metadata_of(1)
         info = await driver.head("b", key)
         number = number_of(await read(driver, key))
-        assert least <= number <= most, f"version {number}, not {least} to {most}"
-        assert info.metadata == metadata_of(number), "the metadata of another version"
-        assert not list(staging.glob("*/*")), "staged files are left"
+        assert oldest <= number <= newest, f"the version must be {oldest} to {newest}, got {number}"
+        assert info.metadata == metadata_of(number), "body and metadata must be of one version"
+        assert not list(staging.glob("*/*")), "the open must remove staged files"
     finally:
         await driver.aclose()
-    assert not list(staging.iterdir()), "staging is not swept"
+    assert not list(staging.iterdir()), "the close must remove the staging directory"
     return number
 
 
-def kill(root: str, kills: int, seed: int, settings: Settings) -> int:
-    """Fork a process that puts, kill it at a random moment and check the root, `kills` times."""
+def kill(root: str, kills: int, seed: int, settings: Settings) -> None:
+    """Fork a process that puts, kill it at a random moment, and check the root. Repeat `kills` times."""
     rng = random.Random(seed)
     numbers = dict.fromkeys(KEYS, 0)
     for _ in range(kills):
         key = rng.choice(KEYS)
-        told, tell = os.pipe()
+        log_reader, log_writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(told)
-            child = _put_in_child(root, key, numbers[key], tell, settings)
-            asyncio.run(child)
-        os.close(tell)
-        os.read(told, 1)  # the driver is open and about to put
+            os.close(log_reader)
+            asyncio.run(_put_in_child(root, key, numbers[key], log_writer, settings))
+        os.close(log_writer)
+        os.read(log_reader, 1)  # the driver is open, and the first put is about to start
         time.sleep(rng.random() * 0.02)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        with os.fdopen(told) as pipe:
-            said = pipe.read()
-        numbers[key] = asyncio.run(check_after_kill(root, key, numbers[key], said, settings))
-    return sum(numbers.values())
+        with os.fdopen(log_reader) as pipe:
+            log = pipe.read()
+        numbers[key] = asyncio.run(check_after_kill(root, key, numbers[key], log, settings))
 
 
-async def _put_in_child(root: str, key: str, start: int, tell: int, settings: Settings) -> None:
+async def _put_in_child(root: str, key: str, start: int, log: int, settings: Settings) -> None:
     driver = local(root, settings)
     await driver.open(context())
-    os.write(tell, b" ")
-    await put_for_ever(driver, key, start, tell)
+    os.write(log, b" ")
+    await put_until_killed(driver, key, start, log)
 
 
 async def prepare(root: str, settings: Settings) -> None:
+    """Create the bucket, and version 0 of every key."""
     driver = local(root, settings)
     await driver.open(context())
     await driver.create_bucket("b")
@@ -256,7 +264,7 @@ async def prepare(root: str, settings: Settings) -> None:
 
 
 async def put_once(root: str, settings: Settings) -> None:
-    """Put version 1 of every key and of a new one. A test kills it at each system call."""
+    """Put version 1 of every key and of a new key. A test kills this at each system call."""
     driver = local(root, settings)
     await driver.open(context())
     views = [memoryview(version(1, 4))]
@@ -277,20 +285,21 @@ async def _run(workload: str, root: str, arguments: dict[str, Any]) -> object:
     driver = local(root, {"fsync": False} | arguments.pop("settings", {}))
     await driver.open(context())
     try:
-        work: Any = globals()[workload]
-        return await work(driver, **arguments)
+        function: Any = globals()[workload]
+        return await function(driver, **arguments)
     finally:
         await driver.aclose()
 
 
 def main() -> None:
     workload, root, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    result: object = None
     if workload == "kill":
         asyncio.run(prepare(root, arguments["settings"]))
-        result: object = kill(root, **arguments)
+        kill(root, **arguments)
     elif workload in {"prepare", "put_once", "check_once"}:
-        work: Any = globals()[workload]
-        result = asyncio.run(work(root, **arguments))
+        function: Any = globals()[workload]
+        asyncio.run(function(root, **arguments))
     else:
         result = asyncio.run(_run(workload, root, arguments))
     sys.stdout.write(json.dumps(result) + "\n")

@@ -1,12 +1,12 @@
 """The local driver: objects are files below a root directory.
 
-Writes are atomic and, by default, durable. No path leads out of the root, and other tools can read
-the files.
+Writes are atomic and, by default, durable. No path leads out of the root, and other tools can read the
+files.
 
 The driver
-`driver`            `LocalDriver`: the driver contract, on the event loop
-`_threads`          calls from the event loop to worker threads, safe to cancel; everything below
-                    blocks and runs in these threads
+`driver`            `LocalDriver`, which implements the driver contract on the event loop
+`_threads`          calls from the event loop to worker threads, safe to cancel; all modules below
+                    block, and run in these threads
 
 Objects and buckets
 `_objects`          find, store and delete one object; `_copy`: copy one
@@ -18,12 +18,12 @@ Objects and buckets
 
 The root
 `_root`             the open root, its area ``.trove``, and the features of its file system
-`_layout`           the path of a key
+`_layout`           the paths of a key
 `_openat2`          open paths that cannot lead out of the root
-`_staging`          temporary files, and removal of those of killed processes
+`_staging`          temporary files, and the removal of those of killed processes
 `_locks`            one lock for each key, between threads and between processes
-`_metadata`         metadata and checksums in extended attributes; `_sidecars`: in files of their own
-`_errors`           from errno to the library's errors
+`_metadata`         metadata and checksums, in extended attributes; `_sidecars`: in separate files
+`_errors`           the library's error for each errno
 """
 
 import sys

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from ._root import Root
     from ._threads import CancelFlag
 
+_NOT_EMPTY = frozenset((errno.ENOTEMPTY, errno.EEXIST))  # rmdir(2)
+
 
 def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
     """Create the bucket."""
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
         if not root.confined.exists(directory):
-            # Another tool may have removed a bucket of this name, and left its overflow.
+            # If another tool removed a bucket of this name, its overflow is still there.
             _remove_overflow(root, directory)
         try:
             os.mkdir(directory, root.settings.dir_mode, dir_fd=root.fd)
@@ -37,18 +39,21 @@ def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
 
 
 def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
-    """Delete the bucket, and empty directories in it that other tools created."""
+    """Delete the bucket, with empty directories in it that other tools created."""
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
-        walk = BucketWalk(root, bucket, cancel, fresh=True)
+        # 1. Check that it has no objects. The lock keeps other calls from adding one.
+        walk = BucketWalk(root, bucket, cancel, use_cache=False)
         try:
             is_empty = not walk.any()
         finally:
             walk.close()
         if not is_empty:
             raise BucketNotEmptyError("the bucket has objects: delete them first", bucket=bucket)
+        # 2. Remove directories below it. Files that are not objects stay.
         _remove_overflow(root, directory)
-        _remove_empty(root, directory)
+        _remove_empty_directories(root, directory)
+        # 3. Remove its own directory. This fails if another tool has created a file in it.
         try:
             os.rmdir(directory, dir_fd=root.fd)
         except OSError as error:
@@ -58,6 +63,7 @@ def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
                 "the bucket's directory has entries that are not objects (links, sockets): remove them",
                 bucket=bucket,
             ) from error
+    # 4. Make the removal durable.
     if root.fsync:
         os.fsync(root.fd)
 
@@ -89,9 +95,6 @@ def list_buckets(root: Root) -> list[BucketInfo]:
     return [BucketInfo(name=bucket) for bucket in sorted(filter(None, buckets))]
 
 
-_NOT_EMPTY = frozenset((errno.ENOTEMPTY, errno.EEXIST))
-
-
 def _remove_overflow(root: Root, directory: str) -> None:
     fd = root.confined.open(OVERFLOW, DIRECTORY)
     try:
@@ -101,15 +104,14 @@ def _remove_overflow(root: Root, directory: str) -> None:
         os.close(fd)
 
 
-def _remove_empty(root: Root, directory: str) -> None:
+def _remove_empty_directories(root: Root, directory: str) -> None:
     """Remove empty directories below the bucket's, deepest first."""
     fd = root.confined.open(directory, DIRECTORY)
     try:
-        for _, directories, _, at in os.fwalk(".", topdown=False, dir_fd=fd):
+        for _, directories, _, parent in os.fwalk(".", topdown=False, dir_fd=fd):
             for name in directories:
-                with contextlib.suppress(
-                    OSError
-                ):  # not empty: then rmdir of the bucket's directory fails
-                    os.rmdir(name, dir_fd=at)
+                # A directory that is not empty stays: then the caller's rmdir fails.
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=parent)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Copy an object within the file system: blocks are shared, or copied by the kernel."""
+"""Copy an object within the file system. Its blocks are shared if possible, else the kernel copies."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from ._threads import CancelFlag
 
 _FICLONE = 0x40049409  # linux/include/uapi/linux/fs.h
-_COPY_AT_ONCE = 16 * 1024 * 1024
-_NO_COPY = frozenset(
+_MAX_COPY = 16 * 1024 * 1024  # bytes between two checks for a cancel
+_MAX_READ = 1024 * 1024
+
+# Errors of copy_file_range(2) where the file system or the kernel does not support it.
+_UNSUPPORTED = frozenset(
     (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
 )
 
@@ -33,19 +36,27 @@ _NO_COPY = frozenset(
 def copy(
     root: Root, source: Location, target: Location, options: CopyOptions, cancel: CancelFlag
 ) -> ObjectInfo:
-    """Copy the version of the source that `options` names."""
+    """Copy the source to the target, with the metadata and conditions in `options`.
+
+    Raises:
+        ObjectChangedError: The source is not the version `options.source`, or changed during the copy.
+        ObjectExistsError, PreconditionFailedError: A condition of the put does not hold.
+    """
+    # 1. Open the source, and check that it is the expected version.
     object_file = find(root, source)
     try:
         _check_source(object_file.status, options)
+        # 2. Copy it to a staged file. Another tool may have changed it in place during the copy.
         staged = root.staging.create()
         try:
             _copy_bytes(object_file, staged.fd, cancel)
             _check_source(os.fstat(object_file.fd), options)
-            crc = options.put.checksums.get("crc32c", object_file.metadata.crc32c)
-            metadata = Metadata.from_options(options.put, crc)
+            # 3. Publish the staged file as the target.
             put = options.put
-            onto_itself = (source.bucket, source.key) == (target.bucket, target.key)
-            if onto_itself and not put.conditional:
+            crc32c = put.checksums.get("crc32c", object_file.metadata.crc32c)
+            metadata = Metadata.from_options(put, crc32c)
+            is_same_object = (source.bucket, source.key) == (target.bucket, target.key)
+            if is_same_object and not put.conditional:
                 # A metadata change must not replace the content of a concurrent put.
                 put = replace(put, if_match=options.source.etag)
             return publish(root, target, staged, metadata, options=put, cancel=cancel)
@@ -53,6 +64,7 @@ def copy(
             staged.discard()
             if options.put.conditional or isinstance(error, ObjectChangedError):
                 raise
+            # The caller passed no condition: the one that failed was added in step 3.
             raise ObjectChangedError(error.message) from error
         except BaseException:
             staged.discard()
@@ -64,32 +76,33 @@ def copy(
 def _check_source(status: os.stat_result, options: CopyOptions) -> None:
     if etag(status) != options.source.etag:
         raise ObjectChangedError(
-            "the source must be unchanged since the copy began, but was replaced: retry"
+            "the source must not change before it is copied, but it was replaced: retry"
         )
 
 
 def _copy_bytes(object_file: ObjectFile, target: int, cancel: CancelFlag) -> None:
-    size = object_file.status.st_size
-    with contextlib.suppress(OSError):  # most file systems cannot share blocks
+    # 1. Share the blocks. Most file systems do not support this.
+    with contextlib.suppress(OSError):
         fcntl.ioctl(target, _FICLONE, object_file.fd)
         return
-    done = 0
+    # 2. Let the kernel copy, or copy through this process if the kernel cannot.
+    size, offset = object_file.status.st_size, 0
     by_kernel = hasattr(os, "copy_file_range")
-    while done < size:
+    while offset < size:
         cancel.check()
         try:
-            count = (
-                os.copy_file_range(
-                    object_file.fd, target, min(_COPY_AT_ONCE, size - done), done, done
-                )
-                if by_kernel
-                else os.pwrite(target, os.pread(object_file.fd, 1024 * 1024, done), done)
-            )
+            if by_kernel:
+                length = min(_MAX_COPY, size - offset)
+                count = os.copy_file_range(object_file.fd, target, length, offset, offset)
+            else:
+                count = os.pwrite(target, os.pread(object_file.fd, _MAX_READ, offset), offset)
         except OSError as error:
-            if not by_kernel or error.errno not in _NO_COPY:
+            if not by_kernel or error.errno not in _UNSUPPORTED:
                 raise
             by_kernel = False
             continue
         if count == 0:
-            raise ObjectChangedError("the source was truncated while it was copied")
-        done += count
+            raise ObjectChangedError(
+                "the source must not change while it is copied, but it was truncated: retry"
+            )
+        offset += count

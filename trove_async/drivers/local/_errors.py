@@ -1,4 +1,4 @@
-"""The table from errno to the library's errors, applied where the driver calls the system."""
+"""The library's error for each errno, and functions that translate an OSError into it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,20 @@ ERRORS: Final[dict[int, tuple[type[TroveError], str]]] = {
     errno.EMFILE: (UnavailableError, "too many files are open here: raise `ulimit -n`"),
     errno.ENFILE: (UnavailableError, "too many files are open on the system: raise fs.file-max"),
     errno.ENOMEM: (UnavailableError, "the system is out of memory"),
-    errno.ENOLCK: (UnavailableError, "the system has no lock left: is the lock service running?"),
-    errno.EAGAIN: (UnavailableError, "the file system cannot serve now"),
-    errno.EBUSY: (UnavailableError, "the file is in use by the system"),
-    errno.ESTALE: (UnavailableError, "the network file system lost the file"),
-    errno.ETIMEDOUT: (UnavailableError, "the network file system does not respond"),
+    errno.ENOLCK: (UnavailableError, "the system has no locks left: is its lock service running?"),
+    errno.EAGAIN: (UnavailableError, "the file system is temporarily unavailable: retry"),
+    errno.EBUSY: (UnavailableError, "the system is using the file: retry"),
+    errno.ESTALE: (UnavailableError, "the network file system no longer has the file: retry"),
+    errno.ETIMEDOUT: (
+        UnavailableError,
+        "the network file system did not respond: check its server",
+    ),
     errno.EFBIG: (BackendError, "the file is larger than the file system, or `ulimit -f`, allows"),
     errno.EXDEV: (BackendError, "another file system is mounted below the root: unmount it there"),
+    # A missing object is an ObjectNotFoundError before this table is used.
     errno.ENOENT: (BackendError, "the root, or `.trove` in it, was removed: reopen the store"),
     errno.EIO: (BackendError, "the disk failed: check the kernel's log"),
-    errno.ENAMETOOLONG: (InvalidNameError, "the file system cannot hold so long a name"),
+    errno.ENAMETOOLONG: (InvalidNameError, "the name is too long for the file system"),
 }
 
 
@@ -58,17 +62,17 @@ def translate_error(
 
 def translate_opening_error(error: OSError, root: str) -> TroveError:
     """Return the error for a root that cannot be opened, to be raised from the OSError."""
-    found = translate_error(error)
+    opening_error = translate_error(error)
     path = error.filename
-    # Below the root, the OSError has the bare name of one of the driver's own files.
-    within = "" if path in {None, root} else f", at {path!r}"
-    found.message = f"the root {root!r} cannot be opened{within}: {found.message}"
-    return found
+    # Files below the root are opened by their names in it, so the OSError has no full path.
+    place = "" if path in {None, root} else f", at {path!r}"
+    opening_error.message = f"the root {root!r} cannot be opened{place}: {opening_error.message}"
+    return opening_error
 
 
 @contextmanager
 def translated(bucket: str | None = None, key: str | None = None) -> Iterator[None]:
-    """Translate OSErrors, and add bucket and key to the library's errors."""
+    """Translate OSErrors raised in the block, and add bucket and key to the library's errors."""
     try:
         yield
     except TroveError as error:  # some are OSErrors as well

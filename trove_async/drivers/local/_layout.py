@@ -1,10 +1,12 @@
 """The paths of buckets and keys below the root. Pure functions, without I/O.
 
-A key is *plain* if the file system can hold it under its own name: then its path is
-``<bucket>/<key>``, as other tools expect. All other keys, and those that need a directory where a
-file is, are in the overflow, ``.trove/overflow/<bucket>/…``. There a key is split into pieces of 64
-bytes, escaped so that no file system confuses two. The last piece is a file, with a suffix that no
-escaped piece has; the others are directories. Pieces of a fixed size sort as the keys do.
+A key is *plain* if the file system can hold it under its own name. Its path is then
+``<bucket>/<key>``, as other tools expect. All other keys are in the overflow,
+``.trove/overflow/<bucket>/…``, and so is a plain key that needs a directory where a file exists.
+
+In the overflow, a key is split into pieces of 64 bytes. They are escaped, because many file systems
+treat some different names as equal. The last piece is the name of a file, with a suffix that no
+escaped piece has. The other pieces are directories. Pieces of a fixed size sort as the keys do.
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ MAX_NAME: Final = 255  # POSIX <limits.h>, NAME_MAX, on every file system in com
 MAX_KEY: Final = 1024  # trove_async._names.MAX_KEY_BYTES
 
 PIECE: Final = 64
-"""Bytes of a piece: escaped, at most 192, which leaves room in a name; 1,024 make 16 of them."""
+"""Bytes in one piece of a key. Escaped, they are at most 192 characters, less than `MAX_NAME` with the
+suffix. The longest key has 16 pieces."""
 
 SUFFIX: Final = ".o"
 
-_KEEP = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
-_ESCAPED = [chr(byte) if byte in _KEEP else f"%{byte:02x}" for byte in range(256)]
+_UNESCAPED = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+_ESCAPED = [chr(byte) if byte in _UNESCAPED else f"%{byte:02x}" for byte in range(256)]
 _ESCAPE = re.compile(r"%([0-9a-f]{2})")
+
+PROBE: Final = "Prob\u00e9."
+"""A name that a folding file system also finds in other forms. See `is_folding`."""
 
 # Names that no file system folds: lower case, ASCII, no dot at the end (VFAT drops it).
 _UNFOLDED = re.compile(r"(?:[a-z0-9._-]*[a-z0-9_-](?:/|\Z))+")
@@ -43,10 +49,10 @@ def escape(data: bytes) -> str:
 
 
 def unescape(name: str) -> bytes | None:
-    """Undo `escape`. Return None for a name that `escape` does not return."""
+    """Return the data that `escape` turns into `name`, or None if there is none."""
     if not name.isascii():
         return None
-    data = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), name).encode("latin-1")
+    data = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name).encode("latin-1")
     return data if escape(data) == name else None
 
 
@@ -54,10 +60,10 @@ class Location:
     """The possible paths of one object.
 
     Attributes:
-        bucket: Its bucket.
-        key: Its key.
-        directory: The bucket's directory, a name in the root.
-        plain: Its path from the root under its own name, or None if the key is not plain.
+        bucket: The bucket's name.
+        key: The object's key.
+        directory: The name of the bucket's directory in the root.
+        plain: The path of a plain key from the root, or None if the key is not plain.
     """
 
     __slots__ = ("_overflow", "bucket", "directory", "key", "plain")
@@ -71,10 +77,10 @@ class Location:
 
     @property
     def overflow(self) -> str:
-        """The path from the root in the overflow."""
-        if self._overflow is None:
+        """The path in the overflow, from the root."""
+        if self._overflow is None:  # computed on demand: most calls do not need it
             data = self.key.encode()
-            pieces = [escape(data[at : at + PIECE]) for at in range(0, len(data), PIECE)]
+            pieces = [escape(data[start : start + PIECE]) for start in range(0, len(data), PIECE)]
             self._overflow = f"{OVERFLOW}/{self.directory}/{'/'.join(pieces)}{SUFFIX}"
         return self._overflow
 
@@ -95,9 +101,11 @@ class Layout:
     def locate(self, bucket: str, key: str) -> Location:
         """Return the possible paths of the object."""
         directory = self.directory(bucket)
-        return Location(bucket, key, directory, f"{directory}/{key}" if self.plain(key) else None)
+        return Location(
+            bucket, key, directory, f"{directory}/{key}" if self.is_plain(key) else None
+        )
 
-    def plain(self, key: str) -> bool:
+    def is_plain(self, key: str) -> bool:
         """Return whether the file system can hold the key under its own name."""
         if key[0] == "/" or key[-1] == "/" or "//" in key:
             return False
@@ -105,7 +113,7 @@ class Layout:
             return False  # its path would leave the bucket; stores refuse such keys earlier
         if AREA in key and AREA in key.split("/"):
             return False  # reserved for the area of a root nested in this one
-        # A code point has at most 4 bytes, so short keys need no further check.
+        # A code point has at most 4 bytes in UTF-8, so short keys cannot have long segments.
         if len(key) * 4 > MAX_NAME and any(
             len(segment.encode()) > MAX_NAME for segment in key.split("/")
         ):
@@ -129,7 +137,7 @@ class Layout:
         return f"%{bucket}" if bucket.startswith((AREA, "%")) else bucket
 
     def bucket(self, directory: str) -> str | None:
-        """Return the bucket of a directory in the root, or None if it is not a bucket's."""
+        """Return the name of the bucket in a directory of the root, or None if it holds none."""
         if directory.startswith("%="):
             data = unescape(directory[2:])
             try:
@@ -154,10 +162,12 @@ def is_text(name: str) -> bool:
     return True
 
 
-def is_folding(exists: Callable[[str], bool], made: str) -> bool:
-    """Return whether a directory that holds only `made` (`PROBE`) also finds similar names."""
-    lower, decomposed, dotless = made.lower(), made.replace("é", "e\u0301"), made.rstrip(".")
-    return any(map(exists, (lower, decomposed, dotless)))
+def is_folding(exists: Callable[[str], bool]) -> bool:
+    """Return whether a file system folds names.
 
-
-PROBE: Final = "Prob\u00e9."
+    Args:
+        exists: Returns whether a name exists in a directory that contains only a file `PROBE`.
+    """
+    lower_case, without_dot = PROBE.lower(), PROBE.rstrip(".")
+    decomposed = PROBE.replace("\u00e9", "e\u0301")
+    return any(map(exists, (lower_case, decomposed, without_dot)))

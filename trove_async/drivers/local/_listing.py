@@ -1,8 +1,8 @@
 """List the keys of a bucket in bytewise order.
 
 A directory is read when the listing reaches it, and sorted as keys sort (``a.b`` before ``a/…``,
-because ``.`` comes before ``/``). Its names stay in a cache while its times are unchanged, so that
-the next page need not read it again.
+because ``.`` comes before ``/``). The sorted names are cached until the directory's times change, so
+the next page rarely reads a directory again.
 """
 
 from __future__ import annotations
@@ -27,38 +27,46 @@ if TYPE_CHECKING:
     from ._root import Root
     from ._threads import CancelFlag
 
-_RUN: Final = 256
-"""Entries in one batch. Small pages would not use the rest of a larger one."""
+_BATCH: Final = 256
+"""Maximum number of entries in one batch. A small page would discard most of a larger one."""
 
 
-class _Spelling(Protocol):
-    """How keys become names in a tree of directories.
+class _NameScheme(Protocol):
+    """The mapping between keys and file names in one tree of directories.
 
-    An *entry* is the part that a name adds to a key, followed by `mark` for a directory. So entries
-    sort as their keys do.
+    An *entry* is the part of a key that one file name stands for, followed by `mark` if the file is
+    a directory. Entries sort in the order of their keys.
+
+    Attributes:
+        kind: The name of the scheme, for the cache.
+        mark: The last character of a directory's entry.
     """
 
     kind: str
     mark: str
 
     def scan(self, fd: int, base: str) -> list[str]:
-        """Return the entries of a directory, sorted."""
+        """Return the entries of the directory for the key prefix `base`, sorted."""
         ...
 
-    def child(self, rest: str) -> str | None:
-        """Return the directory entry that a key's `rest` leads through, if any."""
+    def child(self, remainder: str) -> str | None:
+        """Return the entry of the subdirectory that holds a key, or None if this directory does.
+
+        Args:
+            remainder: The key without this directory's key prefix.
+        """
         ...
 
     def join(self, base: str, entry: str) -> str:
-        """Return what is spelled when the directory of `entry` is entered."""
+        """Return the key prefix of the subdirectory `entry`."""
         ...
 
     def name(self, entry: str) -> str:
-        """Return the entry's name in its directory."""
+        """Return the file name of an entry."""
         ...
 
 
-class _PlainSpelling:
+class _PlainNames:
     """Keys under their own names."""
 
     kind = "plain"
@@ -76,18 +84,19 @@ class _PlainSpelling:
                 elif entry.name != AREA and entry.is_dir(follow_symlinks=False):
                     names.append(entry.name + "/")
         if self._layout.folding:
-            names = [name for name in names if self._layout.plain(name.removesuffix("/"))]
+            names = [name for name in names if self._layout.is_plain(name.removesuffix("/"))]
         if not all(map(str.isascii, names)):
             names = [name for name in names if is_text(name)]
-        room = MAX_KEY - len(base.encode())
-        if room <= MAX_NAME:
-            names = [name for name in names if len(name.encode()) <= room]
+        # Below a long prefix, other tools can create paths that are too long to be keys.
+        available = MAX_KEY - len(base.encode())
+        if available <= MAX_NAME:
+            names = [name for name in names if len(name.encode()) <= available]
         names.sort()
         return names
 
-    def child(self, rest: str) -> str | None:
-        head, slash, _ = rest.partition("/")
-        return head + slash if slash else None
+    def child(self, remainder: str) -> str | None:
+        segment, slash, _ = remainder.partition("/")
+        return segment + slash if slash else None
 
     def join(self, base: str, entry: str) -> str:
         return base + entry
@@ -96,11 +105,11 @@ class _PlainSpelling:
         return entry.removesuffix("/")
 
 
-class _OverflowSpelling:
-    """Keys in escaped pieces; here spelled in Latin-1, one character for each byte of UTF-8."""
+class _OverflowNames:
+    """Keys in escaped pieces. Entries are in Latin-1: one character for each byte of UTF-8."""
 
     kind = "overflow"
-    mark = "\0"  # in no key, and sorts before all characters of keys
+    mark = "\0"  # no key contains it, and it sorts before every other character
 
     def scan(self, fd: int, base: str) -> list[str]:  # noqa: ARG002 - the rule is the same at all depths
         names: list[str] = []
@@ -117,8 +126,8 @@ class _OverflowSpelling:
         names.sort()
         return names
 
-    def child(self, rest: str) -> str | None:
-        return rest[:PIECE] + "\0" if len(rest) > PIECE else None
+    def child(self, remainder: str) -> str | None:
+        return remainder[:PIECE] + "\0" if len(remainder) > PIECE else None
 
     def join(self, base: str, entry: str) -> str:
         return base + entry[:-1]
@@ -130,7 +139,7 @@ class _OverflowSpelling:
 
 
 class _Level:
-    """An entered directory: its key prefix, its path, its entries, and the index of the next."""
+    """A directory that the walk is in: its key prefix, path, entries, and the next entry's index."""
 
     __slots__ = ("base", "entries", "index", "path")
 
@@ -146,87 +155,94 @@ class TreeWalk:
 
     Args:
         root: The root.
-        bucket: The bucket, for what is told of its keys.
-        names: How the tree spells keys.
-        path: Its top, from the root.
-        prefix: The walk may end where keys no longer begin so.
+        bucket: The bucket's name.
+        scheme: The tree's name scheme.
+        path: The path of the tree's top directory from the root.
+        prefix: Directories without keys that start with this prefix are skipped.
         cancel: Stops the listing when its call is cancelled.
-        fresh: Read every directory, without the cache.
+        use_cache: Whether unchanged directories may come from the cache.
     """
 
     def __init__(
         self,
         root: Root,
         bucket: str,
-        names: _Spelling,
+        scheme: _NameScheme,
         path: str,
         *,
         prefix: str,
         cancel: CancelFlag,
-        fresh: bool,
+        use_cache: bool,
     ) -> None:
         self._root = root
         self._bucket = bucket
-        self._spelling = names
-        self._escapes = names.kind != _PlainSpelling.kind
+        self._scheme = scheme
+        self._escapes = scheme.kind != _PlainNames.kind
         self._prefix = prefix
         self._cancel = cancel
-        self._fresh = fresh
+        self._use_cache = use_cache
         self._fd = -1
         self._levels: list[_Level] = []
         self.exists = self._enter("", path)
 
     def seek(self, start: str) -> Iterator[tuple[str, str]]:
-        """Yield ``(key, entry)`` for the keys from `start` on. One such iterator lives at a time."""
-        for base, run in self.runs(start):
-            for entry in run:
+        """Yield ``(key, entry)`` for each key from `start` on.
+
+        The walk has one position, so only the latest iterator may be used.
+        """
+        for base, batch in self.batches(start):
+            for entry in batch:
                 yield base + entry, entry
 
-    def runs(self, start: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield the same, many files of one directory at a time: what they spell, their entries."""
+    def batches(self, start: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the keys from `start` on as batches: a key prefix, and entries that follow it."""
         self._position_at(start)
-        mark = self._spelling.mark
+        mark = self._scheme.mark
         while self._levels:
+            # 1. Take files up to the next directory.
             level = self._levels[-1]
             base, entries, first = level.base, level.entries, level.index
-            end = min(first + _RUN, len(entries))
+            end = min(first + _BATCH, len(entries))
             last = first
             while last < end and entries[last][-1] != mark:
                 last += 1
             level.index = last
             if last > first:
                 yield base, entries[first:last]
+            # 2. After the last entry, return to the parent directory.
             elif last == len(entries):
-                self._leave()
+                self._pop_level()
+            # 3. Enter the next directory, or skip it. After all keys with the prefix, stop.
             else:
                 level.index = last + 1
-                deeper = self._spelling.join(base, entries[last])
-                if self._may_match(deeper):
-                    self._enter(deeper, f"{level.path}/{self._spelling.name(entries[last])}")
-                elif deeper > self._prefix:
+                child_base = self._scheme.join(base, entries[last])
+                if self._may_match(child_base):
+                    self._enter(child_base, f"{level.path}/{self._scheme.name(entries[last])}")
+                elif child_base > self._prefix:
                     return
 
     def load(self, key: str, entry: str) -> ObjectInfo | None:
-        """Return the info of the key that was just yielded, or None if its file is gone."""
-        name = self._spelling.name(entry) if self._escapes else entry
-        found = self._load_all([(key, name)])
-        return found[0] if found else None
+        """Return the info of the key that was yielded last, or None if its file is gone."""
+        name = self._scheme.name(entry) if self._escapes else entry
+        infos = self._load_all([(key, name)])
+        return infos[0] if infos else None
 
-    def load_run(self, base: str, run: list[str]) -> list[ObjectInfo]:
-        """Return the infos of the keys that were just yielded, without those whose file is gone."""
+    def load_batch(self, base: str, batch: list[str]) -> list[ObjectInfo]:
+        """Return the infos of the batch that was yielded last, except for files that are gone."""
         if self._escapes:
-            return self._load_all([(base + entry, self._spelling.name(entry)) for entry in run])
-        return self._load_all([(base + entry, entry) for entry in run])
+            return self._load_all([(base + entry, self._scheme.name(entry)) for entry in batch])
+        return self._load_all([(base + entry, entry) for entry in batch])
 
     def _load_all(self, names: list[tuple[str, str]]) -> list[ObjectInfo]:
-        if self._fd < 0:
+        """Return the infos of files in the current directory, from pairs of key and file name."""
+        if self._fd < 0:  # entering a subdirectory has closed it
             try:
                 self._fd = self._root.confined.open(self._levels[-1].path, DIRECTORY)
             except OSError as error:
                 if error.errno in ABSENT:
                     return []
                 raise
-        bucket, backend, fd, found = self._bucket, self._root.backend, self._fd, []
+        bucket, backend, fd, infos = self._bucket, self._root.backend, self._fd, []
         for key, name in names:
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -237,33 +253,36 @@ class TreeWalk:
             size = status.st_size
             raw = (status.st_mtime, status.st_mtime_ns, size, status.st_ino)
             info = ObjectInfo.listed(bucket, key, size, backend=backend, find=_lazy_field, raw=raw)
-            found.append(info)
-        return found
+            infos.append(info)
+        return infos
 
     def close(self) -> None:
-        """Close the directory that is held open."""
+        """Close the open directory."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def _position_at(self, start: str) -> None:
+        """Move to the first key that is not before `start`."""
+        # 1. Go up to a directory whose keys can include `start`.
         levels = self._levels
         while len(levels) > 1 and not start.startswith(levels[-1].base):
-            self._leave()
+            self._pop_level()
+        # 2. Go down through the directories that lead to `start`, as far as they exist.
         while levels:
             level = levels[-1]
-            rest = start[len(level.base) :] if start.startswith(level.base) else ""
+            remainder = start[len(level.base) :] if start.startswith(level.base) else ""
             entries = level.entries
-            level.index = bisect_left(entries, rest)
-            child = self._spelling.child(rest)
+            level.index = bisect_left(entries, remainder)
+            child = self._scheme.child(remainder)
             if child is None:
                 return
             index = bisect_left(entries, child)
             if index == len(entries) or entries[index] != child:
                 return
             level.index = index + 1
-            path = f"{level.path}/{self._spelling.name(child)}"
-            if not self._enter(self._spelling.join(level.base, child), path):
+            path = f"{level.path}/{self._scheme.name(child)}"
+            if not self._enter(self._scheme.join(level.base, child), path):
                 return
 
     def _may_match(self, base: str) -> bool:
@@ -288,50 +307,67 @@ class TreeWalk:
         return True
 
     def _entries(self, base: str) -> list[str]:
-        kind, snapshots = self._spelling.kind, self._root.snapshots
+        kind, snapshots = self._scheme.kind, self._root.snapshots
         status = os.fstat(self._fd)
-        entries = None if self._fresh else snapshots.get(kind, status)
+        entries = snapshots.get(kind, status) if self._use_cache else None
         if entries is None:
-            entries = self._spelling.scan(self._fd, base)
-            if len(base) * 4 < MAX_KEY - MAX_NAME:  # else it lacks what does not fit behind `base`
+            entries = self._scheme.scan(self._fd, base)
+            # After a long `base`, the scan omits entries that would exceed the limit of keys. If the
+            # directory is moved, they may fit, so such a scan is not cached.
+            if len(base) * 4 < MAX_KEY - MAX_NAME:
                 snapshots.add(kind, status, entries)
         return entries
 
-    def _leave(self) -> None:
+    def _pop_level(self) -> None:
         self.close()
         self._levels.pop()
 
 
 class BucketWalk:
-    """The merged walks through both trees of a bucket.
+    """A walk through both trees of a bucket, merged in key order.
 
     Args:
         root: The root.
         bucket: The bucket.
         cancel: Stops the listing when its call is cancelled.
-        prefix: What the keys begin with that are wanted.
-        fresh: Read every directory, without the cache.
+        prefix: The prefix of the keys to list.
+        use_cache: Whether unchanged directories may come from the cache.
 
     Raises:
         BucketNotFoundError: The bucket does not exist.
     """
 
     def __init__(
-        self, root: Root, bucket: str, cancel: CancelFlag, *, prefix: str = "", fresh: bool = False
+        self,
+        root: Root,
+        bucket: str,
+        cancel: CancelFlag,
+        *,
+        prefix: str = "",
+        use_cache: bool = True,
     ) -> None:
         directory = root.layout.directory(bucket)
         self._bucket = bucket
-        plain = _PlainSpelling(root.layout)
         self._plain = TreeWalk(
-            root, bucket, plain, directory, prefix=prefix, cancel=cancel, fresh=fresh
+            root,
+            bucket,
+            _PlainNames(root.layout),
+            directory,
+            prefix=prefix,
+            cancel=cancel,
+            use_cache=use_cache,
         )
         if not self._plain.exists:
             raise missing_bucket(bucket)
-        path = f"{OVERFLOW}/{directory}"
-        overflow = _latin(prefix)
         try:
             self._overflow = TreeWalk(
-                root, bucket, _OverflowSpelling(), path, prefix=overflow, cancel=cancel, fresh=fresh
+                root,
+                bucket,
+                _OverflowNames(),
+                f"{OVERFLOW}/{directory}",
+                prefix=_to_latin1(prefix),
+                cancel=cancel,
+                use_cache=use_cache,
             )
         except BaseException:
             self._plain.close()
@@ -343,25 +379,32 @@ class BucketWalk:
             return paginate(self._bucket, options, self._seek, _load)
         if options.delimiter:
             return paginate(self._bucket, options, self._plain.seek, self._plain.load)
-        return self._page_of_runs(options)
+        return self._page_of_batches(options)
 
-    def _page_of_runs(self, options: ListOptions) -> Page:
-        """Return the page that `paginate` does where every key is an entry, in two thirds of its time."""
-        entries: list[ObjectInfo] = []
+    def _page_of_batches(self, options: ListOptions) -> Page:
+        """Return the page that `paginate` returns, for plain keys without a delimiter.
+
+        Loading a batch at a time takes two thirds of the time of `paginate`.
+        """
+        infos: list[ObjectInfo] = []
         prefix, limit = options.prefix, options.limit
-        for base, run in self._plain.runs(first_key(options)):
-            ends = not (base + run[-1]).startswith(prefix)
-            wanted = [one for one in run if (base + one).startswith(prefix)] if ends else run
-            at = 0
-            while at < len(wanted):
-                if len(entries) == limit:
-                    return Page(entries=entries, token=base + wanted[at])
-                piece = wanted[at : at + limit - len(entries)]
-                entries += self._plain.load_run(base, piece)
-                at += len(piece)
-            if ends:
+        for base, batch in self._plain.batches(first_key(options)):
+            # 1. Keep the keys with the prefix. All of them start with it unless the batch is the last.
+            is_last = not (base + batch[-1]).startswith(prefix)
+            matching = batch
+            if is_last:
+                matching = [entry for entry in batch if (base + entry).startswith(prefix)]
+            # 2. Load infos until the page is full. Files that are gone leave room for more.
+            start = 0
+            while start < len(matching):
+                if len(infos) == limit:
+                    return Page(entries=infos, token=base + matching[start])
+                part = matching[start : start + limit - len(infos)]
+                infos += self._plain.load_batch(base, part)
+                start += len(part)
+            if is_last:
                 break
-        return Page(entries=entries)
+        return Page(entries=infos)
 
     def any(self) -> bool:
         """Return whether the bucket has an object."""
@@ -373,20 +416,19 @@ class BucketWalk:
         self._overflow.close()
 
     def _seek(self, start: str) -> Iterator[tuple[str, tuple[TreeWalk, str]]]:
-        plain, overflow = self._plain, self._overflow
-        plain_keys = plain.seek(start)
-        overflow_keys = _decoded(overflow.seek(_latin(start)))
-        left, right = next(plain_keys, None), next(overflow_keys, None)
-        while left is not None or right is not None:
-            if right is None or (left is not None and left[0] <= right[0]):
-                assert left is not None  # noqa: S101 - one of the two is not
-                if right is not None and left[0] == right[0]:
-                    right = next(overflow_keys, None)  # the plain file wins
-                yield left[0], (plain, left[1])
-                left = next(plain_keys, None)
+        plain_keys = self._plain.seek(start)
+        overflow_keys = _decode_keys(self._overflow.seek(_to_latin1(start)))
+        plain, overflow = next(plain_keys, None), next(overflow_keys, None)
+        while plain is not None or overflow is not None:
+            if overflow is None or (plain is not None and plain[0] <= overflow[0]):
+                assert plain is not None  # noqa: S101 - at least one of the two is not None
+                if overflow is not None and plain[0] == overflow[0]:
+                    overflow = next(overflow_keys, None)  # the plain file takes precedence
+                yield plain[0], (self._plain, plain[1])
+                plain = next(plain_keys, None)
             else:
-                yield right[0], (overflow, right[1])
-                right = next(overflow_keys, None)
+                yield overflow[0], (self._overflow, overflow[1])
+                overflow = next(overflow_keys, None)
 
 
 def _lazy_field(status: tuple[float, int, int, int], name: str) -> object:
@@ -395,18 +437,18 @@ def _lazy_field(status: tuple[float, int, int, int], name: str) -> object:
     return modified_at(status[0]) if name == "last_modified" else None
 
 
-def _load(key: str, at: tuple[TreeWalk, str]) -> ObjectInfo | None:
-    walk, entry = at
+def _load(key: str, source: tuple[TreeWalk, str]) -> ObjectInfo | None:
+    walk, entry = source
     return walk.load(key, entry)
 
 
-def _latin(text: str) -> str:
+def _to_latin1(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
-def _decoded(found: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for key, entry in found:
+def _decode_keys(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for key, entry in pairs:
         try:
             yield key.encode("latin-1").decode(), entry
         except UnicodeDecodeError:
-            continue  # another tool's file, which is not a key
+            continue  # a file of another tool: its name encodes no key

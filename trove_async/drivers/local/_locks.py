@@ -1,10 +1,10 @@
 """One lock for each key, between the threads of this process and between processes.
 
-A lock is a lock on one byte of one file, through an open file description of its own ("open file
-description locks", fcntl(2), Linux 3.15). It excludes other threads as well, and ends with its
-process. A bucket's lock is the range of all its keys' bytes, so it excludes calls on the keys.
-Two keys that share a byte only wait for one another. Where such locks are not available, `flock`
-on the whole file does the same with less concurrency.
+A key's lock is a lock on one byte of a lock file ("open file description locks", fcntl(2), Linux
+3.15). Each lock is held through an open file description of its own, so it also excludes other
+threads, and it ends with its process. A bucket's lock covers the bytes of all its keys, so it
+excludes calls on these keys. If two keys share a byte, their calls merely wait for each other.
+Without such locks, `flock` on the whole file has the same effect with less concurrency.
 """
 
 from __future__ import annotations
@@ -26,29 +26,33 @@ if TYPE_CHECKING:
 
 NAME: Final = "locks"
 
-_KEYS = 1 << 32  # bytes of a bucket's range: one for each value of a CRC-32
-_BUCKETS = (1 << 30) - 1
+_KEYS_PER_BUCKET = 1 << 32  # one byte for each value of a CRC-32
+_BUCKET_MASK = (1 << 30) - 1  # offsets in a file are signed 64-bit integers
 _FLOCK = struct.Struct("hhqqi0q")  # fcntl(2), struct flock with 64-bit offsets
 _SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+
+_LOCKED = frozenset((errno.EAGAIN, errno.EACCES))  # fcntl(2), F_OFD_SETLK
 
 _FIRST_PAUSE = 0.00005
 _LAST_PAUSE = 0.005
 LOCK_TIMEOUT: Final = 30.0
-"""Seconds to wait for a lock. Locks are held for microseconds: after this, the holder is stopped."""
+"""Seconds to wait for a lock. Locks are held for microseconds, so a process that holds one for longer
+is probably suspended."""
 
 
 class Locks:
     """The locks of one root.
 
     Args:
-        area: The descriptor of the directory that the lock file is in.
-        mode: The lock file's mode, where it is made.
-        ofd: False to use `flock` even where better locks are available.
+        area: The descriptor of the directory with the lock file.
+        mode: The mode of a new lock file.
+        ofd: False to use `flock` even if open file description locks are available.
     """
 
     def __init__(self, area: int, mode: int, *, ofd: bool = True) -> None:
         self._area = area
         self._mode = mode
+        # Open descriptors without a lock. A lock needs one of its own, which is opened on demand.
         self._idle = [self._open()]
         self._ofd = ofd and _SETLK is not None and self._probe()
 
@@ -58,10 +62,10 @@ class Locks:
 
     def bucket(self, bucket: str, cancel: CancelFlag) -> Lock:
         """Return the lock of a bucket and all its keys, a context manager."""
-        return Lock(self, _start(bucket), _KEYS, cancel)
+        return Lock(self, _start(bucket), _KEYS_PER_BUCKET, cancel)
 
     def close(self) -> None:
-        """Close the lock files. No lock may be held."""
+        """Close all descriptors. No lock may be held."""
         while self._idle:
             os.close(self._idle.pop())
 
@@ -104,14 +108,15 @@ class Locks:
         return True
 
     def _wait_for_lock(self, fd: int, start: int, length: int, cancel: CancelFlag) -> None:
-        # Polled, because a wait in the kernel cannot be cancelled.
+        # Poll, because a wait in the kernel cannot be cancelled.
         deadline = time.monotonic() + LOCK_TIMEOUT
         pause = _FIRST_PAUSE
         while not self._try_lock(fd, start, length):
             cancel.check()
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"another process has locked this key for {LOCK_TIMEOUT:g} s: is it stopped?"
+                    f"the lock must be free within {LOCK_TIMEOUT:g} s, but another process still"
+                    " holds it: is that process suspended?"
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, _LAST_PAUSE)
@@ -151,9 +156,6 @@ class Lock:
         self._locks.release(self._fd, self._start, self._length)
 
 
-_LOCKED = frozenset((errno.EAGAIN, errno.EACCES))  # fcntl(2), F_OFD_SETLK
-
-
 @lru_cache(maxsize=1024)
 def _start(bucket: str) -> int:
-    return (zlib.crc32(bucket.encode()) & _BUCKETS) * _KEYS
+    return (zlib.crc32(bucket.encode()) & _BUCKET_MASK) * _KEYS_PER_BUCKET

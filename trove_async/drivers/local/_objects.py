@@ -1,4 +1,4 @@
-"""Find, store and delete one object. All but `find_nowait` runs in threads."""
+"""Find, store and delete one object. All functions but `find_nowait` block, and run in threads."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def find(root: Root, location: Location) -> ObjectFile:
     Raises:
         ObjectNotFoundError, BucketNotFoundError: The object or its bucket does not exist.
     """
-    object_file = None if location.plain is None else _open(root, location, location.plain)
+    object_file = None if location.plain is None else _open_current(root, location, location.plain)
     if object_file is None:
         root.require_bucket(location)
-        object_file = _open(root, location, location.overflow)
+        object_file = _open_current(root, location, location.overflow)
     if object_file is None:
         raise ObjectNotFoundError(
             "the object does not exist", bucket=location.bucket, key=location.key
@@ -56,9 +56,9 @@ def find(root: Root, location: Location) -> ObjectFile:
 
 
 def find_nowait(root: Root, location: Location) -> ObjectFile | None:
-    """Open the object without blocking, or return None: then `find` it in a thread.
+    """Open the object on the event loop, without blocking. If this returns None, use `find`.
 
-    For the event loop. Handles the usual case: a plain file with its metadata in an attribute.
+    It handles the usual case: a plain file whose metadata is in an extended attribute.
     """
     if location.plain is None or not root.is_local:
         return None
@@ -68,8 +68,8 @@ def find_nowait(root: Root, location: Location) -> ObjectFile | None:
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode) and (raw := root.read_xattr(fd)) is not None:
-            object_file = decode(raw, status)
-            return ObjectFile(fd, status, NO_METADATA if object_file is None else object_file[0])
+            record = decode(raw, status)
+            return ObjectFile(fd, status, NO_METADATA if record is None else record[0])
     except BaseException:
         os.close(fd)
         raise
@@ -111,8 +111,9 @@ def put(
 
 
 def delete(root: Root, location: Location, if_match: str | None, cancel: CancelFlag) -> None:
-    """Delete the object and the directories that this leaves empty."""
-    emptied: list[str] = []
+    """Delete the object, and directories that become empty."""
+    removed: list[str] = []
+    # 1. Under the key's lock, find the object and check the condition.
     with (
         root.locks.key(location.bucket, location.key, cancel),
         ExistingFiles(root, location) as existing,
@@ -121,25 +122,30 @@ def delete(root: Root, location: Location, if_match: str | None, cancel: CancelF
             root.require_bucket(location)
         check_conditions(existing.current, if_match, None)
         cancel.check()
+        # 2. Remove its files. The one in the overflow goes first: as long as both exist, the object
+        #    is the plain file, and the other must not reappear as the object.
         if existing.overflow is not None:
             unlink(root, location.overflow)
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
-            emptied.append(location.overflow)
+            removed.append(location.overflow)
         if existing.plain is not None and location.plain is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(existing.name, dir_fd=existing.parent)
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.plain)
-            emptied.append(location.plain)
-    for path in emptied:
+            removed.append(location.plain)
+    # 3. Remove empty directories, and make the removal durable.
+    for path in removed:
         prune(root, path)
         if root.fsync:
             sync_removal(root, path)
 
 
-def _open(root: Root, location: Location, path: str) -> ObjectFile | None:
-    while (object_file := _open_once(root, location, path)) is not None:
-        # A put or delete also removes the old file's sidecar, perhaps after this opened the file.
-        # The link count does not show that on every file system, so compare what is at the path.
+def _open_current(root: Root, location: Location, path: str) -> ObjectFile | None:
+    """Open the file at `path`, with the metadata that belongs to it."""
+    while (object_file := _open_file(root, location, path)) is not None:
+        # If the metadata is missing, a put or delete may have removed the sidecar after the file was
+        # opened. Not every file system shows this in the link count of the file, so check that the
+        # path still leads to it.
         if object_file.metadata is not NO_METADATA or _is_at(root, path, object_file.status):
             break
         object_file.close()
@@ -155,13 +161,13 @@ def _is_at(root: Root, path: str, status: os.stat_result) -> bool:
             return False
         raise
     try:
-        now = os.fstat(fd)
+        current = os.fstat(fd)
     finally:
         os.close(fd)
-    return (now.st_ino, now.st_dev) == (status.st_ino, status.st_dev)
+    return (current.st_ino, current.st_dev) == (status.st_ino, status.st_dev)
 
 
-def _open_once(root: Root, location: Location, path: str) -> ObjectFile | None:
+def _open_file(root: Root, location: Location, path: str) -> ObjectFile | None:
     try:
         fd = root.confined.open(path, READ)
     except OSError as error:

@@ -1,9 +1,9 @@
 """Rename a finished file to its object's path, atomically and durably.
 
-A key has two possible paths, plain and overflow. The first put chooses one, under the key's lock,
-and the choice holds until a delete. So a reader that tries the plain path and then the overflow
-never misses an object. If another tool creates a file at the plain path of a key in the overflow,
-that file wins, and the next put removes the other.
+A key has two possible paths, plain and overflow. The first put chooses one under the key's lock, and the
+object stays there until it is deleted. So a reader that tries the plain path and then the overflow always
+finds an existing object. If another tool creates a file at the plain path of a key in the overflow, that
+file takes precedence, and the next put removes the other.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from ._threads import CancelFlag
 
 _ATTEMPTS = 1000
-"""Attempts to create a directory and rename into it, while deletes remove it as empty."""
+"""Maximum number of attempts to create a directory and rename into it, while concurrent deletes remove
+it as empty."""
 
 _NOT_PLAIN = ABSENT - {errno.ENOENT, errno.EXDEV} | {errno.ENOTEMPTY, errno.EEXIST}
-"""Errors which mean that the plain path cannot hold the key: then it goes to the overflow."""
+"""Errors which mean that the plain path cannot hold the key, which then goes to the overflow."""
 
-_NO_LINK = frozenset(
-    (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-)  # for example on FAT
+# Errors of link(2) where the file system has no hard links, such as FAT.
+_NO_LINK = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
 
 def publish(
@@ -53,28 +53,32 @@ def publish(
     options: PutOptions,
     cancel: CancelFlag,
 ) -> ObjectInfo:
-    """Make a fully written file the object, and make that durable.
+    """Make a completely written file the object, durably if the driver's `fsync` is set.
 
     Raises:
-        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As in put. The caller still has to
+        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As in put. The caller must then
             discard the file.
     """
+    # 1. Write the metadata and sync the file, before the lock: this is the slow part.
     status = staged.seal(location.bucket, location.key, metadata)
     info = describe(location, status, metadata, root.backend)
+    # 2. Under the key's lock, check the conditions and rename the file.
     with root.locks.key(location.bucket, location.key, cancel):
         for _ in range(_ATTEMPTS):
             try:
-                made, path = _rename_into_place(root, location, staged, options, cancel)
+                existed, path = _rename_into_place(root, location, staged, options, cancel)
                 break
             except FileNotFoundError:
                 continue  # a delete removed the empty directory
         else:
             raise UnavailableError(
-                f"the object's directory was removed {_ATTEMPTS} times during this put: retry"
+                "the object's directory must exist during a put, but concurrent deletes removed it"
+                f" {_ATTEMPTS} times: retry"
             )
+    # 3. Sync the directories that contain it.
     staged.close()
     if root.fsync:
-        _sync(root, path, made)
+        _sync_creation(root, path, existed)
     return info
 
 
@@ -97,10 +101,10 @@ def check_conditions(
 
 def prune(root: Root, path: str) -> None:
     """Remove the empty directories above `path`, but not the bucket's own."""
-    keep = _depth(path)
+    fixed = _fixed_depth(path)
     names = path.split("/")[:-1]
     with contextlib.suppress(OSError):  # usually not empty, or removed by another call
-        while len(names) > keep:
+        while len(names) > fixed:
             parent = root.confined.open("/".join(names[:-1]), DIRECTORY)
             try:
                 os.rmdir(names.pop(), dir_fd=parent)
@@ -180,16 +184,21 @@ def _rename_into_place(
         The number of leading components of its path that existed before (None: all), and the path.
 
     Raises:
-        FileNotFoundError: Its directory was removed meanwhile: try again.
+        FileNotFoundError: A concurrent call removed its directory. The caller retries.
     """
-    if not (options.conditional or root.sidecars.used) and _replace(root, location, staged, cancel):
+    # 1. The usual case: no condition to check, and no sidecar of the old file to remove.
+    if not (options.conditional or root.sidecars.used) and _replace_plain(
+        root, location, staged, cancel
+    ):
         return None, location.plain or ""
+    # 2. Find the object's existing files, and check the conditions.
     with ExistingFiles(root, location) as existing:
         if existing.parent < 0 and options.if_match is not None:
             root.require_bucket(location)
         check_conditions(existing.current, options.if_match, options.if_none_match)
         cancel.check()
         exclusive = options.if_none_match == "*"
+        # 3. Rename to the plain path, unless something else is there or the object is in the overflow.
         if location.plain is not None and not existing.blocked:
             try:
                 if existing.parent >= 0 and (
@@ -199,32 +208,37 @@ def _rename_into_place(
                     _remove_replaced(root, location, existing)
                     return None, location.plain
                 if existing.overflow is None:
-                    made = _rename_below(
+                    existed = _rename_below(
                         root, location, staged, location.plain, exclusive=exclusive
                     )
-                    return made, location.plain
+                    return existed, location.plain
             except OSError as error:
                 if error.errno not in _NOT_PLAIN or existing.plain is not None:
                     raise
+        # 4. Otherwise rename to the path in the overflow. Other tools do not create files there, so
+        #    the key's lock is enough for an exclusive rename.
         root.require_bucket(location)
-        made = _rename_below(root, location, staged, location.overflow, exclusive=False)
+        existed = _rename_below(root, location, staged, location.overflow, exclusive=False)
         if existing.overflow is not None:
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
-        return made, location.overflow
+        return existed, location.overflow
 
 
-def _replace(root: Root, location: Location, staged: StagedFile, cancel: CancelFlag) -> bool:
-    """Rename the file to its plain path without looking at existing files. Return whether it did.
+def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: CancelFlag) -> bool:
+    """Try to rename the file to its plain path without finding existing files first.
 
-    The usual case, for fewer system calls: the directory exists, and no key of the bucket is in the
-    overflow. Under the key's lock that stays so for this key.
+    This saves system calls in the usual case: the directory exists, and no key of the bucket is in
+    the overflow. The key's lock ensures that this key is not moved there in between.
+
+    Returns:
+        Whether the file was renamed.
     """
     if location.plain is None or root.has_overflow(location):
         return False
     try:
         parent, name = root.open_parent(location.plain)
     except OSError:
-        return False  # the general path finds the reason
+        return False  # the caller's next step handles the cause
     try:
         cancel.check()
         _rename(root, staged, parent, name, exclusive=False)
@@ -240,11 +254,15 @@ def _replace(root: Root, location: Location, staged: StagedFile, cancel: CancelF
 def _rename_below(
     root: Root, location: Location, staged: StagedFile, path: str, *, exclusive: bool
 ) -> int:
-    """Rename the file to `path`, and create missing directories."""
+    """Create missing directories, and rename the file to `path`.
+
+    Returns:
+        The number of leading components of `path` that existed before.
+    """
     directory, _, name = path.rpartition("/")
     try:
         mode = root.settings.dir_mode
-        parent, made = root.confined.open_or_create(directory, mode, existing=_depth(path))
+        parent, existed = root.confined.open_or_create(directory, mode, existing=_fixed_depth(path))
     except FileNotFoundError:
         root.require_bucket(location)
         raise
@@ -258,18 +276,19 @@ def _rename_below(
         raise
     finally:
         os.close(parent)
-    return made
+    return existed
 
 
 def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive: bool) -> None:
     directory = root.staging.directory
     _inherit_group(root, staged, parent)
     if exclusive:
-        # The lock excludes our own writers. A link also never replaces a file of another tool.
+        # The lock excludes this driver's writers. A link does not replace a file of another tool.
         try:
             os.link(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
         except FileExistsError:
-            raise FileNotFoundError(errno.ENOENT, "try again: the file exists now") from None
+            # Another tool has just created the file. The next attempt finds it.
+            raise FileNotFoundError(errno.ENOENT, "the file exists now: retry") from None
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
@@ -283,17 +302,18 @@ def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive
 
 def _inherit_group(root: Root, staged: StagedFile, parent: int) -> None:
     """Give the file the group of a setgid directory, as if it was created there (inode(7))."""
-    there, status = os.fstat(parent), staged.status
-    if status is None or not there.st_mode & stat.S_ISGID or status.st_gid == there.st_gid:
+    directory, file = os.fstat(parent), staged.status
+    if file is None or not directory.st_mode & stat.S_ISGID or file.st_gid == directory.st_gid:
         return
-    # Only a member of the group may do this.
+    # Without membership of the group, this is not permitted, and the file keeps its group.
     with contextlib.suppress(PermissionError):
-        os.fchown(staged.fd, -1, there.st_gid)
+        os.fchown(staged.fd, -1, directory.st_gid)
         if root.fsync:
             os.fsync(staged.fd)
 
 
 def _remove_replaced(root: Root, location: Location, existing: ExistingFiles) -> None:
+    """Remove the sidecar of the replaced file, and the object's file in the overflow."""
     if existing.plain is not None:
         root.sidecars.remove_if_owned(location.bucket, location.key, existing.plain)
     if existing.overflow is not None:
@@ -302,8 +322,8 @@ def _remove_replaced(root: Root, location: Location, existing: ExistingFiles) ->
         prune(root, location.overflow)
 
 
-def _depth(path: str) -> int:
-    """Return how many leading components of the path a put or delete never creates or removes."""
+def _fixed_depth(path: str) -> int:
+    """Return the number of leading components of a path that puts and deletes do not change."""
     return OVERFLOW.count("/") + 1 if path.startswith(f"{OVERFLOW}/") else 1
 
 
@@ -317,15 +337,21 @@ def unlink(root: Root, path: str) -> None:
         os.close(parent)
 
 
-def _sync(root: Root, path: str, made: int | None) -> None:
-    """Sync the directories that lead to `path`, of which `made` components existed before."""
+def _sync_creation(root: Root, path: str, existed: int | None) -> None:
+    """Make the creation of `path` and of its directories durable.
+
+    Args:
+        root: The root.
+        path: The path.
+        existed: The number of its leading components that existed before; None: all.
+    """
     names = path.split("/")[:-1]
-    for depth in range(len(names) if made is None else made, len(names) + 1):
+    for depth in range(len(names) if existed is None else existed, len(names) + 1):
         try:
             fd = root.confined.open("/".join(names[:depth]), DIRECTORY)
         except OSError as error:
             if error.errno in ABSENT:
-                return  # removed again as empty
+                return  # a concurrent delete has removed it again
             raise
         try:
             os.fsync(fd)
@@ -342,7 +368,7 @@ def sync_removal(root: Root, path: str) -> None:
         except OSError as error:
             if error.errno not in ABSENT:
                 raise
-            names.pop()
+            names.pop()  # it was removed as well: sync its parent instead
             continue
         try:
             os.fsync(fd)

@@ -38,27 +38,31 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
     )
 )
 
-_LOCAL_TICK = 50_000_000
-_REMOTE_TICK = 2_000_000_000
+# Resolution of a directory's times. Linux takes them from its timer ticks, every 10 ms or less. Other
+# file systems may round them further (VFAT: to 2 s).
+_LOCAL_TICK_NS = 50_000_000
+_OTHER_TICK_NS = 2_000_000_000
 
 _NO_SUBDIRECTORIES: Final = 2
-"""Links of a directory that has none: its name and its ``.``. Where one of
-`_LOCAL_FILE_SYSTEMS` does not count links so, there are fewer (1 on Btrfs), and one looks. Others may
-say 2 of every directory (CIFS: linux/fs/smb/client/inode.c; many in user space), and are not asked."""
+"""Number of links of a directory without subdirectories: its name and its ``.``. Some of
+`_LOCAL_FILE_SYSTEMS` do not count links like this, and report less than 2 (Btrfs: 1). Other file systems
+may report 2 for every directory (CIFS: linux/fs/smb/client/inode.c; many in user space)."""
 
 _OVERFLOW: Final = "overflow"
 _META: Final = "meta"
+_STAGING: Final = "staging"
 
 _READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 """Errors of creating a file where this process may not write."""
 
+# A sweep looks at some sidecars only, so that opening a large root stays fast.
 _SWEPT_SIDECARS = 1000
-_SWEPT_AGE = 600.0
+_SWEPT_AGE = 600.0  # the file of a younger sidecar may not be renamed to its path yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The arguments of a LocalDriver. The last four switch off features, for tests."""
+    """The arguments of a LocalDriver. The last four simulate systems without a feature, for tests."""
 
     root: str
     fsync: bool
@@ -83,24 +87,26 @@ class Root:
     """An open root. All its methods block.
 
     Attributes:
-        path: The real path.
+        path: The root's path, without symbolic links.
         settings: The arguments of the driver.
         backend: The name of the backend.
-        beneath: Its paths.
-        layout: The paths of keys.
+        fsync: Whether writes must survive a power cut.
+        confined: Opens paths below the root.
+        layout: The rules that map keys to paths.
         xattrs: Whether files support extended attributes.
-        sidecars: Metadata that does not fit extended attributes.
+        sidecars: Metadata that does not fit in extended attributes.
         snapshots: The cache of listed directories.
-        is_local: Whether the file system is one of the kernel's own: a path that is in its cache
-            can be opened without waiting, and a directory's links are counted.
-        read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
+        is_local: Whether the file system is one of `_LOCAL_FILE_SYSTEMS`. If so, a cached path can be
+            opened without waiting, and link counts are reliable.
+        read_flags: Flags for preadv(2) that only read cached data and never wait, or None if there
+            are none.
     """
 
     def __init__(self, settings: Settings, backend: str = "") -> None:
-        """Open the root: create the area if it is missing, and sweep what dead processes left in it.
+        """Open the root, create its area if it is missing, and remove files of dead processes.
 
-        A root where this process may not write is opened for reading, and nothing is created or
-        written in it.
+        A root that this process may not write to is opened for reading only. Then nothing is created
+        or changed in it.
 
         Raises:
             ConfigError: The root is not a directory, or this system cannot confine paths.
@@ -112,59 +118,62 @@ class Root:
         self.read_flags: int | None = None
         self.layout = Layout(folding=settings.folding)
         self._area: _Area | None = None
-        self._refusal = 0
+        self._write_errno = 0
         _check_platform()
-        with ExitStack() as opened:
-            self._fd = fd = _directory(opened, settings)
+        with ExitStack() as stack:
+            # 1. Open the directory, and find out what its file system supports.
+            self._fd = fd = _open_root(stack, settings)
             self.path = os.path.realpath(settings.root)
             self.confined = ConfinedDirectory(fd, openat2=settings.openat2)
             kind = _file_system(fd)
             self.is_local = kind in _LOCAL_FILE_SYSTEMS
-            self.snapshots = Snapshots(_LOCAL_TICK if self.is_local else _REMOTE_TICK)
+            self.snapshots = Snapshots(_LOCAL_TICK_NS if self.is_local else _OTHER_TICK_NS)
+            # 2. Open the area for writing. If that is not permitted, open it for reading.
             try:
-                with ExitStack() as writable:
-                    self._open_area(writable, kind)
-                    opened.push(writable.pop_all())
+                with ExitStack() as area_stack:
+                    self._open_area(area_stack, kind)
+                    stack.push(area_stack.pop_all())
             except OSError as error:
                 if error.errno not in _READ_ONLY:
                     raise
-                self._refusal = error.errno
+                self._write_errno = error.errno
                 self._area = None
-                self._read_area(opened, kind)
-            self._opened = opened.pop_all()
+                self._open_area_read_only(stack, kind)
+            # 3. Keep everything open until `close`.
+            self._stack = stack.pop_all()
 
-    def _open_area(self, opened: ExitStack, kind: int) -> None:
+    def _open_area(self, stack: ExitStack, kind: int) -> None:
         settings = self.settings
-        area = self._open_own(opened, self._fd, AREA)
-        self._overflow = self._open_own(opened, area, _OVERFLOW)
+        area = self._open_or_create(stack, self._fd, AREA)
+        self._overflow = self._open_or_create(stack, area, _OVERFLOW)
         locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
-        opened.callback(locks.close)
+        stack.callback(locks.close)
         self.sidecars = Sidecars(
-            self._open_own(opened, area, _META), settings.file_mode, fsync=settings.fsync
+            self._open_or_create(stack, area, _META), settings.file_mode, fsync=settings.fsync
         )
         staging = Staging(
-            self._open_own(opened, area, "staging"),
+            self._open_or_create(stack, area, _STAGING),
             self.sidecars,
             file_mode=settings.file_mode,
             dir_mode=settings.dir_mode,
             fsync=settings.fsync,
         )
-        opened.callback(staging.close)
+        stack.callback(staging.close)
         self._area = _Area(locks, staging)
         self._probe(kind)
         self.sweep()
 
-    def _read_area(self, opened: ExitStack, kind: int) -> None:
+    def _open_area_read_only(self, stack: ExitStack, kind: int) -> None:
         """Open the existing parts of the area for reading.
 
         Raises:
-            OSError: There is an area that this process may not read. Without it, objects would be
-                missing, and others would be without their metadata.
+            OSError: This process may not read the area. Without it, some objects would seem to be
+                missing, and others to have no metadata.
         """
-        area = _existing(opened, self._fd, AREA)
-        self._overflow = _existing(opened, area, _OVERFLOW)
+        area = _open_existing(stack, self._fd, AREA)
+        self._overflow = _open_existing(stack, area, _OVERFLOW)
         self.sidecars = Sidecars(
-            _existing(opened, area, _META), self.settings.file_mode, fsync=False
+            _open_existing(stack, area, _META), self.settings.file_mode, fsync=False
         )
         self.xattrs = self.settings.xattrs and hasattr(os, "getxattr")
         self.read_flags = 0 if kind == _TMPFS else None
@@ -191,12 +200,12 @@ class Root:
     @property
     def _writable(self) -> _Area:
         if self._area is None:
-            raise OSError(self._refusal, os.strerror(self._refusal), self.path)
+            raise OSError(self._write_errno, os.strerror(self._write_errno), self.path)
         return self._area
 
     def close(self) -> None:
         """Close all files."""
-        self._opened.close()
+        self._stack.close()
 
     def ping(self) -> None:
         """Raise OSError if the root was removed."""
@@ -209,9 +218,9 @@ class Root:
             raise missing_bucket(location.bucket)
 
     def has_overflow(self, location: Location) -> bool:
-        """Return whether any key of the bucket may be in the overflow: most buckets have none."""
+        """Return whether keys of the bucket may be in the overflow. Most buckets have none there."""
         if self._overflow < 0:
-            return False  # read-only, and there is none
+            return False  # the root is open for reading only, and has no overflow
         if self.is_local and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
             return False
         try:
@@ -221,25 +230,25 @@ class Root:
         return True
 
     def open_parent(self, path: str) -> tuple[int, str]:
-        """Open the directory that `path` lies in; return its descriptor and the last name."""
+        """Open the directory that contains `path`. Return its descriptor and the last component."""
         parent, _, name = path.rpartition("/")
         return self.confined.open_directory(parent), name
 
     @property
     def fd(self) -> int:
-        """The root's own descriptor."""
+        """The descriptor of the root."""
         return self._fd
 
     def read_metadata(self, location: Location, fd: int, status: os.stat_result) -> Metadata:
-        """Return the metadata of an open file, or `NO_METADATA` without a valid record."""
+        """Return the metadata of an open file, or `NO_METADATA` if it has no valid record."""
         raw = self.read_xattr(fd)
         if raw is None:
             return self.sidecars.read(location.bucket, location.key, status)
-        found = decode(raw, status)
-        return NO_METADATA if found is None else found[0]
+        record = decode(raw, status)
+        return NO_METADATA if record is None else record[0]
 
     def read_xattr(self, fd: int) -> bytes | None:
-        """Return the raw record in an open file's attribute, or None."""
+        """Return the encoded record in an open file's extended attribute, or None."""
         if not self.xattrs:
             return None
         try:
@@ -248,13 +257,13 @@ class Root:
             return None
 
     def sweep(self) -> None:
-        """Remove files of killed processes, and sidecars whose file another tool removed."""
+        """Remove files of killed processes, and sidecars whose file another tool has removed."""
         self.staging.sweep()
         for name, raw in self.sidecars.sample(_SWEPT_SIDECARS, _SWEPT_AGE):
-            if not self._is_kept(name, raw):
+            if not self._file_exists(name, raw):
                 self.sidecars.remove(name)
 
-    def _is_kept(self, name: str, raw: bytes) -> bool:
+    def _file_exists(self, name: str, raw: bytes) -> bool:
         """Return whether the file of a sidecar still exists."""
         owner = decode_owner(raw)
         if owner is None:
@@ -273,14 +282,16 @@ class Root:
                     return True
         return False
 
-    def _open_own(self, opened: ExitStack, parent: int, name: str) -> int:
+    def _open_or_create(self, stack: ExitStack, parent: int, name: str) -> int:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, self.settings.dir_mode, dir_fd=parent)
         fd = os.open(name, DIRECTORY, dir_fd=parent)
-        opened.callback(os.close, fd)
+        stack.callback(os.close, fd)
         return fd
 
     def _probe(self, kind: int) -> None:
+        """Find out what the file system supports, with a staged file and a file `PROBE`."""
+        # 1. Reads without waiting, and extended attributes.
         staged = self.staging.create()
         try:
             os.write(staged.fd, b"?")
@@ -291,6 +302,7 @@ class Root:
                     self.staging.xattrs = self.xattrs = True
         finally:
             staged.discard()
+        # 2. Folding of names.
         directory = self.staging.directory
 
         def exists(name: str) -> bool:
@@ -302,14 +314,14 @@ class Root:
 
         try:
             os.close(os.open(PROBE, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=directory))
-            folding = is_folding(exists, PROBE)
+            folding = is_folding(exists)
             os.unlink(PROBE, dir_fd=directory)
-        except OSError:  # it cannot hold such a name at all
+        except OSError:  # the file system cannot hold such a name at all
             folding = True
         self.layout = Layout(folding=folding or self.settings.folding)
 
 
-# By their names: a tool that watches for calls that block may have put its own in their place.
+# Functions are compared by name: a tool that detects blocking calls may have replaced them.
 _CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and (
     {"open", "mkdir", "rmdir", "unlink", "rename", "stat", "link"}
     <= {call.__name__ for call in os.supports_dir_fd}
@@ -318,71 +330,79 @@ _CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and (
 
 def _check_platform() -> None:
     if not _CAN_CONFINE:
-        raise ConfigError("this system cannot confine paths to a directory (no openat)")
-    if sys.getfilesystemencoding().lower() != "utf-8":
-        raise ConfigError("file names are not UTF-8 here: run Python in its UTF-8 mode (-X utf8)")
+        raise ConfigError(
+            "the system must have openat(2) to confine paths to the root, but has not"
+        )
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        raise ConfigError(
+            f"file names must be in UTF-8, got {encoding}: run Python in its UTF-8 mode (-X utf8)"
+        )
 
 
-def _directory(opened: ExitStack, settings: Settings) -> int:
+def _open_root(stack: ExitStack, settings: Settings) -> int:
     try:
         if settings.mkdir:
             Path(settings.root).mkdir(settings.dir_mode, parents=True, exist_ok=True)
         fd = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
         raise ConfigError(f"the root {settings.root!r} {_root_problem(settings)}") from error
-    opened.callback(os.close, fd)
+    stack.callback(os.close, fd)
     return fd
 
 
 def _root_problem(settings: Settings) -> str:
-    """Return what is wrong with the path of a root that cannot be opened, and what to do."""
+    """Return why a root cannot be opened, and what to do, as the end of a sentence."""
     path = Path(settings.root).absolute()
-    for above in (*reversed(path.parents), path):
-        if not os.path.lexists(above):
-            missing = "" if above == path else f": {str(above)!r} is missing"
-            advice = " and cannot be created" if settings.mkdir else ""
-            hint = "" if settings.mkdir else "; create it, or pass mkdir=True"
-            return f"does not exist{advice}{missing}{hint}"
-        if not above.is_dir():
-            what = "it" if above == path else repr(str(above))
-            return f"is not a directory: {what} is a file or a broken link"
+    for ancestor in (*reversed(path.parents), path):
+        if not os.path.lexists(ancestor):
+            missing = "" if ancestor == path else f": {str(ancestor)!r} is missing"
+            failure = " and cannot be created" if settings.mkdir else ""
+            advice = "" if settings.mkdir else "; create it, or pass mkdir=True"
+            return f"does not exist{failure}{missing}{advice}"
+        if not ancestor.is_dir():
+            subject = "it" if ancestor == path else repr(str(ancestor))
+            return f"is not a directory: {subject} is a file or a broken link"
     return "was removed while it was opened"
 
 
-def _existing(opened: ExitStack, parent: int, name: str) -> int:
-    """Open a directory; -1 if it, or its parent, does not exist."""
+def _open_existing(stack: ExitStack, parent: int, name: str) -> int:
+    """Open a directory. Return -1 if it does not exist, or if `parent` is -1."""
     if parent < 0:
         return -1
     try:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return -1
-    opened.callback(os.close, fd)
+    stack.callback(os.close, fd)
     return fd
 
 
 def _ignores_case(fd: int) -> bool:
-    """Return whether a file of a directory can be opened by its name in the other case as well."""
+    """Return whether a directory also finds its entries by their names in the opposite case.
+
+    This is the check for a root that is open for reading only, where no probe can be created.
+    """
     with os.scandir(fd) as entries:
         for entry in entries:
-            other = entry.name.swapcase()
-            if other == entry.name:
+            swapped = entry.name.swapcase()
+            if swapped == entry.name:
                 continue
             with contextlib.suppress(OSError):
-                found = os.stat(other, dir_fd=fd, follow_symlinks=False)
-                return found.st_ino == entry.inode()
+                status = os.stat(swapped, dir_fd=fd, follow_symlinks=False)
+                return status.st_ino == entry.inode()
             return False
     return False
 
 
 class _StatFs(ctypes.Structure):
-    """The beginning of ``struct statfs`` (statfs(2)), and room for the rest of it."""
+    """The first field of ``struct statfs`` (statfs(2)), and more than enough space for the others."""
 
-    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+    _fields_ = (("type", ctypes.c_long), ("padding", ctypes.c_byte * 248))
 
 
 def _file_system(fd: int) -> int:
-    """Return the magic number of the file system's kind; 0 where it is not to be had."""
+    """Return the magic number of the file system's type, or 0 if it is unknown."""
     buffer = _StatFs()
     if sys.platform != "linux" or ctypes.CDLL(None).fstatfs(fd, ctypes.byref(buffer)) != 0:
         return 0
@@ -391,9 +411,9 @@ def _file_system(fd: int) -> int:
 
 
 def _read_flags(fd: int, kind: int) -> int | None:
-    """Try how a file with something in it can be read without waiting."""
+    """Return the value of `Root.read_flags`, after a test with a file that is not empty."""
     if kind == _TMPFS:
-        return 0  # it is memory, though it does not know RWF_NOWAIT
+        return 0  # its files are in memory; it does not support RWF_NOWAIT
     if kind not in _LOCAL_FILE_SYSTEMS or not hasattr(os, "RWF_NOWAIT"):
         return None
     try:

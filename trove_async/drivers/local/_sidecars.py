@@ -1,8 +1,8 @@
-"""Sidecars: files for metadata that does not fit an extended attribute.
+"""Sidecars: files for metadata that does not fit in an extended attribute.
 
-A sidecar is named by its file's time and size, and created exclusively, so it belongs to one file.
-It is written before the file is renamed, and becomes valid with the rename. It still belongs to the
-file after a backup or a move to another disk, which keep times but not inodes.
+A sidecar is named after its file's modification time and size, and created exclusively, so it belongs to
+one file. It is written before the file is renamed to its object's path. Backups and moves to another disk
+keep times but not inode numbers, so the sidecar still belongs to the file afterwards.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Sidecars:
     """The sidecars of one root.
 
     Args:
-        directory: The descriptor of their directory; -1 if there is none, in a root that is open
-            for reading only.
+        directory: The descriptor of their directory, or -1 if a root that is open for reading only
+            has none.
         mode: The mode of new sidecars.
-        fsync: Whether they must survive a power cut.
+        fsync: Whether sidecars must survive a power cut.
 
     Attributes:
-        used: Whether this process has seen or written any.
+        used: Whether there were sidecars when the root was opened, or this driver has written one.
     """
 
     def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
@@ -59,9 +59,9 @@ class Sidecars:
         self.used = True
         fd = os.open(sidecar_name(status), _NEW, self._mode, dir_fd=self._directory)
         try:
-            rest = memoryview(raw)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            remaining = memoryview(raw)
+            while remaining:
+                remaining = remaining[os.write(fd, remaining) :]
             if self._fsync:
                 os.fsync(fd)
         except BaseException:
@@ -74,17 +74,17 @@ class Sidecars:
 
     def read(self, bucket: str, key: str, status: os.stat_result) -> Metadata:
         """Return the metadata of a file, or `NO_METADATA`."""
-        raw = self._raw(sidecar_name(status))
-        found = None if raw is None else decode(raw, status)
-        return found[0] if found is not None and found[1] == (bucket, key) else NO_METADATA
+        raw = self._read_raw(sidecar_name(status))
+        record = None if raw is None else decode(raw, status)
+        return record[0] if record is not None and record[1] == (bucket, key) else NO_METADATA
 
     def remove_if_owned(self, bucket: str, key: str, status: os.stat_result) -> None:
-        """Remove the sidecar of a replaced or deleted object. If that fails, a sweep removes it."""
+        """Remove the sidecar of a replaced or deleted object. If that fails, a sweep removes it later."""
         if not os.access(sidecar_name(status), os.F_OK, dir_fd=self._directory):
-            return  # the usual case: twice as fast as a failed open
+            return  # usually there is none, and this check takes half the time of a failed open
         with contextlib.suppress(OSError):
-            raw = self._raw(sidecar_name(status))
-            # If another tool copied the file with its times, the sidecar belongs to the original.
+            raw = self._read_raw(sidecar_name(status))
+            # If the file is a copy by another tool with the same time, the sidecar is the original's.
             if raw is not None and decode_owner(raw) == (bucket, key):
                 self.remove(status)
 
@@ -94,24 +94,24 @@ class Sidecars:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._directory)
 
-    def sample(self, count: int, older: float) -> list[tuple[str, bytes]]:
-        """Return random sidecars as (name, record): a sweep does not read all of them.
+    def sample(self, count: int, min_age: float) -> list[tuple[str, bytes]]:
+        """Return random sidecars, each as its name and its encoded record.
 
         Args:
             count: Maximum number of sidecars.
-            older: Minimum age in seconds. Files of younger ones may not be renamed yet.
+            min_age: Minimum age in seconds.
         """
-        names = os.listdir(self._directory)  # noqa: PTH208 - no path leads to a descriptor
-        drawn: list[tuple[str, bytes]] = []
+        names = os.listdir(self._directory)  # noqa: PTH208 - a Path cannot list a descriptor
+        sidecars: list[tuple[str, bytes]] = []
         for name in random.sample(names, min(count, len(names))):
             with contextlib.suppress(OSError):
                 status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-                raw = self._raw(name) if status.st_mtime + older < time.time() else None
+                raw = self._read_raw(name) if status.st_mtime + min_age < time.time() else None
                 if raw is not None:
-                    drawn.append((name, raw))
-        return drawn
+                    sidecars.append((name, raw))
+        return sidecars
 
-    def _raw(self, name: str) -> bytes | None:
+    def _read_raw(self, name: str) -> bytes | None:
         if self._directory < 0:
             return None
         try:

@@ -1,7 +1,7 @@
-"""Staged files, which are written before they become objects, and removal of abandoned ones.
+"""Staged files, which are written before they become objects, and the removal of abandoned ones.
 
-Each open driver has a directory in ``.trove/staging``, and beside it a file that it keeps locked. If
-the file is not locked, the driver's process has died, and any other driver may remove the directory.
+Each open driver has a directory in ``.trove/staging``, and next to it a lock file that it keeps locked.
+If the lock file is not locked, the driver's process has died, and any other driver may remove both.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 XATTR: Final = "user.trove"
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WRITE_AT_ONCE = 4 * 1024 * 1024  # between two checks for a cancel
+_LOCK_SUFFIX = ".lock"
+_MAX_WRITE = 4 * 1024 * 1024  # bytes between two checks for a cancel
 _MAX_VIEWS = 512  # below IOV_MAX, 1,024 on Linux (<limits.h>)
 
-# Errors of setxattr for a record that does not fit, or where attributes are not supported. ENOSPC
-# need not mean a full disk: if the disk is full, writing the sidecar fails as well.
+# Errors of setxattr(2) for a record that does not fit, or a file system without attributes. On ENOSPC
+# the disk may have space, only not in the inode; if it is full, writing the sidecar fails as well.
 _NO_XATTR = frozenset(
     (errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE, errno.EPERM)
 )
@@ -41,35 +42,37 @@ class StagedFile:
     """A file that is not an object yet. The caller publishes or discards it.
 
     Attributes:
-        fd: Its descriptor, open for writing.
-        name: Its name in the staging directory.
-        status: The status of the file after `seal`.
+        fd: The descriptor of the file, open for writing.
+        name: The file's name in the staging directory.
+        status: The file's status after `seal`, or None before it.
     """
 
-    __slots__ = ("_sidecar", "_staging", "fd", "name", "status")
+    __slots__ = ("_has_sidecar", "_staging", "fd", "name", "status")
 
     def __init__(self, staging: Staging, fd: int, name: str) -> None:
         self._staging = staging
-        self._sidecar = False
+        self._has_sidecar = False
         self.fd = fd
         self.name = name
         self.status: os.stat_result | None = None
 
     def write(self, views: Sequence[memoryview], offset: int, cancel: CancelFlag) -> None:
         """Write `views` in order, starting at `offset`."""
+        # 1. The usual case: one call writes everything.
         if (
             len(views) == 1
-            and len(views[0]) <= _WRITE_AT_ONCE
+            and len(views[0]) <= _MAX_WRITE
             and os.pwritev(self.fd, views, offset) == len(views[0])
         ):
             return
+        # 2. Otherwise write in batches, and continue after short writes.
         for batch in _batches(views):
             cancel.check()
-            rest = batch
-            while rest:
-                count = os.pwritev(self.fd, rest, offset)
+            remaining = batch
+            while remaining:
+                count = os.pwritev(self.fd, remaining, offset)
                 offset += count
-                rest = _after(rest, count)
+                remaining = _skip(remaining, count)
 
     def truncate(self, size: int) -> None:
         """Truncate the file to `size`."""
@@ -78,23 +81,26 @@ class StagedFile:
     def seal(self, bucket: str, key: str, record: Metadata) -> os.stat_result:
         """Set the file's time and metadata, make them durable, and return its status."""
         staging = self._staging
-        # Two puts may get the same time from the kernel, which only counts ticks.
+        # 1. Set the time. The kernel would give files of the same timer tick the same time, and with
+        #    it, perhaps, the same etag.
         now = time.time_ns()
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
+        # 2. Write the record to an extended attribute, or to a sidecar if it does not fit.
         if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
             try:
                 staging.sidecars.write(status, record.encode(status, (bucket, key)))
-            except FileExistsError:  # another file has the same time and size
+            except FileExistsError:  # of another file with the same time and size: take a new time
                 return self.seal(bucket, key, record)
-            self._sidecar = True
+            self._has_sidecar = True
+        # 3. Make the file durable.
         if staging.fsync:
             os.fsync(self.fd)
         return status
 
     def mark_published(self) -> None:
-        """Keep the sidecar, because the file is now an object."""
-        self._sidecar = False
+        """Prevent `discard` from removing the sidecar, because the file is now an object."""
+        self._has_sidecar = False
 
     def close(self) -> None:
         """Close the file."""
@@ -109,7 +115,7 @@ class StagedFile:
         self.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self._staging.directory)
-        if self._sidecar and self.status is not None:
+        if self._has_sidecar and self.status is not None:
             self._staging.sidecars.remove(self.status)
 
 
@@ -118,13 +124,13 @@ class Staging:
 
     Args:
         parent: The descriptor of ``.trove/staging``.
-        sidecars: For metadata that does not fit an extended attribute.
-        file_mode: The mode of files.
-        dir_mode: The mode of directories.
+        sidecars: The root's sidecars.
+        file_mode: The mode of staged files.
+        dir_mode: The mode of the directory.
         fsync: Whether a sealed file must survive a power cut.
 
     Attributes:
-        directory: Its descriptor.
+        directory: The descriptor of the directory.
         xattrs: Whether files support extended attributes.
     """
 
@@ -137,7 +143,7 @@ class Staging:
         self.sidecars = sidecars
         self.fsync = fsync
         self.xattrs = False
-        self._lock, self._name = self._take_name()
+        self._lock, self._name = self._claim_name()
         try:
             os.mkdir(self._name, dir_mode, dir_fd=parent)
             self.directory = os.open(self._name, DIRECTORY, dir_fd=parent)
@@ -153,71 +159,73 @@ class Staging:
                 return StagedFile(
                     self, os.open(name, _NEW, self._mode, dir_fd=self.directory), name
                 )
-            except FileExistsError:  # a forked child counts in the same way
+            except FileExistsError:  # a forked child counts from the same number
                 continue
 
     def close(self) -> None:
         """Remove the directory and release its lock."""
         os.close(self.directory)
-        with contextlib.suppress(OSError):  # then the next sweep removes it
-            _clear(self._parent, self._name)
+        with contextlib.suppress(OSError):  # if this fails, the next sweep removes it
+            _remove(self._parent, self._name)
         os.close(self._lock)
 
     def sweep(self) -> None:
         """Remove the directories of dead drivers."""
-        for name in {entry.removesuffix(_LOCK) for entry in os.listdir(self._parent)}:  # noqa: PTH208 - as above
+        entries = os.listdir(self._parent)  # noqa: PTH208 - a Path cannot list a descriptor
+        for name in {entry.removesuffix(_LOCK_SUFFIX) for entry in entries}:
             if name != self._name:
-                with contextlib.suppress(OSError):  # another driver sweeps as well
+                with contextlib.suppress(OSError):  # another driver may sweep at the same time
                     self._sweep(name)
 
     def _sweep(self, name: str) -> None:
+        """Remove the directory `name` and its lock file, unless its driver is alive."""
+        # 1. Open the lock file. Without one there is no driver: it is created first, removed last.
         try:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-            lock = os.open(name + _LOCK, flags, dir_fd=self._parent)
+            lock = os.open(name + _LOCK_SUFFIX, flags, dir_fd=self._parent)
         except FileNotFoundError:
-            _clear(self._parent, name)  # the lock is removed last: its owner was killed before that
+            _remove(self._parent, name)
             return
+        # 2. If it is not locked, the driver is dead.
         try:
             if _try_flock(lock):
-                self._forget_sidecars(name)
-                _clear(self._parent, name)
+                self._remove_sidecars(name)
+                _remove(self._parent, name)
         finally:
             os.close(lock)
 
-    def _forget_sidecars(self, name: str) -> None:
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # its owner was killed before it created the directory
+    def _remove_sidecars(self, name: str) -> None:
+        """Remove the sidecars of the staged files in the directory `name`."""
+        # If there is no directory, its driver was killed before it created one.
+        with contextlib.suppress(FileNotFoundError):
             directory = os.open(name, DIRECTORY, dir_fd=self._parent)
             try:
                 for staged in os.listdir(directory):  # noqa: PTH208 - as above
                     status = os.stat(staged, dir_fd=directory, follow_symlinks=False)
-                    if status.st_nlink == 1:  # else it was published by a link
+                    if status.st_nlink == 1:  # a file with two links is an object already
                         self.sidecars.remove(status)
             finally:
                 os.close(directory)
 
-    def _take_name(self) -> tuple[int, str]:
+    def _claim_name(self) -> tuple[int, str]:
+        """Return the descriptor of a new, locked lock file, and the name of its directory."""
         while True:
             name = secrets.token_hex(8)
-            lock = os.open(name + _LOCK, _NEW, self._mode, dir_fd=self._parent)
+            lock = os.open(name + _LOCK_SUFFIX, _NEW, self._mode, dir_fd=self._parent)
             try:
                 if _try_flock(lock) and os.fstat(lock).st_nlink:
                     return lock, name
             except BaseException:
                 os.close(lock)
                 raise
-            os.close(lock)  # another driver removed it before it was locked
+            os.close(lock)  # another driver has swept it before it was locked
 
 
-_LOCK = ".lock"
-
-
-def _clear(parent: int, name: str) -> None:
+def _remove(parent: int, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(name, dir_fd=parent)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(name + _LOCK, dir_fd=parent)
+        os.unlink(name + _LOCK_SUFFIX, dir_fd=parent)
 
 
 def _try_flock(fd: int) -> bool:
@@ -229,6 +237,7 @@ def _try_flock(fd: int) -> bool:
 
 
 def _set_xattr(fd: int, raw: bytes) -> bool:
+    """Write a record to the extended attribute. Return False if it does not fit."""
     try:
         os.setxattr(fd, XATTR, raw)
     except OSError as error:
@@ -239,10 +248,11 @@ def _set_xattr(fd: int, raw: bytes) -> bool:
 
 
 def _batches(views: Sequence[memoryview]) -> list[list[memoryview]]:
+    """Divide views into lists that one pwritev(2) can write. A larger view has a list of its own."""
     batches: list[list[memoryview]] = []
     size = 0
     for view in views:
-        if not batches or size + view.nbytes > _WRITE_AT_ONCE or len(batches[-1]) == _MAX_VIEWS:
+        if not batches or size + view.nbytes > _MAX_WRITE or len(batches[-1]) == _MAX_VIEWS:
             batches.append([])
             size = 0
         batches[-1].append(view)
@@ -250,7 +260,8 @@ def _batches(views: Sequence[memoryview]) -> list[list[memoryview]]:
     return batches
 
 
-def _after(views: list[memoryview], count: int) -> list[memoryview]:
+def _skip(views: list[memoryview], count: int) -> list[memoryview]:
+    """Return the views without their first `count` bytes."""
     for index, view in enumerate(views):
         if count < view.nbytes:
             return [view[count:], *views[index + 1 :]]

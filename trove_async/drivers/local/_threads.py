@@ -1,14 +1,15 @@
-"""Calls from the event loop to worker threads, each of which ends before its caller continues.
+"""Calls from the event loop to worker threads. The work ends before the caller continues.
 
-A thread cannot be interrupted. A cancelled call is withdrawn if it has not started. Otherwise the
-call sets a `CancelFlag` and waits for the thread to end: only then are the views that the thread
-reads and the files that it holds safe to reuse.
+A thread cannot be interrupted. A cancelled call is withdrawn if it has not started. Otherwise the call
+sets a `CancelFlag` and waits until the thread has ended it. Only then can the views that the thread reads
+and the files that it uses be released.
 
-The threads are our own because the hop is most of the cost of a small call: without an executor's
-future and condition it takes two thirds of the CPU time. Brief work (a small put: a dozen system
-calls of a few microseconds) shares a *lane*: one thread runs all the queued jobs and reports their
-results together. With one thread for each job, the threads and the loop exchange the GIL at every
-system call, and concurrent jobs are slower than sequential ones.
+The driver has threads of its own because the hop is most of the cost of a small call. An empty hop takes
+139 µs of CPU time, compared with 227 µs through an executor with its future and condition.
+
+Brief work (a small put makes a dozen system calls of a few microseconds) shares a *lane*: one thread runs
+all queued jobs and reports their results together. With one thread for each job, the threads and the event
+loop pass the GIL around at every system call, and concurrent jobs are slower than sequential ones.
 """
 
 from __future__ import annotations
@@ -31,16 +32,14 @@ from trove_async.errors import ClosedError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
 _LANE_POLL = 0.005
-"""Seconds between two polls of a busy lane. Results are reported together: the less often loop and
-thread compete for the GIL, the faster both are. If no job has ended since the last poll, the lane's
-thread probably waits for a disk, and a second thread helps. A thread that only waits for a busy loop
-gets no helper: the interpreter's switch interval is as long."""
-
+"""Seconds between two polls of a busy lane. A poll delivers the results of the jobs that have ended: the
+less often the event loop and the lane's thread compete for the GIL, the faster both are. If no job has
+ended since the last poll, the thread probably waits for a disk, and a second thread joins the lane. The
+interpreter's switch interval is as long, so a thread that only waits for the GIL gets no helper."""
 
 _HELPER_TIME = 0.05
-"""Seconds after which a helper leaves a lane that another thread serves."""
+"""Seconds after which a helper leaves a lane that another thread still serves."""
 
 
 class CallCancelled(Exception):  # noqa: N818 - a signal, not an error
@@ -56,7 +55,7 @@ class CancelFlag:
         self.requested = False
 
     def check(self) -> None:
-        """Raise `CallCancelled` if the call was cancelled. For points where no change is half made."""
+        """Raise `CallCancelled` if the call was cancelled. Call it only where no change is half made."""
         if self.requested:
             raise CallCancelled
 
@@ -75,13 +74,13 @@ class Threads:
         self._lane: deque[_Job[object]] = deque()
         self._lane_lock = threading.Lock()
         self._lane_threads = 0
-        self._lane_done = 0
+        self._lane_finished = 0  # number of jobs
         self._lane_callbacks: deque[Callable[[], None]] = deque()
         self._poll: asyncio.TimerHandle | None = None
-        self._running = count
+        self._running_threads = count
         self._final_job: _Job[object] | None = None
-        # Daemons, so that a program that does not close its store still ends. That leaves no more
-        # behind than a kill does.
+        # Daemon threads do not keep a program alive that never closes its store. Its files are then in
+        # the same state as after a kill.
         self._threads = [
             threading.Thread(target=self._run_thread, name=f"trove-local-{number}", daemon=True)
             for number in range(count)
@@ -97,14 +96,15 @@ class Threads:
         undo: Callable[[T], object] | None = None,
         brief: bool = False,
     ) -> T:
-        """Run `work` in a thread. After a cancel it has ended or never started.
+        """Run `work` in a thread. If the caller is cancelled, `work` has ended or never starts.
 
         Args:
             work: The function to run.
-            cancel: The flag that is set on a cancel.
-            undo: Called with the result if the caller was cancelled.
-            brief: Whether `work` usually takes microseconds, and so may share the lane.
+            cancel: The flag to set if the caller is cancelled.
+            undo: Called with the result of `work` if the caller was cancelled.
+            brief: Whether `work` usually takes microseconds, so that it can share the lane.
         """
+        # 1. Queue the work and wait for its result.
         job = _Job(self._loop, work)
         if brief and len(self._threads) > 1:
             self._put_in_lane(job)
@@ -113,6 +113,7 @@ class Threads:
         try:
             return await job.result
         except asyncio.CancelledError:
+            # 2. After a cancel, withdraw the work. If it has started, wait for its end and undo it.
             if not job.claim():
                 if cancel is not None:
                     cancel.requested = True
@@ -123,42 +124,43 @@ class Threads:
             raise
 
     async def _undo(self, undo: Callable[[T], object], outcome: T) -> None:
-        with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
+        with suppress(asyncio.CancelledError):  # the second cancel: `run` raises the first
             await self.finish(lambda: undo(outcome))
 
     async def finish(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread to its end. A cancel is raised afterwards."""
+        """Run `work` in a thread, and wait for its end even if the caller is cancelled."""
         job = _Job(self._loop, work)
         self.put(job.run)
         return await wait_until_done(job.result)
 
-    async def aclose(self, last: Callable[[], object] = lambda: None) -> None:
-        """End the threads once all queued work is done. Idempotent.
+    async def aclose(self, final_work: Callable[[], object] = lambda: None) -> None:
+        """Run all queued work, then end the threads. Idempotent.
 
         Args:
-            last: Called in the last thread, after all other work. It closes shared files.
+            final_work: Called in the last thread, after all other work. It closes shared files.
         """
         if self._poll is not None:
             self._poll.cancel()
         if self._final_job is None:
             self._open = False
-            self._final_job = _Job(self._loop, last)
+            self._final_job = _Job(self._loop, final_work)
             for _ in self._threads:
                 self._queue.put(None)
         try:
             await wait_until_done(self._final_job.result)
         finally:
+            # The final job runs at the end of the last thread, so this hardly waits.
             for thread in self._threads:
                 thread.join()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Queue `work`, which must not raise, for a thread.
+        """Queue `work` for a thread. It must not raise.
 
         Raises:
-            ClosedError: The driver was closed.
+            ClosedError: The driver is closed.
         """
         if not self._open:
-            raise ClosedError("this driver is closed")
+            raise ClosedError("the driver is closed: create a new one")
         self._queue.put(work)
 
     def _put_in_lane(self, job: _Job[T]) -> None:
@@ -168,35 +170,38 @@ class Threads:
                 self._lane_threads = 1
             self._lane.append(job)  # type: ignore[arg-type] # its result type does not matter here
         if self._poll is None:
-            self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_done)
+            self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished)
 
-    def _drain_lane(self, until: float = math.inf) -> None:
+    def _drain_lane(self, leave_at: float = math.inf) -> None:
+        """Run the jobs of the lane in this thread until it is empty."""
         while True:
             with self._lane_lock:
-                # A helper leaves after its time. By then the other thread is back, or the next
-                # poll adds another helper.
-                leaves = self._lane_threads > 1 and time.monotonic() > until
-                job = None if leaves or not self._lane else self._lane.popleft()
+                # A helper leaves after a while. If the other thread still waits then, the next poll
+                # adds another helper.
+                must_leave = self._lane_threads > 1 and time.monotonic() > leave_at
+                job = None if must_leave or not self._lane else self._lane.popleft()
                 if job is None:
                     self._lane_threads -= 1
                     break
             job.run(self._lane_callbacks.append)
-            del job
-            self._lane_done += 1
+            del job  # free its memory before the next one
+            self._lane_finished += 1  # two threads may lose a count: a poll only compares it
         _call_soon(self._loop, self._run_callbacks)
 
-    def _poll_lane(self, done: int) -> None:
+    def _poll_lane(self, finished_before: int) -> None:
+        """Deliver results, and add a thread to the lane if no job has finished since the last poll."""
         self._poll = None
         self._run_callbacks()
         with self._lane_lock:
             if not self._lane_threads:
                 return
-            # One thread is kept free for other work: a lane may never run empty.
+            # One thread stays free for other work, because a busy lane may never become empty.
             spare = len(self._threads) - 1 - self._lane_threads
-            if self._lane and self._lane_done == done and spare > 0 and self._open:
+            is_stuck = self._lane_finished == finished_before
+            if self._lane and is_stuck and spare > 0 and self._open:
                 self.put(partial(self._drain_lane, time.monotonic() + _HELPER_TIME))
                 self._lane_threads += 1
-        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_done)
+        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished)
 
     def _run_callbacks(self) -> None:
         while self._lane_callbacks:
@@ -207,28 +212,28 @@ class Threads:
             work()
             del work  # free its memory before the wait for more work
         with self._lane_lock:
-            self._running -= 1
-            last = None if self._running else self._final_job
-        if last is not None:
-            last.run()
+            self._running_threads -= 1
+            final_job = None if self._running_threads else self._final_job
+        if final_job is not None:
+            final_job.run()
 
 
 class _Job(Generic[T]):
-    """One call, either started by a thread or withdrawn."""
+    """One call. Either a thread starts it, or its caller withdraws it."""
 
     __slots__ = ("_finished", "_loop", "_unclaimed", "_waiter", "_work", "outcomes", "result")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> None:
         self._loop = loop
         self._work = work
-        self._unclaimed = [None]
+        self._unclaimed = [None]  # emptied by the first claim: `list.pop` is atomic
         self._finished = False
         self.outcomes: list[T] = []
         self._waiter: asyncio.Future[None] | None = None
         self.result: asyncio.Future[T] = loop.create_future()
 
     def claim(self) -> bool:
-        """Claim the job, to run or withdraw it. Return False if it was claimed before. Thread-safe."""
+        """Claim the job to run or withdraw it. Return False if it was claimed before. Thread-safe."""
         try:
             self._unclaimed.pop()
         except IndexError:
@@ -236,7 +241,12 @@ class _Job(Generic[T]):
         return True
 
     def run(self, report: Callable[[Callable[[], None]], None] | None = None) -> None:
-        """Run the job in a thread and report the result to the event loop."""
+        """Run the job in a thread.
+
+        Args:
+            report: Receives a callback for the event loop, which sets the result. The default
+                schedules the callback immediately.
+        """
         if not self.claim():
             return
         try:
@@ -254,10 +264,11 @@ class _Job(Generic[T]):
         """Wait until the thread has run the job. The result is discarded."""
         if not self._finished:
             self._waiter = self._loop.create_future()
-            with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
+            with suppress(asyncio.CancelledError):  # the second cancel: `run` raises the first
                 await wait_until_done(self._waiter)
         if self.result.done() and not self.result.cancelled():
-            self.result.exception()  # retrieved: the caller gets the CancelledError
+            # Without this, asyncio logs an exception that was never retrieved.
+            self.result.exception()
 
     def _succeed(self, outcome: T) -> None:
         if not self.result.done():
@@ -277,9 +288,9 @@ class _Job(Generic[T]):
 
 
 class FileExecutor(Executor):
-    """An executor for one aiofiles handle, which can wait for the handle's last call.
+    """An executor for one aiofiles handle, which can wait for the end of the handle's last call.
 
-    A cancel ends aiofiles' coroutine while the thread may still write into the reader's buffer.
+    After a cancel, the coroutine of aiofiles ends while the thread still reads from the file.
     """
 
     def __init__(self, threads: Threads) -> None:
@@ -305,15 +316,13 @@ class FileExecutor(Executor):
         return future
 
     async def wait_idle(self) -> None:
-        """Wait until no thread works for the handle."""
+        """Wait until no thread uses the handle."""
         if self._job is not None and not self._job.cancel():
             with suppress(OSError):
                 await wait_until_done(asyncio.wrap_future(self._job))
 
 
-def _call_soon(
-    loop: asyncio.AbstractEventLoop, what: Callable[P, None], *args: P.args, **_: P.kwargs
-) -> None:
-    """Call `what` on the event loop. Do nothing if the loop is closed."""
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Schedule a callback on the event loop. Do nothing if the loop is closed."""
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(what, *args)
+        loop.call_soon_threadsafe(callback)

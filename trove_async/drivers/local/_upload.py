@@ -28,7 +28,7 @@ class FileUpload:
 
     Args:
         root: The root.
-        location: The path of the object.
+        location: The paths of the object.
         options: The options of the put.
         threads: The driver's threads.
     """
@@ -37,7 +37,7 @@ class FileUpload:
         self, root: Root, location: Location, options: PutOptions, threads: Threads
     ) -> None:
         self._root = root
-        self._spot = location
+        self._location = location
         self._options = options
         self._threads = threads
         self._staged: StagedFile | None = None
@@ -45,7 +45,7 @@ class FileUpload:
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
-        with translated(self._spot.bucket, self._spot.key):
+        with translated(self._location.bucket, self._location.key):
             self._staged = await self._threads.run(self._create_file, undo=_discard)
         return self
 
@@ -57,15 +57,15 @@ class FileUpload:
     ) -> None:
         staged, self._staged = self._staged, None
         if staged is not None:
-            with translated(self._spot.bucket, self._spot.key):
+            with translated(self._location.bucket, self._location.key):
                 try:
                     await self._threads.finish(staged.discard)
-                except ClosedError:  # the closing driver removed the file
+                except ClosedError:  # closing the driver has removed the file
                     staged.close()
                     raise
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Write one part at its offset. After a cancel the views are no longer read."""
+        """Write one part at its offset. After a cancel, the views are no longer read."""
         size = sum(view.nbytes for view in views)
         if size != part.size:
             raise IntegrityError(f"part {part.number} must have {part.size} bytes, got {size}")
@@ -76,36 +76,39 @@ class FileUpload:
             staged.write(views, part.offset, cancel)
             return checksum
 
-        with translated(self._spot.bucket, self._spot.key):
+        with translated(self._location.bucket, self._location.key):
             self._parts[part.number] = part, await self._threads.run(write, cancel=cancel)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Publish the parts as the object. A second call returns the same info."""
         if self._info is not None:
             return self._info
+        # 1. Check that the parts are complete, and their checksum. No byte is read again.
         staged, cancel = self._require_file(), CancelFlag()
         size, checksum = self._combine_parts()
         compare_announced(checksums, checksum)
         compare_announced(self._options.checksums, checksum)
         metadata = Metadata.from_options(self._options, checksum)
 
+        # 2. Publish the file. A part that was sent again with a smaller size may have left bytes
+        #    beyond the end.
         def publish_parts() -> ObjectInfo:
             staged.truncate(size)
             return publish(
-                self._root, self._spot, staged, metadata, options=self._options, cancel=cancel
+                self._root, self._location, staged, metadata, options=self._options, cancel=cancel
             )
 
-        with translated(self._spot.bucket, self._spot.key):
+        with translated(self._location.bucket, self._location.key):
             self._info = await self._threads.run(publish_parts, cancel=cancel)
         return self._info
 
     def _create_file(self) -> StagedFile:
-        self._root.require_bucket(self._spot)
+        self._root.require_bucket(self._location)
         return self._root.staging.create()
 
     def _require_file(self) -> StagedFile:
         if self._staged is None or self._info is not None:
-            raise StreamError("this upload has ended: open a new one")
+            raise StreamError("the upload has ended: open a new one")
         return self._staged
 
     def _combine_parts(self) -> tuple[int, str]:
@@ -116,10 +119,10 @@ class FileUpload:
             IntegrityError: The size differs from the size in the options.
         """
         end = checksum = 0
-        for part, one in sorted(self._parts.values(), key=lambda entry: entry[0].offset):
+        for part, part_checksum in sorted(self._parts.values(), key=lambda entry: entry[0].offset):
             if part.offset != end:
                 raise BackendError(f"a part must start at offset {end}, got {part.offset}")
-            checksum = combine_crc32c(checksum, one, part.size)
+            checksum = combine_crc32c(checksum, part_checksum, part.size)
             end += part.size
         if self._options.size not in {None, end}:
             raise IntegrityError(f"the parts must have {self._options.size} bytes, got {end}")

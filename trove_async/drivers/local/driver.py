@@ -1,4 +1,4 @@
-"""`LocalDriver`: the driver contract, on the event loop."""
+"""`LocalDriver`, which implements the driver contract on the event loop."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BULK = 1000
+_BULK_DELETE: Final = 1000
 _MAX_MODE: Final = 0o7777
 _MAX_METADATA = 64 * 1024
 _MAX_PARTS: Final = 1_000_000
-"""A limit on the memory of an upload, which keeps a record of each part: a stream of unknown size
-may have 7.6 TiB in parts of 8 MiB."""
+"""Maximum number of parts. It limits the memory of an upload, which stores a record of each part. In parts
+of 8 MiB, a stream of unknown size can have 7.6 TiB."""
 
 
 class LocalDriver:
     """Objects as files under a directory.
 
     A key is a path below the bucket's directory. Other tools see each object as a file, and files
-    that they create are objects. Puts are atomic and, by default, durable when they return. Many
-    processes may use one root at once, with conditional writes. No key reaches outside the root.
+    that they create are objects. Puts are atomic and, by default, durable when they return. Several
+    processes can use one root concurrently, with conditional writes. No key leads out of the root.
 
     Args:
         root: The root directory. The driver keeps its own files in ``.trove`` below it. If this
             process may not write there, objects can be read, nothing is created, and every write
             raises PermissionDeniedError.
         fsync: Whether writes and deletes survive a power cut once the call returns. If False,
-            a kill of the process loses nothing, and a power cut loses at most the latest calls,
-            each as a whole.
+            killing the process loses nothing. A power cut may lose the effects of the latest calls,
+            each completely or not at all.
         mkdir: Whether to create the root if it is missing.
         file_mode: Permissions of new files, less the process's umask. By default only this user
             can read them: ``0o640`` lets the group read, ``0o644`` all users. In a setgid
@@ -98,18 +98,20 @@ class LocalDriver:
         check_switches(fsync=fsync, mkdir=mkdir)
         check_counts(threads=threads, max_reads=max_reads, max_writes=max_writes)
         check_ints(file_mode=file_mode, dir_mode=dir_mode)
-        for what, mode, least in (("file_mode", file_mode, 0o600), ("dir_mode", dir_mode, 0o700)):
-            if not 0 <= mode <= _MAX_MODE or mode & least != least:
+        for name, mode, required in (
+            ("file_mode", file_mode, 0o600),
+            ("dir_mode", dir_mode, 0o700),
+        ):
+            if not 0 <= mode <= _MAX_MODE or mode & required != required:
                 raise ConfigError(
-                    f"{what} must give the owner access (at least {least:#o}), got {mode:#o}"
+                    f"{name} must give the owner access (at least {required:#o}), got {mode:#o}"
                 )
         self._settings = Settings(
             root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode
         )
         self._thread_count = threads
-        self._brief = (
-            not fsync
-        )  # with fsync a call waits for the disk, and needs a thread of its own
+        # With fsync, a write waits for the disk, so it needs a thread of its own.
+        self._writes_are_brief = not fsync
         self._threads: Threads | None = None
         self._pool: BufferPool | None = None
         self._root: Root | None = None
@@ -130,7 +132,7 @@ class LocalDriver:
             max_parts=_MAX_PARTS,
             max_object=8 * 1024 * 1024 * TiB,
             server_copy=True,
-            bulk_delete=_BULK,
+            bulk_delete=_BULK_DELETE,
             private_namespace=True,
             embedded=True,
             max_reads=max_reads,
@@ -139,11 +141,11 @@ class LocalDriver:
         )
 
     def __repr__(self) -> str:
-        settings = getattr(self, "_settings", None)  # None: its constructor raised
+        settings = getattr(self, "_settings", None)  # None if the constructor raised
         return f"LocalDriver({settings.root!r})" if settings else "<LocalDriver, not initialised>"
 
     def _without(self, **features: bool) -> Self:
-        """Switch off features of the system (`Settings`) and return the driver. For tests."""
+        """Disable features of the system (see `Settings`) and return the driver. For tests."""
         self._settings = replace(self._settings, **features)  # type: ignore[arg-type] # they are bools
         return self
 
@@ -160,7 +162,7 @@ class LocalDriver:
             PermissionDeniedError: This process may not read the root or the driver's area in it.
         """
         if self._threads is not None:
-            raise ClosedError("this driver was opened before: create a new one")
+            raise ClosedError("a driver can be opened only once: create a new one")
         self._threads = Threads(self._thread_count)
         self._pool = context.pool
         try:
@@ -180,12 +182,12 @@ class LocalDriver:
         if threads is None:
             return
         with translated():
-            # The root is closed after the last call: a descriptor that is closed while a call
-            # uses its number may be reused for another file.
+            # The root is closed after the last call. Otherwise a call in flight could use the number
+            # of a closed descriptor, which by then may belong to another file.
             if root is None:
                 await threads.aclose()
             else:
-                await threads.aclose(last=root.close)
+                await threads.aclose(final_work=root.close)
 
     async def ping(self) -> None:
         """Check that the root exists and its file system responds."""
@@ -194,9 +196,9 @@ class LocalDriver:
             await threads.run(root.ping)
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the object's path: equal for two drivers of one directory, or of nested ones.
+        """Return the object's path. It is the same for all drivers whose roots contain the file.
 
-        Symbolic links in the root's path are resolved once the driver is open.
+        Symbolic links in the root's path are resolved when the driver is opened.
         """
         layout = self._layout
         root = self._settings.root if self._root is None else self._root.path
@@ -209,13 +211,14 @@ class LocalDriver:
     ) -> ObjectInfo:
         """Store the object, in one call to a thread.
 
-        A cancel before the file is renamed leaves nothing behind. After that the object is stored.
+        A cancel before the file is renamed leaves nothing behind. After the rename, the object is
+        stored.
         """
         return await self._on_object(
             bucket,
             key,
             lambda root, location, cancel: _objects.put(root, location, views, options, cancel),
-            brief=self._brief and sum(map(len, views)) <= SMALL_BODY,
+            brief=self._writes_are_brief and sum(map(len, views)) <= SMALL_BODY,
         )
 
     def get(
@@ -223,7 +226,7 @@ class LocalDriver:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open the object's body: on the event loop if it is small and cached, else in a thread."""
         root, threads = self._require_open()
-        assert self._pool is not None  # noqa: S101 - set with the others
+        assert self._pool is not None  # noqa: S101 - set together with them
         return _Get(root, threads, self._pool, root.layout.locate(bucket, key), options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
@@ -241,7 +244,7 @@ class LocalDriver:
         )
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object and the directories that this leaves empty."""
+        """Delete the object, and directories that become empty."""
         _refuse_version(options.version_id)
         await self._on_object(
             bucket,
@@ -249,20 +252,20 @@ class LocalDriver:
             lambda root, location, cancel: _objects.delete(
                 root, location, options.if_match, cancel
             ),
-            brief=self._brief,
+            brief=self._writes_are_brief,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return one page. Only directories with matching keys are read."""
+        """Return one page. Only directories that can contain matching keys are read."""
 
-        def make(root: Root, cancel: CancelFlag) -> Page:
-            walks = BucketWalk(root, bucket, cancel, prefix=options.prefix)
+        def read_page(root: Root, cancel: CancelFlag) -> Page:
+            walk = BucketWalk(root, bucket, cancel, prefix=options.prefix)
             try:
-                return walks.page(options)
+                return walk.page(options)
             finally:
-                walks.close()
+                walk.close()
 
-        return await self._on_bucket(bucket, make)
+        return await self._on_bucket(bucket, read_page)
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket's directory."""
@@ -294,7 +297,7 @@ class LocalDriver:
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy within the file system; blocks are shared where it supports that."""
+        """Copy within the file system. Blocks are shared if it supports that."""
         return await self._on_object(
             dst_bucket,
             dst_key,
@@ -304,7 +307,7 @@ class LocalDriver:
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete the keys in one call to a thread. A cancel stops between two keys."""
+        """Delete the keys in one call to a thread. A cancel takes effect between two keys."""
 
         def delete(root: Root, cancel: CancelFlag) -> Sequence[DeleteResult]:
             _buckets.head_bucket(root, bucket)
@@ -341,14 +344,14 @@ class LocalDriver:
 
     def _require_open(self) -> tuple[Root, Threads]:
         if self._root is None or self._threads is None:
-            raise ClosedError("this driver is not open: use it in a store that is open")
+            raise ClosedError("the driver must be open: use it through an open store")
         return self._root, self._threads
 
 
 class _Get:
     """The context manager of one get, which opens and closes the body."""
 
-    __slots__ = ("_body", "_options", "_pool", "_root", "_spot", "_threads")
+    __slots__ = ("_body", "_location", "_options", "_pool", "_root", "_threads")
 
     def __init__(
         self,
@@ -361,12 +364,12 @@ class _Get:
         self._root = root
         self._threads = threads
         self._pool = pool
-        self._spot = location
+        self._location = location
         self._options = options
         self._body: BufferedBody | FileBody | None = None
 
     async def __aenter__(self) -> BufferedBody | FileBody:
-        location = self._spot
+        location = self._location
         _refuse_version(self._options.version_id)
         try:
             body = open_body_nowait(self._root, location, self._options)
@@ -389,7 +392,7 @@ class _Get:
 
     async def _open_in_thread(self) -> BufferedBody | FileBody:
         result = await self._threads.run(
-            lambda: open_body(self._root, self._spot, self._options), undo=_close_body
+            lambda: open_body(self._root, self._location, self._options), undo=_close_body
         )
         if isinstance(result, BufferedBody):
             return result
@@ -404,7 +407,7 @@ def _close_body(result: BufferedBody | tuple[ObjectFile, tuple[int, int], Object
 
 def _refuse_version(version_id: str | None) -> None:
     if version_id is not None:
-        raise NotSupportedError("the local driver has no versions: omit version_id")
+        raise NotSupportedError("the local driver does not support versions: omit version_id")
 
 
 def _delete_one(root: Root, location: Location, cancel: CancelFlag) -> DeleteResult:
