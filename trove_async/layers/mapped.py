@@ -19,6 +19,7 @@ from trove_async.driver import (
     Capabilities,
     Copying,
     DriverContext,
+    DriverInUseError,
     DriverReader,
     PartSource,
     Presigning,
@@ -124,7 +125,7 @@ class Mapped:
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver. See `AsyncDriver.open`."""
         if self._attached is not None:
-            raise ClosedError("this layer is open in another store: create one for each store")
+            raise DriverInUseError("this layer is open in another store: create one for each store")
         self._space.forget()
         self._attached = await context.attach(self._inner)
         self._capabilities = self._space.capabilities(self._attached.capabilities)

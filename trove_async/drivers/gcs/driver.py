@@ -23,7 +23,13 @@ from trove_async._http import (
 from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches, check_texts
-from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
+from trove_async.driver import (
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    DriverReader,
+    Upload,
+)
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -204,7 +210,7 @@ class GCSDriver:
     async def open(self, context: DriverContext) -> None:
         """Read the credentials. This sends no request to the service."""
         if self._components is not None:
-            raise ClosedError("this driver is open in another store: make one for each")
+            raise DriverInUseError("this driver is open in another store: make one for each")
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
         if not self._anonymous:
