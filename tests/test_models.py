@@ -75,7 +75,7 @@ def test_range_table(
 ) -> None:
     one = ByteRange.of(range)
     if resolved is None:
-        with pytest.raises(RangeError, match=f"the object has {size} bytes"):
+        with pytest.raises(RangeError, match=f"the object's {size} bytes"):
             one.resolve(size)
     else:
         assert one.resolve(size) == resolved

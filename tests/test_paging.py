@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trove_async import BackendError
 from trove_async.models import ObjectInfo, Prefix
 from trove_async.options import ListOptions, Page
-from trove_async.paging import TokenCycle, after_prefix, inside, paginate
+from trove_async.paging import TokenCycle, after_prefix, filter_by_prefix, paginate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,10 +183,13 @@ def page(*keys: str) -> Page:
 
 
 def test_keys_outside_the_prefix_are_omitted() -> None:
-    assert [entry.key for entry in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
+    assert [entry.key for entry in filter_by_prefix(page("a", "ab", "b"), "a").entries] == [
+        "a",
+        "ab",
+    ]
     whole = page("ab", "ac")
-    assert inside(whole, "a") is whole
-    assert inside(whole, "") is whole
+    assert filter_by_prefix(whole, "a") is whole
+    assert filter_by_prefix(whole, "") is whole
 
 
 @given(st.integers(0, 50), st.integers(1, 50))

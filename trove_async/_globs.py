@@ -48,7 +48,7 @@ class CharacterClass:
     ranges: tuple[tuple[str, str], ...]
     negated: bool
 
-    def holds(self, character: str) -> bool:
+    def contains(self, character: str) -> bool:
         """Return whether the class matches the character."""
         return any(low <= character <= high for low, high in self.ranges) != self.negated
 
@@ -171,7 +171,7 @@ def _advance(steps: Sequence[Token], places: Iterable[int], character: str) -> I
         elif (
             step == character
             or (step is Meta.ONE and character != "/")
-            or (isinstance(step, CharacterClass) and step.holds(character))
+            or (isinstance(step, CharacterClass) and step.contains(character))
         ):
             yield at + 1
 
@@ -196,8 +196,8 @@ def _tokens(pattern: str) -> Iterator[Token]:
             yield Meta.ONE
             at += 1
         elif character == "[":
-            found, at = _class(pattern, at)
-            yield found
+            character_class, at = _class(pattern, at)
+            yield character_class
         else:
             character, at = _character(pattern, at)
             yield character

@@ -28,7 +28,7 @@ _MIN_LENGTH: Final = 8
 """Characters of the shortest value that is removed. Shorter ones occur in ordinary words."""
 
 _HEAD: Final = 16
-"""Characters that identify a long secret. A message may have been cut in the middle of it."""
+"""Characters that identify a long secret. A message may contain only a part of it."""
 
 _MAX_RENEWED: Final = 24
 """Forms of temporary credentials that are remembered. A service may quote one that was renewed."""
@@ -166,12 +166,12 @@ def _forms(values: Iterable[str | None]) -> list[str]:
 
 def _replace(text: str, head: str, values: list[str]) -> str:
     """Return the text with all values, which start with `head`, replaced; also truncated ones."""
-    kept: list[str] = []
+    pieces: list[str] = []
     at = 0
     while (start := text.find(head, at)) >= 0:
-        kept += [text[at:start], REDACTED]
+        pieces += [text[at:start], REDACTED]
         at = start + max(_common_length(text, start, value) for value in values)
-    return "".join([*kept, text[at:]])
+    return "".join([*pieces, text[at:]])
 
 
 def _common_length(text: str, start: int, value: str) -> int:
@@ -188,14 +188,14 @@ def drop_variables(error: BaseException) -> None:
     has caught an error and continues is also in the traceback, and clearing its frame would end it.
     """
     pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    visited: set[int] = set()
     while pending:
-        linked = pending.pop()
-        if linked is None or id(linked) in seen:
+        current = pending.pop()
+        if current is None or id(current) in visited:
             continue
-        seen.add(id(linked))
-        pending += (linked.__cause__, linked.__context__)
-        entry, below_driver = linked.__traceback__, False
+        visited.add(id(current))
+        pending += (current.__cause__, current.__context__)
+        entry, below_driver = current.__traceback__, False
         while entry is not None:
             frame = entry.tb_frame
             path = frame.f_code.co_filename

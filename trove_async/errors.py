@@ -124,7 +124,7 @@ class TroveError(Exception):
             where.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
         if self.backend is not None:
             where.append(f"on backend {self.backend!r}")
-        if self.inside is not None and (self.key is None or isinstance(self, _OF_BUCKETS)):
+        if self.inside is not None and (self.key is None or isinstance(self, _BUCKET_ERRORS)):
             where.append(f"inside the physical bucket {self.inside!r}")
         return f"{self.message} [{' '.join(where)}]" if where else self.message
 
@@ -252,5 +252,5 @@ class PoolTimeoutError(UnavailableError):
     maybe_done = False
 
 
-_OF_BUCKETS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
+_BUCKET_ERRORS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
 """Errors about a bucket, even if they name a key."""

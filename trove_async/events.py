@@ -134,12 +134,14 @@ class Events:
             else:
                 if inspect.iscoroutine(result):  # from a lambda, which `subscribe` cannot detect
                     result.close()
-                    _log_failure(listener, event, TypeError("it returned a coroutine"))
+                    _log_failure(
+                        listener, event, TypeError("a listener must not return a coroutine")
+                    )
 
 
 def _check_listener(listener: object) -> None:
     if not callable(listener):
-        raise TypeError(f"listener must be callable, not {type(listener).__name__}")
+        raise TypeError(f"listener must be callable, got {type(listener).__name__}")
     function: object = listener
     while isinstance(function, partial):
         function = function.func

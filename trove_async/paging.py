@@ -92,7 +92,7 @@ def after_prefix(prefix: str) -> str | None:
     return None
 
 
-def inside(page: P, prefix: str) -> P:
+def filter_by_prefix(page: P, prefix: str) -> P:
     """Return the page without entries whose keys do not start with the prefix.
 
     Some services ignore empty segments of a prefix and return the keys under the resulting prefix.
@@ -102,12 +102,12 @@ def inside(page: P, prefix: str) -> P:
     return replace(page, entries=[entry for entry in page.entries if entry.key.startswith(prefix)])
 
 
-def whole_keys(
+def split_at_key(
     versions: Sequence[VersionInfo], limit: int, *, ended: bool
 ) -> tuple[Sequence[VersionInfo], str | None]:
-    """Cut a page of versions after the last version of a key.
+    """Cut versions into a page and a remainder that starts with another key.
 
-    The next page then begins with a new key, so deletions between two pages do not shift its start.
+    The next page begins with a new key, so deletions between two pages do not shift its start.
 
     Args:
         versions: The versions from the start of the page on, those of one key together.
@@ -130,21 +130,21 @@ def whole_keys(
 class TokenCycle:
     """Detects that the pages of one listing repeat, in constant memory.
 
-    It remembers one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
-    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before it has been
-    walked three times.
+    It saves one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
+    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before its third
+    round ends.
 
     Args:
         first: The token of the first page, if the listing resumes at one.
     """
 
-    __slots__ = ("_empty", "_held", "_pages", "_until")
+    __slots__ = ("_empty_pages", "_pages_since_saved", "_period", "_saved_token")
 
     def __init__(self, first: str | None = None) -> None:
-        self._held = first
-        self._pages = 0
-        self._until = 1
-        self._empty = 0
+        self._saved_token = first
+        self._pages_since_saved = 0
+        self._period = 1
+        self._empty_pages = 0
 
     def check(self, token: str | None, *, empty: bool = False) -> None:
         """Check the next page of the listing.
@@ -158,19 +158,19 @@ class TokenCycle:
         """
         if token is None:
             return
-        if token == self._held:
+        if token == self._saved_token:
             raise BackendError(
-                "the service's listing returned the same page again and would never end: try another"
-                " prefix, or no delimiter"
+                "the pages of a listing must differ, but the service returned the same page again:"
+                " the listing would never end; try another prefix, or no delimiter"
             )
-        self._empty = self._empty + 1 if empty else 0
-        if self._empty > _EMPTY_PAGES:
+        self._empty_pages = self._empty_pages + 1 if empty else 0
+        if self._empty_pages > _EMPTY_PAGES:
             raise BackendError(
-                f"the service's listing returned more than {_EMPTY_PAGES} consecutive empty pages: try"
-                " another prefix, or no delimiter"
+                f"a listing must have at most {_EMPTY_PAGES} consecutive empty pages, but the service"
+                " returned more: try another prefix, or no delimiter"
             )
-        self._pages += 1
-        if self._pages == self._until:
-            self._held = token
-            self._pages = 0
-            self._until *= 2
+        self._pages_since_saved += 1
+        if self._pages_since_saved == self._period:
+            self._saved_token = token
+            self._pages_since_saved = 0
+            self._period *= 2

@@ -80,8 +80,8 @@ class Trove:
         backends = validation.checked_backends(backends)
         validation.check_store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
-            name: driver_of(name, given) if isinstance(given, str) else given
-            for name, given in {DEFAULT: default, **backends}.items()
+            name: driver_of(name, backend) if isinstance(backend, str) else backend
+            for name, backend in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
         self._core = Runtime(
@@ -97,13 +97,13 @@ class Trove:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_core"):
-            return "<Trove, never made>"  # its constructor raised
+            return "<Trove, not initialised>"  # its constructor raised
         pinned = (
             f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
         )
         return f"<Trove of {', '.join(self._core.names)}{pinned}>"
 
-    # -- opening and closing --------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Open every driver, and return the store. Use it where ``async with`` does not fit.
@@ -155,13 +155,13 @@ class Trove:
 
         Some capabilities are known only once the store is open.
         """
-        return {backend.name: backend for backend in self._objects.described}
+        return {backend.name: backend for backend in self._objects.backend_infos}
 
     def bucket(self, name: str) -> Bucket:
         """Return a handle on one bucket: the object methods without their bucket argument.
 
-        The bucket of a pinned handle is pinned as well. Neither must the bucket exist nor the store
-        be open.
+        The bucket of a pinned handle is pinned as well. The bucket need not exist, and the store
+        need not be open.
 
         Raises:
             InvalidNameError: The name is not allowed.
@@ -219,10 +219,10 @@ class Trove:
                 of the pool (on S3: 625 GiB with a pool of 128 MiB), must be bytes, a path or a file
                 opened by `open`: their parts are read while they are sent, and again by each
                 attempt.
-            size: Size of the body in bytes, if you know it and the body does not have one. The body
-                must then have this size. It also allows larger parts: a body of unknown size can
-                have at most `BufferPool.part_size` times the backend's number of parts (on S3: 78
-                GiB with parts of 8 MiB).
+            size: Size of the body in bytes, for a body that does not report its own. A body of
+                another size is refused. The size also allows larger parts: a body of unknown size
+                can have at most `BufferPool.part_size` times the backend's number of parts (on S3:
+                78 GiB with parts of 8 MiB).
             content_type: Media type. None: guessed from the key's extension, if the backend keeps
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: User metadata. Names are stored in lower case.
@@ -373,8 +373,8 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        wanted = [ByteRange.of(one) for one in ranges]
-        return await self._objects.get_ranges(bucket, key, wanted)
+        byte_ranges = [ByteRange.of(one) for one in ranges]
+        return await self._objects.get_ranges(bucket, key, byte_ranges)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return the facts of an object.
@@ -727,7 +727,7 @@ class Trove:
         """Return the buckets of all backends, sorted by name, each name once."""
         return await self._objects.list_buckets()
 
-    # -- presigned URLs, routing and health ----------------------------------------------------------------------------------
+    # -- presigned URLs, routing and health --------------------------------------------------------
 
     async def presign_get(
         self,

@@ -228,7 +228,7 @@ async def test_delete_checks_every_backend_before_it_deletes() -> None:
     await fill(default, "data")
     await fill(cold, "data", "hidden")
     async with single_attempt_store(default, backends={"cold": cold}) as store:
-        with pytest.raises(BucketNotEmptyError, match="'hidden' for one; nothing") as caught:
+        with pytest.raises(BucketNotEmptyError, match="contains 'hidden'; nothing") as caught:
             await store.delete_bucket("data")
         assert (caught.value.backend, caught.value.operation) == ("cold", "delete_bucket")
         assert "delete_bucket" not in default.calls

@@ -373,8 +373,8 @@ def test_record_is_dropped_with_its_body() -> None:
     gc.collect()
     before = len(consumed._records)
     body = Reader()
-    consumed.record(body, whole=False)
-    consumed.record(body, whole=True)
+    consumed.record(body, to_end=False)
+    consumed.record(body, to_end=True)
     assert len(consumed._records) == before + 1
     with pytest.raises(BodyConsumedError):
         consumed.check(body, empty=True)
@@ -385,12 +385,12 @@ def test_record_is_dropped_with_its_body() -> None:
 
 
 def test_last_bodies_without_weak_references_are_recorded() -> None:
-    bodies = [iter([b"x"]) for _ in range(consumed._HELD + 1)]
+    bodies = [iter([b"x"]) for _ in range(consumed._MAX_KEPT_ALIVE + 1)]
     for body in bodies:
-        consumed.record(body, whole=True)
-        consumed.record(body, whole=False)
+        consumed.record(body, to_end=True)
+        consumed.record(body, to_end=False)
     for body in bodies[1:]:
         with pytest.raises(BodyConsumedError):
             consumed.check(body, empty=False)
     consumed.check(bodies[0], empty=True)
-    assert len(consumed._held) == consumed._HELD
+    assert len(consumed._kept_alive) == consumed._MAX_KEPT_ALIVE

@@ -366,7 +366,7 @@ async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Pa
                 with pytest.raises(NotSupportedError) as caught:
                     await store.put("bucket", "key", one, size=len(BODY))
                 assert "at most 3145728 bytes" in caught.value.message
-                assert "give a path" in caught.value.message
+                assert "pass a path" in caught.value.message
                 assert "BufferPool(max_bytes=6291456)" in caught.value.message
                 assert "\n" not in caught.value.message
             assert decoding.read_from == counting.read_from == pulled == 0
@@ -399,7 +399,7 @@ async def test_backend_without_streamed_parts_refuses_before_reading(
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="BufferPool") as caught:
             await store.put("bucket", "key", path)
-        assert "give a path" not in caught.value.message
+        assert "pass a path" not in caught.value.message
         assert fake.count("upload") == fake.count("put") == 0
         assert_idle(store, fake)
 

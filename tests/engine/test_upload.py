@@ -196,7 +196,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
     fake = Fake()
     async with store_of(fake) as store:
 
-        async def missing(error: BucketNotFoundError) -> None:
+        async def refuse(error: BucketNotFoundError) -> None:
             raise error
 
         put = Put(
@@ -207,7 +207,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
             pool=store.pool,
             events=store.events,
             progress=None,
-            missing=missing,
+            create_bucket=refuse,
         )
         with pytest.raises(IntegrityError, match="declared checksum"):
             await put.run(source_of(body))

@@ -59,7 +59,7 @@ async def read_all(body: VerifiedBody, size: int) -> bytes:
 async def test_body_is_compared_with_any_recorded_kind(kind: str, size: int) -> None:
     assert await read_all(VerifiedBody(Reader(kind)), size) == BODY
     spoiled = BODY[:-1] + bytes([BODY[-1] ^ 1])
-    with pytest.raises(IntegrityError, match=f"the {kind} of the body differs"):
+    with pytest.raises(IntegrityError, match=f"the {kind} of the body must be"):
         await read_all(VerifiedBody(Reader(kind, body=spoiled)), size)
 
 

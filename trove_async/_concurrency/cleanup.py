@@ -114,11 +114,11 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
     # A cancelled scope of anyio cancels again at every step of the loop, unless it is shielded.
     with anyio.CancelScope(shield=True):
         while not task.done():
-            left = end - loop.time()
-            if left <= 0:
+            remaining = end - loop.time()
+            if remaining <= 0:
                 task.cancel()
             try:
-                await asyncio.wait([task], timeout=left if left > 0 else None)
+                await asyncio.wait([task], timeout=remaining if remaining > 0 else None)
             except asyncio.CancelledError as error:
                 cancelled = error
     if not task.cancelled():

@@ -30,7 +30,7 @@ class Deadlines:
 
         Args:
             seconds: The time limit.
-            what: What did not happen, for the message.
+            what: The start of the error's message: ``"no response arrived"``.
             work: The work. If it turns the cancel into an error of its own, that error is raised.
 
         Raises:
@@ -44,14 +44,14 @@ class Deadlines:
         try:
             result = await work
         except asyncio.CancelledError:
-            if limit.take_back():
+            if limit.revoke():
                 raise TimedOutError(f"{what} within {seconds:g} s") from None
             raise
         except BaseException:
-            limit.take_back()
+            limit.revoke()
             raise
         else:
-            limit.take_back()  # the work completed although it was cancelled
+            limit.revoke()  # the work completed although it was cancelled
             return result
         finally:
             self._limits.discard(limit)

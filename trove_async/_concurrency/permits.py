@@ -17,8 +17,8 @@ RECLAIM_SECONDS = 0.1
 class FairSemaphore:
     """A semaphore that counts units and serves its waiters strictly in order.
 
-    A small request waits behind a large one, even if it could be served at once. Otherwise a steady
-    flow of small requests would starve the large one.
+    A small request waits behind a large one, even if enough units for it are free. Otherwise a
+    steady flow of small requests would starve the large one.
 
     Args:
         free: The number of units.
@@ -27,14 +27,14 @@ class FairSemaphore:
 
     Attributes:
         free: The number of free units.
-        served: The number of waiters that have been served so far.
+        served_count: The number of waiters that have been served so far.
     """
 
-    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served")
+    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served_count")
 
     def __init__(self, free: float, reclaim: Callable[[], None]) -> None:
         self.free = free
-        self.served = 0
+        self.served_count = 0
         self._reclaim = reclaim
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class FairSemaphore:
                 return
             del self._waiters[waiter]
             self.free -= count
-            self.served += 1
+            self.served_count += 1
             waiter.set_result(None)
 
     def _reclaim_again(self, loop: asyncio.AbstractEventLoop) -> None:

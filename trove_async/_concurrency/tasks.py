@@ -81,7 +81,7 @@ class OwnedTask(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended, so that `result` returns at once."""
+        """Whether the task has ended, so that `result` does not wait."""
         return self._task.done()
 
     def when_done(self, call: Callable[[], None]) -> None:
@@ -107,7 +107,7 @@ class OwnedTask(Generic[T]):
             await asyncio.wait([self._task])
         if self._task.cancelled():
             # The owner closed the task. A cancel of the caller was raised above.
-            raise ClosedError("what this was part of was closed meanwhile")
+            raise ClosedError("the task was cancelled because its reader or store was closed")
         return self._task.result()
 
     async def aclose(self) -> None:

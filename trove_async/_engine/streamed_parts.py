@@ -28,8 +28,8 @@ from trove_async.options import Part
 from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
 
 from .backends import Backend
-from .body_file import BodyFile, changed
-from .parts import EmitPutEvent, ReportSent, half_of, reserve_buffer
+from .body_file import BodyFile, file_changed_error
+from .parts import EmitPutEvent, ReportSent, max_held_part, reserve_buffer
 
 _WINDOW = 2 * SLOT
 """The size of a window. One half is read ahead while the other is sent."""
@@ -54,7 +54,7 @@ class StreamedParts:
         self._pool = pool
         self._backend = backend
         self._emit = emit
-        self._window = min(_WINDOW, half_of(pool) // SLOT * SLOT)
+        self._window = min(_WINDOW, max_held_part(pool) // SLOT * SLOT)
         self._at = 0
         self._crc = Crc32c()
 
@@ -73,14 +73,14 @@ class StreamedParts:
             last=self._at + size == self._file.size,
         )
         buffer = await reserve_buffer(self._window, self._pool, self._emit)
-        ready = StreamedPart(part, self._file, buffer, self._backend)
+        streamed = StreamedPart(part, self._file, buffer, self._backend)
         try:
-            await ready.open(self._crc)
+            await streamed.open(self._crc)
         except BaseException:
-            await ready.aclose()
+            await streamed.aclose()
             raise
         self._at += size
-        return ready
+        return streamed
 
 
 class StreamedPart:
@@ -109,7 +109,7 @@ class StreamedPart:
         self._passes = 0
         self._reading: asyncio.Future[memoryview] | None = None
 
-    async def open(self, whole: Crc32c) -> None:
+    async def open(self, body_crc: Crc32c) -> None:
         """Read the part for the first time, and update the checksum of the whole body."""
         if isinstance(self._buffer, SpillFile):
             memory = [await self._buffer.window()]
@@ -117,7 +117,7 @@ class StreamedPart:
             memory = list(self._buffer.views) if self._buffer is not None else []
         half = sum(map(len, memory)) // 2
         self._halves = [view[at : at + half] for view in memory for at in range(0, len(view), half)]
-        await self._read_all(whole.update)
+        await self._read_all(body_crc.update)
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
         """Send the part. See `SendablePart.send`."""
@@ -193,25 +193,27 @@ class StreamedPart:
 
         this_pass = await self._next_pass()
         self._check_current(this_pass)
-        at, ahead = 0, start_read(0)
+        at, next_read = 0, start_read(0)
         try:
             while at < self.size:
-                view = await wait_until_done(ahead)
+                view = await wait_until_done(next_read)
                 self._check_current(this_pass)
                 at += len(view)
                 if at < self.size:
-                    ahead = start_read(at)
+                    next_read = start_read(at)
                 else:
                     self._compare(crc.digest())
                 yield view
                 self._check_current(this_pass)
         finally:
             with suppress(Exception):  # already raised, or no longer of interest
-                await wait_until_done(ahead)
+                await wait_until_done(next_read)
 
     def _check_current(self, this_pass: int) -> None:
         if self._passes != this_pass:
-            raise ClosedError("this pass over the part has ended: a retry has started another one")
+            raise ClosedError(
+                "this pass over the part has ended, because a retry has started another"
+            )
 
     async def _next_pass(self) -> int:
         """End the previous pass, which an abandoned request may still be reading."""
@@ -226,7 +228,7 @@ class StreamedPart:
         if self._checksum is None:
             self._checksum = checksum
         elif checksum != self._checksum:
-            raise changed()
+            raise file_changed_error()
 
     # -- the window ------------------------------------------------------------------------------------
 

@@ -138,14 +138,14 @@ def put_options(
         content_disposition=content_disposition or None,
         content_encoding=content_encoding or None,
         content_language=content_language or None,
-        expires=None if expires is None else _whole_seconds("expires", expires),
+        expires=None if expires is None else _truncated_to_seconds("expires", expires),
         if_match=etag_of(if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
 
 
-def _whole_seconds(name: str, moment: datetime) -> datetime:
+def _truncated_to_seconds(name: str, moment: datetime) -> datetime:
     """Return a time in UTC in whole seconds, the resolution of HTTP dates."""
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} must be a datetime, got {type(moment).__name__}")
@@ -208,9 +208,9 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     _names.check_metadata(metadata)
     lowered = {name.lower(): value for name, value in metadata.items()}
     if len(lowered) < len(metadata):
-        seen: dict[str, str] = {}
+        spellings: dict[str, str] = {}
         for name in metadata:
-            other = seen.setdefault(name.lower(), name)
+            other = spellings.setdefault(name.lower(), name)
             if other != name:
                 raise InvalidNameError(
                     f"metadata names must differ by more than case, got {other!r} and {name!r}:"
@@ -219,10 +219,10 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return lowered
 
 
-def carried_over(options: PutOptions) -> PutOptions:
-    """Check the values that a copy takes from its source like those of a put.
+def checked_inherited(options: PutOptions) -> PutOptions:
+    """Check the values that a copy inherits from its source like those of a put.
 
-    A service may keep values that another one refuses: Cloud Storage allows any text as a metadata
+    A service may store values that another one refuses: Cloud Storage allows any text as a metadata
     name.
 
     Args:
@@ -273,8 +273,8 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         etag = condition.etag
         if etag is None:
             raise ValueError(
-                f"a condition needs an etag, but object {condition.key!r} has none: its service gives"
-                " no strong validator"
+                f"a condition needs an etag, but object {condition.key!r} has none: its service"
+                " returned no strong validator"
             )
     else:
         etag = condition
