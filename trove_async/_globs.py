@@ -183,6 +183,7 @@ def _tokens(pattern: str) -> Iterator[Token]:
     while at < end:
         character = pattern[at]
         if character == "*":
+            # `**` is special only as a whole segment. Elsewhere any number of stars means one star.
             stars = at
             while pattern[at : at + 1] == "*":
                 at += 1
@@ -362,6 +363,7 @@ class FirstMatch:
     def find(self, name: str, limit: int) -> int:
         """Return the lowest rank below `limit` whose pattern matches `name`, else `limit`."""
         best = min(self._literals.get(name, limit), limit)
+        # The tables are in ascending order of their lowest rank, so that a match ends the search.
         for least, size, table in self._prefixes:
             if least >= best:
                 break
@@ -429,6 +431,8 @@ def _pieces(literal: str) -> Iterator[_Condition]:
 
 def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     """File each pattern under its rarest condition. Return the groups by kind and text, in order."""
+    # 1. Count the patterns that share each condition.
+    # 1. Count the patterns that share each condition.
     conditions = {glob: list(_conditions(glob)) for _, glob in globs}
     counts = Counter(
         (condition.kind, text)
@@ -440,6 +444,8 @@ def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     def cost(condition: _Condition) -> int:
         return _COST[condition.kind] + sum(counts[condition.kind, text] for text in condition.texts)
 
+    # 2. Choose the condition of each pattern that makes a look-up cheapest.
+    # 2. Choose for each pattern the condition that makes a look-up cheapest.
     chosen = {
         glob: min(candidates, key=cost, default=_LOOSE) for glob, candidates in conditions.items()
     }
@@ -449,6 +455,8 @@ def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
             if condition.kind == "piece":
                 others = (one for one in conditions[glob] if one.kind != "piece")
                 chosen[glob] = min(others, key=cost, default=_LOOSE)
+    # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
+    # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:
         condition = chosen[glob]

@@ -88,6 +88,7 @@ def _from_match(match: re.Match[str], now: datetime | None = None) -> datetime:
     year = int(year_digits)
     if len(year_digits) == 2:  # noqa: PLR2004 - two digits
         this_year = (now or datetime.now(UTC)).year
+        # The current century, unless the date would be too far in the future.
         year += this_year - this_year % _CENTURY
         if year > this_year + _FUTURE_YEARS:
             year -= _CENTURY

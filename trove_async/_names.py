@@ -72,6 +72,7 @@ def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -
         raise InvalidNameError("a key must not be empty", bucket=bucket)
     if "\0" in key:
         raise InvalidNameError("a key must not contain NUL", bucket=bucket, key=key)
+    # An ASCII key has as many bytes as characters, so it need not be encoded to be measured.
     size = len(key) if key.isascii() else len(_utf8(key, "a key"))
     if size > max_bytes:
         raise InvalidNameError(

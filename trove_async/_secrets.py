@@ -108,6 +108,8 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
+        # The beginnings are compared first: few texts contain one, and a truncated secret is found
+        # by its beginning.
         for head in self._heads:
             if head in text:
                 values = [value for value in self._values if value.startswith(head)]
@@ -139,6 +141,7 @@ class Redactor:
                 if not shows[id(link)]:
                     self._sever(link, shows)
             if shows[id(link)]:
+                # Setting __cause__ sets __suppress_context__ as well, so restore it.
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
                 error.__suppress_context__ = suppressed
@@ -159,6 +162,7 @@ def unredacted(error: TroveError) -> None:
 
 def _forms(values: Iterable[str | None]) -> list[str]:
     """Return the forms in which values may occur in a text: verbatim and percent-encoded."""
+    # With safe="" a slash is encoded, as in a query. Without it the slash stays, as in a path.
     secrets = [value for value in values if value is not None and len(value) >= _MIN_LENGTH]
     forms = [form for value in secrets for form in (value, quote(value, safe=""), quote(value))]
     return list(dict.fromkeys(forms))

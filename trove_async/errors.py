@@ -110,6 +110,7 @@ class TroveError(Exception):
         key: str | None = None,
     ) -> Self:
         """Fill in the parts of the place that are not set yet, and return the error itself."""
+        # The value that was set first, by the innermost code, is the most precise.
         self.operation = self.operation or operation
         self.backend = self.backend or backend
         if self.bucket is None:

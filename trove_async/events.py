@@ -101,6 +101,7 @@ class Events:
             TypeError: `listener` is async or not callable.
         """
         _check_listener(listener)
+        # A new tuple, because a listener may subscribe or unsubscribe while `emit` iterates.
         self._listeners = (*self._listeners, listener)
 
         def unsubscribe() -> None:
@@ -114,6 +115,7 @@ class Events:
         Returns:
             The id of the enclosing operation of this context, for `end`.
         """
+        # A context variable: tasks started within the operation inherit its number.
         outer = _current.get()
         _current.set(next(_numbers))
         self.emit(Event(kind="start", operation=operation, bucket=bucket, key=key))

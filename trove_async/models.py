@@ -175,6 +175,7 @@ class ObjectInfo(_LazyAttributes):
                 ``storage_class``, at most once each. It returns None if there is no such fact.
             raw: The argument for `find`.
         """
+        # Not __init__, which requires the etag and the date.
         info = object.__new__(cls)
         _set_bucket(info, bucket)
         _set_key(info, key)

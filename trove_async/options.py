@@ -109,6 +109,7 @@ class DeleteOptions:
 
 def is_earlier(one: str | None, other: str | None) -> bool:
     """Return whether two write_ids are from the same store, and `one` is the earlier."""
+    # A write_id is "<store>-<number>". Ids of two stores cannot be ordered.
     if one is None or other is None:
         return False
     (store, _, number), (other_store, _, other_number) = one.rpartition("-"), other.rpartition("-")

@@ -48,16 +48,18 @@ def paginate(
             break
         if len(entries) == limit:
             return Page(entries=entries, token=key)
+        # 1. List an object.
         common = common_prefix(key, options) if delimiter else None
         if common is None:
             info = load(key, handle)
             if info is not None:
                 entries.append(info)
             continue
+        # 2. Or list a common prefix, and skip the other keys that start with it.
         entries.append(Prefix(bucket=bucket, prefix=common))
         following = after_prefix(common)
         if following is None:
-            break
+            break  # no string is greater than all strings with this prefix
         keys = seek(following)
     return Page(entries=entries)
 
@@ -82,6 +84,7 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
 
 def after_prefix(prefix: str) -> str | None:
     """Return the least string greater than all strings that start with `prefix`, or None."""
+    # Increment the last code point that is not the greatest one, and drop those after it.
     for end in range(len(prefix), 0, -1):
         point = ord(prefix[end - 1])
         if point < _LAST_CODE_POINT:
@@ -119,10 +122,11 @@ def split_at_key(
     """
     end = len(versions)
     if not ended or end > limit:
+        # More versions of the last key may follow, so move the end back to the end of another key.
         end = min(limit, end - 1)
         while end and versions[end - 1].key == versions[end].key:
             end -= 1
-        if not end:
+        if not end:  # one key has more versions than the limit: they stay together
             end = sum(1 for version in versions if version.key == versions[0].key)
     return versions[:end], versions[end].key if end < len(versions) else None
 

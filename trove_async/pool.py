@@ -91,8 +91,8 @@ class Lease:
 
     def shrink(self, size: int) -> None:
         """Release the slots that `size` bytes do not need."""
-        keep = _slots_for(size)
-        spare, self._slots = self._slots[keep:], self._slots[:keep]
+        count = _slots_for(size)
+        spare, self._slots = self._slots[count:], self._slots[:count]
         if spare:
             self._pool._release(None, spare)  # noqa: SLF001 - same module
 
@@ -148,6 +148,7 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        # 1. Check the types and the ranges of the settings.
         for name, size in (
             ("max_bytes", max_bytes),
             ("part_size", SLOT if part_size is None else part_size),
@@ -167,6 +168,7 @@ class BufferPool:
             raise ConfigError(
                 f"max_bytes must be a multiple of 1 MiB and at least 2 MiB, got {max_bytes}"
             )
+        # 2. A part fits half of the pool, so that one can be filled while another is sent.
         if part_size is None:
             part_size = min(8 * MiB, max_bytes // 2 // SLOT * SLOT)
         if part_size < SLOT or part_size % SLOT or part_size > max_bytes // 2:
@@ -174,6 +176,7 @@ class BufferPool:
                 "part_size must be a multiple of 1 MiB and at most half of max_bytes, got"
                 f" {part_size}"
             )
+        # 3. Allocate nothing yet: the first lease makes the arena, in the process that uses it.
         self.max_bytes = max_bytes
         self.part_size = part_size
         self.spill_after = spill_after
@@ -303,6 +306,7 @@ class BufferPool:
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"a lease must fit the pool of {self.max_bytes} bytes, got {size}")
+        # Revocable leases get only a share of the pool, so that few puts wait for a revocation.
         if revoke is not None:
             limit = max(self.max_bytes // share, SLOT)
             if (self._revocable_slots + count) * SLOT > limit:
@@ -361,6 +365,7 @@ class BufferPool:
         return slots
 
     def _release(self, lease: Lease | None, slots: list[int]) -> None:
+        # `shrink` passes no lease: a revocable lease is never shrunk.
         if lease is not None and self._revocable.pop(lease, None) is not None:
             self._revocable_slots -= len(slots)
         self._free.extend(slots)
@@ -369,6 +374,7 @@ class BufferPool:
     def _revoke(self) -> None:
         """Revoke leases, the oldest first, until no transfer waits or none is old enough."""
         revocable_since = asyncio.get_running_loop().time() - REVOKE_AFTER
+        # A copy, because a lease that is revoked removes itself. The order is that of leasing.
         for leased_at, revoke in list(self._revocable.values()):
             if leased_at > revocable_since or not self._semaphore:
                 return
@@ -431,7 +437,7 @@ class SpillFile:
             self._file = cast("BinaryIO", file)  # unbuffered: small writes are buffered above
         for piece in pieces:
             remaining = memoryview(piece)
-            while remaining:
+            while remaining:  # an unbuffered write may write only a part
                 remaining = remaining[self._file.write(remaining) :]
 
     async def view(self) -> memoryview:

@@ -89,6 +89,7 @@ class ObjectReader:
         """
         if n is not None and n >= 0:
             return await self._next(n) if n else b""
+        # The pieces are attributes of the reader, not of this call, so that a cancel loses none.
         while piece := await self._pull(_CHUNK):
             self._unreturned.append(piece)
         pieces, self._unreturned = self._unreturned, []
@@ -161,7 +162,7 @@ class ObjectReader:
             try:
                 self._progress(self._total - self._body.remaining, self._total)
             except BaseException:
-                self._unreturned.append(data)
+                self._unreturned.append(data)  # the callback raised: the next read returns it
                 raise
         return data
 
@@ -189,6 +190,7 @@ class ObjectReader:
 
     async def aclose(self) -> None:
         """Release the connection, even before the end of the body. Idempotent. Any task may call it."""
+        # Detach the context before the await, so that a concurrent call does not close it again.
         context, self._context = self._context, None
         self._unreturned.clear()
         if context is None:
@@ -212,6 +214,7 @@ class ObjectReader:
         if getattr(self, "_context", None) is None:
             return
         warnings.warn(f"{self!r} was never closed: use async with", ResourceWarning, stacklevel=2)
+        # The garbage collector may run in any thread, so the event loop closes the connection.
         context, self._context = self._context, None
         if context is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_close_later, context)

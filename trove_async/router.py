@@ -241,7 +241,7 @@ class Router:
             one if isinstance(one, _DeclaredFunction) else _DeclaredFunction(_check_function(one))
             for one in functions
         )
-        self._calls = tuple(declared.function for declared in self._functions)
+        self._callables = tuple(declared.function for declared in self._functions)
         self._targets = tuple(
             self._backend_name(route.backend, f"route {route!r}") for route in self._routes
         )
@@ -267,7 +267,8 @@ class Router:
             TypeError: A function returned neither a str nor None.
             Exception: A function raised it.
         """
-        for position, function in enumerate(self._calls):
+        # Not a coroutine: a listing resolves every key, and most functions are synchronous.
+        for position, function in enumerate(self._callables):
             result = function(bucket, key)
             if result is None or result == "":
                 continue
@@ -293,6 +294,7 @@ class Router:
 
         It calls the functions as `resolve` does, and raises the same errors.
         """
+        # 1. The functions come before the routes.
         result = await self._call_functions(bucket, key)
         if result is not None:
             position, backend = result
@@ -302,6 +304,7 @@ class Router:
                 reason=f"Route function {position + 1} ({self._functions[position].name}) returned"
                 f" {backend!r}.",
             )
+        # 2. The first route that matches.
         rank = self._rank(bucket, key)
         if rank < len(self._routes):
             route = self._routes[rank]
@@ -317,6 +320,7 @@ class Router:
                 rule=route.rule,
                 reason=f"Route {rank + 1} of {len(self._routes)}: {matching}.",
             )
+        # 3. The default.
         any_rule = self._routes or self._functions
         return RouteDecision(
             backend=self._default,
@@ -336,7 +340,9 @@ class Router:
             Each name once, in the order of the rules. The default comes last, and is left out if a
             rule certainly matches every such key.
         """
+        # A dict as an ordered set.
         reached: dict[str, None] = {}
+        # 1. The functions, as far as they declare what they return.
         for position, declared in enumerate(self._functions):
             if declared.by == "bucket":
                 result = declared.function(bucket, "")
@@ -351,11 +357,13 @@ class Router:
                 reached.update(self._reachable_names(position, declared.reaches(bucket, prefix)))
             if len(reached) == len(self._backends):
                 return tuple(reached)
+        # 2. The routes, up to the first one that matches every key.
         for route, backend in zip(self._routes, self._targets, strict=True):
             if backend not in reached and route.can_reach(bucket, prefix):
                 reached[backend] = None
             if route.covers(bucket, prefix):
                 return tuple(reached)
+        # 3. Keys that no rule matches belong to the default.
         reached[self._default] = None
         return tuple(reached)
 
@@ -384,6 +392,7 @@ class Router:
         ).hexdigest()
 
     def _rank(self, bucket: str, key: str) -> int:
+        # Routes of one bucket are indexed apart, so that a look-up tests none of another bucket.
         rank = self._everywhere.find(key, len(self._routes))
         inside = self._inside.get(bucket)
         return rank if inside is None else inside.find(key, rank)
@@ -403,8 +412,8 @@ class Router:
             start: The position of the first function to call.
             pending: The awaitable that this function returned, if it was already called.
         """
-        for position in range(start, len(self._calls)):
-            result = self._calls[position](bucket, key) if pending is None else pending
+        for position in range(start, len(self._callables)):
+            result = self._callables[position](bucket, key) if pending is None else pending
             pending = None
             if not isinstance(result, str) and isawaitable(result):
                 result = await result

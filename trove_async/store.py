@@ -274,6 +274,7 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
+        # A guessed type is dropped if the backend stores none; the user's own would be refused.
         type_guessed = content_type is None
         return await self._objects.put(
             bucket, key, source_of(body), options, progress, type_guessed=type_guessed

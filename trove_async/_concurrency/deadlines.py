@@ -67,6 +67,7 @@ class Deadlines:
         self._timer = loop.call_at(when, self._cancel_overdue, loop)
 
     def _cancel_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The calls themselves are only cancelled here. They leave `_limits` when they end.
         self._timer = None
         now = loop.time()
         for limit in self._limits:

@@ -46,6 +46,7 @@ class InFlight:
 
         There is no time limit here: each cleanup has its own.
         """
+        # A task that closes the store within its own tracked block must not wait for itself.
         here = asyncio.current_task()
         others = [
             (cancel, ended) for cancel, ended in self._tracked.items() if cancel.task is not here

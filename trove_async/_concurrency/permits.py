@@ -81,6 +81,7 @@ class FairSemaphore:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters[waiter] = count
+        # Reclaim after queueing: `reclaim` depends on the number of waiters, and may serve this one.
         try:
             self._reclaim()
         except BaseException:

@@ -51,6 +51,7 @@ async def for_each(
 
     The next item is taken from `items` only when a worker is free.
     """
+    # The workers share one iterator, so each item is taken once.
     remaining = iter(items)
 
     async def run_worker() -> None:
@@ -123,6 +124,7 @@ class OwnedTask(Generic[T]):
                 await asyncio.sleep(0)
             except asyncio.CancelledError as error:
                 cancelled = error
+        # `asyncio.wait` raises a cancel of the caller, but never the outcome of the task.
         self._task.cancel()
         while not self._task.done():
             try:

@@ -83,6 +83,7 @@ class Buckets:
         missing = BucketNotFoundError(
             "no backend has such a bucket", operation="delete_bucket", bucket=bucket
         )
+        # 1. Check all backends before the first deletion, so that a refusal deletes nothing.
         holders: list[Backend] = []
         for backend in _distinct(self._backends, bucket):
             try:
@@ -93,6 +94,7 @@ class Buckets:
                 holders.append(backend)
         if not holders:
             raise missing
+        # 2. Delete. An error names the backends on which the bucket was already deleted.
         deleted: list[str] = []
         for backend in holders:
             try:
@@ -168,6 +170,7 @@ class Buckets:
         It is created only if the default backend has a bucket of that name, which shows that the
         user created the logical bucket, and, with ``"auto"``, only where bucket names are private.
         """
+        # 1. The logical bucket must exist.
         error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
@@ -178,6 +181,7 @@ class Buckets:
         if not await _has_bucket(default, bucket):
             error.message = f"no such bucket on this backend or on the default one: {first}"
             raise error
+        # 2. The settings must allow its creation here.
         allowed = self._create_missing
         if allowed == "auto":
             allowed = backend.capabilities.private_namespace
@@ -188,6 +192,7 @@ class Buckets:
                 " create_missing_buckets=True"
             )
             raise error
+        # 3. Create it.
         try:
             await backend.driver.create_bucket(bucket)
         except BucketExistsError:

@@ -143,6 +143,7 @@ class Deletion:
     ) -> None:
         size = backend.capabilities.bulk_delete
 
+        # 1. How to delete a chunk of keys, or a single one.
         async def delete_in_bulk(chunk: Sequence[str]) -> None:
             driver = cast("BulkDeleting", backend.driver)
             unreported = BackendError(
@@ -166,6 +167,7 @@ class Deletion:
             else:
                 errors[key] = None
 
+        # 2. Delete in bulk if the backend can, with one request after the other.
         if size:
             for start in range(0, len(keys), size):
                 await delete_in_bulk(keys[start : start + size])

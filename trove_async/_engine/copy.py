@@ -285,6 +285,7 @@ async def _copy_through_client(
     source: Location, target: Location, info: ObjectInfo, put: Put, kinds: Collection[str]
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
     """Copy the body through this process; return the stored object and the body's checksums."""
+    # 1. Open the version that was headed.
     can = source.backend.capabilities
     pin = info.etag if can.get_conditions else None
     version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
@@ -298,10 +299,11 @@ async def _copy_through_client(
             raise _source_changed(source) from error
         if not (is_same(info, reader.info) or _has_same_facts(info, reader.info)):
             raise _source_changed(source)
-        # The body is verified against the source's checksum while it is read, so its last bytes are
-        # sent only if it is intact. It is hashed in the target's kinds, to compare them below.
+        # 2. Put it. The body is verified against the source's checksum while it is read, so its last
+        # bytes are sent only if it is intact. It is hashed in the target's kinds, to compare them.
         body = VerifiedBody(reader, {CRC32C, *kinds})
         stored = await put.run(source_of(body))
+    # 3. Compare the checksums of both ends.
     checksums = body.checksums
     try:
         compare(checksums, stored.checksums, "the stored bytes differ from those that were read")

@@ -83,17 +83,20 @@ def decode(cursor: str, facts: Facts) -> Position:
     Raises:
         CursorError: The cursor is malformed, or belongs to a listing with other facts.
     """
+    # 1. Parse it.
     content = _parse(cursor)
     if content is None:
         raise CursorError(
             "cursor must be a cursor of a listing: pass a value of ObjectIterator.cursor"
         )
+    # 2. Compare the facts: with other routes or arguments the position would be meaningless.
     fingerprint, start_after, stage, key, rank, before, token, limit = content
     if fingerprint != _fingerprint(facts):
         raise CursorError(
             "this cursor belongs to another listing: pass it with the same bucket, prefix,"
             " delimiter, backends and routes"
         )
+    # 3. Check the types. The fingerprint does not cover them, and users may edit a cursor.
     if not (
         _is_text(start_after)
         and _is_count(stage)

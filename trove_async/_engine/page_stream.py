@@ -99,6 +99,7 @@ class PageStream:
             await self._fetch(self._options)
 
     async def _fetch(self, options: ListOptions) -> None:
+        # 1. Get the page.
         try:
             page = await self._page(options)
         except BucketNotFoundError as error:
@@ -106,10 +107,12 @@ class PageStream:
                 raise  # the bucket was deleted: a listing that ended here would look complete
             self._options, self.missing = None, error
             return
+        # 2. Check it before its entries are stored.
         entries = self._checked_order(page.entries) if self.ordered else page.entries
         self._cycle.check(page.token, empty=not page.entries)
         if entries:
             self._last = entries[-1].key
+        # 3. Store its entries.
         first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
         name = self._backend.name
@@ -117,6 +120,7 @@ class PageStream:
         self.entries = [
             entry if entry.backend == name else _with_backend(entry, name) for entry in entries
         ]
+        # 4. Prefetch the next page, but not after the first one: the caller may read only that.
         if page.token is None:
             self._options = None
             return

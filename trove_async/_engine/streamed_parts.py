@@ -179,6 +179,7 @@ class StreamedPart:
         crc = Crc32c()
         loop = asyncio.get_running_loop()
 
+        # 1. How to read one half of the window in a thread.
         def read(at: int, view: memoryview) -> memoryview:
             self._file.read(self.part.offset + at, view)
             crc.update(view)
@@ -191,8 +192,10 @@ class StreamedPart:
             self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
             return self._reading
 
+        # 2. End the previous pass, which may still use the window.
         this_pass = await self._next_pass()
         self._check_current(this_pass)
+        # 3. Yield one half while the other is read.
         at, next_read = 0, start_read(0)
         try:
             while at < self.size:
@@ -205,8 +208,9 @@ class StreamedPart:
                     self._compare(crc.digest())
                 yield view
                 self._check_current(this_pass)
+        # 4. Wait for the read in flight: the caller may release the window.
         finally:
-            with suppress(Exception):  # already raised, or no longer of interest
+            with suppress(Exception):  # already raised, or no longer relevant
                 await wait_until_done(next_read)
 
     def _check_current(self, this_pass: int) -> None:

@@ -110,6 +110,7 @@ def put_options(
         ValueError: The size is negative, ``if_none_match`` is not ``"*"``, or `expires` is a naive
             datetime.
     """
+    # 1. Check the size and the conditions.
     if size is not None:
         if not isinstance(size, int):
             raise TypeError(f"size must be an int, got {type(size).__name__}")
@@ -122,12 +123,14 @@ def put_options(
             raise ValueError(
                 "if_match and if_none_match exclude each other: the first replaces, the second creates"
             )
+    # 2. Check the headers.
     _names.check_header("content_type", content_type)
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
     _names.check_header("content_language", content_language)
     _names.check_header("storage_class", storage_class)
+    # 3. Pack them. An empty header is not stored.
     return PutOptions(
         size=size,
         content_type=content_type or None,

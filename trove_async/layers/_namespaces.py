@@ -185,16 +185,18 @@ class Folders:
             await self.head(driver, bucket)
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
+        # 1. A folder that other tools filled is a bucket, although it has no marker.
         try:
             await self.head(driver, bucket)
         except BucketNotFoundError:
             pass
         else:
-            raise BucketExistsError("the bucket exists", bucket=bucket)
+            raise BucketExistsError("the bucket already exists", bucket=bucket)
+        # 2. Create the marker. If the physical bucket is missing, create that first.
         try:
             await self._create_marker(driver, bucket)
         except ObjectExistsError as error:
-            raise BucketExistsError("the bucket exists", bucket=bucket) from error
+            raise BucketExistsError("the bucket already exists", bucket=bucket) from error
         except BucketNotFoundError as error:
             if not driver.capabilities.private_namespace:
                 raise BucketNotFoundError(
@@ -238,10 +240,11 @@ class Folders:
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
         physical, folder = self.locate(bucket)
+        # Uncache the bucket first: a put from now on checks that it exists.
         self._existing.discard(bucket)
         content = ListOptions(prefix=folder, start_after=folder, limit=1)
         if (await driver.list_page(physical, content)).entries:
-            raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
+            raise BucketNotEmptyError("the bucket must be empty, but has objects", bucket=bucket)
         marker = await self._head_marker(driver, bucket)
         await driver.delete(physical, marker.key, DeleteOptions())
         # Discard it again: a concurrent call may have cached it before the marker was deleted.
@@ -256,6 +259,7 @@ class Folders:
             return BucketInfo(name=bucket, created=marker.last_modified)
         self._cache(bucket)
         first = page.entries[0]
+        # Only a marker has the date of the bucket's creation.
         if isinstance(first, Prefix) or first.key != folder:
             return BucketInfo(name=bucket)
         return BucketInfo(name=bucket, created=first.last_modified)
@@ -299,6 +303,7 @@ class Folders:
             options = replace(options, token=page.token)
 
     def _cache(self, bucket: str) -> None:
+        # Clearing is simpler than evicting the oldest, and a bucket costs one request to cache again.
         if len(self._existing) >= _MAX_CACHED:
             self._existing.clear()
         self._existing.add(bucket)

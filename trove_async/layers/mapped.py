@@ -168,6 +168,7 @@ class Mapped:
             try:
                 return names.info(await self._driver.head(*names.physical, version_id))
             except ObjectNotFoundError:
+                # Within one physical bucket, a missing object may mean a missing logical bucket.
                 await self._namespace.require(self._driver, bucket)
                 raise
 
@@ -218,6 +219,7 @@ class Mapped:
     ) -> ObjectInfo:
         """Copy in the wrapped driver. See `Copying.copy`."""
         self._check(self.capabilities.server_copy, "server-side copies")
+        # The facts of the source get physical names, as if the driver itself had returned them.
         src = _Names(self._namespace, src_bucket, src_key)
         dst = _Names(self._namespace, dst_bucket, dst_key)
         source = options.source.located(bucket=src.physical_bucket, key=src.physical_key)
@@ -333,11 +335,13 @@ class _Names:
         """Replace these physical names in an error by the logical ones."""
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
+        # An error about another object, such as the source of a copy, is not changed.
         if error.bucket not in {None, self.physical_bucket}:
             return False
         key = error.key
         if key is not None and not key.startswith(self.folder):
             return False
+        # The physical names help an operator, who looks for the object in the service.
         if error.bucket is not None:
             error.add_note(f"(physical names: bucket {error.bucket!r}, key {key!r})")
             error.bucket = self.bucket
