@@ -68,12 +68,12 @@ class Crc32c:
         return crc32c_text(self._value)
 
 
-def compare(expected: Mapping[str, str], actual: Mapping[str, str], what: str) -> None:
+def compare(expected: Mapping[str, str], actual: Mapping[str, str], message: str) -> None:
     """Raise IntegrityError if two sets of checksums differ in a kind that both contain."""
     # Kinds that only one side has prove nothing, and are ignored.
     for kind in expected.keys() & actual.keys():
         if expected[kind] != actual[kind]:
-            raise IntegrityError(f"{what}: {kind} must be {expected[kind]}, got {actual[kind]}")
+            raise IntegrityError(f"{message}: {kind} must be {expected[kind]}, got {actual[kind]}")
 
 
 def compare_stored(sent: Mapping[str, str], size: int, info: ObjectInfo) -> None:

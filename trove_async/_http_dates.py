@@ -72,7 +72,7 @@ def parse_service_date(text: str) -> datetime:
     """
     try:
         if len(text) <= _MAX_LENGTH:
-            match = _IMF_FIXDATE.fullmatch(text)  # what nearly all services write
+            match = _IMF_FIXDATE.fullmatch(text)  # the format of nearly all services
             if match is not None:
                 return _from_match(match)
             date = parsedate_to_datetime(text)

@@ -86,16 +86,16 @@ def has_dot_segment(key: str) -> bool:
     return "." in key and _DOT_SEGMENT.search(key) is not None
 
 
-def check_text(what: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
     """Raise InvalidNameError if the text has no UTF-8 form, TypeError if it is not a str.
 
     Args:
-        what: The name of the argument, for the message.
+        name: The name of the argument, for the message.
         text: A prefix, a delimiter or a key to start after.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{what} must be a str, got {type(text).__name__}")
-    _utf8(text, what)
+        raise TypeError(f"{name} must be a str, got {type(text).__name__}")
+    _utf8(text, name)
 
 
 def check_prefix(prefix: str) -> None:
@@ -128,8 +128,8 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         check_header(f"metadata {name!r}", value)
 
 
-def _utf8(text: str, what: str) -> bytes:
+def _utf8(text: str, name: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidNameError(f"{what} has no UTF-8 form: {text!r}") from error
+        raise InvalidNameError(f"{name} has no UTF-8 form: {text!r}") from error

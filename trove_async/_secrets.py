@@ -1,4 +1,4 @@
-"""Credentials kept out of messages, tracebacks and logs.
+"""Prevents credentials from appearing in messages, tracebacks and logs.
 
 A service may quote a request in its response, and error reporters record the local variables of a
 traceback. So secrets are stored in a `Secret`, sent in `Headers`, and removed from every message by a
@@ -136,8 +136,8 @@ class Redactor:
             if link is None:
                 continue
             if id(link) not in shows:
-                shown = f"{link} {link!r}"
-                shows[id(link)] = self.redacted(shown) != shown
+                text = f"{link} {link!r}"
+                shows[id(link)] = self.redacted(text) != text
                 if not shows[id(link)]:
                     self._sever(link, shows)
             if shows[id(link)]:

@@ -85,10 +85,10 @@ class Capabilities:
         copy_tags: Tags passed to a server-side copy are stored, if `tags` is True.
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
-        parallel_parts: The most parts of one upload that may be sent at once. With 1, parts are sent
-            in order, one after the other.
-        parallel_reads: The most ranges of one body that may be fetched at once. They are used if one
-            connection is slow and the version can be pinned.
+        parallel_parts: The most parts of one upload that may be sent concurrently. With 1, parts are
+            sent in order, one after the other.
+        parallel_reads: The most ranges of one body that may be fetched concurrently. They are used if
+            one connection is slow and the version can be pinned.
         min_part: The least bytes of a part, except the last.
         max_part: The most bytes of a part.
         part_multiple: The size of every part except the last is a multiple of this.
@@ -407,8 +407,8 @@ class Upload(Protocol):
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part.
 
-        Parts are sent in any order, up to `Capabilities.parallel_parts` at once. If that is 1, they
-        are sent in the order of the body. A retry sends a part again. The caller owns the views; the
+        Parts are sent in any order, up to `Capabilities.parallel_parts` concurrently. If that is 1,
+        they are sent in the order of the body. A retry sends a part again. The caller owns the views; the
         driver may read them until the call returns or raises.
         """
         ...
@@ -487,7 +487,7 @@ class Uploading(Protocol):
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Return a context manager that opens an upload, and aborts it if left without a commit.
+        """Return a context manager that opens an upload, and aborts it on exit unless it was committed.
 
         The abort runs under a shield with a deadline. If it fails, parts of the upload stay behind.
         They take up space, but no object is damaged.
@@ -554,7 +554,7 @@ class Presigning(Protocol):
 
 
 class Versioned(Protocol):
-    """Optional: earlier versions of objects, in buckets that keep them. `Capabilities.versions`."""
+    """Optional: earlier versions of objects, in buckets with versioning. `Capabilities.versions`."""
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of all versions of the bucket's objects, including delete markers.

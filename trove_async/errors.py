@@ -41,7 +41,7 @@ from typing import Any, Self
 
 
 class TroveError(Exception):
-    """The base class of all errors: what went wrong, and where.
+    """The base class of all errors. It has a message and the place of the failure.
 
     A driver raises an error with the facts it has, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
@@ -59,7 +59,7 @@ class TroveError(Exception):
         retry_after: Seconds to wait before the next attempt, if the service named them.
 
     Attributes:
-        inside: The physical bucket that holds the logical bucket, if the backend keeps all its
+        inside: The physical bucket that holds the logical bucket, if the backend stores all its
             buckets in one (`Mapped`, or a URL that names a bucket).
         maybe_done: Whether the operation may have succeeded although it raised, for example because
             the response was lost. True for `UnavailableError` and its subclasses except

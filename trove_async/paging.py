@@ -78,20 +78,20 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
     """Return the common prefix that replaces the key in a listing with a delimiter, if any."""
     if not options.delimiter:
         return None
-    at = key.find(options.delimiter, len(options.prefix))
-    return None if at < 0 else key[: at + len(options.delimiter)]
+    index = key.find(options.delimiter, len(options.prefix))
+    return None if index < 0 else key[: index + len(options.delimiter)]
 
 
 def after_prefix(prefix: str) -> str | None:
     """Return the least string greater than all strings that start with `prefix`, or None."""
     # Increment the last code point that is not the greatest one, and drop those after it.
     for end in range(len(prefix), 0, -1):
-        point = ord(prefix[end - 1])
-        if point < _LAST_CODE_POINT:
-            following = point + 1
-            if following in _SURROGATES:
-                following = _SURROGATES.stop
-            return prefix[: end - 1] + chr(following)
+        code_point = ord(prefix[end - 1])
+        if code_point < _LAST_CODE_POINT:
+            successor = code_point + 1
+            if successor in _SURROGATES:
+                successor = _SURROGATES.stop
+            return prefix[: end - 1] + chr(successor)
     return None
 
 

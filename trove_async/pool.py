@@ -40,7 +40,7 @@ class PoolStatistics:
     Attributes:
         max_bytes: The size of the pool.
         leased: Bytes leased now.
-        peak: The most bytes that were ever leased at once.
+        peak: The most bytes that were ever leased at the same time.
         waiting: The number of transfers that wait for memory.
         spilled: Bytes in spill files now.
         spilled_total: All bytes that were ever written to spill files.
@@ -118,8 +118,7 @@ class BufferPool:
     """A bounded amount of memory that all transfers of a store share.
 
     The arena is private anonymous memory. It is made at the first lease and reused from then on.
-    Only as much of it is resident as was ever leased at once. Stores of one event loop may share a
-    pool.
+    Memory that was never leased is not resident. Stores of one event loop may share a pool.
 
     Args:
         max_bytes: The size of the pool, a multiple of 1 MiB; at least 2 MiB.

@@ -337,7 +337,7 @@ class Router:
         declared with ``by="bucket"`` are called.
 
         Returns:
-            Each name once, in the order of the rules. The default comes last, and is left out if a
+            Each name once, in the order of the rules. The default comes last, and is omitted if a
             rule certainly matches every such key.
         """
         # A dict as an ordered set.

@@ -223,7 +223,7 @@ class Trove:
                 another size is refused. The size also allows larger parts: a body of unknown size
                 can have at most `BufferPool.part_size` times the backend's number of parts (on S3:
                 78 GiB with parts of 8 MiB).
-            content_type: Media type. None: guessed from the key's extension, if the backend keeps
+            content_type: Media type. None: guessed from the key's extension, if the backend stores
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: User metadata. Names are stored in lower case.
             tags: Tags, if the backend supports them.
@@ -319,11 +319,11 @@ class Trove:
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
 
-        def make(opened: OpenBody) -> ObjectReader:
+        def make_reader(opened: OpenBody) -> ObjectReader:
             return ObjectReader(opened, progress)
 
         return OpeningReader(
-            lambda: self._objects.open(bucket, key, options, make).__await__(),
+            lambda: self._objects.open(bucket, key, options, make_reader).__await__(),
             f"{bucket!r}, {key!r}",
         )
 
@@ -503,10 +503,10 @@ class Trove:
             ObjectChangedError: The source was replaced while it was copied.
             IntegrityError: The bytes that arrived differ from those that were read. Nothing was
                 stored.
-            NotSupportedError: The destination's backend cannot keep an option given here, or
-                something that the source has. Nothing was stored.
+            NotSupportedError: The destination's backend cannot store an option passed here, or a
+                fact of the source. Nothing was stored.
             BackendNotFoundError: The store has no backend `source_backend`.
-            InvalidNameError: The destination cannot keep metadata, a tag or a header of the source
+            InvalidNameError: The destination cannot store metadata, a tag or a header of the source
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
             Otherwise as `put`.
         """
@@ -554,8 +554,8 @@ class Trove:
     ) -> ObjectInfo:
         """Copy an object, verify the copy, then delete the version that was copied.
 
-        Moving an object onto itself changes what is given here. After an error or a cancel, the
-        object exists at its source, at its destination, or at both.
+        Moving an object onto itself changes the values that are passed. After an error or a cancel,
+        the object exists at its source, at its destination, or at both.
 
         The source is deleted only once the copy is verified: by a checksum or an etag in the
         response, else by a head of the destination. Where a service may take two keys for one

@@ -25,12 +25,12 @@ class Deadlines:
         self._limits: set[_Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def within(self, seconds: float, what: str, work: Awaitable[T]) -> T:
+    async def within(self, seconds: float, message: str, work: Awaitable[T]) -> T:
         """Return the result of `work`, or cancel it after `seconds` seconds.
 
         Args:
             seconds: The time limit.
-            what: The start of the error's message: ``"no response arrived"``.
+            message: The start of the error's message: ``"no response arrived"``.
             work: The work. If it turns the cancel into an error of its own, that error is raised.
 
         Raises:
@@ -45,7 +45,7 @@ class Deadlines:
             result = await work
         except asyncio.CancelledError:
             if limit.revoke():
-                raise TimedOutError(f"{what} within {seconds:g} s") from None
+                raise TimedOutError(f"{message} within {seconds:g} s") from None
             raise
         except BaseException:
             limit.revoke()
@@ -88,10 +88,10 @@ class _Limit(OwnCancel):
         self.when = when
 
 
-async def within(seconds: float, what: str, work: Awaitable[T]) -> T:
+async def within(seconds: float, message: str, work: Awaitable[T]) -> T:
     """Apply `Deadlines.within` to one rare call, with a timer of its own."""
     deadlines = Deadlines()
     try:
-        return await deadlines.within(seconds, what, work)
+        return await deadlines.within(seconds, message, work)
     finally:
         deadlines.close()

@@ -138,14 +138,14 @@ class Permits:
 
     Args:
         limit: The number of permits; None: no limit.
-        what: What one permit is for, for the message of a timeout.
+        purpose: The purpose of a permit, for the message of a timeout.
     """
 
-    __slots__ = ("_idle", "_limit", "_semaphore", "_what")
+    __slots__ = ("_idle", "_limit", "_purpose", "_semaphore")
 
-    def __init__(self, limit: int | None, what: str) -> None:
+    def __init__(self, limit: int | None, purpose: str) -> None:
         self._limit = limit
-        self._what = what
+        self._purpose = purpose
         self._semaphore = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
 
@@ -171,7 +171,7 @@ class Permits:
         """
         if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
-                f"no {self._what} of {self._limit} became free in {timeout:g} s: close readers, or"
+                f"no {self._purpose} of {self._limit} became free in {timeout:g} s: close readers, or"
                 " raise the driver's max_connections or Timeout.permit"
             )
 

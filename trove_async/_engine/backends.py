@@ -27,7 +27,7 @@ from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
 SPILL_PERMITS = 1
-"""Spilled parts that one backend sends at once. A part being sent is in memory outside the pool."""
+"""Spilled parts that one backend sends concurrently. A part being sent is in memory outside the pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ class _Holder:
 
 
 class _Record(NamedTuple):
-    """The state in which a put left a body.
+    """The state of a body after a put.
 
     Attributes:
         body: Returns the body, or None once it is garbage-collected.
@@ -96,7 +96,7 @@ def _forget(reference: weakref.ref[object]) -> None:
 
 
 def check(body: object, position: int | None = None, *, empty: bool) -> None:
-    """Raise if an earlier put has read from the body and left it at this position.
+    """Raise if an earlier put has read from the body, which is still at the same position.
 
     Args:
         body: The user's object.

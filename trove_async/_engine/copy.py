@@ -164,30 +164,30 @@ async def copy(
     # 3. Copy: nothing to do, or on the server, or through this process.
     with located(target):
         options = _target_options(source, target, info, overrides)
-        copied: ObjectInfo | None = None
+        stored: ObjectInfo | None = None
         if onto_itself and overrides.is_empty and source.version_id is None:
             _check_conditions(info, overrides)
-            copied = info
+            stored = info
         elif _can_copy_on_server(source, target, info, options):
             # Metadata that the service copies itself needs no check, even if a put would refuse it.
             check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
-                copied = await _copy_on_server(source, target, info, options, create_bucket)
-        if copied is None:
+                stored = await _copy_on_server(source, target, info, options, create_bucket)
+        if stored is None:
             options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
             with _translate_pin_errors(source, pinned=options.if_match != overrides.put.if_match):
-                copied, checksums = await _copy_through_client(
+                stored, checksums = await _copy_through_client(
                     source, target, info, put(options), kinds
                 )
             progress = None  # the put has reported it
     # 4. Report the progress that no put has reported.
     if progress is not None:
         progress(info.stored_size, info.stored_size)
-    return CopyResult(source=info, stored=copied, checksums=checksums, write_id=write_id)
+    return CopyResult(source=info, stored=stored, checksums=checksums, write_id=write_id)
 
 
 def _target_options(
@@ -250,34 +250,34 @@ async def _copy_on_server(
     request = CopyOptions(source=info, put=options, version_id=source.version_id)
     names = (source.bucket, source.key, target.bucket, target.key)
     try:
-        copied = await driver.copy(*names, request)
+        stored = await driver.copy(*names, request)
     except BucketNotFoundError as error:
         if error.bucket == source.bucket != target.bucket:
             raise _source_changed(source) from error
         await create_bucket(error)
-        copied = await driver.copy(*names, request)
+        stored = await driver.copy(*names, request)
     try:
-        compare_stored(info.checksums, info.stored_size, copied)
+        compare_stored(info.checksums, info.stored_size, stored)
     except IntegrityError:
         with shielded(), suppress(TroveError):
-            await _discard(source, target, info, copied)
+            await _discard(source, target, info, stored)
         raise
-    return copied
+    return stored
 
 
 async def _discard(
-    source: Location, target: Location, info: ObjectInfo, copied: ObjectInfo
+    source: Location, target: Location, info: ObjectInfo, stored: ObjectInfo
 ) -> None:
     """Delete a corrupt copy, unless it may have replaced its source.
 
     A service that treats both names as one object has stored the copy over its source.
     """
-    conditional = target.backend.capabilities.delete_if_match and copied.etag is not None
+    conditional = target.backend.capabilities.delete_if_match and stored.etag is not None
     if not conditional or source.is_same(target):
         return
     current = await source.backend.driver.head(source.bucket, source.key, source.version_id)
     if current.write_id == info.write_id and is_same(info, current):
-        options = DeleteOptions(if_match=copied.etag)
+        options = DeleteOptions(if_match=stored.etag)
         await target.backend.driver.delete(target.bucket, target.key, options)
 
 

@@ -61,17 +61,17 @@ class Position:
         )
 
 
-def encode(at: Position, facts: Facts) -> str:
+def encode(position: Position, facts: Facts) -> str:
     """Return the position as a cursor: letters, digits, ``-`` and ``_``."""
     content = [
         _fingerprint(facts),
-        at.start_after,
-        at.stage,
-        at.key,
-        at.rank,
-        at.before,
-        at.token,
-        at.limit,
+        position.start_after,
+        position.stage,
+        position.key,
+        position.rank,
+        position.before,
+        position.token,
+        position.limit,
     ]
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

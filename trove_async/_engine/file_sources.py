@@ -173,7 +173,7 @@ class PathSource:
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
         self._file: io.FileIO | None = None
-        self._at = 0
+        self._position = 0
         self._stream: ChunkSource | None = None
         self.size: int | None = None
 
@@ -197,7 +197,7 @@ class PathSource:
         await self._open()
         if self._stream is not None:
             return await self._stream.ready()
-        return self._at < (self.size or 0)
+        return self._position < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
         if self._stream is not None:
@@ -211,11 +211,11 @@ class PathSource:
         if self._stream is not None:
             return await self._stream.fill(views)
         assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
-        remaining = take(views, self.size - self._at)[:_IOV_MAX]
+        remaining = take(views, self.size - self._position)[:_IOV_MAX]
         count = await in_thread(os.readv, self._file.fileno(), remaining)
         if not count:
-            self.size = self._at  # truncated by another process: it ends here
-        self._at += count
+            self.size = self._position  # truncated by another process: it ends here
+        self._position += count
         return count
 
     async def aclose(self) -> None:
@@ -235,12 +235,12 @@ def _position_and_size(file: BinaryIO) -> tuple[int | None, int | None]:
         # Do not seek to the end: a decompressing file would read everything to find it.
         return None, _declared_length(file)
     try:
-        at = file.tell()
+        position = file.tell()
         end = file.seek(0, os.SEEK_END)
-        file.seek(at)
+        file.seek(position)
     except (OSError, ValueError):
         return None, None  # a pipe or a socket
-    return at, max(0, end - at)
+    return position, max(0, end - position)
 
 
 def _declared_length(file: BinaryIO) -> int | None:
@@ -256,8 +256,8 @@ def _position_of(file: BinaryIO) -> int | None:
     with suppress(Exception):
         seekable = getattr(file, "seekable", None)
         if hasattr(file, "seek") and (seekable is None or seekable()):
-            at = file.tell()
-            return at if isinstance(at, int) else None
+            position = file.tell()
+            return position if isinstance(position, int) else None
     return None
 
 
@@ -270,8 +270,8 @@ async def _async_position_of(reader: object) -> int | None:
         tell = getattr(candidate, "tell", None)
         if tell is not None:
             with suppress(Exception):
-                at = await _await_if_awaitable(tell())
-                return at if isinstance(at, int) else None
+                position = await _await_if_awaitable(tell())
+                return position if isinstance(position, int) else None
     return None
 
 

@@ -198,7 +198,7 @@ class _Entries(Generic[E]):
             self._batches.popleft()
         elif not self._batches:
             return False
-        # E includes Prefix only if there is a delimiter: `Trove.list` is typed so.
+        # E includes Prefix only if there is a delimiter, as the overloads of `Trove.list` declare.
         self._entries, self._returned_count = cast("Sequence[E]", self._batches[0].entries), 0
         return True
 
@@ -332,7 +332,7 @@ class _Listing:
                 )
                 for backend in stage
             ]
-        # 2. Fetch a page from every backend that has no entries left.
+        # 2. Fetch a page from every backend whose entries have all been taken.
         streams = self._streams
         async with task_group() as group:
             for stream in streams:
@@ -360,11 +360,16 @@ class _Listing:
         return merged
 
     def _start_options(self, backend: Backend) -> ListOptions:
-        options, at = self._query.options, self._position
+        options, position = self._query.options, self._position
         if backend.capabilities.ordered:
-            start_after = at.start_of(self._ranks[backend.name])
+            start_after = position.start_of(self._ranks[backend.name])
             return replace(options, start_after=start_after or None)
-        return replace(options, start_after=at.start_after or None, token=at.token, limit=at.limit)
+        return replace(
+            options,
+            start_after=position.start_after or None,
+            token=position.token,
+            limit=position.limit,
+        )
 
     def _next_stage(self) -> None:
         self._position = self._position.next_stage(self._query.options.limit)
@@ -387,10 +392,10 @@ class _Listing:
             return remaining
         if resume_after is not None and resume_after.token_of_entry:
             # The cursor's page is fetched again: skip up to its entry, if that still exists.
-            first = next(
+            start = next(
                 (at for at, entry in enumerate(entries, 1) if entry.key == resume_after.key), 0
             )
-            entries = entries[first:]
+            entries = entries[start:]
         self._resume_after = None
         return [entry for entry in entries if entry.key > self._position.start_after]
 
@@ -402,9 +407,9 @@ class _Listing:
             return entries
         visibility = await self._visibility(entries)
         shown_prefixes = set(self._shown_prefixes)
-        for at, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if isinstance(entry, Prefix):
-                visibility[at] = entry.prefix not in shown_prefixes
+                visibility[index] = entry.prefix not in shown_prefixes
                 shown_prefixes.add(entry.prefix)
         await self._hide_earlier_prefixes(entries, visibility)
         return [entry for entry, shown in zip(entries, visibility, strict=True) if shown]
@@ -417,19 +422,19 @@ class _Listing:
         remaining = iter(enumerate(entries))
 
         async def decide(item: tuple[int, Listed]) -> None:
-            at, entry = item
+            index, entry = item
             if not isinstance(entry, Prefix):
                 visible = is_visible(entry.key, entry.backend)
-                visibility[at] = visible if isinstance(visible, bool) else await visible
+                visibility[index] = visible if isinstance(visible, bool) else await visible
 
-        for at, entry in remaining:
+        for index, entry in remaining:
             if not isinstance(entry, Prefix):
                 visible = is_visible(entry.key, entry.backend)
                 if isinstance(visible, bool):
-                    visibility[at] = visible
+                    visibility[index] = visible
                     continue
                 # A route function is async: from here on, await several concurrently.
-                visibility[at] = await visible
+                visibility[index] = await visible
                 await for_each(remaining, decide, limit=_LOOKUPS)
         return visibility
 
@@ -442,7 +447,7 @@ class _Listing:
         earlier = [backend for stage in self._stages[: self._position.stage] for backend in stage]
 
         async def look_up(item: tuple[int, str]) -> None:
-            at, prefix = item
+            index, prefix = item
             options = ListOptions(prefix=prefix, limit=1)
             for backend in earlier:
                 try:
@@ -450,13 +455,13 @@ class _Listing:
                 except BucketNotFoundError:
                     continue
                 if page.entries:
-                    visibility[at] = False
+                    visibility[index] = False
                     return
 
         candidates = [
-            (at, entry.prefix)
-            for at, entry in enumerate(entries)
-            if isinstance(entry, Prefix) and visibility[at]
+            (index, entry.prefix)
+            for index, entry in enumerate(entries)
+            if isinstance(entry, Prefix) and visibility[index]
         ]
         await for_each(candidates, look_up, limit=_LOOKUPS)
 
@@ -472,17 +477,17 @@ class _Listing:
         completed: list[Listed | None] = list(entries)
 
         async def complete(item: tuple[int, ObjectInfo]) -> None:
-            at, info = item
+            index, info = item
             try:
                 head = await by_name[info.backend].driver.head(info.bucket, info.key)
             except ObjectNotFoundError:
-                completed[at] = None  # deleted after it was listed
+                completed[index] = None  # deleted after it was listed
             else:
-                completed[at] = head.located(backend=info.backend)
+                completed[index] = head.located(backend=info.backend)
 
         incomplete = [
-            (at, entry)
-            for at, entry in enumerate(entries)
+            (index, entry)
+            for index, entry in enumerate(entries)
             if isinstance(entry, ObjectInfo) and not entry.complete
         ]
         await for_each(incomplete, complete, limit=_LOOKUPS)
@@ -492,13 +497,17 @@ class _Listing:
 
     def cursor(self, batch: _Batch, count: int) -> str:
         """Return the cursor after the first `count` entries of the batch. `count` is at least 1."""
-        last = batch.entries[count - 1]
-        at = replace(batch.position, key=last.key, rank=None, before=None)
-        if self._query.may_repeat_keys and isinstance(last, ObjectInfo):
+        last_entry = batch.entries[count - 1]
+        position = replace(batch.position, key=last_entry.key, rank=None, before=None)
+        if self._query.may_repeat_keys and isinstance(last_entry, ObjectInfo):
             others = (
-                entry.key for entry in reversed(batch.entries[:count]) if entry.key != last.key
+                entry.key
+                for entry in reversed(batch.entries[:count])
+                if entry.key != last_entry.key
             )
-            at = replace(
-                at, rank=self._ranks[last.backend], before=next(others, batch.previous_key)
+            position = replace(
+                position,
+                rank=self._ranks[last_entry.backend],
+                before=next(others, batch.previous_key),
             )
-        return encode(at, self._query.facts)
+        return encode(position, self._query.facts)

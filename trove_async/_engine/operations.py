@@ -128,7 +128,7 @@ class Operations:
     ) -> ObjectInfo:
         """Store a body.
 
-        With `type_guessed` the content type is dropped if the backend cannot keep one.
+        With `type_guessed` the content type is dropped if the backend cannot store one.
         """
 
         async def work() -> ObjectInfo:
@@ -152,9 +152,9 @@ class Operations:
             raise
 
     async def open(
-        self, bucket: str, key: str, options: GetOptions, make: Callable[[OpenBody], T]
+        self, bucket: str, key: str, options: GetOptions, make_reader: Callable[[OpenBody], T]
     ) -> T:
-        """Open a body and return a reader made by `make`. The reader closes the body."""
+        """Open a body and return a reader made by `make_reader`. The reader closes the body."""
 
         async def work() -> T:
             backend = await self._resolve(bucket, key)
@@ -163,7 +163,7 @@ class Operations:
             emit = self._runtime.body_event_emitter("get", bucket, key)
             body = VerifiedBody(await context.__aenter__())
             info = body.info.located(backend=backend.name)
-            return make(OpenBody(context, body, info, self._runtime.check_usable, emit))
+            return make_reader(OpenBody(context, body, info, self._runtime.check_usable, emit))
 
         return await self._run_on_object("get", bucket, key, work)
 
@@ -355,7 +355,7 @@ class Operations:
         )
 
     async def version_query(self, bucket: str, options: ListOptions) -> Query:
-        """Return the query of a listing of versions. All its backends must keep versions."""
+        """Return the query of a listing of versions. All its backends must support versions."""
         query = await self.query(
             bucket,
             options,

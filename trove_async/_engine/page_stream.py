@@ -113,7 +113,7 @@ class PageStream:
         if entries:
             self._last = entries[-1].key
         # 3. Store its entries.
-        first, self.exists = not self.exists, True
+        is_first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
         name = self._backend.name
         # A driver that sets `DriverContext.backend` itself saves a copy of each entry.
@@ -125,7 +125,7 @@ class PageStream:
             self._options = None
             return
         self._options = replace(options, token=page.token, limit=self._page_size)
-        if not first:
+        if not is_first:
             self._prefetch = self._backend.tasks.start(
                 self._request_page(self._backend.driver, self._bucket, self._options)
             )

@@ -177,7 +177,7 @@ class MemoryParts:
     def __init__(self, memory: memoryview, size: int) -> None:
         self._memory = memory
         self._size = size
-        self._at = 0
+        self._position = 0
         self._crc = Crc32c()
 
     @property
@@ -185,17 +185,17 @@ class MemoryParts:
         return {CRC32C: self._crc.digest()}
 
     async def next(self) -> HeldPart | None:
-        view = self._memory[self._at : self._at + self._size]
+        view = self._memory[self._position : self._position + self._size]
         if not view:
             return None
         self._crc.update(view)
         part = Part(
-            number=self._at // self._size + 1,
-            offset=self._at,
+            number=self._position // self._size + 1,
+            offset=self._position,
             size=len(view),
-            last=self._at + len(view) == len(self._memory),
+            last=self._position + len(view) == len(self._memory),
         )
-        self._at += len(view)
+        self._position += len(view)
         return HeldPart(part, [view])
 
 
@@ -237,7 +237,7 @@ class BufferedParts:
                 f"the body must fit {self._number - 1} parts of {self._size} bytes, got more than"
                 f" {offset} bytes: pass its size to put, so that larger parts are planned, or a path"
             )
-        # 3. Lease memory, fill it, and return what is not needed.
+        # 3. Lease memory, fill it, and return the unused slots.
         buffer = await reserve_buffer(size, self._pool, self._emit)
         if isinstance(buffer, SpillFile):
             return await self._spill(buffer, offset, size)

@@ -148,20 +148,20 @@ def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
 class _MemorySource:
     """A body in memory. Parts are views of it, without a copy."""
 
-    __slots__ = ("_at", "memory", "size")
+    __slots__ = ("_position", "memory", "size")
 
     def __init__(self, view: memoryview) -> None:
         self.memory: memoryview | None = byte_view(view).toreadonly()
         self.size: int | None = view.nbytes
-        self._at = 0
+        self._position = 0
 
     async def ready(self) -> bool:
-        return self._at < (self.size or 0)
+        return self._position < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
         assert self.memory is not None  # noqa: S101 - set in __init__
-        piece = self.memory[self._at : self._at + limit]
-        self._at += len(piece)
+        piece = self.memory[self._position : self._position + limit]
+        self._position += len(piece)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -236,7 +236,7 @@ class _StoreReaderSource:
 
 @runtime_checkable
 class SizedReader(Protocol):
-    """A reader that knows its remaining size, as a store's readers do."""
+    """A reader with a known remaining size, such as a store's reader."""
 
     @property
     def remaining(self) -> int:

@@ -55,7 +55,7 @@ class StreamedParts:
         self._backend = backend
         self._emit = emit
         self._window = min(_WINDOW, max_held_part(pool) // SLOT * SLOT)
-        self._at = 0
+        self._position = 0
         self._crc = Crc32c()
 
     @property
@@ -63,14 +63,14 @@ class StreamedParts:
         return {CRC32C: self._crc.digest()}
 
     async def next(self) -> StreamedPart | None:
-        size = min(self._size, self._file.size - self._at)
+        size = min(self._size, self._file.size - self._position)
         if not size:
             return None
         part = Part(
-            number=self._at // self._size + 1,
-            offset=self._at,
+            number=self._position // self._size + 1,
+            offset=self._position,
             size=size,
-            last=self._at + size == self._file.size,
+            last=self._position + size == self._file.size,
         )
         buffer = await reserve_buffer(self._window, self._pool, self._emit)
         streamed = StreamedPart(part, self._file, buffer, self._backend)
@@ -79,7 +79,7 @@ class StreamedParts:
         except BaseException:
             await streamed.aclose()
             raise
-        self._at += size
+        self._position += size
         return streamed
 
 
@@ -112,11 +112,11 @@ class StreamedPart:
     async def open(self, body_crc: Crc32c) -> None:
         """Read the part for the first time, and update the checksum of the whole body."""
         if isinstance(self._buffer, SpillFile):
-            memory = [await self._buffer.window()]
+            window = [await self._buffer.window()]
         else:
-            memory = list(self._buffer.views) if self._buffer is not None else []
-        half = sum(map(len, memory)) // 2
-        self._halves = [view[at : at + half] for view in memory for at in range(0, len(view), half)]
+            window = list(self._buffer.views) if self._buffer is not None else []
+        half = sum(map(len, window)) // 2
+        self._halves = [view[at : at + half] for view in window for at in range(0, len(view), half)]
         await self._read_all(body_crc.update)
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
@@ -180,30 +180,30 @@ class StreamedPart:
         loop = asyncio.get_running_loop()
 
         # 1. How to read one half of the window in a thread.
-        def read(at: int, view: memoryview) -> memoryview:
-            self._file.read(self.part.offset + at, view)
+        def read(position: int, view: memoryview) -> memoryview:
+            self._file.read(self.part.offset + position, view)
             crc.update(view)
             if update is not None:
                 update(view)
             return view
 
-        def start_read(at: int) -> asyncio.Future[memoryview]:
-            half = self._halves[at // len(self._halves[0]) % 2]
-            self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
+        def start_read(position: int) -> asyncio.Future[memoryview]:
+            half = self._halves[position // len(self._halves[0]) % 2]
+            self._reading = loop.run_in_executor(None, read, position, half[: self.size - position])
             return self._reading
 
         # 2. End the previous pass, which may still use the window.
         this_pass = await self._next_pass()
         self._check_current(this_pass)
         # 3. Yield one half while the other is read.
-        at, next_read = 0, start_read(0)
+        position, next_read = 0, start_read(0)
         try:
-            while at < self.size:
+            while position < self.size:
                 view = await wait_until_done(next_read)
                 self._check_current(this_pass)
-                at += len(view)
-                if at < self.size:
-                    next_read = start_read(at)
+                position += len(view)
+                if position < self.size:
+                    next_read = start_read(position)
                 else:
                     self._compare(crc.digest())
                 yield view

@@ -254,9 +254,9 @@ def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
     return dict(tags)
 
 
-def _checked_mapping(what: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
+def _checked_mapping(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
-        raise TypeError(f"{what} must map names to values, got {type(mapping).__name__}")
+        raise TypeError(f"{name} must map names to values, got {type(mapping).__name__}")
     return mapping
 
 
@@ -302,15 +302,15 @@ _HEADERS = (
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
     ("if_match", "put_if_match", "replace one version only (if_match)"),
-    ("metadata", "metadata", "keep metadata"),
-    ("tags", "tags", "keep tags"),
+    ("metadata", "metadata", "store metadata"),
+    ("tags", "tags", "store tags"),
     ("storage_class", "storage_class", "choose a storage class"),
-    ("content_type", "headers", "keep content_type"),
-    ("cache_control", "headers", "keep cache_control"),
-    ("content_disposition", "headers", "keep content_disposition"),
-    ("content_encoding", "headers", "keep content_encoding"),
-    ("content_language", "headers", "keep content_language"),
-    ("expires", "expires", "keep expires"),
+    ("content_type", "headers", "store content_type"),
+    ("cache_control", "headers", "store cache_control"),
+    ("content_disposition", "headers", "store content_disposition"),
+    ("content_encoding", "headers", "store content_encoding"),
+    ("content_language", "headers", "store content_language"),
+    ("expires", "expires", "store expires"),
 )
 """The options that a backend may not support: the option, its capability, and a description."""
 
@@ -324,9 +324,9 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     """
     check_key_length(backend, key)
     can = backend.capabilities
-    for option, capability, what in _PUT_NEEDS:
+    for option, capability, action in _PUT_NEEDS:
         if not getattr(can, capability) and getattr(options, option) not in (None, {}):
-            raise _not_supported(backend, what)
+            raise _not_supported(backend, action)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
         if size > can.max_metadata_bytes:
@@ -498,7 +498,7 @@ def list_options(
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 
-def _not_supported(backend: Backend, what: str) -> NotSupportedError:
+def _not_supported(backend: Backend, action: str) -> NotSupportedError:
     return NotSupportedError(
-        f"{backend.driver.name} cannot {what}; nothing was done", backend=backend.name
+        f"{backend.driver.name} cannot {action}; nothing was done", backend=backend.name
     )

@@ -211,14 +211,14 @@ class Mapped:
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in the wrapped driver. See `Uploading.upload`."""
-        self._check(self.capabilities.upload, "uploads in parts")
+        self._require_feature(self.capabilities.upload, "uploads in parts")
         return _Upload(self, bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy in the wrapped driver. See `Copying.copy`."""
-        self._check(self.capabilities.server_copy, "server-side copies")
+        self._require_feature(self.capabilities.server_copy, "server-side copies")
         # The facts of the source get physical names, as if the driver itself had returned them.
         src = _Names(self._namespace, src_bucket, src_key)
         dst = _Names(self._namespace, dst_bucket, dst_key)
@@ -237,7 +237,7 @@ class Mapped:
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys, and return one result for each. See `BulkDeleting.delete_many`."""
-        self._check(bool(self.capabilities.bulk_delete), "bulk deletes")
+        self._require_feature(bool(self.capabilities.bulk_delete), "bulk deletes")
         names = _Names(self._namespace, bucket)
         with _logical_names_in_errors(names):
             await self._namespace.require(self._driver, bucket)
@@ -250,7 +250,7 @@ class Mapped:
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
         """Return a URL, which contains the physical names. See `Presigning`."""
-        self._check(self.capabilities.presign, "presigned URLs")
+        self._require_feature(self.capabilities.presign, "presigned URLs")
         names = _Names(self._namespace, bucket, key)
         with _logical_names_in_errors(names):
             return await cast("Presigning", self._driver).presign(
@@ -259,7 +259,7 @@ class Mapped:
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page, with logical names. See `Versioned.version_page`."""
-        self._check(self.capabilities.versions, "versions")
+        self._require_feature(self.capabilities.versions, "versions")
         names = _Names(self._namespace, bucket)
         with _logical_names_in_errors(names):
             # Old versions of a deleted bucket do not make it exist.
@@ -284,9 +284,9 @@ class Mapped:
             raise ClosedError("the layer is not open: use it through a store")
         return self._attached
 
-    def _check(self, claimed: bool, what: str) -> None:  # noqa: FBT001 - the only flag, in private calls
-        if not claimed:
-            raise NotSupportedError(f"the {self.name} backend does not support {what}")
+    def _require_feature(self, supported: bool, feature: str) -> None:  # noqa: FBT001 - the only flag, in private calls
+        if not supported:
+            raise NotSupportedError(f"the {self.name} backend does not support {feature}")
 
 
 class _Names:
