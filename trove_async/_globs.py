@@ -436,7 +436,6 @@ def _pieces(literal: str) -> Iterator[_Condition]:
 def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     """File each pattern under its rarest condition. Return the groups by kind and text, in order."""
     # 1. Count the patterns that share each condition.
-    # 1. Count the patterns that share each condition.
     conditions = {glob: list(_conditions(glob)) for _, glob in globs}
     counts = Counter(
         (condition.kind, text)
@@ -448,7 +447,6 @@ def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     def cost(condition: _Condition) -> int:
         return _COST[condition.kind] + sum(counts[condition.kind, text] for text in condition.texts)
 
-    # 2. Choose the condition of each pattern that makes a look-up cheapest.
     # 2. Choose for each pattern the condition that makes a look-up cheapest.
     chosen = {
         glob: min(candidates, key=cost, default=_LOOSE) for glob, candidates in conditions.items()
@@ -459,7 +457,6 @@ def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
             if condition.kind == "piece":
                 others = (one for one in conditions[glob] if one.kind != "piece")
                 chosen[glob] = min(others, key=cost, default=_LOOSE)
-    # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
     # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:

@@ -254,8 +254,8 @@ class BufferedParts:
 
     async def _spill(self, spill: SpillFile, offset: int, size: int) -> HeldPart:
         try:
-            while (buffer := size - spill.written) and (
-                piece := await self._intake.take(min(buffer, SPILL_PIECE))
+            while (remaining := size - spill.written) and (
+                piece := await self._intake.take(min(remaining, SPILL_PIECE))
             ):
                 await spill.write(piece)
             part = await self._describe_part(offset)

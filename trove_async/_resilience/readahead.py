@@ -38,7 +38,7 @@ POOL_SHARE = 4
 
 
 class Fetch(Protocol):
-    """Fills memory with a range of a body. The caller has acquired a permit, which it releases."""
+    """Fills memory with a range of a body. The caller acquires a permit, and `Fetch` releases it."""
 
     def __call__(
         self, start: int, end: int, views: Sequence[memoryview], /
