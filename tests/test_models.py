@@ -77,7 +77,7 @@ def test_range_is_resolved_for_a_size(
 ) -> None:
     byte_range = ByteRange.of(range)
     if resolved is None:
-        with pytest.raises(RangeError, match=f"the object has {size} bytes"):
+        with pytest.raises(RangeError, match=f"the object's {size} bytes"):
             byte_range.resolve(size)
     else:
         assert byte_range.resolve(size) == resolved

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trove_async import BackendError
 from trove_async.models import ObjectInfo, Prefix
 from trove_async.options import ListOptions, Page
-from trove_async.paging import TokenCycle, after_prefix, inside, paginate
+from trove_async.paging import TokenCycle, after_prefix, filter_by_prefix, paginate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -181,10 +181,13 @@ def page(*keys: str) -> Page:
 
 
 def test_keys_outside_the_prefix_are_omitted() -> None:
-    assert [entry.key for entry in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
+    assert [entry.key for entry in filter_by_prefix(page("a", "ab", "b"), "a").entries] == [
+        "a",
+        "ab",
+    ]
     unchanged = page("ab", "ac")
-    assert inside(unchanged, "a") is unchanged
-    assert inside(unchanged, "") is unchanged
+    assert filter_by_prefix(unchanged, "a") is unchanged
+    assert filter_by_prefix(unchanged, "") is unchanged
 
 
 @given(st.integers(0, 50), st.integers(1, 50))

@@ -311,9 +311,9 @@ def test_pool_belongs_to_one_process() -> None:
 
     with asyncio.Runner() as runner:
         runner.run(use())
-        home = pool._home
+        home = pool._owner
         assert home is not None
-        pool._home = (home[0] + 1, home[1])  # as a child of a fork would see it
+        pool._owner = (home[0] + 1, home[1])  # as a child of a fork would see it
         with pytest.raises(ClosedError, match="process"):
             runner.run(use())
 

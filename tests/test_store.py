@@ -302,7 +302,7 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # tested at run time
     (lambda store: store.read("data", "key", range=(5, 5)), RangeError, "the end is exclusive"),
     (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
-    (lambda store: store.read("data", "key", range=(9, None)), RangeError, "has 3 bytes"),
+    (lambda store: store.read("data", "key", range=(9, None)), RangeError, "the object's 3 bytes"),
     (lambda store: store.read("data", "key", limit=2), RangeError, "stream it with get"),
     (lambda store: store.put("data", "", b""), InvalidNameError, "must not be empty"),
     (lambda store: store.put("none", "key", b""), BucketNotFoundError,

@@ -13,7 +13,8 @@ import pytest
 
 from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import ClosedError, ConfigError, Trove
-from trove_async.drivers import LocalDriver
+from trove_async.driver import DriverInUseError
+from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
 from trove_async.layers import Mapped
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trove_async.driver import AsyncDriver
+
+SIGNING_KEY = "secret-of-the-test"
 
 USES: list[Callable[[Trove], Awaitable[Any]]] = [
     lambda store: store.put("data", "key", b""),
@@ -219,10 +222,44 @@ async def test_driver_of_an_open_store_is_refused_by_another(
     async with single_attempt_store(shared) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"old")
-        with pytest.raises(ClosedError, match=r"create (one|a new one)"):
+        with pytest.raises(DriverInUseError, match=r"create (one|a new one)"):
             await single_attempt_store(other, backends={"shared": shared}).__aenter__()
         assert other.calls == ["open", "aclose"]
         assert await store.read("data", "key") == b"old"
+
+
+async def test_driver_is_closed_if_its_open_raises_closed_error_for_another_reason() -> None:
+    default, bad = CallLog(), CallLog()
+    bad.fail("open", ClosedError("the store of the credentials is closed"))
+    with pytest.raises(ClosedError, match="store of the credentials") as caught:
+        await single_attempt_store(default, backends={"bad": bad}).__aenter__()
+    assert caught.value.backend == "bad"
+    assert default.calls == ["open", "aclose"]
+    assert bad.calls == ["open", "aclose"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        LocalDriver,
+        lambda _: GCSDriver(anonymous=True),
+        lambda _: S3Driver(
+            region="eu-west-1",
+            dialect="s3",
+            access_key_id="id",
+            secret_access_key=SIGNING_KEY,
+        ),
+        lambda _: Mapped(CallLog(), into="all"),
+    ],
+    ids=["local", "gcs", "s3", "mapped"],
+)
+async def test_second_open_reports_that_the_driver_is_in_use(
+    make: Callable[[Path], AsyncDriver], tmp_path: Path
+) -> None:
+    driver = make(tmp_path)
+    async with single_attempt_store(driver):
+        with pytest.raises(DriverInUseError):
+            await single_attempt_store(driver).__aenter__()
 
 
 async def test_cancelled_open_closes_the_open_drivers() -> None:

@@ -63,7 +63,9 @@ from .store import Trove
 
 __version__ = "0.1.0"
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless a program wants it
+logging.getLogger(__name__).addHandler(
+    logging.NullHandler()
+)  # silent, unless a program configures logging
 
 __all__ = [
     "AlreadyExistsError",

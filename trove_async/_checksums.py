@@ -68,11 +68,12 @@ class Crc32c:
         return crc32c_text(self._value)
 
 
-def compare(expected: Mapping[str, str], actual: Mapping[str, str], what: str) -> None:
+def compare(expected: Mapping[str, str], actual: Mapping[str, str], message: str) -> None:
     """Raise IntegrityError if two sets of checksums differ in a kind that both contain."""
+    # Kinds that only one side has prove nothing, and are ignored.
     for kind in expected.keys() & actual.keys():
         if expected[kind] != actual[kind]:
-            raise IntegrityError(f"{what}: {kind} must be {expected[kind]}, got {actual[kind]}")
+            raise IntegrityError(f"{message}: {kind} must be {expected[kind]}, got {actual[kind]}")
 
 
 def compare_stored(sent: Mapping[str, str], size: int, info: ObjectInfo) -> None:
@@ -108,6 +109,7 @@ def combine_crc32c(first: int, second: int, size: int) -> int:
 @lru_cache(maxsize=64)  # all parts of an upload have one size, except the last
 def _shift(size: int) -> int:
     """Return x to the 8 · `size`, modulo the polynomial."""
+    # Exponentiation by squaring: the number of products is the number of binary digits of `size`.
     result, power = _ONE, _X8
     while size:
         if size & 1:

@@ -48,7 +48,7 @@ class CharacterClass:
     ranges: tuple[tuple[str, str], ...]
     negated: bool
 
-    def holds(self, character: str) -> bool:
+    def contains(self, character: str) -> bool:
         """Return whether the class matches the character."""
         return any(low <= character <= high for low, high in self.ranges) != self.negated
 
@@ -86,7 +86,7 @@ class Glob:
         self.literal: Final = all(isinstance(token, str) for token in self.tokens)
         self.prefix: Final = first if isinstance(first, str) else ""
         self.suffix: Final = last if isinstance(last, str) else ""
-        self.test: Final = _test(self)
+        self.test: Final = _make_test(self)
 
     @classmethod
     def parse(cls, pattern: str) -> Glob:
@@ -97,17 +97,17 @@ class Glob:
         """
         if not isinstance(pattern, str):
             raise TypeError(f"a pattern must be a str, got {type(pattern).__name__}")
-        return cls(_merged(_tokens(pattern)))
+        return cls(_merge(_tokens(pattern)))
 
     @classmethod
     def starting(cls, prefix: str) -> Glob:
         """Return a pattern for names that start with `prefix`. No character is special."""
-        return cls(_merged([prefix, Meta.ANYTHING]))
+        return cls(_merge([prefix, Meta.ANYTHING]))
 
     @classmethod
     def ending(cls, suffix: str) -> Glob:
         """Return a pattern for names that end with `suffix`. No character is special."""
-        return cls(_merged([Meta.ANYTHING, suffix]))
+        return cls(_merge([Meta.ANYTHING, suffix]))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Glob) and self.tokens == other.tokens
@@ -134,121 +134,126 @@ class Glob:
         """Return whether the pattern may match a name that starts with `prefix`. False is certain."""
         if self.prefix.startswith(prefix):
             return True
-        return prefix.startswith(self.prefix) and self._survives(prefix)
+        return prefix.startswith(self.prefix) and self._can_continue_after(prefix)
 
-    def _survives(self, prefix: str) -> bool:
-        # Follows all ways to match `prefix` at once: `places` are the positions in the pattern that
-        # may come next.
+    def _can_continue_after(self, prefix: str) -> bool:
+        # Follows all ways to match `prefix` in parallel: `positions` are the positions in the
+        # pattern that may come next.
         steps: list[Token] = [
             step for token in self.tokens for step in (token if isinstance(token, str) else [token])
         ]
-        places = _closure(steps, [0])
+        positions = _skip_stars(steps, [0])
         for character in prefix:
-            places = _closure(steps, _advance(steps, places, character))
-        return bool(places)
+            positions = _skip_stars(steps, _advance(steps, positions, character))
+        return bool(positions)
 
 
-def _closure(steps: Sequence[Token], places: Iterable[int]) -> set[int]:
+def _skip_stars(steps: Sequence[Token], positions: Iterable[int]) -> set[int]:
     """Add the positions that are reached if stars match nothing. Negative: inside a segment."""
     reached = set()
-    for place in places:
-        at = place
-        reached.add(at)
-        while 0 <= at < len(steps) and steps[at] in {Meta.STAR, Meta.SEGMENTS, Meta.ANYTHING}:
-            at += 1
-            reached.add(at)
+    for start in positions:
+        position = start
+        reached.add(position)
+        while 0 <= position < len(steps) and steps[position] in {
+            Meta.STAR,
+            Meta.SEGMENTS,
+            Meta.ANYTHING,
+        }:
+            position += 1
+            reached.add(position)
     return reached
 
 
-def _advance(steps: Sequence[Token], places: Iterable[int], character: str) -> Iterator[int]:
-    for place in places:
-        at = ~place if place < 0 else place
-        step = steps[at] if at < len(steps) else None
+def _advance(steps: Sequence[Token], positions: Iterable[int], character: str) -> Iterator[int]:
+    for start in positions:
+        position = ~start if start < 0 else start
+        step = steps[position] if position < len(steps) else None
         if step is Meta.SEGMENTS:
-            yield at if character == "/" else ~at
+            yield position if character == "/" else ~position
         elif step is Meta.ANYTHING or (step is Meta.STAR and character != "/"):
-            yield at
+            yield position
         elif (
             step == character
             or (step is Meta.ONE and character != "/")
-            or (isinstance(step, CharacterClass) and step.holds(character))
+            or (isinstance(step, CharacterClass) and step.contains(character))
         ):
-            yield at + 1
+            yield position + 1
 
 
 def _tokens(pattern: str) -> Iterator[Token]:
     """Yield the parts of a pattern, and literals character by character."""
-    at, end = 0, len(pattern)
+    position, end = 0, len(pattern)
     starts_segment = True
-    while at < end:
-        character = pattern[at]
+    while position < end:
+        character = pattern[position]
         if character == "*":
-            stars = at
-            while pattern[at : at + 1] == "*":
-                at += 1
-            following = pattern[at : at + 1]
-            if starts_segment and at - stars == 2 and following in {"", "/"}:  # noqa: PLR2004 - `**`
+            # `**` is special only as a whole segment. Elsewhere any number of stars means one star.
+            stars = position
+            while pattern[position : position + 1] == "*":
+                position += 1
+            following = pattern[position : position + 1]
+            if starts_segment and position - stars == 2 and following in {"", "/"}:  # noqa: PLR2004 - `**`
                 yield Meta.SEGMENTS if following else Meta.ANYTHING
-                at += 1
+                position += 1
                 continue
             yield Meta.STAR
         elif character == "?":
             yield Meta.ONE
-            at += 1
+            position += 1
         elif character == "[":
-            found, at = _class(pattern, at)
-            yield found
+            character_class, position = _class(pattern, position)
+            yield character_class
         else:
-            character, at = _character(pattern, at)
+            character, position = _character(pattern, position)
             yield character
         starts_segment = character == "/"
 
 
 def _class(pattern: str, start: int) -> tuple[CharacterClass, int]:
     """Parse the class that opens at `start`. Return it and the position after it."""
-    at = start + 1
-    negated = pattern[at : at + 1] == "^"
-    at += negated
+    position = start + 1
+    negated = pattern[position : position + 1] == "^"
+    position += negated
     ranges: list[tuple[str, str]] = []
-    while not (ranges and pattern[at : at + 1] == "]"):
-        low, at = _member(pattern, at, start)
+    while not (ranges and pattern[position : position + 1] == "]"):
+        low, position = _member(pattern, position, start)
         high = low
-        if pattern[at : at + 1] == "-":
-            high, at = _member(pattern, at + 1, start)
+        if pattern[position : position + 1] == "-":
+            high, position = _member(pattern, position + 1, start)
         ranges.append((low, high))
-    return CharacterClass(tuple(ranges), negated), at + 1
+    return CharacterClass(tuple(ranges), negated), position + 1
 
 
-def _member(pattern: str, at: int, start: int) -> tuple[str, int]:
-    character = pattern[at : at + 1]
+def _member(pattern: str, position: int, start: int) -> tuple[str, int]:
+    character = pattern[position : position + 1]
     if not character:
         raise _malformed(pattern, start, "the class has no closing ']'")
     if character in "-]":
         raise _malformed(
             pattern,
-            at,
+            position,
             f"a class must not have {character!r} here: write '\\{character}'",
         )
-    return _character(pattern, at)
+    return _character(pattern, position)
 
 
-def _character(pattern: str, at: int) -> tuple[str, int]:
-    character = pattern[at]
+def _character(pattern: str, position: int) -> tuple[str, int]:
+    character = pattern[position]
     if character == "\\":
-        at += 1
-        if at == len(pattern):
-            raise _malformed(pattern, at - 1, "'\\' must be followed by a character")
-        character = pattern[at]
+        position += 1
+        if position == len(pattern):
+            raise _malformed(pattern, position - 1, "'\\' must be followed by a character")
+        character = pattern[position]
     if "\ud800" <= character <= "\udfff":
-        raise _malformed(pattern, at, "a lone surrogate has no UTF-8 form")
-    return character, at + 1
+        raise _malformed(pattern, position, "a lone surrogate has no UTF-8 form")
+    return character, position + 1
 
 
-def _malformed(pattern: str, at: int, why: str) -> PatternError:
-    return PatternError(f"bad pattern {pattern!r} at position {at}: {why}")
+def _malformed(pattern: str, position: int, reason: str) -> PatternError:
+    return PatternError(f"bad pattern {pattern!r} at position {position}: {reason}")
 
 
-def _merged(tokens: Iterable[Token]) -> list[Token]:
+def _merge(tokens: Iterable[Token]) -> list[Token]:
     """Join adjacent literals, and drop stars that repeat the one before."""
     merged: list[Token] = []
     for token in tokens:
@@ -265,7 +270,7 @@ def _merged(tokens: Iterable[Token]) -> list[Token]:
     return merged
 
 
-def _test(glob: Glob) -> Callable[[str], object]:
+def _make_test(glob: Glob) -> Callable[[str], object]:
     """Return a predicate for matching names. Common patterns need only string methods."""
     prefix, suffix = glob.prefix, glob.suffix
     match glob.tokens:
@@ -352,7 +357,7 @@ class FirstMatch:
         for rank, glob in globs:
             distinct.setdefault(glob, rank)
         self._literals = {glob.prefix: rank for glob, rank in distinct.items() if glob.literal}
-        groups = _grouped([(rank, glob) for glob, rank in distinct.items() if not glob.literal])
+        groups = _group([(rank, glob) for glob, rank in distinct.items() if not glob.literal])
         self._loose = groups[_LOOSE.kind].get("", [])
         self._prefixes = _by_size(groups["prefix"])
         self._suffixes = _by_size(groups["suffix"])
@@ -362,6 +367,7 @@ class FirstMatch:
     def find(self, name: str, limit: int) -> int:
         """Return the lowest rank below `limit` whose pattern matches `name`, else `limit`."""
         best = min(self._literals.get(name, limit), limit)
+        # The tables are in ascending order of their lowest rank, so that a match ends the search.
         for least, size, table in self._prefixes:
             if least >= best:
                 break
@@ -427,8 +433,9 @@ def _pieces(literal: str) -> Iterator[_Condition]:
         )
 
 
-def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
+def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     """File each pattern under its rarest condition. Return the groups by kind and text, in order."""
+    # 1. Count the patterns that share each condition.
     conditions = {glob: list(_conditions(glob)) for _, glob in globs}
     counts = Counter(
         (condition.kind, text)
@@ -440,6 +447,7 @@ def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     def cost(condition: _Condition) -> int:
         return _COST[condition.kind] + sum(counts[condition.kind, text] for text in condition.texts)
 
+    # 2. Choose for each pattern the condition that makes a look-up cheapest.
     chosen = {
         glob: min(candidates, key=cost, default=_LOOSE) for glob, candidates in conditions.items()
     }
@@ -449,6 +457,7 @@ def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
             if condition.kind == "piece":
                 others = (one for one in conditions[glob] if one.kind != "piece")
                 chosen[glob] = min(others, key=cost, default=_LOOSE)
+    # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:
         condition = chosen[glob]

@@ -72,7 +72,7 @@ def parse_service_date(text: str) -> datetime:
     """
     try:
         if len(text) <= _MAX_LENGTH:
-            match = _IMF_FIXDATE.fullmatch(text)  # what nearly all services write
+            match = _IMF_FIXDATE.fullmatch(text)  # the format of nearly all services
             if match is not None:
                 return _from_match(match)
             date = parsedate_to_datetime(text)
@@ -88,6 +88,7 @@ def _from_match(match: re.Match[str], now: datetime | None = None) -> datetime:
     year = int(year_digits)
     if len(year_digits) == 2:  # noqa: PLR2004 - two digits
         this_year = (now or datetime.now(UTC)).year
+        # The current century, unless the date would be too far in the future.
         year += this_year - this_year % _CENTURY
         if year > this_year + _FUTURE_YEARS:
             year -= _CENTURY

@@ -72,6 +72,7 @@ def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -
         raise InvalidNameError("a key must not be empty", bucket=bucket)
     if "\0" in key:
         raise InvalidNameError("a key must not contain NUL", bucket=bucket, key=key)
+    # An ASCII key has as many bytes as characters, so it need not be encoded to be measured.
     size = len(key) if key.isascii() else len(_utf8(key, "a key"))
     if size > max_bytes:
         raise InvalidNameError(
@@ -85,16 +86,16 @@ def has_dot_segment(key: str) -> bool:
     return "." in key and _DOT_SEGMENT.search(key) is not None
 
 
-def check_text(what: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
     """Raise InvalidNameError if the text has no UTF-8 form, TypeError if it is not a str.
 
     Args:
-        what: The name of the argument, for the message.
+        name: The name of the argument, for the message.
         text: A prefix, a delimiter or a key to start after.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{what} must be a str, got {type(text).__name__}")
-    _utf8(text, what)
+        raise TypeError(f"{name} must be a str, got {type(text).__name__}")
+    _utf8(text, name)
 
 
 def check_prefix(prefix: str) -> None:
@@ -127,8 +128,8 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         check_header(f"metadata {name!r}", value)
 
 
-def _utf8(text: str, what: str) -> bytes:
+def _utf8(text: str, name: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidNameError(f"{what} has no UTF-8 form: {text!r}") from error
+        raise InvalidNameError(f"{name} has no UTF-8 form: {text!r}") from error

@@ -1,4 +1,4 @@
-"""Credentials kept out of messages, tracebacks and logs.
+"""Prevents credentials from appearing in messages, tracebacks and logs.
 
 A service may quote a request in its response, and error reporters record the local variables of a
 traceback. So secrets are stored in a `Secret`, sent in `Headers`, and removed from every message by a
@@ -28,7 +28,7 @@ _MIN_LENGTH: Final = 8
 """Characters of the shortest value that is removed. Shorter ones occur in ordinary words."""
 
 _HEAD: Final = 16
-"""Characters that identify a long secret. A message may have been cut in the middle of it."""
+"""Characters that identify a long secret. A message may contain only a part of it."""
 
 _MAX_RENEWED: Final = 24
 """Forms of temporary credentials that are remembered. A service may quote one that was renewed."""
@@ -108,6 +108,8 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
+        # The beginnings are compared first: few texts contain one, and a truncated secret is found
+        # by its beginning.
         for head in self._heads:
             if head in text:
                 values = [value for value in self._values if value.startswith(head)]
@@ -134,11 +136,12 @@ class Redactor:
             if link is None:
                 continue
             if id(link) not in shows:
-                shown = f"{link} {link!r}"
-                shows[id(link)] = self.redacted(shown) != shown
+                text = f"{link} {link!r}"
+                shows[id(link)] = self.redacted(text) != text
                 if not shows[id(link)]:
                     self._sever(link, shows)
             if shows[id(link)]:
+                # Setting __cause__ sets __suppress_context__ as well, so restore it.
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
                 error.__suppress_context__ = suppressed
@@ -159,6 +162,7 @@ def unredacted(error: TroveError) -> None:
 
 def _forms(values: Iterable[str | None]) -> list[str]:
     """Return the forms in which values may occur in a text: verbatim and percent-encoded."""
+    # With safe="" a slash is encoded, as in a query. Without it the slash stays, as in a path.
     secrets = [value for value in values if value is not None and len(value) >= _MIN_LENGTH]
     forms = [form for value in secrets for form in (value, quote(value, safe=""), quote(value))]
     return list(dict.fromkeys(forms))
@@ -166,12 +170,12 @@ def _forms(values: Iterable[str | None]) -> list[str]:
 
 def _replace(text: str, head: str, values: list[str]) -> str:
     """Return the text with all values, which start with `head`, replaced; also truncated ones."""
-    kept: list[str] = []
+    pieces: list[str] = []
     at = 0
     while (start := text.find(head, at)) >= 0:
-        kept += [text[at:start], REDACTED]
+        pieces += [text[at:start], REDACTED]
         at = start + max(_common_length(text, start, value) for value in values)
-    return "".join([*kept, text[at:]])
+    return "".join([*pieces, text[at:]])
 
 
 def _common_length(text: str, start: int, value: str) -> int:
@@ -188,14 +192,14 @@ def drop_variables(error: BaseException) -> None:
     has caught an error and continues is also in the traceback, and clearing its frame would end it.
     """
     pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    visited: set[int] = set()
     while pending:
-        linked = pending.pop()
-        if linked is None or id(linked) in seen:
+        current = pending.pop()
+        if current is None or id(current) in visited:
             continue
-        seen.add(id(linked))
-        pending += (linked.__cause__, linked.__context__)
-        entry, below_driver = linked.__traceback__, False
+        visited.add(id(current))
+        pending += (current.__cause__, current.__context__)
+        entry, below_driver = current.__traceback__, False
         while entry is not None:
             frame = entry.tb_frame
             path = frame.f_code.co_filename

@@ -35,6 +35,7 @@ def check_counts(**settings: object) -> None:
 def check_ints(**settings: object) -> None:
     """Raise TypeError for a setting that is not an int."""
     for name, value in settings.items():
+        # bool is a subclass of int, but attempts=True is a mistake.
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")
 

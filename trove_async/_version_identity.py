@@ -33,6 +33,8 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
         first: The object as described by the response that the bytes so far came from.
         later: The object as described by another response.
     """
+    # The first kind of proof that either response has decides. If only one response has it, they are
+    # not proved to be the same.
     if first.etag is not None or later.etag is not None:
         return first.etag == later.etag
     if _names_version(first) or _names_version(later):

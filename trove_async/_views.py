@@ -10,30 +10,30 @@ BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 def take(views: Sequence[memoryview], size: int) -> list[memoryview]:
     """Return the first `size` bytes of `views`, as views."""
-    kept: list[memoryview] = []
+    selected: list[memoryview] = []
     for view in views:
         if size <= 0:
             break
-        kept.append(view[:size])
-        size -= len(kept[-1])
-    return kept
+        selected.append(view[:size])
+        size -= len(selected[-1])
+    return selected
 
 
 def drop(views: Sequence[memoryview], size: int) -> list[memoryview]:
     """Return `views` without their first `size` bytes, as views."""
-    kept: list[memoryview] = []
+    remaining: list[memoryview] = []
     for view in views:
         if size < len(view):
-            kept.append(view[size:])
+            remaining.append(view[size:])
         size = max(0, size - len(view))
-    return kept
+    return remaining
 
 
 def byte_view(view: memoryview) -> memoryview:
     """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous."""
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
-    if view.nbytes and view.c_contiguous:
+    if view.nbytes and view.c_contiguous:  # a view with a zero in its shape cannot be cast
         return view.cast("B")
     return memoryview(view.tobytes())
 

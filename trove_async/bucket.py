@@ -41,8 +41,8 @@ class ObjectMethods(Protocol):
 class Bucket:
     """One bucket of a store: the store's object methods without their bucket argument.
 
-    A handle holds only the store and the name, and needs no closing. Neither must the store be open
-    nor the bucket exist when it is made.
+    A handle holds only the store and the name, and needs no closing. When it is made, the store need
+    not be open, and the bucket need not exist.
 
     Example:
         >>> async with Trove("mem://") as store:
@@ -72,7 +72,7 @@ class Bucket:
 
     def __repr__(self) -> str:
         if not hasattr(self, "name"):
-            return "<Bucket, never made>"  # its constructor raised
+            return "<Bucket, not initialised>"  # its constructor raised
         return f"<Bucket {self.name!r} of {self._store!r}>"
 
     async def put(

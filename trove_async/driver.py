@@ -27,7 +27,7 @@ What the driver could not undo in the backend must not be visible as an object. 
 data, such as parts of an upload that was not aborted.
 
 **Memory.** The caller owns the views. A driver may read them until its call returns or raises, and
-copies what it needs after that. Beside them it allocates no more than a fixed window.
+copies what it needs after that. In addition it allocates at most a window of fixed size.
 
 Only `AsyncDriver` is required. The other protocols are optional: a driver claims each of them by a
 field of `Capabilities`, and the engine works without them. `trove_async.testing` checks this contract.
@@ -41,7 +41,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from .errors import ConfigError, NotSupportedError, TroveError
+from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from .events import Events
 from .models import BucketInfo, DeleteResult, MiB, ObjectInfo, TiB, Timeout
 from .options import (
@@ -85,10 +85,10 @@ class Capabilities:
         copy_tags: Tags passed to a server-side copy are stored, if `tags` is True.
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
-        parallel_parts: The most parts of one upload that may be sent at once. With 1, parts are sent
-            in order, one after the other.
-        parallel_reads: The most ranges of one body that may be fetched at once. They are used if one
-            connection is slow and the version can be pinned.
+        parallel_parts: The most parts of one upload that may be sent concurrently. With 1, parts are
+            sent in order, one after the other.
+        parallel_reads: The most ranges of one body that may be fetched concurrently. They are used if
+            one connection is slow and the version can be pinned.
         min_part: The least bytes of a part, except the last.
         max_part: The most bytes of a part.
         part_multiple: The size of every part except the last is a multiple of this.
@@ -106,7 +106,8 @@ class Capabilities:
             it did, and never replace or delete an object that may be newer than that attempt. If
             False, a retry is sent like the first attempt.
         versions: get, head and delete honour version_id, and `Versioned` is implemented.
-        ordered: list_page returns keys in bytewise order of their UTF-8 encoding.
+        ordered: list_page returns keys in bytewise order of their UTF-8 encoding. The store checks
+            it, because a merged listing relies on it.
         exact_keys: Different keys always name different objects. If False, the service may store two
             keys under one name (``a//b`` as ``a/b``, for example). A move then checks its source
             again before it deletes it.
@@ -266,9 +267,9 @@ class AsyncDriver(Protocol):
         """Open the driver. Called once, before any other method.
 
         Raises:
-            ClosedError: The driver is open in another store, which goes on using it. Nothing was
-                changed, and `aclose` is not called. A driver that stores may share does not raise
-                this.
+            DriverInUseError: The driver is open in another store, which goes on using it. Nothing
+                was changed, and `aclose` is not called. A driver that stores may share does not
+                raise this. After any other error `aclose` is called.
             ConfigError: The settings cannot work, such as a root that is not a directory.
         """
         ...
@@ -325,8 +326,9 @@ class AsyncDriver(Protocol):
         """Return a context manager that opens the object's body.
 
         Entering it sends the request and returns once the response has begun. Leaving it releases
-        the connection at once, however much of the body was read. A reader may be closed by another
-        task than the one that opened it, so no cancel scope and no task group may be open in between.
+        the connection immediately, even if the body was not read to its end. A reader may be closed
+        by another task than the one that opened it, so no cancel scope and no task group may be open
+        in between.
 
         Raises:
             ObjectNotFoundError: The object does not exist.
@@ -405,8 +407,8 @@ class Upload(Protocol):
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part.
 
-        Parts are sent in any order, up to `Capabilities.parallel_parts` at once. If that is 1, they
-        are sent in the order of the body. A retry sends a part again. The caller owns the views; the
+        Parts are sent in any order, up to `Capabilities.parallel_parts` concurrently. If that is 1,
+        they are sent in the order of the body. A retry sends a part again. The caller owns the views; the
         driver may read them until the call returns or raises.
         """
         ...
@@ -431,8 +433,8 @@ class Upload(Protocol):
 class PartSource(Protocol):
     """A part that is too large for memory. It is read from a file, through a small window.
 
-    The file is read by the library, never by user code. It may be read several times, once at a time,
-    and yields the same bytes each time: a pass that finds a change raises before its last bytes.
+    The file is read by the library, never by user code. It may be read several times, but never
+    concurrently. Each pass yields the same bytes: one that finds a change raises before its last bytes.
     """
 
     @property
@@ -485,7 +487,7 @@ class Uploading(Protocol):
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Return a context manager that opens an upload, and aborts it if left without a commit.
+        """Return a context manager that opens an upload, and aborts it on exit unless it was committed.
 
         The abort runs under a shield with a deadline. If it fails, parts of the upload stay behind.
         They take up space, but no object is damaged.
@@ -498,6 +500,10 @@ class Uploading(Protocol):
             BucketNotFoundError: The bucket does not exist. Raised on entering, before any part.
         """
         ...
+
+
+class DriverInUseError(ClosedError):
+    """The driver is open in another store, which goes on using it."""
 
 
 class CannotCopyError(NotSupportedError):
@@ -548,7 +554,7 @@ class Presigning(Protocol):
 
 
 class Versioned(Protocol):
-    """Optional: earlier versions of objects, in buckets that keep them. `Capabilities.versions`."""
+    """Optional: earlier versions of objects, in buckets with versioning. `Capabilities.versions`."""
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of all versions of the bucket's objects, including delete markers.

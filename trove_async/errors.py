@@ -41,7 +41,7 @@ from typing import Any, Self
 
 
 class TroveError(Exception):
-    """The base class of all errors: what went wrong, and where.
+    """The base class of all errors. It has a message and the place of the failure.
 
     A driver raises an error with the facts it has, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
@@ -59,7 +59,7 @@ class TroveError(Exception):
         retry_after: Seconds to wait before the next attempt, if the service named them.
 
     Attributes:
-        inside: The physical bucket that holds the logical bucket, if the backend keeps all its
+        inside: The physical bucket that holds the logical bucket, if the backend stores all its
             buckets in one (`Mapped`, or a URL that names a bucket).
         maybe_done: Whether the operation may have succeeded although it raised, for example because
             the response was lost. True for `UnavailableError` and its subclasses except
@@ -110,6 +110,7 @@ class TroveError(Exception):
         key: str | None = None,
     ) -> Self:
         """Fill in the parts of the place that are not set yet, and return the error itself."""
+        # The value that was set first, by the innermost code, is the most precise.
         self.operation = self.operation or operation
         self.backend = self.backend or backend
         if self.bucket is None:
@@ -124,7 +125,7 @@ class TroveError(Exception):
             where.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
         if self.backend is not None:
             where.append(f"on backend {self.backend!r}")
-        if self.inside is not None and (self.key is None or isinstance(self, _OF_BUCKETS)):
+        if self.inside is not None and (self.key is None or isinstance(self, _BUCKET_ERRORS)):
             where.append(f"inside the physical bucket {self.inside!r}")
         return f"{self.message} [{' '.join(where)}]" if where else self.message
 
@@ -252,5 +253,5 @@ class PoolTimeoutError(UnavailableError):
     maybe_done = False
 
 
-_OF_BUCKETS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
+_BUCKET_ERRORS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
 """Errors about a bucket, even if they name a key."""

@@ -101,6 +101,7 @@ class Events:
             TypeError: `listener` is async or not callable.
         """
         _check_listener(listener)
+        # A new tuple, because a listener may subscribe or unsubscribe while `emit` iterates.
         self._listeners = (*self._listeners, listener)
 
         def unsubscribe() -> None:
@@ -114,6 +115,7 @@ class Events:
         Returns:
             The id of the enclosing operation of this context, for `end`.
         """
+        # A context variable: tasks started within the operation inherit its number.
         outer = _current.get()
         _current.set(next(_numbers))
         self.emit(Event(kind="start", operation=operation, bucket=bucket, key=key))
@@ -134,12 +136,14 @@ class Events:
             else:
                 if inspect.iscoroutine(result):  # from a lambda, which `subscribe` cannot detect
                     result.close()
-                    _log_failure(listener, event, TypeError("it returned a coroutine"))
+                    _log_failure(
+                        listener, event, TypeError("a listener must not return a coroutine")
+                    )
 
 
 def _check_listener(listener: object) -> None:
     if not callable(listener):
-        raise TypeError(f"listener must be callable, not {type(listener).__name__}")
+        raise TypeError(f"listener must be callable, got {type(listener).__name__}")
     function: object = listener
     while isinstance(function, partial):
         function = function.func

@@ -19,26 +19,26 @@ GiB = 1024 * MiB
 TiB = 1024 * GiB
 
 
-class _Listed:
-    """The slot in which `ObjectInfo.listed` keeps how to compute the remaining attributes.
+class _LazyAttributes:
+    """A slot for the function that computes the remaining attributes of `ObjectInfo.listed`.
 
     It is not a dataclass field, so `dataclasses.asdict` and pickles contain the attributes only.
     """
 
-    __slots__ = ("_later",)
+    __slots__ = ("_find_lazily",)
 
-    _later: tuple[Callable[[Any, str], object], object] | None
+    _find_lazily: tuple[Callable[[Any, str], object], object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class ObjectInfo(_Listed):
+class ObjectInfo(_LazyAttributes):
     """The facts of one object.
 
     Attributes:
         bucket: The bucket, under the name that the caller uses.
         key: The key.
-        size: Size in bytes, as a reader returns them.
-        stored_size: Size in bytes on the backend. It differs from `size` under a transform.
+        size: The number of bytes that a reader returns.
+        stored_size: The number of bytes on the backend. It differs from `size` under a transform.
         etag: An opaque strong validator: no two contents share one. ``if_match`` accepts it. None if
             the service returns no etag, or a weak one.
         last_modified: Time of the last write, in UTC.
@@ -113,7 +113,7 @@ class ObjectInfo(_Listed):
         as_of: datetime | None = None,
     ) -> None:
         # Sets only the slots whose value differs from the default, through the slots' own setters:
-        # 2 µs, where the __init__ of a frozen dataclass takes 6. `_unset` returns the defaults.
+        # 2 µs, where the __init__ of a frozen dataclass takes 6. `_default_of` returns the defaults.
         _set_bucket(self, bucket)
         _set_key(self, key)
         _set_size(self, size)
@@ -175,20 +175,21 @@ class ObjectInfo(_Listed):
                 ``storage_class``, at most once each. It returns None if there is no such fact.
             raw: The argument for `find`.
         """
+        # Not __init__, which requires the etag and the date.
         info = object.__new__(cls)
         _set_bucket(info, bucket)
         _set_key(info, key)
         _set_size(info, size)
         _set_backend(info, backend)
         _set_complete(info, False)  # noqa: FBT003 - a slot's setter
-        _set_later(info, (find, raw))
+        _set_find_lazily(info, (find, raw))
         return info
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
             """Return the default of a slot that is not set."""
-            return _unset(self, name)
+            return _default_of(self, name)
 
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
@@ -248,25 +249,25 @@ class ObjectInfo(_Listed):
     _set_write_id,
     _set_as_of,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
-_set_later = vars(_Listed)["_later"].__set__
+_set_find_lazily = vars(_LazyAttributes)["_find_lazily"].__set__
 
 
-def _unset(info: ObjectInfo, name: str) -> object:
+def _default_of(info: ObjectInfo, name: str) -> object:
     if name == "stored_size":
         return info.size
     if name in {"metadata", "tags", "checksums"}:
         return {}
-    if name in _LATER and info._later is not None:  # noqa: SLF001 - in the same module
-        find, raw = info._later  # noqa: SLF001 - likewise
+    if name in _LAZY and info._find_lazily is not None:  # noqa: SLF001 - in the same module
+        find, raw = info._find_lazily  # noqa: SLF001 - likewise
         value = find(raw, name)
-        _LATER[name](info, value)
+        _LAZY[name](info, value)
         return value
-    if name == "_later" or name in ObjectInfo.__slots__:
+    if name == "_find_lazily" or name in ObjectInfo.__slots__:
         return None
     raise AttributeError(f"ObjectInfo has no attribute {name!r}", name=name, obj=info)
 
 
-_LATER: Mapping[str, Callable[[ObjectInfo, Any], None]] = {
+_LAZY: Mapping[str, Callable[[ObjectInfo, Any], None]] = {
     "etag": _set_etag,
     "last_modified": _set_last_modified,
     "storage_class": _set_storage_class,
@@ -376,14 +377,17 @@ class ByteRange:
                 raise TypeError(f"the bounds of a range must be ints, got {type(bound).__name__}")
         if self._suffix:
             if self.start >= 0:
-                raise RangeError(f"ByteRange.last(n) needs n of at least 1, got {-self.start}")
+                raise RangeError(f"n of ByteRange.last(n) must be at least 1, got {-self.start}")
         elif self.start < 0:
             raise RangeError(
                 f"a range must start at 0 or later, got {self.start}; ByteRange.last(n) counts from"
                 " the end"
             )
         elif self.end is not None and self.end <= self.start:
-            raise RangeError(f"range ({self.start}, {self.end}) is empty: the end is exclusive")
+            raise RangeError(
+                f"a range must end after its start, got ({self.start}, {self.end}): the end is"
+                " exclusive"
+            )
 
     @classmethod
     def last(cls, count: int) -> ByteRange:
@@ -420,7 +424,9 @@ class ByteRange:
         """
         start = max(size + self.start, 0) if self._suffix else self.start
         if start >= size:
-            raise RangeError(f"the range starts at byte {start}, and the object has {size} bytes")
+            raise RangeError(
+                f"the range must start within the object's {size} bytes, got a start at byte {start}"
+            )
         return start, size if self.end is None else min(self.end, size)
 
 

@@ -37,9 +37,9 @@ class PutOptions:
         checksums: The checksums of the whole body, if known in advance. The driver records them, and
             compares them if the backend can.
         write_id: The id of this write, to be recorded with the object (`ObjectInfo.write_id`).
-        in_doubt_since: The time, on the event loop's clock, at which the first attempt of this write
-            was sent that may have succeeded without its response arriving. None: every earlier
-            attempt is known to have failed, or there was none. See `Capabilities.settles_doubt`.
+        in_doubt_since: If an earlier attempt of this write may have succeeded without its response
+            arriving, the time at which the first such attempt was sent, on the event loop's clock.
+            None: there was no such attempt. See `Capabilities.settles_doubt`.
     """
 
     size: int | None = None
@@ -109,6 +109,7 @@ class DeleteOptions:
 
 def is_earlier(one: str | None, other: str | None) -> bool:
     """Return whether two write_ids are from the same store, and `one` is the earlier."""
+    # A write_id is "<store>-<number>". Ids of two stores cannot be ordered.
     if one is None or other is None:
         return False
     (store, _, number), (other_store, _, other_number) = one.rpartition("-"), other.rpartition("-")
@@ -128,8 +129,8 @@ class CopyOptions:
         source: The version to copy. If the source's etag differs, the driver raises
             ObjectChangedError. Without an etag, the version_id or else last_modified identifies the
             version.
-        put: The metadata, storage class and conditions of the destination, complete: the engine has
-            taken from the source what the caller does not change.
+        put: The metadata, storage class and conditions of the destination, complete: they include the
+            values that the engine has inherited from the source.
         version_id: Copy this version, which `source` describes, even if it is no longer the latest.
             None: the source must be the latest version. See `Capabilities.versions`.
     """

@@ -48,16 +48,18 @@ def paginate(
             break
         if len(entries) == limit:
             return Page(entries=entries, token=key)
+        # 1. List an object.
         common = common_prefix(key, options) if delimiter else None
         if common is None:
             info = load(key, handle)
             if info is not None:
                 entries.append(info)
             continue
+        # 2. Or list a common prefix, and skip the other keys that start with it.
         entries.append(Prefix(bucket=bucket, prefix=common))
         following = after_prefix(common)
         if following is None:
-            break
+            break  # no string is greater than all strings with this prefix
         keys = seek(following)
     return Page(entries=entries)
 
@@ -76,23 +78,24 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
     """Return the common prefix that replaces the key in a listing with a delimiter, if any."""
     if not options.delimiter:
         return None
-    at = key.find(options.delimiter, len(options.prefix))
-    return None if at < 0 else key[: at + len(options.delimiter)]
+    index = key.find(options.delimiter, len(options.prefix))
+    return None if index < 0 else key[: index + len(options.delimiter)]
 
 
 def after_prefix(prefix: str) -> str | None:
     """Return the least string greater than all strings that start with `prefix`, or None."""
+    # Increment the last code point that is not the greatest one, and drop those after it.
     for end in range(len(prefix), 0, -1):
-        point = ord(prefix[end - 1])
-        if point < _LAST_CODE_POINT:
-            following = point + 1
-            if following in _SURROGATES:
-                following = _SURROGATES.stop
-            return prefix[: end - 1] + chr(following)
+        code_point = ord(prefix[end - 1])
+        if code_point < _LAST_CODE_POINT:
+            successor = code_point + 1
+            if successor in _SURROGATES:
+                successor = _SURROGATES.stop
+            return prefix[: end - 1] + chr(successor)
     return None
 
 
-def inside(page: P, prefix: str) -> P:
+def filter_by_prefix(page: P, prefix: str) -> P:
     """Return the page without entries whose keys do not start with the prefix.
 
     Some services ignore empty segments of a prefix and return the keys under the resulting prefix.
@@ -102,12 +105,12 @@ def inside(page: P, prefix: str) -> P:
     return replace(page, entries=[entry for entry in page.entries if entry.key.startswith(prefix)])
 
 
-def whole_keys(
+def split_at_key(
     versions: Sequence[VersionInfo], limit: int, *, ended: bool
 ) -> tuple[Sequence[VersionInfo], str | None]:
-    """Cut a page of versions after the last version of a key.
+    """Cut versions into a page and a remainder that starts with another key.
 
-    The next page then begins with a new key, so deletions between two pages do not shift its start.
+    The next page begins with a new key, so deletions between two pages do not shift its start.
 
     Args:
         versions: The versions from the start of the page on, those of one key together.
@@ -119,10 +122,11 @@ def whole_keys(
     """
     end = len(versions)
     if not ended or end > limit:
+        # More versions of the last key may follow, so move the end back to the end of another key.
         end = min(limit, end - 1)
         while end and versions[end - 1].key == versions[end].key:
             end -= 1
-        if not end:
+        if not end:  # one key has more versions than the limit: they stay together
             end = sum(1 for version in versions if version.key == versions[0].key)
     return versions[:end], versions[end].key if end < len(versions) else None
 
@@ -130,21 +134,21 @@ def whole_keys(
 class TokenCycle:
     """Detects that the pages of one listing repeat, in constant memory.
 
-    It remembers one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
-    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before it has been
-    walked three times.
+    It saves one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
+    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before its third
+    round ends.
 
     Args:
         first: The token of the first page, if the listing resumes at one.
     """
 
-    __slots__ = ("_empty", "_held", "_pages", "_until")
+    __slots__ = ("_empty_pages", "_pages_since_saved", "_period", "_saved_token")
 
     def __init__(self, first: str | None = None) -> None:
-        self._held = first
-        self._pages = 0
-        self._until = 1
-        self._empty = 0
+        self._saved_token = first
+        self._pages_since_saved = 0
+        self._period = 1
+        self._empty_pages = 0
 
     def check(self, token: str | None, *, empty: bool = False) -> None:
         """Check the next page of the listing.
@@ -158,19 +162,19 @@ class TokenCycle:
         """
         if token is None:
             return
-        if token == self._held:
+        if token == self._saved_token:
             raise BackendError(
-                "the service's listing returned the same page again and would never end: try another"
-                " prefix, or no delimiter"
+                "the pages of a listing must differ, but the service returned the same page again:"
+                " the listing would never end; try another prefix, or no delimiter"
             )
-        self._empty = self._empty + 1 if empty else 0
-        if self._empty > _EMPTY_PAGES:
+        self._empty_pages = self._empty_pages + 1 if empty else 0
+        if self._empty_pages > _EMPTY_PAGES:
             raise BackendError(
-                f"the service's listing returned more than {_EMPTY_PAGES} consecutive empty pages: try"
-                " another prefix, or no delimiter"
+                f"a listing must have at most {_EMPTY_PAGES} consecutive empty pages, but the service"
+                " returned more: try another prefix, or no delimiter"
             )
-        self._pages += 1
-        if self._pages == self._until:
-            self._held = token
-            self._pages = 0
-            self._until *= 2
+        self._pages_since_saved += 1
+        if self._pages_since_saved == self._period:
+            self._saved_token = token
+            self._pages_since_saved = 0
+            self._period *= 2

@@ -3,13 +3,13 @@
 Four rules keep any number of transfers going in any number of slots. A model of them was run on
 random schedules; without any one of them it deadlocks.
 
-* A lease is taken all at once, by a transfer that holds no other lease that it must fill first.
+* A transfer leases all the slots that it needs together, while it holds no other lease to be filled.
 * Transfers are served strictly in order.
 * A transfer that fills its memory from a user's source does not wait forever, because the memory may
   be held by transfers that wait for such a source. After `BufferPool.spill_after` seconds in a queue
   that hardly moves it gets a file instead (`SpillFile`).
-* Read-ahead uses `try_lease`. It gets memory only if some is free and no transfer waits. Its lease is
-  revoked as soon as a transfer waits.
+* Read-ahead uses `try_lease`, which gets memory only if some is free and no transfer waits. Such a
+  lease is revoked as soon as a transfer waits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PoolStatistics:
     Attributes:
         max_bytes: The size of the pool.
         leased: Bytes leased now.
-        peak: The most bytes that were ever leased at once.
+        peak: The most bytes that were ever leased at the same time.
         waiting: The number of transfers that wait for memory.
         spilled: Bytes in spill files now.
         spilled_total: All bytes that were ever written to spill files.
@@ -87,12 +87,12 @@ class Lease:
     @property
     def views(self) -> Sequence[memoryview]:
         """The slots as writable memory, page-aligned, `SLOT` bytes each."""
-        return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - its own room
+        return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - same module
 
     def shrink(self, size: int) -> None:
         """Release the slots that `size` bytes do not need."""
-        keep = _slots_for(size)
-        spare, self._slots = self._slots[keep:], self._slots[:keep]
+        count = _slots_for(size)
+        spare, self._slots = self._slots[count:], self._slots[:count]
         if spare:
             self._pool._release(None, spare)  # noqa: SLF001 - same module
 
@@ -118,8 +118,7 @@ class BufferPool:
     """A bounded amount of memory that all transfers of a store share.
 
     The arena is private anonymous memory. It is made at the first lease and reused from then on.
-    Only as much of it is resident as was ever leased at once. Stores of one event loop may share a
-    pool.
+    Memory that was never leased is not resident. Stores of one event loop may share a pool.
 
     Args:
         max_bytes: The size of the pool, a multiple of 1 MiB; at least 2 MiB.
@@ -148,6 +147,7 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        # 1. Check the types and the ranges of the settings.
         for name, size in (
             ("max_bytes", max_bytes),
             ("part_size", SLOT if part_size is None else part_size),
@@ -167,6 +167,7 @@ class BufferPool:
             raise ConfigError(
                 f"max_bytes must be a multiple of 1 MiB and at least 2 MiB, got {max_bytes}"
             )
+        # 2. A part fits half of the pool, so that one can be filled while another is sent.
         if part_size is None:
             part_size = min(8 * MiB, max_bytes // 2 // SLOT * SLOT)
         if part_size < SLOT or part_size % SLOT or part_size > max_bytes // 2:
@@ -174,6 +175,7 @@ class BufferPool:
                 "part_size must be a multiple of 1 MiB and at most half of max_bytes, got"
                 f" {part_size}"
             )
+        # 3. Allocate nothing yet: the first lease makes the arena, in the process that uses it.
         self.max_bytes = max_bytes
         self.part_size = part_size
         self.spill_after = spill_after
@@ -181,7 +183,7 @@ class BufferPool:
         self.spill_max_bytes = spill_max_bytes
         self.deadline = deadline
         self._arena: memoryview | None = None
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         # Last in, first out: slots that were used recently are resident and warm.
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
         self._semaphore = FairSemaphore(len(self._free), self._revoke)
@@ -193,7 +195,7 @@ class BufferPool:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_spilled_total"):
-            return "<BufferPool, never made>"  # its constructor raised
+            return "<BufferPool, not initialised>"  # its constructor raised
         return f"BufferPool(max_bytes={self.max_bytes}, part_size={self.part_size})"
 
     async def check_spill_dir(self) -> None:
@@ -212,7 +214,7 @@ class BufferPool:
             )
 
     async def lease(self, size: int, timeout: float | None = None) -> Lease:
-        """Lease enough slots for `size` bytes, all at once; wait for them in turn.
+        """Wait in turn for enough slots for `size` bytes, and lease all of them together.
 
         The caller must not hold another lease that it has yet to fill. After a cancel nothing is
         held.
@@ -232,20 +234,21 @@ class BufferPool:
         count = _slots_for(size)
         if not await self._semaphore.acquire(count, seconds):
             raise self._timed_out(size, seconds)
-        return Lease(self, self._take(count))
+        return Lease(self, self._pop_slots(count))
 
     async def lease_or_spill(self, size: int) -> Lease | SpillFile:
         """Lease memory for `size` bytes, or reserve a spill file, to be filled from a user's source.
 
-        A queue that has stalled for `spill_after` seconds is left for a file: the memory may be held
-        by transfers that wait for slow sources. A queue that moves fast enough to serve this
-        transfer within `_ACCEPTABLE_CHECKS` checks is not left: a thousand files at once are slower than memory.
+        If the queue stalls for `spill_after` seconds, the transfer leaves it for a file, because the
+        memory may be held by transfers that wait for slow sources. It stays in a queue that moves
+        fast enough to serve it within `_ACCEPTABLE_CHECKS` checks: writing a thousand files together
+        is slower than waiting for memory.
 
         Raises:
             PoolTimeoutError: Neither was available within `deadline` seconds.
             ClosedError: The pool belongs to another event loop or process.
         """
-        # 1. Free memory is leased at once.
+        # 1. Lease free memory without waiting.
         lease = self.try_lease(size)
         if lease is not None:
             return lease
@@ -259,12 +262,12 @@ class BufferPool:
             while not waiter.done():
                 if clock() >= deadline:
                     raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the queue
-                served_before = self._semaphore.served
+                served_count_before = self._semaphore.served_count
                 # Several checks: an event loop that was busy elsewhere could not move the queue.
                 interval = max(self.spill_after / _STALLED_CHECKS, 0.005)
                 await asyncio.wait([waiter], timeout=min(interval, deadline - clock()))
-                served = self._semaphore.served - served_before
-                if served * _ACCEPTABLE_CHECKS >= self._semaphore.position(waiter):
+                served_count = self._semaphore.served_count - served_count_before
+                if served_count * _ACCEPTABLE_CHECKS >= self._semaphore.position(waiter):
                     stalled_checks = 0
                 else:
                     stalled_checks += 1
@@ -279,7 +282,7 @@ class BufferPool:
             self._semaphore.abandon(waiter, count)
             raise
         # 4. The queue has served this transfer.
-        return Lease(self, self._take(count))
+        return Lease(self, self._pop_slots(count))
 
     def try_lease(
         self, size: int, revoke: Callable[[], bool] | None = None, *, share: int = 2
@@ -298,17 +301,18 @@ class BufferPool:
             ConfigError: The pool is smaller than `size`.
             ClosedError: The pool belongs to another event loop or process.
         """
-        self._check_home()
+        self._check_owner()
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"a lease must fit the pool of {self.max_bytes} bytes, got {size}")
+        # Revocable leases get only a share of the pool, so that few puts wait for a revocation.
         if revoke is not None:
             limit = max(self.max_bytes // share, SLOT)
             if (self._revocable_slots + count) * SLOT > limit:
                 return None
         if not self._semaphore.try_acquire(count):
             return None
-        lease = Lease(self, self._take(count))
+        lease = Lease(self, self._pop_slots(count))
         if revoke is not None:
             self._revocable_slots += count
             self._revocable[lease] = (asyncio.get_running_loop().time(), revoke)
@@ -337,14 +341,14 @@ class BufferPool:
     def _leased(self) -> int:
         return self.max_bytes - int(self._semaphore.free) * SLOT
 
-    def _check_home(self) -> None:
-        home = (os.getpid(), asyncio.get_running_loop())
-        if self._home is None:
-            self._home = home
+    def _check_owner(self) -> None:
+        owner = (os.getpid(), asyncio.get_running_loop())
+        if self._owner is None:
+            self._owner = owner
             # Python's anonymous mmap is shared with forked children by default.
             arena = mmap.mmap(-1, self.max_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             self._arena = memoryview(arena)
-        elif self._home != home:
+        elif self._owner != owner:
             raise ClosedError(
                 "the pool belongs to another event loop or process: make one BufferPool in each"
             )
@@ -353,13 +357,14 @@ class BufferPool:
         assert self._arena is not None  # noqa: S101 - made by the first lease
         return self._arena[number * SLOT : (number + 1) * SLOT]
 
-    def _take(self, count: int) -> list[int]:
-        taken = self._free[-count:]
+    def _pop_slots(self, count: int) -> list[int]:
+        slots = self._free[-count:]
         del self._free[-count:]
         self._peak = max(self._peak, self._leased)
-        return taken
+        return slots
 
     def _release(self, lease: Lease | None, slots: list[int]) -> None:
+        # `shrink` passes no lease: a revocable lease is never shrunk.
         if lease is not None and self._revocable.pop(lease, None) is not None:
             self._revocable_slots -= len(slots)
         self._free.extend(slots)
@@ -368,6 +373,7 @@ class BufferPool:
     def _revoke(self) -> None:
         """Revoke leases, the oldest first, until no transfer waits or none is old enough."""
         revocable_since = asyncio.get_running_loop().time() - REVOKE_AFTER
+        # A copy, because a lease that is revoked removes itself. The order is that of leasing.
         for leased_at, revoke in list(self._revocable.values()):
             if leased_at > revocable_since or not self._semaphore:
                 return
@@ -375,7 +381,7 @@ class BufferPool:
 
     def _timed_out(self, size: int, seconds: float) -> PoolTimeoutError:
         return PoolTimeoutError(
-            f"no {size} bytes of the pool's {self.max_bytes} became free in {seconds:g} s:"
+            f"{size} bytes of the pool's {self.max_bytes} did not become free in {seconds:g} s:"
             " raise max_bytes, or allow more bytes in spill files (spill_max_bytes)"
         )
 
@@ -429,9 +435,9 @@ class SpillFile:
             file = tempfile.TemporaryFile(dir=self._pool.spill_dir, buffering=0)  # noqa: SIM115 - closed by aclose
             self._file = cast("BinaryIO", file)  # unbuffered: small writes are buffered above
         for piece in pieces:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            remaining = memoryview(piece)
+            while remaining:  # an unbuffered write may write only a part
+                remaining = remaining[self._file.write(remaining) :]
 
     async def view(self) -> memoryview:
         """Return the written bytes as read-only memory, mapped from the page cache."""

@@ -37,11 +37,11 @@ class ObjectReader:
         "_check_usable",
         "_context",
         "_emit",
-        "_held",
         "_loop",
+        "_partly_read",
         "_progress",
-        "_torn",
         "_total",
+        "_unreturned",
         "info",
         "range",
     )
@@ -51,8 +51,8 @@ class ObjectReader:
         self._context: AbstractAsyncContextManager[DriverReader] | None = opened.context
         self._body = body = opened.body
         # Bytes that were read by a call that was cancelled, or failed, before it returned them.
-        self._held: list[bytes] = []
-        self._torn = False  # a save or a put failed after it had read some of the body
+        self._unreturned: list[bytes] = []
+        self._partly_read = False  # a save or a put failed after it had read some of the body
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._emit = opened.emit
@@ -63,13 +63,13 @@ class ObjectReader:
     def __repr__(self) -> str:
         if not hasattr(self, "_context"):
             return "<ObjectReader, not initialised>"  # its constructor raised
-        state = "closed" if self._context is None else f"{self.remaining} bytes left"
+        state = "closed" if self._context is None else f"{self.remaining} bytes remaining"
         return f"<ObjectReader {self.info.bucket}/{self.info.key}: {state}>"
 
     @property
     def remaining(self) -> int:
         """The number of bytes that are still to be read."""
-        return self._body.remaining + sum(map(len, self._held))
+        return self._body.remaining + sum(map(len, self._unreturned))
 
     async def read(self, n: int | None = -1) -> bytes:
         """Return up to `n` bytes, or all remaining bytes.
@@ -89,26 +89,25 @@ class ObjectReader:
         """
         if n is not None and n >= 0:
             return await self._next(n) if n else b""
+        # The pieces are attributes of the reader, not of this call, so that a cancel loses none.
         while piece := await self._pull(_CHUNK):
-            self._held.append(piece)
-        pieces, self._held = self._held, []
+            self._unreturned.append(piece)
+        pieces, self._unreturned = self._unreturned, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill `buffer` from its start, and return the number of bytes; 0 means the end."""
         view = memoryview(buffer).cast("B")
         if view.readonly:  # before any byte of the body is consumed
-            raise TypeError(
-                "readinto needs a writable buffer such as a bytearray, got a read-only one"
-            )
+            raise TypeError("the buffer must be writable, such as a bytearray, got a read-only one")
         data = await self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     async def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the rest of the body to a file, atomically. An existing file is replaced.
+        """Write the remaining bytes to a file, atomically. An existing file is replaced.
 
-        After an error or a cancel, the old file is unchanged and no temporary file is left. The
+        After an error or a cancel, the old file is unchanged and no temporary file remains. The
         bytes that were read are lost, so the reader can only be closed. A cancel during the final
         rename comes too late.
 
@@ -119,24 +118,26 @@ class ObjectReader:
             TroveError: As `read`.
         """
         target = os.fsdecode(path)
-        # A name that does not depend on the file's: that may have the maximum length already.
+        # 1. Choose a random name, because the file's own may already have the maximum length.
         partial = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120
         opened: list[BinaryIO] = []
         await in_thread(_check_replaceable, target)
-        before = self.remaining
+        remaining_before = self.remaining
+        # 2. Write the temporary file, and rename it.
         try:
             try:
                 # The thread's call ends even if this task is cancelled, so it stores its result here.
-                await in_thread(lambda: opened.append(_created(partial, target)))
+                await in_thread(lambda: opened.append(_create_partial(partial, target)))
                 while chunk := await self._next(_CHUNK):
                     await in_thread(opened[0].write, chunk)
             finally:
                 for file in opened:
                     await in_thread(file.close)
             await in_thread(os.replace, partial, target)
+        # 3. After a failure, remove the temporary file.
         except BaseException:
-            if self.remaining < before:
-                self._tear()
+            if self.remaining < remaining_before:
+                self._mark_partly_read()
             with suppress(FileNotFoundError):
                 await in_thread(os.unlink, partial)
             raise
@@ -146,11 +147,11 @@ class ObjectReader:
             yield chunk
 
     async def _next(self, size: int) -> bytes:
-        if not self._held or self._context is None:
+        if not self._unreturned or self._context is None:
             return await self._pull(size)
-        piece = self._held.pop(0)
+        piece = self._unreturned.pop(0)
         if len(piece) > size:
-            self._held.insert(0, piece[size:])
+            self._unreturned.insert(0, piece[size:])
         return piece[:size]
 
     async def _pull(self, size: int) -> bytes:
@@ -161,36 +162,37 @@ class ObjectReader:
             try:
                 self._progress(self._total - self._body.remaining, self._total)
             except BaseException:
-                self._held.append(data)
+                self._unreturned.append(data)  # the callback raised: the next read returns it
                 raise
         return data
 
     def _check_body(self) -> None:
-        """Raise unless bytes are left to be the body of a put."""
+        """Raise if the reader cannot be the body of a put, because it is closed or at its end."""
         self._check_open()
         if self._total and not self.remaining:
             raise BodyConsumedError(
                 "this body has been read to its end: open the object again with store.get"
             )
 
-    def _tear(self) -> None:
+    def _mark_partly_read(self) -> None:
         """Record that a failed save or put has read some of the body."""
-        self._torn = True
-        self._held.clear()
+        self._partly_read = True
+        self._unreturned.clear()
 
     def _check_open(self) -> None:
         if self._context is None:
             raise ClosedError("this reader is closed: open the object again with store.get")
-        if self._torn:
+        if self._partly_read:
             raise BodyConsumedError(
                 "a failed save or put has read some of this body: open the object again with"
                 " store.get"
             )
 
     async def aclose(self) -> None:
-        """Release the connection, even if bytes are left. Idempotent. Any task may call it."""
+        """Release the connection, even before the end of the body. Idempotent. Any task may call it."""
+        # Detach the context before the await, so that a concurrent call does not close it again.
         context, self._context = self._context, None
-        self._held.clear()
+        self._unreturned.clear()
         if context is None:
             return
         await context.__aexit__(None, None, None)
@@ -212,6 +214,7 @@ class ObjectReader:
         if getattr(self, "_context", None) is None:
             return
         warnings.warn(f"{self!r} was never closed: use async with", ResourceWarning, stacklevel=2)
+        # The garbage collector may run in any thread, so the event loop closes the connection.
         context, self._context = self._context, None
         if context is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_close_later, context)
@@ -222,11 +225,11 @@ def _check_replaceable(path: str) -> None:
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise FileExistsError(
-                errno.EEXIST, "the path is not a regular file, and is not replaced", path
+                errno.EEXIST, "the path must be a regular file to be replaced", path
             )
 
 
-def _created(partial: str, target: str) -> BinaryIO:
+def _create_partial(partial: str, target: str) -> BinaryIO:
     """Create the file that will replace `target`. Errors name `target`."""
     try:
         return open(partial, "xb")  # noqa: PTH123
@@ -246,14 +249,16 @@ class OpeningReader:
     """A get whose request has not been sent yet.
 
     ``async with store.get(…) as obj`` opens and closes the reader. ``obj = await store.get(…)`` opens
-    it, and you close it. A put whose body it is opens and closes it.
+    it, and you close it. If it is the body of a put, the put opens and closes it.
     """
 
-    __slots__ = ("_open", "_reader", "_used", "_what")
+    __slots__ = ("_address", "_open", "_reader", "_used")
 
-    def __init__(self, open: Callable[[], Generator[None, None, ObjectReader]], what: str) -> None:
+    def __init__(
+        self, open: Callable[[], Generator[None, None, ObjectReader]], address: str
+    ) -> None:
         self._open = open
-        self._what = what
+        self._address = address
         self._reader: ObjectReader | None = None
         self._used = False
 
@@ -263,11 +268,11 @@ class OpeningReader:
         return self._open()
 
     def _check_body(self) -> None:
-        """Raise if it has been opened."""
+        """Raise if it was opened before."""
         if self._used:
-            raise BodyConsumedError("this get has been opened before: call store.get again")
+            raise BodyConsumedError("this get was opened before: call store.get again")
 
-    def _tear(self) -> None:
+    def _mark_partly_read(self) -> None:
         """Do nothing: it can be opened only once."""
 
     async def __aenter__(self) -> ObjectReader:
@@ -292,7 +297,7 @@ class OpeningReader:
     def __del__(self) -> None:
         if not getattr(self, "_used", True):
             warnings.warn(
-                f"store.get({self._what}) was never opened: use async with, or await it",
+                f"store.get({self._address}) was never opened: use async with, or await it",
                 ResourceWarning,
                 stacklevel=2,
             )

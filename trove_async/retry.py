@@ -45,6 +45,7 @@ class RetryPolicy:
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
         """Return the pause in seconds after attempt number `attempt` has failed."""
+        # A float overflows at 2.0 ** 1024.
         ceiling = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 1000))
         jittered = random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret
         return min(self.max_delay, max(jittered, retry_after or 0.0))

@@ -137,7 +137,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _DeclaredFunction:
-    """A route function, with what `route_function` declares about it."""
+    """A route function and the declarations made by `route_function`."""
 
     function: RouteFunction
     by: Literal["key", "bucket"] = "key"
@@ -195,14 +195,14 @@ def route_function(
     if by not in {"key", "bucket"}:
         raise ValueError(f"by must be 'key' or 'bucket', got {by!r}")
     if by == "bucket" and reaches is not None:
-        raise ValueError("by='bucket' and `reaches` exclude each other: omit `reaches`")
+        raise ValueError("by='bucket' and reaches exclude each other: omit reaches")
 
-    def mark(function: RouteFunction) -> RouteFunction:
+    def declare(function: RouteFunction) -> RouteFunction:
         if not callable(function):
             raise TypeError(f"a route function must be callable, got {type(function).__name__}")
         return _DeclaredFunction(function, by, reaches)
 
-    return mark if function is None else mark(function)
+    return declare if function is None else declare(function)
 
 
 class Router:
@@ -238,12 +238,12 @@ class Router:
         self._names.setdefault(DEFAULT, default)
         self._routes = tuple(_route(one) for one in routes)
         self._functions = tuple(
-            one if isinstance(one, _DeclaredFunction) else _DeclaredFunction(_function(one))
+            one if isinstance(one, _DeclaredFunction) else _DeclaredFunction(_check_function(one))
             for one in functions
         )
-        self._calls = tuple(marked.function for marked in self._functions)
+        self._callables = tuple(declared.function for declared in self._functions)
         self._targets = tuple(
-            self._known(route.backend, f"route {route!r}") for route in self._routes
+            self._backend_name(route.backend, f"route {route!r}") for route in self._routes
         )
         self._everywhere = self._index(None)
         self._inside = {
@@ -267,12 +267,13 @@ class Router:
             TypeError: A function returned neither a str nor None.
             Exception: A function raised it.
         """
-        for position, function in enumerate(self._calls):
+        # Not a coroutine: a listing resolves every key, and most functions are synchronous.
+        for position, function in enumerate(self._callables):
             result = function(bucket, key)
             if result is None or result == "":
                 continue
             if isinstance(result, str) or not isawaitable(result):
-                return self._checked(position, result)
+                return self._returned_name(position, result)
             return self._resolve_later(bucket, key, position, result)
         if not self._routes:
             return self._default
@@ -282,9 +283,9 @@ class Router:
     async def _resolve_later(
         self, bucket: str, key: str, position: int, pending: Awaitable[str | None]
     ) -> str:
-        returned = await self._ask(bucket, key, position, pending)
-        if returned is not None:
-            return returned[1]
+        result = await self._call_functions(bucket, key, position, pending)
+        if result is not None:
+            return result[1]
         rank = self._rank(bucket, key)
         return self._targets[rank] if rank < len(self._targets) else self._default
 
@@ -293,15 +294,17 @@ class Router:
 
         It calls the functions as `resolve` does, and raises the same errors.
         """
-        returned = await self._ask(bucket, key)
-        if returned is not None:
-            position, backend = returned
+        # 1. The functions come before the routes.
+        result = await self._call_functions(bucket, key)
+        if result is not None:
+            position, backend = result
             return RouteDecision(
                 backend=backend,
                 rule=self._functions[position].name,
                 reason=f"Route function {position + 1} ({self._functions[position].name}) returned"
                 f" {backend!r}.",
             )
+        # 2. The first route that matches.
         rank = self._rank(bucket, key)
         if rank < len(self._routes):
             route = self._routes[rank]
@@ -317,6 +320,7 @@ class Router:
                 rule=route.rule,
                 reason=f"Route {rank + 1} of {len(self._routes)}: {matching}.",
             )
+        # 3. The default.
         any_rule = self._routes or self._functions
         return RouteDecision(
             backend=self._default,
@@ -329,33 +333,37 @@ class Router:
     async def reaches(self, bucket: str, prefix: str = "") -> tuple[str, ...]:
         """Return the backends that may hold a key of the bucket that starts with `prefix`.
 
-        The result may have backends too many, but never too few. Functions marked ``by="bucket"``
-        are called.
+        The result may contain backends without such a key, but omits none that has one. Functions
+        declared with ``by="bucket"`` are called.
 
         Returns:
-            Each name once, in the order of the rules. The default comes last, and is left out if a
+            Each name once, in the order of the rules. The default comes last, and is omitted if a
             rule certainly matches every such key.
         """
+        # A dict as an ordered set.
         reached: dict[str, None] = {}
-        for position, marked in enumerate(self._functions):
-            if marked.by == "bucket":
-                result = marked.function(bucket, "")
+        # 1. The functions, as far as they declare what they return.
+        for position, declared in enumerate(self._functions):
+            if declared.by == "bucket":
+                result = declared.function(bucket, "")
                 if not isinstance(result, str) and isawaitable(result):
                     result = await result
                 if result is not None and result != "":
-                    reached[self._checked(position, result)] = None
+                    reached[self._returned_name(position, result)] = None
                     return tuple(reached)
-            elif marked.reaches is None:
+            elif declared.reaches is None:
                 reached.update(dict.fromkeys(self._backends))
             else:
-                reached.update(self._declared(position, marked.reaches(bucket, prefix)))
+                reached.update(self._reachable_names(position, declared.reaches(bucket, prefix)))
             if len(reached) == len(self._backends):
                 return tuple(reached)
+        # 2. The routes, up to the first one that matches every key.
         for route, backend in zip(self._routes, self._targets, strict=True):
             if backend not in reached and route.can_reach(bucket, prefix):
                 reached[backend] = None
             if route.covers(bucket, prefix):
                 return tuple(reached)
+        # 3. Keys that no rule matches belong to the default.
         reached[self._default] = None
         return tuple(reached)
 
@@ -369,62 +377,75 @@ class Router:
             self._default,
             sorted(self._backends),
             [
-                (getattr(one.function, "__module__", ""), one.name, one.by, one.reaches is not None)
-                for one in self._functions
+                (
+                    getattr(item.function, "__module__", ""),
+                    item.name,
+                    item.by,
+                    item.reaches is not None,
+                )
+                for item in self._functions
             ],
-            [(one.kind, one.text, one.backend, one.in_bucket) for one in self._routes],
+            [(item.kind, item.text, item.backend, item.in_bucket) for item in self._routes],
         )
         return hashlib.blake2b(
             repr(facts).encode(errors="surrogatepass"), digest_size=8
         ).hexdigest()
 
     def _rank(self, bucket: str, key: str) -> int:
+        # Routes of one bucket are indexed apart, so that a look-up tests none of another bucket.
         rank = self._everywhere.find(key, len(self._routes))
         inside = self._inside.get(bucket)
         return rank if inside is None else inside.find(key, rank)
 
-    async def _ask(
+    async def _call_functions(
         self,
         bucket: str,
         key: str,
         start: int = 0,
         pending: Awaitable[str | None] | None = None,
     ) -> tuple[int, str] | None:
-        """Call the functions from `start` on. `pending` is the result of that one, if it was called."""
-        for position in range(start, len(self._calls)):
-            result = self._calls[position](bucket, key) if pending is None else pending
+        """Return the position and the backend of the first function that returns a name, or None.
+
+        Args:
+            bucket: The bucket.
+            key: The key.
+            start: The position of the first function to call.
+            pending: The awaitable that this function returned, if it was already called.
+        """
+        for position in range(start, len(self._callables)):
+            result = self._callables[position](bucket, key) if pending is None else pending
             pending = None
             if not isinstance(result, str) and isawaitable(result):
                 result = await result
             if result is not None and result != "":
-                return position, self._checked(position, result)
+                return position, self._returned_name(position, result)
         return None
 
-    def _checked(self, position: int, result: object) -> str:
+    def _returned_name(self, position: int, result: object) -> str:
         if not isinstance(result, str):
             raise TypeError(
-                f"{self._described(position)} must return the name of a backend, '' or None, got"
+                f"{self._function_label(position)} must return the name of a backend, '' or None, got"
                 f" {type(result).__name__}"
             )
         # Only a failure pays for the description.
-        return self._names.get(result) or self._known(result, self._described(position))
+        return self._names.get(result) or self._backend_name(result, self._function_label(position))
 
-    def _declared(self, position: int, names: Collection[str]) -> dict[str, None]:
-        what = f"`reaches` of {self._described(position)}"
+    def _reachable_names(self, position: int, names: Collection[str]) -> dict[str, None]:
+        source = f"`reaches` of {self._function_label(position)}"
         if isinstance(names, str) or not isinstance(names, Collection):
             raise TypeError(
-                f"{what} must return a set of backend names, got {type(names).__name__}"
+                f"{source} must return a set of backend names, got {type(names).__name__}"
             )
-        return dict.fromkeys(self._known(name, what) for name in names)
+        return dict.fromkeys(self._backend_name(name, source) for name in names)
 
-    def _described(self, position: int) -> str:
+    def _function_label(self, position: int) -> str:
         return f"route function {position + 1} ({self._functions[position].name})"
 
-    def _known(self, backend: str, source: str) -> str:
+    def _backend_name(self, backend: str, source: str) -> str:
         name = self._names.get(backend)
         if name is None:
             raise BackendNotFoundError(
-                f"{source} names the unknown backend {backend!r}: there are {_listed(self._names)}",
+                f"{source} names the unknown backend {backend!r}: there are {_quoted_names(self._names)}",
                 backend=backend,
             )
         return name
@@ -436,22 +457,22 @@ def _text(kind: str, text: str) -> str:
     return text
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quoted_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
-def _route(given: Route | tuple[str, str]) -> Route:
-    if isinstance(given, Route):
-        return given
-    if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004 - a pair
-        return Route(*given)
-    raise TypeError(f"a route must be a Route or a (pattern, backend) pair, got {given!r}")
+def _route(value: Route | tuple[str, str]) -> Route:
+    if isinstance(value, Route):
+        return value
+    if isinstance(value, tuple) and len(value) == 2:  # noqa: PLR2004 - a pair
+        return Route(*value)
+    raise TypeError(f"a route must be a Route or a (pattern, backend) pair, got {value!r}")
 
 
-def _function(given: RouteFunction) -> RouteFunction:
-    if not callable(given):
-        raise TypeError(f"a route function must be callable, got {type(given).__name__}")
-    return given
+def _check_function(function: RouteFunction) -> RouteFunction:
+    if not callable(function):
+        raise TypeError(f"a route function must be callable, got {type(function).__name__}")
+    return function
 
 
 class Pinned:

@@ -80,8 +80,8 @@ class Trove:
         backends = validation.checked_backends(backends)
         validation.check_store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
-            name: driver_of(name, given) if isinstance(given, str) else given
-            for name, given in {DEFAULT: default, **backends}.items()
+            name: driver_of(name, backend) if isinstance(backend, str) else backend
+            for name, backend in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
         self._core = Runtime(
@@ -97,13 +97,13 @@ class Trove:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_core"):
-            return "<Trove, never made>"  # its constructor raised
+            return "<Trove, not initialised>"  # its constructor raised
         pinned = (
             f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
         )
         return f"<Trove of {', '.join(self._core.names)}{pinned}>"
 
-    # -- opening and closing --------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Open every driver, and return the store. Use it where ``async with`` does not fit.
@@ -155,13 +155,13 @@ class Trove:
 
         Some capabilities are known only once the store is open.
         """
-        return {backend.name: backend for backend in self._objects.described}
+        return {backend.name: backend for backend in self._objects.backend_infos}
 
     def bucket(self, name: str) -> Bucket:
         """Return a handle on one bucket: the object methods without their bucket argument.
 
-        The bucket of a pinned handle is pinned as well. Neither must the bucket exist nor the store
-        be open.
+        The bucket of a pinned handle is pinned as well. The bucket need not exist, and the store
+        need not be open.
 
         Raises:
             InvalidNameError: The name is not allowed.
@@ -219,11 +219,11 @@ class Trove:
                 of the pool (on S3: 625 GiB with a pool of 128 MiB), must be bytes, a path or a file
                 opened by `open`: their parts are read while they are sent, and again by each
                 attempt.
-            size: Size of the body in bytes, if you know it and the body does not have one. The body
-                must then have this size. It also allows larger parts: a body of unknown size can
-                have at most `BufferPool.part_size` times the backend's number of parts (on S3: 78
-                GiB with parts of 8 MiB).
-            content_type: Media type. None: guessed from the key's extension, if the backend keeps
+            size: Size of the body in bytes, for a body that does not report its own. A body of
+                another size is refused. The size also allows larger parts: a body of unknown size
+                can have at most `BufferPool.part_size` times the backend's number of parts (on S3:
+                78 GiB with parts of 8 MiB).
+            content_type: Media type. None: guessed from the key's extension, if the backend stores
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: User metadata. Names are stored in lower case.
             tags: Tags, if the backend supports them.
@@ -274,6 +274,7 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
+        # A guessed type is dropped if the backend stores none; the user's own would be refused.
         type_guessed = content_type is None
         return await self._objects.put(
             bucket, key, source_of(body), options, progress, type_guessed=type_guessed
@@ -318,11 +319,11 @@ class Trove:
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
 
-        def make(opened: OpenBody) -> ObjectReader:
+        def make_reader(opened: OpenBody) -> ObjectReader:
             return ObjectReader(opened, progress)
 
         return OpeningReader(
-            lambda: self._objects.open(bucket, key, options, make).__await__(),
+            lambda: self._objects.open(bucket, key, options, make_reader).__await__(),
             f"{bucket!r}, {key!r}",
         )
 
@@ -373,8 +374,8 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        wanted = [ByteRange.of(one) for one in ranges]
-        return await self._objects.get_ranges(bucket, key, wanted)
+        byte_ranges = [ByteRange.of(one) for one in ranges]
+        return await self._objects.get_ranges(bucket, key, byte_ranges)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return the facts of an object.
@@ -502,10 +503,10 @@ class Trove:
             ObjectChangedError: The source was replaced while it was copied.
             IntegrityError: The bytes that arrived differ from those that were read. Nothing was
                 stored.
-            NotSupportedError: The destination's backend cannot keep an option given here, or
-                something that the source has. Nothing was stored.
+            NotSupportedError: The destination's backend cannot store an option passed here, or a
+                fact of the source. Nothing was stored.
             BackendNotFoundError: The store has no backend `source_backend`.
-            InvalidNameError: The destination cannot keep metadata, a tag or a header of the source
+            InvalidNameError: The destination cannot store metadata, a tag or a header of the source
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
             Otherwise as `put`.
         """
@@ -553,8 +554,8 @@ class Trove:
     ) -> ObjectInfo:
         """Copy an object, verify the copy, then delete the version that was copied.
 
-        Moving an object onto itself changes what is given here. After an error or a cancel, the
-        object exists at its source, at its destination, or at both.
+        Moving an object onto itself changes the values that are passed. After an error or a cancel,
+        the object exists at its source, at its destination, or at both.
 
         The source is deleted only once the copy is verified: by a checksum or an etag in the
         response, else by a head of the destination. Where a service may take two keys for one
@@ -727,7 +728,7 @@ class Trove:
         """Return the buckets of all backends, sorted by name, each name once."""
         return await self._objects.list_buckets()
 
-    # -- presigned URLs, routing and health ----------------------------------------------------------------------------------
+    # -- presigned URLs, routing and health --------------------------------------------------------
 
     async def presign_get(
         self,

@@ -24,7 +24,7 @@ def deadlines() -> Iterator[Deadlines]:
     deadlines.close()
 
 
-async def never() -> None:
+async def wait_forever() -> None:
     await asyncio.Event().wait()
 
 
@@ -38,7 +38,7 @@ async def test_work_within_the_limit_returns(deadlines: Deadlines) -> None:
 
 async def test_work_beyond_the_limit_is_cancelled_and_raises(deadlines: Deadlines) -> None:
     with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
-        await deadlines.within(0.01, "nothing came", never())
+        await deadlines.within(0.01, "nothing came", wait_forever())
 
 
 async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
@@ -46,7 +46,7 @@ async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
 
     async def wait(seconds: float) -> None:
         with pytest.raises(TimedOutError, match=f"within {seconds:g} s"):
-            await deadlines.within(seconds, "nothing came", never())
+            await deadlines.within(seconds, "nothing came", wait_forever())
         ended.append(seconds)
 
     async with asyncio.TaskGroup() as group:
@@ -59,12 +59,12 @@ async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
 async def test_inner_timeout_does_not_affect_the_outer_limit(deadlines: Deadlines) -> None:
     async def inner() -> str:
         with pytest.raises(TimedOutError, match="inner"):
-            await deadlines.within(0.01, "inner", never())
+            await deadlines.within(0.01, "inner", wait_forever())
         return await asyncio.sleep(0, "continued")
 
     assert await deadlines.within(5, "outer", inner()) == "continued"
     with pytest.raises(TimedOutError, match="outer"):
-        await deadlines.within(0.01, "outer", deadlines.within(5, "inner", never()))
+        await deadlines.within(0.01, "outer", deadlines.within(5, "inner", wait_forever()))
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -82,14 +82,14 @@ async def test_own_timeout_error_of_the_work_at_the_limit_is_raised(
 ) -> None:
     own = TimedOutError("its own")
 
-    async def late() -> Any:
+    async def raise_own_error() -> Any:
         try:
-            await never()
+            await wait_forever()
         except asyncio.CancelledError:
             raise own from None
 
     with pytest.raises(TimedOutError) as caught:
-        await deadlines.within(0.01, "nothing came", late())
+        await deadlines.within(0.01, "nothing came", raise_own_error())
     assert caught.value is own
     task = asyncio.current_task()
     assert task is not None
@@ -97,19 +97,19 @@ async def test_own_timeout_error_of_the_work_at_the_limit_is_raised(
 
 
 async def test_work_that_ignores_the_cancel_leaves_none_pending(deadlines: Deadlines) -> None:
-    async def stubborn() -> str:
+    async def ignore_cancel() -> str:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
         return "result"
 
-    assert await deadlines.within(0.01, "nothing came", stubborn()) == "result"
+    assert await deadlines.within(0.01, "nothing came", ignore_cancel()) == "result"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
 async def test_cancel_by_the_caller_is_not_a_timeout(deadlines: Deadlines) -> None:
-    task = asyncio.get_running_loop().create_task(deadlines.within(5, "", never()))
+    task = asyncio.get_running_loop().create_task(deadlines.within(5, "", wait_forever()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -119,14 +119,14 @@ async def test_cancel_by_the_caller_is_not_a_timeout(deadlines: Deadlines) -> No
 async def test_cancel_by_the_caller_takes_precedence_over_a_timeout(deadlines: Deadlines) -> None:
     cancelled = asyncio.Event()
 
-    async def stubborn() -> None:
+    async def ignore_cancel() -> None:
         try:
-            await never()
+            await wait_forever()
         except asyncio.CancelledError:
             cancelled.set()
-            await never()
+            await wait_forever()
 
-    task = asyncio.get_running_loop().create_task(deadlines.within(0.01, "", stubborn()))
+    task = asyncio.get_running_loop().create_task(deadlines.within(0.01, "", ignore_cancel()))
     await cancelled.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -89,7 +89,7 @@ async def test_put_from_within_a_body_completes() -> None:
         await store.create_bucket("b")
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
-            yield bytes(MiB // 2)  # its lease is held while the rest is produced
+            yield bytes(MiB // 2)  # its lease is held while the other chunks are produced
             if depth:
                 await store.put("b", f"inner/{depth}", nesting(depth - 1))
             yield bytes(MiB)

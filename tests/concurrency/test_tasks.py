@@ -110,13 +110,13 @@ async def test_waiter_of_a_closed_owned_task_gets_closed_error() -> None:
 async def test_aclose_waits_for_the_task_although_cancelled() -> None:
     go_on = asyncio.Event()
 
-    async def stubborn() -> None:
+    async def clean_up_slowly() -> None:
         try:
             await asyncio.Event().wait()
         finally:
             await go_on.wait()
 
-    task = OwnedTask(stubborn())
+    task = OwnedTask(clean_up_slowly())
     await steps()
     closer = asyncio.get_running_loop().create_task(task.aclose())
     await steps()

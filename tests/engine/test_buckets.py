@@ -59,7 +59,7 @@ async def test_create_on_no_or_unknown_backends_creates_nothing() -> None:
         assert await store.list_buckets() == []
 
 
-async def test_create_that_fails_midway_names_the_backends_done() -> None:
+async def test_create_that_fails_midway_names_the_backends_with_the_bucket() -> None:
     cold = CallLog()
     cold.fail("create_bucket", UnavailableError("broken"))
     async with single_attempt_store(backends={"cold": cold}) as store:
@@ -93,7 +93,7 @@ async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("create_missing", "private", "made"),
+    ("create_missing", "private", "is_created"),
     [
         ("auto", True, True),
         ("auto", False, False),
@@ -105,14 +105,14 @@ async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
 )
 @pytest.mark.parametrize("size", [0, 5, 10_000_000], ids=["empty", "small", "in parts"])
 async def test_put_creates_a_bucket_that_the_default_has(
-    *, create_missing: bool | str, private: bool, made: bool, size: int
+    *, create_missing: bool | str, private: bool, is_created: bool, size: int
 ) -> None:
     cold = CallLog(private_namespace=private)
     async with single_attempt_store(
         backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
     ) as store:
         await store.create_bucket("data")
-        if made:
+        if is_created:
             assert (await store.put("data", "a.cold", bytes(size))).backend == "cold"
             assert (await store.head("data", "a.cold")).size == size
             return
@@ -228,7 +228,7 @@ async def test_delete_checks_every_backend_before_it_deletes() -> None:
     await fill(default, "data")
     await fill(cold, "data", "hidden")
     async with single_attempt_store(default, backends={"cold": cold}) as store:
-        with pytest.raises(BucketNotEmptyError, match="'hidden' for one; nothing") as caught:
+        with pytest.raises(BucketNotEmptyError, match="contains 'hidden'; nothing") as caught:
             await store.delete_bucket("data")
         assert (caught.value.backend, caught.value.operation) == ("cold", "delete_bucket")
         assert "delete_bucket" not in default.calls
@@ -249,7 +249,7 @@ async def test_delete_does_nothing_if_a_backend_is_down() -> None:
         assert "delete_bucket" not in default.calls
 
 
-async def test_delete_that_fails_midway_names_the_backends_done() -> None:
+async def test_delete_that_fails_midway_names_the_backends_already_deleted() -> None:
     default, cold, third = CallLog(), CallLog(), CallLog()
     for driver in (default, cold, third):
         await fill(driver, "data")

@@ -63,12 +63,12 @@ async def test_keys_may_be_an_endless_async_iterable() -> None:
 
 
 async def test_keys_are_taken_a_thousand_at_a_time() -> None:
-    taken = 0
+    count = 0
 
     def keys() -> Iterator[str]:
-        nonlocal taken
+        nonlocal count
         for number in range(2500):
-            taken += 1
+            count += 1
             yield str(number)
 
     default = CallLog()
@@ -76,7 +76,7 @@ async def test_keys_are_taken_a_thousand_at_a_time() -> None:
     async with single_attempt_store(default) as store:
         deletion = aiter(store.delete_many("data", keys()))
         await anext(deletion)
-        assert taken == 1000
+        assert count == 1000
         assert len([result async for result in deletion]) == 2499
 
 

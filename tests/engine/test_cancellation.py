@@ -171,12 +171,12 @@ class Scene:
         elif finished:
             assert self.makes is None
         for key in ("source", "b/source"):
-            there = await self.etag(key)
-            if there is None:
+            current_etag = await self.etag(key)
+            if current_etag is None:
                 assert self.moves
                 assert etag != self.etags["key"], "moved to nowhere"
             else:
-                assert there == self.etags[key]
+                assert current_etag == self.etags[key]
         assert_idle(self.store, *self.fakes)
 
     async def etag(self, key: str) -> str | None:

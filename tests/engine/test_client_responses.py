@@ -43,7 +43,7 @@ async def body(_: web.Request) -> web.Response:
     return web.Response(body=BODY)
 
 
-async def sent(handler: Any, data: Any) -> None:
+async def send_request(handler: Any, data: Any) -> None:
     """Send a request to a service with this handler."""
     async with (
         serving(handler) as url,
@@ -53,10 +53,10 @@ async def sent(handler: Any, data: Any) -> None:
         response.raise_for_status()
 
 
-async def refused(store: Trove, fake: Fake, given: Any, message: str) -> None:
+async def assert_refused(store: Trove, fake: Fake, response: Any, message: str) -> None:
     fake.steps.clear()
     with pytest.raises(TypeError, match=message):
-        await store.put("bucket", "key", given)
+        await store.put("bucket", "key", response)
     assert fake.steps == []
 
 
@@ -64,17 +64,17 @@ async def test_response_of_httpx_is_refused_and_its_chunks_are_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store, serving(body) as url, httpx.AsyncClient() as client:
         async with client.stream("GET", url) as response:
-            await refused(store, fake, response, r"response\.aiter_bytes\(\)")
+            await assert_refused(store, fake, response, r"response\.aiter_bytes\(\)")
             await store.put("bucket", "key", response.aiter_bytes())
         assert await store.read("bucket", "key") == BODY
-        await refused(store, fake, await client.get(url), r"response\.content")
+        await assert_refused(store, fake, await client.get(url), r"response\.content")
 
 
 async def test_response_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store, serving(body) as url, aiohttp.ClientSession() as session:
         async with session.get(url) as response:
-            await refused(store, fake, response, r"response\.content")
+            await assert_refused(store, fake, response, r"response\.content")
             await store.put("bucket", "key", response.content)
         assert await store.read("bucket", "key") == BODY
 
@@ -84,11 +84,11 @@ async def test_request_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
     async with store_of(fake) as store:
 
         async def handler(request: web.Request) -> web.Response:
-            await refused(store, fake, request, r"request\.content")
+            await assert_refused(store, fake, request, r"request\.content")
             await store.put("bucket", "key", request.content)
             return web.Response()
 
-        await sent(handler, io.BytesIO(BODY))
+        await send_request(handler, io.BytesIO(BODY))
         assert await store.read("bucket", "key") == BODY
 
 
@@ -103,16 +103,16 @@ async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() ->
 
         async def handler(request: web.Request) -> web.Response:
             form = await request.multipart()
-            await refused(store, fake, form, r"part\.read_chunk\(\)")
+            await assert_refused(store, fake, form, r"part\.read_chunk\(\)")
             part = await form.next()
             assert isinstance(part, aiohttp.BodyPartReader)
-            await refused(store, fake, part, r"part\.read_chunk\(\)")
+            await assert_refused(store, fake, part, r"part\.read_chunk\(\)")
             await store.put("bucket", "key", chunks(part))
             return web.Response()
 
         data = aiohttp.FormData()
         data.add_field("file", io.BytesIO(BODY), filename="body")
-        await sent(handler, data)
+        await send_request(handler, data)
         assert await store.read("bucket", "key") == BODY
 
 
@@ -123,13 +123,13 @@ async def test_file_of_an_aiohttp_form_is_refused_and_its_file_is_a_body() -> No
         async def handler(request: web.Request) -> web.Response:
             field = (await request.post())["file"]
             assert isinstance(field, web.FileField)
-            await refused(store, fake, field, r"\.file")
+            await assert_refused(store, fake, field, r"\.file")
             await store.put("bucket", "key", field.file)
             return web.Response()
 
         data = aiohttp.FormData()
         data.add_field("file", io.BytesIO(BODY), filename="body")
-        await sent(handler, data)
+        await send_request(handler, data)
         assert await store.read("bucket", "key") == BODY
 
 
@@ -138,7 +138,7 @@ async def test_response_of_requests_is_refused_and_its_chunks_are_a_body() -> No
     async with store_of(fake) as store:
         response = requests.Response()
         response.raw = io.BytesIO(BODY)
-        await refused(store, fake, response, r"response\.iter_content\(1024 \* 1024\)")
+        await assert_refused(store, fake, response, r"response\.iter_content\(1024 \* 1024\)")
         await store.put("bucket", "key", response.iter_content(1024 * 1024))
         assert await store.read("bucket", "key") == BODY
 
@@ -148,7 +148,7 @@ async def test_response_of_urllib3_is_refused_and_its_chunks_are_a_body() -> Non
     async with store_of(fake) as store:
         for preload in (False, True):
             response = urllib3.HTTPResponse(io.BytesIO(BODY), preload_content=preload)
-            await refused(store, fake, response, r"response\.stream\(1024 \* 1024\)")
+            await assert_refused(store, fake, response, r"response\.stream\(1024 \* 1024\)")
             await store.put("bucket", "key", response.data if preload else response.stream(MiB))
             assert await store.read("bucket", "key") == BODY
 
@@ -161,7 +161,7 @@ async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> Non
 
     async with store_of(fake) as store:
         request = Request({"type": "http", "method": "PUT", "headers": []}, receive)
-        await refused(store, fake, request, r"request\.stream\(\)")
+        await assert_refused(store, fake, request, r"request\.stream\(\)")
         await store.put("bucket", "key", request.stream())
         assert await store.read("bucket", "key") == BODY
 
@@ -172,7 +172,7 @@ async def test_subclass_of_a_response_is_refused_too() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        await refused(store, fake, OwnResponse(200, content=BODY), "httpx's OwnResponse")
+        await assert_refused(store, fake, OwnResponse(200, content=BODY), "httpx's OwnResponse")
 
 
 async def test_response_like_object_is_refused_by_its_methods() -> None:
@@ -189,6 +189,8 @@ async def test_response_like_object_is_refused_by_its_methods() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        await refused(store, fake, ResponseLike(), r"aiter_bytes\(\)")
-        await refused(store, fake, ReadWithoutSize(), "ReadWithoutSize.read does not")
-        await refused(store, fake, AsyncReadWithoutSize(), "AsyncReadWithoutSize.read does not")
+        await assert_refused(store, fake, ResponseLike(), r"aiter_bytes\(\)")
+        await assert_refused(store, fake, ReadWithoutSize(), "ReadWithoutSize.read does not")
+        await assert_refused(
+            store, fake, AsyncReadWithoutSize(), "AsyncReadWithoutSize.read does not"
+        )

@@ -45,10 +45,10 @@ def step(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def begun(store: Trove, held: HeldCommit) -> asyncio.Task[object]:
+async def start_put(store: Trove, commit: HeldCommit) -> asyncio.Task[object]:
     """Start a put, and return its task once the commit is in flight."""
     put = OwnedTask(store.put("bucket", "key", chunks()))
-    await held.reached.wait()
+    await commit.reached.wait()
     return put._task
 
 
@@ -61,14 +61,14 @@ async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: s
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        held = HeldCommit(fake, step)
-        put = await begun(store, held)
+        commit = HeldCommit(fake, step)
+        put = await start_put(store, commit)
         for _ in range(3):
             put.cancel()
             await steps()
         assert not put.done()
         assert fake.open_uploads == 1, "aborted while it completes"
-        held.go_on.set()
+        commit.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await put
         assert await store.read("bucket", "key") == LARGE
@@ -78,14 +78,14 @@ async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: s
 async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = HeldCommit(fake, step)
+        commit = HeldCommit(fake, step)
         with anyio.CancelScope() as scope:
             loop = asyncio.get_running_loop()
 
             async def cancel() -> None:
-                await held.reached.wait()
+                await commit.reached.wait()
                 scope.cancel()
-                loop.call_later(0.02, held.go_on.set)
+                loop.call_later(0.02, commit.go_on.set)
 
             cancelling = OwnedTask(cancel())
             await store.put("bucket", "key", LARGE)
@@ -98,14 +98,14 @@ async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
 async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = HeldCommit(fake, step)
+        commit = HeldCommit(fake, step)
         store._core.timeout = Timeout(total=0.05)
-        put = await begun(store, held)
+        put = await start_put(store, commit)
         while not put.cancelling():
             await asyncio.sleep(0)
         await steps()
         assert not put.done()
-        held.go_on.set()
+        commit.go_on.set()
         with pytest.raises(TimedOutError):
             await put
         store._core.timeout = Timeout()
@@ -116,12 +116,12 @@ async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
 async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = HeldCommit(fake, step)
-        put = await begun(store, held)
+        commit = HeldCommit(fake, step)
+        put = await start_put(store, commit)
         closing = OwnedTask(store.aclose())
         await steps()
         assert not closing.done
-        held.go_on.set()
+        commit.go_on.set()
         with pytest.raises(ClosedError):
             await put
         await closing.result()
@@ -135,12 +135,12 @@ async def test_put_cancelled_in_a_failing_commit_is_aborted_and_not_retried(
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        held = HeldCommit(fake, "commit")
-        held.error = error
-        put = await begun(store, held)
+        commit = HeldCommit(fake, "commit")
+        commit.error = error
+        put = await start_put(store, commit)
         put.cancel()
         await steps()
-        held.go_on.set()
+        commit.go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await put
         assert fake.count("commit") == 1
@@ -155,7 +155,7 @@ async def test_put_cancelled_in_a_hanging_commit_is_abandoned(
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        put = await begun(store, HeldCommit(fake, "commit"))
+        put = await start_put(store, HeldCommit(fake, "commit"))
         put.cancel()
         with pytest.raises(asyncio.CancelledError):
             await put

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 BODY = content(2 * MiB + 17)
 
 
-def cut() -> Iterator[bytes]:
+def chunks() -> Iterator[bytes]:
     for at in range(0, len(BODY), 100_001):
         yield BODY[at : at + 100_001]
 
 
-async def flowing() -> AsyncIterator[bytes]:
-    for chunk in cut():
+async def async_chunks() -> AsyncIterator[bytes]:
+    for chunk in chunks():
         yield chunk
 
 
@@ -37,7 +37,7 @@ class Chunks:
     """An iterator that is not a generator."""
 
     def __init__(self) -> None:
-        self._chunks = cut()
+        self._chunks = chunks()
 
     def __iter__(self) -> Chunks:
         return self
@@ -52,7 +52,7 @@ class AsyncChunks:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self._chunks = cut()
+        self._chunks = chunks()
 
     def __eq__(self, other: object) -> bool:
         return NotImplemented
@@ -97,12 +97,12 @@ class OnlyRead:
 
 
 ONCE: dict[str, Callable[[], Any]] = {
-    "generator": cut,
-    "async generator": flowing,
+    "generator": chunks,
+    "async generator": async_chunks,
     "iterator": Chunks,
     "async iterator": AsyncChunks,
-    "iterator of a list": lambda: iter(list(cut())),
-    "map": lambda: map(bytes, cut()),
+    "iterator of a list": lambda: iter(list(chunks())),
+    "map": lambda: map(bytes, chunks()),
     "async reader": Reader,
     "reader with a size": SizedReader,
     "StreamReader": stream_reader,
@@ -205,7 +205,7 @@ async def test_empty_body_may_be_put_twice() -> None:
 async def test_reiterable_body_may_be_put_twice() -> None:
     class Reiterable:
         def __aiter__(self) -> AsyncIterator[bytes]:
-            return flowing()
+            return async_chunks()
 
     async with store_of(Fake()) as store:
         for body in ([BODY], (BODY,), Reiterable()):
@@ -216,18 +216,18 @@ async def test_reiterable_body_may_be_put_twice() -> None:
 
 async def test_generator_that_is_being_iterated_is_refused() -> None:
     async with store_of(Fake()) as store:
-        seen: list[BaseException] = []
+        errors: list[BaseException] = []
 
         def itself() -> Iterator[bytes]:
             yield b"x"
             try:
                 _put(store, body)
             except BodyConsumedError as error:
-                seen.append(error)
+                errors.append(error)
 
         body = itself()
         list(body)
-        assert len(seen) == 1
+        assert len(errors) == 1
 
 
 def _put(store: Trove, body: Any) -> None:
@@ -296,7 +296,7 @@ async def test_already_opened_get_is_refused_before_any_request(other: Trove) ->
         assert fake.steps == []
 
 
-async def test_partly_read_reader_stores_the_rest(other: Trove) -> None:
+async def test_partly_read_reader_stores_the_remaining_bytes(other: Trove) -> None:
     async with store_of(Fake()) as store, other.get("bucket", "key") as reader:
         assert await reader.read(10) == BODY[:10]
         await store.put("bucket", "key", reader)
@@ -373,8 +373,8 @@ def test_record_is_dropped_with_its_body() -> None:
     gc.collect()
     before = len(consumed._records)
     body = Reader()
-    consumed.record(body, whole=False)
-    consumed.record(body, whole=True)
+    consumed.record(body, to_end=False)
+    consumed.record(body, to_end=True)
     assert len(consumed._records) == before + 1
     with pytest.raises(BodyConsumedError):
         consumed.check(body, empty=True)
@@ -385,12 +385,12 @@ def test_record_is_dropped_with_its_body() -> None:
 
 
 def test_last_bodies_without_weak_references_are_recorded() -> None:
-    bodies = [iter([b"x"]) for _ in range(consumed._HELD + 1)]
+    bodies = [iter([b"x"]) for _ in range(consumed._MAX_KEPT_ALIVE + 1)]
     for body in bodies:
-        consumed.record(body, whole=True)
-        consumed.record(body, whole=False)
+        consumed.record(body, to_end=True)
+        consumed.record(body, to_end=False)
     for body in bodies[1:]:
         with pytest.raises(BodyConsumedError):
             consumed.check(body, empty=False)
     consumed.check(bodies[0], empty=True)
-    assert len(consumed._held) == consumed._HELD
+    assert len(consumed._kept_alive) == consumed._MAX_KEPT_ALIVE

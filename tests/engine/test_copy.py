@@ -119,7 +119,7 @@ async def test_conditions_apply_to_the_destination(
 ) -> None:
     store, key, _, _ = places
     await store.put("data", "key", b"new")
-    there = await store.copy("data", "key", "data", key, if_none_match="*")
+    existing = await store.copy("data", "key", "data", key, if_none_match="*")
     with pytest.raises(ObjectExistsError) as caught:
         await store.move("data", "key", "data", key, if_none_match="*")
     assert (caught.value.operation, caught.value.key) == ("move", key)
@@ -128,7 +128,7 @@ async def test_conditions_apply_to_the_destination(
     assert not isinstance(failed.value, ObjectChangedError)
     assert failed.value.key == key
     assert await store.exists("data", "key")
-    assert (await store.copy("data", "key", "data", key, if_match=there)).etag != there.etag
+    assert (await store.copy("data", "key", "data", key, if_match=existing)).etag != existing.etag
 
 
 async def test_source_replaced_midway_leaves_the_target_untouched(
@@ -210,8 +210,8 @@ class Corrupting(CallLog):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        wrong = [memoryview(b"corrupt"), *views]
-        return await super().put(bucket, key, wrong, replace(options, checksums={}))
+        corrupt = [memoryview(b"corrupt"), *views]
+        return await super().put(bucket, key, corrupt, replace(options, checksums={}))
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
@@ -413,7 +413,7 @@ ODD: list[tuple[dict[str, Any], str]] = [
 """Facts that another tool has stored with an object, and the text expected in the error."""
 
 
-def keep(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
+def store_facts(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
     """Replace the stored facts of an object, bypassing all checks."""
     objects = driver._buckets["data"].objects
     objects[key] = objects[key]._replace(info=replace(objects[key].info, **facts))
@@ -427,7 +427,7 @@ async def test_source_facts_that_are_no_valid_headers_are_refused_before_any_byt
     default, cold = CallLog(server_copy=server_copy), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data", "to.cold")
-    keep(default, "key", facts)
+    store_facts(default, "key", facts)
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         cold.calls.clear()
         for call in (store.copy, store.move):
@@ -446,7 +446,7 @@ async def test_server_copy_keeps_metadata_that_a_put_would_refuse(
 ) -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
-    keep(driver, "key", facts)
+    store_facts(driver, "key", facts)
     async with single_attempt_store(driver) as store:
         copied = await store.copy("data", "key", "data", "copy")
         assert {name: getattr(copied, name) for name in facts} == facts
@@ -460,7 +460,7 @@ async def test_given_metadata_replaces_invalid_source_metadata() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
-    keep(default, "key", {"metadata": {"My Key": "v"}})
+    store_facts(default, "key", {"metadata": {"My Key": "v"}})
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold", metadata={"my-key": "v"})
     assert copied.metadata == {"my-key": "v"}
@@ -473,7 +473,7 @@ async def test_encodable_facts_are_copied(metadata: dict[str, str]) -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
-    keep(default, "key", {"metadata": metadata})
+    store_facts(default, "key", {"metadata": metadata})
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold")
     assert copied.metadata == {name.lower(): value for name, value in metadata.items()}
@@ -482,7 +482,7 @@ async def test_encodable_facts_are_copied(metadata: dict[str, str]) -> None:
 async def test_metadata_larger_than_a_put_allows_is_copied_on_the_server() -> None:
     driver = CallLog(max_metadata_bytes=10)
     await fill(driver, "data", "key")
-    keep(driver, "key", {"metadata": {"a": "v" * 100}})
+    store_facts(driver, "key", {"metadata": {"a": "v" * 100}})
     async with single_attempt_store(driver) as store:
         assert (await store.copy("data", "key", "data", "to")).metadata == {"a": "v" * 100}
 
@@ -524,12 +524,12 @@ async def test_server_copy_creates_the_missing_bucket_under_a_second_name() -> N
     driver = CallLog()
     await fill(driver, "data", "key")
 
-    def other(bucket: str, _key: str) -> str:
+    def route(bucket: str, _key: str) -> str:
         return "too" if bucket == "other" else ""
 
     inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
     async with single_attempt_store(
-        CallLog(), backends={"too": inside, "raw": driver}, route_functions=[other]
+        CallLog(), backends={"too": inside, "raw": driver}, route_functions=[route]
     ) as store:
         await store.create_bucket("other")  # on the default backend only
         await store.backend("too").copy("data", "key", "data", "copy")
@@ -550,7 +550,7 @@ async def test_failing_server_copy_does_not_touch_the_source() -> None:
         assert await store.read("data", "key") == b"key"
 
 
-async def test_cancelled_move_leaves_a_whole_object() -> None:
+async def test_cancelled_move_leaves_a_complete_object() -> None:
     steps = 0
     while True:
         default, cold = CallLog(), CallLog()

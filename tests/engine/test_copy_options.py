@@ -97,7 +97,7 @@ async def test_move_has_the_given_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lacks", "given"),
+    ("capability", "options"),
     [
         ("headers", {"content_type": "a/b"}),
         ("headers", {"content_language": "de"}),
@@ -106,9 +106,9 @@ async def test_move_has_the_given_options() -> None:
     ],
 )
 async def test_option_unsupported_by_the_destination_is_refused_before_the_source_is_read(
-    lacks: str, given: dict[str, Any]
+    capability: str, options: dict[str, Any]
 ) -> None:
-    source, target = CallLog(), CallLog(**{lacks: False})
+    source, target = CallLog(), CallLog(**{capability: False})
     async with single_attempt_store(
         source, backends={"cold": target}, routes=[("*.cold", "cold")]
     ) as store:
@@ -117,7 +117,7 @@ async def test_option_unsupported_by_the_destination_is_refused_before_the_sourc
         source.calls.clear()
         target.calls.clear()
         with pytest.raises(NotSupportedError):
-            await store.copy("data", "key", "data", "key.cold", **given)
+            await store.copy("data", "key", "data", "key.cold", **options)
         assert source.calls == target.calls == []
 
 
@@ -204,7 +204,7 @@ async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Trove]:
         yield store
 
 
-async def left(store: Trove) -> list[tuple[str, str]]:
+async def versions_of(store: Trove) -> list[tuple[str, str]]:
     return [(one.key, one.version_id) for one in await store.list_versions("data").all()]
 
 
@@ -229,12 +229,12 @@ async def test_old_version_copied_onto_its_key_is_the_latest_again(versioned: Tr
     restored = await versioned.copy("data", "key", "data", "key", source_version_id=old.version_id)
     assert await versioned.read("data", "key") == b"old"
     assert (await versioned.head("data", "key")).metadata == {"is": "old"}
-    assert len(await left(versioned)) == 3
-    again = await versioned.copy(
+    assert len(await versions_of(versioned)) == 3
+    unchanged = await versioned.copy(
         "data", "key", "data", "key", source_version_id=restored.version_id
     )
-    assert again.version_id == restored.version_id
-    assert len(await left(versioned)) == 3
+    assert unchanged.version_id == restored.version_id
+    assert len(await versions_of(versioned)) == 3
 
 
 async def test_version_of_a_deleted_object_is_copied(versioned: Trove) -> None:
@@ -250,7 +250,7 @@ async def test_move_of_a_version_deletes_that_version_only(versioned: Trove) -> 
     moved = await versioned.move("data", "key", "data", "moved", source_version_id=old.version_id)
     assert await versioned.read("data", "moved") == b"old"
     assert await versioned.read("data", "key") == b"new"
-    assert await left(versioned) == [("key", new.version_id), ("moved", moved.version_id)]
+    assert await versions_of(versioned) == [("key", new.version_id), ("moved", moved.version_id)]
 
 
 async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned: Trove) -> None:
@@ -261,7 +261,7 @@ async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned:
         moved = await versioned.move("data", "key", "data", "key", source_version_id=version_id)
         version_id = moved.version_id
         assert await versioned.read("data", "key") == b"old"
-        assert await left(versioned) == [("key", version_id), ("key", new.version_id)]
+        assert await versions_of(versioned) == [("key", version_id), ("key", new.version_id)]
 
 
 async def test_move_of_a_null_version_does_not_delete_the_copy() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROUTES: Sequence[Route | tuple[str, str]] = [
     ("*.log", "cold"),
     Route.prefix("b/", "cold"),
-    Route.suffix("z", "third"),
+    Route.suffix("z", "archive"),
 ]
 
 
@@ -35,8 +35,8 @@ async def filled(*kinds: type[CallLog]) -> list[CallLog]:
 
 
 def store_over(drivers: Sequence[CallLog], routes: Sequence[Any] = ROUTES) -> Trove:
-    default, cold, third = drivers
-    return single_attempt_store(default, backends={"cold": cold, "third": third}, routes=routes)
+    default, cold, archive = drivers
+    return single_attempt_store(default, backends={"cold": cold, "archive": archive}, routes=routes)
 
 
 def places(entries: Sequence[ObjectInfo | Prefix]) -> list[tuple[str, str, bool]]:
@@ -58,7 +58,7 @@ ARGUMENTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "kinds",
     [(CallLog, CallLog, CallLog), (CallLog, Unordered, Unordered), (Unordered, CallLog, CallLog)],
-    ids=["ordered", "two odd", "one odd"],
+    ids=["ordered", "two unordered", "one unordered"],
 )
 @pytest.mark.parametrize("page_size", [1, 2, 1000])
 async def test_listing_resumes_exactly_from_every_position(
@@ -109,8 +109,8 @@ async def test_cursor_survives_changes_around_it() -> None:
         await store.put("data", "a-new", b"")
         await store.put("data", "b-new", b"")
         await store.put("data", "c-new", b"")
-        rest = [entry.key for entry in await store.list("data", cursor=listing.cursor).all()]
-        assert rest[:4] == ["b0", "c-new", "c/x", "c/z"]
+        remaining = [entry.key for entry in await store.list("data", cursor=listing.cursor).all()]
+        assert remaining[:4] == ["b0", "c-new", "c/x", "c/z"]
 
 
 async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
@@ -152,7 +152,7 @@ async def test_cursor_of_other_routes_is_refused() -> None:
     async with store_over(drivers) as store:
         listing = store.list("data")
         await anext(listing)
-    async with store_over(drivers, routes=[("*.log", "cold"), ("*.z", "third")]) as other:
+    async with store_over(drivers, routes=[("*.log", "cold"), ("*.z", "archive")]) as other:
         with pytest.raises(CursorError, match="backends and routes"):
             await other.list("data", cursor=listing.cursor).all()
 
@@ -257,7 +257,7 @@ contents = st.dictionaries(targets, st.sets(keys, max_size=12))
 
 @given(
     routes=routes,
-    held=contents,
+    keys_by_backend=contents,
     prefix=st.just("") | keys,
     delimiter=st.sampled_from([None, "/", "a", "//"]),
     start_after=st.none() | keys,
@@ -268,7 +268,7 @@ contents = st.dictionaries(targets, st.sets(keys, max_size=12))
 def test_listing_equals_a_model(
     *,
     routes: list[Route],
-    held: dict[str, set[str]],
+    keys_by_backend: dict[str, set[str]],
     prefix: str,
     delimiter: str | None,
     start_after: str | None,
@@ -278,13 +278,13 @@ def test_listing_equals_a_model(
     async def main() -> None:
         drivers = {name: CallLog() for name in ("default", "one", "two")}
         for name, driver in drivers.items():
-            await fill(driver, "data", *held.get(name, ()))
+            await fill(driver, "data", *keys_by_backend.get(name, ()))
         default = drivers.pop("default")
         async with single_attempt_store(default, backends=drivers, routes=routes) as store:
             reached = {
                 (name, key)
-                for name, holds in held.items()
-                for key in holds
+                for name, keys in keys_by_backend.items()
+                for key in keys
                 if shadowed or (await store.explain("data", key)).backend == name
             }
             reachable = await Router(routes, backends=("one", "two")).reaches("data", prefix)
@@ -297,8 +297,8 @@ def test_listing_equals_a_model(
                 include_shadowed=shadowed,
             ).all()
         expected: set[tuple[str, str | None]] = set()
-        for name, holds in held.items():
-            for key in holds:
+        for name, keys in keys_by_backend.items():
+            for key in keys:
                 if not key.startswith(prefix):
                     continue
                 at = -1 if delimiter is None else key.find(delimiter, len(prefix))
@@ -319,11 +319,13 @@ def test_listing_equals_a_model(
 
 
 async def test_prefixes_shown_before_the_cursor_are_looked_up_where_the_bucket_exists() -> None:
-    default, cold, odd = CallLog(), Unordered(), Unordered()
+    default, cold, archive = CallLog(), Unordered(), Unordered()
     await fill(cold, "data", "a/1", "b/1")
-    await fill(odd, "data", "a/2", "c/1")
-    async with store_over([default, cold, odd], routes=[("x", "cold"), ("y", "third")]) as store:
+    await fill(archive, "data", "a/2", "c/1")
+    async with store_over(
+        [default, cold, archive], routes=[("x", "cold"), ("y", "archive")]
+    ) as store:
         listing = store.list("data", delimiter="/", page_size=1)
         first = await anext(listing)
-        rest = await store.list("data", delimiter="/", cursor=listing.cursor).all()
-        assert sorted([first.key, *(entry.key for entry in rest)]) == ["a/", "b/", "c/"]
+        remaining = await store.list("data", delimiter="/", cursor=listing.cursor).all()
+        assert sorted([first.key, *(entry.key for entry in remaining)]) == ["a/", "b/", "c/"]

@@ -184,27 +184,27 @@ async def cancel_in_the_backend(scene: Scene) -> None:
         put = OwnedTask(scene.store.put("bucket", "key", scene.file))
         hung = OwnedTask(reached.wait())
         await asyncio.wait([put._task, hung._task], return_when="FIRST_COMPLETED")
-        done = put.done
+        ended = put.done
         await hung.aclose()
         await put.aclose()
         del scene.fake.before[step]
-        if done:  # a step that this body does not take
+        if ended:  # a step that this body does not take
             await put.result()
             await called(scene.file.seek, len(HEAD))
         assert await position(scene.file) == len(HEAD)
 
 
 async def cancel_at_any_step(scene: Scene) -> None:
-    steps, done = 0, False
-    while not done:
+    steps, ended = 0, False
+    while not ended:
         put = OwnedTask(scene.store.put("bucket", "key", scene.file))
         for _ in range(steps):
             await asyncio.sleep(0)
             if put.done:
                 break
         await put.aclose()
-        done = not put._task.cancelled()
-        if done:  # the put ended before the cancel
+        ended = not put._task.cancelled()
+        if ended:  # the put ended before the cancel
             await put.result()
             await called(scene.file.seek, len(HEAD))
         assert await position(scene.file) == len(HEAD)

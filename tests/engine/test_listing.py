@@ -165,8 +165,8 @@ async def test_start_after_applies_to_unordered_backends() -> None:
         assert sorted(names(await listing.all())) == ["b.log", "c/", "d"]
         half = store.list("data", start_after="b", page_size=1)
         first = await anext(half)
-        rest = await store.list("data", cursor=half.cursor, page_size=1).all()
-        assert sorted([first.key, *names(rest)]) == ["b.log", "c/1", "d"]
+        remaining = await store.list("data", cursor=half.cursor, page_size=1).all()
+        assert sorted([first.key, *names(remaining)]) == ["b.log", "c/1", "d"]
 
 
 async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
@@ -174,24 +174,24 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
     ) as store:
-        whole = names(await store.list("data").all())
+        expected = names(await store.list("data").all())
         listing = store.list("data", page_size=2)
-        for taken in range(1, len(whole) + 1):
+        for count in range(1, len(expected) + 1):
             await anext(listing)
             assert listing.cursor is not None
-            rest = store.list("data", cursor=listing.cursor)
-            assert names(await rest.all()) == whole[taken:]
-            assert rest.cursor is None
+            remaining = store.list("data", cursor=listing.cursor)
+            assert names(await remaining.all()) == expected[count:]
+            assert remaining.cursor is None
         with pytest.raises(StopAsyncIteration):
             await anext(listing)
         assert listing.cursor is None
         # Entries that have arrived but were not returned are still to come.
-        at_once = store.list("data", page_size=1000)
-        assert names([await anext(at_once)]) == whole[:1]
-        assert at_once.cursor is not None
-        pages = [page async for page in at_once.pages()]
-        assert sum(map(len, pages)) == len(whole) - 1
-        assert at_once.cursor is None
+        buffered = store.list("data", page_size=1000)
+        assert names([await anext(buffered)]) == expected[:1]
+        assert buffered.cursor is not None
+        pages = [page async for page in buffered.pages()]
+        assert sum(map(len, pages)) == len(expected) - 1
+        assert buffered.cursor is None
 
 
 async def test_all_pages_but_the_last_are_full() -> None:
@@ -358,7 +358,7 @@ async def test_failing_backend_makes_the_listing_raise_and_a_second_call_loses_n
         shown = []
         with pytest.raises(UnavailableError, match="broken") as caught:
             async for entry in listing:
-                shown.append(entry)  # noqa: PERF401 - what came before the error is asked below
+                shown.append(entry)  # noqa: PERF401 - the entries before the error are checked below
         assert caught.value.operation == "list"
         assert (caught.value.backend, caught.value.bucket) == ("cold", "data")
         with pytest.raises(UnavailableError):
@@ -432,10 +432,10 @@ async def test_error_of_a_route_function_is_raised(*, asynchronous: bool) -> Non
             raise LookupError(key)
         return ""
 
-    async def later(bucket: str, key: str) -> str:
+    async def route_later(bucket: str, key: str) -> str:
         return route(bucket, key)
 
-    functions = [later if asynchronous else route]
+    functions = [route_later if asynchronous else route]
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=functions
     ) as store:
@@ -558,24 +558,26 @@ async def test_failing_details_make_the_listing_raise() -> None:
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
 async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> None:
-    default, cold, odd = CallLog(), Unordered(), Unordered()
+    default, cold, archive = CallLog(), Unordered(), Unordered()
     await fill(default, "data", "a", "d/1", "e", "hidden.log")
     await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
-    await fill(odd, "data", "o.odd", "p.odd", "d/2", "x/2")
+    await fill(archive, "data", "o.zip", "p.zip", "d/2", "x/2")
     async with single_attempt_store(
         default,
-        backends={"cold": cold, "odd": odd},
-        routes=[Route.suffix(".log", "cold"), Route.suffix(".odd", "odd")],
+        backends={"cold": cold, "archive": archive},
+        routes=[Route.suffix(".log", "cold"), Route.suffix(".zip", "archive")],
     ) as store:
         listing = store.list("data", page_size=page_size)
         shown = await listing.all()
         assert listing.ordered is False
         assert names(shown[:3]) == ["a", "d/1", "e"]
         assert {entry.key for entry in shown[3:5]} == {"b.log", "c.log"}
-        assert {entry.key for entry in shown[5:]} == {"o.odd", "p.odd"}
-        assert [entry.backend for entry in shown] == ["default"] * 3 + ["cold"] * 2 + ["odd"] * 2
+        assert {entry.key for entry in shown[5:]} == {"o.zip", "p.zip"}
+        assert [entry.backend for entry in shown] == ["default"] * 3 + ["cold"] * 2 + [
+            "archive"
+        ] * 2
         by_prefix = names(await store.list("data", delimiter="/", page_size=page_size).all())
-        assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.odd", "p.odd", "x/"]
+        assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.zip", "p.zip", "x/"]
 
 
 async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
@@ -667,10 +669,10 @@ MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None:
-    strange = ScriptedPages(
+    driver = ScriptedPages(
         {None: (["a", "a/1"], "t"), "t": (["a//0", "b"], "u"), "u": (["c"], None)}, ordered=ordered
     )
-    async with single_attempt_store(strange) as store:
+    async with single_attempt_store(driver) as store:
         assert names(await store.list("data", prefix="a//").all()) == ["a//0"]
 
 
@@ -691,16 +693,16 @@ async def test_cycle_of_tokens_raises(*, ordered: bool) -> None:
 
 
 async def test_cycle_of_empty_pages_raises() -> None:
-    strange = ScriptedPages({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
-    async with single_attempt_store(strange) as store:
+    driver = ScriptedPages({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
+    async with single_attempt_store(driver) as store:
         with pytest.raises(BackendError, match="same page"):
             await store.list("data").all()
-        assert len(strange.pages) < 10
+        assert len(driver.pages) < 10
 
 
 async def test_repeated_key_is_shown_once() -> None:
-    strange = ScriptedPages({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
-    async with single_attempt_store(strange) as store:
+    driver = ScriptedPages({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
+    async with single_attempt_store(driver) as store:
         assert names(await store.list("data", delimiter="/").all()) == ["a", "b/", "c"]
 
 

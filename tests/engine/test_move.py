@@ -31,44 +31,44 @@ class Service(CallLog):
     """A service with configurable flaws.
 
     Args:
-        folds: It takes ``a//b`` and ``/a/b`` for ``a/b``.
-        etags: What its etags tell apart.
-        keeps: It keeps metadata, the id of a write among them.
-        reports: It tells checksums of what it has stored.
-        date: The date of all that it stores; None: the time.
-        capabilities: As of `CallLog`.
+        folds_keys: Whether it stores ``a//b`` and ``/a/b`` as ``a/b``.
+        etags: Whether its etags identify a write or a content.
+        records_metadata: Whether it stores metadata, including the write_id.
+        reports_checksums: Whether it returns checksums of the stored bytes.
+        date: The last_modified of every object; None: the current time.
+        capabilities: As for `CallLog`.
     """
 
     def __init__(
         self,
         *,
-        folds: bool = False,
+        folds_keys: bool = False,
         etags: Etags = "of the content",
-        keeps: bool = True,
-        reports: bool = True,
+        records_metadata: bool = True,
+        reports_checksums: bool = True,
         date: datetime | None = None,
         **capabilities: Any,
     ) -> None:
-        super().__init__(**{"metadata": keeps, **capabilities})
-        self._folds = folds
+        super().__init__(**{"metadata": records_metadata, **capabilities})
+        self._folds_keys = folds_keys
         self._etags = etags
-        self._keeps = keeps
-        self._reports = reports
+        self._records_metadata = records_metadata
+        self._reports_checksums = reports_checksums
         self._date = date
 
     def _of(self, key: str) -> str:
-        return re.sub("/+", "/", key).lstrip("/") if self._folds else key
+        return re.sub("/+", "/", key).lstrip("/") if self._folds_keys else key
 
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        if not self._keeps:
+        if not self._records_metadata:
             options = replace(options, write_id=None)
         info = super()._store(bucket, key, chunks, checksum, options)
         if self._etags != "of the write":
             content = f"{checksum:08x}"
             info = replace(info, etag=content if self._etags == "of the content" else None)
-        if not self._reports:
+        if not self._reports_checksums:
             info = replace(info, checksums={})
         if self._date is not None:
             info = replace(info, last_modified=self._date)
@@ -117,15 +117,15 @@ def older(service: Service, key: str, seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize("etags", ["of the write", "of the content", "none"])
-@pytest.mark.parametrize("keeps", [True, False], ids=["keeps ids", "keeps nothing"])
+@pytest.mark.parametrize("records_metadata", [True, False], ids=["records ids", "records nothing"])
 @pytest.mark.parametrize("server_copy", [True, False])
 async def test_move_to_another_name_of_its_source_deletes_nothing(
-    *, conditional: bool, etags: Etags, keeps: bool, server_copy: bool
+    *, conditional: bool, etags: Etags, records_metadata: bool, server_copy: bool
 ) -> None:
     service = Service(
-        folds=True,
+        folds_keys=True,
         etags=etags,
-        keeps=keeps,
+        records_metadata=records_metadata,
         delete_if_match=conditional,
         server_copy=server_copy,
     )
@@ -135,7 +135,7 @@ async def test_move_to_another_name_of_its_source_deletes_nothing(
         with pytest.raises(ObjectChangedError) as caught:
             await store.move("data", "p/q", "data", "p//q")
         assert (caught.value.operation, caught.value.key) == ("move", "p/q")
-        assert "as one object" in str(caught.value) or not keeps
+        assert "as one object" in str(caught.value) or not records_metadata
         assert await store.read("data", "p/q") == b"keep me"
 
 
@@ -161,13 +161,13 @@ async def test_move_between_two_addresses_of_one_service_deletes_nothing(etags: 
 
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize("etags", ["of the write", "of the content", "none"])
-@pytest.mark.parametrize("reports", [True, False])
+@pytest.mark.parametrize("reports_checksums", [True, False])
 @pytest.mark.parametrize("to", ["to", "to.cold"])
 async def test_move_to_another_object_deletes_its_source(
-    *, conditional: bool, etags: Etags, reports: bool, to: str
+    *, conditional: bool, etags: Etags, reports_checksums: bool, to: str
 ) -> None:
-    service = Service(etags=etags, reports=reports, delete_if_match=conditional)
-    cold = Service(etags=etags, reports=reports)
+    service = Service(etags=etags, reports_checksums=reports_checksums, delete_if_match=conditional)
+    cold = Service(etags=etags, reports_checksums=reports_checksums)
     async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
@@ -177,7 +177,7 @@ async def test_move_to_another_object_deletes_its_source(
 
 
 async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> None:
-    service = Service(folds=True)
+    service = Service(folds_keys=True)
     await fill(service, "data", "key")
     async with single_attempt_store(service) as store:
         service.calls.clear()
@@ -190,7 +190,7 @@ async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> No
 async def test_dates_or_etags_distinguish_source_and_destination_without_metadata(
     etags: Etags,
 ) -> None:
-    service = Service(keeps=False, etags=etags)
+    service = Service(records_metadata=False, etags=etags)
     await fill(service, "data", "key")
     older(service, "key")
     async with single_attempt_store(service) as store:
@@ -199,7 +199,7 @@ async def test_dates_or_etags_distinguish_source_and_destination_without_metadat
 
 
 async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
-    service = Service(keeps=False, date=datetime(2026, 1, 1, tzinfo=UTC))
+    service = Service(records_metadata=False, date=datetime(2026, 1, 1, tzinfo=UTC))
     await fill(service, "data", "key")
     async with single_attempt_store(service) as store:
         with pytest.raises(ObjectChangedError, match="under another name"):
@@ -271,7 +271,7 @@ class DropsMetadata(StoresOther):
 async def test_source_stays_if_the_destination_is_not_the_copy(
     kind: type[StoresOther], error: type[Exception], to: str
 ) -> None:
-    service, cold = kind(reports=False), kind(reports=False)
+    service, cold = kind(reports_checksums=False), kind(reports_checksums=False)
     await fill(cold, "data")
     async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", exist_ok=True)
@@ -297,7 +297,7 @@ async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
             stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
             return replace(stored_info, checksums={"crc32c": "AAAAAA=="})
 
-    service = WrongChecksum(folds=True)
+    service = WrongChecksum(folds_keys=True)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "p/q", b"keep me")
@@ -331,7 +331,7 @@ async def test_destination_checksum_is_compared_if_the_response_has_none() -> No
 
 
 async def test_source_stays_if_the_destination_cannot_be_headed() -> None:
-    service = Service(reports=False, etags="of the write")
+    service = Service(reports_checksums=False, etags="of the write")
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
@@ -384,9 +384,9 @@ async def test_version_that_was_not_copied_stays() -> None:
         ({"delete_if_match": False}, ["head", "copy", "head", "delete"]),
         ({"etags": "of the write"}, ["head", "copy", "head", "delete"]),
         # The etag proves the content, or the destination is headed.
-        ({"reports": False}, ["head", "copy", "head", "delete"]),
+        ({"reports_checksums": False}, ["head", "copy", "head", "delete"]),
         (
-            {"reports": False, "etags": "of the write"},
+            {"reports_checksums": False, "etags": "of the write"},
             ["head", "copy", "head", "head", "delete"],
         ),
     ],

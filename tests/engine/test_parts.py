@@ -110,15 +110,15 @@ def test_object_beyond_the_backends_limit_is_refused() -> None:
         part_size(11, Capabilities(max_object=10), BufferPool())
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size_known", [True, False])
 @pytest.mark.parametrize("memory", [True, False])
 @pytest.mark.parametrize("size", [2 * MiB, 2 * MiB + 1, 3 * MiB - 1, 4 * MiB])
-async def test_parts_cover_the_body(size: int, *, known: bool, memory: bool) -> None:
+async def test_parts_cover_the_body(size: int, *, size_known: bool, memory: bool) -> None:
     fake = RecordingDriver(parallel_parts=3)
     async with store_of(fake, pool=BufferPool(8 * MiB, MiB)) as store:
         body = content(size)
         await store.put(
-            "bucket", "key", body if memory else stream(body), size=size if known else None
+            "bucket", "key", body if memory else stream(body), size=size if size_known else None
         )
         assert_covers(fake.parts, size, MiB)
         assert await store.read("bucket", "key") == body

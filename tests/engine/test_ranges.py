@@ -62,14 +62,15 @@ async def test_near_ranges_are_fetched_together_and_distant_ones_separately(
 
 
 @pytest.mark.parametrize(
-    "bad", [(2 * MiB, None), (2 * MiB, 2 * MiB + 1), (5, 5), (5, 4), (-1, 4), ByteRange(9 * MiB)]
+    "invalid",
+    [(2 * MiB, None), (2 * MiB, 2 * MiB + 1), (5, 5), (5, 4), (-1, 4), ByteRange(9 * MiB)],
 )
 async def test_one_invalid_range_fails_all_before_a_byte_is_read(
-    store_and_driver: tuple[Trove, CallLog], bad: tuple[int, int | None]
+    store_and_driver: tuple[Trove, CallLog], invalid: tuple[int, int | None]
 ) -> None:
     store, driver = store_and_driver
     with pytest.raises(RangeError):
-        await store.get_ranges("data", "key", [(0, 1), bad])
+        await store.get_ranges("data", "key", [(0, 1), invalid])
     assert "get" not in driver.calls
 
 
@@ -83,13 +84,13 @@ async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, CallLog]
     assert await store.get_ranges("data", "empty", []) == []
 
 
-@pytest.mark.parametrize("bad", [None, (1,), (1, 2, 3), "ab", 5, range(3), [0, 1]])
+@pytest.mark.parametrize("invalid", [None, (1,), (1, 2, 3), "ab", 5, range(3), [0, 1]])
 async def test_invalid_range_type_raises_type_error(
-    store_and_driver: tuple[Trove, CallLog], bad: object
+    store_and_driver: tuple[Trove, CallLog], invalid: object
 ) -> None:
     store, _ = store_and_driver
     with pytest.raises(TypeError, match=r"\(start, end\)"):
-        await store.get_ranges("data", "key", [(0, 1), bad])  # type: ignore[list-item]  # the point
+        await store.get_ranges("data", "key", [(0, 1), invalid])  # type: ignore[list-item]  # the point
 
 
 @pytest.mark.parametrize("conditions", [True, False])

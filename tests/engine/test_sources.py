@@ -28,13 +28,13 @@ SIZES = [0, 1, 10, 256 * KiB, MiB - 1, MiB, MiB + 1, 2 * MiB, 2 * MiB + 5]
 CHUNK = 100_001
 
 
-def cut(body: bytes) -> Iterator[bytes]:
+def split(body: bytes) -> Iterator[bytes]:
     for at in range(0, len(body), CHUNK):
         yield body[at : at + CHUNK]
 
 
-async def cut_slowly(body: bytes) -> AsyncIterator[bytes]:
-    for chunk in cut(body):
+async def split_slowly(body: bytes) -> AsyncIterator[bytes]:
+    for chunk in split(body):
         await asyncio.sleep(0)
         yield chunk
 
@@ -61,14 +61,14 @@ class Iterable:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        return cut(self._body)
+        return split(self._body)
 
 
 class AsyncIterable:
     """An async iterable whose iterator is another object without aclose."""
 
     def __init__(self, body: bytes) -> None:
-        self._chunks = cut(body)
+        self._chunks = split(body)
 
     def __aiter__(self) -> AsyncIterable:
         return self
@@ -143,15 +143,15 @@ BODIES: dict[str, Callable[[bytes], Any]] = {
     "BytesIO": bytesio,
     "only read": OnlyRead,
     "async reader": Reader,
-    "list": lambda body: list(cut(body)),
-    "tuple": lambda body: tuple(cut(body)),
-    "generator": cut,
+    "list": lambda body: list(split(body)),
+    "tuple": lambda body: tuple(split(body)),
+    "generator": split,
     "iterable": Iterable,
-    "async generator": cut_slowly,
+    "async generator": split_slowly,
     "async iterable": AsyncIterable,
-    "bytearray chunks": lambda body: [bytearray(chunk) for chunk in cut(body)],
-    "odd chunks": lambda body: [words(chunk) for chunk in cut(body)],
-    "empty chunks": lambda body: [b"", *cut(body), b"", b""],
+    "bytearray chunks": lambda body: [bytearray(chunk) for chunk in split(body)],
+    "odd chunks": lambda body: [words(chunk) for chunk in split(body)],
+    "empty chunks": lambda body: [b"", *split(body), b"", b""],
 }
 
 
@@ -163,15 +163,15 @@ async def test_body_of_any_kind_and_size_is_stored(kind: str, size: int, *, uplo
     async with store_of(fake) as store:
         expected = content(size)
         body: Any = BODIES[kind](expected)
-        seen: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         info = await store.put(
-            "bucket", "key", body, progress=lambda done, total: seen.append((done, total))
+            "bucket", "key", body, progress=lambda done, total: reports.append((done, total))
         )
         assert info.size == size
         assert await store.read("bucket", "key") == expected
-        assert seen[-1][0] == size
-        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-        assert {total for _, total in seen} <= {size, None}
+        assert reports[-1][0] == size
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+        assert {total for _, total in reports} <= {size, None}
         if hasattr(body, "close"):
             body.close()
         assert_idle(store, fake)
@@ -289,19 +289,19 @@ async def test_reader_of_a_store_is_a_body_of_known_size(*, opened: bool) -> Non
     async with store_of(fake, other) as store:
         body = content(3 * MiB + 1)
         await store.put("bucket", "key", body)
-        seen: list[int | None] = []
+        reports: list[int | None] = []
         if opened:
             async with store.get("bucket", "key") as obj:
                 assert await obj.read(10) == body[:10]
                 await store.put(
-                    "bucket", "b/key", obj, progress=lambda _, total: seen.append(total)
+                    "bucket", "b/key", obj, progress=lambda _, total: reports.append(total)
                 )
             body = body[10:]
         else:
             get = store.get("bucket", "key")
-            await store.put("bucket", "b/key", get, progress=lambda _, total: seen.append(total))
+            await store.put("bucket", "b/key", get, progress=lambda _, total: reports.append(total))
         assert await store.read("bucket", "b/key") == body
-        assert set(seen) == {len(body)}
+        assert set(reports) == {len(body)}
         assert_idle(store, fake, other)
 
 
@@ -355,8 +355,8 @@ async def test_chunk_that_is_not_bytes_is_refused(chunk: Any, size: int) -> None
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(TypeError, match="the body yielded"):
-            await store.put("bucket", "key", [*cut(content(size)), chunk])
+            await store.put("bucket", "key", [*split(content(size)), chunk])
         with pytest.raises(TypeError, match="the body yielded"):
-            await store.put("bucket", "key", (one for one in [*cut(content(size)), chunk]))
+            await store.put("bucket", "key", (one for one in [*split(content(size)), chunk]))
         assert not await store.exists("bucket", "key")
         assert_idle(store, fake)

@@ -50,14 +50,14 @@ async def test_spill_file_is_used_if_no_memory_is_released() -> None:
 
 async def test_waiting_continues_while_memory_is_released() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.05)
-    held = [await pool.lease(MiB), await pool.lease(MiB)]
+    leases = [await pool.lease(MiB), await pool.lease(MiB)]
     first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
     await steps()
-    held.pop().release()  # one waiter is served and one remains: the required pace
+    leases.pop().release()  # one waiter is served and one remains: the required pace
     await first.result()
     await asyncio.sleep(0.07)
     assert not second.done
-    held.pop().release()
+    leases.pop().release()
     room = await second.result()
     assert isinstance(room, Lease)
     room.release()
@@ -66,19 +66,19 @@ async def test_waiting_continues_while_memory_is_released() -> None:
 
 async def test_spill_file_is_used_if_memory_is_released_too_slowly() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.02)
-    held = [await pool.lease(MiB), await pool.lease(MiB)]
-    crowd = [OwnedTask(pool.lease(MiB)) for _ in range(5)]
+    leases = [await pool.lease(MiB), await pool.lease(MiB)]
+    waiters = [OwnedTask(pool.lease(MiB)) for _ in range(5)]
     await steps()
     last = OwnedTask(pool.lease_or_spill(MiB))
     await steps()
-    held.pop().release()
+    leases.pop().release()
     room = await last.result()
     assert isinstance(room, SpillFile)
     await room.aclose()
-    for task in crowd:
+    for task in waiters:
         await task.aclose()
-    (await crowd[0].result()).release()
-    held.pop().release()
+    (await waiters[0].result()).release()
+    leases.pop().release()
 
 
 async def test_full_spill_budget_waits_for_memory_until_the_deadline() -> None:

@@ -177,7 +177,7 @@ async def test_layers_forward_streamed_parts(path: Path) -> None:
 
 async def test_broken_part_is_sent_again_and_its_bytes_are_counted_once(path: Path) -> None:
     fake = StreamingDriver(parallel_parts=1)
-    seen: list[tuple[int, int | None]] = []
+    reports: list[tuple[int, int | None]] = []
     events: list[Event] = []
     async with store_of(fake, pool=BufferPool(4 * MiB, MiB)) as store:
         store.events.subscribe(events.append)
@@ -190,17 +190,17 @@ async def test_broken_part_is_sent_again_and_its_bytes_are_counted_once(path: Pa
 
         fake.before["piece"] = in_the_second
         await store.put(
-            "bucket", "key", path, progress=lambda done, total: seen.append((done, total))
+            "bucket", "key", path, progress=lambda done, total: reports.append((done, total))
         )
         assert await store.read("bucket", "key") == BODY
         assert [part.number for part in fake.parts] == [1, 2, 2, 3]
         assert fake.count("piece") == 3 + 2 + 3 + 3
         assert_idle(store, fake)
-    counts = [done for done, _ in seen]
+    counts = [done for done, _ in reports]
     assert counts == sorted(set(counts))
     assert counts[-1] == len(BODY)
     assert len(counts) >= 7, "it moves as bytes are sent"
-    assert {total for _, total in seen} == {len(BODY)}
+    assert {total for _, total in reports} == {len(BODY)}
     assert sum(event.size for event in events if event.kind == "part") == len(BODY)
 
 
@@ -267,11 +267,11 @@ async def test_file_changed_during_a_put_is_not_stored(
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"old")
 
-        async def once() -> None:
+        async def change_once() -> None:
             del fake.before[step]
             await asyncio.to_thread(change, path)
 
-        fake.before[step] = once
+        fake.before[step] = change_once
         with pytest.raises(IntegrityError, match="changed while"):
             await store.put("bucket", "key", path)
         assert await store.read("bucket", "key") == b"old"
@@ -279,16 +279,16 @@ async def test_file_changed_during_a_put_is_not_stored(
         assert_idle(store, fake)
 
 
-async def test_part_that_differs_in_its_second_attempt_is_not_sent_whole(path: Path) -> None:
+async def test_part_that_differs_in_its_second_attempt_is_not_sent_completely(path: Path) -> None:
     fake = StreamingDriver(parallel_parts=1)
     async with store_of(fake) as store:
 
-        async def once() -> None:
+        async def overwrite_and_fail() -> None:
             del fake.before["piece"]
             await asyncio.to_thread(overwrite_keeping_times, path)
             raise UnavailableError("broken")
 
-        fake.before["piece"] = once
+        fake.before["piece"] = overwrite_and_fail
         with pytest.raises(IntegrityError, match="changed while"):
             await store.put("bucket", "key", path)
         assert fake.count("send.done") == 0
@@ -300,10 +300,10 @@ async def test_file_replaced_during_a_put_is_stored_with_its_original_content(pa
     fake = StreamingDriver()
     async with store_of(fake) as store:
 
-        async def once() -> None:
+        async def replace_file() -> None:
             await asyncio.to_thread(replace, path)
 
-        fake.before["upload"] = once
+        fake.before["upload"] = replace_file
         await store.put("bucket", "key", path)
         assert await store.read("bucket", "key") == BODY
 
@@ -366,7 +366,7 @@ async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Pa
                 with pytest.raises(NotSupportedError) as caught:
                     await store.put("bucket", "key", one, size=len(BODY))
                 assert "at most 3145728 bytes" in caught.value.message
-                assert "give a path" in caught.value.message
+                assert "pass a path" in caught.value.message
                 assert "BufferPool(max_bytes=6291456)" in caught.value.message
                 assert "\n" not in caught.value.message
             assert decoding.read_from == counting.read_from == pulled == 0
@@ -391,15 +391,15 @@ async def test_fifo_is_refused_for_any_declared_size(tmp_path: Path) -> None:
     os.close(writer)
 
 
-@pytest.mark.parametrize("lacking", ["streamed_parts", "upload"])
+@pytest.mark.parametrize("capability", ["streamed_parts", "upload"])
 async def test_backend_without_streamed_parts_refuses_before_reading(
-    path: Path, lacking: str
+    path: Path, capability: str
 ) -> None:
-    fake = StreamingDriver(**{lacking: False})
+    fake = StreamingDriver(**{capability: False})
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="BufferPool") as caught:
             await store.put("bucket", "key", path)
-        assert "give a path" not in caught.value.message
+        assert "pass a path" not in caught.value.message
         assert fake.count("upload") == fake.count("put") == 0
         assert_idle(store, fake)
 
@@ -425,13 +425,13 @@ async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
             reached = OwnedTask(fake.reached.wait())
             put.when_done(fake.reached.set)
             await reached.result()
-            done = put.done
+            ended = put.done
             await put.aclose()
             assert_idle(store, fake)
             fake.hang_at = None
             stored = await store.exists("bucket", "key")
             assert stored == ("commit.done" in fake.steps)
-        if done:
+        if ended:
             break
     assert number > 20, "there are that many steps"
 
@@ -441,7 +441,7 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
 ) -> None:
     fake = StreamingDriver()
     loop = asyncio.get_running_loop()
-    reading, went_on = asyncio.Event(), []
+    reading, read_offsets = asyncio.Event(), []
     read = BodyFile.read
     gate = os.pipe()
 
@@ -449,7 +449,7 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
         loop.call_soon_threadsafe(reading.set)
         os.read(gate[0], 1)
         read(self, offset, view)
-        went_on.append(offset)
+        read_offsets.append(offset)
 
     monkeypatch.setattr(BodyFile, "read", slowly)
     async with store_of(fake) as store:
@@ -463,7 +463,7 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
         os.write(gate[1], b".")
         with pytest.raises(asyncio.CancelledError):
             await put
-        assert went_on == [0]
+        assert read_offsets == [0]
         assert_idle(store, fake)
     for end in gate:
         os.close(end)
@@ -503,19 +503,19 @@ async def test_pass_stops_reading_when_another_starts(path: Path) -> None:
     assert part is not None
     async with part:
         assert part.checksums == parts.checksums
-        async with part.pieces() as given_up:
-            assert await anext(given_up) == BODY[:MiB]
+        async with part.pieces() as first_pass:
+            assert await anext(first_pass) == BODY[:MiB]
             async with part.pieces() as pieces:
                 assert b"".join([bytes(piece) async for piece in pieces]) == BODY
             with pytest.raises(ClosedError):
-                await anext(given_up)
-        left = part.pieces()
-        over = await left.__aenter__()
-        await anext(over)
+                await anext(first_pass)
+        context = part.pieces()
+        unfinished = await context.__aenter__()
+        await anext(unfinished)
     assert pool.statistics().leased == 0
     with pytest.raises(ClosedError):
-        await anext(over)
+        await anext(unfinished)
     with suppress(StopAsyncIteration):
-        await left.__aexit__(None, None, None)
+        await context.__aexit__(None, None, None)
     assert await parts.next() is None
     os.close(descriptor)

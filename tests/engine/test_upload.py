@@ -126,7 +126,7 @@ async def test_exception_group_of_a_body_is_raised_unchanged() -> None:
 async def test_body_is_pulled_once_despite_retries() -> None:
     pulled = 0
 
-    async def once() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
         nonlocal pulled
         for at in range(0, len(BODY), 256 * KiB):
             pulled += 1
@@ -138,7 +138,7 @@ async def test_body_is_pulled_once_despite_retries() -> None:
             for step in ("put", "upload", "send", "send.done", "commit", "commit.done"):
                 fake.fail(step)
             pulled = 0
-            await store.put("bucket", "key", once())
+            await store.put("bucket", "key", body())
             assert pulled == -(-len(BODY) // (256 * KiB))
             assert await store.read("bucket", "key") == BODY
             assert_idle(store, fake)
@@ -155,15 +155,15 @@ def wrong_size(info: ObjectInfo) -> ObjectInfo:
     return replace(info, size=info.size, stored_size=info.size + 1)
 
 
-@pytest.mark.parametrize("lie", [wrong_checksum, wrong_size])
+@pytest.mark.parametrize("corrupt", [wrong_checksum, wrong_size])
 @pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "commit"])
 @pytest.mark.parametrize("removable", [True, False])
 async def test_corrupt_object_is_reported_and_deleted(
-    lie: Any, body: bytes, *, removable: bool
+    corrupt: Any, body: bytes, *, removable: bool
 ) -> None:
     fake = Fake(delete_if_match=removable)
     async with store_of(fake) as store:
-        fake.lie = lie
+        fake.lie = corrupt
         for one in (body, stream(body)):
             with pytest.raises(IntegrityError) as caught:
                 await store.put("bucket", "key", one)
@@ -196,7 +196,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
     fake = Fake()
     async with store_of(fake) as store:
 
-        async def missing(error: BucketNotFoundError) -> None:
+        async def refuse(error: BucketNotFoundError) -> None:
             raise error
 
         put = Put(
@@ -207,7 +207,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
             pool=store.pool,
             events=store.events,
             progress=None,
-            missing=missing,
+            create_bucket=refuse,
         )
         with pytest.raises(IntegrityError, match="declared checksum"):
             await put.run(source_of(body))
@@ -220,9 +220,9 @@ async def test_source_that_differs_from_its_checksum_is_not_copied() -> None:
     async with store_of(fake, other) as store:
         for body in (b"body", BODY):
             await store.put("bucket", "key", body)
-            held = fake._buckets["bucket"].objects["key"]
-            spoilt = replace(held.info, checksums={"crc32c": "AAAAAA=="})
-            fake._buckets["bucket"].objects["key"] = held._replace(info=spoilt)
+            stored = fake._buckets["bucket"].objects["key"]
+            wrong_info = replace(stored.info, checksums={"crc32c": "AAAAAA=="})
+            fake._buckets["bucket"].objects["key"] = stored._replace(info=wrong_info)
             with pytest.raises(IntegrityError):
                 await store.copy("bucket", "key", "bucket", "b/key")
             assert not await store.exists("bucket", "b/key")
@@ -232,15 +232,17 @@ async def test_source_that_differs_from_its_checksum_is_not_copied() -> None:
 # -- backends without multipart uploads --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("known", [True, False])
-async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(*, known: bool) -> None:
+@pytest.mark.parametrize("size_known", [True, False])
+async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(
+    *, size_known: bool
+) -> None:
     fake = Fake(upload=False)
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake) as store:
-        store.events.subscribe(seen.append)
-        await store.put("bucket", "key", stream(BODY), size=len(BODY) if known else None)
+        store.events.subscribe(events.append)
+        await store.put("bucket", "key", stream(BODY), size=len(BODY) if size_known else None)
         assert await store.read("bucket", "key") == BODY
-        assert [one.size for one in seen if one.kind == "spill"] == [len(BODY)]
+        assert [one.size for one in events if one.kind == "spill"] == [len(BODY)]
         assert store.pool.statistics().peak <= MiB
         assert_idle(store, fake)
 
@@ -289,17 +291,17 @@ async def test_max_put_is_respected(*, upload: bool) -> None:
 
 async def test_part_without_memory_is_spilled() -> None:
     fake = Fake(parallel_parts=2)
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake) as store:
-        store.events.subscribe(seen.append)
+        store.events.subscribe(events.append)
         with await store.pool.lease(2 * MiB):
             await store.put("bucket", "key", stream(BODY))
             await store.put("bucket", "small", stream(b"small"))
         assert await store.read("bucket", "key") == BODY
         assert await store.read("bucket", "small") == b"small"
-        spilled = [one.size for one in seen if one.kind == "spill"]
+        spilled = [one.size for one in events if one.kind == "spill"]
         assert spilled == [MiB, MiB, MiB, MiB, 123, 5]
-        assert len([one for one in seen if one.kind == "wait"]) == 6
+        assert len([one for one in events if one.kind == "wait"]) == 6
         assert store.pool.statistics().spilled_total == sum(spilled)
         assert_idle(store, fake)
 
@@ -334,13 +336,13 @@ async def test_progress_is_monotonic_and_complete(body: bytes) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         for one, total in ((body, len(body)), (stream(body), None)):
-            seen: list[tuple[int, int | None]] = []
+            reports: list[tuple[int, int | None]] = []
             await store.put(
-                "bucket", "key", one, progress=lambda *figures, to=seen: to.append(figures)
+                "bucket", "key", one, progress=lambda *figures, to=reports: to.append(figures)
             )
-            assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-            assert seen[-1][0] == len(body)
-            assert {figure for _, figure in seen} <= {total, len(body)}
+            assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+            assert reports[-1][0] == len(body)
+            assert {figure for _, figure in reports} <= {total, len(body)}
 
 
 async def test_progress_that_raises_aborts_the_upload() -> None:
@@ -357,11 +359,11 @@ async def test_progress_that_raises_aborts_the_upload() -> None:
 
 async def test_every_part_emits_an_event() -> None:
     fake = Fake()
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake) as store:
-        store.events.subscribe(seen.append)
+        store.events.subscribe(events.append)
         await store.put("bucket", "key", BODY)
-        parts = [one for one in seen if one.kind == "part"]
+        parts = [one for one in events if one.kind == "part"]
         assert sum(one.size for one in parts) == len(BODY)
         assert {(one.operation, one.backend, one.bucket, one.key) for one in parts} == {
             ("put", "default", "bucket", "key")
@@ -371,17 +373,17 @@ async def test_every_part_emits_an_event() -> None:
 # -- missing buckets ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("size_known", [True, False])
 @pytest.mark.parametrize("size", [0, 10, 3 * MiB])
 async def test_missing_bucket_is_created_and_the_body_pulled_once(
-    size: int, *, known: bool
+    size: int, *, size_known: bool
 ) -> None:
     fake, other = Fake(), Fake()
     async with store_of(fake, other) as store:
         await store.backend("b").delete_bucket("bucket")
         body = content(size)
         for one in (body, stream(body)):
-            await store.put("bucket", "b/key", one, size=size if known else None)
+            await store.put("bucket", "b/key", one, size=size if size_known else None)
             assert await store.read("bucket", "b/key") == body
             await store.delete("bucket", "b/key")
             await store.backend("b").delete_bucket("bucket")

@@ -266,7 +266,7 @@ def test_metadata_names_are_lower_cased() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("expires", "expected"),
     [
         (datetime(2031, 1, 1, 1, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=2))),
          datetime(2030, 12, 31, 23, 30, tzinfo=UTC)),
@@ -274,9 +274,9 @@ def test_metadata_names_are_lower_cased() -> None:
         (datetime.min.replace(tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)),
     ],
 )  # fmt: skip
-def test_expires_is_kept_in_utc_and_whole_seconds(given: datetime, kept: datetime) -> None:
-    packed = checks.put_options(expires=given).expires
-    assert packed == kept
+def test_expires_is_kept_in_utc_and_whole_seconds(expires: datetime, expected: datetime) -> None:
+    packed = checks.put_options(expires=expires).expires
+    assert packed == expected
     assert packed is not None
     assert packed.tzinfo is UTC
 

@@ -58,9 +58,9 @@ async def read_all(body: VerifiedBody, size: int) -> bytes:
 @pytest.mark.parametrize("kind", CHECKSUMS)
 async def test_body_is_compared_with_any_recorded_kind(kind: str, size: int) -> None:
     assert await read_all(VerifiedBody(Reader(kind)), size) == BODY
-    spoiled = BODY[:-1] + bytes([BODY[-1] ^ 1])
-    with pytest.raises(IntegrityError, match=f"the {kind} of the body differs"):
-        await read_all(VerifiedBody(Reader(kind, body=spoiled)), size)
+    corrupt = BODY[:-1] + bytes([BODY[-1] ^ 1])
+    with pytest.raises(IntegrityError, match=f"the {kind} of the body must be"):
+        await read_all(VerifiedBody(Reader(kind, body=corrupt)), size)
 
 
 async def test_requested_kinds_are_computed_for_the_whole_body_only() -> None:
@@ -90,10 +90,10 @@ async def test_object_is_compared_with_one_of_several_recorded_kinds() -> None:
     reader.info = replace(reader.info, checksums={**CHECKSUMS, "sha256": "wrong"})
     assert await read_all(VerifiedBody(reader), 1000) == BODY
     with pytest.raises(IntegrityError, match="sha256"):
-        await read_all(VerifiedBody(_again(reader), {"sha256"}), 1000)
+        await read_all(VerifiedBody(_second_reader(reader), {"sha256"}), 1000)
 
 
-def _again(reader: Reader) -> Reader:
-    again = Reader()
-    again.info = reader.info
-    return again
+def _second_reader(reader: Reader) -> Reader:
+    reader_again = Reader()
+    reader_again.info = reader.info
+    return reader_again

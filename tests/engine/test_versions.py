@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TestVersionedMemory(DriverVersions):
-    """The fake itself is a driver that keeps the contract."""
+    """The fake itself is a driver that fulfils the contract."""
 
     @pytest.fixture
     def driver(self) -> VersionedMemory:
@@ -52,7 +52,7 @@ class TestThroughFaulty(DriverVersions):
         backend.driver.versioned_buckets.add(bucket)
 
 
-def keeping(**capabilities: bool) -> VersionedMemory:
+def versioned_memory(**capabilities: bool) -> VersionedMemory:
     driver = VersionedMemory(**capabilities)
     driver.versioned_buckets.add("data")
     return driver
@@ -91,7 +91,9 @@ SHOWN = [
 async def test_versions_are_shown_in_order_where_the_router_sends_their_keys(
     page_size: int,
 ) -> None:
-    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+    ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
         listing = store.list_versions("data", page_size=page_size)
@@ -109,7 +111,7 @@ async def test_async_route_functions_are_called_for_every_key() -> None:
         return "cold" if key.endswith(".log") else ""
 
     async with single_attempt_store(
-        keeping(), backends={"cold": keeping()}, route_functions=[logs]
+        versioned_memory(), backends={"cold": versioned_memory()}, route_functions=[logs]
     ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
@@ -117,7 +119,9 @@ async def test_async_route_functions_are_called_for_every_key() -> None:
 
 
 async def test_pinned_handle_shows_all_of_its_backend() -> None:
-    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+    ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b")
         shown = await store.backend("cold").list_versions("data").all()
@@ -126,7 +130,7 @@ async def test_pinned_handle_shows_all_of_its_backend() -> None:
 
 
 async def test_only_reachable_backends_are_listed_and_a_prefix_narrows() -> None:
-    default, cold = keeping(), keeping()
+    default, cold = versioned_memory(), versioned_memory()
     routes = [Route.prefix("logs/", "cold")]
     async with single_attempt_store(default, backends={"cold": cold}, routes=routes) as store:
         await store.create_bucket("data", backends="all")
@@ -138,7 +142,7 @@ async def test_only_reachable_backends_are_listed_and_a_prefix_narrows() -> None
 
 
 async def test_pages_are_fetched_on_demand() -> None:
-    driver = keeping()
+    driver = versioned_memory()
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await written(store, "a", "b", "c", "d")
@@ -151,7 +155,7 @@ async def test_pages_are_fetched_on_demand() -> None:
 
 
 async def test_backend_without_versions_is_refused_before_any_io() -> None:
-    default, cold = CallLog(), keeping()
+    default, cold = CallLog(), versioned_memory()
     async with single_attempt_store(default, backends={"cold": cold}, routes=LOGS) as store:
         await store.create_bucket("data", backends="all")
         default.calls.clear()
@@ -166,7 +170,7 @@ async def test_backend_without_versions_is_refused_before_any_io() -> None:
 
 
 async def test_pinned_backend_without_versions_suggests_no_other() -> None:
-    async with single_attempt_store(CallLog(), backends={"cold": keeping()}) as store:
+    async with single_attempt_store(CallLog(), backends={"cold": versioned_memory()}) as store:
         with pytest.raises(NotSupportedError, match="cannot list versions; nothing was done") as it:
             await store.backend("default").list_versions("data").all()
         assert "cold" not in str(it.value)
@@ -178,7 +182,7 @@ async def test_unreachable_backend_without_versions_does_not_matter() -> None:
         return "cold"
 
     async with single_attempt_store(
-        CallLog(), backends={"cold": keeping()}, route_functions=[all_cold]
+        CallLog(), backends={"cold": versioned_memory()}, route_functions=[all_cold]
     ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"")
@@ -186,7 +190,9 @@ async def test_unreachable_backend_without_versions_does_not_matter() -> None:
 
 
 async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
-    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+    ) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"")
         assert [one.key for one in await store.list_versions("data").all()] == ["key"]
@@ -197,7 +203,7 @@ async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
 
 async def test_unordered_backends_follow_one_after_the_other() -> None:
     async with single_attempt_store(
-        keeping(ordered=False), backends={"cold": keeping()}, routes=LOGS
+        versioned_memory(ordered=False), backends={"cold": versioned_memory()}, routes=LOGS
     ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
@@ -210,7 +216,7 @@ async def test_unordered_backends_follow_one_after_the_other() -> None:
 
 
 async def test_failing_backend_makes_the_listing_raise_and_the_next_call_resumes() -> None:
-    faulty = Faulty(keeping())
+    faulty = Faulty(versioned_memory())
     async with single_attempt_store(faulty) as store:
         await store.create_bucket("data")
         await written(store, "a", "b", "c")
@@ -224,7 +230,7 @@ async def test_failing_backend_makes_the_listing_raise_and_the_next_call_resumes
 
 
 async def test_transient_failure_is_retried_within_one_operation() -> None:
-    faulty = Faulty(keeping())
+    faulty = Faulty(versioned_memory())
     events: list[Event] = []
     async with Trove(faulty, retry=RetryPolicy(base_delay=0)) as store:
         await store.create_bucket("data")
@@ -241,7 +247,7 @@ async def test_transient_failure_is_retried_within_one_operation() -> None:
 
 
 async def test_faulty_refuses_undeclared_features_and_lists_backwards_if_unordered() -> None:
-    inner = keeping()
+    inner = versioned_memory()
     async with opened(Faulty(CallLog())) as plain:
         assert isinstance(plain, Faulty)
         with pytest.raises(AssertionError):

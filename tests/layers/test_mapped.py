@@ -330,10 +330,10 @@ class Failing(MemoryDriver):
 
     def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
         super().__init__()
-        self.told = bucket, key
+        self.names_in_error = bucket, key
 
     async def head(self, bucket: str, key: str, _version_id: str | None = None) -> ObjectInfo:
-        known_bucket, known_key = self.told
+        known_bucket, known_key = self.names_in_error
         raise UnavailableError("no", bucket=known_bucket or bucket, key=known_key or key)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -507,21 +507,21 @@ async def test_closed_layer_raises_and_can_be_reopened() -> None:
 
 
 async def test_inner_driver_is_the_one_attach_returns() -> None:
-    given, settled = MemoryDriver(), MemoryDriver()
+    wrapped, attached = MemoryDriver(), MemoryDriver()
 
-    class Handing(Mapped):
+    class ReplacingLayer(Mapped):
         async def open(self, context: DriverContext) -> None:
             async def attach(inner: AsyncDriver) -> AsyncDriver:
-                assert inner is given
-                return settled
+                assert inner is wrapped
+                return attached
 
             await super().open(replace(context, attach=attach))
 
-    async with opened(Handing(given, buckets={"a": "b"})) as layer:
+    async with opened(ReplacingLayer(wrapped, buckets={"a": "b"})) as layer:
         await layer.create_bucket("a")
         await put(layer, "a", "key")
-        assert await keys(settled, "b") == ["key"]
-        assert await given.list_buckets() == []
+        assert await keys(attached, "b") == ["key"]
+        assert await wrapped.list_buckets() == []
 
 
 async def test_more_buckets_than_the_cache_holds() -> None:
@@ -552,7 +552,7 @@ def test_invalid_settings_are_rejected(settings: dict[str, Any], why: str) -> No
 
 def test_prefix_that_leaves_no_room_for_keys_is_rejected() -> None:
     layer = Mapped(MemoryDriver(), into="x", prefix="p" * 801)
-    with pytest.raises(ConfigError, match="no room"):
+    with pytest.raises(ConfigError, match="leave room"):
         _ = layer.capabilities
 
 

@@ -48,14 +48,14 @@ async def wait_until(condition: Any) -> None:
 @pytest.mark.parametrize("reads", [0, 1, 3])
 async def test_idle_reader_is_parked_and_resumes(reads: int) -> None:
     fake = Fake(max_connections=1)
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         await store.put("bucket", "key", BODY)
-        store.events.subscribe(seen.append)
+        store.events.subscribe(events.append)
         async with store.get("bucket", "key") as obj:
             got = b"".join([await obj.read(MiB) for _ in range(reads)])
             assert await store.read("bucket", "key") == BODY
-            assert [event.operation for event in seen if event.kind == "park"] == ["get"]
+            assert [event.operation for event in events if event.kind == "park"] == ["get"]
             got += await obj.read()
         assert got == BODY
         assert_idle(store, fake)
@@ -74,7 +74,7 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
 
 
 async def test_reader_without_a_validator_keeps_its_connection() -> None:
-    """It could not resume: nothing proves that the rest belongs to the same version."""
+    """It could not resume: nothing proves that the remaining bytes belong to the same version."""
     fake = WithoutEtags(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
         await store.put("bucket", "key", BODY)
@@ -102,11 +102,11 @@ async def test_read_during_parking_resumes() -> None:
             fake.before["get.exit"] = leave
             other = OwnedTask(store.read("bucket", "key"))
             await leaving.wait()
-            rest = OwnedTask(obj.read())
+            remaining = OwnedTask(obj.read())
             await asyncio.sleep(0)
             go_on.set()
             assert await other.result() == BODY
-            assert first + await rest.result() == BODY
+            assert first + await remaining.result() == BODY
         assert_idle(store, fake)
 
 

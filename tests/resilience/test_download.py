@@ -45,17 +45,17 @@ async def read_all(reader: ObjectReader, size: int = MiB) -> bytes:
 @pytest.mark.parametrize("kind", ["cuts", "shorts"])
 async def test_broken_body_is_resumed_at_its_offset(kind: str) -> None:
     fake = Fake()
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake, pool=BufferPool(16 * MiB)) as store:
         await store.put("bucket", "key", BODY)
-        store.events.subscribe(seen.append)
+        store.events.subscribe(events.append)
         flaws = [0, 1, MiB, MiB + 1, 3 * MiB - 1, 4 * MiB, len(BODY) - 1]
         getattr(fake, kind).extend(flaws)
         async with store.get("bucket", "key") as obj:
             assert await read_all(obj) == BODY
         assert not getattr(fake, kind)
         assert fake.count("get") == 1 + len(flaws)
-        assert len([event for event in seen if event.kind == "resume"]) == len(flaws)
+        assert len([event for event in events if event.kind == "resume"]) == len(flaws)
         assert_idle(store, fake)
 
 

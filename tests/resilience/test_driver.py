@@ -178,11 +178,11 @@ async def test_upload_missing_after_a_lost_response_was_committed() -> None:
         # S3 responds NoSuchUpload for an upload that has been committed.
         fake.fail("commit.done")
 
-        async def gone() -> None:
+        async def report_missing_upload() -> None:
             if fake.count("commit") > 1:
                 raise ObjectNotFoundError("no such upload")
 
-        fake.before["commit"] = gone
+        fake.before["commit"] = report_missing_upload
         info = await store.put("bucket", "key", LARGE)
         assert info.etag == (await store.head("bucket", "key")).etag
 
@@ -289,7 +289,7 @@ async def test_retried_delete_of_another_version_raises() -> None:
             await store.delete("bucket", "key", if_match=info)
 
 
-async def test_retried_bucket_calls_that_were_done_succeed() -> None:
+async def test_retry_of_a_bucket_call_that_had_succeeded_succeeds() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("create_bucket.done")

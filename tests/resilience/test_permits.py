@@ -100,14 +100,14 @@ async def test_wait_of_a_request_emits_an_event() -> None:
     async with store_of(fake) as store:
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
-        seen: list[Event] = []
-        store.events.subscribe(seen.append)
+        events: list[Event] = []
+        store.events.subscribe(events.append)
         head = OwnedTask(store.head("bucket", "key"))
         while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
         await copy.aclose()
         await head.result()
-    waits = [(event.operation, event.bucket, event.key) for event in seen if event.kind == "wait"]
+    waits = [(event.operation, event.bucket, event.key) for event in events if event.kind == "wait"]
     assert waits == [("head", "bucket", "key")]
 
 

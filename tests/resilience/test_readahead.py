@@ -38,7 +38,7 @@ def _every_connection_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pool() -> BufferPool:
-    """Return a pool whose pieces have 4 MiB, and which allows two of them at once."""
+    """Return a pool whose pieces have 4 MiB, and which allows two of them together."""
     return BufferPool(32 * MiB, 1 * MiB)
 
 
@@ -134,10 +134,10 @@ async def test_read_ahead_starts_only_for_a_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    "lacks", [{"ranges": False}, {"get_conditions": False}, {"parallel_reads": 1}]
+    "capabilities", [{"ranges": False}, {"get_conditions": False}, {"parallel_reads": 1}]
 )
-async def test_no_read_ahead_unless_the_version_can_be_pinned(lacks: Any) -> None:
-    fake = parallel_fake(**lacks)
+async def test_no_read_ahead_unless_the_version_can_be_pinned(capabilities: Any) -> None:
+    fake = parallel_fake(**capabilities)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:

@@ -94,12 +94,12 @@ async def test_total_timeout_ends_a_transfer_that_makes_progress() -> None:
 
 async def test_every_attempt_emits_an_event() -> None:
     fake = Fake(max_connections=1)
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake) as store:
         fake.fail("put")
-        stop = store.events.subscribe(seen.append)
+        stop = store.events.subscribe(events.append)
         await store.put("bucket", "key", b"body")
-        attempts = [event for event in seen if event.kind == "attempt"]
+        attempts = [event for event in events if event.kind == "attempt"]
         assert [(event.operation, event.attempt) for event in attempts] == [("put", 1), ("put", 2)]
         assert isinstance(attempts[0].error, UnavailableError)
         assert attempts[1].error is None
@@ -107,25 +107,25 @@ async def test_every_attempt_emits_an_event() -> None:
             ("default", "bucket", "key")
         }
         stop()
-        count = len(seen)
+        count = len(events)
         await store.head("bucket", "key")
-        assert len(seen) == count
+        assert len(events) == count
 
 
 async def test_wait_for_a_permit_emits_an_event() -> None:
     fake = Fake(max_connections=1)
-    seen: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake) as store:
         go_on = asyncio.Event()
         fake.before["put"] = go_on.wait
         tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
-        store.events.subscribe(seen.append)
+        store.events.subscribe(events.append)
         while not store._core.backends["default"].driver.calls.writes.waiting:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         go_on.set()
         for task in tasks:
             await task.result()
-    assert [event.operation for event in seen if event.kind == "wait"] == ["put"]
+    assert [event.operation for event in events if event.kind == "wait"] == ["put"]
 
 
 async def test_wrapped_driver_is_a_driver() -> None:

@@ -28,7 +28,7 @@ class OwnCancel:
             self.requested = True
             self.task.cancel()
 
-    def take_back(self) -> bool:
+    def revoke(self) -> bool:
         """Revoke the request, if any. Return whether it was the only one.
 
         Call it exactly once, however the work has ended.

@@ -102,6 +102,7 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
         work: The request.
         seconds: The time that the request may still take after a cancel. Then it is cancelled too.
     """
+    # 1. Run the request in a task of its own, which a cancel of the caller does not reach.
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     try:
@@ -110,17 +111,19 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
         cancelled = error
     else:
         return task.result()
+    # 2. The caller was cancelled: wait for the outcome, up to the limit.
     end = loop.time() + seconds
     # A cancelled scope of anyio cancels again at every step of the loop, unless it is shielded.
     with anyio.CancelScope(shield=True):
         while not task.done():
-            left = end - loop.time()
-            if left <= 0:
+            remaining = end - loop.time()
+            if remaining <= 0:
                 task.cancel()
             try:
-                await asyncio.wait([task], timeout=left if left > 0 else None)
+                await asyncio.wait([task], timeout=remaining if remaining > 0 else None)
             except asyncio.CancelledError as error:
                 cancelled = error
+    # 3. Raise the cancel.
     if not task.cancelled():
         task.exception()  # retrieved: the caller gets the CancelledError instead
     raise cancelled

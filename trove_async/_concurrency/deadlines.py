@@ -25,12 +25,12 @@ class Deadlines:
         self._limits: set[_Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def within(self, seconds: float, what: str, work: Awaitable[T]) -> T:
+    async def within(self, seconds: float, message: str, work: Awaitable[T]) -> T:
         """Return the result of `work`, or cancel it after `seconds` seconds.
 
         Args:
             seconds: The time limit.
-            what: What did not happen, for the message.
+            message: The start of the error's message: ``"no response arrived"``.
             work: The work. If it turns the cancel into an error of its own, that error is raised.
 
         Raises:
@@ -44,14 +44,14 @@ class Deadlines:
         try:
             result = await work
         except asyncio.CancelledError:
-            if limit.take_back():
-                raise TimedOutError(f"{what} within {seconds:g} s") from None
+            if limit.revoke():
+                raise TimedOutError(f"{message} within {seconds:g} s") from None
             raise
         except BaseException:
-            limit.take_back()
+            limit.revoke()
             raise
         else:
-            limit.take_back()  # the work completed although it was cancelled
+            limit.revoke()  # the work completed although it was cancelled
             return result
         finally:
             self._limits.discard(limit)
@@ -67,6 +67,7 @@ class Deadlines:
         self._timer = loop.call_at(when, self._cancel_overdue, loop)
 
     def _cancel_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The calls themselves are only cancelled here. They leave `_limits` when they end.
         self._timer = None
         now = loop.time()
         for limit in self._limits:
@@ -87,10 +88,10 @@ class _Limit(OwnCancel):
         self.when = when
 
 
-async def within(seconds: float, what: str, work: Awaitable[T]) -> T:
+async def within(seconds: float, message: str, work: Awaitable[T]) -> T:
     """Apply `Deadlines.within` to one rare call, with a timer of its own."""
     deadlines = Deadlines()
     try:
-        return await deadlines.within(seconds, what, work)
+        return await deadlines.within(seconds, message, work)
     finally:
         deadlines.close()

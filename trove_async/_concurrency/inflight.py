@@ -15,7 +15,7 @@ class InFlight:
     """The work in flight in callers' tasks. Used on one event loop."""
 
     def __init__(self) -> None:
-        self._works: dict[OwnCancel, asyncio.Event] = {}
+        self._tracked: dict[OwnCancel, asyncio.Event] = {}
 
     @contextmanager
     def track(self) -> Iterator[None]:
@@ -25,20 +25,20 @@ class InFlight:
             ClosedError: The block was cancelled by `cancel_all`.
         """
         cancel, ended = OwnCancel(), asyncio.Event()
-        self._works[cancel] = ended
+        self._tracked[cancel] = ended
         try:
             yield
         except asyncio.CancelledError:
-            if cancel.take_back():
+            if cancel.revoke():
                 raise ClosedError("the store was closed meanwhile") from None
             raise
         except BaseException:
-            cancel.take_back()
+            cancel.revoke()
             raise
         else:
-            cancel.take_back()  # the block completed although it was cancelled
+            cancel.revoke()  # the block completed although it was cancelled
         finally:
-            del self._works[cancel]
+            del self._tracked[cancel]
             ended.set()
 
     async def cancel_all(self) -> None:
@@ -46,11 +46,12 @@ class InFlight:
 
         There is no time limit here: each cleanup has its own.
         """
+        # A task that closes the store within its own tracked block must not wait for itself.
         here = asyncio.current_task()
-        works = [
-            (cancel, ended) for cancel, ended in self._works.items() if cancel.task is not here
+        others = [
+            (cancel, ended) for cancel, ended in self._tracked.items() if cancel.task is not here
         ]
-        for cancel, _ in works:
+        for cancel, _ in others:
             cancel.request()
-        for _, ended in works:
+        for _, ended in others:
             await ended.wait()

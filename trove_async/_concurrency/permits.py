@@ -17,8 +17,8 @@ RECLAIM_SECONDS = 0.1
 class FairSemaphore:
     """A semaphore that counts units and serves its waiters strictly in order.
 
-    A small request waits behind a large one, even if it could be served at once. Otherwise a steady
-    flow of small requests would starve the large one.
+    A small request waits behind a large one, even if enough units for it are free. Otherwise a
+    steady flow of small requests would starve the large one.
 
     Args:
         free: The number of units.
@@ -27,14 +27,14 @@ class FairSemaphore:
 
     Attributes:
         free: The number of free units.
-        served: The number of waiters that have been served so far.
+        served_count: The number of waiters that have been served so far.
     """
 
-    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served")
+    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served_count")
 
     def __init__(self, free: float, reclaim: Callable[[], None]) -> None:
         self.free = free
-        self.served = 0
+        self.served_count = 0
         self._reclaim = reclaim
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -81,6 +81,7 @@ class FairSemaphore:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters[waiter] = count
+        # Reclaim after queueing: `reclaim` depends on the number of waiters, and may serve this one.
         try:
             self._reclaim()
         except BaseException:
@@ -107,7 +108,7 @@ class FairSemaphore:
                 return
             del self._waiters[waiter]
             self.free -= count
-            self.served += 1
+            self.served_count += 1
             waiter.set_result(None)
 
     def _reclaim_again(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -137,14 +138,14 @@ class Permits:
 
     Args:
         limit: The number of permits; None: no limit.
-        what: What one permit is for, for the message of a timeout.
+        purpose: The purpose of a permit, for the message of a timeout.
     """
 
-    __slots__ = ("_idle", "_limit", "_semaphore", "_what")
+    __slots__ = ("_idle", "_limit", "_purpose", "_semaphore")
 
-    def __init__(self, limit: int | None, what: str) -> None:
+    def __init__(self, limit: int | None, purpose: str) -> None:
         self._limit = limit
-        self._what = what
+        self._purpose = purpose
         self._semaphore = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
 
@@ -170,7 +171,7 @@ class Permits:
         """
         if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
-                f"no {self._what} of {self._limit} became free in {timeout:g} s: close readers, or"
+                f"no {self._purpose} of {self._limit} became free in {timeout:g} s: close readers, or"
                 " raise the driver's max_connections or Timeout.permit"
             )
 

@@ -51,6 +51,7 @@ async def for_each(
 
     The next item is taken from `items` only when a worker is free.
     """
+    # The workers share one iterator, so each item is taken once.
     remaining = iter(items)
 
     async def run_worker() -> None:
@@ -81,7 +82,7 @@ class OwnedTask(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended, so that `result` returns at once."""
+        """Whether the task has ended, so that `result` does not wait."""
         return self._task.done()
 
     def when_done(self, call: Callable[[], None]) -> None:
@@ -107,7 +108,7 @@ class OwnedTask(Generic[T]):
             await asyncio.wait([self._task])
         if self._task.cancelled():
             # The owner closed the task. A cancel of the caller was raised above.
-            raise ClosedError("what this was part of was closed meanwhile")
+            raise ClosedError("the task was cancelled because its reader or store was closed")
         return self._task.result()
 
     async def aclose(self) -> None:
@@ -123,6 +124,7 @@ class OwnedTask(Generic[T]):
                 await asyncio.sleep(0)
             except asyncio.CancelledError as error:
                 cancelled = error
+        # `asyncio.wait` raises a cancel of the caller, but never the outcome of the task.
         self._task.cancel()
         while not self._task.done():
             try:

@@ -11,8 +11,15 @@ import anyio
 from trove_async._concurrency import Deadlines, OwnedTasks, shielded
 from trove_async._resilience.calls import Calls
 from trove_async._resilience.driver import ResilientDriver
-from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
-from trove_async.errors import ClosedError, TroveError
+from trove_async.driver import (
+    AsyncDriver,
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    Layer,
+    Redacting,
+)
+from trove_async.errors import TroveError
 from trove_async.events import Events
 from trove_async.layers import driver_from_url
 from trove_async.models import Timeout
@@ -20,7 +27,7 @@ from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
 SPILL_PERMITS = 1
-"""Spilled parts that one backend sends at once. A part being sent is in memory outside the pool."""
+"""Spilled parts that one backend sends concurrently. A part being sent is in memory outside the pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +138,7 @@ class Backends:
             raise ExceptionGroup("several drivers failed to close", failures)
 
     async def _attach(self, name: str, driver: AsyncDriver) -> AsyncDriver:
+        # 1. Open each driver once, even if it has several names or several layers share it.
         attached = self._attached.get(id(driver))
         if attached is not None:
             return attached
@@ -143,14 +151,15 @@ class Backends:
         )
         try:
             await driver.open(context)
-        except ClosedError:
-            raise  # the driver is open in another store: do not close it there
+        except DriverInUseError:
+            raise  # another store uses the driver: closing it would break that store
         except BaseException as error:
             if isinstance(error, TroveError) and isinstance(driver, Redacting):
                 driver.redact(error)
             with shielded(), suppress(Exception):  # the error of opening is the one to raise
                 await driver.aclose()
             raise
+        # 2. Wrap a service's driver. A layer's inner drivers were wrapped when it attached them.
         if isinstance(driver, Layer):
             attached = driver
         else:
@@ -158,7 +167,7 @@ class Backends:
                 driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines
             )
             attached = ResilientDriver(calls)
-        # Inner drivers are opened before the layers around them, so closing in reverse is safe.
+        # 3. Inner drivers are opened before the layers around them, so closing in reverse is safe.
         self._opened.append(attached)
         self._attached[id(driver)] = attached
         return attached

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from trove_async.errors import IntegrityError
 
 
-class _Mark(NamedTuple):
+class _FileState(NamedTuple):
     """The attributes that change when a file is written. Its name is not one: the file is open."""
 
     device: int
@@ -35,8 +35,8 @@ class BodyFile:
     def __init__(self, descriptor: int, start: int = 0) -> None:
         self._descriptor = descriptor
         self._start = start
-        self._mark = _mark_of(descriptor)
-        self.size = max(0, self._mark.size - start)
+        self._state = _state_of(descriptor)
+        self.size = max(0, self._state.size - start)
 
     def read(self, offset: int, view: memoryview) -> None:
         """Fill `view` with the bytes that start at `offset`.
@@ -52,11 +52,11 @@ class BodyFile:
             view, offset = view[count:], offset + count
         # Checked after the read, to detect a write in between. A write through a mapping may
         # update the timestamp later; the checksum of the next pass detects that one.
-        if view or _mark_of(self._descriptor) != self._mark:
-            raise changed()
+        if view or _state_of(self._descriptor) != self._state:
+            raise file_changed_error()
 
 
-def changed() -> IntegrityError:
+def file_changed_error() -> IntegrityError:
     """Return the error for a file that changed during a put."""
     return IntegrityError(
         "the file changed while it was being sent; nothing was stored: put it again"
@@ -66,13 +66,13 @@ def changed() -> IntegrityError:
 def descriptor_of(file: BinaryIO) -> int | None:
     """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
 
-    Only regular files opened with Python's own classes qualify: a subclass or wrapper may return
-    other bytes than its descriptor. The file is left at its end, as after a read. The caller closes
-    the descriptor.
+    A plain file is a regular file opened with one of Python's own classes. A subclass or wrapper may
+    return other bytes than its descriptor. The file is set to its end, as after a read. The caller
+    closes the descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
-    known = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}
-    if not known or not isinstance(raw, io.FileIO) or type(raw) is not io.FileIO:
+    is_builtin = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}
+    if not is_builtin or not isinstance(raw, io.FileIO) or type(raw) is not io.FileIO:
         return None
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         return None
@@ -80,6 +80,6 @@ def descriptor_of(file: BinaryIO) -> int | None:
     return os.dup(raw.fileno())
 
 
-def _mark_of(descriptor: int) -> _Mark:
+def _state_of(descriptor: int) -> _FileState:
     status = os.fstat(descriptor)
-    return _Mark(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -46,7 +46,7 @@ class Buckets:
     ) -> None:
         """Create the bucket on the first backend, or on the named ones, one after the other."""
         created: list[str] = []
-        for backend in _distinct(self._chosen(on), bucket):
+        for backend in _distinct(self._select(on), bucket):
             try:
                 await backend.driver.create_bucket(bucket)
             except TroveError as error:
@@ -60,29 +60,30 @@ class Buckets:
                 raise
             created.append(repr(backend.name))
 
-    def _chosen(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
+    def _select(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
         if on is None:
             return self._backends[:1]
         if on == "all":
             return self._backends
-        known = {backend.name: backend for backend in self._backends}
-        wanted = [on] if isinstance(on, str) else list(on)
-        if not wanted:
+        by_name = {backend.name: backend for backend in self._backends}
+        names = [on] if isinstance(on, str) else list(on)
+        if not names:
             raise ValueError(
                 "backends must name at least one backend: omit it to create the bucket on the default"
             )
-        for name in wanted:
-            if name not in known:
+        for name in names:
+            if name not in by_name:
                 raise BackendNotFoundError(
-                    f"no backend {name!r} here: there are {', '.join(map(repr, known))}"
+                    f"no backend {name!r} here: there are {', '.join(map(repr, by_name))}"
                 )
-        return [known[name] for name in wanted]
+        return [by_name[name] for name in names]
 
     async def delete(self, bucket: str) -> None:
         """Delete the bucket on every backend, after checking that it is empty on all of them."""
         missing = BucketNotFoundError(
             "no backend has such a bucket", operation="delete_bucket", bucket=bucket
         )
+        # 1. Check all backends before the first deletion, so that a refusal deletes nothing.
         holders: list[Backend] = []
         for backend in _distinct(self._backends, bucket):
             try:
@@ -93,6 +94,7 @@ class Buckets:
                 holders.append(backend)
         if not holders:
             raise missing
+        # 2. Delete. An error names the backends on which the bucket was already deleted.
         deleted: list[str] = []
         for backend in holders:
             try:
@@ -101,29 +103,29 @@ class Buckets:
                 continue  # deleted concurrently: the result is the same
             except TroveError as error:
                 if deleted:
-                    error.message += f" (it is already deleted on {', '.join(deleted)})"
+                    error.message += f" (it was already deleted on {', '.join(deleted)})"
                 error.located(backend=backend.name, bucket=bucket)
                 raise
             deleted.append(repr(backend.name))
 
     async def list(self) -> Sequence[BucketInfo]:
         """Return the union of all backends' buckets, sorted by name."""
-        found: dict[str, Sequence[BucketInfo]] = {}
+        infos_by_backend: dict[str, Sequence[BucketInfo]] = {}
 
         async def request(backend: Backend) -> None:
-            found[backend.name] = await backend.driver.list_buckets()
+            infos_by_backend[backend.name] = await backend.driver.list_buckets()
 
         async with task_group() as group:
             for backend in self._backends:
                 group.start_soon(request, backend)
         merged: dict[str, BucketInfo] = {}
         for backend in self._backends:
-            for info in found[backend.name]:
-                known = merged.get(info.name, info)
+            for info in infos_by_backend[backend.name]:
+                earlier = merged.get(info.name, info)
                 merged[info.name] = BucketInfo(
                     name=info.name,
-                    created=known.created or info.created,
-                    backends=(*known.backends, backend.name),
+                    created=earlier.created or info.created,
+                    backends=(*earlier.backends, backend.name),
                 )
         return [merged[name] for name in sorted(merged)]
 
@@ -136,7 +138,7 @@ class Buckets:
         failure: TroveError | None = None
         for backend in self._backends:
             try:
-                if await _has(backend, bucket):
+                if await _has_bucket(backend, bucket):
                     return True
             except TroveError as error:
                 failure = failure or error
@@ -160,12 +162,15 @@ class Buckets:
                 "no such object", backend=error.backend, bucket=bucket, key=key
             ) from error
 
-    async def make_missing(self, backend: Backend, bucket: str, error: BucketNotFoundError) -> None:
+    async def create_if_missing(
+        self, backend: Backend, bucket: str, error: BucketNotFoundError
+    ) -> None:
         """Create the bucket that a put found missing on `backend`, or raise with advice.
 
         It is created only if the default backend has a bucket of that name, which shows that the
         user created the logical bucket, and, with ``"auto"``, only where bucket names are private.
         """
+        # 1. The logical bucket must exist.
         error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
@@ -173,9 +178,10 @@ class Buckets:
         if backend is default:
             error.message = f"no such bucket: {first}"
             raise error
-        if not await _has(default, bucket):
-            error.message = f"no such bucket, nor one on the default backend: {first}"
+        if not await _has_bucket(default, bucket):
+            error.message = f"no such bucket on this backend or on the default one: {first}"
             raise error
+        # 2. The settings must allow its creation here.
         allowed = self._create_missing
         if allowed == "auto":
             allowed = backend.capabilities.private_namespace
@@ -186,6 +192,7 @@ class Buckets:
                 " create_missing_buckets=True"
             )
             raise error
+        # 3. Create it.
         try:
             await backend.driver.create_bucket(bucket)
         except BucketExistsError:
@@ -194,13 +201,13 @@ class Buckets:
 
 def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
     """Return the backends on which the bucket is physically distinct."""
-    known: dict[Hashable, Backend] = {}
+    by_place: dict[Hashable, Backend] = {}
     for backend in backends:
-        known.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
-    return list(known.values())
+        by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+    return list(by_place.values())
 
 
-async def _has(backend: Backend, bucket: str) -> bool:
+async def _has_bucket(backend: Backend, bucket: str) -> bool:
     try:
         await backend.driver.head_bucket(bucket)
     except BucketNotFoundError:
@@ -213,7 +220,7 @@ async def _check_empty(backend: Backend, bucket: str) -> None:
     page = await backend.driver.list_page(bucket, ListOptions(limit=1))
     if page.entries:
         raise BucketNotEmptyError(
-            f"the bucket still has objects, {page.entries[0].key!r} for one; nothing was deleted",
+            f"the bucket must be empty, but contains {page.entries[0].key!r}; nothing was deleted",
             operation="delete_bucket",
             backend=backend.name,
             bucket=bucket,

@@ -50,8 +50,8 @@ class Run(Protocol):
 class Deletion:
     """The deletion of many objects. Iterate it for one result per key, or await it to raise errors.
 
-    The deletion starts then, and runs only once. Keys are taken and deleted a thousand at a time.
-    A cancel leaves the keys that were not reached.
+    The deletion starts then, and runs only once. It takes and deletes a thousand keys at a time.
+    A cancel leaves the keys that it has not reached.
 
     Example:
         >>> async with Trove(MemoryDriver()) as store:
@@ -134,8 +134,8 @@ class Deletion:
             else:
                 groups.setdefault(backend.name, (backend, []))[1].append(key)
         async with task_group() as group:
-            for backend, chosen in groups.values():
-                group.start_soon(self._delete_on, backend, chosen, errors)
+            for backend, keys_on_backend in groups.values():
+                group.start_soon(self._delete_on, backend, keys_on_backend, errors)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
     async def _delete_on(
@@ -143,6 +143,7 @@ class Deletion:
     ) -> None:
         size = backend.capabilities.bulk_delete
 
+        # 1. How to delete a chunk of keys, or a single one.
         async def delete_in_bulk(chunk: Sequence[str]) -> None:
             driver = cast("BulkDeleting", backend.driver)
             unreported = BackendError(
@@ -152,7 +153,7 @@ class Deletion:
             try:
                 results = await driver.delete_many(self._bucket, chunk)
             except TroveError as error:
-                failure = await self._missing_or(error, backend)
+                failure = await self._failure_of(error, backend)
                 errors.update((key, failure) for key in chunk)
                 return
             results_by_key.update((result.key, result.error) for result in results)
@@ -162,18 +163,22 @@ class Deletion:
             try:
                 await backend.driver.delete(self._bucket, key, DeleteOptions())
             except TroveError as error:
-                errors[key] = self._located(await self._missing_or(error, backend), backend, key)
+                errors[key] = self._located(await self._failure_of(error, backend), backend, key)
             else:
                 errors[key] = None
 
+        # 2. Delete in bulk if the backend can, with one request after the other.
         if size:
             for start in range(0, len(keys), size):
                 await delete_in_bulk(keys[start : start + size])
         else:
             await for_each(keys, delete_one, limit=_LIMIT)
 
-    async def _missing_or(self, error: TroveError, backend: Backend) -> TroveError | None:
-        """Return the error, or None if only this backend lacks the bucket: the object is gone then."""
+    async def _failure_of(self, error: TroveError, backend: Backend) -> TroveError | None:
+        """Return the error of a request, or None if it proves that the object does not exist.
+
+        That is so if only this backend lacks the bucket.
+        """
         if isinstance(error, BucketNotFoundError) and await self._bucket_exists(self._bucket):
             return None
         return error.located(operation="delete_many", backend=backend.name, bucket=self._bucket)

@@ -47,8 +47,8 @@ class ChunkSource:
         self._pulled_bytes = 0
         self._start: int | None = None  # the position at which a seekable body was passed
         self._chunks: AsyncIterator[BytesLike] | None = aiter(chunks)
-        # The rest of the last chunk. Released as soon as it is empty: a view of a bytearray keeps
-        # the user from resizing it.
+        # The unread bytes of the last chunk. Released as soon as it is empty: a view of a bytearray
+        # prevents the user from resizing it.
         self._pending = _EMPTY
 
     async def ready(self) -> bool:
@@ -92,7 +92,7 @@ class ChunkSource:
 
     async def rewind(self) -> None:
         if self._body is not None and self._pulled_bytes:
-            consumed.record(self._body, self._position, whole=False)
+            consumed.record(self._body, self._position, to_end=False)
 
     def _take_pending(self, limit: int) -> memoryview:
         pending = self._pending
@@ -111,7 +111,7 @@ class ChunkSource:
         if self._body is None:
             return
         if self._pulled_bytes:
-            consumed.record(self._body, self._position, whole=True)
+            consumed.record(self._body, self._position, to_end=True)
         else:
             consumed.check(self._body, self._position, empty=True)
 
@@ -119,9 +119,9 @@ class ChunkSource:
 class BlockingChunkSource(ChunkSource):
     """A source that reads a user's iterator or file in a thread, as user code may block.
 
-    It may block forever. So each source has a thread of its own, and cannot starve other bodies or
-    the library's file calls. A cancel does not wait for the thread; a chunk that arrives later is
-    dropped.
+    User code may block forever. So each source has a thread of its own, and cannot starve other
+    bodies or the library's file calls. A cancel does not wait for the thread; a chunk that arrives
+    later is dropped.
 
     Args:
         chunks: The chunks of the body.
@@ -182,11 +182,11 @@ def source_of_iterable(body: Iterable[BytesLike]) -> ChunkSource:
 def _check_generator(*, ended: bool, running: bool) -> None:
     if ended:
         raise BodyConsumedError(
-            "the body must be a fresh generator, this one has ended or was closed: call its function again"
+            "the body must be a new generator, got one that has ended or was closed: call its function again"
         )
     if running:
         raise BodyConsumedError(
-            "the body must be a fresh generator, this one is being iterated: call its function again"
+            "the body must be a new generator, got one that is being iterated: call its function again"
         )
 
 

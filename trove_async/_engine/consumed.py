@@ -1,7 +1,7 @@
-"""Records which bodies a put has read, so that a later put never stores only the rest of one.
+"""Records which bodies a put has read, so that a later put never stores only the end of one.
 
 A single-use body looks empty after a put has read it, and is shorter after a put that failed midway. An
-iterator, a pipe or a file does not show this, so it is recorded here.
+iterator, a pipe or a file does not show that it has been read, so it is recorded here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, cast
 
 from trove_async.errors import BodyConsumedError
 
-_HELD: Final = 16
+_MAX_KEPT_ALIVE: Final = 16
 """Bodies kept alive to be recorded: some built-in iterators, such as `map` and `zip`, support no weak
-references. A few suffice: a program that puts such a body again mostly does so at once."""
+references. A few suffice: a program that puts such a body again mostly does so soon."""
 
 
 class _Reference(weakref.ref[object]):
@@ -38,27 +38,27 @@ class _Holder:
 
 
 class _Record(NamedTuple):
-    """The state in which a put left a body.
+    """The state of a body after a put.
 
     Attributes:
         body: Returns the body, or None once it is garbage-collected.
         position: The position of the body, or None if it is not seekable.
-        whole: Whether the put read the body to its end.
+        to_end: Whether the put read the body to its end.
     """
 
     body: Callable[[], object | None]
     position: int | None
-    whole: bool
+    to_end: bool
 
 
 _records: dict[int, _Record] = {}
 """By the id of the body, which need not be hashable. A record is dropped with its body."""
 
-_held: dict[int, None] = {}
+_kept_alive: dict[int, None] = {}
 """The ids of the bodies kept alive, oldest first."""
 
 
-def record(body: object, position: int | None = None, *, whole: bool) -> None:
+def record(body: object, position: int | None = None, *, to_end: bool) -> None:
     """Record that a put has read from a body.
 
     Of the bodies that support no weak references, only the last few are recorded and kept alive.
@@ -66,25 +66,25 @@ def record(body: object, position: int | None = None, *, whole: bool) -> None:
     Args:
         body: The user's object.
         position: Its current position, or None if it is not seekable.
-        whole: Whether it was read to its end.
+        to_end: Whether it was read to its end.
     """
     try:
         reference = _Reference(body, _forget)
     except TypeError:
-        _record_held(body, position, whole=whole)
+        _record_kept_alive(body, position, to_end=to_end)
         return
     reference.number = id(body)
-    _records[reference.number] = _Record(reference, position, whole)
+    _records[reference.number] = _Record(reference, position, to_end)
 
 
-def _record_held(body: object, position: int | None, *, whole: bool) -> None:
+def _record_kept_alive(body: object, position: int | None, *, to_end: bool) -> None:
     number = id(body)
-    _held.pop(number, None)
-    _held[number] = None
-    _records[number] = _Record(_Holder(body), position, whole)
-    while len(_held) > _HELD:
-        oldest = next(iter(_held))
-        _held.pop(oldest, None)  # another thread may have done so
+    _kept_alive.pop(number, None)
+    _kept_alive[number] = None
+    _records[number] = _Record(_Holder(body), position, to_end)
+    while len(_kept_alive) > _MAX_KEPT_ALIVE:
+        oldest = next(iter(_kept_alive))
+        _kept_alive.pop(oldest, None)  # another thread may have done so
         _records.pop(oldest, None)
 
 
@@ -96,25 +96,25 @@ def _forget(reference: weakref.ref[object]) -> None:
 
 
 def check(body: object, position: int | None = None, *, empty: bool) -> None:
-    """Raise if an earlier put has read from the body and left it at this position.
+    """Raise if an earlier put has read from the body, which is still at the same position.
 
     Args:
         body: The user's object.
         position: Its current position, or None if it is not seekable.
-        empty: Whether the body is known to have no bytes left.
+        empty: Whether the body is known to have no unread bytes.
 
     Raises:
         BodyConsumedError: A failed put has read part of the body; or a put has read all of it, and
-            no bytes are left.
+            no bytes were added since.
     """
     entry = _records.get(id(body))
     if entry is None or entry.body() is not body or entry.position != position:
         return
-    if not entry.whole:
+    if not entry.to_end:
         raise BodyConsumedError(
             "the body must be complete, but a failed put has read some of this body: create a new one"
         )
     if empty:
         raise BodyConsumedError(
-            "the body has no bytes left, an earlier put has read it to its end: seek back, or create a new one"
+            "the body must have unread bytes, but an earlier put has read it to its end: seek back, or create a new one"
         )

@@ -63,8 +63,8 @@ class CopyOverrides:
     None keeps the source's value, an empty value (``""``, ``{}``) removes it.
 
     Attributes:
-        put: The options as a put takes them, with the conditions and the write_id but without kept
-            and removed values. They can be checked before the source is headed.
+        put: The options of a put, with the conditions and the write_id, but without inherited and
+            removed values. They can be checked before the source is headed.
     """
 
     metadata: Mapping[str, str] | None = None
@@ -80,16 +80,20 @@ class CopyOverrides:
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the put options of the destination."""
         put = self.put
-        kept = {name: getattr(source, name) for name in _KEPT if getattr(self, name) is None}
-        return replace(put, size=source.stored_size, checksums=source.checksums, **kept)
+        inherited = {
+            name: getattr(source, name) for name in _INHERITED if getattr(self, name) is None
+        }
+        return replace(put, size=source.stored_size, checksums=source.checksums, **inherited)
 
     @property
-    def none(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether the destination is to be equal to the source."""
-        return self.put.storage_class is None and all(getattr(self, name) is None for name in _KEPT)
+        return self.put.storage_class is None and all(
+            getattr(self, name) is None for name in _INHERITED
+        )
 
 
-_KEPT = (
+_INHERITED = (
     "metadata",
     "tags",
     "content_type",
@@ -99,8 +103,8 @@ _KEPT = (
     "content_language",
     "expires",
 )
-"""The facts that a copy keeps from its source by default: put options that are also object facts. The
-storage class is not one of them: the destination's backend has classes of its own."""
+"""The put options that a copy inherits from the facts of its source by default. The storage class is
+not among them, because the destination's backend has classes of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,7 @@ async def copy(
         overrides: The options that differ from the source.
         head: Heads an object, and raises if it does not exist.
         check: Raises if the target's backend does not support an option.
-        normalize: Checks and normalizes the options kept from the source.
+        normalize: Checks and normalizes the options inherited from the source.
         put: Returns a put to the target.
         create_bucket: Creates the target's missing bucket, or raises.
         progress: The user's callback.
@@ -152,41 +156,41 @@ async def copy(
     # 2. Head the source.
     onto_itself = source.is_same(target)
     if onto_itself:
-        # One object under two names: use the target's, so that one backend does everything.
+        # One object under two names: use the target's name, so that all requests go to one backend.
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await head(source)
     checksums, write_id = info.checksums, overrides.put.write_id
     # 3. Copy: nothing to do, or on the server, or through this process.
     with located(target):
-        options = _options(source, target, info, overrides)
-        copied: ObjectInfo | None = None
-        if onto_itself and overrides.none and source.version_id is None:
+        options = _target_options(source, target, info, overrides)
+        stored: ObjectInfo | None = None
+        if onto_itself and overrides.is_empty and source.version_id is None:
             _check_conditions(info, overrides)
-            copied = info
+            stored = info
         elif _can_copy_on_server(source, target, info, options):
-            # Metadata kept by the service itself needs no check, even if a put would refuse it.
+            # Metadata that the service copies itself needs no check, even if a put would refuse it.
             check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
-                copied = await _copy_on_server(source, target, info, options, create_bucket)
-        if copied is None:
+                stored = await _copy_on_server(source, target, info, options, create_bucket)
+        if stored is None:
             options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
-            with _pinned(source, pinned=options.if_match != overrides.put.if_match):
-                copied, checksums = await _copy_through_client(
+            with _translate_pin_errors(source, pinned=options.if_match != overrides.put.if_match):
+                stored, checksums = await _copy_through_client(
                     source, target, info, put(options), kinds
                 )
             progress = None  # the put has reported it
     # 4. Report the progress that no put has reported.
     if progress is not None:
         progress(info.stored_size, info.stored_size)
-    return CopyResult(source=info, stored=copied, checksums=checksums, write_id=write_id)
+    return CopyResult(source=info, stored=stored, checksums=checksums, write_id=write_id)
 
 
-def _options(
+def _target_options(
     source: Location, target: Location, info: ObjectInfo, overrides: CopyOverrides
 ) -> PutOptions:
     """Return the options that put the source's content at the target."""
@@ -197,9 +201,8 @@ def _options(
         and overrides.content_type is None
         and info.content_type == type_of(target.key)
     ):
-        options = replace(
-            options, content_type=None
-        )  # a put would guess the same type, and drop it
+        # A put would guess the same type, and drop it because the backend cannot store it.
+        options = replace(options, content_type=None)
     if can.storage_class and options.storage_class is None and source.is_same(target):
         options = replace(options, storage_class=info.storage_class)
     return options
@@ -230,9 +233,9 @@ def _normalized(
         return normalize(options)
     except InvalidNameError as error:
         raise InvalidNameError(
-            f"{error.message}: it comes from {info.bucket}/{info.key} on backend"
+            f"{error.message}: the value comes from {info.bucket}/{info.key} on backend"
             f" {source.backend.name!r} and cannot be copied; nothing was stored:"
-            " pass a value for the copy"
+            " pass another value for the copy"
         ) from error
 
 
@@ -247,34 +250,34 @@ async def _copy_on_server(
     request = CopyOptions(source=info, put=options, version_id=source.version_id)
     names = (source.bucket, source.key, target.bucket, target.key)
     try:
-        copied = await driver.copy(*names, request)
+        stored = await driver.copy(*names, request)
     except BucketNotFoundError as error:
         if error.bucket == source.bucket != target.bucket:
             raise _source_changed(source) from error
         await create_bucket(error)
-        copied = await driver.copy(*names, request)
+        stored = await driver.copy(*names, request)
     try:
-        compare_stored(info.checksums, info.stored_size, copied)
+        compare_stored(info.checksums, info.stored_size, stored)
     except IntegrityError:
         with shielded(), suppress(TroveError):
-            await _discard(source, target, info, copied)
+            await _discard(source, target, info, stored)
         raise
-    return copied
+    return stored
 
 
 async def _discard(
-    source: Location, target: Location, info: ObjectInfo, copied: ObjectInfo
+    source: Location, target: Location, info: ObjectInfo, stored: ObjectInfo
 ) -> None:
     """Delete a corrupt copy, unless it may have replaced its source.
 
     A service that treats both names as one object has stored the copy over its source.
     """
-    conditional = target.backend.capabilities.delete_if_match and copied.etag is not None
+    conditional = target.backend.capabilities.delete_if_match and stored.etag is not None
     if not conditional or source.is_same(target):
         return
     current = await source.backend.driver.head(source.bucket, source.key, source.version_id)
     if current.write_id == info.write_id and is_same(info, current):
-        options = DeleteOptions(if_match=copied.etag)
+        options = DeleteOptions(if_match=stored.etag)
         await target.backend.driver.delete(target.bucket, target.key, options)
 
 
@@ -282,6 +285,7 @@ async def _copy_through_client(
     source: Location, target: Location, info: ObjectInfo, put: Put, kinds: Collection[str]
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
     """Copy the body through this process; return the stored object and the body's checksums."""
+    # 1. Open the version that was headed.
     can = source.backend.capabilities
     pin = info.etag if can.get_conditions else None
     version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
@@ -293,12 +297,13 @@ async def _copy_through_client(
             )
         except (PreconditionFailedError, NotFoundError) as error:
             raise _source_changed(source) from error
-        if not (is_same(info, reader.info) or _is_alike(info, reader.info)):
+        if not (is_same(info, reader.info) or _has_same_facts(info, reader.info)):
             raise _source_changed(source)
-        # The body is verified against the source's checksum while it is read, so its last bytes are
-        # sent only if it is intact. It is hashed in the target's kinds, to compare them below.
+        # 2. Put it. The body is verified against the source's checksum while it is read, so its last
+        # bytes are sent only if it is intact. It is hashed in the target's kinds, to compare them.
         body = VerifiedBody(reader, {CRC32C, *kinds})
         stored = await put.run(source_of(body))
+    # 3. Compare the checksums of both ends.
     checksums = body.checksums
     try:
         compare(checksums, stored.checksums, "the stored bytes differ from those that were read")
@@ -309,17 +314,17 @@ async def _copy_through_client(
     return stored, checksums
 
 
-def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
+def _has_same_facts(info: ObjectInfo, opened: ObjectInfo) -> bool:
     """Return whether an object that cannot be pinned was opened with the same facts.
 
-    The body and the facts then describe the same state; which version it is does not matter. Tags
-    come in another response, so they are not compared.
+    The body and the facts then describe the same state, although its version is unknown. Tags come in
+    another response, so they are not compared.
     """
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 
 
 def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -> PutOptions:
-    """Return options that replace only the version that was read with its own body."""
+    """Return options under which the put replaces only the version that was read."""
     latest = source.version_id is None
     if latest and source.backend.capabilities.put_if_match and not options.conditional:
         return replace(options, if_match=info.etag)
@@ -327,7 +332,7 @@ def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -
 
 
 @contextmanager
-def _pinned(source: Location, *, pinned: bool) -> Iterator[None]:
+def _translate_pin_errors(source: Location, *, pinned: bool) -> Iterator[None]:
     """Translate errors about a condition that the copy has added itself."""
     try:
         yield
@@ -359,7 +364,9 @@ def _check_conditions(info: ObjectInfo, overrides: CopyOverrides) -> None:
         raise ObjectExistsError("the object already exists", bucket=info.bucket, key=info.key)
     if overrides.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
-            "the object has another version than if_match", bucket=info.bucket, key=info.key
+            "the object must have the version in if_match, but has another one",
+            bucket=info.bucket,
+            key=info.key,
         )
 
 

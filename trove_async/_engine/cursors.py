@@ -61,17 +61,17 @@ class Position:
         )
 
 
-def encode(at: Position, facts: Facts) -> str:
+def encode(position: Position, facts: Facts) -> str:
     """Return the position as a cursor: letters, digits, ``-`` and ``_``."""
     content = [
         _fingerprint(facts),
-        at.start_after,
-        at.stage,
-        at.key,
-        at.rank,
-        at.before,
-        at.token,
-        at.limit,
+        position.start_after,
+        position.stage,
+        position.key,
+        position.rank,
+        position.before,
+        position.token,
+        position.limit,
     ]
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -83,17 +83,20 @@ def decode(cursor: str, facts: Facts) -> Position:
     Raises:
         CursorError: The cursor is malformed, or belongs to a listing with other facts.
     """
+    # 1. Parse it.
     content = _parse(cursor)
     if content is None:
         raise CursorError(
             "cursor must be a cursor of a listing: pass a value of ObjectIterator.cursor"
         )
+    # 2. Compare the facts: with other routes or arguments the position would be meaningless.
     fingerprint, start_after, stage, key, rank, before, token, limit = content
     if fingerprint != _fingerprint(facts):
         raise CursorError(
             "this cursor belongs to another listing: pass it with the same bucket, prefix,"
             " delimiter, backends and routes"
         )
+    # 3. Check the types. The fingerprint does not cover them, and users may edit a cursor.
     if not (
         _is_text(start_after)
         and _is_count(stage)

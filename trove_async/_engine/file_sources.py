@@ -24,7 +24,7 @@ from .body_file import BodyFile, descriptor_of
 from .chunks import BlockingChunkSource, ChunkSource
 
 _READ_SIZE = 256 * KiB
-"""Bytes of one read of a blocking file. Above this the cost of a thread hop no longer shows."""
+"""Bytes of one read of a blocking file. Above this the cost of a thread hop is negligible."""
 
 ASYNC_READ_SIZE = 4 * _READ_SIZE
 """Bytes requested per read of an async reader, which may return fewer."""
@@ -43,7 +43,7 @@ class FileSource(BlockingChunkSource):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        start, size = _extent(file)
+        start, size = _position_and_size(file)
         super().__init__(iter(self._piece, b""), size, body=file)
         # read1 returns what a pipe has; read would wait for the full size.
         self._read = file.read1 if isinstance(file, io.BufferedReader) else file.read
@@ -64,7 +64,7 @@ class FileSource(BlockingChunkSource):
         body = BodyFile(self._descriptor, self._start or 0)
         self._started = True
         self._pulled_bytes = body.size  # descriptor_of has moved it to its end
-        consumed.record(self._file, self._position, whole=True)
+        consumed.record(self._file, self._position, to_end=True)
         return body
 
     async def aclose(self) -> None:
@@ -120,7 +120,7 @@ class FileSource(BlockingChunkSource):
         try:
             self._file.seek(self._start)
         except Exception:  # noqa: BLE001 - the error of the put is the one to raise
-            consumed.record(self._file, _position_of(self._file), whole=False)
+            consumed.record(self._file, _position_of(self._file), to_end=False)
 
 
 @runtime_checkable
@@ -159,10 +159,10 @@ class AsyncFileSource(ChunkSource):
         try:
             await run_cleanup(self._seek_back(self._start))
         except Exception:  # noqa: BLE001 - the error of the put is the one to raise
-            consumed.record(self._reader, await _async_position_of(self._reader), whole=False)
+            consumed.record(self._reader, await _async_position_of(self._reader), to_end=False)
 
     async def _seek_back(self, start: int) -> None:
-        await _awaited(cast("Any", self._reader).seek(start))
+        await _await_if_awaitable(cast("Any", self._reader).seek(start))
 
 
 class PathSource:
@@ -173,7 +173,7 @@ class PathSource:
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
         self._file: io.FileIO | None = None
-        self._at = 0
+        self._position = 0
         self._stream: ChunkSource | None = None
         self.size: int | None = None
 
@@ -197,7 +197,7 @@ class PathSource:
         await self._open()
         if self._stream is not None:
             return await self._stream.ready()
-        return self._at < (self.size or 0)
+        return self._position < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
         if self._stream is not None:
@@ -211,11 +211,11 @@ class PathSource:
         if self._stream is not None:
             return await self._stream.fill(views)
         assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
-        rest = take(views, self.size - self._at)[:_IOV_MAX]
-        count = await in_thread(os.readv, self._file.fileno(), rest)
+        remaining = take(views, self.size - self._position)[:_IOV_MAX]
+        count = await in_thread(os.readv, self._file.fileno(), remaining)
         if not count:
-            self.size = self._at  # truncated by another process: it ends here
-        self._at += count
+            self.size = self._position  # truncated by another process: it ends here
+        self._position += count
         return count
 
     async def aclose(self) -> None:
@@ -229,23 +229,22 @@ class PathSource:
         pass  # each put opens the file itself
 
 
-def _extent(file: BinaryIO) -> tuple[int | None, int | None]:
-    """Return a file's position and the number of bytes left, each None if unknown."""
+def _position_and_size(file: BinaryIO) -> tuple[int | None, int | None]:
+    """Return a file's position and the number of unread bytes, each None if unknown."""
     if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
-        return None, _declared_length(
-            file
-        )  # a decompressing file would read everything to find its end
+        # Do not seek to the end: a decompressing file would read everything to find it.
+        return None, _declared_length(file)
     try:
-        at = file.tell()
+        position = file.tell()
         end = file.seek(0, os.SEEK_END)
-        file.seek(at)
+        file.seek(position)
     except (OSError, ValueError):
         return None, None  # a pipe or a socket
-    return at, max(0, end - at)
+    return position, max(0, end - position)
 
 
 def _declared_length(file: BinaryIO) -> int | None:
-    """Return the declared length of a urllib response, which reports a broken body as ended."""
+    """Return the declared length of a urllib response, which reports a broken body as complete."""
     if type(file).__module__ != "http.client":
         return None
     length = getattr(file, "length", None)
@@ -257,8 +256,8 @@ def _position_of(file: BinaryIO) -> int | None:
     with suppress(Exception):
         seekable = getattr(file, "seekable", None)
         if hasattr(file, "seek") and (seekable is None or seekable()):
-            at = file.tell()
-            return at if isinstance(at, int) else None
+            position = file.tell()
+            return position if isinstance(position, int) else None
     return None
 
 
@@ -267,16 +266,16 @@ async def _async_position_of(reader: object) -> int | None:
     if not hasattr(reader, "seek"):
         return None
     # An UploadFile has no tell, but its file has.
-    for holder in (reader, getattr(reader, "file", None)):
-        tell = getattr(holder, "tell", None)
+    for candidate in (reader, getattr(reader, "file", None)):
+        tell = getattr(candidate, "tell", None)
         if tell is not None:
             with suppress(Exception):
-                at = await _awaited(tell())
-                return at if isinstance(at, int) else None
+                position = await _await_if_awaitable(tell())
+                return position if isinstance(position, int) else None
     return None
 
 
-async def _awaited(value: Any) -> Any:  # noqa: ANN401 - returned by user code
+async def _await_if_awaitable(value: Any) -> Any:  # noqa: ANN401 - returned by user code
     return await value if inspect.isawaitable(value) else value
 
 
@@ -286,7 +285,7 @@ async def _open_path(path: os.PathLike[str]) -> io.FileIO:
     abandoned = False
     opened: io.FileIO | None = None
 
-    def open_it() -> None:
+    def open_file() -> None:
         nonlocal opened
         file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by the source
         with lock:
@@ -297,9 +296,9 @@ async def _open_path(path: os.PathLike[str]) -> io.FileIO:
 
     try:
         await anyio.to_thread.run_sync(
-            open_it, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            open_file, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
         )
-        assert opened is not None  # noqa: S101 - set by open_it, or it raised
+        assert opened is not None  # noqa: S101 - set by open_file, or it raised
     except BaseException:
         with lock:
             abandoned = True

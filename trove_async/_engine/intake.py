@@ -1,8 +1,8 @@
 """Counts and hashes a body and checks its size between its source and the upload.
 
 CRC-32C is computed on the event loop: it runs at 20 GB/s, so a thread hop of 200 µs would cost four
-times what it saves. Middleware that transforms bodies belongs here, too; work on more than 256 KiB
-at once would then move to a thread.
+times what it saves. Middleware that transforms bodies would also belong here. It would process
+pieces of more than 256 KiB in a thread.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Intake:
         size: The declared size, or None.
 
     Attributes:
-        taken: The number of bytes taken so far.
+        byte_count: The number of bytes taken so far.
     """
 
     def __init__(self, source: Source, size: int | None) -> None:
         self._source = source
         self._size = size
         self._crc = Crc32c()
-        self.taken = 0
+        self.byte_count = 0
 
     @property
     def size(self) -> int | None:
@@ -44,19 +44,19 @@ class Intake:
         file = await self._source.file() if isinstance(self._source, Replayable) else None
         if file is not None and self._size not in {None, file.size}:
             raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got {file.size}: pass the right size, or none"
+                f"the body must have {self._size} bytes as declared, got {file.size}: pass the correct size, or omit it"
             )
         return file
 
     async def ready(self) -> bool:
         """Wait for a byte to take. Return False at the end, which must be at the declared size."""
         more = await self._source.ready()
-        if self._size is None and not self.taken:
+        if self._size is None and not self.byte_count:
             self._size = self._source.size
-        if self._size is not None and more != (self.taken < self._size):
-            got = f"more than {self.taken}" if more else f"only {self.taken}"
+        if self._size is not None and more != (self.byte_count < self._size):
+            got = f"more than {self.byte_count}" if more else f"only {self.byte_count}"
             raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got {got}: pass the right size, or none"
+                f"the body must have {self._size} bytes as declared, got {got}: pass the correct size, or omit it"
             )
         return more
 
@@ -71,19 +71,19 @@ class Intake:
         """Fill `views` from the start, in part or in full. Return the number of bytes, 0 at the end."""
         count = await self._source.fill(views)
         self._count(count)
-        rest = count
+        remaining = count
         for view in views:
-            if rest <= 0:
+            if remaining <= 0:
                 break
-            self._crc.update(view[:rest])
-            rest -= len(view)
+            self._crc.update(view[:remaining])
+            remaining -= len(view)
         return count
 
     def _count(self, size: int) -> None:
-        self.taken += size
-        if self._size is not None and self.taken > self._size:
+        self.byte_count += size
+        if self._size is not None and self.byte_count > self._size:
             raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got more: pass the right size, or none"
+                f"the body must have {self._size} bytes as declared, got more: pass the correct size, or omit it"
             )
 
     @property

@@ -1,8 +1,8 @@
 """Merges the listings of several backends in key order, showing each key where it is routed.
 
 Ordered backends are merged. Unordered ones follow, one after the other. Between pages a listing holds
-only entries that have arrived and were not returned yet. After an error or a cancel no entry is lost:
-the next call resumes at the same position.
+only entries that have arrived and were not returned yet. An error or a cancel loses no entry: the
+next call resumes at the same position.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Query:
     request_page: RequestPage = request_objects
 
     @property
-    def repeats(self) -> bool:
+    def may_repeat_keys(self) -> bool:
         """Whether one key may come from several backends."""
         return self.is_visible is None and len(self.backends) > 1
 
@@ -113,13 +113,13 @@ class _Batch:
 
     Attributes:
         entries: At least one entry.
-        before: The last key shown before them.
-        at: The position, with the token of the page if the backend is unordered.
+        previous_key: The last key shown before them.
+        position: The position, with the token of the page if the backend is unordered.
     """
 
     entries: Sequence[Listed]
-    before: str
-    at: Position
+    previous_key: str
+    position: Position
 
 
 class _Entries(Generic[E]):
@@ -135,8 +135,8 @@ class _Entries(Generic[E]):
         self._page_size = page_size
         self._listing: _Listing | None = None
         self._batches: deque[_Batch] = deque()
-        self._entries: Sequence[E] = ()  # of the first batch; `_taken` of them were returned
-        self._taken = 0
+        self._entries: Sequence[E] = ()  # of the first batch; `_returned_count` were returned
+        self._returned_count = 0
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -149,12 +149,12 @@ class _Entries(Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed. The listing has not ended and can be resumed.
         """
-        while self._taken == len(self._entries) and not self._next_batch():
+        while self._returned_count == len(self._entries) and not self._next_batch():
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
-        entry = self._entries[self._taken]
-        self._taken += 1
+        entry = self._entries[self._returned_count]
+        self._returned_count += 1
         return entry
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
@@ -175,31 +175,31 @@ class _Entries(Generic[E]):
         # Load everything first: a failure on the way must not lose entries.
         while not self._ended and (count is None or self._buffered_count < count):
             await self._fetch()
-        taken: list[E] = []
-        while count is None or len(taken) < count:
-            left = None if count is None else self._taken + count - len(taken)
-            piece = self._entries[self._taken : left]
-            self._taken += len(piece)
-            taken += piece
+        returned: list[E] = []
+        while count is None or len(returned) < count:
+            end = None if count is None else self._returned_count + count - len(returned)
+            piece = self._entries[self._returned_count : end]
+            self._returned_count += len(piece)
+            returned += piece
             if not piece and not self._next_batch():
                 break
-        return taken
+        return returned
 
     @property
     def _buffered_count(self) -> int:
         """The number of entries that have arrived and were not returned."""
-        return sum(len(batch.entries) for batch in self._batches) - self._taken
+        return sum(len(batch.entries) for batch in self._batches) - self._returned_count
 
     def _next_batch(self) -> bool:
-        """Drop the first batch, which was returned, and use the next. Return False if there is none."""
+        """Replace the first batch, whose entries were returned, by the next. Return False if there is none."""
         if self._entries:
             if len(self._batches) == 1:
                 return False
             self._batches.popleft()
         elif not self._batches:
             return False
-        # E includes Prefix only if there is a delimiter: `Trove.list` is typed so.
-        self._entries, self._taken = cast("Sequence[E]", self._batches[0].entries), 0
+        # E includes Prefix only if there is a delimiter, as the overloads of `Trove.list` declare.
+        self._entries, self._returned_count = cast("Sequence[E]", self._batches[0].entries), 0
         return True
 
     async def _fetch(self) -> None:
@@ -249,9 +249,9 @@ class ObjectIterator(_Entries[E]):
         """
         if self._ended and not self._buffered_count:
             return None
-        if self._listing is None or not self._taken:
+        if self._listing is None or not self._returned_count:
             return self._initial_cursor
-        return self._listing.cursor(self._batches[0], self._taken)
+        return self._listing.cursor(self._batches[0], self._returned_count)
 
 
 class VersionIterator(_Entries[VersionInfo]):
@@ -259,7 +259,7 @@ class VersionIterator(_Entries[VersionInfo]):
 
 
 class _Listing:
-    """Produces the batches of one listing in stages: first all ordered backends merged, then each other."""
+    """Produces the batches of one listing in stages: all ordered backends merged, then each unordered one."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -272,7 +272,7 @@ class _Listing:
         # Entries up to this position were returned before the cursor and are skipped. None: this
         # stage has none, or all of them have been skipped.
         self._resume_after: Position | None = self._position
-        self._before = (
+        self._previous_key = (
             self._position.key if self._position.rank is None else self._position.before or ""
         )
         self._streams: list[PageStream] | None = None
@@ -284,23 +284,27 @@ class _Listing:
     async def next(self) -> _Batch | None:
         """Return the next entries, or None at the end."""
         while self._position.stage < len(self._stages):
+            # 1. Load the next entries of the stage, or begin the next stage.
             if not self._pending:
-                merged = await self._merged()
+                merged = await self._next_merged()
                 if merged is None:
                     self._next_stage()
                     continue
                 self._pending = self._after_start(merged)
+            # 2. Filter them, and complete their details.
             piece = self._pending[:_DETAILED] if self._query.details else self._pending
-            shown = await self._shown(piece)
+            shown = await self._visible_entries(piece)
             if self._query.details:
                 shown = await self._with_details(shown)
-            # No await from here on: after a cancel or an error above, the piece is processed again.
+            # 3. Advance. No await from here on: after a cancel or an error above, the piece is
+            # processed again.
             self._pending = self._pending[len(piece) :]
-            self._remember_prefixes(shown)
+            self._record_prefixes(shown)
             if shown:
-                batch = _Batch(shown, self._before, self._position)
-                self._before = shown[-1].key
+                batch = _Batch(shown, self._previous_key, self._position)
+                self._previous_key = shown[-1].key
                 return batch
+        # 4. At the end, raise if no backend has the bucket.
         if not self._found_bucket and not await self._query.exists():
             error = BucketNotFoundError(
                 "no backend has this bucket: create it with create_bucket",
@@ -313,8 +317,9 @@ class _Listing:
 
     # -- entries of the backends ------------------------------------------------------------------
 
-    async def _merged(self) -> Sequence[Listed] | None:
+    async def _next_merged(self) -> Sequence[Listed] | None:
         """Return the stage's next entries up to the lowest last key of its unfinished backends."""
+        # 1. Begin the stage.
         if self._streams is None:
             stage = self._stages[self._position.stage]
             self._streams = [
@@ -327,6 +332,7 @@ class _Listing:
                 )
                 for backend in stage
             ]
+        # 2. Fetch a page from every backend whose entries have all been taken.
         streams = self._streams
         async with task_group() as group:
             for stream in streams:
@@ -338,11 +344,14 @@ class _Listing:
                 self._inside = stream.missing.inside
         if not any(stream.entries for stream in streams):
             return None
+        # 3. Return the entries of a single backend as they are.
         if len(streams) == 1:
             (stream,) = streams
             if not stream.ordered:
                 self._position = replace(self._position, token=stream.token, limit=stream.limit)
             return stream.take()
+        # 4. Merge several backends. Keys after the frontier have to wait: a backend that has not
+        # ended may still list a smaller key.
         frontier = min(
             (stream.entries[-1].key for stream in streams if not stream.ended), default=None
         )
@@ -351,11 +360,16 @@ class _Listing:
         return merged
 
     def _start_options(self, backend: Backend) -> ListOptions:
-        options, at = self._query.options, self._position
+        options, position = self._query.options, self._position
         if backend.capabilities.ordered:
-            start_after = at.start_of(self._ranks[backend.name])
+            start_after = position.start_of(self._ranks[backend.name])
             return replace(options, start_after=start_after or None)
-        return replace(options, start_after=at.start_after or None, token=at.token, limit=at.limit)
+        return replace(
+            options,
+            start_after=position.start_after or None,
+            token=position.token,
+            limit=position.limit,
+        )
 
     def _next_stage(self) -> None:
         self._position = self._position.next_stage(self._query.options.limit)
@@ -378,60 +392,62 @@ class _Listing:
             return remaining
         if resume_after is not None and resume_after.token_of_entry:
             # The cursor's page is fetched again: skip up to its entry, if that still exists.
-            first = next(
+            start = next(
                 (at for at, entry in enumerate(entries, 1) if entry.key == resume_after.key), 0
             )
-            entries = entries[first:]
+            entries = entries[start:]
         self._resume_after = None
         return [entry for entry in entries if entry.key > self._position.start_after]
 
     # -- filtering -----------------------------------------------------------------------------------
 
-    async def _shown(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+    async def _visible_entries(self, entries: Sequence[Listed]) -> Sequence[Listed]:
         """Drop keys that are routed to another backend, and prefixes that were already shown."""
         if len(self._query.backends) == 1:
             return entries
-        shows = await self._visibility(entries)
+        visibility = await self._visibility(entries)
         shown_prefixes = set(self._shown_prefixes)
-        for at, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if isinstance(entry, Prefix):
-                shows[at] = entry.prefix not in shown_prefixes
+                visibility[index] = entry.prefix not in shown_prefixes
                 shown_prefixes.add(entry.prefix)
-        await self._hide_earlier_prefixes(entries, shows)
-        return [entry for entry, shown in zip(entries, shows, strict=True) if shown]
+        await self._hide_earlier_prefixes(entries, visibility)
+        return [entry for entry, shown in zip(entries, visibility, strict=True) if shown]
 
     async def _visibility(self, entries: Sequence[Listed]) -> list[bool]:
-        shows = [True] * len(entries)
+        visibility = [True] * len(entries)
         is_visible = self._query.is_visible
         if is_visible is None:
-            return shows
+            return visibility
         remaining = iter(enumerate(entries))
 
         async def decide(item: tuple[int, Listed]) -> None:
-            at, entry = item
+            index, entry = item
             if not isinstance(entry, Prefix):
                 visible = is_visible(entry.key, entry.backend)
-                shows[at] = visible if isinstance(visible, bool) else await visible
+                visibility[index] = visible if isinstance(visible, bool) else await visible
 
-        for at, entry in remaining:
+        for index, entry in remaining:
             if not isinstance(entry, Prefix):
                 visible = is_visible(entry.key, entry.backend)
                 if isinstance(visible, bool):
-                    shows[at] = visible
+                    visibility[index] = visible
                     continue
                 # A route function is async: from here on, await several concurrently.
-                shows[at] = await visible
+                visibility[index] = await visible
                 await for_each(remaining, decide, limit=_LOOKUPS)
-        return shows
+        return visibility
 
-    async def _hide_earlier_prefixes(self, entries: Sequence[Listed], shows: list[bool]) -> None:
+    async def _hide_earlier_prefixes(
+        self, entries: Sequence[Listed], visibility: list[bool]
+    ) -> None:
         """Hide prefixes that an earlier stage has shown before the cursor."""
         if self._query.cursor is None or not self._position.stage:
             return
         earlier = [backend for stage in self._stages[: self._position.stage] for backend in stage]
 
         async def look_up(item: tuple[int, str]) -> None:
-            at, prefix = item
+            index, prefix = item
             options = ListOptions(prefix=prefix, limit=1)
             for backend in earlier:
                 try:
@@ -439,19 +455,19 @@ class _Listing:
                 except BucketNotFoundError:
                     continue
                 if page.entries:
-                    shows[at] = False
+                    visibility[index] = False
                     return
 
-        unsure = [
-            (at, entry.prefix)
-            for at, entry in enumerate(entries)
-            if isinstance(entry, Prefix) and shows[at]
+        candidates = [
+            (index, entry.prefix)
+            for index, entry in enumerate(entries)
+            if isinstance(entry, Prefix) and visibility[index]
         ]
-        await for_each(unsure, look_up, limit=_LOOKUPS)
+        await for_each(candidates, look_up, limit=_LOOKUPS)
 
-    def _remember_prefixes(self, shown: Sequence[Listed]) -> None:
+    def _record_prefixes(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
-        if self.ordered:  # repetitions are neighbours
+        if self.ordered:  # equal prefixes follow one another
             self._shown_prefixes = set(prefixes[-1:]) or self._shown_prefixes
         elif len(self._stages) > 1:
             self._shown_prefixes.update(prefixes)
@@ -461,17 +477,17 @@ class _Listing:
         completed: list[Listed | None] = list(entries)
 
         async def complete(item: tuple[int, ObjectInfo]) -> None:
-            at, info = item
+            index, info = item
             try:
                 head = await by_name[info.backend].driver.head(info.bucket, info.key)
             except ObjectNotFoundError:
-                completed[at] = None  # deleted after it was listed
+                completed[index] = None  # deleted after it was listed
             else:
-                completed[at] = head.located(backend=info.backend)
+                completed[index] = head.located(backend=info.backend)
 
         incomplete = [
-            (at, entry)
-            for at, entry in enumerate(entries)
+            (index, entry)
+            for index, entry in enumerate(entries)
             if isinstance(entry, ObjectInfo) and not entry.complete
         ]
         await for_each(incomplete, complete, limit=_LOOKUPS)
@@ -479,13 +495,19 @@ class _Listing:
 
     # -- cursors ---------------------------------------------------------------------------------
 
-    def cursor(self, batch: _Batch, taken: int) -> str:
-        """Return the cursor after the first `taken` entries of the batch, one or more."""
-        last = batch.entries[taken - 1]
-        at = replace(batch.at, key=last.key, rank=None, before=None)
-        if self._query.repeats and isinstance(last, ObjectInfo):
+    def cursor(self, batch: _Batch, count: int) -> str:
+        """Return the cursor after the first `count` entries of the batch. `count` is at least 1."""
+        last_entry = batch.entries[count - 1]
+        position = replace(batch.position, key=last_entry.key, rank=None, before=None)
+        if self._query.may_repeat_keys and isinstance(last_entry, ObjectInfo):
             others = (
-                entry.key for entry in reversed(batch.entries[:taken]) if entry.key != last.key
+                entry.key
+                for entry in reversed(batch.entries[:count])
+                if entry.key != last_entry.key
             )
-            at = replace(at, rank=self._ranks[last.backend], before=next(others, batch.before))
-        return encode(at, self._query.facts)
+            position = replace(
+                position,
+                rank=self._ranks[last_entry.backend],
+                before=next(others, batch.previous_key),
+            )
+        return encode(position, self._query.facts)

@@ -3,12 +3,12 @@
 Three conditions are proved first. A request is sent only if earlier responses do not prove them:
 
 1. *The destination has the copied bytes.* A checksum in the response to the copy proves it, or, within
-   one service, an etag that source and copy share. Otherwise the destination is headed, and its size
-   and its checksum or write_id are compared.
-2. *The destination is not the source under another name.* Some services fold keys (``a//b`` and
-   ``a/b``), and two drivers may reach one service by two addresses. The source is headed: if the copy
-   has replaced it, it has the write_id of the copy. Within one bucket of a service with exact keys
-   (`Capabilities.exact_keys`) no request is needed.
+   one service, an etag that source and copy share. Otherwise the destination is headed. Its size and
+   its checksum or write_id are compared.
+2. *The destination is not the source under another name.* Some services store two keys (``a//b`` and
+   ``a/b``) as one object, and two drivers may reach one service by two addresses. The source is
+   headed: if the copy has replaced it, it has the write_id of the copy. Within one bucket of a
+   service with exact keys (`Capabilities.exact_keys`) no request is needed.
 3. *The source is still the version that was copied.* The deletion is conditional if the backend
    supports that. Otherwise the source is headed. A version that is put between the head and the
    deletion is lost: the window is one request long.
@@ -36,7 +36,7 @@ _TICK: Final = timedelta(seconds=1)
 
 
 async def remove_source(source: Location, target: Location, copy: CopyResult) -> None:
-    """Delete the copied version of the source, and no other. It is no error if it is gone.
+    """Delete the copied version of the source, and no other. A missing source is not an error.
 
     Args:
         source: The location of the source.
@@ -44,28 +44,28 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
         copy: The result of the copy.
 
     Raises:
-        ObjectChangedError: The source is another version, the destination is not the copy, or it is
-            the source itself, or one of these cannot be excluded. Both objects stay.
+        ObjectChangedError: The source has another version, the destination is not the copy or is the
+            source itself, or one of these cannot be excluded. Both objects stay.
         IntegrityError: The destination has other bytes. Both objects stay.
     """
     # 1. Prove that the destination has the copied bytes.
-    there = None
+    destination = None
     if not _is_proved(source, target, copy):
         with located(target):
-            there = await _head_copy(target, copy)
+            destination = await _head_copy(target, copy)
     if source.version_id is not None:
         await _delete_version(source, copy)
         return
     # 2. and 3. Head the source, unless a conditional deletion on a distinct object is enough.
     with located(source):
         conditional = source.backend.capabilities.delete_if_match and copy.source.etag is not None
-        if not (conditional and _is_elsewhere(source, target)):
+        if not (conditional and _are_distinct(source, target)):
             current = await _current(source)
             if current is None:
                 return
             _check_version(source, target, copy, current)
-            if not _is_elsewhere(source, target):
-                await _check_apart(source, target, copy, current, there)
+            if not _are_distinct(source, target):
+                await _check_not_the_copy(source, target, copy, current, destination)
         await _delete(source, target, copy, conditional=conditional)
 
 
@@ -73,7 +73,7 @@ async def _delete_version(source: Location, copy: CopyResult) -> None:
     """Delete a version by its id. A copy written over its key would be another version."""
     with located(source):
         if copy.stored.version_id == source.version_id:
-            raise _unproven("the copy has the same version id as its source")
+            raise _unproven_error("the copy has the same version id as its source")
         options = DeleteOptions(version_id=source.version_id)
         await source.backend.driver.delete(source.bucket, source.key, options)
 
@@ -88,7 +88,7 @@ async def _delete(
         current = await _current(source)
         if current is not None:
             _check_version(source, target, copy, current)
-            raise _replaced() from error
+            raise _replaced_error() from error
 
 
 async def _current(source: Location) -> ObjectInfo | None:
@@ -107,32 +107,37 @@ def _is_proved(source: Location, target: Location, copy: CopyResult) -> bool:
     stored = copy.stored
     if copy.checksums.keys() & stored.checksums.keys():
         return True  # `copy` has compared them
-    one_service = source.backend.driver is target.backend.driver
-    return one_service and stored.etag is not None and stored.etag == copy.source.etag
+    same_driver = source.backend.driver is target.backend.driver
+    return same_driver and stored.etag is not None and stored.etag == copy.source.etag
 
 
 async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
     """Return the object at the destination, after proving that it is the copy."""
     try:
-        there = await target.backend.driver.head(target.bucket, target.key)
+        destination = await target.backend.driver.head(target.bucket, target.key)
     except NotFoundError as error:
-        raise _unproven("the destination has no object") from error
-    if there.write_id not in {None, copy.write_id}:
-        raise _unproven("the destination was replaced by another object")
-    compare_stored(copy.checksums, copy.source.stored_size, there)
-    if copy.checksums.keys() & there.checksums.keys() or there.write_id == copy.write_id:
-        return there
+        raise _unproven_error("the destination has no object") from error
+    if destination.write_id not in {None, copy.write_id}:
+        raise _unproven_error("the destination was replaced by another object")
+    compare_stored(copy.checksums, copy.source.stored_size, destination)
+    if (
+        copy.checksums.keys() & destination.checksums.keys()
+        or destination.write_id == copy.write_id
+    ):
+        return destination
     etag = copy.stored.etag
-    if target.backend.capabilities.metadata or etag is None or etag != there.etag:
-        raise _unproven("the service gives no proof that the destination has the copied bytes")
-    return there
+    if target.backend.capabilities.metadata or etag is None or etag != destination.etag:
+        raise _unproven_error(
+            "the service gives no proof that the destination has the copied bytes"
+        )
+    return destination
 
 
 # -- 2. the destination is not the source under another name --------------------------------------
 
 
-def _is_elsewhere(source: Location, target: Location) -> bool:
-    """Return whether the two cannot be one object, judging by their services.
+def _are_distinct(source: Location, target: Location) -> bool:
+    """Return whether the properties of their services exclude that the two are one object.
 
     Buckets may have aliases (S3 access points), so exact keys prove nothing across two buckets.
     """
@@ -144,26 +149,26 @@ def _is_elsewhere(source: Location, target: Location) -> bool:
     return one.driver.name != other.driver.name
 
 
-async def _check_apart(
+async def _check_not_the_copy(
     source: Location,
     target: Location,
     copy: CopyResult,
     current: ObjectInfo,
-    there: ObjectInfo | None,
+    destination: ObjectInfo | None,
 ) -> None:
     """Raise if the current object at the source may be the copy itself."""
     if current.write_id is not None:
-        return  # of another write: the copy would have replaced its write_id
-    if there is None:
+        return  # written by another put: the copy would have replaced its write_id
+    if destination is None:
         with located(target):
-            there = await _head_copy(target, copy)
-    if there.write_id == copy.write_id:
-        return  # the service keeps write_ids, and the source has none
-    one_service = source.backend.driver is target.backend.driver
-    if one_service and current.etag != there.etag:
+            destination = await _head_copy(target, copy)
+    if destination.write_id == copy.write_id:
+        return  # the service records write_ids, and the source has none
+    same_driver = source.backend.driver is target.backend.driver
+    if same_driver and current.etag != destination.etag:
         return
-    if abs(current.last_modified - there.last_modified) < _TICK:
-        raise _unproven("the destination may be the source under another name")
+    if abs(current.last_modified - destination.last_modified) < _TICK:
+        raise _unproven_error("the destination may be the source under another name")
 
 
 # -- 3. the source is the copied version ----------------------------------------------------------
@@ -179,15 +184,15 @@ def _check_version(
             " replaced its source, and nothing was deleted"
         )
     if not is_same(copy.source, current):
-        raise _replaced()
+        raise _replaced_error()
 
 
-def _replaced() -> ObjectChangedError:
+def _replaced_error() -> ObjectChangedError:
     return ObjectChangedError(
         "the source was replaced during the move, or the service gives no proof that it was not:"
         " the copy is at the destination, and the source was not deleted"
     )
 
 
-def _unproven(why: str) -> ObjectChangedError:
-    return ObjectChangedError(f"{why}: the source was not deleted; compare the two objects")
+def _unproven_error(reason: str) -> ObjectChangedError:
+    return ObjectChangedError(f"{reason}: the source was not deleted; compare the two objects")

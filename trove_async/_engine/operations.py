@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from trove_async import _names
 from trove_async._concurrency import shielded
+from trove_async._version_identity import NULL_VERSION_ID
 from trove_async.driver import DriverReader, Presigning
 from trove_async.errors import (
     BucketNotFoundError,
@@ -36,10 +37,6 @@ from .upload import Progress, Put
 from .verified import VerifiedBody
 
 T = TypeVar("T")
-
-NULL_VERSION_ID = "null"
-"""The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
-versioning-suspended buckets". It names no single version."""
 
 
 class ObjectAddress(NamedTuple):
@@ -107,7 +104,7 @@ class Operations:
         return ObjectAddress(bucket, key, backend, version_id)
 
     @property
-    def described(self) -> Sequence[BackendInfo]:
+    def backend_infos(self) -> Sequence[BackendInfo]:
         """The public descriptions of `backends`. The store need not be open."""
         names = (
             (self._routing.backend,) if isinstance(self._routing, Pinned) else self._runtime.names
@@ -131,7 +128,7 @@ class Operations:
     ) -> ObjectInfo:
         """Store a body.
 
-        With `type_guessed` the content type is dropped if the backend cannot keep one.
+        With `type_guessed` the content type is dropped if the backend cannot store one.
         """
 
         async def work() -> ObjectInfo:
@@ -155,9 +152,9 @@ class Operations:
             raise
 
     async def open(
-        self, bucket: str, key: str, options: GetOptions, make: Callable[[OpenBody], T]
+        self, bucket: str, key: str, options: GetOptions, make_reader: Callable[[OpenBody], T]
     ) -> T:
-        """Open a body and return a reader made by `make`. The reader closes the body."""
+        """Open a body and return a reader made by `make_reader`. The reader closes the body."""
 
         async def work() -> T:
             backend = await self._resolve(bucket, key)
@@ -166,7 +163,7 @@ class Operations:
             emit = self._runtime.body_event_emitter("get", bucket, key)
             body = VerifiedBody(await context.__aenter__())
             info = body.info.located(backend=backend.name)
-            return make(OpenBody(context, body, info, self._runtime.check_usable, emit))
+            return make_reader(OpenBody(context, body, info, self._runtime.check_usable, emit))
 
         return await self._run_on_object("get", bucket, key, work)
 
@@ -275,7 +272,7 @@ class Operations:
             origin = await self._location(*source)
             destination = await self._location(*target)
             if origin.version_id is not None and origin.is_same(destination):
-                origin = await self._unless_latest(origin)
+                origin = await self._without_latest_id(origin)
             copied = await self._copy(origin, destination, overrides, progress)
             return copied.stored.located(backend=destination.backend.name)
 
@@ -294,7 +291,7 @@ class Operations:
             origin = await self._location(*source)
             destination = await self._location(*target)
             if origin.version_id is not None and origin.is_same(destination):
-                origin = await self._unless_latest(origin)
+                origin = await self._without_latest_id(origin)
             copied = await self._copy(origin, destination, overrides, progress)
             if origin.version_id == NULL_VERSION_ID:
                 origin = replace(origin, version_id=None)  # the copy may have the same id
@@ -358,7 +355,7 @@ class Operations:
         )
 
     async def version_query(self, bucket: str, options: ListOptions) -> Query:
-        """Return the query of a listing of versions. All its backends must keep versions."""
+        """Return the query of a listing of versions. All its backends must support versions."""
         query = await self.query(
             bucket,
             options,
@@ -436,7 +433,7 @@ class Operations:
         validation.check_version(resolved, version_id)
         return Location(backend=resolved, bucket=bucket, key=key, version_id=version_id)
 
-    async def _unless_latest(self, source: Location) -> Location:
+    async def _without_latest_id(self, source: Location) -> Location:
         """Return the source, without its version id if that is the latest version's.
 
         Copying an older version onto its own key restores it. Copying the latest one is a no-op.
@@ -470,7 +467,9 @@ class Operations:
             pool=self._runtime.pool,
             events=self._runtime.events,
             progress=progress,
-            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
+            create_bucket=lambda error: self.buckets.create_if_missing(
+                target.backend, target.bucket, error
+            ),
         )
 
     async def _copy(
@@ -486,9 +485,9 @@ class Operations:
             overrides,
             head=self._head,
             check=lambda options: validation.check_put(target.backend, target.key, options),
-            normalize=validation.carried_over,
+            normalize=validation.checked_inherited,
             put=lambda options: self._put(target, options, progress),
-            create_bucket=lambda error: self.buckets.make_missing(
+            create_bucket=lambda error: self.buckets.create_if_missing(
                 target.backend, target.bucket, error
             ),
             progress=progress,

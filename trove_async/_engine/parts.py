@@ -40,9 +40,9 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
         )
     needed = 0 if size is None else -(-size // capabilities.max_parts)
     multiple = capabilities.part_multiple
-    wanted = min(pool.part_size, capabilities.max_part) // multiple * multiple
+    preferred = min(pool.part_size, capabilities.max_part) // multiple * multiple
     least = max(capabilities.min_part, needed, 1)
-    part = max(wanted, -(-least // multiple) * multiple)
+    part = max(preferred, -(-least // multiple) * multiple)
     if part > capabilities.max_part:
         raise NotSupportedError(
             f"an object on this backend must fit {capabilities.max_parts} parts of"
@@ -51,7 +51,7 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
     return part
 
 
-def half_of(pool: BufferPool) -> int:
+def max_held_part(pool: BufferPool) -> int:
     """Return the largest size of a held part, so that two of them always fit the pool."""
     return pool.max_bytes // 2
 
@@ -177,7 +177,7 @@ class MemoryParts:
     def __init__(self, memory: memoryview, size: int) -> None:
         self._memory = memory
         self._size = size
-        self._at = 0
+        self._position = 0
         self._crc = Crc32c()
 
     @property
@@ -185,17 +185,17 @@ class MemoryParts:
         return {CRC32C: self._crc.digest()}
 
     async def next(self) -> HeldPart | None:
-        view = self._memory[self._at : self._at + self._size]
+        view = self._memory[self._position : self._position + self._size]
         if not view:
             return None
         self._crc.update(view)
         part = Part(
-            number=self._at // self._size + 1,
-            offset=self._at,
+            number=self._position // self._size + 1,
+            offset=self._position,
             size=len(view),
-            last=self._at + len(view) == len(self._memory),
+            last=self._position + len(view) == len(self._memory),
         )
-        self._at += len(view)
+        self._position += len(view)
         return HeldPart(part, [view])
 
 
@@ -228,23 +228,23 @@ class BufferedParts:
             self._last = True
             return None
         # 2. Plan the part.
-        offset = self._intake.taken
-        whole = self._intake.size
-        wanted = self._size if whole is None else min(self._size, whole - offset)
+        offset = self._intake.byte_count
+        total = self._intake.size
+        size = self._size if total is None else min(self._size, total - offset)
         self._number += 1
         if self._number > self._backend.capabilities.max_parts:
             raise NotSupportedError(
                 f"the body must fit {self._number - 1} parts of {self._size} bytes, got more than"
                 f" {offset} bytes: pass its size to put, so that larger parts are planned, or a path"
             )
-        # 3. Lease memory, fill it, and return what is not needed.
-        buffer = await reserve_buffer(wanted, self._pool, self._emit)
+        # 3. Lease memory, fill it, and return the unused slots.
+        buffer = await reserve_buffer(size, self._pool, self._emit)
         if isinstance(buffer, SpillFile):
-            return await self._spill(buffer, offset, wanted)
+            return await self._spill(buffer, offset, size)
         try:
-            rest = take(buffer.views, wanted)
-            while rest and (count := await self._intake.fill(rest)):
-                rest = drop(rest, count)
+            unfilled = take(buffer.views, size)
+            while unfilled and (count := await self._intake.fill(unfilled)):
+                unfilled = drop(unfilled, count)
             part = await self._describe_part(offset)
             buffer.shrink(part.size)
         except BaseException:
@@ -252,10 +252,10 @@ class BufferedParts:
             raise
         return HeldPart(part, take(buffer.views, part.size), lease=buffer)
 
-    async def _spill(self, spill: SpillFile, offset: int, wanted: int) -> HeldPart:
+    async def _spill(self, spill: SpillFile, offset: int, size: int) -> HeldPart:
         try:
-            while (buffer := wanted - spill.written) and (
-                piece := await self._intake.take(min(buffer, SPILL_PIECE))
+            while (remaining := size - spill.written) and (
+                piece := await self._intake.take(min(remaining, SPILL_PIECE))
             ):
                 await spill.write(piece)
             part = await self._describe_part(offset)
@@ -266,13 +266,13 @@ class BufferedParts:
         return HeldPart(part, (), spill=spill, permits=self._backend.spill_permits)
 
     async def _describe_part(self, offset: int) -> Part:
-        taken, whole = self._intake.taken, self._intake.size
-        if whole is None or taken >= whole or taken - offset < self._size:
+        position, total = self._intake.byte_count, self._intake.size
+        if total is None or position >= total or position - offset < self._size:
             # Check for the end here: a body of the wrong size fails before anything is committed.
             self._last = not await self._intake.ready()
-        most = self._backend.capabilities.max_object
-        if taken > most:
+        max_object = self._backend.capabilities.max_object
+        if position > max_object:
             raise NotSupportedError(
-                f"an object on this backend must have at most {most} bytes, got more"
+                f"an object on this backend must have at most {max_object} bytes, got more"
             )
-        return Part(number=self._number, offset=offset, size=taken - offset, last=self._last)
+        return Part(number=self._number, offset=offset, size=position - offset, last=self._last)

@@ -57,28 +57,29 @@ async def get_ranges(
         )
 
     async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
-        (start, end), wanted = request
+        (start, end), covered = request
         options = GetOptions(range=ByteRange(start, end), if_match=pin, version_id=version_id)
         async with backend.driver.get(bucket, key, options) as reader:
             # A single response is of one version: it only has to match the resolved size.
             same = is_same(info, reader.info)
             if not (same or (is_single and _may_be_same(info, reader.info))):
-                raise PreconditionFailedError("another version")
+                raise PreconditionFailedError("the response is of another version")
             body = VerifiedBody(reader)
             pieces: list[bytes] = []
             while body.remaining:
                 pieces.append(await body.read(MiB))
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        for first, last in wanted:
+        for first, last in covered:
             data_by_span[first, last] = data[first - start : last - start]
 
     # 3. Fetch, and return the bytes in the order of the ranges.
     try:
         await for_each(requests, fetch, limit=_LIMIT)
     except (PreconditionFailedError, ObjectNotFoundError) as error:
-        known = isinstance(error, ObjectChangedError)
         message = "the object was replaced or deleted while its ranges were read: read them again"
-        raise _changed(backend, bucket, key, error.message if known else message) from error
+        if isinstance(error, ObjectChangedError):
+            message = error.message  # raised by a download that could not resume
+        raise _changed(backend, bucket, key, message) from error
     return [data_by_span[span] for span in spans]
 
 

@@ -71,8 +71,8 @@ class Runtime:
             retry=retry,
             deadlines=self.deadlines,
         )
-        self._writes = count()
-        self._writer = ""
+        self._write_numbers = count()
+        self._store_id = ""
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
@@ -86,7 +86,7 @@ class Runtime:
         if self._owner is not None or self._closed:
             raise ClosedError("a store can be opened once: make a new Trove")
         self._owner = os.getpid(), asyncio.get_running_loop()
-        self._writer = secrets.token_hex(8)
+        self._store_id = secrets.token_hex(8)
         try:
             await self.pool.check_spill_dir()
             await self.backends.open()
@@ -106,14 +106,14 @@ class Runtime:
                 self.deadlines.close()
 
     def new_write_id(self) -> str:
-        """Return a unique id for a write. Ids of one store are ordered (`models.is_earlier`)."""
-        return f"{self._writer}-{next(self._writes):x}"
+        """Return a unique id for a write. Ids of one store are ordered (`options.is_earlier`)."""
+        return f"{self._store_id}-{next(self._write_numbers):x}"
 
     def check_backend(self, name: str) -> None:
         """Raise BackendNotFoundError if the store has no backend of this name."""
         if name not in self.names:
-            known = ", ".join(map(repr, self.names))
-            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
+            names = ", ".join(map(repr, self.names))
+            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {names}")
 
     def check_usable(self) -> None:
         """Raise ClosedError if the store is not open, or is used in another loop or process."""

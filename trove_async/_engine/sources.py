@@ -44,7 +44,7 @@ class Source(Protocol):
         """Wait for a byte to take. Return False at the end. Leases no memory.
 
         Raises:
-            BodyConsumedError: No byte is left, and an earlier put has read the body to its end.
+            BodyConsumedError: No unread byte exists, and an earlier put has read the body to its end.
         """
         ...
 
@@ -57,14 +57,14 @@ class Source(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close what the source itself has opened or started to iterate. Idempotent."""
+        """Close a file that the source has opened, or an iterator that it has started. Idempotent."""
         ...
 
     async def rewind(self) -> None:
         """Seek a seekable body back to its original position, after a put that failed.
 
-        Record any other body that was read from as incomplete. Called after `aclose`. Raises nothing
-        but a cancel, and that only when it is done.
+        Record any other body that was read from as incomplete. Called after `aclose`. Raises only a
+        cancel, once it has finished.
         """
         ...
 
@@ -140,7 +140,7 @@ def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
         pass  # implemented in C, without a signature
     except TypeError as error:
         raise TypeError(
-            f"a body's read must take a number of bytes, {type(reader).__name__}.read does not:"
+            f"a body's read must take a number of bytes, but {type(reader).__name__}.read does not:"
             " pass its stream, or an iterable of its chunks"
         ) from error
 
@@ -148,20 +148,20 @@ def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
 class _MemorySource:
     """A body in memory. Parts are views of it, without a copy."""
 
-    __slots__ = ("_at", "memory", "size")
+    __slots__ = ("_position", "memory", "size")
 
     def __init__(self, view: memoryview) -> None:
         self.memory: memoryview | None = byte_view(view).toreadonly()
         self.size: int | None = view.nbytes
-        self._at = 0
+        self._position = 0
 
     async def ready(self) -> bool:
-        return self._at < (self.size or 0)
+        return self._position < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
         assert self.memory is not None  # noqa: S101 - set in __init__
-        piece = self.memory[self._at : self._at + limit]
-        self._at += len(piece)
+        piece = self.memory[self._position : self._position + limit]
+        self._position += len(piece)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -177,19 +177,19 @@ class _MemorySource:
 
 
 class _BytesIOSource(_MemorySource):
-    """The rest of an io.BytesIO. Like any file it is left at its end."""
+    """The unread bytes of an io.BytesIO. Like any file it is set to its end."""
 
     __slots__ = ("_file", "_start")
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
         self._start = file.tell()
-        rest = memoryview(file.getvalue())[self._start :]
-        consumed.check(file, self._start, empty=not rest)
-        super().__init__(rest)
+        remaining = memoryview(file.getvalue())[self._start :]
+        consumed.check(file, self._start, empty=not remaining)
+        super().__init__(remaining)
         end = file.seek(0, os.SEEK_END)
-        if rest:
-            consumed.record(file, end, whole=True)
+        if remaining:
+            consumed.record(file, end, to_end=True)
 
     async def rewind(self) -> None:
         if not self._file.closed:
@@ -203,7 +203,7 @@ class _StoreReaderSource:
 
     def __init__(self, reader: SizedReader) -> None:
         self._reader = reader
-        self._taken = 0
+        self._bytes_read = 0
         self.size: int | None = reader.remaining
         consumed.check(reader, empty=not self.size)
 
@@ -212,9 +212,9 @@ class _StoreReaderSource:
 
     async def take(self, limit: int) -> BytesLike:
         data = await self._reader.read(min(limit, ASYNC_READ_SIZE))
-        self._taken += len(data)
+        self._bytes_read += len(data)
         if not self._reader.remaining:
-            consumed.record(self._reader, whole=True)
+            consumed.record(self._reader, to_end=True)
         return data
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -226,17 +226,17 @@ class _StoreReaderSource:
         pass  # the user closes the reader
 
     async def rewind(self) -> None:
-        if not self._taken:
+        if not self._bytes_read:
             return
         if isinstance(self._reader, _TroveReader):
-            self._reader._tear()  # noqa: SLF001 - a reader of this library
+            self._reader._mark_partly_read()  # noqa: SLF001 - a reader of this library
         else:
-            consumed.record(self._reader, whole=False)
+            consumed.record(self._reader, to_end=False)
 
 
 @runtime_checkable
 class SizedReader(Protocol):
-    """A reader that knows its remaining size, as a store's readers do."""
+    """A reader with a known remaining size, such as a store's reader."""
 
     @property
     def remaining(self) -> int:
@@ -250,13 +250,13 @@ class SizedReader(Protocol):
 
 @runtime_checkable
 class _TroveReader(Protocol):
-    """The reader of `Trove.get`, which checks itself whether it can still be a body."""
+    """The reader of `Trove.get`, which can check whether it can still be a body."""
 
     def _check_body(self) -> None:
         """Raise ClosedError or BodyConsumedError if it cannot be a body."""
         ...
 
-    def _tear(self) -> None:
+    def _mark_partly_read(self) -> None:
         """Record that a failed put has read part of it."""
         ...
 

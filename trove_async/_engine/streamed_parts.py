@@ -28,8 +28,8 @@ from trove_async.options import Part
 from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
 
 from .backends import Backend
-from .body_file import BodyFile, changed
-from .parts import EmitPutEvent, ReportSent, half_of, reserve_buffer
+from .body_file import BodyFile, file_changed_error
+from .parts import EmitPutEvent, ReportSent, max_held_part, reserve_buffer
 
 _WINDOW = 2 * SLOT
 """The size of a window. One half is read ahead while the other is sent."""
@@ -54,8 +54,8 @@ class StreamedParts:
         self._pool = pool
         self._backend = backend
         self._emit = emit
-        self._window = min(_WINDOW, half_of(pool) // SLOT * SLOT)
-        self._at = 0
+        self._window = min(_WINDOW, max_held_part(pool) // SLOT * SLOT)
+        self._position = 0
         self._crc = Crc32c()
 
     @property
@@ -63,24 +63,24 @@ class StreamedParts:
         return {CRC32C: self._crc.digest()}
 
     async def next(self) -> StreamedPart | None:
-        size = min(self._size, self._file.size - self._at)
+        size = min(self._size, self._file.size - self._position)
         if not size:
             return None
         part = Part(
-            number=self._at // self._size + 1,
-            offset=self._at,
+            number=self._position // self._size + 1,
+            offset=self._position,
             size=size,
-            last=self._at + size == self._file.size,
+            last=self._position + size == self._file.size,
         )
         buffer = await reserve_buffer(self._window, self._pool, self._emit)
-        ready = StreamedPart(part, self._file, buffer, self._backend)
+        streamed = StreamedPart(part, self._file, buffer, self._backend)
         try:
-            await ready.open(self._crc)
+            await streamed.open(self._crc)
         except BaseException:
-            await ready.aclose()
+            await streamed.aclose()
             raise
-        self._at += size
-        return ready
+        self._position += size
+        return streamed
 
 
 class StreamedPart:
@@ -109,15 +109,15 @@ class StreamedPart:
         self._passes = 0
         self._reading: asyncio.Future[memoryview] | None = None
 
-    async def open(self, whole: Crc32c) -> None:
+    async def open(self, body_crc: Crc32c) -> None:
         """Read the part for the first time, and update the checksum of the whole body."""
         if isinstance(self._buffer, SpillFile):
-            memory = [await self._buffer.window()]
+            window = [await self._buffer.window()]
         else:
-            memory = list(self._buffer.views) if self._buffer is not None else []
-        half = sum(map(len, memory)) // 2
-        self._halves = [view[at : at + half] for view in memory for at in range(0, len(view), half)]
-        await self._read_all(whole.update)
+            window = list(self._buffer.views) if self._buffer is not None else []
+        half = sum(map(len, window)) // 2
+        self._halves = [view[at : at + half] for view in window for at in range(0, len(view), half)]
+        await self._read_all(body_crc.update)
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
         """Send the part. See `SendablePart.send`."""
@@ -179,39 +179,45 @@ class StreamedPart:
         crc = Crc32c()
         loop = asyncio.get_running_loop()
 
-        def read(at: int, view: memoryview) -> memoryview:
-            self._file.read(self.part.offset + at, view)
+        # 1. How to read one half of the window in a thread.
+        def read(position: int, view: memoryview) -> memoryview:
+            self._file.read(self.part.offset + position, view)
             crc.update(view)
             if update is not None:
                 update(view)
             return view
 
-        def start_read(at: int) -> asyncio.Future[memoryview]:
-            half = self._halves[at // len(self._halves[0]) % 2]
-            self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
+        def start_read(position: int) -> asyncio.Future[memoryview]:
+            half = self._halves[position // len(self._halves[0]) % 2]
+            self._reading = loop.run_in_executor(None, read, position, half[: self.size - position])
             return self._reading
 
+        # 2. End the previous pass, which may still use the window.
         this_pass = await self._next_pass()
         self._check_current(this_pass)
-        at, ahead = 0, start_read(0)
+        # 3. Yield one half while the other is read.
+        position, next_read = 0, start_read(0)
         try:
-            while at < self.size:
-                view = await wait_until_done(ahead)
+            while position < self.size:
+                view = await wait_until_done(next_read)
                 self._check_current(this_pass)
-                at += len(view)
-                if at < self.size:
-                    ahead = start_read(at)
+                position += len(view)
+                if position < self.size:
+                    next_read = start_read(position)
                 else:
                     self._compare(crc.digest())
                 yield view
                 self._check_current(this_pass)
+        # 4. Wait for the read in flight: the caller may release the window.
         finally:
-            with suppress(Exception):  # already raised, or no longer of interest
-                await wait_until_done(ahead)
+            with suppress(Exception):  # already raised, or no longer relevant
+                await wait_until_done(next_read)
 
     def _check_current(self, this_pass: int) -> None:
         if self._passes != this_pass:
-            raise ClosedError("this pass over the part has ended: a retry has started another one")
+            raise ClosedError(
+                "this pass over the part has ended, because a retry has started another"
+            )
 
     async def _next_pass(self) -> int:
         """End the previous pass, which an abandoned request may still be reading."""
@@ -226,7 +232,7 @@ class StreamedPart:
         if self._checksum is None:
             self._checksum = checksum
         elif checksum != self._checksum:
-            raise changed()
+            raise file_changed_error()
 
     # -- the window ------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from .parts import (
     MemoryParts,
     Parts,
     SendablePart,
-    half_of,
+    max_held_part,
     part_size,
 )
 from .sources import Source
@@ -58,7 +58,7 @@ class Put:
         pool: The memory for parts.
         events: The events of the store.
         progress: The user's callback.
-        missing: Called with the error of a missing bucket. It creates the bucket, or raises.
+        create_bucket: Called with the error of a missing bucket. It creates the bucket, or raises.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Put:
         pool: BufferPool,
         events: Events,
         progress: Progress | None,
-        missing: Callable[[BucketNotFoundError], Awaitable[None]],
+        create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
     ) -> None:
         self._backend = backend
         self._bucket = bucket
@@ -80,8 +80,8 @@ class Put:
         self._pool = pool
         self._events = events
         self._progress = progress
-        self._missing = missing
-        self._done = 0
+        self._create_bucket = create_bucket
+        self._sent = 0
         self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
@@ -100,14 +100,14 @@ class Put:
         size, declared = len(memory), self._options.size
         if declared is not None and declared != size:
             raise IntegrityError(
-                f"the body must have {declared} bytes as declared, got {size}: pass the right size, or none"
+                f"the body must have {declared} bytes as declared, got {size}: pass the correct size, or omit it"
             )
         capabilities = self._capabilities
         if not capabilities.upload:
             self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
         if size <= min(part, capabilities.max_put) or not capabilities.upload:
-            return await self._send_whole([memory] if size else [], size)
+            return await self._put_in_one_request([memory] if size else [], size)
         return await self._send_parts(MemoryParts(memory, part), size)
 
     # -- bodies that are pulled ------------------------------------------------------------------------
@@ -116,24 +116,24 @@ class Put:
         # 1. With a declared size, a missing bucket or an object too large is detected before any
         # byte is pulled. Otherwise wait for the first byte, while nothing is held.
         if not intake.size and not await intake.ready():
-            return await self._send_whole([], 0)
+            return await self._put_in_one_request([], 0)
         # 2. Choose the part size. Parts larger than half of the pool are read from their file.
         capabilities, size = self._capabilities, intake.size
         if size is not None and not capabilities.upload:
             self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
-        if min(part, size or part) > half_of(self._pool):
+        if min(part, size or part) > max_held_part(self._pool):
             return await self._put_streamed_parts(intake, part)
-        once = min(part, capabilities.max_put)
+        max_single_put = min(part, capabilities.max_put)
         parts = BufferedParts(intake, part, self._pool, self._backend, self._emit)
-        if size is not None and size > once and capabilities.upload:
+        if size is not None and size > max_single_put and capabilities.upload:
             return await self._send_parts(parts, size)
         # 3. Buffer the first part: if it is the whole body, one request stores it.
         first = await parts.next()
         assert first is not None  # noqa: S101 - `ready` has found a byte
-        if first.part.last and first.part.size <= once:
+        if first.part.last and first.part.size <= max_single_put:
             async with first, first.loaded() as views:
-                return await self._send_whole(views, first.part.size, intake.checksums)
+                return await self._put_in_one_request(views, first.part.size, intake.checksums)
         if capabilities.upload:
             return await self._send_parts(parts, size, first)
         return await self._put_spilled(intake, first)
@@ -151,14 +151,14 @@ class Put:
         return await self._send_parts(parts, file.size)
 
     def _parts_too_large(self, part: int, alternative: str | None) -> NotSupportedError:
-        capabilities, half = self._capabilities, half_of(self._pool)
-        held = half // capabilities.part_multiple * capabilities.part_multiple
-        max_size = held * capabilities.max_parts if held >= capabilities.min_part else half
-        advice = f"give {alternative}, or" if alternative else "give"
+        capabilities, half = self._capabilities, max_held_part(self._pool)
+        max_part = half // capabilities.part_multiple * capabilities.part_multiple
+        max_size = max_part * capabilities.max_parts if max_part >= capabilities.min_part else half
+        advice = f"pass {alternative}, or make" if alternative else "make"
         return NotSupportedError(
             f"this body needs parts of {part} bytes, which must fit half of the pool; with this pool"
             f" at most {min(max_size, capabilities.max_object)} bytes can be sent: {advice} the"
-            f" store a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or more",
+            f" store with a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or a larger one",
             bucket=self._bucket,
             key=self._key,
         )
@@ -183,11 +183,11 @@ class Put:
                 self._emit("spill", spill.written)
                 async with self._backend.spill_permits:
                     views = [await spill.view()]
-                    return await self._send_whole(views, spill.written, intake.checksums)
+                    return await self._put_in_one_request(views, spill.written, intake.checksums)
 
     def _exceeds_spill(self) -> NotSupportedError:
         return NotSupportedError(
-            f"backend {self._backend.name!r} {self._why_send_whole()}, and the spill file is full:"
+            f"backend {self._backend.name!r} {self._why_one_request()}, and the spill file is full:"
             " raise the pool's spill_max_bytes",
             bucket=self._bucket,
             key=self._key,
@@ -197,11 +197,11 @@ class Put:
         max_size = self._capabilities.max_put
         if size > max_size:
             raise NotSupportedError(
-                f"backend {self._backend.name!r} {self._why_send_whole()}, so the body must have at"
+                f"backend {self._backend.name!r} {self._why_one_request()}, so the body must have at"
                 f" most {max_size} bytes, got {size}"
             )
 
-    def _why_send_whole(self) -> str:
+    def _why_one_request(self) -> str:
         if not self._backend.capabilities.upload:
             return "has no multipart uploads"
         if self._options.conditional and not self._backend.capabilities.commit_conditions:
@@ -210,7 +210,7 @@ class Put:
 
     # -- sending ---------------------------------------------------------------------------------------
 
-    async def _send_whole(
+    async def _put_in_one_request(
         self,
         views: Sequence[memoryview],
         size: int,
@@ -246,7 +246,7 @@ class Put:
                 "the body differs from its declared checksum",
             )
             info = await upload.commit(parts.checksums)
-        return await self._check_stored(info, self._done, parts.checksums)
+        return await self._check_stored(info, self._sent, parts.checksums)
 
     async def _send_all(
         self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
@@ -277,7 +277,7 @@ class Put:
         try:
             return await request()
         except BucketNotFoundError as error:
-            await self._missing(error)
+            await self._create_bucket(error)
         return await request()
 
     async def _check_stored(
@@ -290,7 +290,7 @@ class Put:
                 operation="put", backend=self._backend.name, bucket=self._bucket, key=self._key
             )
             if self._backend.capabilities.delete_if_match and info.etag is not None:
-                with shielded(), suppress(TroveError):  # the stored object is ours, and corrupt
+                with shielded(), suppress(TroveError):  # this put has stored a corrupt object
                     await self._backend.driver.delete(
                         self._bucket, self._key, DeleteOptions(if_match=info.etag)
                     )
@@ -298,9 +298,9 @@ class Put:
         return info
 
     def _report(self, size: int, total: int | None) -> None:
-        self._done += size
+        self._sent += size
         if self._progress is not None:
-            self._progress(self._done, total)
+            self._progress(self._sent, total)
 
     def _emit(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0

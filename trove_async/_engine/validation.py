@@ -110,6 +110,7 @@ def put_options(
         ValueError: The size is negative, ``if_none_match`` is not ``"*"``, or `expires` is a naive
             datetime.
     """
+    # 1. Check the size and the conditions.
     if size is not None:
         if not isinstance(size, int):
             raise TypeError(f"size must be an int, got {type(size).__name__}")
@@ -122,12 +123,14 @@ def put_options(
             raise ValueError(
                 "if_match and if_none_match exclude each other: the first replaces, the second creates"
             )
+    # 2. Check the headers.
     _names.check_header("content_type", content_type)
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
     _names.check_header("content_language", content_language)
     _names.check_header("storage_class", storage_class)
+    # 3. Pack them. An empty header is not stored.
     return PutOptions(
         size=size,
         content_type=content_type or None,
@@ -138,14 +141,14 @@ def put_options(
         content_disposition=content_disposition or None,
         content_encoding=content_encoding or None,
         content_language=content_language or None,
-        expires=None if expires is None else _whole_seconds("expires", expires),
+        expires=None if expires is None else _truncated_to_seconds("expires", expires),
         if_match=etag_of(if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
 
 
-def _whole_seconds(name: str, moment: datetime) -> datetime:
+def _truncated_to_seconds(name: str, moment: datetime) -> datetime:
     """Return a time in UTC in whole seconds, the resolution of HTTP dates."""
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} must be a datetime, got {type(moment).__name__}")
@@ -208,9 +211,9 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     _names.check_metadata(metadata)
     lowered = {name.lower(): value for name, value in metadata.items()}
     if len(lowered) < len(metadata):
-        seen: dict[str, str] = {}
+        spellings: dict[str, str] = {}
         for name in metadata:
-            other = seen.setdefault(name.lower(), name)
+            other = spellings.setdefault(name.lower(), name)
             if other != name:
                 raise InvalidNameError(
                     f"metadata names must differ by more than case, got {other!r} and {name!r}:"
@@ -219,10 +222,10 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return lowered
 
 
-def carried_over(options: PutOptions) -> PutOptions:
-    """Check the values that a copy takes from its source like those of a put.
+def checked_inherited(options: PutOptions) -> PutOptions:
+    """Check the values that a copy inherits from its source like those of a put.
 
-    A service may keep values that another one refuses: Cloud Storage allows any text as a metadata
+    A service may store values that another one refuses: Cloud Storage allows any text as a metadata
     name.
 
     Args:
@@ -251,9 +254,9 @@ def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
     return dict(tags)
 
 
-def _checked_mapping(what: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
+def _checked_mapping(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
-        raise TypeError(f"{what} must map names to values, got {type(mapping).__name__}")
+        raise TypeError(f"{name} must map names to values, got {type(mapping).__name__}")
     return mapping
 
 
@@ -273,8 +276,8 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         etag = condition.etag
         if etag is None:
             raise ValueError(
-                f"a condition needs an etag, but object {condition.key!r} has none: its service gives"
-                " no strong validator"
+                f"a condition needs an etag, but object {condition.key!r} has none: its service"
+                " returned no strong validator"
             )
     else:
         etag = condition
@@ -299,15 +302,15 @@ _HEADERS = (
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
     ("if_match", "put_if_match", "replace one version only (if_match)"),
-    ("metadata", "metadata", "keep metadata"),
-    ("tags", "tags", "keep tags"),
+    ("metadata", "metadata", "store metadata"),
+    ("tags", "tags", "store tags"),
     ("storage_class", "storage_class", "choose a storage class"),
-    ("content_type", "headers", "keep content_type"),
-    ("cache_control", "headers", "keep cache_control"),
-    ("content_disposition", "headers", "keep content_disposition"),
-    ("content_encoding", "headers", "keep content_encoding"),
-    ("content_language", "headers", "keep content_language"),
-    ("expires", "expires", "keep expires"),
+    ("content_type", "headers", "store content_type"),
+    ("cache_control", "headers", "store cache_control"),
+    ("content_disposition", "headers", "store content_disposition"),
+    ("content_encoding", "headers", "store content_encoding"),
+    ("content_language", "headers", "store content_language"),
+    ("expires", "expires", "store expires"),
 )
 """The options that a backend may not support: the option, its capability, and a description."""
 
@@ -321,9 +324,9 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     """
     check_key_length(backend, key)
     can = backend.capabilities
-    for option, capability, what in _PUT_NEEDS:
+    for option, capability, action in _PUT_NEEDS:
         if not getattr(can, capability) and getattr(options, option) not in (None, {}):
-            raise _not_supported(backend, what)
+            raise _not_supported(backend, action)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
         if size > can.max_metadata_bytes:
@@ -495,7 +498,7 @@ def list_options(
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 
-def _not_supported(backend: Backend, what: str) -> NotSupportedError:
+def _not_supported(backend: Backend, action: str) -> NotSupportedError:
     return NotSupportedError(
-        f"{backend.driver.name} cannot {what}; nothing was done", backend=backend.name
+        f"{backend.driver.name} cannot {action}; nothing was done", backend=backend.name
     )

@@ -105,9 +105,9 @@ class VerifiedBody:
         size = min(size, self.remaining)
         data = await self._reader.read(size) if not self._pending else b""
         if not (self._pending or 0 < len(data) <= size):
-            what = "has too many bytes" if data else "ended early"
+            problem = "has too many bytes" if data else "ended early"
             raise self._integrity_error(
-                f"the body {what}: {self.remaining} bytes were left; read it again"
+                f"the body {problem}: {self.remaining} more bytes were expected; read it again"
             )
         if self._crc is not None:
             self._crc.update(data)
@@ -139,7 +139,8 @@ class VerifiedBody:
         for kind, checksum in self.checksums.items():
             if recorded.get(kind, checksum) != checksum:
                 raise self._integrity_error(
-                    f"the {kind} of the body differs from the recorded one: read it again"
+                    f"the {kind} of the body must be {recorded[kind]} as recorded, got {checksum}:"
+                    " read it again"
                 )
 
     def _integrity_error(self, message: str) -> IntegrityError:

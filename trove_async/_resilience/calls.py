@@ -180,11 +180,11 @@ class Calls:
         seconds = self.timeout.first_byte + self.timeout.idle * idle_timeouts
         return self._within(seconds, "no response arrived", work)
 
-    def await_progress(self, work: Awaitable[T], what: str) -> Awaitable[T]:
+    def await_progress(self, work: Awaitable[T], message: str) -> Awaitable[T]:
         """Limit the time between two chunks of a body to `Timeout.idle`."""
         if self.capabilities.embedded:
             return work
-        return self._within(self.timeout.idle, what, work)
+        return self._within(self.timeout.idle, message, work)
 
     async def acquire(
         self, permits: Permits, operation: str, bucket: str | None, key: str | None

@@ -78,7 +78,6 @@ class ResumingReader:
     """
 
     __slots__ = (
-        "_ahead",
         "_bucket",
         "_calls",
         "_closed",
@@ -90,6 +89,7 @@ class ResumingReader:
         "_options",
         "_position",
         "_provable",
+        "_readahead",
         "_receive_lease",
         "_received_bytes",
         "_receiving",
@@ -104,7 +104,7 @@ class ResumingReader:
         self._key = key
         self._options = options
         self._connection: _Connection | None = None
-        self._ahead: ReadAhead | None = None
+        self._readahead: ReadAhead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
         self._provable = True  # whether a later response can be proved to be of the same version
@@ -147,15 +147,15 @@ class ResumingReader:
         if self._position >= self._end:
             return b""
         self._calls.reads.mark_busy(self)
-        ahead_position = None if self._ahead is None else self._ahead.position
+        readahead_position = None if self._readahead is None else self._readahead.position
         try:
             # 1. Read from the connection up to the first piece of the read-ahead, then from pieces.
-            if self._ahead is None or ahead_position is None:
+            if self._readahead is None or readahead_position is None:
                 data = await self._read_through(size)
-            elif ahead_position > self._position:
-                data = await self._read_through(min(size, ahead_position - self._position))
+            elif readahead_position > self._position:
+                data = await self._read_through(min(size, readahead_position - self._position))
             else:
-                data = await self._read_ahead(self._ahead, size)
+                data = await self._read_piece(self._readahead, size)
             # 2. Advance, and disconnect at the end or else continue the read-ahead.
             if self._position + len(data) >= self._end:
                 # A slow consumer of the last bytes holds no connection. The position advances after
@@ -206,8 +206,9 @@ class ResumingReader:
         if readinto is None or not self._streaming or size < _STREAM_READ:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         if self._receive_lease is None:
-            # The user's chunks are as large as what is received at once. With many streams, the rest
-            # receive small chunks, without a slot, so that all users together hold less memory.
+            # A chunk of the user is as large as one read from the connection. If there are more
+            # streams than slots, the others receive small chunks without a slot, so that all users
+            # together hold less memory.
             self._receive_lease = self._calls.pool.try_lease(
                 SLOT, revoke=self._release_receive_lease, share=_RECEIVE_SHARE
             )
@@ -231,13 +232,13 @@ class ResumingReader:
         self._receive_lease = None
         return True
 
-    async def _read_ahead(self, ahead: ReadAhead, size: int) -> bytes:
+    async def _read_piece(self, readahead: ReadAhead, size: int) -> bytes:
         if self._connection is not None:  # it has been read up to the first piece
             await self._close_connection()
         try:
-            return await ahead.read(size)
+            return await readahead.read(size)
         except TroveError as error:
-            if ahead.closed:
+            if readahead.closed:
                 raise
             return await self._read_through(size, error)
 
@@ -248,15 +249,15 @@ class ResumingReader:
         # A first large read may be the only one, so read-ahead begins with the second.
         if not (was_streaming and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
             return
-        if self._ahead is not None and self._ahead.position is not None:
-            self._ahead.start_more()
+        if self._readahead is not None and self._readahead.position is not None:
+            self._readahead.start_more()
         elif (  # slow at the last read, and on average
             self._last_read_slow
             and self._received_bytes >= TRIAL_BYTES
             and self._waited_seconds >= SLOW_SECONDS_PER_BYTE * self._received_bytes
         ):
             self._release_receive_lease()
-            self._ahead = ReadAhead(calls, self._fetch, self._position, self._end)
+            self._readahead = ReadAhead(calls, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
         connection = await self._open(start, end, permitted=True)
@@ -310,7 +311,7 @@ class ResumingReader:
         return connection
 
     async def _reconnect(self) -> _Connection:
-        """Open the rest of the range, of the version that was opened first."""
+        """Open the remaining range of the version that was opened first."""
         if self._closed or self._calls.tasks.closed:
             raise self._closed_error()
         if not self._provable:
@@ -359,7 +360,7 @@ class ResumingReader:
     async def _disconnect(self) -> None:
         """Release the connection, the permit and the memory. Idempotent."""
         self._release_receive_lease()
-        if self._connection is not None or self._ahead is not None:
+        if self._connection is not None or self._readahead is not None:
             await _close(*self._detach())
 
     async def _close_connection(self) -> None:
@@ -373,12 +374,12 @@ class ResumingReader:
             self._calls.tasks.start(_close(*detached))
 
     def _detach(self) -> tuple[ReadAhead | None, _Connection | None]:
-        """Detach what must be closed, without an await. A concurrent read reconnects."""
+        """Detach the read-ahead and the connection, without an await. A concurrent read reconnects."""
         self._release_receive_lease()
         self._calls.reads.mark_busy(self)
-        ahead, self._ahead = self._ahead, None
+        readahead, self._readahead = self._readahead, None
         connection, self._connection = self._connection, None
-        return ahead, connection
+        return readahead, connection
 
     def park(self) -> None:
         """Release the connection of an idle reader, because a request waits for one."""
@@ -414,8 +415,8 @@ class ResumingReader:
     def _unprovable_error(self) -> ObjectChangedError:
         return ObjectChangedError(
             f"the download cannot resume at byte {self._position}: the service sent no strong"
-            " validator (ETag), so nothing proves that the rest belongs to the same version; read"
-            " the object again from its start"
+            " validator (ETag), so nothing proves that the remaining bytes belong to the same"
+            " version; read the object again from its start"
         )
 
     def _closed_error(self) -> ClosedError:
@@ -435,10 +436,10 @@ class ResumingReader:
         )
 
 
-async def _close(ahead: ReadAhead | None, connection: _Connection | None) -> None:
+async def _close(readahead: ReadAhead | None, connection: _Connection | None) -> None:
     try:
-        if ahead is not None:
-            await ahead.aclose()
+        if readahead is not None:
+            await readahead.aclose()
     finally:
         if connection is not None:
             await connection.aclose()

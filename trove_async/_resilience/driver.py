@@ -42,7 +42,7 @@ from trove_async.options import (
     PutOptions,
     VersionPage,
 )
-from trove_async.paging import inside
+from trove_async.paging import filter_by_prefix
 
 from .bulk_delete import BulkDelete
 from .calls import Calls
@@ -163,7 +163,7 @@ class ResilientDriver:
                 "list", bucket, None, self.driver.list_page, bucket, options
             ),
         )
-        return inside(page, options.prefix)
+        return filter_by_prefix(page, options.prefix)
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -327,7 +327,7 @@ class ResilientDriver:
                 "list_versions", bucket, None, driver.version_page, bucket, options
             ),
         )
-        return inside(page, options.prefix)
+        return filter_by_prefix(page, options.prefix)
 
 
 async def _recognise_missing_bucket(error: TroveError) -> tuple[None] | None:

@@ -1,4 +1,4 @@
-"""Writes whose response was lost: what a retry must know about the earlier attempts."""
+"""Writes whose response was lost: the time of the first such attempt, which every retry carries."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ about 256 MiB/s. Time in which this thread ran other work does not count as wait
 connection would look slow in a busy process, and more of them would make it busier."""
 
 TRIAL_BYTES = 4 * MiB
-"""Bytes to receive over a connection before its speed is judged. Most connections start slowly."""
+"""Bytes to receive over a connection before its speed is evaluated. Most connections start slowly."""
 
 POOL_SHARE = 4
 """Read-ahead uses at most ``1 / POOL_SHARE`` of the pool: eight pieces in the default pool."""
 
 
 class Fetch(Protocol):
-    """Fills memory with a range of a body. Its permit has been acquired, and is released by it."""
+    """Fills memory with a range of a body. The caller acquires a permit, and `Fetch` releases it."""
 
     def __call__(
         self, start: int, end: int, views: Sequence[memoryview], /
@@ -76,7 +76,7 @@ class ReadAhead:
         return self._pieces[0].position if self._pieces else None
 
     def start_more(self) -> None:
-        """Start as many pieces as the driver allows at once, after the existing ones."""
+        """Start as many pieces as the driver allows concurrently, after the existing ones."""
         if self._pieces:
             self._start_from(self._pieces[-1].end)
 
@@ -89,7 +89,7 @@ class ReadAhead:
         finally:
             piece.claimed = False
         if piece.released:  # closed between the end of the task and the wake-up of this one
-            raise ClosedError("closed while it was being used")
+            raise ClosedError("the reader or its store was closed while the body was being read")
         data = piece.read(size)
         if piece.position == piece.end:
             self._pieces.popleft()

@@ -7,7 +7,7 @@ from trove_async.retry import RetryPolicy
 
 
 class RetryBudget:
-    """The retries that a driver has left. A retry costs one; a success earns a tenth of one.
+    """The retries that a driver may still make. A retry costs one; a success earns a tenth of one.
 
     Args:
         policy: `RetryPolicy.budget` is the initial and the largest balance.

@@ -16,6 +16,7 @@ def driver_from_url(url: str) -> AsyncDriver:
     Raises:
         ConfigError: As `trove_async.drivers.address_from_url`.
     """
+    # `Mapped` wraps drivers, so `trove_async.drivers` cannot import it.
     address = address_from_url(url)
     if address.into is None:
         return address.driver

@@ -26,7 +26,7 @@ from trove_async.paging import TokenCycle
 _MARKERS = ".trove"
 """The folder for markers that a service cannot store in the bucket's own folder."""
 
-_REMEMBERED = 1024
+_MAX_CACHED = 1024
 """Maximum number of cached names of existing buckets."""
 
 
@@ -83,12 +83,12 @@ class Renamed:
     def __init__(self, names: Mapping[str, str]) -> None:
         self._physical = dict(names)
         for logical, physical in self._physical.items():
-            _check_configured(logical)
-            _check_configured(physical)
+            _check_bucket_setting(logical)
+            _check_bucket_setting(physical)
         self._logical = {physical: logical for logical, physical in self._physical.items()}
         if len(self._logical) < len(self._physical):
             raise ConfigError(
-                "each bucket must have its own physical bucket, got one for two: use into= to share one"
+                "each bucket must have its own physical bucket, got the same one twice: use into= to share one"
             )
 
     def locate(self, bucket: str) -> tuple[str, str]:
@@ -143,15 +143,15 @@ class Folders:
     """
 
     def __init__(self, into: str, prefix: str) -> None:
-        _check_configured(into)
+        _check_bucket_setting(into)
         self._into = into
         self._prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
-        self._before = len(self._prefix.encode())
+        self._prefix_bytes = len(self._prefix.encode())
         if prefix:
-            _check_configured_prefix(into, self._prefix)
+            _check_prefix_setting(into, self._prefix)
         # Existing buckets, cached so that a put costs no extra request. If another process deletes
-        # one meanwhile, a put creates it again, as an earlier put would have kept it.
-        self._known: set[str] = set()
+        # one meanwhile, a put creates it again. An earlier put would have prevented the deletion.
+        self._existing: set[str] = set()
 
     @property
     def inside(self) -> str:
@@ -164,37 +164,39 @@ class Folders:
             )
         return self._into, f"{self._prefix}{bucket}/"
 
-    def _markers_of(self, bucket: str) -> tuple[str, str]:
+    def _marker_keys(self, bucket: str) -> tuple[str, str]:
         """Return the possible keys of the bucket's marker: in its folder, or among the markers."""
         return self.locate(bucket)[1], f"{self._prefix}{_MARKERS}/{bucket}"
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
         # Keys must fit after the longest bucket name.
-        left = inner.max_key_bytes - self._before - MAX_BUCKET_BYTES - len("/")
-        if left < 1:
+        max_key_bytes = inner.max_key_bytes - self._prefix_bytes - MAX_BUCKET_BYTES - len("/")
+        if max_key_bytes < 1:
             raise ConfigError(
-                f"the prefix leaves no room for keys: {inner.max_key_bytes} bytes is the limit of the backend"
+                f"the prefix must leave room for keys, which have at most {inner.max_key_bytes} bytes on the backend"
             )
-        return replace(inner, private_namespace=True, max_key_bytes=left)
+        return replace(inner, private_namespace=True, max_key_bytes=max_key_bytes)
 
     def forget(self) -> None:
-        self._known.clear()
+        self._existing.clear()
 
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
-        if bucket not in self._known:
+        if bucket not in self._existing:
             await self.head(driver, bucket)
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
+        # 1. A folder that other tools filled is a bucket, although it has no marker.
         try:
             await self.head(driver, bucket)
         except BucketNotFoundError:
             pass
         else:
-            raise BucketExistsError("the bucket exists", bucket=bucket)
+            raise BucketExistsError("the bucket already exists", bucket=bucket)
+        # 2. Create the marker. If the physical bucket is missing, create that first.
         try:
-            await self._mark(driver, bucket)
+            await self._create_marker(driver, bucket)
         except ObjectExistsError as error:
-            raise BucketExistsError("the bucket exists", bucket=bucket) from error
+            raise BucketExistsError("the bucket already exists", bucket=bucket) from error
         except BucketNotFoundError as error:
             if not driver.capabilities.private_namespace:
                 raise BucketNotFoundError(
@@ -202,11 +204,11 @@ class Folders:
                     " create it first, because bucket names are global on this service",
                     bucket=bucket,
                 ) from error
-            await self._make_physical(driver)
-            await self._mark(driver, bucket)
-        self._remember(bucket)
+            await self._create_physical(driver)
+            await self._create_marker(driver, bucket)
+        self._cache(bucket)
 
-    async def _mark(self, driver: AsyncDriver, bucket: str) -> None:
+    async def _create_marker(self, driver: AsyncDriver, bucket: str) -> None:
         if driver.capabilities.put_if_none_match:
             with suppress(NotSupportedError):  # the service does not support conditions
                 return await self._put_marker(driver, bucket, if_none_match="*")
@@ -216,21 +218,21 @@ class Folders:
         self, driver: AsyncDriver, bucket: str, if_none_match: Literal["*"] | None
     ) -> None:
         options = PutOptions(size=0, if_none_match=if_none_match)
-        inside, aside = self._markers_of(bucket)
+        folder_key, marker_key = self._marker_keys(bucket)
         try:
-            await driver.put(self._into, inside, [], options)
+            await driver.put(self._into, folder_key, [], options)
         except InvalidNameError:
-            await driver.put(self._into, aside, [], options)
+            await driver.put(self._into, marker_key, [], options)
 
-    async def _marker(self, driver: AsyncDriver, bucket: str) -> ObjectInfo:
-        for key in self._markers_of(bucket):
+    async def _head_marker(self, driver: AsyncDriver, bucket: str) -> ObjectInfo:
+        for key in self._marker_keys(bucket):
             with suppress(ObjectNotFoundError, InvalidNameError):
                 return await driver.head(self._into, key)
         raise BucketNotFoundError(
             "the bucket does not exist: create it with create_bucket", bucket=bucket
         )
 
-    async def _make_physical(self, driver: AsyncDriver) -> None:
+    async def _create_physical(self, driver: AsyncDriver) -> None:
         try:
             await driver.create_bucket(self._into)
         except BucketExistsError:
@@ -238,47 +240,48 @@ class Folders:
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
         physical, folder = self.locate(bucket)
-        self._known.discard(bucket)
+        # Uncache the bucket first: a put from now on checks that it exists.
+        self._existing.discard(bucket)
         content = ListOptions(prefix=folder, start_after=folder, limit=1)
         if (await driver.list_page(physical, content)).entries:
-            raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
-        marker = await self._marker(driver, bucket)
+            raise BucketNotEmptyError("the bucket must be empty, but has objects", bucket=bucket)
+        marker = await self._head_marker(driver, bucket)
         await driver.delete(physical, marker.key, DeleteOptions())
-        self._known.discard(
-            bucket
-        )  # a concurrent call may have cached it before the marker was deleted
+        # Discard it again: a concurrent call may have cached it before the marker was deleted.
+        self._existing.discard(bucket)
 
     async def head(self, driver: AsyncDriver, bucket: str) -> BucketInfo:
         physical, folder = self.locate(bucket)
         page = await driver.list_page(physical, ListOptions(prefix=folder, limit=1))
         if not page.entries:
-            marker = await self._marker(driver, bucket)
-            self._remember(bucket)
+            marker = await self._head_marker(driver, bucket)
+            self._cache(bucket)
             return BucketInfo(name=bucket, created=marker.last_modified)
-        self._remember(bucket)
+        self._cache(bucket)
         first = page.entries[0]
+        # Only a marker has the date of the bucket's creation.
         if isinstance(first, Prefix) or first.key != folder:
             return BucketInfo(name=bucket)
         return BucketInfo(name=bucket, created=first.last_modified)
 
     async def list(self, driver: AsyncDriver) -> Sequence[BucketInfo]:
-        names = await self._below(driver, self._prefix)
+        names = await self._names_below(driver, self._prefix)
         folders = {name.removesuffix("/") for name in names} - {_MARKERS}
         if f"{_MARKERS}/" in names:
-            marked = await self._below(driver, f"{self._prefix}{_MARKERS}/")
+            marked = await self._names_below(driver, f"{self._prefix}{_MARKERS}/")
             # Such a service also lists folders that are empty.
-            left = {name for name in folders - marked if await self._is(driver, name)}
-            folders = marked | left
-        return [BucketInfo(name=name) for name in sorted(filter(_is_bucket, folders))]
+            nonempty = {name for name in folders - marked if await self._exists(driver, name)}
+            folders = marked | nonempty
+        return [BucketInfo(name=name) for name in sorted(filter(_is_bucket_name, folders))]
 
-    async def _is(self, driver: AsyncDriver, bucket: str) -> bool:
+    async def _exists(self, driver: AsyncDriver, bucket: str) -> bool:
         try:
             await self.head(driver, bucket)
         except (BucketNotFoundError, InvalidNameError):
             return False
         return True
 
-    async def _below(self, driver: AsyncDriver, prefix: str) -> set[str]:
+    async def _names_below(self, driver: AsyncDriver, prefix: str) -> set[str]:
         """Return the next path components after the prefix: folders and markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
@@ -299,13 +302,14 @@ class Folders:
             cycle.check(page.token, empty=not page.entries)
             options = replace(options, token=page.token)
 
-    def _remember(self, bucket: str) -> None:
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known.add(bucket)
+    def _cache(self, bucket: str) -> None:
+        # Clearing is simpler than evicting the oldest, and a bucket costs one request to cache again.
+        if len(self._existing) >= _MAX_CACHED:
+            self._existing.clear()
+        self._existing.add(bucket)
 
 
-def _is_bucket(name: str) -> bool:
+def _is_bucket_name(name: str) -> bool:
     """Return whether a folder's name is a valid bucket name."""
     try:
         check_bucket(name)
@@ -314,14 +318,14 @@ def _is_bucket(name: str) -> bool:
     return True
 
 
-def _check_configured(bucket: str) -> None:
+def _check_bucket_setting(bucket: str) -> None:
     try:
         check_bucket(bucket)
     except InvalidNameError as error:
         raise ConfigError(f"Mapped: {error}") from error
 
 
-def _check_configured_prefix(into: str, prefix: str) -> None:
+def _check_prefix_setting(into: str, prefix: str) -> None:
     try:
         check_key(into, prefix, MAX_KEY_BYTES)
     except InvalidNameError as error:

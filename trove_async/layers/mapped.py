@@ -19,6 +19,7 @@ from trove_async.driver import (
     Capabilities,
     Copying,
     DriverContext,
+    DriverInUseError,
     DriverReader,
     PartSource,
     Presigning,
@@ -92,13 +93,13 @@ class Mapped:
         prefix: str = "",
     ) -> None:
         self._inner = driver
-        self._space: Namespace
+        self._namespace: Namespace
         if buckets is not None and into is None:
             if prefix:
                 raise ConfigError("Mapped: prefix requires into='…'")
-            self._space = Renamed(buckets)
+            self._namespace = Renamed(buckets)
         elif into is not None and buckets is None:
-            self._space = Folders(into, prefix)
+            self._namespace = Folders(into, prefix)
         else:
             raise ConfigError("Mapped requires either buckets={…} or into='…'")
         self._attached: AsyncDriver | None = None
@@ -119,15 +120,15 @@ class Mapped:
         """Those of the wrapped driver. With `into`, keys are shorter and the namespace is private."""
         if self._capabilities is not None:
             return self._capabilities
-        return self._space.capabilities(self._inner.capabilities)
+        return self._namespace.capabilities(self._inner.capabilities)
 
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver. See `AsyncDriver.open`."""
         if self._attached is not None:
-            raise ClosedError("this layer is open in another store: create one for each store")
-        self._space.forget()
+            raise DriverInUseError("this layer is open in another store: create one for each store")
+        self._namespace.forget()
         self._attached = await context.attach(self._inner)
-        self._capabilities = self._space.capabilities(self._attached.capabilities)
+        self._capabilities = self._namespace.capabilities(self._attached.capabilities)
 
     async def aclose(self) -> None:
         """Detach from the wrapped driver, which the store closes. Idempotent."""
@@ -140,7 +141,7 @@ class Mapped:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the wrapped driver's place, which is equal for two names of one object."""
         try:
-            names = _Names(self._space, bucket, key)
+            names = _Names(self._namespace, bucket, key)
         except BucketNotFoundError:
             return (self, bucket, key)  # not mapped: the operation itself raises
         return self._inner.place(names.physical_bucket, names.physical_key)
@@ -149,9 +150,9 @@ class Mapped:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store the object. See `AsyncDriver.put`."""
-        names = _Names(self._space, bucket, key)
-        with _restored(names):
-            await self._space.require(self._driver, bucket)
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
             return names.info(await self._driver.put(*names.physical, views, options))
 
     def get(
@@ -162,82 +163,84 @@ class Mapped:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's info. See `AsyncDriver.head`."""
-        names = _Names(self._space, bucket, key)
-        with _restored(names):
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
             try:
                 return names.info(await self._driver.head(*names.physical, version_id))
             except ObjectNotFoundError:
-                await self._space.require(self._driver, bucket)
+                # Within one physical bucket, a missing object may mean a missing logical bucket.
+                await self._namespace.require(self._driver, bucket)
                 raise
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        names = _Names(self._space, bucket, key)
-        with _restored(names):
-            await self._space.require(self._driver, bucket)
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
             await self._driver.delete(*names.physical, options)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page, with logical names. See `AsyncDriver.list_page`."""
-        names = _Names(self._space, bucket)
-        with _restored(names):
-            page = await self._driver.list_page(names.physical_bucket, names.listing(options))
+        names = _Names(self._namespace, bucket)
+        with _logical_names_in_errors(names):
+            page = await self._driver.list_page(names.physical_bucket, names.list_options(options))
             if not page.entries:
-                await self._space.require(self._driver, bucket)
+                await self._namespace.require(self._driver, bucket)
         return Page(entries=[names.entry(entry) for entry in page.entries], token=page.token)
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket or its marker. See `AsyncDriver.create_bucket`."""
-        with self._naming(bucket):
-            await self._space.create(self._driver, bucket)
+        with self._logical_bucket_in_errors(bucket):
+            await self._namespace.create(self._driver, bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket, or its marker. See `AsyncDriver.delete_bucket`."""
-        with self._naming(bucket):
-            await self._space.delete(self._driver, bucket)
+        with self._logical_bucket_in_errors(bucket):
+            await self._namespace.delete(self._driver, bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return the bucket's info. See `AsyncDriver.head_bucket`."""
-        with self._naming(bucket):
-            return await self._space.head(self._driver, bucket)
+        with self._logical_bucket_in_errors(bucket):
+            return await self._namespace.head(self._driver, bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the logical buckets, sorted by name."""
-        return await self._space.list(self._driver)
+        return await self._namespace.list(self._driver)
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in the wrapped driver. See `Uploading.upload`."""
-        self._check(self.capabilities.upload, "uploads in parts")
+        self._require_feature(self.capabilities.upload, "uploads in parts")
         return _Upload(self, bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy in the wrapped driver. See `Copying.copy`."""
-        self._check(self.capabilities.server_copy, "server-side copies")
-        src = _Names(self._space, src_bucket, src_key)
-        dst = _Names(self._space, dst_bucket, dst_key)
+        self._require_feature(self.capabilities.server_copy, "server-side copies")
+        # The facts of the source get physical names, as if the driver itself had returned them.
+        src = _Names(self._namespace, src_bucket, src_key)
+        dst = _Names(self._namespace, dst_bucket, dst_key)
         source = options.source.located(bucket=src.physical_bucket, key=src.physical_key)
-        with _restored(dst):
-            await self._space.require(self._driver, dst_bucket)
-        with _restored(src, dst):
+        with _logical_names_in_errors(dst):
+            await self._namespace.require(self._driver, dst_bucket)
+        with _logical_names_in_errors(src, dst):
             try:
                 info = await cast("Copying", self._driver).copy(
                     *src.physical, *dst.physical, replace(options, source=source)
                 )
             except ObjectNotFoundError:
-                await self._space.require(self._driver, src_bucket)
+                await self._namespace.require(self._driver, src_bucket)
                 raise
         return dst.info(info)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys, and return one result for each. See `BulkDeleting.delete_many`."""
-        self._check(bool(self.capabilities.bulk_delete), "bulk deletes")
-        names = _Names(self._space, bucket)
-        with _restored(names):
-            await self._space.require(self._driver, bucket)
+        self._require_feature(bool(self.capabilities.bulk_delete), "bulk deletes")
+        names = _Names(self._namespace, bucket)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
             results = await cast("BulkDeleting", self._driver).delete_many(
                 names.physical_bucket, [names.folder + key for key in keys]
             )
@@ -247,31 +250,31 @@ class Mapped:
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
         """Return a URL, which contains the physical names. See `Presigning`."""
-        self._check(self.capabilities.presign, "presigned URLs")
-        names = _Names(self._space, bucket, key)
-        with _restored(names):
+        self._require_feature(self.capabilities.presign, "presigned URLs")
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
             return await cast("Presigning", self._driver).presign(
                 method, *names.physical, expires, options
             )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page, with logical names. See `Versioned.version_page`."""
-        self._check(self.capabilities.versions, "versions")
-        names = _Names(self._space, bucket)
-        with _restored(names):
+        self._require_feature(self.capabilities.versions, "versions")
+        names = _Names(self._namespace, bucket)
+        with _logical_names_in_errors(names):
             # Old versions of a deleted bucket do not make it exist.
-            await self._space.require(self._driver, bucket)
+            await self._namespace.require(self._driver, bucket)
             page = await cast("Versioned", self._driver).version_page(
-                names.physical_bucket, names.listing(options)
+                names.physical_bucket, names.list_options(options)
             )
         return VersionPage(
             entries=[names.version(entry) for entry in page.entries], token=page.token
         )
 
-    def _naming(self, bucket: str) -> AbstractContextManager[None]:
+    def _logical_bucket_in_errors(self, bucket: str) -> AbstractContextManager[None]:
         """Put the logical bucket into errors."""
         try:
-            return _restored(_Names(self._space, bucket))
+            return _logical_names_in_errors(_Names(self._namespace, bucket))
         except BucketNotFoundError:
             return nullcontext()  # not mapped: the driver is not called
 
@@ -281,9 +284,9 @@ class Mapped:
             raise ClosedError("the layer is not open: use it through a store")
         return self._attached
 
-    def _check(self, claimed: bool, what: str) -> None:  # noqa: FBT001 - the only flag, in private calls
-        if not claimed:
-            raise NotSupportedError(f"the {self.name} backend does not support {what}")
+    def _require_feature(self, supported: bool, feature: str) -> None:  # noqa: FBT001 - the only flag, in private calls
+        if not supported:
+            raise NotSupportedError(f"the {self.name} backend does not support {feature}")
 
 
 class _Names:
@@ -291,18 +294,18 @@ class _Names:
 
     __slots__ = ("bucket", "folder", "inside", "key", "physical_bucket", "physical_key")
 
-    def __init__(self, space: Namespace, bucket: str, key: str = "") -> None:
+    def __init__(self, namespace: Namespace, bucket: str, key: str = "") -> None:
         self.bucket = bucket
         self.key = key
-        self.inside = space.inside
-        self.physical_bucket, self.folder = space.locate(bucket)
+        self.inside = namespace.inside
+        self.physical_bucket, self.folder = namespace.locate(bucket)
         self.physical_key = self.folder + key
 
     @property
     def physical(self) -> tuple[str, str]:
         return self.physical_bucket, self.physical_key
 
-    def listing(self, options: ListOptions) -> ListOptions:
+    def list_options(self, options: ListOptions) -> ListOptions:
         if not self.folder:
             return options
         # Starting after the folder's own key skips the bucket's marker.
@@ -332,13 +335,15 @@ class _Names:
         """Replace these physical names in an error by the logical ones."""
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
+        # An error about another object, such as the source of a copy, is not changed.
         if error.bucket not in {None, self.physical_bucket}:
             return False
         key = error.key
         if key is not None and not key.startswith(self.folder):
             return False
+        # The physical names help an operator, who looks for the object in the service.
         if error.bucket is not None:
-            error.add_note(f"(below Mapped: bucket {error.bucket!r}, key {key!r})")
+            error.add_note(f"(physical names: bucket {error.bucket!r}, key {key!r})")
             error.bucket = self.bucket
         if key is not None:
             error.key = key[len(self.folder) :] or None
@@ -346,13 +351,13 @@ class _Names:
 
 
 @contextmanager
-def _restored(*names: _Names) -> Iterator[None]:
+def _logical_names_in_errors(*names: _Names) -> Iterator[None]:
     """Put logical names into errors raised inside."""
     try:
         yield
     except TroveError as error:
-        for pair in names:
-            if pair.restore(error):
+        for candidate in names:
+            if candidate.restore(error):
                 break
         raise
 
@@ -360,7 +365,7 @@ def _restored(*names: _Names) -> Iterator[None]:
 class _Get:
     """The context manager of one get, which enters and exits the wrapped driver's."""
 
-    __slots__ = ("_below", "_bucket", "_key", "_layer", "_options")
+    __slots__ = ("_bucket", "_key", "_layer", "_options", "_wrapped")
 
     def __init__(self, layer: Mapped, bucket: str, key: str, options: GetOptions) -> None:
         self._layer = layer
@@ -369,14 +374,14 @@ class _Get:
         self._options = options
 
     async def __aenter__(self) -> DriverReader:
-        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - same module
-        names = _Names(space, self._bucket, self._key)
-        with _restored(names):
-            self._below = driver.get(*names.physical, self._options)
+        namespace, driver = self._layer._namespace, self._layer._driver  # noqa: SLF001 - same module
+        names = _Names(namespace, self._bucket, self._key)
+        with _logical_names_in_errors(names):
+            self._wrapped = driver.get(*names.physical, self._options)
             try:
-                reader = await self._below.__aenter__()
+                reader = await self._wrapped.__aenter__()
             except ObjectNotFoundError:
-                await space.require(driver, self._bucket)
+                await namespace.require(driver, self._bucket)
                 raise
         kind = _FillingReader if isinstance(reader, ReadsInto) else _Reader
         return kind(reader, names)
@@ -387,24 +392,24 @@ class _Get:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._below.__aexit__(kind, error, traceback)
+        return await self._wrapped.__aexit__(kind, error, traceback)
 
 
 class _Reader:
     """A reader of the wrapped driver, with logical names."""
 
-    __slots__ = ("_below", "_names", "info", "range")
+    __slots__ = ("_names", "_wrapped", "info", "range")
 
-    def __init__(self, below: DriverReader, names: _Names) -> None:
-        self._below = below
+    def __init__(self, wrapped: DriverReader, names: _Names) -> None:
+        self._wrapped = wrapped
         self._names = names
-        self.info = names.info(below.info)
-        self.range = below.range
+        self.info = names.info(wrapped.info)
+        self.range = wrapped.range
 
     async def read(self, size: int) -> bytes:
         """Read from the wrapped reader. See `DriverReader.read`."""
-        with _restored(self._names):
-            return await self._below.read(size)
+        with _logical_names_in_errors(self._names):
+            return await self._wrapped.read(size)
 
 
 class _FillingReader(_Reader):
@@ -414,14 +419,14 @@ class _FillingReader(_Reader):
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer from the wrapped reader. See `ReadsInto.readinto`."""
-        with _restored(self._names):
-            return await cast("ReadsInto", self._below).readinto(buffer)
+        with _logical_names_in_errors(self._names):
+            return await cast("ReadsInto", self._wrapped).readinto(buffer)
 
 
 class _Upload:
     """One upload with logical names, and its context manager."""
 
-    __slots__ = ("_below", "_bucket", "_key", "_layer", "_names", "_options", "_upload")
+    __slots__ = ("_bucket", "_key", "_layer", "_names", "_options", "_upload", "_wrapped")
 
     def __init__(self, layer: Mapped, bucket: str, key: str, options: PutOptions) -> None:
         self._layer = layer
@@ -430,12 +435,12 @@ class _Upload:
         self._options = options
 
     async def __aenter__(self) -> Upload:
-        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - same module
-        self._names = names = _Names(space, self._bucket, self._key)
-        with _restored(names):
-            await space.require(driver, self._bucket)
-            self._below = cast("Uploading", driver).upload(*names.physical, self._options)
-            self._upload = await self._below.__aenter__()
+        namespace, driver = self._layer._namespace, self._layer._driver  # noqa: SLF001 - same module
+        self._names = names = _Names(namespace, self._bucket, self._key)
+        with _logical_names_in_errors(names):
+            await namespace.require(driver, self._bucket)
+            self._wrapped = cast("Uploading", driver).upload(*names.physical, self._options)
+            self._upload = await self._wrapped.__aenter__()
         return self
 
     async def __aexit__(
@@ -444,19 +449,19 @@ class _Upload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._below.__aexit__(kind, error, traceback)
+        return await self._wrapped.__aexit__(kind, error, traceback)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Send the part to the wrapped driver. See `Upload.send`."""
-        with _restored(self._names):
+        with _logical_names_in_errors(self._names):
             await self._upload.send(part, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Send the part to the wrapped driver. See `StreamedUpload.send_stream`."""
-        with _restored(self._names):
+        with _logical_names_in_errors(self._names):
             await cast("StreamedUpload", self._upload).send_stream(part, source)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit in the wrapped driver. See `Upload.commit`."""
-        with _restored(self._names):
+        with _logical_names_in_errors(self._names):
             return self._names.info(await self._upload.commit(checksums))

@@ -23,13 +23,13 @@ from trove_async.driver import (
     Capabilities,
     Copying,
     DriverContext,
+    DriverInUseError,
     DriverReader,
     StreamedUpload,
     Upload,
     Uploading,
     Versioned,
 )
-from trove_async.errors import ClosedError
 from trove_async.events import Events
 from trove_async.models import MiB, ObjectInfo, Prefix, Timeout, VersionInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, PutOptions
@@ -64,7 +64,7 @@ async def opened(
             attached.append(inner)
             try:
                 await inner.open(context)
-            except ClosedError:
+            except DriverInUseError:
                 attached.remove(inner)  # another store has it open and goes on using it
                 raise
         return inner

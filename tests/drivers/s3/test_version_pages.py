@@ -12,7 +12,7 @@ from tests.drivers.s3.scripted_transport import response
 from trove_async.errors import BackendError
 from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage
-from trove_async.paging import whole_keys
+from trove_async.paging import split_at_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,5 +161,5 @@ def test_page_ends_between_keys(
     keys: Sequence[str], limit: int, *, ended: bool, page: str, following: str | None
 ) -> None:
     listed = [make_version(key, -at) for at, key in enumerate(keys)]
-    cut, begins = whole_keys(listed, limit, ended=ended)
+    cut, begins = split_at_key(listed, limit, ended=ended)
     assert ("".join(entry.key for entry in cut), begins) == (page, following)

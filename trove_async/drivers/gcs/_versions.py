@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from trove_async.errors import UnavailableError
 from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage
-from trove_async.paging import TokenCycle, whole_keys
+from trove_async.paging import TokenCycle, split_at_key
 
 from ._encoding import bucket_path, encode_query
 from ._list_objects import FROM_TEXT, MAX_RESULTS, parse_start
@@ -50,7 +50,7 @@ async def version_page(
             break
         cycle.check(token, empty=not document.get("items"))
         query["pageToken"] = token
-    page, following = whole_keys(versions, options.limit, ended=not token)
+    page, following = split_at_key(versions, options.limit, ended=not token)
     return VersionPage(
         entries=sorted(page, key=_newest_first),
         token=None if following is None else FROM_TEXT + following,

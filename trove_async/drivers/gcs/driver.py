@@ -23,7 +23,13 @@ from trove_async._http import (
 from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches, check_texts
-from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
+from trove_async.driver import (
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    DriverReader,
+    Upload,
+)
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -220,7 +226,7 @@ class GCSDriver:
     async def open(self, context: DriverContext) -> None:
         """Read the credentials. This sends no request to the service."""
         if self._open_components is not None:
-            raise ClosedError(
+            raise DriverInUseError(
                 "the driver must not be open in another store: create one driver for each store"
             )
         # 1. Read the credentials.

@@ -10,7 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trove_async._settings import check_counts, check_ints, check_switches
-from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
+from trove_async.driver import (
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    DriverReader,
+    Upload,
+)
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, TiB
 from trove_async.options import (
@@ -162,7 +168,7 @@ class LocalDriver:
             PermissionDeniedError: This process may not read the root or the driver's area in it.
         """
         if self._threads is not None:
-            raise ClosedError("a driver can be opened only once: create a new one")
+            raise DriverInUseError("a driver can be opened only once: create a new one")
         self._threads = Threads(self._thread_count)
         self._pool = context.pool
         try:

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from trove_async.errors import NotSupportedError
 from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage
-from trove_async.paging import TokenCycle, whole_keys
+from trove_async.paging import TokenCycle, split_at_key
 
 from ._documents import NAMESPACE, check_clear, date_of, key_of, result_of
 from ._encoding import strong_etag
@@ -153,7 +153,7 @@ async def page_of_whole_keys(ask: Ask, bucket: str, options: ListOptions) -> Ver
         cycle.check(page.token, empty=not page.entries)
         asked = replace(asked, token=page.token)
     told.sort(key=_key_of)  # stable: the newest version of a key stays first
-    cut, following = whole_keys(told, options.limit, ended=page.token is None)
+    cut, following = split_at_key(told, options.limit, ended=page.token is None)
     token = None if following is None else json.dumps([cut[-1].key, None])
     return VersionPage(entries=cut, token=token)
 

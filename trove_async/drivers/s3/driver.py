@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from trove_async._http import GetResult, Reader, Transport, check_proxy, proxy_urls, transport_over
 from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
-from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
+from trove_async.driver import (
+    CannotCopyError,
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    DriverReader,
+    Upload,
+)
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -252,7 +259,7 @@ class S3Driver:
     async def open(self, context: DriverContext) -> None:
         """Look up the endpoint and, unless `dialect` was given, recognise the service."""
         if self._open is not None:
-            raise ClosedError("this driver is open in another store: make one for each")
+            raise DriverInUseError("this driver is open in another store: make one for each")
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         session = Session(self._identity, self._redactor)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
