@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -11,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.drivers.gcs.service_account_key import service_account_key
 from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import ClosedError, ConfigError, Trove
 from trove_async.driver import DriverInUseError
-from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
+from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
 from trove_async.layers import Mapped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from trove_async.driver import AsyncDriver
+    from trove_async.driver import AsyncDriver, DriverContext
 
 SIGNING_KEY = "secret-of-the-test"
 
@@ -260,6 +262,45 @@ async def test_second_open_reports_that_the_driver_is_in_use(
     async with single_attempt_store(driver):
         with pytest.raises(DriverInUseError):
             await single_attempt_store(driver).__aenter__()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: LocalDriver(path / "root"),
+        lambda path: GCSDriver(credentials=path / "key.json"),
+        lambda _: Mapped(SlowToOpen(), into="all"),
+    ],
+    ids=["local", "gcs", "mapped"],
+)
+async def test_driver_opened_by_two_stores_concurrently_belongs_to_one(
+    make: Callable[[Path], AsyncDriver], tmp_path: Path
+) -> None:
+    (tmp_path / "key.json").write_text(json.dumps(service_account_key()))
+    driver = make(tmp_path)
+    winners: list[Trove] = []
+    errors: list[DriverInUseError] = []
+
+    async def open_store() -> None:
+        try:
+            winners.append(await single_attempt_store(driver).open())
+        except DriverInUseError as error:
+            errors.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(open_store())
+        tasks.create_task(open_store())
+    [winner] = winners
+    assert len(errors) == 1
+    await winner.aclose()
+
+
+class SlowToOpen(MemoryDriver):
+    """A shared driver that lets other tasks run while it opens."""
+
+    async def open(self, context: DriverContext) -> None:
+        await asyncio.sleep(0)
+        await super().open(context)
 
 
 async def test_cancelled_open_closes_the_open_drivers() -> None:

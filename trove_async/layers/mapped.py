@@ -103,6 +103,7 @@ class Mapped:
         else:
             raise ConfigError("Mapped requires either buckets={…} or into='…'")
         self._attached: AsyncDriver | None = None
+        self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._capabilities: Capabilities | None = None
 
     @property
@@ -124,8 +125,10 @@ class Mapped:
 
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver. See `AsyncDriver.open`."""
-        if self._attached is not None:
+        if self._is_claimed:
             raise DriverInUseError("this layer is open in another store: create one for each store")
+        # Before the first await, because another store may open the layer concurrently.
+        self._is_claimed = True
         self._namespace.forget()
         self._attached = await context.attach(self._inner)
         self._capabilities = self._namespace.capabilities(self._attached.capabilities)
@@ -133,6 +136,7 @@ class Mapped:
     async def aclose(self) -> None:
         """Detach from the wrapped driver, which the store closes. Idempotent."""
         self._attached = None
+        self._is_claimed = False
 
     async def ping(self) -> None:
         """Check that the wrapped driver is available."""

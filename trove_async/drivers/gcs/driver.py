@@ -192,6 +192,7 @@ class GCSDriver:
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
         self._open_components: _Components | None = None
+        self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._backend = ""
         self._redactor = Redactor()
 
@@ -225,10 +226,12 @@ class GCSDriver:
 
     async def open(self, context: DriverContext) -> None:
         """Read the credentials. This sends no request to the service."""
-        if self._open_components is not None:
+        if self._is_claimed:
             raise DriverInUseError(
                 "the driver must not be open in another store: create one driver for each store"
             )
+        # Before the first await, because another store may open the driver concurrently.
+        self._is_claimed = True
         # 1. Read the credentials.
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
@@ -277,12 +280,14 @@ class GCSDriver:
     async def aclose(self) -> None:
         """Close all connections."""
         self._open_components = None
-        credentials, self._credentials = self._credentials, None
-        transport, self._transport = self._transport, None
-        if credentials is not None:
-            await credentials.aclose()
-        if transport is not None:
-            await transport.aclose()
+        try:
+            if self._credentials is not None:
+                await self._credentials.aclose()
+        finally:
+            if self._transport is not None:
+                await self._transport.aclose()
+        self._credentials = self._transport = None
+        self._is_claimed = False
 
     @property
     def _components(self) -> _Components:
