@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +38,9 @@ async def test_copy_source_with_special_characters_is_encoded(
         await store.create_bucket("encoded", exist_ok=True)
         info = await store.put("encoded", key, b"body")
         await store.copy("encoded", key, "encoded", "copy")
-        copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
+        copier = Copier(
+            driver._plane, driver._require_open.known_buckets.exists, max_single_copy=1, part_size=4
+        )
         options = CopyOptions(source=info, put=PutOptions())
         await copier.copy("encoded", key, "encoded", "parts", options)
         for copy in ("copy", "parts"):
@@ -95,7 +98,12 @@ async def test_copy_sends_the_expected_owner_of_the_source(
     source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=largest,
+            part_size=200,
+        )
         await copier.copy("theirs", "from", "data", "to", options)
     [headers] = [
         request.headers for request in transport.requests if "x-amz-copy-source" in request.headers
@@ -143,7 +151,13 @@ async def test_copy_keeps_the_fields_of_the_source(
     driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
     async with Trove(driver) as store:
         if in_parts:
-            driver._copier = Copier(driver._plane, driver._known.exists, largest=100, piece=200)
+            copier = Copier(
+                driver._plane,
+                driver._require_open.known_buckets.exists,
+                max_single_copy=100,
+                part_size=200,
+            )
+            driver._components = replace(driver._require_open, copier=copier)
         await store.copy("data", "from", "data", to, metadata={"a": "c"})
     sent = transport.requests[1].headers
     assert {name: sent.get(name) for name in fields} == fields
@@ -161,7 +175,12 @@ async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=100,
+        )
         info = await copier.copy(
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
@@ -196,7 +215,12 @@ async def test_only_the_failed_part_of_a_copy_is_retried(
     )
     source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=101)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=101,
+        )
         options = CopyOptions(source=source, put=PutOptions())
         assert (await copier.copy("data", "from", "data", "to", options)).size == 101
     assert len(transport.requests) == 4

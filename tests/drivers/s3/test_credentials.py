@@ -55,10 +55,10 @@ def write_config(path: Path, text: str) -> None:
 
 async def test_keys_passed_as_arguments_are_used() -> None:
     session = Session(identity(access_key_id="a", secret_access_key="s", session_token="t"))
-    held = await session.credentials()
-    assert held == Credentials("a", "s", "t")
-    assert await session.credentials() is held
-    assert await session.renewed(held) is None
+    credentials = await session.credentials()
+    assert credentials == Credentials("a", "s", "t")
+    assert await session.credentials() is credentials
+    assert await session.renewed(credentials) is None
 
 
 async def test_keys_are_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_other_hosts_are_not_amazon(url: str) -> None:
     ],
 )
 def test_bucket_namespace_is_shared_within_a_partition(one: str, other: str, *, same: bool) -> None:
-    places = [Endpoint.of(f"https://{host}", "us-east-1").names_in for host in (one, other)]
+    places = [Endpoint.of(f"https://{host}", "us-east-1").bucket_namespace for host in (one, other)]
     assert (places[0] == places[1]) is same
 
 
@@ -186,8 +186,8 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentia
         return await work()
 
     monkeypatch.setattr(credentials_module, "on_sdk", run_inline)
-    monkeypatch.setattr(credentials_module, "_found", find)
-    monkeypatch.setattr(credentials_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(credentials_module, "_find_credentials", find)
+    monkeypatch.setattr(credentials_module, "_CHECK_SECONDS", 0.0)
     return script
 
 
@@ -230,8 +230,11 @@ async def test_role_is_assumed(moto_server: S3Server, monkeypatch: pytest.Monkey
     arguments = identity(
         access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1"
     )
-    held = await Session(arguments).credentials()
-    assert (held.access_key[:4], bool(held.token)) == ("ASIA", True)  # the prefix of temporary keys
+    credentials = await Session(arguments).credentials()
+    assert (credentials.access_key[:4], bool(credentials.token)) == (
+        "ASIA",
+        True,
+    )  # the prefix of temporary keys
 
 
 async def test_credentials_are_read_from_the_instance_metadata(

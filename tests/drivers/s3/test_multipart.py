@@ -217,7 +217,12 @@ async def test_copy_in_parts_is_not_aborted_during_its_completion(service: Uploa
     options = CopyOptions(source=source, put=PutOptions(write_id="w-1"))
     s3_driver = driver()
     async with opened(s3_driver):
-        copier = Copier(s3_driver._plane, s3_driver._known.exists, largest=100, piece=100)
+        copier = Copier(
+            s3_driver._plane,
+            s3_driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=100,
+        )
         copy = OwnedTask(copier.copy("data", "from", "data", "to", options))
         await service.completing.wait()
         copy._task.cancel()

@@ -18,7 +18,7 @@ from tests.drivers.s3.scripted_transport import (
     response,
 )
 from trove_async.drivers.s3._data_plane import UploadId
-from trove_async.drivers.s3._multipart import PartedUpload
+from trove_async.drivers.s3._multipart import MultipartUpload
 from trove_async.drivers.s3._sdk_client import SdkBody
 from trove_async.errors import (
     BackendError,
@@ -317,7 +317,7 @@ async def test_abort_after_the_driver_was_closed_is_not_retried() -> None:
             raise UnavailableError("the connections are closed", retryable=False)
 
     plane: Any = ClosedPlane()
-    async with PartedUpload(plane, "data", "key", PutOptions()):
+    async with MultipartUpload(plane, "data", "key", PutOptions()):
         pass
     assert plane.aborts == 1
 
@@ -380,7 +380,7 @@ async def test_bucket_looked_up_during_its_deletion_is_missing_afterwards(
         delete = driver._plane.delete_bucket
 
         async def delete_during_a_lookup(bucket: str) -> None:
-            assert await driver._known.exists(bucket)
+            assert await driver._require_open.known_buckets.exists(bucket)
             await delete(bucket)
 
         driver._plane.delete_bucket = delete_during_a_lookup

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
-from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
+from trove_async.drivers.s3._documents import ErrorDocumentError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse
 from trove_async.options import ListOptions
@@ -37,7 +37,7 @@ def test_upload_id_is_read_from_any_root_element(root: str) -> None:
 
 
 def test_error_or_document_without_an_upload_id_raises() -> None:
-    with pytest.raises(AnsweredError):
+    with pytest.raises(ErrorDocumentError):
         parse_upload_id(b"<Error><Code>Busy</Code><UploadId>id</UploadId></Error>")
     for document in (b"<html/>", b"<InitiateMultipartUpload><UploadId/></InitiateMultipartUpload>"):
         with pytest.raises(MalformedResponse):
@@ -147,7 +147,7 @@ async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_drive
 def test_uploads_with_encoding_type_are_decoded() -> None:
     encoded = UPLOAD.format("a%20b", 1)
     text = f"<ListMultipartUploadsResult><EncodingType>url</EncodingType>{encoded}</ListMultipartUploadsResult>"
-    (upload,) = parse_uploads(text.encode(), asked=True).uploads
+    (upload,) = parse_uploads(text.encode(), encoding_requested=True).uploads
     assert upload.key == "a b"
 
 

@@ -30,13 +30,13 @@ async def test_large_page_is_parsed_in_a_thread(
     scripted_driver: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
 ) -> None:
     threads: list[threading.Thread] = []
-    made = _list_objects._made
+    page_of = _list_objects._page_of
 
-    def recording_made(*args: Any) -> Any:
+    def recording_page_of(*args: Any) -> Any:
         threads.append(threading.current_thread())
-        return made(*args)
+        return page_of(*args)
 
-    monkeypatch.setattr(_list_objects, "_made", recording_made)
+    monkeypatch.setattr(_list_objects, "_page_of", recording_page_of)
     body = page(500, filling)
     assert is_large(body.encode()) is large
     _, opened_driver = scripted_driver(response(body=body))

@@ -69,8 +69,15 @@ async def run_operations(
             await upload(backend, bucket, "parts", bytes(6 * MiB))
             options = CopyOptions(source=info, put=PutOptions())
             await driver.copy(bucket, "put", bucket, "copy", options)
-            copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
-            part_options = CopyOptions(source=info, put=driver._defaults.applied(PutOptions()))
+            copier = Copier(
+                driver._plane,
+                driver._require_open.known_buckets.exists,
+                max_single_copy=1,
+                part_size=4,
+            )
+            part_options = CopyOptions(
+                source=info, put=driver._object_settings.with_storage_class(PutOptions())
+            )
             await copier.copy(bucket, "put", bucket, "parts copy", part_options)
             assert await read(backend, bucket, "put") == b"body"
             for key in ("put", "parts", "copy", "parts copy"):
@@ -197,7 +204,7 @@ def test_customer_key_is_bytes_and_not_in_the_repr() -> None:
     with pytest.raises(TypeError, match="bytes"):
         S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # it must be refused
     driver = S3Driver(sse_customer_key=KEY)
-    for text in (repr(driver), repr(driver._defaults)):
+    for text in (repr(driver), repr(driver._object_settings)):
         assert repr(KEY)[2:-1] not in text
         assert CUSTOMER_KEY_HEADERS[f"{SSE}-customer-key"] not in text
 
