@@ -225,6 +225,7 @@ class S3Driver:
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
+        self._is_claimed = False
         self._components: _Components | None = None
         self._redactor = Redactor()
         self._redactor.add(*self._object_settings.secrets)
@@ -267,19 +268,25 @@ class S3Driver:
     async def open(self, context: DriverContext) -> None:
         """Look up the endpoint and recognise the service, unless `dialect` names it.
 
-        If opening fails or is cancelled, everything is closed.
+        If opening fails or is cancelled, everything is closed and the driver can be opened again.
 
         Raises:
-            ClosedError: The driver is open in another store.
+            ClosedError: The driver is open, or being opened, in another store.
         """
-        if self._components is not None:
+        if self._is_claimed:
             raise ClosedError("this driver is open in another store: make one for each")
+        # Claimed before the first await: another store may open the driver concurrently.
+        self._is_claimed = True
         resources = AsyncExitStack()
         try:
             self._components = await self._build(context, resources)
         except BaseException:
-            with suppress(Exception):  # the error of opening is the one to raise
-                await run_cleanup(resources.aclose())
+            try:
+                with suppress(Exception):  # the error of opening is the one to raise
+                    await run_cleanup(resources.aclose())
+            finally:
+                # Given back last. Until the caller sees the error, no other store opens the driver.
+                self._is_claimed = False
             raise
         self._capabilities = self._capabilities_of(self._components.service.dialect)
 
@@ -361,7 +368,10 @@ class S3Driver:
         """
         components, self._components = self._components, None
         if components is not None:
-            await components.resources.aclose()  # closes each, even if another fails
+            try:
+                await components.resources.aclose()  # closes each, even if another fails
+            finally:
+                self._is_claimed = False
 
     @property
     def client(self) -> Awaitable[Any]:
