@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
+from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3._documents import ErrorDocumentError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse
 from trove_async.options import ListOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONTENTS = (
     "<Contents><Key>{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
@@ -116,6 +123,41 @@ async def test_listing_without_encoding_type_is_requested_again_without_encoding
             page = await driver.version_page("data", ListOptions())
         assert [entry.key for entry in page.entries] == KEYS
     queries = [parse_qs(urlsplit(request.url).query) for request in transport.requests]
+    assert ["encoding-type" in query for query in queries] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["objects", "versions"])
+@pytest.mark.parametrize("encodes", [True, False])
+async def test_sdk_requests_a_listing_without_encoding_type_again_without_encoding(
+    kind: str, *, encodes: bool
+) -> None:
+    root, item = {
+        "objects": ("ListBucketResult", CONTENTS),
+        "versions": ("ListVersionsResult", VERSION),
+    }[kind]
+    queries: list[Mapping[str, str]] = []
+
+    async def respond(request: web.Request) -> web.Response:
+        queries.append(dict(request.query))
+        keys = ENCODED if encodes and "encoding-type" in request.query else KEYS
+        text = listing("".join(item.format(key) for key in keys), root)
+        return web.Response(text=text, content_type="application/xml")
+
+    application = web.Application()
+    application.router.add_get("/data", respond)
+    async with TestServer(application) as server:
+        driver: Any = S3Driver(
+            region="us-east-1",
+            endpoint_url=str(server.make_url("")).rstrip("/"),
+            access_key_id="a",
+            secret_access_key="s",
+            dialect="s3",
+            data_plane="sdk",
+        )
+        async with opened(driver):
+            call = driver.list_page if kind == "objects" else driver.version_page
+            page = await call("data", ListOptions())
+    assert [entry.key for entry in page.entries] == KEYS
     assert ["encoding-type" in query for query in queries] == [True, False]
 
 

@@ -28,7 +28,7 @@ from trove_async.options import (
 from trove_async.paging import TokenCycle
 
 from ._data_plane import UnconfirmedWriteError, UploadId, delete_singly
-from ._documents import is_deletable_in_bulk
+from ._documents import AmbiguousKeysError, check_unambiguous, is_deletable_in_bulk
 from ._encoding import quoted_etag, strong_etag
 from ._errors import failure
 from ._headers import (
@@ -41,7 +41,7 @@ from ._headers import (
 )
 from ._requests import presigned_headers, presigned_query
 from ._sdk_client import SdkBody, edge
-from ._sdk_multipart import DOCUMENT, SdkMultipart
+from ._sdk_multipart import DOCUMENT, UNENCODED, SdkMultipart
 from ._sdk_parameters import (
     PRESIGNED,
     copy_parameters,
@@ -177,7 +177,11 @@ class SdkPlane(SdkMultipart):
         return await delete_singly(keys, outcomes, send)
 
     async def list_objects(self, bucket: str, options: ListOptions) -> Page:
-        """Return a page of a listing."""
+        """Return a page of a listing.
+
+        The SDK requests encoded keys, and decodes them if the response declares the encoding. If the
+        response is ambiguous, a second request is for unencoded keys.
+        """
         arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         if options.delimiter is not None:
             arguments["Delimiter"] = options.delimiter
@@ -185,9 +189,20 @@ class SdkPlane(SdkMultipart):
             arguments["ContinuationToken"] = options.token
         elif options.start_after is not None:
             arguments["StartAfter"] = options.start_after
-        response, _ = await self._call(
-            "list_objects_v2", Bucket=bucket, **arguments, **self._owner_parameters
+        request = partial(
+            self._call, "list_objects_v2", Bucket=bucket, **arguments, **self._owner_parameters
         )
+        response, _ = await request()
+        page = self._page_of(bucket, response)
+        if response.get("EncodingType") != "url":
+            try:
+                check_unambiguous(entry.key for entry in page.entries)
+            except AmbiguousKeysError:
+                response, _ = await request(EncodingType=UNENCODED)
+                page = self._page_of(bucket, response)
+        return page
+
+    def _page_of(self, bucket: str, response: Mapping[str, Any]) -> Page:
         with edge():
             entries: list[ObjectInfo | Prefix] = [
                 ObjectInfo(
@@ -212,16 +227,26 @@ class SdkPlane(SdkMultipart):
         return Page(entries=entries, token=response.get("NextContinuationToken"))
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
-        """Return a page of a listing of versions."""
+        """Return a page of a listing of versions.
+
+        The SDK requests encoded keys. If the response is ambiguous, a second request is for unencoded
+        keys.
+        """
         arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         pairs = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
         arguments |= {parameter: marker for parameter, marker in pairs if marker is not None}
         request = partial(
             self._call, "list_object_versions", Bucket=bucket, **arguments, **self._owner_parameters
         )
+        parse = partial(parse_versions, bucket=bucket, backend=self._backend)
         response, _ = await request()
+        try:
+            with edge():
+                return parse(response[DOCUMENT], encoding_requested=True)
+        except AmbiguousKeysError:
+            response, _ = await request(EncodingType=UNENCODED)
         with edge():
-            return parse_versions(response[DOCUMENT], bucket=bucket, backend=self._backend)
+            return parse(response[DOCUMENT])
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
         """Enable or suspend a bucket's versioning."""

@@ -32,6 +32,10 @@ from ._sdk_parameters import (
 DOCUMENT: Final = "TroveDocument"
 """The name of the raw document in the SDK's parsed response."""
 
+UNENCODED: Final = "none"
+"""An ``EncodingType`` for which the request omits the parameter. By default, the SDK adds
+``encoding-type=url``."""
+
 
 class SdkMultipart:
     """The multipart uploads of `SdkPlane`.
@@ -63,6 +67,9 @@ class SdkMultipart:
         self._client = client
         events = client.sdk.meta.events
         events.register("before-parse.s3.ListObjectVersions", _keep_document)
+        for operation in ("ListObjectsV2", "ListObjectVersions"):
+            # Runs after the SDK's own handler, which was registered earlier.
+            events.register(f"before-parameter-build.s3.{operation}", _omit_encoding_type)
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
@@ -241,3 +248,8 @@ def _keep_document(
     """Keep the raw document, because the SDK's parser loses the order of versions and markers."""
     customized_response_dict[DOCUMENT] = response_dict["body"]
 
+
+def _omit_encoding_type(params: dict[str, Any], **_: object) -> None:
+    """Omit the parameter from a request with `UNENCODED`."""
+    if params.get("EncodingType") == UNENCODED:
+        del params["EncodingType"]
