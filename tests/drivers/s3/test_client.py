@@ -234,7 +234,7 @@ class FastClockTransport:
     """A service whose clock is an hour ahead. It responds once all requests have arrived."""
 
     def __init__(self, requests: int) -> None:
-        self.left = requests
+        self.remaining = requests
         self.all_arrived = anyio.Event()
 
     async def send(
@@ -248,8 +248,8 @@ class FastClockTransport:
     ) -> Any:
         signed = datetime.strptime(f"{headers['x-amz-date']}+0000", "%Y%m%dT%H%M%SZ%z")
         now = datetime.now(UTC) + timedelta(hours=1)
-        self.left -= 1
-        if not self.left:
+        self.remaining -= 1
+        if not self.remaining:
             self.all_arrived.set()
         await self.all_arrived.wait()
         date = format_datetime(now, usegmt=True)
@@ -367,8 +367,8 @@ async def test_error_without_a_document_suggests_causes(scripted_driver: Any, st
     async with opened_driver as driver:
         with pytest.raises((BackendError, PermissionDeniedError)) as caught:
             await driver.head("data", "key")
-    for word in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
-        assert word in str(caught.value)
+    for hint in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
+        assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])

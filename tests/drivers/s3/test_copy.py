@@ -81,19 +81,19 @@ async def test_copy_of_an_older_version_reports_which_condition_failed(
     assert transport.request_lines[1].endswith("/from?versionId=v1")
 
 
-@pytest.mark.parametrize("largest", [1000, 100])
+@pytest.mark.parametrize("max_single_copy", [1000, 100])
 async def test_copy_sends_the_expected_owner_of_the_source(
-    scripted_driver: Any, largest: int
+    scripted_driver: Any, max_single_copy: int
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     etag = "<ETag>&quot;e&quot;</ETag>"
-    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    single_copy = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
     parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
         response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
-    responses = whole if largest == 1000 else parts
+    responses = single_copy if max_single_copy == 1000 else parts
     transport, opened_driver = scripted_driver(*responses, expected_bucket_owner="123")
     source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
@@ -101,7 +101,7 @@ async def test_copy_sends_the_expected_owner_of_the_source(
         copier = Copier(
             driver._plane,
             driver._require_open.known_buckets.exists,
-            max_single_copy=largest,
+            max_single_copy=max_single_copy,
             part_size=200,
         )
         await copier.copy("theirs", "from", "data", "to", options)
@@ -138,7 +138,7 @@ async def test_copy_keeps_the_fields_of_the_source(
     }
     etag = "<ETag>&quot;e&quot;</ETag>"
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    single_copy = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
     parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
@@ -147,7 +147,7 @@ async def test_copy_keeps_the_fields_of_the_source(
     head = response(
         headers={**OBJECT_HEADERS, **fields, "content-length": "200", "x-amz-meta-a": "b"}
     )
-    transport, _ = scripted_driver(head, *(parts if in_parts else whole))
+    transport, _ = scripted_driver(head, *(parts if in_parts else single_copy))
     driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
     async with Trove(driver) as store:
         if in_parts:
@@ -169,9 +169,9 @@ async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
         b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     )
     part = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
-        response(body=upload), *[response(body=part) for _ in range(3)], response(body=done)
+        response(body=upload), *[response(body=part) for _ in range(3)], response(body=completed)
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
     async with opened_driver as driver:
@@ -206,12 +206,12 @@ async def test_only_the_failed_part_of_a_copy_is_retried(
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     part = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-    done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
         response(body=upload),
         error_response(503, "SlowDown"),
         response(body=part),
-        response(body=done),
+        response(body=completed),
     )
     source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())
     async with opened_driver as driver:

@@ -125,14 +125,14 @@ class DirectoryListing:
                 for key in keys
                 if key.split("/") > at.split("/") and (below or not key.startswith(f"{at}/"))
             ]
-        page, rest = keys[: options.limit], keys[options.limit :]
-        if page and all(key.startswith(f"{page[-1]}/") for key in rest):
-            rest = []  # SeaweedFS loses keys below the last key of a full page
+        page, remaining = keys[: options.limit], keys[options.limit :]
+        if page and all(key.startswith(f"{page[-1]}/") for key in remaining):
+            remaining = []  # SeaweedFS loses keys below the last key of a full page
         entries: list[Entry] = [
             ObjectInfo(bucket=bucket, key=key, size=1, etag="e", last_modified=MOMENT)
             for key in page
         ]
-        return Page(entries=entries, token=f"{page[-1]}/" if rest else None)
+        return Page(entries=entries, token=f"{page[-1]}/" if remaining else None)
 
 
 paths = st.text("ab/-%!.é", min_size=1, max_size=7).filter(

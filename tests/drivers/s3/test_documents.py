@@ -272,14 +272,14 @@ def test_keys_to_delete_round_trip(keys: list[str]) -> None:
 
 
 @pytest.mark.parametrize("key", ["a\x00", "a\x01b", "\x1f", "\x0b", "\ufffe", "a\uffff"])
-def test_keys_that_xml_cannot_carry_are_refused(key: str) -> None:
+def test_keys_that_xml_cannot_contain_are_rejected(key: str) -> None:
     assert not is_deletable_in_bulk(key)
     with pytest.raises(ValueError, match="cannot contain"):
         delete_body([key])
 
 
 @pytest.mark.parametrize("key", ["a\tb\nc\rd\r\n", "&<>\"']]>", "\x7f\x85", "\ufffd", "\U0010ffff"])
-def test_keys_that_xml_can_carry_round_trip(key: str) -> None:
+def test_keys_that_xml_can_contain_round_trip(key: str) -> None:
     assert is_deletable_in_bulk(key)
     assert keys_in(delete_body([key])) == [key]
 

@@ -294,9 +294,9 @@ async def test_probe_leaves_no_version(moto_server: S3Server, bucket: str) -> No
         await store.put(bucket, "new", b"x", tags=TAGS, if_none_match="*")
         await store.put(bucket, "large", LARGE, tags=TAGS)
         await store.copy(bucket, "old", bucket, "copy", tags=TAGS)
-    left = await asyncio.to_thread(client.list_object_versions, Bucket=bucket)
-    assert {version["Key"] for version in left["Versions"]} == {"old", "new", "large", "copy"}
-    assert "DeleteMarkers" not in left
+    remaining = await asyncio.to_thread(client.list_object_versions, Bucket=bucket)
+    assert {version["Key"] for version in remaining["Versions"]} == {"old", "new", "large", "copy"}
+    assert "DeleteMarkers" not in remaining
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,9 @@ async def test_write_cancelled_during_a_probe_leaves_nothing(
             write_task.cancel()
             await asyncio.wait({write_task})
             assert write_task.cancelled()
-        left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
-        unfinished |= {key for key in left if key.startswith("upload of")}
-        assert left.keys() - unfinished == {"old"}, number
+        remaining = await asyncio.to_thread(stored_bodies, moto_server, bucket)
+        unfinished |= {key for key in remaining if key.startswith("upload of")}
+        assert remaining.keys() - unfinished == {"old"}, number
     # `gc_uploads` removes an upload whose id never arrived.
     assert len(unfinished) <= 1
     assert not unfinished or write == "tags of an upload"
@@ -459,8 +459,8 @@ async def test_failed_delete_of_a_probe_is_retried(
         transports[-1].fault = fail_once
         await store.put(bucket, "new", b"x", tags=TAGS)
     assert failed
-    left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
-    assert left == {"old": b"old", "new": b"x"}
+    remaining = await asyncio.to_thread(stored_bodies, moto_server, bucket)
+    assert remaining == {"old": b"old", "new": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ async def test_long_key_is_probed_with_a_shorter_one(moto_server: S3Server, buck
         (f"{'é' * 505}/c", "NAME"),
     ],
 )
-def test_probe_key_is_beside_the_key_where_it_fits(key: str, expected: str) -> None:
+def test_probe_key_is_next_to_the_key_if_it_fits(key: str, expected: str) -> None:
     assert sibling(key, "NAME") == expected
 
 
@@ -784,8 +784,8 @@ async def test_probe_leaves_no_version_and_no_marker_on_seaweedfs(
             await driver.set_versioning(name, enabled=False)
         with contextlib.suppress(InvalidNameError):
             await store.put(name, key, b"x", tags=TAGS, if_none_match="*")
-        left = [version.key async for version in store.list_versions(name)]
-    assert left == (["new"] if key == "new" else [])
+        remaining = [version.key async for version in store.list_versions(name)]
+    assert remaining == (["new"] if key == "new" else [])
 
 
 # -- SeaweedFS -------------------------------------------------------------------------------------

@@ -54,8 +54,8 @@ names = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,10}", fullmatch=True)
 
 
 def info(**headers: str) -> ObjectInfo:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return object_info({**RESPONSE_HEADERS, **named}, bucket="b", key="k", backend="cold")
+    header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return object_info({**RESPONSE_HEADERS, **header_fields}, bucket="b", key="k", backend="cold")
 
 
 def test_put_headers_contain_every_option() -> None:

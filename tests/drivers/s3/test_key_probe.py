@@ -186,16 +186,16 @@ async def test_every_oddity_of_a_key_is_probed() -> None:
     assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
 
 
-async def test_key_is_allowed_when_the_service_itself_refuses_it() -> None:
+async def test_key_is_allowed_when_the_service_itself_rejects_it() -> None:
     fake = FakeService()
-    fake.error_response = InvalidNameError("the service takes no such name")
+    fake.error_response = InvalidNameError("the service does not accept the name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
     assert dialect.unwritable_reason("a//b") is None
 
 
 async def test_denied_probe_suggests_the_dialect() -> None:
     fake = FakeService()
-    fake.error_response = PermissionDeniedError("these credentials may not do so")
+    fake.error_response = PermissionDeniedError("the credentials do not permit this request")
     with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
         await (await probe_of(fake)).dialect_for_writing("data", "a//b")
 
@@ -245,7 +245,7 @@ async def test_unusual_key_is_not_sent_before_the_service_is_recognised(
         ("/up//a", Oddity.EMPTY, "NAME//x"),
     ],
 )
-def test_probe_key_is_beside_the_key_and_has_one_oddity(
+def test_probe_key_is_next_to_the_key_and_has_one_oddity(
     key: str, oddity: Oddity, expected: str
 ) -> None:
     name = sample(key, oddity, "NAME")

@@ -140,9 +140,9 @@ fragments = st.sampled_from(
 def test_parsers_agree_on_damaged_pages(
     style: ListingStyle, prefixes: list[str], start: int, length: int, fragment: str
 ) -> None:
-    whole = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
-    start %= len(whole)
-    damaged = (whole[:start] + fragment + whole[start + length :]).encode()
+    document = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
+    start %= len(document)
+    damaged = (document[:start] + fragment + document[start + length :]).encode()
     assert outcome(parse, damaged) == outcome(parse_thoroughly, damaged)
 
 

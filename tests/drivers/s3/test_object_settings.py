@@ -138,7 +138,9 @@ async def test_requester_pays_is_sent_with_every_request(moto_server: S3Server, 
 
 
 @planes
-async def test_no_headers_are_sent_without_defaults(moto_server: S3Server, plane: str) -> None:
+async def test_no_headers_are_sent_without_object_settings(
+    moto_server: S3Server, plane: str
+) -> None:
     for _, headers in await run_operations(moto_server, plane):
         assert not [name for name in headers if "encryption" in name or "payer" in name]
         assert "x-amz-storage-class" not in headers
@@ -194,7 +196,7 @@ async def test_presigned_urls_that_would_need_headers_are_refused(
         {"sse_customer_key": KEY, "server_side_encryption": "AES256"},
     ],
 )
-def test_invalid_defaults_raise_config_error(settings: dict[str, Any]) -> None:
+def test_invalid_object_settings_raise_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         S3Driver(**settings)
     assert "short" not in str(caught.value)

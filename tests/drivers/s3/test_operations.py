@@ -44,12 +44,12 @@ async def test_completion_with_status_200_and_an_error_is_retryable(
     upload = (
         b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
     )
-    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
         response(body=upload),
         response(headers=OBJECT_HEADERS),
         error_response(200, code),
-        response(body=b"  " + done),
+        response(body=b"  " + completed),
     )
     async with opened_driver as driver, driver.upload("data", "key", PutOptions()) as session:
         part = Part(number=1, offset=0, size=5, last=True)
@@ -146,9 +146,9 @@ async def test_if_match_on_a_missing_object_raises_precondition_failed(
 
 
 async def test_whole_object_in_response_to_a_range_raises(scripted_driver: Any) -> None:
-    whole = {**OBJECT_HEADERS, "content-length": "10"}
+    object_headers = {**OBJECT_HEADERS, "content-length": "10"}
     _, opened_driver = scripted_driver(
-        response(body=b"0123456789", headers=whole), response(headers=OBJECT_HEADERS)
+        response(body=b"0123456789", headers=object_headers), response(headers=OBJECT_HEADERS)
     )
     async with opened_driver as driver:
         with pytest.raises(BackendError, match="asked for"):
@@ -167,7 +167,7 @@ async def test_body_that_ends_early_raises(scripted_driver: Any) -> None:
             await reader.read(100)
 
 
-async def test_keys_that_xml_cannot_carry_are_deleted_one_by_one(scripted_driver: Any) -> None:
+async def test_keys_that_xml_cannot_contain_are_deleted_one_by_one(scripted_driver: Any) -> None:
     deleted = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
     transport, opened_driver = scripted_driver(response(body=deleted), response(204))
     async with opened_driver as driver:

@@ -74,7 +74,7 @@ async def test_response_without_a_required_element_raises_unavailable(
         await call(plane_of(response))
 
 
-async def test_copy_without_a_result_raises_untold_error() -> None:
+async def test_copy_without_a_result_raises_unconfirmed_write_error() -> None:
     options = CopyOptions(source=SOURCE, put=PutOptions())
     with pytest.raises(UnconfirmedWriteError):
         await plane_of({}).copy_object("data", "from", "data", "to", options)

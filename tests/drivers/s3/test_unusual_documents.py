@@ -55,7 +55,7 @@ def test_error_or_document_without_an_upload_id_raises() -> None:
 
 
 @pytest.mark.parametrize("character", ["\0", "\x01", "\a", "\x0b", "\x1f", "\ufffe", "\uffff"])
-def test_characters_that_xml_cannot_carry_are_kept(character: str) -> None:
+def test_characters_that_xml_cannot_contain_are_kept(character: str) -> None:
     for written in (character, f"&#{ord(character)};", f"&#x{ord(character):X};"):
         root = parse(f"<?xml version='1.0'?>\r\n<a><b>x{written}\u00e9&amp;#x1;</b></a>\r\n")
         assert root[0].text == f"x{character}\u00e9&#x1;"

@@ -158,7 +158,7 @@ def test_malformed_page_of_versions_raises(broken: str) -> None:
         parse(broken)
 
 
-async def test_page_of_all_continues_after_deletes() -> None:
+async def test_page_from_full_listing_continues_after_deletes() -> None:
     def version(key: str, number: int) -> VersionInfo:
         return VersionInfo(
             bucket="b",

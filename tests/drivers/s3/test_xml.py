@@ -53,7 +53,7 @@ def test_document_with_too_many_tags_is_malformed() -> None:
         parse("<a>" + "<b/>" * 200_000 + "</a>")
 
 
-def test_document_parsed_in_slices_is_read_whole() -> None:
+def test_document_parsed_in_slices_is_read_completely() -> None:
     text = "<a>" + "".join([f"<b c='{'é' * 50}'>&lt;{n}</b>" for n in range(5000)]) + "</a>"
     assert len(text) > 4 * 64 * KiB
     root = parse(text)
