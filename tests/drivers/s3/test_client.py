@@ -21,7 +21,7 @@ from tests.drivers.s3.scripted_transport import (
 )
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._credentials import Session
 from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import (
@@ -265,7 +265,7 @@ async def test_clock_skew_is_corrected_for_all_requests_in_flight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service = FastClockTransport(requests=20)
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="http://h:9",

@@ -19,8 +19,8 @@ from tests.drivers.s3.scripted_transport import (
 )
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3 import _dialects, _trials
-from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._dialects import AMAZON, CEPH, S3, SEAWEEDFS, UNRECOGNISED, Service
@@ -126,7 +126,7 @@ def drop_headers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[HeaderDr
             )
             return transports[-1]
 
-        monkeypatch.setattr(driver_module, "transport_over", make_transport)
+        monkeypatch.setattr(components_module, "transport_over", make_transport)
         return transports
 
     return start

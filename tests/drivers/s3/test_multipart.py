@@ -26,7 +26,7 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async._resilience import upload as upload_module
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.models import MiB, ObjectInfo
 from trove_async.options import CopyOptions, PutOptions
@@ -97,7 +97,7 @@ class UploadService(ScriptedTransport):
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> UploadService:
     service = UploadService()
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     return service
 
 

@@ -11,7 +11,7 @@ from tests.drivers.s3.scripted_transport import EMPTY_PAGE, ScriptedTransport, n
 from trove_async import Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._credentials import Endpoint, Session
 from trove_async.errors import ClosedError, ConfigError
 from trove_async.models import ObjectInfo
@@ -164,7 +164,7 @@ async def test_cancelled_opening_closes_the_transport_and_can_be_repeated(
 ) -> None:
     hanging = HangingTransport()
     transports: list[ScriptedTransport] = [hanging, ScriptedTransport(response(403))]
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transports.pop(0))
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transports.pop(0))
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="http://h:9",

@@ -10,7 +10,7 @@ from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTr
 from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._documents import NAMESPACE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(*responses: FakeResponse) -> tuple[ScriptedTransport, Trove]:
         transport = ScriptedTransport(*responses)
-        monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transport)
+        monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
         driver = S3Driver(
             region="us-east-1",
             endpoint_url="https://s3.us-east-1.amazonaws.com",

@@ -2,7 +2,8 @@
 
 The driver
 `driver`            `S3Driver`: the driver contract, built from S3's operations
-`_arguments`        checks the constructor's arguments
+`_components`       builds the components of an open driver
+`_settings`         settings of requests and connections
 `_capabilities`     what the driver supports, by service, data plane and settings
 `_object_settings`  settings for all objects: storage class, encryption, requester pays
 `_multipart`        multipart uploads; `_copy`: server-side copies; `_buckets`: buckets

@@ -6,12 +6,12 @@ import math
 import ssl
 from collections.abc import Awaitable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final, Literal
 
 from trove_async._concurrency import run_cleanup
-from trove_async._http import GetResult, Reader, check_proxy, proxy_urls, transport_over
-from trove_async._http.services import BucketExistenceCache, map_condition_errors
+from trove_async._http import GetResult, Reader, check_proxy
+from trove_async._http.services import map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
@@ -39,50 +39,22 @@ from trove_async.options import (
 )
 
 from . import _buckets
-from ._arguments import check_arguments
 from ._capabilities import capabilities_of
 from ._client import AddressingStyle
-from ._copy import Copier
-from ._credentials import Endpoint, Identity, Session
+from ._components import Components, build_components
+from ._credentials import Endpoint, Identity
 from ._data_plane import DataPlane, UnconfirmedWriteError, confirm_stored
-from ._dialects import UNKNOWN, Dialect, DialectName, Service
+from ._dialects import UNKNOWN, Dialect, DialectName
 from ._directories import raise_if_directory
 from ._features import WriteKind
-from ._lazy_sdk import LazySdkClient, make_sdk_plane, open_sdk_client
 from ._multipart import MultipartUpload, abort_unfinished_uploads
-from ._object_settings import ObjectSettings, check_bucket_owner
-from ._operations import make_http_plane
+from ._object_settings import ObjectSettings
 from ._pages import list_objects_page, list_versions_page
-from ._write_checks import WriteChecks, check_get_conditions, check_storable
-
-if TYPE_CHECKING:
-    from ._sdk_client import SdkClient
+from ._settings import Settings
+from ._write_checks import check_get_conditions, check_storable
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """The default endpoint. `open` replaces it with the configured one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Components:
-    """What an open driver consists of.
-
-    Attributes:
-        service: The service and its dialect.
-        plane: Sends the requests.
-        lazy_sdk: The SDK's client, created on first use.
-        known_buckets: Caches which buckets exist.
-        write_checks: Checks of keys and of features that some services ignore.
-        copier: Copies objects within the service.
-        resources: Closes all of the above.
-    """
-
-    service: Service
-    plane: DataPlane
-    lazy_sdk: LazySdkClient
-    known_buckets: BucketExistenceCache
-    write_checks: WriteChecks
-    copier: Copier
-    resources: AsyncExitStack
 
 
 class S3Driver:
@@ -200,39 +172,29 @@ class S3Driver:
         del secret_access_key, session_token, sse_customer_key, proxy
         self._identity.check()
         self._object_settings.check()
-        check_arguments(
+        if secret_proxy is not None:
+            secret_proxy = Secret(check_proxy(secret_proxy.reveal()))
+        self._settings = Settings(
             addressing_style=addressing_style,
-            dialect=dialect,
-            data_plane=data_plane,
-            tls=tls,
-            checksums=checksums,
-            payload_signing=payload_signing,
-            trust_env=trust_env,
+            bucket_owner=expected_bucket_owner,
             max_connections=max_connections,
             parallel_parts=parallel_parts,
+            checksums=checksums,
+            payload_signing=payload_signing,
+            dialect=dialect,
+            tls=tls,
+            proxy=secret_proxy,
+            trust_env=trust_env,
+            data_plane=data_plane,
         )
-        check_bucket_owner(expected_bucket_owner)
-        self._addressing: AddressingStyle = addressing_style
-        self._owner = expected_bucket_owner
-        self._max_connections = max_connections
-        self._parallel_parts = parallel_parts
-        self._checksums = checksums
-        self._payload_signing = payload_signing
-        self._dialect_name: DialectName = dialect
-        self._tls = tls
-        self._proxy = None if secret_proxy is None else Secret(check_proxy(secret_proxy.reveal()))
-        self._trust_env = trust_env
-        self._data_plane = data_plane
+        self._settings.check()
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
         self._is_claimed = False
-        self._components: _Components | None = None
+        self._components: Components | None = None
+        self._resources = AsyncExitStack()
         self._redactor = Redactor()
         self._redactor.add(*self._object_settings.secrets)
-
-    @property
-    def _proxy_url(self) -> str | None:
-        return None if self._proxy is None else self._proxy.reveal()
 
     def redact(self, error: TroveError) -> None:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
@@ -259,10 +221,10 @@ class S3Driver:
             self._endpoint,
             dialect,
             self._object_settings,
-            lean=self._data_plane == "lean",
-            checksums=self._checksums,
-            parallel_parts=self._parallel_parts,
-            connections=self._max_connections,
+            lean=self._settings.data_plane == "lean",
+            checksums=self._settings.checksums,
+            parallel_parts=self._settings.parallel_parts,
+            connections=self._settings.max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
@@ -279,7 +241,14 @@ class S3Driver:
         self._is_claimed = True
         resources = AsyncExitStack()
         try:
-            self._components = await self._build(context, resources)
+            components = await build_components(
+                self._settings,
+                self._identity,
+                self._object_settings,
+                redactor=self._redactor,
+                context=context,
+                resources=resources,
+            )
         except BaseException:
             try:
                 with suppress(Exception):  # the error of opening is the one to raise
@@ -288,90 +257,22 @@ class S3Driver:
                 # Given back last. Until the caller sees the error, no other store opens the driver.
                 self._is_claimed = False
             raise
-        self._capabilities = self._capabilities_of(self._components.service.dialect)
-
-    async def _build(self, context: DriverContext, resources: AsyncExitStack) -> _Components:
-        # 1. Resolve the endpoint.
-        self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
-        session = Session(self._identity, self._redactor)
-        endpoint = await session.endpoint()
-        self._object_settings.check_endpoint(endpoint)
-        self._endpoint = endpoint
-        # 2. Recognise the service.
-        transport = transport_over(
-            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
-        )
-        resources.push_async_callback(transport.aclose)
-        service = Service(self._dialect_name, endpoint, transport)
-        await service.recognise()
-        # 3. Make the data plane.
-        lazy_sdk = LazySdkClient(lambda: self._make_sdk_client(session, endpoint, context))
-        resources.push_async_callback(lazy_sdk.aclose)
-        plane: DataPlane
-        if self._data_plane == "sdk":
-            plane = await make_sdk_plane(
-                await lazy_sdk.client(),
-                endpoint,
-                context.backend,
-                service,
-                owner=self._owner,
-                checksums=self._checksums,
-                object_settings=self._object_settings,
-            )
-        else:
-            plane = make_http_plane(
-                transport,
-                session,
-                endpoint,
-                context.backend,
-                service,
-                addressing=self._addressing,
-                owner=self._owner,
-                checksums=self._checksums,
-                payload_signing=self._payload_signing,
-                object_settings=self._object_settings,
-            )
-        # 4. Make the checks and the copier, which send their requests through it.
-        known_buckets = BucketExistenceCache(self.head_bucket)
-        write_checks = WriteChecks(service, plane, self._object_settings, known_buckets.exists)
-        resources.push_async_callback(write_checks.aclose)
-        return _Components(
-            service=service,
-            plane=plane,
-            lazy_sdk=lazy_sdk,
-            known_buckets=known_buckets,
-            write_checks=write_checks,
-            copier=Copier(plane, known_buckets.exists),
-            resources=resources,
-        )
-
-    async def _make_sdk_client(
-        self, session: Session, endpoint: Endpoint, context: DriverContext
-    ) -> SdkClient:
-        return await open_sdk_client(
-            self._identity,
-            session,
-            endpoint,
-            context.timeout,
-            addressing=self._addressing,
-            connections=self._max_connections,
-            proxy=self._proxy_url,
-            trust_env=self._trust_env,
-            headers=self._object_settings.request_headers,
-            secret_headers=self._object_settings.secret_headers,
-        )
+        self._components, self._resources = components, resources
+        self._endpoint = components.endpoint
+        self._capabilities = self._capabilities_of(components.service.dialect)
 
     async def aclose(self) -> None:
         """Cancel probes that are running, and close all connections. Idempotent.
 
         A closed driver can be opened again.
         """
-        components, self._components = self._components, None
-        if components is not None:
-            try:
-                await components.resources.aclose()  # closes each, even if another fails
-            finally:
-                self._is_claimed = False
+        if self._components is None:
+            return
+        self._components = None
+        try:
+            await self._resources.aclose()  # closes each, even if another fails
+        finally:
+            self._is_claimed = False
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -389,7 +290,7 @@ class S3Driver:
         return self._require_open.lazy_sdk.sdk()
 
     @property
-    def _require_open(self) -> _Components:
+    def _require_open(self) -> Components:
         if self._components is None:
             raise ClosedError("the driver is not open")
         return self._components
