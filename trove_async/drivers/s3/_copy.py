@@ -111,8 +111,8 @@ class Copier:
         spans = [(start, min(start + part_size, size)) for start in range(0, size, part_size)]
         async with MultipartUpload(self._plane, bucket, key, options.put) as upload:
 
-            async def copy(numbered: tuple[int, tuple[int, int]]) -> None:
-                number, span = numbered
+            async def copy(numbered_span: tuple[int, tuple[int, int]]) -> None:
+                number, span = numbered_span
                 # Retried here: a retry of the whole copy would copy all other parts again.
                 sent = await send_with_retries(
                     lambda: self._plane.copy_part(upload.id, number, source, span)

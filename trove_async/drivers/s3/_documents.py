@@ -56,7 +56,7 @@ class ErrorDocument:
 
     Attributes:
         code: The error code, such as ``NoSuchKey``.
-        message: The message for people.
+        message: The human-readable message.
         fields: The other elements, by name. Never show them: some repeat the signed request and its
             access key.
     """
@@ -72,7 +72,7 @@ class ErrorDocument:
 
 
 class AmbiguousKeysError(Exception):
-    """Raised when a listing does not declare whether its keys are encoded, and it matters."""
+    """Raised when a listing does not show whether its keys are encoded."""
 
 
 def check_unambiguous(keys: Iterable[str]) -> None:
@@ -98,8 +98,8 @@ class WriteResult:
     """The result of a completion or a copy: an object or a part.
 
     Attributes:
-        etag: The ETag without its quotes. A weak one is unchanged. It identifies a part in any case,
-            and `read_write_result` discards it for an object.
+        etag: The ETag without its quotes. A weak ETag is unchanged. It suffices to identify a part.
+            For an object, `read_write_result` discards it.
         last_modified: The date, if the response has one.
         checksums: Checksums of the whole content, as in `ObjectInfo.checksums`.
     """

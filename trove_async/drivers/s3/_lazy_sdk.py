@@ -37,6 +37,7 @@ class LazySdkClient:
         Raises:
             ClosedError: `aclose` was called.
         """
+        # Concurrent first uses share one client, and `aclose` waits for it.
         async with self._lock:
             if self._closed:
                 raise ClosedError("the driver is not open")

@@ -69,6 +69,7 @@ async def next_page(
     cycle = TokenCycle(options.token)
     page = await request_page(bucket, options)
     cycle.check(page.token, empty=not page.entries)
+    # Some services return empty pages in the middle of a listing.
     while not page.entries and page.token is not None:
         page = await request_page(bucket, replace(options, token=page.token))
         cycle.check(page.token, empty=not page.entries)

@@ -151,10 +151,12 @@ class Signer:
             payload_hash: The body's SHA-256 in lower-case hex, or `UNSIGNED_PAYLOAD`.
             now: The service's time, not this machine's: an aware datetime, or seconds since 1970.
         """
+        # 1. Find the layout for these header names.
         stamp = self._stamp(now)
         token = credentials.token
         shape = (token is not None, *headers)
         layout = self._layouts.get(shape) or self._build_layout(shape)
+        # 2. Fill in the canonical request.
         path, _, query = target.partition("?")
         canonical = layout.template % layout.pick(
             (
@@ -169,6 +171,7 @@ class Signer:
                 *[" ".join(value.split()) for value in headers.values()],
             )
         )
+        # 3. Sign it.
         key = self._day_key(credentials.secret_key, stamp[:8])
         signed = {
             "Authorization": (

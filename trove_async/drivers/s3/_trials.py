@@ -133,26 +133,27 @@ class TrialObjects:
 
     async def put(self, key: str, options: PutOptions) -> ObjectInfo:
         """Store an object in one request."""
-        return await self._stored_info(
+        return await self._record_write(
             key, self._plane.put_object(self._bucket, key, [BODY], options)
         )
 
     async def upload(self, key: str, options: PutOptions) -> ObjectInfo:
         """Store an object with a multipart upload."""
-        return await self._stored_info(key, self._uploaded(key, options))
+        return await self._record_write(key, self._uploaded(key, options))
 
     async def copy(self, source: ObjectInfo, key: str, options: PutOptions) -> ObjectInfo:
         """Store a copy of an object of the trial."""
         request = CopyOptions(source=source, put=options)
         copy_request = self._plane.copy_object(self._bucket, source.key, self._bucket, key, request)
-        return await self._stored_info(key, copy_request)
+        return await self._record_write(key, copy_request)
 
     async def _uploaded(self, key: str, options: PutOptions) -> ObjectInfo:
         async with MultipartUpload(self._plane, self._bucket, key, options) as upload:
             await upload.send(Part(number=1, offset=0, size=1, last=True), [BODY])
             return await upload.commit({})
 
-    async def _stored_info(self, key: str, write: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
+    async def _record_write(self, key: str, write: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
+        """Store an object and record that it must be deleted."""
         try:
             info = await write
         except UnconfirmedWriteError as unconfirmed:

@@ -54,7 +54,7 @@ from ._settings import Settings
 from ._write_checks import check_get_conditions, check_storable
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
-"""The default endpoint. `open` replaces it with the configured one."""
+"""The endpoint until `open` looks up the configured one."""
 
 
 class S3Driver:
@@ -149,6 +149,8 @@ class S3Driver:
         sse_customer_key: bytes | None = None,
         requester_pays: bool = False,
     ) -> None:
+        # 1. Collect the arguments, and delete the secrets from the local variables: a traceback that
+        # is recorded with variables would show them.
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -167,9 +169,9 @@ class S3Driver:
             sse_customer_key=sse_customer_key,
             requester_pays=requester_pays,
         )
-        # A traceback recorded with local variables would show these secrets.
         secret_proxy = None if proxy is None else Secret(proxy)
         del secret_access_key, session_token, sse_customer_key, proxy
+        # 2. Check them.
         self._identity.check()
         self._object_settings.check()
         if secret_proxy is not None:
@@ -188,6 +190,7 @@ class S3Driver:
             data_plane=data_plane,
         )
         self._settings.check()
+        # 3. Set the state of a driver that is not open.
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
         self._is_claimed = False
@@ -320,7 +323,7 @@ class S3Driver:
             await checks.check_write("put", bucket, key, options)
         options = self._object_settings.with_storage_class(options)
         try:
-            if not options.conditional:
+            if not options.conditional:  # as nearly every put, which needs no context manager
                 return await plane.put_object(bucket, key, views, options)
             with map_condition_errors(options):
                 return await plane.put_object(bucket, key, views, options)
