@@ -68,7 +68,7 @@ INVALID_URLS = [
     ("s3://bucket?path_style=true&addressing_style=virtual", "addressing_style or path_style, not"),
     ("s3://bucket?max_connections=0", "max_connections must be a number above 0"),
     ("s3://bucket?max_connections=-1", "max_connections must be a number above 0"),
-    ("s3://bucket?dialect=klingon", "dialect is"),
+    ("s3://bucket?dialect=klingon", "dialect must be"),
     ("s3://bucket?endpoint=ftp://host", "an endpoint is"),
     ("s3://bucket?endpoint=http://host/path", "an endpoint is"),
     ("s3://bucket?endpoint=http://key:secret@host", "an endpoint is"),
@@ -334,18 +334,25 @@ def test_s3_url_options_reach_the_driver() -> None:
     assert (identity.endpoint_url, identity.profile) == ("http://localhost:9000", "p")
     assert identity.role_arn == "arn:aws:iam::1:role/r"
     assert driver.capabilities.max_reads == 7
-    assert driver._addressing == "path"
-    assert driver._payload_signing is False
+    assert driver._settings.addressing_style == "path"
+    assert driver._settings.payload_signing is False
     assert "a/b" not in repr(identity)
     assert "KEY" not in repr(identity)
+
+
+def proxy_settings(driver: Any) -> tuple[str | None, bool]:
+    """Return the URL of a driver's proxy, and whether it uses those of the environment."""
+    if isinstance(driver, S3Driver):
+        return driver._settings.proxy_url, driver._settings.trust_env
+    return driver._proxy_url, driver._trust_env
 
 
 @pytest.mark.parametrize("url", ["s3://bucket?", "gcs://bucket?"])
 def test_proxy_is_an_option(url: str) -> None:
     driver: Any = address_from_url(f"{url}proxy=http%3A%2F%2Fme%3Asecret%40h%3A3128").driver
-    assert (driver._proxy_url, driver._trust_env) == ("http://me:secret@h:3128", True)
+    assert proxy_settings(driver) == ("http://me:secret@h:3128", True)
     driver = address_from_url(f"{url}trust_env=false").driver
-    assert (driver._proxy_url, driver._trust_env) == (None, False)
+    assert proxy_settings(driver) == (None, False)
     with pytest.raises(ConfigError, match="socks5") as caught:
         address_from_url(f"{url}proxy=socks5%3A%2F%2Fme%3ASECRET%40h")
     assert "SECRET" not in str(caught.value)

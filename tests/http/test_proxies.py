@@ -15,7 +15,7 @@ from tests.http.scripted_server import LONG_TIMEOUTS, ServerConnection, read_bod
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
 from trove_async.drivers import GCSDriver, S3Driver
-from trove_async.drivers.s3._credentials import _sdk, on_sdk
+from trove_async.drivers.s3._credentials import _make_sdk_session, on_sdk
 from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from trove_async.models import Timeout
 from trove_async.testing import opened
@@ -219,7 +219,7 @@ async def test_sdk_credential_lookup_follows_trust_env(
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
 
     async def proxies() -> object:
-        session = _sdk(S3Driver(trust_env=trust_env)._identity)
+        session = _make_sdk_session(S3Driver(trust_env=trust_env)._identity)
         async with session.create_client(
             "sts", region_name="us-east-1", **keys, **options
         ) as client:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTransport
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.testing import opened
 
 
@@ -18,7 +18,7 @@ def scripted_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(*responses: FakeResponse, **settings: Any) -> tuple[ScriptedTransport, Any]:
         transport = ScriptedTransport(*responses)
-        monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transport)
+        monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
         arguments: dict[str, Any] = {
             "region": "us-east-1",
             "endpoint_url": "https://s3.us-east-1.amazonaws.com",

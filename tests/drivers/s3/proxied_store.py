@@ -172,5 +172,5 @@ async def proxied_store(
             await proxy.quiet()
             assert_idle(store)
         await proxy.deserted()
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not left, left
+    leftover_tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not leftover_tasks, leftover_tasks

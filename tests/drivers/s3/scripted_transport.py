@@ -52,12 +52,12 @@ def response(
     status: int = 200,
     body: bytes | str = b"",
     headers: Mapping[str, str] | None = None,
-    **named: str,
+    **header_fields: str,
 ) -> FakeResponse:
     """Return a response; ``retry_after="7"`` adds the header ``retry-after: 7``."""
-    more = {name.replace("_", "-"): value for name, value in named.items()}
+    extra_headers = {name.replace("_", "-"): value for name, value in header_fields.items()}
     content = body.encode() if isinstance(body, str) else body
-    return FakeResponse(status, {**(headers or {}), **more}, content)
+    return FakeResponse(status, {**(headers or {}), **extra_headers}, content)
 
 
 def error_response(
@@ -65,11 +65,11 @@ def error_response(
     code: str,
     elements: str = "",
     headers: Mapping[str, str] | None = None,
-    **named: str,
+    **header_fields: str,
 ) -> FakeResponse:
     """Return a response whose body is an S3 error document, with further elements if given."""
     document = f"<Error><Code>{code}</Code><Message>m</Message>{elements}</Error>"
-    return response(status, document, headers, **named)
+    return response(status, document, headers, **header_fields)
 
 
 class SentRequest(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, response
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
-from trove_async.drivers.s3._headers import info_from, object_headers
+from trove_async.drivers.s3._headers import object_headers, object_info
 from trove_async.errors import BucketNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, ListOptions, PutOptions
@@ -125,7 +125,7 @@ async def test_copy_sends_if_match_under_the_header_name_of_the_gateway(
     assert "x-amz-copy-if-match" in request.headers["Authorization"]
 
 
-MOMENT = info_from({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
+MOMENT = object_info({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
 
 
 @pytest.mark.parametrize("rewrite", [ceph_headers, cautious_headers])
@@ -143,7 +143,7 @@ def test_metadata_names_with_underscores_are_kept(rewrite: Any, metadata: dict[s
     sent = rewrite(object_headers(PutOptions(metadata=metadata, write_id="id")))
     names = [name for name in sent if name.startswith("x-amz-meta-")]
     assert not any("_" in name for name in names)
-    info = info_from({**OBJECT_HEADERS, **sent}, bucket="b", key="k")
+    info = object_info({**OBJECT_HEADERS, **sent}, bucket="b", key="k")
     assert (dict(info.metadata), info.write_id) == (metadata, "id")
 
 

@@ -21,7 +21,7 @@ from tests.drivers.s3.scripted_transport import (
 )
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._credentials import Session
 from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import (
@@ -234,7 +234,7 @@ class FastClockTransport:
     """A service whose clock is an hour ahead. It responds once all requests have arrived."""
 
     def __init__(self, requests: int) -> None:
-        self.left = requests
+        self.remaining = requests
         self.all_arrived = anyio.Event()
 
     async def send(
@@ -248,8 +248,8 @@ class FastClockTransport:
     ) -> Any:
         signed = datetime.strptime(f"{headers['x-amz-date']}+0000", "%Y%m%dT%H%M%SZ%z")
         now = datetime.now(UTC) + timedelta(hours=1)
-        self.left -= 1
-        if not self.left:
+        self.remaining -= 1
+        if not self.remaining:
             self.all_arrived.set()
         await self.all_arrived.wait()
         date = format_datetime(now, usegmt=True)
@@ -265,7 +265,7 @@ async def test_clock_skew_is_corrected_for_all_requests_in_flight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service = FastClockTransport(requests=20)
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="http://h:9",
@@ -367,8 +367,8 @@ async def test_error_without_a_document_suggests_causes(scripted_driver: Any, st
     async with opened_driver as driver:
         with pytest.raises((BackendError, PermissionDeniedError)) as caught:
             await driver.head("data", "key")
-    for word in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
-        assert word in str(caught.value)
+    for hint in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
+        assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])

@@ -11,7 +11,7 @@ from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, SECRET, Scripted
 from trove_async import PoolTimeoutError, RetryPolicy, Timeout, Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
     permit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = HangingCopies()
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="https://s3.us-east-1.amazonaws.com",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +38,9 @@ async def test_copy_source_with_special_characters_is_encoded(
         await store.create_bucket("encoded", exist_ok=True)
         info = await store.put("encoded", key, b"body")
         await store.copy("encoded", key, "encoded", "copy")
-        copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
+        copier = Copier(
+            driver._plane, driver._require_open.known_buckets.exists, max_single_copy=1, part_size=4
+        )
         options = CopyOptions(source=info, put=PutOptions())
         await copier.copy("encoded", key, "encoded", "parts", options)
         for copy in ("copy", "parts"):
@@ -78,24 +81,29 @@ async def test_copy_of_an_older_version_reports_which_condition_failed(
     assert transport.request_lines[1].endswith("/from?versionId=v1")
 
 
-@pytest.mark.parametrize("largest", [1000, 100])
+@pytest.mark.parametrize("max_single_copy", [1000, 100])
 async def test_copy_sends_the_expected_owner_of_the_source(
-    scripted_driver: Any, largest: int
+    scripted_driver: Any, max_single_copy: int
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     etag = "<ETag>&quot;e&quot;</ETag>"
-    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    single_copy = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
     parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
         response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
-    responses = whole if largest == 1000 else parts
+    responses = single_copy if max_single_copy == 1000 else parts
     transport, opened_driver = scripted_driver(*responses, expected_bucket_owner="123")
     source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=max_single_copy,
+            part_size=200,
+        )
         await copier.copy("theirs", "from", "data", "to", options)
     [headers] = [
         request.headers for request in transport.requests if "x-amz-copy-source" in request.headers
@@ -130,7 +138,7 @@ async def test_copy_keeps_the_fields_of_the_source(
     }
     etag = "<ETag>&quot;e&quot;</ETag>"
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    single_copy = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
     parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
@@ -139,11 +147,17 @@ async def test_copy_keeps_the_fields_of_the_source(
     head = response(
         headers={**OBJECT_HEADERS, **fields, "content-length": "200", "x-amz-meta-a": "b"}
     )
-    transport, _ = scripted_driver(head, *(parts if in_parts else whole))
+    transport, _ = scripted_driver(head, *(parts if in_parts else single_copy))
     driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
     async with Trove(driver) as store:
         if in_parts:
-            driver._copier = Copier(driver._plane, driver._known.exists, largest=100, piece=200)
+            copier = Copier(
+                driver._plane,
+                driver._require_open.known_buckets.exists,
+                max_single_copy=100,
+                part_size=200,
+            )
+            driver._components = replace(driver._require_open, copier=copier)
         await store.copy("data", "from", "data", to, metadata={"a": "c"})
     sent = transport.requests[1].headers
     assert {name: sent.get(name) for name in fields} == fields
@@ -155,13 +169,18 @@ async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
         b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     )
     part = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
-        response(body=upload), *[response(body=part) for _ in range(3)], response(body=done)
+        response(body=upload), *[response(body=part) for _ in range(3)], response(body=completed)
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=100,
+        )
         info = await copier.copy(
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
@@ -187,16 +206,21 @@ async def test_only_the_failed_part_of_a_copy_is_retried(
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     part = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-    done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
         response(body=upload),
         error_response(503, "SlowDown"),
         response(body=part),
-        response(body=done),
+        response(body=completed),
     )
     source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())
     async with opened_driver as driver:
-        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=101)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=101,
+        )
         options = CopyOptions(source=source, put=PutOptions())
         assert (await copier.copy("data", "from", "data", "to", options)).size == 101
     assert len(transport.requests) == 4

@@ -55,10 +55,10 @@ def write_config(path: Path, text: str) -> None:
 
 async def test_keys_passed_as_arguments_are_used() -> None:
     session = Session(identity(access_key_id="a", secret_access_key="s", session_token="t"))
-    held = await session.credentials()
-    assert held == Credentials("a", "s", "t")
-    assert await session.credentials() is held
-    assert await session.renewed(held) is None
+    credentials = await session.credentials()
+    assert credentials == Credentials("a", "s", "t")
+    assert await session.credentials() is credentials
+    assert await session.renewed(credentials) is None
 
 
 async def test_keys_are_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_other_hosts_are_not_amazon(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("one_host", "other_host", "same"),
     [
         ("s3.us-east-1.amazonaws.com", "s3.eu-west-1.amazonaws.com", True),
         ("s3.amazonaws.com", "s3.dualstack.eu-west-1.amazonaws.com", True),
@@ -156,24 +156,29 @@ def test_other_hosts_are_not_amazon(url: str) -> None:
         ("minio.example", "other.example", False),
     ],
 )
-def test_bucket_namespace_is_shared_within_a_partition(one: str, other: str, *, same: bool) -> None:
-    places = [Endpoint.of(f"https://{host}", "us-east-1").names_in for host in (one, other)]
-    assert (places[0] == places[1]) is same
+def test_bucket_namespace_is_shared_within_a_partition(
+    one_host: str, other_host: str, *, same: bool
+) -> None:
+    namespaces = [
+        Endpoint.of(f"https://{host}", "us-east-1").bucket_namespace
+        for host in (one_host, other_host)
+    ]
+    assert (namespaces[0] == namespaces[1]) is same
 
 
 class SdkCredentials:
-    """Credentials of the SDK that expire in `left` seconds."""
+    """Credentials of the SDK that expire in `seconds_left` seconds."""
 
     def __init__(self) -> None:
-        self.left = 3600.0
+        self.seconds_left = 3600.0
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
-        return self.left < (900.0 if refresh_in is None else refresh_in)
+        return self.seconds_left < (900.0 if refresh_in is None else refresh_in)
 
 
 @pytest.fixture
 def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentials] | Exception]:
-    """Script what the SDK's provider chain returns, and let the session check for renewal each time."""
+    """Script the results of the SDK's provider chain, and check for renewal on every call."""
     script: list[tuple[Credentials, SdkCredentials] | Exception] = []
 
     async def find(_: object) -> tuple[Credentials, SdkCredentials]:
@@ -186,41 +191,43 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentia
         return await work()
 
     monkeypatch.setattr(credentials_module, "on_sdk", run_inline)
-    monkeypatch.setattr(credentials_module, "_found", find)
-    monkeypatch.setattr(credentials_module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(credentials_module, "_find_credentials", find)
+    monkeypatch.setattr(credentials_module, "_CHECK_SECONDS", 0.0)
     return script
 
 
 async def test_credentials_are_renewed_before_they_expire(sdk: list[Any]) -> None:
-    one, two, source = Credentials("1", "s"), Credentials("2", "s"), SdkCredentials()
-    sdk += [(one, source), (two, SdkCredentials())]
+    first, second, source = Credentials("1", "s"), Credentials("2", "s"), SdkCredentials()
+    sdk += [(first, source), (second, SdkCredentials())]
     session = Session(identity())
-    assert await session.credentials() is one
-    assert await session.credentials() is one
-    source.left = 800.0
-    assert await session.credentials() is two
+    assert await session.credentials() is first
+    assert await session.credentials() is first
+    source.seconds_left = 800.0
+    assert await session.credentials() is second
     assert sdk == []
 
 
 async def test_failed_renewal_is_retried_until_the_credentials_expire(sdk: list[Any]) -> None:
-    one, source = Credentials("1", "s"), SdkCredentials()
-    sdk += [(one, source), UnavailableError("down"), UnavailableError("down")]
+    first, source = Credentials("1", "s"), SdkCredentials()
+    sdk += [(first, source), UnavailableError("down"), UnavailableError("down")]
     session = Session(identity())
     await session.credentials()
-    source.left = 800.0
-    assert await session.credentials() is one
-    source.left = -1.0
+    source.seconds_left = 800.0
+    assert await session.credentials() is first
+    source.seconds_left = -1.0
     with pytest.raises(UnavailableError):
         await session.credentials()
 
 
 async def test_rejected_credentials_are_renewed_once(sdk: list[Any]) -> None:
-    one, two = Credentials("1", "s"), Credentials("2", "s")
-    sdk += [(one, SdkCredentials()), (two, SdkCredentials())]
+    first, second = Credentials("1", "s"), Credentials("2", "s")
+    sdk += [(first, SdkCredentials()), (second, SdkCredentials())]
     session = Session(identity())
     await session.credentials()
-    assert await session.renewed(one) is two
-    assert await session.renewed(one) is two  # a concurrent request with the same old credentials
+    assert await session.renewed(first) is second
+    assert (
+        await session.renewed(first) is second
+    )  # a concurrent request with the same old credentials
     assert sdk == []
 
 
@@ -230,8 +237,9 @@ async def test_role_is_assumed(moto_server: S3Server, monkeypatch: pytest.Monkey
     arguments = identity(
         access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1"
     )
-    held = await Session(arguments).credentials()
-    assert (held.access_key[:4], bool(held.token)) == ("ASIA", True)  # the prefix of temporary keys
+    credentials = await Session(arguments).credentials()
+    assert credentials.access_key.startswith("ASIA")  # the prefix of temporary keys
+    assert credentials.token
 
 
 async def test_credentials_are_read_from_the_instance_metadata(

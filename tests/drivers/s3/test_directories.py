@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BucketNotFoundError, Prefix, Trove
-from trove_async.drivers.s3._directories import holds_none, marker_before, page_of
+from trove_async.drivers.s3._directories import excludes_all, marker_before, page_of
 from trove_async.models import ObjectInfo
 from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
@@ -125,25 +125,25 @@ class DirectoryListing:
                 for key in keys
                 if key.split("/") > at.split("/") and (below or not key.startswith(f"{at}/"))
             ]
-        page, rest = keys[: options.limit], keys[options.limit :]
-        if page and all(key.startswith(f"{page[-1]}/") for key in rest):
-            rest = []  # SeaweedFS loses keys below the last key of a full page
+        page, remaining = keys[: options.limit], keys[options.limit :]
+        if page and all(key.startswith(f"{page[-1]}/") for key in remaining):
+            remaining = []  # SeaweedFS loses keys below the last key of a full page
         entries: list[Entry] = [
             ObjectInfo(bucket=bucket, key=key, size=1, etag="e", last_modified=MOMENT)
             for key in page
         ]
-        return Page(entries=entries, token=f"{page[-1]}/" if rest else None)
+        return Page(entries=entries, token=f"{page[-1]}/" if remaining else None)
 
 
 paths = st.text("ab/-%!.é", min_size=1, max_size=7).filter(
-    lambda key: not holds_none(key) and not key.endswith("/")
+    lambda key: not excludes_all(key) and not key.endswith("/")
 )
 
 
 @given(
     keys=st.sets(paths, max_size=12),
     prefix=st.one_of(st.just(""), st.text("ab/-", max_size=3)).filter(
-        lambda text: not holds_none(text)
+        lambda text: not excludes_all(text)
     ),
     after=st.one_of(st.none(), paths, st.text("ab/-\\", max_size=4)),
     delimiter=st.sampled_from([None, "%", "-", "a", "a/", "/b"]),

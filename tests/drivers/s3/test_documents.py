@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from tests.drivers.s3.botocore_reference import parse_with_botocore, s3_model
 from tests.drivers.s3.listing_documents import NAMESPACE, keys
 from trove_async.drivers.s3._documents import (
-    AnsweredError,
     ErrorDocument,
+    ErrorDocumentError,
     OpenUpload,
     SentPart,
-    Stored,
-    can_name,
+    WriteResult,
     complete_body,
     create_bucket_body,
     delete_body,
+    is_deletable_in_bulk,
     parse_buckets,
     parse_completed,
     parse_copied,
@@ -106,7 +106,7 @@ def test_error_shows_no_signature() -> None:
         "<StringToSign>AWS4-HMAC</StringToSign><SignatureProvided>0badcafe</SignatureProvided>",
     )
     assert "0badcafe" not in repr(parse_error(body))
-    assert "0badcafe" not in str(AnsweredError(parse_error(body)))
+    assert "0badcafe" not in str(ErrorDocumentError(parse_error(body)))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_document_that_is_no_error_is_malformed(body: bytes) -> None:
 def test_every_parser_distinguishes_errors_results_and_malformed_documents(
     read: Callable[[bytes], object],
 ) -> None:
-    with pytest.raises(AnsweredError) as raised:
+    with pytest.raises(ErrorDocumentError) as raised:
         read(b"  \n" + document("Error", "<Code>InternalError</Code><Message>oops</Message>"))
-    assert raised.value.answer == ErrorDocument(code="InternalError", message="oops")
+    assert raised.value.document == ErrorDocument(code="InternalError", message="oops")
     for garbage in (b"", b"   ", b"<html><body/></html>", b"<Error>", SEAWEEDFS_ERROR + b"<"):
         with pytest.raises(MalformedResponse):
             read(garbage)
@@ -158,13 +158,13 @@ def test_reads_an_upload_id() -> None:
 )
 @pytest.mark.parametrize("quote", ["&#34;", "&quot;", '"', ""])
 def test_reads_etag_and_date_of_a_stored_object(
-    read: Callable[[bytes], Stored], root: str, quote: str
+    read: Callable[[bytes], WriteResult], root: str, quote: str
 ) -> None:
     content = f"<LastModified>{TIMESTAMP}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
-    assert read(b"\n  " + document(root, content)) == Stored(
+    assert read(b"\n  " + document(root, content)) == WriteResult(
         etag="9aff-1", last_modified=TIMESTAMP_UTC
     )
-    assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == Stored(etag="9aff-1")
+    assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == WriteResult(etag="9aff-1")
     with pytest.raises(MalformedResponse):
         read(document(root, "<LastModified/>"))
 
@@ -263,33 +263,33 @@ def test_reads_buckets() -> None:
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
-xml_texts = texts.filter(can_name)
+xml_texts = texts.filter(is_deletable_in_bulk)
 
 
 @given(st.lists(xml_texts.filter(bool), unique=True, max_size=5))
-def test_keys_to_delete_round_trip(expected: list[str]) -> None:
-    assert keys_in(delete_body(expected)) == expected
+def test_keys_to_delete_round_trip(keys: list[str]) -> None:
+    assert keys_in(delete_body(keys)) == keys
 
 
 @pytest.mark.parametrize("key", ["a\x00", "a\x01b", "\x1f", "\x0b", "\ufffe", "a\uffff"])
-def test_keys_that_xml_cannot_carry_are_refused(key: str) -> None:
-    assert not can_name(key)
-    with pytest.raises(ValueError, match="cannot carry"):
+def test_keys_that_xml_cannot_contain_are_rejected(key: str) -> None:
+    assert not is_deletable_in_bulk(key)
+    with pytest.raises(ValueError, match="cannot contain"):
         delete_body([key])
 
 
 @pytest.mark.parametrize("key", ["a\tb\nc\rd\r\n", "&<>\"']]>", "\x7f\x85", "\ufffd", "\U0010ffff"])
-def test_keys_that_xml_can_carry_round_trip(key: str) -> None:
-    assert can_name(key)
+def test_keys_that_xml_can_contain_round_trip(key: str) -> None:
+    assert is_deletable_in_bulk(key)
     assert keys_in(delete_body([key])) == [key]
 
 
 def test_writes_what_botocore_writes() -> None:
-    expected = ["a", "b & c", "é"]
-    assert canonical(delete_body(expected, quiet=True)) == written_by_botocore(
+    keys = ["a", "b & c", "é"]
+    assert canonical(delete_body(keys, quiet=True)) == written_by_botocore(
         "DeleteObjects",
         Bucket="b",
-        Delete={"Objects": [{"Key": key} for key in expected], "Quiet": True},
+        Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
     )
     assert canonical(create_bucket_body("eu-west-1")) == written_by_botocore(
         "CreateBucket",

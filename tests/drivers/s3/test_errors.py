@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
-from trove_async.drivers.s3._errors import CODES, STATUSES, UNSAID, failure
+from trove_async.drivers.s3._errors import CODES, STATUSES, STATUSES_WITHOUT_DOCUMENT, failure
 
 if TYPE_CHECKING:
     from trove_async._http.services import ErrorMapping
@@ -185,7 +185,7 @@ def test_message_is_one_line_of_bounded_length() -> None:
     assert len(message) < 500
 
 
-@pytest.mark.parametrize(("status", "meaning"), UNSAID.items())
+@pytest.mark.parametrize(("status", "meaning"), STATUSES_WITHOUT_DOCUMENT.items())
 def test_error_without_a_body_suggests_causes(status: int, meaning: ErrorMapping) -> None:
     error = failure(status, headers={"x-amz-bucket-region": "eu-west-1"})
     assert type(error) is meaning.kind

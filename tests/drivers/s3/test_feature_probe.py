@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -18,13 +19,13 @@ from tests.drivers.s3.scripted_transport import (
 )
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3 import _dialects, _trials
-from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.drivers.s3._credentials import Endpoint
-from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import AMAZON, CEPH, S3, SEAWEEDFS, UNRECOGNISED, Service
 from trove_async.drivers.s3._features import ALL, Feature, features_of
+from trove_async.drivers.s3._object_settings import ObjectSettings
 from trove_async.drivers.s3._unusual_keys import sibling
 from trove_async.errors import (
     BucketNotFoundError,
@@ -125,7 +126,7 @@ def drop_headers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[HeaderDr
             )
             return transports[-1]
 
-        monkeypatch.setattr(driver_module, "transport_over", make_transport)
+        monkeypatch.setattr(components_module, "transport_over", make_transport)
         return transports
 
     return start
@@ -208,7 +209,7 @@ async def test_ignored_customer_key_is_refused(
 async def check_refused(store: Trove, server: S3Server, bucket: str, write: str) -> None:
     async with store:
         for _ in range(2):
-            with pytest.raises(NotSupportedError, match="the service does not honour"):
+            with pytest.raises(NotSupportedError, match="the service ignores"):
                 await WRITES[write](store, bucket)
     assert await asyncio.to_thread(stored_bodies, server, bucket) == {"old": b"old"}
 
@@ -293,9 +294,9 @@ async def test_probe_leaves_no_version(moto_server: S3Server, bucket: str) -> No
         await store.put(bucket, "new", b"x", tags=TAGS, if_none_match="*")
         await store.put(bucket, "large", LARGE, tags=TAGS)
         await store.copy(bucket, "old", bucket, "copy", tags=TAGS)
-    left = await asyncio.to_thread(client.list_object_versions, Bucket=bucket)
-    assert {version["Key"] for version in left["Versions"]} == {"old", "new", "large", "copy"}
-    assert "DeleteMarkers" not in left
+    remaining = await asyncio.to_thread(client.list_object_versions, Bucket=bucket)
+    assert {version["Key"] for version in remaining["Versions"]} == {"old", "new", "large", "copy"}
+    assert "DeleteMarkers" not in remaining
 
 
 @pytest.mark.parametrize(
@@ -322,9 +323,9 @@ async def test_write_cancelled_during_a_probe_leaves_nothing(
             write_task.cancel()
             await asyncio.wait({write_task})
             assert write_task.cancelled()
-        left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
-        unfinished |= {key for key in left if key.startswith("upload of")}
-        assert left.keys() - unfinished == {"old"}, number
+        remaining = await asyncio.to_thread(stored_bodies, moto_server, bucket)
+        unfinished |= {key for key in remaining if key.startswith("upload of")}
+        assert remaining.keys() - unfinished == {"old"}, number
     # `gc_uploads` removes an upload whose id never arrived.
     assert len(unfinished) <= 1
     assert not unfinished or write == "tags of an upload"
@@ -338,7 +339,7 @@ def is_probe(target: str) -> bool:
 async def test_cancel_is_raised_when_the_cleanup_of_a_probe_hangs(
     moto_server: S3Server, bucket: str, drop_headers: Any, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setattr(_trials, "_CANCELLED_SECONDS", 0.01)
+    monkeypatch.setattr(_trials, "_GRACE_SECONDS", 0.01)
     monkeypatch.setattr(_trials, "_CLEANUP_SECONDS", 0.01)
     transports = drop_headers(drop_nothing)
     stalled = asyncio.Event()
@@ -437,7 +438,7 @@ async def test_refused_head_is_no_proof(
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
         transports[-1].fault = refuse
-        with pytest.raises(NotSupportedError, match="refuses to show whether"):
+        with pytest.raises(NotSupportedError, match="rejected the test whether"):
             await WRITES[write](store, bucket)
     assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
@@ -458,8 +459,8 @@ async def test_failed_delete_of_a_probe_is_retried(
         transports[-1].fault = fail_once
         await store.put(bucket, "new", b"x", tags=TAGS)
     assert failed
-    left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
-    assert left == {"old": b"old", "new": b"x"}
+    remaining = await asyncio.to_thread(stored_bodies, moto_server, bucket)
+    assert remaining == {"old": b"old", "new": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,13 @@ async def test_copy_in_parts_probes_the_features_of_an_upload(
     driver = driver_of(moto_server, **settings)
     pool = BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
     async with Trove(driver, pool=pool) as store:
-        driver._copier = Copier(driver._plane, driver._known.exists, largest=MiB, piece=5 * MiB)
+        copier = Copier(
+            driver._plane,
+            driver._require_open.known_buckets.exists,
+            max_single_copy=MiB,
+            part_size=5 * MiB,
+        )
+        driver._components = replace(driver._require_open, copier=copier)
         for call in (store.copy, store.move):
             with pytest.raises(NotSupportedError, match="an upload in parts"):
                 await call(bucket, "large", bucket, "new")
@@ -559,7 +566,7 @@ async def test_driver_whose_probe_failed_opens_in_another_event_loop(
             puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in "1234"]
             await asyncio.wait(puts)
             assert all(isinstance(put.exception(), BucketNotFoundError) for put in puts)
-        assert not driver._checks._trials._locks
+            assert not driver._require_open.write_checks._trials._locks
 
     await asyncio.to_thread(asyncio.run, fail())
     await asyncio.to_thread(asyncio.run, write(TAGS))
@@ -618,7 +625,7 @@ async def test_long_key_is_probed_with_a_shorter_one(moto_server: S3Server, buck
         (f"{'é' * 505}/c", "NAME"),
     ],
 )
-def test_probe_key_is_beside_the_key_where_it_fits(key: str, expected: str) -> None:
+def test_probe_key_is_next_to_the_key_if_it_fits(key: str, expected: str) -> None:
     assert sibling(key, "NAME") == expected
 
 
@@ -777,8 +784,8 @@ async def test_probe_leaves_no_version_and_no_marker_on_seaweedfs(
             await driver.set_versioning(name, enabled=False)
         with contextlib.suppress(InvalidNameError):
             await store.put(name, key, b"x", tags=TAGS, if_none_match="*")
-        left = [version.key async for version in store.list_versions(name)]
-    assert left == (["new"] if key == "new" else [])
+        remaining = [version.key async for version in store.list_versions(name)]
+    assert remaining == (["new"] if key == "new" else [])
 
 
 # -- SeaweedFS -------------------------------------------------------------------------------------
@@ -861,11 +868,11 @@ def test_known_features_of_dialects() -> None:
 
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd"
-CUSTOMER_KEY = Defaults(sse_customer_key=bytes(32))
+CUSTOMER_KEY = ObjectSettings(sse_customer_key=bytes(32))
 
 
 @pytest.mark.parametrize(
-    ("defaults", "headers", "met"),
+    ("object_settings", "headers", "met"),
     [
         ({"server_side_encryption": "AES256"}, {SSE: "AES256"}, True),
         ({"server_side_encryption": "AES256"}, {}, False),
@@ -882,13 +889,13 @@ CUSTOMER_KEY = Defaults(sse_customer_key=bytes(32))
         ({"kms_key_id": "mine"}, {f"{SSE}-aws-kms-key-id": "arn:aws:kms:mine"}, True),
         ({"bucket_key_enabled": True}, {}, True),
         ({"sse_customer_key": bytes(32)}, {}, False),
-        ({"sse_customer_key": bytes(32)}, CUSTOMER_KEY.keyed, True),
-        ({"sse_customer_key": bytes(range(32))}, CUSTOMER_KEY.keyed, False),
+        ({"sse_customer_key": bytes(32)}, CUSTOMER_KEY.customer_key_headers, True),
+        ({"sse_customer_key": bytes(range(32))}, CUSTOMER_KEY.customer_key_headers, False),
     ],
 )
 def test_encryption_headers_are_compared(
-    defaults: dict[str, Any],
+    object_settings: dict[str, Any],
     headers: Mapping[str, str],
     met: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert Defaults(**defaults).are_met(headers) is met
+    assert ObjectSettings(**object_settings).encryption_matches(headers) is met

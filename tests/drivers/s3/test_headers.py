@@ -16,8 +16,8 @@ from trove_async.drivers.s3._headers import (
     EXACT,
     META,
     condition_headers,
-    info_from,
     object_headers,
+    object_info,
     put_headers,
     put_info,
     read_content_range,
@@ -54,8 +54,8 @@ names = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,10}", fullmatch=True)
 
 
 def info(**headers: str) -> ObjectInfo:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return info_from({**RESPONSE_HEADERS, **named}, bucket="b", key="k", backend="cold")
+    header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return object_info({**RESPONSE_HEADERS, **header_fields}, bucket="b", key="k", backend="cold")
 
 
 def test_put_headers_contain_every_option() -> None:
@@ -99,7 +99,7 @@ def test_if_none_match_star_is_not_quoted() -> None:
 def test_metadata_round_trips(metadata: dict[str, str]) -> None:
     sent = object_headers(PutOptions(metadata=metadata, write_id="0011"))
     meta_headers = {name: value for name, value in sent.items() if name.startswith(META)}
-    read_info = info_from({**RESPONSE_HEADERS, **meta_headers}, bucket="b", key="k")
+    read_info = object_info({**RESPONSE_HEADERS, **meta_headers}, bucket="b", key="k")
     assert dict(read_info.metadata) == metadata
     assert read_info.write_id == "0011"
 
@@ -120,7 +120,8 @@ def test_metadata_survives_a_service_that_stores_it_decoded(
         for name, value in stored.items()
     }
     assert (
-        dict(info_from({**RESPONSE_HEADERS, **returned}, bucket="b", key="k").metadata) == metadata
+        dict(object_info({**RESPONSE_HEADERS, **returned}, bucket="b", key="k").metadata)
+        == metadata
     )
 
 
@@ -354,7 +355,7 @@ def test_invalid_reserved_metadata_is_ignored() -> None:
 def test_reads_what_botocore_reads() -> None:
     headers = {**RESPONSE_HEADERS, "x-amz-meta-a": "b", "x-amz-version-id": "v1"}
     expected = parse_with_botocore("HeadObject", b"", headers=headers)
-    parsed = info_from(headers, bucket="b", key="k")
+    parsed = object_info(headers, bucket="b", key="k")
     assert parsed.size == expected["ContentLength"]
     assert parsed.etag == expected["ETag"].strip('"')
     assert parsed.last_modified == expected["LastModified"]

@@ -107,12 +107,12 @@ async def test_write_that_a_head_does_not_confirm_is_retryable(
 
 
 async def test_write_without_an_id_is_confirmed_by_its_size(scripted_driver: Any) -> None:
-    for size, done in (("4", True), ("5", False)):
+    for size, is_complete in (("4", True), ("5", False)):
         transport, opened_driver = scripted_driver(
             response(), response(headers={**OBJECT_HEADERS, "content-length": size})
         )
         async with opened_driver as driver:
-            if done:
+            if is_complete:
                 assert (await write(driver, "put", PutOptions())).etag == "e"
             else:
                 with pytest.raises(UnavailableError):

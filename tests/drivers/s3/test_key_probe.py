@@ -106,7 +106,7 @@ async def test_service_that_keeps_unusual_keys_is_probed_once(oddity: Oddity, ke
     fake = FakeService()
     probe = await probe_of(fake)
     dialect = await probe.dialect_for_writing("data", key)
-    assert dialect.refuses(key) is None
+    assert dialect.unwritable_reason(key) is None
     assert dialect.keeps == {oddity}
     requests = fake.requests
     await probe.dialect_for_writing("data", key)
@@ -137,7 +137,7 @@ async def test_reading_a_key_with_several_oddities_writes_nothing(*, exists: boo
         await fake.memory.put("data", key, [memoryview(b"body")], PutOptions())
     dialect = await probe.dialect_for_reading("data", key)
     assert dialect.keeps == ({*Oddity} - {Oddity.TRAILING} if exists else set())
-    assert dialect.hides(key) is None
+    assert dialect.absent_reason(key) is None
     assert not fake.written
 
 
@@ -148,7 +148,7 @@ async def test_reading_detects_a_folded_oddity() -> None:
     dialect = await probe.dialect_for_reading("data", "/d//a")
     assert dialect.keeps == {Oddity.LEADING}
     assert dialect.folds == {Oddity.EMPTY}
-    assert dialect.hides("/d//a")
+    assert dialect.absent_reason("/d//a")
     assert await remaining_keys(fake) == ["/d/a"]
 
 
@@ -161,7 +161,7 @@ async def test_folding_service_is_detected_without_touching_objects(
     other = folded(key, oddity)
     await fake.memory.put("data", other, [memoryview(b"precious")], PutOptions())
     dialect = await probe.dialect_for_writing("data", key)
-    assert dialect.refuses(key)
+    assert dialect.unwritable_reason(key)
     assert await remaining_keys(fake) == [other]
     assert (await fake.memory.head("data", other)).size == 8
 
@@ -175,7 +175,7 @@ async def test_service_that_drops_bodies_of_keys_with_a_trailing_slash_is_detect
 
     fake = Dropping()
     probe = await probe_of(fake)
-    assert (await probe.dialect_for_writing("data", "a/")).refuses("a/")
+    assert (await probe.dialect_for_writing("data", "a/")).unwritable_reason("a/")
     assert not await remaining_keys(fake)
 
 
@@ -186,16 +186,16 @@ async def test_every_oddity_of_a_key_is_probed() -> None:
     assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
 
 
-async def test_key_is_allowed_when_the_service_itself_refuses_it() -> None:
+async def test_key_is_allowed_when_the_service_itself_rejects_it() -> None:
     fake = FakeService()
-    fake.error_response = InvalidNameError("the service takes no such name")
+    fake.error_response = InvalidNameError("the service does not accept the name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
-    assert dialect.refuses("a//b") is None
+    assert dialect.unwritable_reason("a//b") is None
 
 
 async def test_denied_probe_suggests_the_dialect() -> None:
     fake = FakeService()
-    fake.error_response = PermissionDeniedError("these credentials may not do so")
+    fake.error_response = PermissionDeniedError("the credentials do not permit this request")
     with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
         await (await probe_of(fake)).dialect_for_writing("data", "a//b")
 
@@ -220,7 +220,7 @@ async def test_reading_distinguishes_two_objects_from_one_with_two_keys() -> Non
     probe = await probe_of(fake)
     await fake.memory.put("data", "a/b", [memoryview(b"x")], PutOptions(write_id="w"))
     dialect = await probe.dialect_for_reading("data", "a//b")
-    assert dialect.hides("a//b")
+    assert dialect.absent_reason("a//b")
     assert await remaining_keys(fake) == ["a/b"]
 
 
@@ -245,7 +245,7 @@ async def test_unusual_key_is_not_sent_before_the_service_is_recognised(
         ("/up//a", Oddity.EMPTY, "NAME//x"),
     ],
 )
-def test_probe_key_is_beside_the_key_and_has_one_oddity(
+def test_probe_key_is_next_to_the_key_and_has_one_oddity(
     key: str, oddity: Oddity, expected: str
 ) -> None:
     name = sample(key, oddity, "NAME")
@@ -257,7 +257,7 @@ def test_usual_keys_have_no_oddity() -> None:
     for key in ("a", "a/b", "a b/c", "é", "..a/b.", "%2F"):
         assert is_usual(key)
         assert not oddities_of(key)
-        assert S3.refuses(key) is None
+        assert S3.unwritable_reason(key) is None
 
 
 # -- real services ---------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tests.drivers.s3.listing_documents import (
     objects,
 )
 from trove_async.drivers.s3 import _list_objects
-from trove_async.drivers.s3._documents import date_of
+from trove_async.drivers.s3._documents import parse_date_field
 from trove_async.drivers.s3._list_objects import MalformedResponse, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
@@ -140,9 +140,9 @@ fragments = st.sampled_from(
 def test_parsers_agree_on_damaged_pages(
     style: ListingStyle, prefixes: list[str], start: int, length: int, fragment: str
 ) -> None:
-    whole = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
-    start %= len(whole)
-    damaged = (whole[:start] + fragment + whole[start + length :]).encode()
+    document = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
+    start %= len(document)
+    damaged = (document[:start] + fragment + document[start + length :]).encode()
     assert outcome(parse, damaged) == outcome(parse_thoroughly, damaged)
 
 
@@ -285,4 +285,4 @@ def test_dates_with_any_offset_are_read(date: str, gap: str) -> None:
     assert isinstance(entry, ObjectInfo)
     assert entry.last_modified.replace(microsecond=0) == datetime(2026, 11, 28, 16, tzinfo=UTC)
     assert entry.last_modified.utcoffset() == timedelta(0)
-    assert date_of(date) == entry.last_modified
+    assert parse_date_field(date) == entry.last_modified

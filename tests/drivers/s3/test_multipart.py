@@ -26,7 +26,7 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async._resilience import upload as upload_module
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.models import MiB, ObjectInfo
 from trove_async.options import CopyOptions, PutOptions
@@ -97,7 +97,7 @@ class UploadService(ScriptedTransport):
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> UploadService:
     service = UploadService()
-    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     return service
 
 
@@ -217,7 +217,12 @@ async def test_copy_in_parts_is_not_aborted_during_its_completion(service: Uploa
     options = CopyOptions(source=source, put=PutOptions(write_id="w-1"))
     s3_driver = driver()
     async with opened(s3_driver):
-        copier = Copier(s3_driver._plane, s3_driver._known.exists, largest=100, piece=100)
+        copier = Copier(
+            s3_driver._plane,
+            s3_driver._require_open.known_buckets.exists,
+            max_single_copy=100,
+            part_size=100,
+        )
         copy = OwnedTask(copier.copy("data", "from", "data", "to", options))
         await service.completing.wait()
         copy._task.cancel()

@@ -18,7 +18,7 @@ from tests.drivers.s3.scripted_transport import (
     response,
 )
 from trove_async.drivers.s3._data_plane import UploadId
-from trove_async.drivers.s3._multipart import PartedUpload
+from trove_async.drivers.s3._multipart import MultipartUpload
 from trove_async.drivers.s3._sdk_client import SdkBody
 from trove_async.errors import (
     BackendError,
@@ -44,12 +44,12 @@ async def test_completion_with_status_200_and_an_error_is_retryable(
     upload = (
         b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
     )
-    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    completed = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
         response(body=upload),
         response(headers=OBJECT_HEADERS),
         error_response(200, code),
-        response(body=b"  " + done),
+        response(body=b"  " + completed),
     )
     async with opened_driver as driver, driver.upload("data", "key", PutOptions()) as session:
         part = Part(number=1, offset=0, size=5, last=True)
@@ -146,9 +146,9 @@ async def test_if_match_on_a_missing_object_raises_precondition_failed(
 
 
 async def test_whole_object_in_response_to_a_range_raises(scripted_driver: Any) -> None:
-    whole = {**OBJECT_HEADERS, "content-length": "10"}
+    object_headers = {**OBJECT_HEADERS, "content-length": "10"}
     _, opened_driver = scripted_driver(
-        response(body=b"0123456789", headers=whole), response(headers=OBJECT_HEADERS)
+        response(body=b"0123456789", headers=object_headers), response(headers=OBJECT_HEADERS)
     )
     async with opened_driver as driver:
         with pytest.raises(BackendError, match="asked for"):
@@ -167,7 +167,7 @@ async def test_body_that_ends_early_raises(scripted_driver: Any) -> None:
             await reader.read(100)
 
 
-async def test_keys_that_xml_cannot_carry_are_deleted_one_by_one(scripted_driver: Any) -> None:
+async def test_keys_that_xml_cannot_contain_are_deleted_one_by_one(scripted_driver: Any) -> None:
     deleted = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
     transport, opened_driver = scripted_driver(response(body=deleted), response(204))
     async with opened_driver as driver:
@@ -317,7 +317,7 @@ async def test_abort_after_the_driver_was_closed_is_not_retried() -> None:
             raise UnavailableError("the connections are closed", retryable=False)
 
     plane: Any = ClosedPlane()
-    async with PartedUpload(plane, "data", "key", PutOptions()):
+    async with MultipartUpload(plane, "data", "key", PutOptions()):
         pass
     assert plane.aborts == 1
 
@@ -380,7 +380,7 @@ async def test_bucket_looked_up_during_its_deletion_is_missing_afterwards(
         delete = driver._plane.delete_bucket
 
         async def delete_during_a_lookup(bucket: str) -> None:
-            assert await driver._known.exists(bucket)
+            assert await driver._require_open.known_buckets.exists(bucket)
             await delete(bucket)
 
         driver._plane.delete_bucket = delete_during_a_lookup

@@ -89,23 +89,23 @@ class FakeClient:
         self.closed += 1
 
 
-async def test_concurrent_first_uses_make_one_client() -> None:
-    made: list[FakeClient] = []
+async def test_concurrent_first_uses_create_one_client() -> None:
+    clients: list[FakeClient] = []
 
     async def make() -> SdkClient:
-        made.append(FakeClient())
-        return made[-1]  # type: ignore[return-value]  # only aclose is used
+        clients.append(FakeClient())
+        return clients[-1]  # type: ignore[return-value]  # only aclose is used
 
-    control = LazySdkClient(make)
+    lazy_client = LazySdkClient(make)
     async with task_group() as group:
         for _ in range(3):
-            group.start_soon(control.client)
-    assert len(made) == 1
-    await control.aclose()
-    assert made[0].closed == 1
+            group.start_soon(lazy_client.client)
+    assert len(clients) == 1
+    await lazy_client.aclose()
+    assert clients[0].closed == 1
 
 
-async def test_unused_client_is_never_made() -> None:
+async def test_unused_client_is_never_created() -> None:
     async def make() -> SdkClient:
         raise AssertionError("the client is not used")
 

@@ -10,8 +10,8 @@ import pytest
 from tests.drivers.s3.scripted_transport import now
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._data_plane import UnconfirmedWriteError, UploadId
-from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import S3, Service
+from trove_async.drivers.s3._object_settings import ObjectSettings
 from trove_async.drivers.s3._sdk import SdkPlane
 from trove_async.errors import BackendError, UnavailableError
 from trove_async.models import ObjectInfo
@@ -41,7 +41,13 @@ def plane_of(response: dict[str, Any]) -> SdkPlane:
     assert service.dialect is S3
     client: Any = Client(response)
     return SdkPlane(
-        client, endpoint, "default", service, owner=None, checksums=False, defaults=Defaults()
+        client,
+        endpoint,
+        "default",
+        service,
+        owner=None,
+        checksums=False,
+        object_settings=ObjectSettings(),
     )
 
 
@@ -64,11 +70,11 @@ def plane_of(response: dict[str, Any]) -> SdkPlane:
 async def test_response_without_a_required_element_raises_unavailable(
     response: dict[str, Any], call: Callable[[SdkPlane], Awaitable[object]]
 ) -> None:
-    with pytest.raises(UnavailableError, match="leaves out"):
+    with pytest.raises(UnavailableError, match="lacks"):
         await call(plane_of(response))
 
 
-async def test_copy_without_a_result_raises_untold_error() -> None:
+async def test_copy_without_a_result_raises_unconfirmed_write_error() -> None:
     options = CopyOptions(source=SOURCE, put=PutOptions())
     with pytest.raises(UnconfirmedWriteError):
         await plane_of({}).copy_object("data", "from", "data", "to", options)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import EMPTY_PAGE, response
+from tests.drivers.s3.scripted_transport import EMPTY_PAGE, ScriptedTransport, now, response
+from trove_async import Trove
+from trove_async._concurrency import OwnedTask
+from trove_async.driver import DriverInUseError
 from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3 import _components as components_module
+from trove_async.drivers.s3._credentials import Endpoint, Session
 from trove_async.errors import ClosedError, ConfigError
-from trove_async.options import ListOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from trove_async._http import Response
 
 
 @pytest.mark.parametrize(
@@ -80,7 +90,106 @@ async def test_server_header_selects_capabilities(scripted_driver: Any, server: 
 async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(200, EMPTY_PAGE))
     async with opened_driver as driver:
-        with pytest.raises(ClosedError, match="make one for each"):
+        with pytest.raises(DriverInUseError, match="create one driver for each store"):
             async with opened(driver):
                 pass
         assert not (await driver.list_page("bucket", ListOptions())).entries
+
+
+AMAZON = Endpoint.of("https://s3.us-east-1.amazonaws.com", "us-east-1")
+
+
+async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_opening, may_continue = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_endpoint(_: Session) -> Endpoint:
+        is_opening.set()
+        await may_continue.wait()
+        return AMAZON
+
+    monkeypatch.setattr(Session, "endpoint", wait_for_endpoint)
+    driver = S3Driver(access_key_id="a", secret_access_key="s")
+    first = Trove(driver)
+    opening = OwnedTask(first.__aenter__())
+    await is_opening.wait()
+    with pytest.raises(DriverInUseError, match="create one driver for each store"):
+        async with Trove(driver):
+            pass
+    may_continue.set()
+    await opening.result()
+    assert await driver.presign("GET", "data", "key", 60)  # the other store did not close it
+    await first.aclose()
+
+
+async def test_driver_that_failed_to_open_can_be_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes: list[Endpoint | ConfigError] = [ConfigError("no such profile"), AMAZON]
+
+    async def next_outcome(_: Session) -> Endpoint:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, ConfigError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(Session, "endpoint", next_outcome)
+    driver = S3Driver(access_key_id="a", secret_access_key="s")
+    with pytest.raises(ConfigError, match="no such profile"):
+        async with Trove(driver):
+            pass
+    async with Trove(driver):
+        assert await driver.presign("GET", "data", "key", 60)
+
+
+class HangingTransport(ScriptedTransport):
+    """A transport that never receives a response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = asyncio.Event()
+        self.is_closed = False
+
+    async def send(self, *_: Any, **__: Any) -> Response:
+        self.sent.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_cancelled_opening_closes_the_transport_and_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging = HangingTransport()
+    transports: list[ScriptedTransport] = [hanging, ScriptedTransport(response(403))]
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transports.pop(0))
+    driver = S3Driver(
+        region="us-east-1",
+        endpoint_url="http://h:9",
+        access_key_id="a",
+        secret_access_key="s",
+    )
+    opening = OwnedTask(Trove(driver).__aenter__())
+    await hanging.sent.wait()
+    await opening.aclose()
+    assert hanging.is_closed
+    async with Trove(driver):
+        assert await driver.presign("GET", "data", "key", 60)
+
+
+async def test_closed_driver_raises_closed_error(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver()
+    async with opened_driver as driver:
+        pass
+    source = ObjectInfo(bucket="data", key="from", size=1, etag="e", last_modified=now())
+    with pytest.raises(ClosedError, match="the driver is not open"):
+        await driver.put("data", "key", [], PutOptions(tags={"a": "b"}))
+    with pytest.raises(ClosedError, match="the driver is not open"):
+        await driver.copy(
+            "data", "from", "data", "to", CopyOptions(source=source, put=PutOptions())
+        )
+    with pytest.raises(ClosedError, match="the driver is not open"):
+        await driver.list_page("data", ListOptions())

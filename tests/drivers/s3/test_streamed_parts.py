@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.drivers.s3.proxied_store import ProxiedStore
     from trove_async.driver import Capabilities
+    from trove_async.drivers.s3._dialects import Dialect
     from trove_async.testing.servers import S3Server
 
 POOL = 16 * MiB
@@ -40,8 +41,8 @@ class ThreePartDriver(S3Driver):
 
     part_limit = 3
 
-    def _capabilities_now(self) -> Capabilities:
-        return replace(super()._capabilities_now(), max_parts=self.part_limit)
+    def _capabilities_of(self, dialect: Dialect) -> Capabilities:
+        return replace(super()._capabilities_of(dialect), max_parts=self.part_limit)
 
 
 class SixPartDriver(ThreePartDriver):
@@ -105,8 +106,8 @@ async def test_last_part_may_have_one_byte(
     seaweed: S3Server, client: Any, tmp_path: Path, over: int
 ) -> None:
     class Multiple(ThreePartDriver):
-        def _capabilities_now(self) -> Capabilities:
-            return replace(super()._capabilities_now(), part_multiple=9 * MiB)
+        def _capabilities_of(self, dialect: Dialect) -> Capabilities:
+            return replace(super()._capabilities_of(dialect), part_multiple=9 * MiB)
 
     path = tmp_path / "large"
     body = await asyncio.to_thread(write_file, path, 18 * MiB + over)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
-from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3._documents import ErrorDocumentError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse
 from trove_async.options import ListOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONTENTS = (
     "<Contents><Key>{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
@@ -37,7 +44,7 @@ def test_upload_id_is_read_from_any_root_element(root: str) -> None:
 
 
 def test_error_or_document_without_an_upload_id_raises() -> None:
-    with pytest.raises(AnsweredError):
+    with pytest.raises(ErrorDocumentError):
         parse_upload_id(b"<Error><Code>Busy</Code><UploadId>id</UploadId></Error>")
     for document in (b"<html/>", b"<InitiateMultipartUpload><UploadId/></InitiateMultipartUpload>"):
         with pytest.raises(MalformedResponse):
@@ -48,7 +55,7 @@ def test_error_or_document_without_an_upload_id_raises() -> None:
 
 
 @pytest.mark.parametrize("character", ["\0", "\x01", "\a", "\x0b", "\x1f", "\ufffe", "\uffff"])
-def test_characters_that_xml_cannot_carry_are_kept(character: str) -> None:
+def test_characters_that_xml_cannot_contain_are_kept(character: str) -> None:
     for written in (character, f"&#{ord(character)};", f"&#x{ord(character):X};"):
         root = parse(f"<?xml version='1.0'?>\r\n<a><b>x{written}\u00e9&amp;#x1;</b></a>\r\n")
         assert root[0].text == f"x{character}\u00e9&#x1;"
@@ -119,6 +126,41 @@ async def test_listing_without_encoding_type_is_requested_again_without_encoding
     assert ["encoding-type" in query for query in queries] == [True, False]
 
 
+@pytest.mark.parametrize("kind", ["objects", "versions"])
+@pytest.mark.parametrize("encodes", [True, False])
+async def test_sdk_requests_a_listing_without_encoding_type_again_without_encoding(
+    kind: str, *, encodes: bool
+) -> None:
+    root, item = {
+        "objects": ("ListBucketResult", CONTENTS),
+        "versions": ("ListVersionsResult", VERSION),
+    }[kind]
+    queries: list[Mapping[str, str]] = []
+
+    async def respond(request: web.Request) -> web.Response:
+        queries.append(dict(request.query))
+        keys = ENCODED if encodes and "encoding-type" in request.query else KEYS
+        text = listing("".join(item.format(key) for key in keys), root)
+        return web.Response(text=text, content_type="application/xml")
+
+    application = web.Application()
+    application.router.add_get("/data", respond)
+    async with TestServer(application) as server:
+        driver: Any = S3Driver(
+            region="us-east-1",
+            endpoint_url=str(server.make_url("")).rstrip("/"),
+            access_key_id="a",
+            secret_access_key="s",
+            dialect="s3",
+            data_plane="sdk",
+        )
+        async with opened(driver):
+            call = driver.list_page if kind == "objects" else driver.version_page
+            page = await call("data", ListOptions())
+    assert [entry.key for entry in page.entries] == KEYS
+    assert ["encoding-type" in query for query in queries] == [True, False]
+
+
 async def test_listing_whose_keys_need_no_encoding_is_requested_once(scripted_driver: Any) -> None:
     page = listing(CONTENTS.format("plain/\u00e9"), "ListBucketResult")
     transport, opened_driver = scripted_driver(response(body=page))
@@ -147,7 +189,7 @@ async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_drive
 def test_uploads_with_encoding_type_are_decoded() -> None:
     encoded = UPLOAD.format("a%20b", 1)
     text = f"<ListMultipartUploadsResult><EncodingType>url</EncodingType>{encoded}</ListMultipartUploadsResult>"
-    (upload,) = parse_uploads(text.encode(), asked=True).uploads
+    (upload,) = parse_uploads(text.encode(), encoding_requested=True).uploads
     assert upload.key == "a b"
 
 

@@ -10,7 +10,7 @@ from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTr
 from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3 import _components as components_module
 from trove_async.drivers.s3._documents import NAMESPACE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(*responses: FakeResponse) -> tuple[ScriptedTransport, Trove]:
         transport = ScriptedTransport(*responses)
-        monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transport)
+        monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
         driver = S3Driver(
             region="us-east-1",
             endpoint_url="https://s3.us-east-1.amazonaws.com",
@@ -241,15 +241,17 @@ async def test_condition_of_an_object_without_an_etag_is_refused_before_any_requ
 async def test_copy_without_an_etag_is_pinned_by_date_or_version(
     scripted_store: Any,
 ) -> None:
-    done = "<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
+    copied = "<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
     base = {"last-modified": NOON, "date": EVENING, "content-length": "10"}
-    for version, headers, place in (
+    for version, headers, copy_source in (
         (None, {"x-amz-copy-source-if-unmodified-since": NOON}, "/data/key"),
         ("v1", {}, "/data/key?versionId=v1"),
         ("null", {"x-amz-copy-source-if-unmodified-since": NOON}, "/data/key?versionId=null"),
     ):
-        named = {} if version is None else {"x-amz-version-id": version}
-        transport, store = scripted_store(response(headers={**base, **named}), response(body=done))
+        version_headers = {} if version is None else {"x-amz-version-id": version}
+        transport, store = scripted_store(
+            response(headers={**base, **version_headers}), response(body=copied)
+        )
         async with store:
             assert (await store.copy("data", "key", "data", "to")).etag == "e"
         pins = {
@@ -257,7 +259,7 @@ async def test_copy_without_an_etag_is_pinned_by_date_or_version(
             for name, value in transport.requests[1].headers.items()
             if name.startswith("x-amz-copy-source")
         }
-        assert pins == {"x-amz-copy-source": place, **headers}
+        assert pins == {"x-amz-copy-source": copy_source, **headers}
 
 
 async def test_copied_object_without_an_etag_has_none(scripted_store: Any) -> None:

@@ -48,19 +48,19 @@ class CephGateway:
     async def list_versions(self, _bucket: str, options: ListOptions) -> VersionPage:
         self.requests.append(options)
         key, version_id = json.loads(options.token or json.dumps([options.start_after, None]))
-        left = [version for version in self.versions if version.key.startswith(options.prefix)]
+        remaining = [version for version in self.versions if version.key.startswith(options.prefix)]
         if key is not None:
-            left = [version for version in left if version.key >= key]
+            remaining = [version for version in remaining if version.key >= key]
         if version_id is not None:
-            of_key = [version.version_id for version in left if version.key == key]
+            of_key = [version.version_id for version in remaining if version.key == key]
             if version_id in of_key:
-                left = left[of_key.index(version_id) + 1 :]
+                remaining = remaining[of_key.index(version_id) + 1 :]
             else:
-                left = [version for version in left if version.key > key]
+                remaining = [version for version in remaining if version.key > key]
         limit = min(options.limit, self.max_page_size)
-        page = left[:limit]
-        more = len(left) > limit
-        token = json.dumps([page[-1].key, page[-1].version_id]) if more else None
+        page = remaining[:limit]
+        is_truncated = len(remaining) > limit
+        token = json.dumps([page[-1].key, page[-1].version_id]) if is_truncated else None
         return VersionPage(entries=page, token=token)
 
 
@@ -96,7 +96,7 @@ async def test_no_version_is_skipped_while_versions_are_deleted(
     gateway = CephGateway(("a", 1), ("b", 5), ("c", 2), ("d", 1), max_page_size=max_page_size)
     expected = list(gateway.versions)
     async with scripted_gateway(scripted_driver) as driver:
-        driver._open.list_versions = gateway.list_versions
+        driver._plane.list_versions = gateway.list_versions
         assert await list_all(driver, gateway, limit, delete=delete) == expected
 
 
@@ -104,7 +104,7 @@ async def test_no_version_is_skipped_while_versions_are_deleted(
 async def test_start_after_key_is_excluded(scripted_driver: Any, limit: int) -> None:
     gateway = CephGateway(("a", 3), ("b", 2), max_page_size=2)
     async with scripted_gateway(scripted_driver) as driver:
-        driver._open.list_versions = gateway.list_versions
+        driver._plane.list_versions = gateway.list_versions
         page = await driver.version_page("data", ListOptions(start_after="a", limit=limit))
         assert [(entry.key, entry.version_id) for entry in page.entries] == [("b", "2"), ("b", "1")]
         page = await driver.version_page("data", ListOptions(start_after="b", limit=limit))
@@ -115,9 +115,9 @@ async def test_start_after_key_is_excluded_on_services_with_stable_markers(
     scripted_driver: Any,
 ) -> None:
     gateway = CephGateway(("a", 3), ("b", 1))
-    _, named = scripted_driver(endpoint_url="http://h:9", dialect="s3")
-    async with named as driver:
-        driver._open.list_versions = gateway.list_versions
+    _, opened_driver = scripted_driver(endpoint_url="http://h:9", dialect="s3")
+    async with opened_driver as driver:
+        driver._plane.list_versions = gateway.list_versions
         for limit in (1, 2, 1000):
             listed: list[VersionInfo] = []
             options = ListOptions(start_after="a", limit=limit)
@@ -137,7 +137,7 @@ async def test_endless_page_of_one_key_raises(scripted_driver: Any) -> None:
         return VersionPage(entries=gateway.versions, token="again")
 
     async with scripted_gateway(scripted_driver) as driver:
-        driver._open.list_versions = endless
+        driver._plane.list_versions = endless
         with pytest.raises(BackendError, match="same page again"):
             await driver.version_page("data", ListOptions())
 

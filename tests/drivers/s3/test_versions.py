@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.drivers.s3.test_conformance import driver_of
-from trove_async.drivers.s3._versions import page_of_all, parse_versions, versions_query
+from trove_async.drivers.s3._versions import page_from_full_listing, parse_versions, versions_query
 from trove_async.drivers.s3._xml import MalformedResponse
 from trove_async.errors import (
     BucketNotFoundError,
@@ -158,7 +158,7 @@ def test_malformed_page_of_versions_raises(broken: str) -> None:
         parse(broken)
 
 
-async def test_page_of_all_continues_after_deletes() -> None:
+async def test_page_from_full_listing_continues_after_deletes() -> None:
     def version(key: str, number: int) -> VersionInfo:
         return VersionInfo(
             bucket="b",
@@ -177,16 +177,16 @@ async def test_page_of_all_continues_after_deletes() -> None:
         requests.append(options)
         return VersionPage(entries=versions)
 
-    first = await page_of_all(list_versions, "b", ListOptions(prefix="p", limit=2))
+    first = await page_from_full_listing(list_versions, "b", ListOptions(prefix="p", limit=2))
     assert [entry.version_id for entry in first.entries] == ["3", "2"]
     del versions[1:3]
     versions.insert(1, version("a", 4))
-    second = await page_of_all(
+    second = await page_from_full_listing(
         list_versions, "b", ListOptions(prefix="p", limit=2, token=first.token)
     )
     assert [(entry.key, entry.version_id) for entry in second.entries] == [("a", "1"), ("b", "1")]
     assert second.token is None
-    after_a = await page_of_all(list_versions, "b", ListOptions(start_after="a"))
+    after_a = await page_from_full_listing(list_versions, "b", ListOptions(start_after="a"))
     assert [entry.key for entry in after_a.entries] == ["b"]
     assert {(options.limit, options.token) for options in requests} == {(1000, None)}
 
@@ -196,7 +196,7 @@ async def test_more_versions_than_one_complete_listing_raise() -> None:
         return VersionPage(entries=[], token="more")
 
     with pytest.raises(NotSupportedError, match="longer prefix"):
-        await page_of_all(list_versions, "b", ListOptions())
+        await page_from_full_listing(list_versions, "b", ListOptions())
 
 
 @pytest.mark.parametrize("data_plane", ["lean", "sdk"])

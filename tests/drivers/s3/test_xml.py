@@ -30,13 +30,13 @@ async def test_large_page_is_parsed_in_a_thread(
     scripted_driver: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
 ) -> None:
     threads: list[threading.Thread] = []
-    made = _list_objects._made
+    page_of = _list_objects._page_of
 
-    def recording_made(*args: Any) -> Any:
+    def recording_page_of(*args: Any) -> Any:
         threads.append(threading.current_thread())
-        return made(*args)
+        return page_of(*args)
 
-    monkeypatch.setattr(_list_objects, "_made", recording_made)
+    monkeypatch.setattr(_list_objects, "_page_of", recording_page_of)
     body = page(500, filling)
     assert is_large(body.encode()) is large
     _, opened_driver = scripted_driver(response(body=body))
@@ -53,7 +53,7 @@ def test_document_with_too_many_tags_is_malformed() -> None:
         parse("<a>" + "<b/>" * 200_000 + "</a>")
 
 
-def test_document_parsed_in_slices_is_read_whole() -> None:
+def test_document_parsed_in_slices_is_read_completely() -> None:
     text = "<a>" + "".join([f"<b c='{'é' * 50}'>&lt;{n}</b>" for n in range(5000)]) + "</a>"
     assert len(text) > 4 * 64 * KiB
     root = parse(text)

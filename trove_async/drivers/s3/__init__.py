@@ -2,9 +2,10 @@
 
 The driver
 `driver`            `S3Driver`: the driver contract, built from S3's operations
-`_arguments`        checks of its constructor arguments
+`_components`       builds the components of an open driver
+`_settings`         settings of requests and connections
 `_capabilities`     what the driver supports, by service, data plane and settings
-`_defaults`         settings for all objects: storage class, encryption, requester pays
+`_object_settings`  settings for all objects: storage class, encryption, requester pays
 `_multipart`        multipart uploads; `_copy`: server-side copies; `_buckets`: buckets
 `_pages`            pages of listings, as the dialect requires
 
@@ -13,15 +14,15 @@ How services deviate from Amazon S3
 `_ceph`             workarounds for Ceph; `_directories`: for SeaweedFS
 `_features`         features that some services ignore; `_unusual_keys`: keys that some rename
 `_write_checks`     checks before a request that needs a feature or has an unusual key
-`_feature_probe`    tests a feature; `_key_probe`: an unusual key; `_trials`: on probe objects
+`_feature_probe`    tests a feature; `_key_probe`: tests an unusual key; `_trials`: probe objects
 
 The HTTP data plane
 `_data_plane`       the protocol of both data planes: one method for each operation of S3
 `_operations`       requests for objects and buckets; `_http_multipart`: for multipart uploads
-`_client`           one signed request, corrected and sent again if the service's error allows
-`_credentials`      credentials and the endpoint, found as the SDK finds them
+`_client`           sends one signed request, and corrects and repeats it if the error allows
+`_credentials`      finds the credentials and the endpoint as the SDK does
 `_sigv4`            signatures
-`_requests`         parts of requests that both data planes share
+`_requests`         document headers and presigned URLs, for both data planes
 `_headers`          object headers; `_encoding`: keys, queries, ETags and bucket names
 `_responses`        reads response documents; `_documents`: their formats; `_xml`: XML
 `_list_objects`     parses ListObjectsV2; `_versions`: ListObjectVersions
@@ -38,7 +39,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# aiobotocore is only imported when it is needed, too late for this message.
+# aiobotocore is imported on first use, which is too late for this message.
 for _package in ("aiohttp", "aiobotocore"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 async def head(plane: DataPlane, bucket: str) -> BucketInfo:
-    """Return a bucket's facts, or raise BucketNotFoundError."""
+    """Return information about a bucket, or raise BucketNotFoundError."""
     try:
         return await plane.head_bucket(bucket)
     except NotFoundError as error:
         raise BucketNotFoundError(error.message) from error
 
 
-async def in_order(plane: DataPlane) -> Sequence[BucketInfo]:
+async def list_sorted(plane: DataPlane) -> Sequence[BucketInfo]:
     """Return the buckets that the credentials own, sorted by name."""
     return sorted(await plane.list_buckets(), key=attrgetter("name"))
 
@@ -36,8 +36,7 @@ async def create(plane: DataPlane, bucket: str) -> None:
     """Create a bucket, or raise BucketExistsError.
 
     The HEAD comes first, because us-east-1 returns a success if you already own the bucket (S3 API
-    Reference, "CreateBucket": BucketAlreadyOwnedByYou). For another account's bucket it returns an
-    error.
+    Reference, "CreateBucket": BucketAlreadyOwnedByYou). If another account owns it, the PUT fails.
     """
     try:
         await head(plane, bucket)
@@ -47,7 +46,7 @@ async def create(plane: DataPlane, bucket: str) -> None:
         raise BucketExistsError("the bucket exists", bucket=bucket)
 
 
-async def missing_thing(
+async def specific_error(
     error: NotFoundError, bucket: str, exists: Callable[[str], Awaitable[bool]]
 ) -> NotFoundError:
     """Return an ObjectNotFoundError or a BucketNotFoundError in place of a NotFoundError.

@@ -12,8 +12,8 @@ from ._features import Feature
 
 if TYPE_CHECKING:
     from ._credentials import Endpoint
-    from ._defaults import Defaults
     from ._dialects import Dialect
+    from ._object_settings import ObjectSettings
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
@@ -21,14 +21,14 @@ _MAX_PARTS: Final = 10_000
 _MAX_OBJECT: Final = 5 * TiB
 """S3 User Guide, "Amazon S3 multipart upload limits"."""
 
-_BULK: Final = 1000
+_MAX_BULK_DELETE: Final = 1000
 """Maximum keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
 
 def capabilities_of(
     endpoint: Endpoint,
     dialect: Dialect,
-    defaults: Defaults,
+    object_settings: ObjectSettings,
     *,
     lean: bool,
     checksums: bool,
@@ -40,7 +40,7 @@ def capabilities_of(
     Args:
         endpoint: The endpoint of the service.
         dialect: How the service deviates from Amazon S3.
-        defaults: The settings that apply to all objects.
+        object_settings: The settings that apply to all objects.
         lean: Whether the driver sends requests itself rather than with the SDK.
         checksums: Whether the driver sends a CRC-32C with each body.
         parallel_parts: The maximum number of parts and of ranges of one object in flight.
@@ -72,12 +72,12 @@ def capabilities_of(
         streamed_parts=lean,
         max_put=_MAX_PART,
         max_object=_MAX_OBJECT,
-        # The SDK does not send Ceph's own headers, and without them a copy pins no version.
-        server_copy=lean or dialect.headers is None,
+        # The SDK cannot send Ceph's own headers. Without them, a copy does not pin the source's version.
+        server_copy=lean or dialect.rewrite_headers is None,
         max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
-        bulk_delete=_BULK,
+        bulk_delete=_MAX_BULK_DELETE,
         # Requests with the URL would also need the customer's key or the Requester Pays header.
-        presign=defaults.sse_customer_key is None and not defaults.requester_pays,
+        presign=object_settings.sse_customer_key is None and not object_settings.requester_pays,
         versions=True,
         ordered=dialect.ordered,
         exact_keys=endpoint.aws,

@@ -1,7 +1,7 @@
 """Signs and sends requests, and corrects the clock, the region or the credentials after a refusal.
 
-A corrected request is sent again at once. Each correction is made at most once per request. All
-other failures are raised for the retry loop above.
+A corrected request is repeated immediately. Each correction is made at most once per request. All
+other failures are raised for the retry loop of the caller.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 
-_SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
-_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
-_ELSEWHERE: Final = frozenset(
+_CLOCK_SKEW_CODES: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_EXPIRED_CODES: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_WRONG_REGION_CODES: Final = frozenset(
     {
         "PermanentRedirect",
         "TemporaryRedirect",
@@ -57,11 +57,11 @@ _UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
 _UNKNOWN_HEADER_CODES: Final = frozenset(
     {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
 )
-"""Error codes with which services refuse an unknown header."""
+"""Statuses and error codes of services that reject an unknown header."""
 
-_TOLERATED: Final = 600.0
-"""Seconds of clock skew that every service accepts. S3 refuses requests from 900 seconds on (S3 API
-Reference, "Error responses": RequestTimeTooSkewed)."""
+_TOLERATED_SKEW: Final = 600.0
+"""Seconds of clock skew that every service accepts. S3 rejects a skew of more than 900 seconds (S3
+API Reference, "Error responses": RequestTimeTooSkewed)."""
 
 _ERROR_BYTES: Final = 64 * KiB
 """Maximum size of an error document that is read. Services send less."""
@@ -70,12 +70,13 @@ _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
 """Matches names that fit into a host name. S3 User Guide, "General purpose bucket naming rules"."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}").fullmatch
+"""Matches a region that can be part of a host name."""
 
-_BUCKETS: Final = 1024
+_MAX_ADDRESSES: Final = 1024
 """Maximum number of buckets whose addresses are cached."""
 
 
-class Refused(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An error response that has been read."""
 
     status: int
@@ -89,12 +90,18 @@ class Refused(NamedTuple):
         return failure(self.status, self.code, self.message, self.headers)
 
 
-class _Signed(NamedTuple):
-    """How a request was signed."""
+class _Signing(NamedTuple):
+    """How a request was signed.
+
+    Attributes:
+        signer: The signer, for one region.
+        credentials: The credentials.
+        time: The time of signing by the service's clock, in seconds since 1970.
+    """
 
     signer: Signer
     credentials: Credentials
-    at: float
+    time: float
 
 
 class Client:
@@ -106,7 +113,7 @@ class Client:
         endpoint: The endpoint of the service.
         addressing: Whether a bucket is in the path or in the host name.
         headers: The headers of every request.
-        hidden: The values of secret headers. `send` receives placeholders for them.
+        secret_headers: The values of secret headers. `send` receives placeholders for them.
         signs_payload: Whether bodies are hashed and signed.
     """
 
@@ -118,7 +125,7 @@ class Client:
         *,
         addressing: AddressingStyle,
         headers: Mapping[str, str],
-        hidden: Secret[Mapping[str, str]] | None = None,
+        secret_headers: Secret[Mapping[str, str]] | None = None,
         signs_payload: bool,
     ) -> None:
         self._transport = transport
@@ -126,7 +133,7 @@ class Client:
         self._endpoint = endpoint
         self._addressing = addressing
         self._headers = headers
-        self._hidden = hidden
+        self._secret_headers = secret_headers
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
         self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
@@ -152,13 +159,13 @@ class Client:
             query: The encoded query, without the ``?``.
             headers: The headers, except those that every request has.
             views: The body, or a source to read while sending.
-            patient: Whether only the caller limits the time to the response.
+            patient: Whether to wait for the response without a timeout. The caller limits the time.
 
         Raises:
             TroveError: The service refused the request.
         """
         payload_hash = await self._payload_hash(views)
-        learnt: set[str] = set()
+        corrections: set[str] = set()
         while True:
             # 1. Sign and send the request.
             signer, origin, path = self._address(bucket)
@@ -178,7 +185,7 @@ class Client:
                     host=origin.authority,
                     common=self._headers,
                     headers=headers,
-                    hidden=self._hidden,
+                    secret_headers=self._secret_headers,
                     payload_hash=payload_hash,
                     now=signed_at,
                 ),
@@ -187,37 +194,40 @@ class Client:
             )
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
-            # 2. Correct the clock, the credentials or the region, and repeat; or raise the refusal.
-            refused = await self.refused(response)
-            lesson = await self._learn(
-                refused, bucket, _Signed(signer, credentials, signed_at), learnt
+            # 2. Correct the clock, the credentials or the region, and repeat. Otherwise raise.
+            error_response = await self.read_error(response)
+            correction = await self._correct(
+                error_response, bucket, _Signing(signer, credentials, signed_at), corrections
             )
-            if lesson is None:
-                error = self._error(refused, bucket, headers)
+            if correction is None:
+                error = self._error(error_response, bucket, headers)
                 self._session.redact(error)
                 raise error
-            learnt.add(lesson)
+            corrections.add(correction)
 
     def _error(
-        self, refused: Refused, bucket: str | None, headers: Mapping[str, str]
+        self, error_response: ErrorResponse, bucket: str | None, headers: Mapping[str, str]
     ) -> TroveError:
-        """Return the error for a refusal, with a hint if the request shows the likely cause."""
-        unsaid = not refused.code and refused.status == HTTPStatus.BAD_REQUEST
-        if unsaid and bucket is not None and not _DNS_SAFE(bucket):
+        """Return the error for a response, with a hint if the request shows the likely cause."""
+        gives_no_reason = (
+            not error_response.code and error_response.status == HTTPStatus.BAD_REQUEST
+        )
+        if gives_no_reason and bucket is not None and not _DNS_SAFE(bucket):
             return InvalidNameError(
-                "the service refuses without a reason, perhaps the bucket's name: it has 3 to 63"
-                f" lower-case letters, digits, dots and hyphens ({refused.status})"
+                f"the service responded with {error_response.status} and no reason, perhaps because of"
+                " the bucket's name: most services require 3 to 63 lower-case letters, digits, dots"
+                " and hyphens"
             )
-        error = refused.error()
+        error = error_response.error()
         if (
-            refused.status in _UNKNOWN_HEADER_STATUSES
-            and refused.code in _UNKNOWN_HEADER_CODES
+            error_response.status in _UNKNOWN_HEADER_STATUSES
+            and error_response.code in _UNKNOWN_HEADER_CODES
             and any(name.startswith("x-amz-checksum-") for name in headers)
         ):
-            error.message += ". If the service knows no checksums, give the driver checksums=False"
+            error.message += ". If the service supports no checksums, pass checksums=False"
         return error
 
-    async def refused(self, response: Response) -> Refused:
+    async def read_error(self, response: Response) -> ErrorResponse:
         """Read and close an error response."""
         try:
             body = await response.read_all(_ERROR_BYTES)
@@ -229,12 +239,12 @@ class Client:
         region = response.headers.get("x-amz-bucket-region")
         if body:
             try:
-                told = parse_error(body)
+                document = parse_error(body)
             except MalformedResponse:
-                message = f"answered {len(body)} bytes that are no error document of S3's"
+                message = f"the body ({len(body)} bytes) is not an S3 error document"
             else:
-                code, message, region = told.code, told.message, region or told.region
-        return Refused(response.status, code, message, region, response.headers)
+                code, message, region = document.code, document.message, region or document.region
+        return ErrorResponse(response.status, code, message, region, response.headers)
 
     async def presign(
         self,
@@ -244,7 +254,7 @@ class Client:
         expires: int,
         options: PresignOptions,
     ) -> str:
-        """Return a URL that permits its holder one kind of request for `expires` seconds."""
+        """Return a URL that authorises any holder to send one request, for `expires` seconds."""
         query = encode_query(presigned_query(options))
         signer, origin, path = self._address(bucket)
         target = path + encode_path(key)
@@ -267,85 +277,90 @@ class Client:
 
     def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
         """Return the signer, the origin and the beginning of the path for requests to a bucket."""
-        found = self._addresses.get(bucket or "")
-        return found or self._place(bucket, self._endpoint)
+        address = self._addresses.get(bucket or "")
+        return address or self._make_address(bucket, self._endpoint)
 
-    def _place(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
+    def _make_address(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
+        """Build and cache the address of a bucket at an endpoint."""
         signer = self._signers.get(endpoint.region)
         if signer is None:
             signer = self._signers[endpoint.region] = Signer(endpoint.region)
         origin, path = endpoint.origin, "/"
         if bucket is not None:
             check_bucket(bucket)
-            if self._in_host(bucket, endpoint):
+            if self._is_in_host_name(bucket, endpoint):
                 origin = origin.subdomain(bucket)
             else:
                 path = f"/{encode_value(bucket)}/"
-        if len(self._addresses) >= _BUCKETS:
+        if len(self._addresses) >= _MAX_ADDRESSES:
             self._addresses.clear()
         self._addresses[bucket or ""] = address = (signer, origin, path)
         return address
 
-    def _in_host(self, bucket: str, endpoint: Endpoint) -> bool:
+    def _is_in_host_name(self, bucket: str, endpoint: Endpoint) -> bool:
         if self._addressing != "auto":
             return self._addressing == "virtual"
         # A certificate for *.s3.amazonaws.com does not cover a bucket name with a dot.
-        dotted = endpoint.origin.scheme == "https" and "." in bucket
-        return endpoint.aws and not dotted and _DNS_SAFE(bucket) is not None
+        fails_verification = endpoint.origin.scheme == "https" and "." in bucket
+        return endpoint.aws and not fails_verification and _DNS_SAFE(bucket) is not None
 
     # -- corrections after a refusal ---------------------------------------------------------------
 
-    async def _learn(
+    async def _correct(
         self,
-        refused: Refused,
+        error_response: ErrorResponse,
         bucket: str | None,
-        signed: _Signed,
-        learnt: Collection[str],
+        signing: _Signing,
+        corrections: Collection[str],
     ) -> str | None:
-        """Apply a correction not made before and return its name, or None if there is none."""
-        code, status = refused.code, refused.status
-        unsaid = not code  # a response to HEAD has no document
+        """Make a correction that was not made before.
+
+        Returns:
+            The name of the correction, or None if none applies.
+        """
+        code, status = error_response.code, error_response.status
+        has_no_code = not code  # the response to a HEAD has no document
         if (
-            "time" not in learnt
-            and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
-            and self._learn_time(refused.headers.get("date"), signed.at)
+            "time" not in corrections
+            and (code in _CLOCK_SKEW_CODES or (has_no_code and status == HTTPStatus.FORBIDDEN))
+            and self._adopt_clock(error_response.headers.get("date"), signing.time)
         ):
             return "time"
         if (
-            "credentials" not in learnt
-            and (code in _EXPIRED or (unsaid and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renewed(signed.credentials) is not None
+            "credentials" not in corrections
+            and (code in _EXPIRED_CODES or (has_no_code and status == HTTPStatus.BAD_REQUEST))
+            and await self._session.renewed(signing.credentials) is not None
         ):
             return "credentials"
-        # Send the signature to Amazon's endpoint in the named region only: a host that a redirect
-        # names is not trusted.
-        region = refused.region
+        # Only the region of a redirect is used, never its host: the signed request must not leave
+        # Amazon's endpoints.
+        region = error_response.region
         if (
-            "region" not in learnt
-            and (code in _ELSEWHERE or unsaid)
+            "region" not in corrections
+            and (code in _WRONG_REGION_CODES or has_no_code)
             and bucket is not None
             and self._endpoint.aws
             and region is not None
-            and region != signed.signer.region
+            and region != signing.signer.region
             and _REGION(region)
         ):
-            self._place(bucket, self._endpoint.in_region(region))
+            self._make_address(bucket, self._endpoint.in_region(region))
             return "region"
         return None
 
-    def _learn_time(self, date: str | None, signed_at: float) -> bool:
+    def _adopt_clock(self, date: str | None, signed_at: float) -> bool:
         """Adopt the service's clock and return whether it differs from the time of signing.
 
-        The comparison does not use the current skew: a concurrent refused request may have
-        corrected the skew since this one was signed.
+        The comparison does not use the current skew. A concurrent request may have corrected the
+        skew since this one was signed.
         """
         try:
-            service = parse_service_date(date or "").timestamp()
+            service_time = parse_service_date(date or "").timestamp()
         except ValueError:
             return False
-        if abs(service - signed_at) < _TOLERATED:
+        if abs(service_time - signed_at) < _TOLERATED_SKEW:
             return False
-        self._skew = service - time.time()
+        self._skew = service_time - time.time()
         return True
 
     # -- bodies ------------------------------------------------------------------------------------

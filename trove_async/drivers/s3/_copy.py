@@ -1,4 +1,4 @@
-"""Server-side copies: in one request, or in pieces if the object is too large for one."""
+"""Server-side copies: in one request, or in parts if the object is too large for one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trove_async.models import GiB, MiB, ObjectInfo
 from trove_async.options import CopyOptions
 
 from ._data_plane import UnconfirmedWriteError, confirm_stored
-from ._multipart import PartedUpload, patiently
+from ._multipart import MultipartUpload, send_with_retries
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 MAX_COPY: Final = 5 * GiB
 """Maximum bytes of one CopyObject. S3 API Reference, "CopyObject"."""
 
-_PIECE: Final = 512 * MiB
-"""Bytes of a piece. A service copies at tens of MB/s and responds when it has finished."""
+_PART_SIZE: Final = 512 * MiB
+"""Bytes of a part. A service copies at tens of MB/s and responds when it has finished."""
 
-_PIECES_AT_ONCE: Final = 8
-_MOST_PIECES: Final = 10_000
+_PARALLEL_PARTS: Final = 8
+_MAX_PARTS: Final = 10_000
 """S3 User Guide, "Amazon S3 multipart upload limits"."""
 
 
@@ -42,8 +42,8 @@ class Copier:
     Args:
         plane: Sends the requests.
         exists: Returns whether a bucket exists.
-        largest: Maximum bytes of an object that is copied in one request.
-        piece: Bytes of a piece.
+        max_single_copy: Maximum bytes of an object that is copied in one request.
+        part_size: Bytes of a part of a larger object.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Copier:
         plane: DataPlane,
         exists: Callable[[str], Awaitable[bool]],
         *,
-        largest: int = MAX_COPY,
-        piece: int = _PIECE,
+        max_single_copy: int = MAX_COPY,
+        part_size: int = _PART_SIZE,
     ) -> None:
         self._plane = plane
         self._exists = exists
-        self._largest = largest
-        self._piece = piece
+        self._max_single_copy = max_single_copy
+        self._part_size = part_size
 
-    def takes_pieces(self, source: ObjectInfo) -> bool:
-        """Return whether to copy with a multipart upload, whose parts are pieces of the source."""
-        return source.stored_size > self._largest
+    def needs_multipart(self, source: ObjectInfo) -> bool:
+        """Return whether the source is too large for one request."""
+        return source.stored_size > self._max_single_copy
 
     async def copy(
         self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
@@ -69,9 +69,9 @@ class Copier:
         """Copy an object. See `Copying.copy`."""
         source = options.source.located(bucket=src_bucket, key=src_key)
         try:
-            if not self.takes_pieces(source):
+            if not self.needs_multipart(source):
                 return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
-            return await self._in_pieces(source, bucket, key, options)
+            return await self._copy_in_parts(source, bucket, key, options)
         except UnconfirmedWriteError as unconfirmed:
             return await confirm_stored(self._plane, unconfirmed.info)
         except BucketNotFoundError as error:
@@ -90,34 +90,34 @@ class Copier:
         except PreconditionFailedError as error:
             if isinstance(error, ObjectChangedError) or await self._is_changed(source):
                 raise ObjectChangedError(
-                    "the source is another version by now", bucket=src_bucket, key=src_key
+                    "the source has changed since it was read", bucket=src_bucket, key=src_key
                 ) from error
             with map_condition_errors(options.put):
                 raise
 
     async def _is_changed(self, source: ObjectInfo) -> bool:
-        """Return whether the source has changed, so that its condition failed."""
+        """Return whether the source has changed. The copy's condition on it fails then."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:
             return True
         return not is_same(source, info)
 
-    async def _in_pieces(
+    async def _copy_in_parts(
         self, source: ObjectInfo, bucket: str, key: str, options: CopyOptions
     ) -> ObjectInfo:
         size = source.stored_size
-        piece = max(self._piece, -(-size // _MOST_PIECES))
-        spans = [(at, min(at + piece, size)) for at in range(0, size, piece)]
-        async with PartedUpload(self._plane, bucket, key, options.put) as upload:
+        part_size = max(self._part_size, -(-size // _MAX_PARTS))
+        spans = [(start, min(start + part_size, size)) for start in range(0, size, part_size)]
+        async with MultipartUpload(self._plane, bucket, key, options.put) as upload:
 
-            async def copy(numbered: tuple[int, tuple[int, int]]) -> None:
-                number, span = numbered
-                # A retry of the whole copy would copy all other pieces again.
-                sent = await patiently(
+            async def copy(numbered_span: tuple[int, tuple[int, int]]) -> None:
+                number, span = numbered_span
+                # Retried here: a retry of the whole copy would copy all other parts again.
+                sent = await send_with_retries(
                     lambda: self._plane.copy_part(upload.id, number, source, span)
                 )
                 upload.add(span[1] - span[0], sent)
 
-            await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)
+            await for_each(list(enumerate(spans, 1)), copy, limit=_PARALLEL_PARTS)
             return await await_outcome(upload.commit({}), CLEANUP_SECONDS)

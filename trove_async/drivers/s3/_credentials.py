@@ -1,7 +1,7 @@
 """Resolve the endpoint, the region and the credentials through the SDK, and cache them.
 
-The SDK reads files, imports modules and may call other services for this. It therefore runs in a
-worker thread, on its own event loop. If every setting is explicit, the SDK is not imported.
+For this the SDK reads files, imports modules and may call other services. It therefore runs in a
+worker thread, on an event loop of that thread. It is not imported if every setting is explicit.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ T = TypeVar("T")
 DEFAULT_REGION: Final = "us-east-1"
 """The region if none is configured, as in the SDKs."""
 
-_LOOK_SECONDS: Final = 60.0
-"""Seconds between two checks of whether temporary credentials need renewal. The SDK renews them
-fifteen minutes before they expire."""
+_CHECK_SECONDS: Final = 60.0
+"""Seconds between two checks whether temporary credentials need renewal. The SDK renews them fifteen
+minutes before they expire."""
 
 # Endpoints of the SDK's partitions: s3.eu-west-1.amazonaws.com, s3-fips.dualstack.us-gov-west-1.…
-_AWS = re.compile(
+_REGIONAL_HOST = re.compile(
     r"(?P<service>s3(?:-fips)?(?:\.dualstack)?)(?:\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d))?"
     r"\.(?P<suffix>amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov)"
 )
 
-_AMAZONS = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
+_AMAZON_HOST = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
 """Other hosts of Amazon S3: VPC endpoints, access points and transfer acceleration. Directory
 buckets (S3 Express) are excluded, because they list in no order."""
 
-_SENDABLE = re.compile(r"[!-~]+").fullmatch
+_HEADER_VALUE = re.compile(r"[!-~]+").fullmatch
 """Matches a value that a header can carry: no blanks, control characters or non-ASCII text."""
 
 _REGION = re.compile(r"[A-Za-z0-9._-]+").fullmatch
@@ -87,14 +87,18 @@ class Identity:
                 raise TypeError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
         check_texts(region=self.region, profile=self.profile, role_arn=self.role_arn)
         if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ConfigError("access_key_id and secret_access_key go together")
+            raise ConfigError("access_key_id and secret_access_key must be set together")
         if self.session_token is not None and self.access_key_id is None:
-            raise ConfigError("session_token goes with access_key_id and secret_access_key")
+            raise ConfigError("session_token needs access_key_id and secret_access_key")
         for name in ("region", "access_key_id", "session_token"):
-            if not _SENDABLE(getattr(self, name) or "-"):
-                raise ConfigError(f"{name} stands in a header: it has no blanks and line breaks")
+            if not _HEADER_VALUE(getattr(self, name) or "-"):
+                raise ConfigError(
+                    f"{name} must be printable ASCII without blanks, because a header carries it"
+                )
         if self.region is not None and not _REGION(self.region):
-            raise ConfigError("region must be a name, such as eu-west-1")
+            raise ConfigError(
+                "region must be a name of ASCII letters, digits, dots, hyphens and underscores, such as eu-west-1"
+            )
         if self.endpoint_url is not None:
             Origin.of(self.endpoint_url)
 
@@ -117,21 +121,21 @@ class Endpoint:
     def of(cls, url: str, region: str) -> Endpoint:
         """Return the endpoint at a URL."""
         origin = Origin.of(url)
-        return cls(origin, region, _AWS.fullmatch(origin.host) is not None)
+        return cls(origin, region, _REGIONAL_HOST.fullmatch(origin.host) is not None)
 
     @property
     def is_amazon_s3(self) -> bool:
         """Whether the service is Amazon S3, at a regional endpoint or another host."""
-        return self.aws or _AMAZONS(self.origin.host) is not None
+        return self.aws or _AMAZON_HOST(self.origin.host) is not None
 
     @property
-    def names_in(self) -> Hashable:
+    def bucket_namespace(self) -> Hashable:
         """The namespace of bucket names: a partition on Amazon, the service itself elsewhere.
 
         S3 User Guide, "General purpose bucket naming rules": names are unique within a partition.
         Each partition has a separate domain, except GovCloud.
         """
-        found = _AWS.fullmatch(self.origin.host)
+        found = _REGIONAL_HOST.fullmatch(self.origin.host)
         if found is None:
             return self.origin
         region = found["region"] or self.region
@@ -139,14 +143,14 @@ class Endpoint:
 
     def in_region(self, region: str) -> Endpoint:
         """Return Amazon's endpoint of the same kind in another region."""
-        found = _AWS.fullmatch(self.origin.host)
-        assert found is not None  # noqa: S101 - only asked where `aws`
+        found = _REGIONAL_HOST.fullmatch(self.origin.host)
+        assert found is not None  # noqa: S101 - `aws` is True
         host = f"{found['service']}.{region}.{found['suffix']}"
         return Endpoint(Origin(self.origin.scheme, host, self.origin.port), region, aws=True)
 
 
-class _Source(Protocol):
-    """The part of the SDK's refreshable credentials that this module uses."""
+class _RefreshableCredentials(Protocol):
+    """The method of the SDK's refreshable credentials that this module uses."""
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
         """Return whether they expire soon, or within `refresh_in` seconds."""
@@ -166,9 +170,9 @@ class Session:
         self._redactor = redactor or Redactor()
         self._redactor.add(identity.secret_access_key, identity.session_token)
         self._lock = asyncio.Lock()
-        self._source: _Source | None = None
+        self._refreshable: _RefreshableCredentials | None = None
         self._credentials: Credentials | None = None
-        self._look_at = 0.0
+        self._next_check = 0.0
 
     async def endpoint(self) -> Endpoint:
         """Return the service's endpoint.
@@ -176,10 +180,10 @@ class Session:
         Raises:
             ConfigError: The profile, the region or the endpoint is invalid.
         """
-        told = self._identity
-        if told.endpoint_url and told.region and told.profile is None:
-            return Endpoint.of(told.endpoint_url, told.region)
-        region, url = await on_sdk(partial(_resolved, told))
+        identity = self._identity
+        if identity.endpoint_url and identity.region and identity.profile is None:
+            return Endpoint.of(identity.endpoint_url, identity.region)
+        region, url = await on_sdk(partial(_resolve_endpoint, identity))
         return Endpoint.of(url, region)
 
     async def credentials(self) -> Credentials:
@@ -192,23 +196,24 @@ class Session:
             UnavailableError: Fetching the credentials failed.
         """
         now = asyncio.get_running_loop().time()
-        held = self._credentials
-        if held is not None and (now < self._look_at or self._lock.locked()):
-            return held
+        credentials = self._credentials
+        if credentials is not None and (now < self._next_check or self._lock.locked()):
+            return credentials
         async with self._lock:
-            if self._credentials is None or now >= self._look_at:
-                await self._look(now)
-            assert self._credentials is not None  # noqa: S101 - or `_look` has raised
+            if self._credentials is None or now >= self._next_check:
+                await self._renew_if_due(now)
+            assert self._credentials is not None  # noqa: S101 - or `_renew_if_due` has raised
             return self._credentials
 
     async def renewed(self, stale: Credentials) -> Credentials | None:
-        """Return new credentials in place of those that the service rejected.
+        """Return new credentials, or None if there are none.
 
-        Return None if no others are available.
+        Args:
+            stale: The credentials that the service rejected.
         """
         async with self._lock:
             if self._credentials is stale:
-                if self._source is None:
+                if self._refreshable is None:
                     return None
                 await self._load()
             return self._credentials if self._credentials != stale else None
@@ -217,36 +222,35 @@ class Session:
         """Remove the secrets from an error, because services quote requests in their messages."""
         self._redactor.redact(error)
 
-    async def _look(self, now: float) -> None:
-        if self._credentials is None or (self._source and self._source.refresh_needed()):
+    async def _renew_if_due(self, now: float) -> None:
+        if self._credentials is None or (self._refreshable and self._refreshable.refresh_needed()):
             try:
                 await self._load()
             except TroveError:
                 # The old credentials are valid for up to fifteen minutes. A later call retries.
                 if self._credentials is None or (
-                    self._source is not None and self._source.refresh_needed(0)
+                    self._refreshable is not None and self._refreshable.refresh_needed(0)
                 ):
                     raise
-        self._look_at = now + _LOOK_SECONDS
+        self._next_check = now + _CHECK_SECONDS
 
     async def _load(self) -> None:
-        told = self._identity
-        if told.access_key_id is not None and told.role_arn is None:
-            assert told.secret_access_key is not None  # noqa: S101 - they go together
+        identity = self._identity
+        if identity.access_key_id is not None and identity.role_arn is None:
+            assert identity.secret_access_key is not None  # noqa: S101 - they go together
             self._credentials = Credentials(
-                told.access_key_id, told.secret_access_key, told.session_token
+                identity.access_key_id, identity.secret_access_key, identity.session_token
             )
             return
-        held, self._source = await on_sdk(partial(_found, told))
-        self._redactor.renew(held.secret_key, held.token)
-        self._credentials = held
+        credentials, self._refreshable = await on_sdk(partial(_find_credentials, identity))
+        self._redactor.renew(credentials.secret_key, credentials.token)
+        self._credentials = credentials
 
 
 async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine of the SDK in a worker thread and return its result.
 
-    After a cancel, the thread runs to its end in the background. It holds no resource of this
-    library.
+    After a cancel, the thread finishes in the background. It uses no resource of this library.
     """
     return await asyncio.get_running_loop().run_in_executor(None, _run, work)
 
@@ -254,14 +258,14 @@ async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     from botocore import exceptions  # noqa: PLC0415 - slow, and seldom needed
 
-    # Raised outside `except`, and chained without a traceback: the SDK's frames hold requests.
+    # Raised outside `except`, and chained without a traceback: the SDK's frames contain requests.
     try:
         return asyncio.run(work())
     except TroveError:
         raise
     except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
         cause: Exception = error
-        failure: TroveError = ConfigError(f"the SDK's configuration: {error}")
+        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
     except (
         exceptions.NoCredentialsError,
         exceptions.PartialCredentialsError,
@@ -270,28 +274,28 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         exceptions.UnknownEndpointError,
     ) as error:
         cause = error
-        failure = UnauthenticatedError(f"no credentials: {error}")
+        failure = UnauthenticatedError(f"the SDK found no credentials: {error}")
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         cause = error
-        failure = UnavailableError(f"the SDK found no credentials: {error}")
+        failure = UnavailableError(f"the SDK failed to fetch credentials: {error}")
     except Exception as error:  # noqa: BLE001 - the SDK's parsers may raise anything
         cause = error
-        failure = UnavailableError(f"the SDK found no credentials: {type(error).__name__} in it")
+        failure = UnavailableError(f"the SDK failed to fetch credentials: {type(error).__name__}")
     raise failure from disarmed(cause)
 
 
-def _sdk(told: Identity) -> AioSession:
+def _make_sdk_session(identity: Identity) -> AioSession:
     from ._sdk_session import sdk_session  # noqa: PLC0415 - the SDK is slow, and seldom needed
 
-    return sdk_session(told.profile, trust_env=told.trust_env)
+    return sdk_session(identity.profile, trust_env=identity.trust_env)
 
 
-async def _resolved(told: Identity) -> tuple[str, str]:
+async def _resolve_endpoint(identity: Identity) -> tuple[str, str]:
     # Placeholder credentials suffice here. Missing ones raise later, when a request needs them.
-    async with _sdk(told).create_client(
+    async with _make_sdk_session(identity).create_client(
         "s3",
-        region_name=told.region,
-        endpoint_url=told.endpoint_url,
+        region_name=identity.region,
+        endpoint_url=identity.endpoint_url,
         aws_access_key_id="-",
         aws_secret_access_key="-",  # noqa: S106 - see above
     ) as client:
@@ -301,29 +305,33 @@ async def _resolved(told: Identity) -> tuple[str, str]:
     return DEFAULT_REGION if region == "aws-global" else region, url
 
 
-async def _found(told: Identity) -> tuple[Credentials, _Source | None]:
+async def _find_credentials(
+    identity: Identity,
+) -> tuple[Credentials, _RefreshableCredentials | None]:
     from aiobotocore import credentials as sdk  # noqa: PLC0415 - slow, and seldom needed
 
-    session = _sdk(told)
-    if told.access_key_id is not None:
-        source = sdk.AioCredentials(told.access_key_id, told.secret_access_key, told.session_token)
+    session = _make_sdk_session(identity)
+    if identity.access_key_id is not None:
+        source = sdk.AioCredentials(
+            identity.access_key_id, identity.secret_access_key, identity.session_token
+        )
     else:
         source = await session.get_credentials()
     if source is None:
         raise UnauthenticatedError(
-            "no credentials: there are none in the environment, the SDK's files, the container or"
-            " the instance; give access_key_id and secret_access_key, or a profile"
+            "no credentials found in the environment, the SDK's files, the container or the instance:"
+            " set access_key_id and secret_access_key, or a profile"
         )
-    if told.role_arn is not None:
+    if identity.role_arn is not None:
         fetcher = sdk.AioAssumeRoleCredentialFetcher(
-            partial(session.create_client, region_name=told.region),
+            partial(session.create_client, region_name=identity.region),
             source,
-            told.role_arn,
+            identity.role_arn,
             extra_args={"RoleSessionName": "trove-async"},
         )
         source = sdk.AioDeferredRefreshableCredentials(
             fetcher.fetch_credentials, method="assume-role"
         )
     frozen = await source.get_frozen_credentials()
-    held = Credentials(frozen.access_key, frozen.secret_key, frozen.token)
-    return held, source if hasattr(source, "refresh_needed") else None
+    credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+    return credentials, source if hasattr(source, "refresh_needed") else None

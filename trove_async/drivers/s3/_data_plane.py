@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 _SINGLE_DELETES: Final = 8
-"""Concurrent requests that delete keys which an XML document cannot contain."""
+"""Maximum number of concurrent requests that delete keys which XML cannot contain."""
 
 
 class UnconfirmedWriteError(Exception):
     """Raised when a write succeeds but its response has no ETag.
 
     Either the service omits the ETag, or a captive portal responded in its place. `confirm_stored`
-    distinguishes the two.
+    finds out which.
 
     Args:
-        info: The object's facts according to the request.
+        info: The stored object as the request describes it.
     """
 
     def __init__(self, info: ObjectInfo) -> None:
@@ -75,7 +75,7 @@ class DataPlane(Protocol):
         ...
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, including its tags.
+        """Return information about an object, including its tags.
 
         Raises:
             NotFoundError: The object or its bucket is missing. The error may not distinguish them.
@@ -174,61 +174,61 @@ class DataPlane(Protocol):
         ...
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts."""
+        """Return information about a bucket."""
         ...
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
         ...
 
-    async def aclose(self) -> None:
-        """Close all connections. Idempotent."""
-        ...
-
 
 async def delete_singly(
     keys: Sequence[str],
-    errors: dict[str, TroveError | None],
+    outcomes: dict[str, TroveError | None],
     send: Callable[[str], Awaitable[object]],
 ) -> Sequence[DeleteResult]:
-    """Delete the keys that have no result yet by one request each; return all results in order.
+    """Delete the keys without an outcome, one request each, and return all results in order.
 
     Args:
         keys: All keys.
-        errors: The results so far, by key. The others are added.
+        outcomes: The outcomes so far, by key: an error, or None if it was deleted. The others are
+            added.
         send: Deletes one key.
     """
 
     async def delete(key: str) -> None:
-        errors[key] = None
+        outcomes[key] = None
         try:
             await send(key)
         except ObjectNotFoundError:
             pass
         except TroveError as error:
-            errors[key] = error
+            outcomes[key] = error
 
-    await for_each([key for key in keys if key not in errors], delete, limit=_SINGLE_DELETES)
-    return [DeleteResult(key=key, error=errors[key]) for key in keys]
+    await for_each([key for key in keys if key not in outcomes], delete, limit=_SINGLE_DELETES)
+    return [DeleteResult(key=key, error=outcomes[key]) for key in keys]
 
 
 async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:
-    """Return the facts of an object whose write response did not describe it.
+    """Return information about an object whose write response did not describe it.
 
     Args:
         plane: Sends the HEAD request.
-        info: The object's facts according to the request.
+        info: The stored object as the request describes it.
 
     Raises:
         UnavailableError: The object does not exist, or another write stored it.
     """
     try:
-        found = await plane.head_object(info.bucket, info.key, info.version_id)
+        stored = await plane.head_object(info.bucket, info.key, info.version_id)
     except NotFoundError as error:
         raise UnavailableError(
             "the service reported success, but the object does not exist"
         ) from error
-    ours = found.size == info.size if info.write_id is None else found.write_id == info.write_id
-    if not ours:
+    if info.write_id is None:
+        is_this_write = stored.size == info.size
+    else:
+        is_this_write = stored.write_id == info.write_id
+    if not is_this_write:
         raise UnavailableError("the service reported success, but another write stored the object")
-    return found
+    return stored

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 DialectName = Literal["auto", "s3", "seaweedfs", "ceph"]
 
-_ASK_SECONDS: Final = 3.0
+_RECOGNITION_SECONDS: Final = 3.0
 """Timeout of the request that recognises the service."""
 
-_DOCUMENT: Final = 64 * 1024
-"""Maximum bytes read of its response. The error document of every known service is under 1 KiB."""
+_MAX_DOCUMENT: Final = 64 * 1024
+"""Maximum bytes of its response to read. Every known service sends an error document under 1 KiB."""
 
 _MAX_SEGMENT: Final = 255
-"""Maximum bytes of a key's segment on SeaweedFS, which stores a segment as a file name."""
+"""Maximum bytes of a segment of a key on SeaweedFS, which stores a segment as a file name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +47,21 @@ class Dialect:
         delete_if_match: Whether it honours a condition on a delete.
         directories: Whether it stores keys as file paths and lists one directory after another.
         dot_segments: Whether it can address keys with ``.`` and ``..`` segments.
-        keeps: The oddities of keys that it stores unchanged.
-        folds: The oddities of keys that it stores under another name or without the body. The
-            driver refuses to write such a key. An oddity in neither set is unknown; `KeyProbe`
+        keeps: The oddities with which it stores keys unchanged.
+        folds: The oddities with which it stores keys under another name or without the body. The
+            driver does not write such keys. An oddity in neither set is unknown, and `KeyProbe`
             tests it.
         commit_conditions: Whether it honours conditions on the completion of an upload.
         copy_conditions: Whether it honours conditions on the destination of a copy.
         honours: The features that it honours, of those that some services ignore.
-        ignores: The features that it ignores. The driver refuses to use them. A feature in neither
-            set is unknown; `FeatureProbe` tests it.
+        ignores: The features that it ignores. The driver does not use them. A feature in neither
+            set is unknown, and `FeatureProbe` tests it.
         part_conditions: Whether it honours the condition on the source of a copied part.
         checksums: Whether it stores the checksums that it receives.
         version_markers: Whether a listing of versions continues correctly after a version that has
             been deleted.
         starts_within: Whether a listing that starts inside a common prefix includes that prefix.
-        headers: Rewrites the headers of a write.
+        rewrite_headers: Rewrites the headers of a write. None if they are sent unchanged.
     """
 
     ordered: bool
@@ -78,39 +78,41 @@ class Dialect:
     checksums: bool = True
     version_markers: bool = True
     starts_within: bool = True
-    headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
+    rewrite_headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
-    def spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+    def write_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Return the headers of a write, rewritten for the service."""
-        return headers if self.headers is None else self.headers(headers)
+        return headers if self.rewrite_headers is None else self.rewrite_headers(headers)
 
     def knows(self, oddity: Oddity) -> bool:
         """Return whether the service is known to keep or to fold such a key."""
         return oddity in self.keeps or oddity in self.folds
 
-    def refuses(self, key: str) -> str | None:
-        """Return why a key must not be written, or None if it may be."""
+    def unwritable_reason(self, key: str) -> str | None:
+        """Return why a key must not be written, or None if it can be written."""
         if self.folds and not is_usual(key):
             for oddity in oddities_of(key):
                 if oddity in self.folds:
                     return f"it does not keep {oddity.value}"
-        return self._too_long(key)
+        return self._length_reason(key)
 
-    def hides(self, key: str) -> str | None:
-        """Return why no object can have exactly this key, or None if one may."""
+    def absent_reason(self, key: str) -> str | None:
+        """Return why no object can have exactly this key, or None if one can."""
         if self.folds and not is_usual(key):
             for oddity in oddities_of(key):
                 if oddity in self.folds and oddity is not Oddity.TRAILING:
                     return f"it does not keep {oddity.value}"
-        return self._too_long(key)
+        return self._length_reason(key)
 
-    def _too_long(self, key: str) -> str | None:
+    def _length_reason(self, key: str) -> str | None:
+        """Return the reason if a segment is too long, otherwise None."""
         if not self.directories:
             return None
+        # The first comparison is cheap, and false for nearly every key.
         if len(key) > _MAX_SEGMENT // 4 and any(
             len(segment.encode()) > _MAX_SEGMENT for segment in key.split("/")
         ):
-            return f"it takes no segment of more than {_MAX_SEGMENT} bytes"
+            return f"a segment must have at most {_MAX_SEGMENT} bytes"
         return None
 
 
@@ -145,9 +147,9 @@ CEPH: Final = Dialect(
     checksums=False,
     version_markers=False,
     starts_within=False,
-    headers=ceph_headers,
+    rewrite_headers=ceph_headers,
 )
-"""Ceph's Object Gateway. Version 16.2 ignores what is False here, without an error."""
+"""Ceph's Object Gateway. Version 16.2 ignores, without an error, the features that are False."""
 UNRECOGNISED: Final = Dialect(
     ordered=True,
     delete_if_match=False,
@@ -157,8 +159,8 @@ UNRECOGNISED: Final = Dialect(
     copy_conditions=False,
     version_markers=False,
 )
-"""A service that responded and is not a known one. Several such services ignore conditions on
-anything but a PUT, so the driver sends no others."""
+"""A service that responded and was not recognised. Several such services ignore conditions on
+requests other than PUT, so the driver sends no others."""
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
@@ -170,7 +172,7 @@ UNKNOWN: Final = Dialect(
     copy_conditions=False,
     part_conditions=False,
     version_markers=False,
-    headers=cautious_headers,
+    rewrite_headers=cautious_headers,
 )
 """A service that has not responded yet. The driver claims as little as possible."""
 
@@ -184,7 +186,7 @@ _NAMED: Final[dict[DialectName, Dialect]] = {
 # -- recognising a service -------------------------------------------------------------------------
 
 
-class Introduction(NamedTuple):
+class RootResponse(NamedTuple):
     """The response to an unsigned ``GET /``, which identifies a service.
 
     Attributes:
@@ -198,54 +200,56 @@ class Introduction(NamedTuple):
     @property
     def request_id(self) -> str:
         """The request id, from the header or the document. A proxy seldom rewrites both."""
-        told = self.error.fields if self.error is not None else {}
-        return self.headers.get("x-amz-request-id") or told.get("RequestId", "")
+        fields = self.error.fields if self.error is not None else {}
+        return self.headers.get("x-amz-request-id") or fields.get("RequestId", "")
 
 
-_NANOSECONDS_AND_MORE = re.compile(r"([0-9A-F]{16})[0-9A-F]{8}").fullmatch
+_TIMESTAMPED_ID = re.compile(r"([0-9A-F]{16})[0-9A-F]{8}").fullmatch
 _DAY: Final = 86_400.0
 
 
-def _is_seaweedfs(said: Introduction) -> bool:
+def _is_seaweedfs(root_response: RootResponse) -> bool:
     """Recognise SeaweedFS by its Server header, or by its request ids.
 
     A request id is the service's clock in nanoseconds and a random number, both in hexadecimal
     (observed on version 4.48). No other known service uses 24-digit ids that begin with the time.
     """
-    if said.headers.get("server", "").startswith("SeaweedFS"):
+    if root_response.headers.get("server", "").startswith("SeaweedFS"):
         return True
-    found = _NANOSECONDS_AND_MORE(said.request_id)
-    if found is None:
+    match = _TIMESTAMPED_ID(root_response.request_id)
+    if match is None:
         return False
     try:
-        now = parse_service_date(said.headers.get("date", ""))
+        now = parse_service_date(root_response.headers.get("date", ""))
     except ValueError:
         now = datetime.now(UTC)
-    return abs(int(found[1], 16) / 1e9 - now.timestamp()) < _DAY
+    return abs(int(match[1], 16) / 1e9 - now.timestamp()) < _DAY
 
 
 _CEPH_ID = re.compile(r"tx[0-9a-f]{21}-[0-9a-f]{10}-[0-9a-f]+-.+").fullmatch
 
 
-def _is_ceph(said: Introduction) -> bool:
+def _is_ceph(root_response: RootResponse) -> bool:
     """Recognise Ceph's gateway by its request ids.
 
     An id is a number, the time, the gateway's instance and its zone, all but the last in
     hexadecimal (rgw_common, observed from version 16.2). OpenStack Swift's ids begin the same way
     and have no instance.
     """
-    return _CEPH_ID(said.request_id) is not None and "x-trans-id" not in said.headers
+    return (
+        _CEPH_ID(root_response.request_id) is not None and "x-trans-id" not in root_response.headers
+    )
 
 
-_RECOGNISED_BY: Final[tuple[tuple[Callable[[Introduction], bool], Dialect], ...]] = (
+_RECOGNISED_BY: Final[tuple[tuple[Callable[[RootResponse], bool], Dialect], ...]] = (
     (_is_seaweedfs, SEAWEEDFS),
     (_is_ceph, CEPH),
 )
-"""The dialect of the first predicate that returns True applies."""
+"""Predicates and their dialects. The first predicate that returns True applies."""
 
 
 class Service:
-    """The service at an endpoint, and its dialect.
+    """The service at an endpoint and its dialect.
 
     Args:
         name: The dialect, or ``"auto"`` to recognise it.
@@ -259,7 +263,7 @@ class Service:
     def __init__(self, name: DialectName, endpoint: Endpoint, transport: Transport) -> None:
         self._endpoint = endpoint
         self._transport = transport
-        self._asking = asyncio.Lock()
+        self._recognition_lock = asyncio.Lock()
         if endpoint.is_amazon_s3:
             self.dialect = AMAZON
         else:
@@ -274,22 +278,27 @@ class Service:
         """
         if self.dialect is not UNKNOWN:
             return True
-        async with self._asking:
+        async with self._recognition_lock:
             if self.dialect is UNKNOWN:
                 try:
-                    said = await within(_ASK_SECONDS, "no response came", self._introduction())
+                    root_response = await within(
+                        _RECOGNITION_SECONDS,
+                        "the service did not respond to GET / in time",
+                        self._request_root(),
+                    )
                 except TroveError:
-                    said = None
-                if said is not None:
-                    self.dialect = _dialect_of(said)
+                    root_response = None
+                if root_response is not None:
+                    self.dialect = _dialect_of(root_response)
         return self.dialect is not UNKNOWN
 
-    async def _introduction(self) -> Introduction | None:
+    async def _request_root(self) -> RootResponse | None:
+        """Send an unsigned ``GET /``. Return None if the response does not come from the service."""
         response = await self._transport.send("GET", self._endpoint.origin, "/", {})
         try:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                return None  # possibly from a proxy whose service is not up yet
-            body = await response.read_all(_DOCUMENT)
+                return None  # possibly a proxy's response while the service starts
+            body = await response.read_all(_MAX_DOCUMENT)
         except IntegrityError:
             body = b""  # longer than any error document
         finally:
@@ -298,11 +307,11 @@ class Service:
             error = parse_error(body)
         except MalformedResponse:
             error = None
-        return Introduction(response.headers, error)
+        return RootResponse(response.headers, error)
 
 
-def _dialect_of(said: Introduction) -> Dialect:
-    for recognises, dialect in _RECOGNISED_BY:
-        if recognises(said):
+def _dialect_of(root_response: RootResponse) -> Dialect:
+    for is_recognised, dialect in _RECOGNISED_BY:
+        if is_recognised(root_response):
             return dialect
     return UNRECOGNISED

@@ -12,8 +12,8 @@ continues, and so is ``start-after``. The deviations from Amazon S3, observed on
 - A token has U+FFFD in place of characters that XML cannot represent.
 - A put with ``If-None-Match: *`` is refused if a directory has the object's name.
 
-This module requests pages in the ways that work, with one request per page, and a second one for a
-full page that is marked as the last.
+This module avoids these cases. It sends one request per page, and a second one for a full page that
+is marked as the last.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from trove_async.paging import common_prefix
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
 
-Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
+RequestPage: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
 
 _SLASH: Final = "/"
 
 _REPLACED: Final = "\ufffd"
 
 _NOT_IN_KEYS = re.compile(r"^/|//|\\").search
-"""Finds what no key of such a service contains. A prefix may end in a slash."""
+"""Finds what no key of such a service contains. A prefix can end with a slash."""
 
-_OUT_OF_STEP = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
-"""Finds where bytewise order and the service's order may differ: at a character less than a slash,
-because the service lists ``b/2`` before ``b-1``, and at what no key contains."""
+_ORDER_DIFFERS = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
+"""Finds where bytewise order and the service's order may differ: at a character below the slash,
+because the service lists ``b/2`` before ``b-1``, and at text that no key contains."""
 
 
-def holds_none(prefix: str) -> bool:
+def excludes_all(prefix: str) -> bool:
     """Return whether no key of such a service can begin with the prefix."""
     return _NOT_IN_KEYS(prefix) is not None
 
@@ -54,7 +54,7 @@ def holds_none(prefix: str) -> bool:
 def marker_before(options: ListOptions) -> str | None:
     """Return a path after which the service lists every key greater than `start_after`.
 
-    Keys that are not greater may follow it as well. The caller must skip them.
+    Some keys after the path may not be greater. The caller must skip them.
 
     Args:
         options: What to list. Its `start_after` begins with its prefix.
@@ -62,9 +62,9 @@ def marker_before(options: ListOptions) -> str | None:
     Returns:
         The path, or None if the listing must begin at its start.
     """
-    after = options.start_after or ""
-    found = _OUT_OF_STEP(after)
-    path = (after if found is None else after[: found.start()]).rstrip(_SLASH)
+    start_after = options.start_after or ""
+    found = _ORDER_DIFFERS(start_after)
+    path = (start_after if found is None else start_after[: found.start()]).rstrip(_SLASH)
     if options.delimiter == _SLASH:
         # A common prefix is listed after its own path without the slash, not after one below it.
         path = path[:-1].rstrip(_SLASH)
@@ -73,24 +73,25 @@ def marker_before(options: ListOptions) -> str | None:
     return path if path and path.startswith(options.prefix) else None
 
 
-class _Place(NamedTuple):
-    """The place where a page begins.
+class _Position(NamedTuple):
+    """The position at which a page begins. It is encoded in the page's token.
 
     Attributes:
         path: The service's token or an equivalent path. None at the start of the listing.
-        told: The last common prefix folded by this module. More of its keys may follow `path`.
-        due: A common prefix before `path` for which the previous page had no room.
-        ends: Whether nothing follows `due`.
+        last_folded: The last common prefix that this module folded. More of its keys may follow
+            `path`.
+        deferred: A common prefix before `path` for which the previous page had no room.
+        is_last: Whether nothing follows `deferred`.
     """
 
     path: str | None
-    told: str | None = None
-    due: str | None = None
-    ends: bool = False
+    last_folded: str | None = None
+    deferred: str | None = None
+    is_last: bool = False
 
     @classmethod
-    def of(cls, token: str | None) -> _Place:
-        """Return the place that a token encodes. A path never begins with a slash."""
+    def of(cls, token: str | None) -> _Position:
+        """Return the position that a token encodes. A path never begins with a slash."""
         if token is None or not token.startswith(_SLASH):
             return cls(token)
         return cls(*json.loads(token[1:]))
@@ -98,110 +99,120 @@ class _Place(NamedTuple):
     @property
     def token(self) -> str | None:
         """The page's token."""
-        if self.told is None and self.due is None:
+        if self.last_folded is None and self.deferred is None:
             return self.path
         return _SLASH + json.dumps(self)
 
 
-async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
+async def page_of(request_page: RequestPage, bucket: str, options: ListOptions) -> Page:
     """Return one page. A page with a token may be short or empty.
 
     Args:
-        ask: Requests a page from the service.
+        request_page: Requests a page from the service.
         bucket: The bucket.
-        options: What to list. `holds_none` must be false for its prefix.
+        options: What to list. `excludes_all` must be false for its prefix.
     """
-    # 1. Return the common prefix that had no room on the page before.
-    at, after = _Place.of(options.token), options.start_after
-    if at.due is not None:
-        entry = Prefix(bucket=bucket, prefix=at.due)
-        return Page(entries=[entry], token=None if at.ends else at.path)
-    # 2. Request a page. This module folds keys if the delimiter is not a slash.
-    folds = options.delimiter is not None and options.delimiter != _SLASH
+    # 1. Return the common prefix for which the previous page had no room.
+    position, start_after = _Position.of(options.token), options.start_after
+    if position.deferred is not None:
+        entry = Prefix(bucket=bucket, prefix=position.deferred)
+        return Page(entries=[entry], token=None if position.is_last else position.path)
+    # 2. Request a page. The service folds keys at slashes only, so other delimiters are left out.
+    folds_here = options.delimiter is not None and options.delimiter != _SLASH
     request = replace(
-        options, delimiter=None if folds else options.delimiter, token=at.path, start_after=None
+        options,
+        delimiter=None if folds_here else options.delimiter,
+        token=position.path,
+        start_after=None,
     )
-    if at.path is None and after is not None:
-        if after > options.prefix and not after.startswith(options.prefix):
+    if position.path is None and start_after is not None:
+        if start_after > options.prefix and not start_after.startswith(options.prefix):
             # All keys with the prefix are less. The request only checks that the bucket exists.
-            await ask(bucket, replace(request, limit=1))
+            await request_page(bucket, replace(request, limit=1))
             return Page(entries=[])
         request = replace(request, start_after=marker_before(options))
-    entries, path = await _entries(ask, bucket, request)
-    # 3. Remove what has no room, and what is not after `start_after`. Fold the rest.
-    due = _due(entries) if len(entries) > request.limit else None
-    if due is not None:
-        entries = [one for one in entries if one.key != due]
-    if after is not None:
-        entries = [one for one in entries if one.key > after]
-    told = None
-    if folds:
-        entries, told = _folded(entries, options, at.told)
-    # 4. Encode the place where the next page begins.
-    if path is None and due is None:
+    entries, path = await _entries(request_page, bucket, request)
+    # 3. Remove the entry that has no room and the entries up to `start_after`. Fold the others.
+    deferred = _deferred_prefix(entries) if len(entries) > request.limit else None
+    if deferred is not None:
+        entries = [entry for entry in entries if entry.key != deferred]
+    if start_after is not None:
+        entries = [entry for entry in entries if entry.key > start_after]
+    last_folded = None
+    if folds_here:
+        entries, last_folded = _folded(entries, options, position.last_folded)
+    # 4. Encode the position of the next page.
+    if path is None and deferred is None:
         return Page(entries=entries)
-    return Page(entries=entries, token=_Place(path, told, due, path is None).token)
+    return Page(entries=entries, token=_Position(path, last_folded, deferred, path is None).token)
 
 
 async def _entries(
-    ask: Ask, bucket: str, request: ListOptions
+    request_page: RequestPage, bucket: str, request: ListOptions
 ) -> tuple[Sequence[Entry], str | None]:
     """Return the entries of a page of the service, and the path of the next page or None."""
-    page = await ask(bucket, request)
+    page = await request_page(bucket, request)
     entries, path = page.entries, page.token
     if path is None and request.delimiter is None and len(entries) >= request.limit:
         path = _path_below(entries)
-        below = await ask(bucket, replace(request, token=path, start_after=None, limit=1))
-        return entries, path if below.entries else None
+        following = await request_page(
+            bucket, replace(request, token=path, start_after=None, limit=1)
+        )
+        return entries, path if following.entries else None
     if path is not None and entries and _REPLACED in path:
         path = _path_below(entries)
     return entries, path
 
 
-def _due(entries: Sequence[Entry]) -> str | None:
-    """Return the common prefix for which a page has no room.
+def _deferred_prefix(entries: Sequence[Entry]) -> str | None:
+    """Return the common prefix that exceeds the page's limit, if any.
 
-    The service lists an object together with the common prefix below it, even at the page's end.
+    At the end of a page, the service lists an object together with the common prefix below it.
     """
-    prefixes = [one for one in entries if isinstance(one, Prefix)]
+    prefixes = [entry for entry in entries if isinstance(entry, Prefix)]
     return max(prefixes, key=_path_of).prefix if prefixes else None
 
 
 def _path_below(entries: Sequence[Entry]) -> str:
-    """Return a path whose listing continues after a page, including below its last object."""
+    """Return a path at which a listing continues after a page, including below its last object."""
     return f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
 
 
 def _path_of(entry: Entry) -> list[str]:
-    """Return the sort key of the service."""
+    """Return the key by which the service sorts."""
     return entry.key.rstrip(_SLASH).split(_SLASH)
 
 
 def _folded(
-    entries: Sequence[Entry], options: ListOptions, told: str | None
+    entries: Sequence[Entry], options: ListOptions, last_folded: str | None
 ) -> tuple[Sequence[Entry], str | None]:
-    """Replace keys that contain the delimiter by their common prefixes, each returned once.
+    """Replace keys that contain the delimiter with their common prefixes, each returned once.
 
-    Keys with the same prefix are adjacent, so only the last prefix has to be remembered.
+    Keys with the same prefix are adjacent, so it suffices to remember the last prefix.
+
+    Args:
+        entries: The entries of a page.
+        options: What to list.
+        last_folded: The last common prefix of the pages before.
 
     Returns:
-        The entries, and the last prefix returned.
+        The entries, and the last common prefix.
     """
     folded: list[Entry] = []
     for entry in entries:
         common = common_prefix(entry.key, options) if isinstance(entry, ObjectInfo) else None
         if common is None:
             folded.append(entry)
-        elif common != told:
-            told = common
+        elif common != last_folded:
+            last_folded = common
             folded.append(Prefix(bucket=entry.bucket, prefix=common, backend=entry.backend))
-    return folded, told
+    return folded, last_folded
 
 
-async def check_object_exists(
+async def raise_if_directory(
     plane: DataPlane, refusal: ObjectExistsError, bucket: str, key: str
 ) -> None:
-    """Raise NotSupportedError if a directory, not an object, caused the refusal of a create.
+    """Raise NotSupportedError if a create was refused because of a directory, not an object.
 
     Args:
         plane: Sends a HEAD.
@@ -213,9 +224,9 @@ async def check_object_exists(
         await plane.head_object(bucket, key, None)
     except NotFoundError:
         raise NotSupportedError(
-            "if_none_match: the service refused to create the object although there is none. It treats"
-            " a directory of that name, even an empty one, as an object: put without the condition, or"
-            " under another key"
+            "if_none_match: the service refused to create the object, although no object has this key."
+            " It treats a directory of that name, even an empty one, as an object: put without the"
+            " condition, or under another key"
         ) from refusal
     except TroveError:
-        return  # the refusal stands
+        return  # the caller raises the refusal

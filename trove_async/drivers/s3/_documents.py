@@ -2,7 +2,7 @@
 
 A 200 response may contain an error: S3 begins its response to CompleteMultipartUpload, CopyObject
 and UploadPartCopy before it knows their outcome (S3 API Reference, each operation's description).
-All parsers of results raise `AnsweredError` for it.
+All parsers of results raise `ErrorDocumentError` then.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Final
 from trove_async.models import BucketInfo
 
 from ._encoding import bare_etag, decode_value, quoted_etag
-from ._headers import of_whole
+from ._headers import covers_whole_object
 from ._xml import (
     DATE,
     MalformedResponse,
-    carries,
+    child_texts,
     children,
     decode,
     escape,
-    facts,
-    moment,
-    name,
+    is_xml_text,
+    local_name,
     parse,
+    parse_date,
 )
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class ErrorDocument:
 
     Attributes:
         code: The error code, such as ``NoSuchKey``.
-        message: The message for people.
-        fields: The other elements, by name. Some repeat the signed request and its access key, so
-            they must never be shown.
+        message: The human-readable message.
+        fields: The other elements, by name. Never show them: some repeat the signed request and its
+            access key.
     """
 
     code: str
@@ -71,34 +71,35 @@ class ErrorDocument:
         return self.fields.get("Region") or self.fields.get("BucketRegion") or None
 
 
-class UnclearError(Exception):
-    """Raised when a listing does not declare whether its keys are encoded, and the keys differ."""
+class AmbiguousKeysError(Exception):
+    """Raised when a listing does not show whether its keys are encoded."""
 
 
-def check_clear(keys: Iterable[str]) -> None:
-    """Raise UnclearError if decoding would change one of the keys."""
+def check_unambiguous(keys: Iterable[str]) -> None:
+    """Raise AmbiguousKeysError if decoding would change one of the keys."""
     if any("%" in key or "+" in key for key in keys):
-        raise UnclearError
+        raise AmbiguousKeysError
 
 
-class AnsweredError(Exception):
-    """Raised when a response that should hold a result holds an error document.
+class ErrorDocumentError(Exception):
+    """Raised when a successful response contains an error document instead of a result.
 
     Args:
-        answer: The error document.
+        document: The error document.
     """
 
-    def __init__(self, answer: ErrorDocument) -> None:
-        super().__init__(answer.code)  # not the message, which may quote the request
-        self.answer = answer
+    def __init__(self, document: ErrorDocument) -> None:
+        super().__init__(document.code)  # not the message, which may quote the request
+        self.document = document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class WriteResult:
     """The result of a completion or a copy: an object or a part.
 
     Attributes:
-        etag: The ETag without its quotes.
+        etag: The ETag without its quotes. A weak ETag is unchanged. It suffices to identify a part.
+            For an object, `read_write_result` discards it.
         last_modified: The date, if the response has one.
         checksums: Checksums of the whole content, as in `ObjectInfo.checksums`.
     """
@@ -148,174 +149,180 @@ def parse_error(body: bytes) -> ErrorDocument:
             another server.
     """
     root = _document(body)
-    if name(root) == "ErrorResponse":  # the wrapper of STS, IAM and services built on them
+    if local_name(root) == "ErrorResponse":  # the wrapper of STS, IAM and services built on them
         root = next(children(root, "Error"), root)
-    if name(root) != "Error":
-        raise MalformedResponse(f"no error, but <{name(root)[:40]}>")
+    if local_name(root) != "Error":
+        raise MalformedResponse(f"expected <Error>, got <{local_name(root)[:40]}>")
     return _error(root)
 
 
 def parse_upload_id(body: bytes) -> str:
     """Parse the upload id from the response to CreateMultipartUpload."""
     root = _document(body)
-    if name(root) == "Error":
-        raise AnsweredError(_error(root))
+    if local_name(root) == "Error":
+        raise ErrorDocumentError(_error(root))
     # The root's name is not checked: rclone sends <InitiateMultipartUpload>. An UploadId suffices.
-    upload_id = facts(root).get("UploadId", "").strip()
+    upload_id = child_texts(root).get("UploadId", "").strip()
     if not upload_id:
-        raise MalformedResponse(f"an upload without its id, in <{name(root)[:40]}>")
+        raise MalformedResponse(f"<{local_name(root)[:40]}> has no UploadId")
     return upload_id
 
 
-def parse_completed(body: bytes) -> Stored:
+def parse_completed(body: bytes) -> WriteResult:
     """Parse the response to CompleteMultipartUpload."""
-    return _stored(result_of(body, "CompleteMultipartUploadResult"))
+    return _write_result(parse_result(body, "CompleteMultipartUploadResult"))
 
 
-def parse_copied(body: bytes) -> Stored:
+def parse_copied(body: bytes) -> WriteResult:
     """Parse the response to CopyObject."""
-    return _stored(result_of(body, "CopyObjectResult"))
+    return _write_result(parse_result(body, "CopyObjectResult"))
 
 
-def parse_part_copied(body: bytes) -> Stored:
+def parse_part_copied(body: bytes) -> WriteResult:
     """Parse the response to UploadPartCopy."""
-    return _stored(result_of(body, "CopyPartResult"))
+    return _write_result(parse_result(body, "CopyPartResult"))
 
 
 def parse_deleted(body: bytes) -> Mapping[str, ErrorDocument | None]:
     """Parse the response to DeleteObjects: an error for each key, or None if it was deleted.
 
-    A key that the response omits or alters is missing, and its outcome is unknown. Some services
-    alter line ends, because they do not escape them.
+    A key that the response omits or alters is missing from the result. Its outcome is unknown.
+    Some services alter line ends, because they do not escape them.
     """
-    root = result_of(body, "DeleteResult")
-    fates: dict[str, ErrorDocument | None] = {}
+    root = parse_result(body, "DeleteResult")
+    outcomes: dict[str, ErrorDocument | None] = {}
     for deleted in children(root, "Deleted"):
-        fates[facts(deleted).get("Key", "")] = None
+        outcomes[child_texts(deleted).get("Key", "")] = None
     for failed in children(root, "Error"):
-        fates[facts(failed).get("Key", "")] = _error(failed)
-    return fates
+        outcomes[child_texts(failed).get("Key", "")] = _error(failed)
+    return outcomes
 
 
-def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
+def parse_uploads(body: bytes, *, encoding_requested: bool = False) -> UploadsPage:
     """Parse a page of ListMultipartUploads. Keys are decoded if the response declares an encoding.
 
     Args:
         body: The response body.
-        asked: Whether the request asked for encoded keys.
+        encoding_requested: Whether the request asked for encoded keys.
 
     Raises:
-        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+        AmbiguousKeysError: The request asked for encoded keys, the response declares no encoding, and
             the keys are ambiguous.
     """
-    root = result_of(body, "ListMultipartUploadsResult")
-    page = facts(root)
+    root = parse_result(body, "ListMultipartUploadsResult")
+    page = child_texts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
-    if asked and not encoded:
-        check_clear(upload.get("Key", "") for upload in map(facts, children(root, "Upload")))
+    if encoding_requested and not encoded:
+        check_unambiguous(
+            upload.get("Key", "") for upload in map(child_texts, children(root, "Upload"))
+        )
     uploads = [
         OpenUpload(
-            key=key_of(upload.get("Key", ""), encoded=encoded),
+            key=decode_key(upload.get("Key", ""), encoded=encoded),
             upload_id=upload.get("UploadId", ""),
-            initiated=date_of(upload.get("Initiated", "")),
+            initiated=parse_date_field(upload.get("Initiated", "")),
         )
-        for upload in map(facts, children(root, "Upload"))
+        for upload in map(child_texts, children(root, "Upload"))
     ]
     if not all(upload.key and upload.upload_id for upload in uploads):
-        raise MalformedResponse("an upload without its key or id")
+        raise MalformedResponse("an Upload has no Key or UploadId")
     if page.get("IsTruncated", "").strip() != "true":
         return UploadsPage(uploads=uploads)
-    key = key_of(page.get("NextKeyMarker", ""), encoded=encoded)
+    key = decode_key(page.get("NextKeyMarker", ""), encoded=encoded)
     upload_id = page.get("NextUploadIdMarker", "")
     if not key:
-        raise MalformedResponse("more uploads, and no marker of the next")
+        raise MalformedResponse("IsTruncated is true, but there is no NextKeyMarker")
     return UploadsPage(uploads=uploads, next_markers=(key, upload_id))
 
 
 def parse_buckets(body: bytes) -> BucketsPage:
     """Parse a page of ListBuckets."""
-    root = result_of(body, "ListAllMyBucketsResult")
+    root = parse_result(body, "ListAllMyBucketsResult")
     buckets = []
-    for bucket in (bucket for all_ in children(root, "Buckets") for bucket in all_):
-        told = facts(bucket)
-        created = told.get("CreationDate", "").strip()
-        named = told.get("Name", "")
-        if not named:
-            raise MalformedResponse("a bucket without its name")
-        buckets.append(BucketInfo(name=named, created=date_of(created) if created else None))
-    return BucketsPage(buckets=buckets, token=facts(root).get("ContinuationToken") or None)
+    for element in (bucket for container in children(root, "Buckets") for bucket in container):
+        fields = child_texts(element)
+        created = fields.get("CreationDate", "").strip()
+        bucket = fields.get("Name", "")
+        if not bucket:
+            raise MalformedResponse("a Bucket has no Name")
+        buckets.append(
+            BucketInfo(name=bucket, created=parse_date_field(created) if created else None)
+        )
+    return BucketsPage(buckets=buckets, token=child_texts(root).get("ContinuationToken") or None)
 
 
 def parse_tags(body: bytes) -> Mapping[str, str]:
     """Parse the response to GetObjectTagging."""
-    root = result_of(body, "Tagging")
-    tags = (facts(tag) for tag_set in children(root, "TagSet") for tag in children(tag_set, "Tag"))
+    root = parse_result(body, "Tagging")
+    tags = (
+        child_texts(tag) for tag_set in children(root, "TagSet") for tag in children(tag_set, "Tag")
+    )
     return {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 
 def _document(body: bytes) -> Element:
-    # S3 sends blanks while an operation runs, to keep the connection alive.
+    # S3 sends white space while an operation runs, to keep the connection alive.
     return parse(decode(body).lstrip())
 
 
-def result_of(body: bytes, *wanted: str) -> Element:
-    """Return the root of a document, if its name is one of those wanted.
+def parse_result(body: bytes, expected: str) -> Element:
+    """Return the root of a document, whose name must be `expected`.
 
     Raises:
-        AnsweredError: The document is an error.
+        ErrorDocumentError: The document is an error.
         MalformedResponse: The document is neither.
     """
     root = _document(body)
-    if name(root) == "Error":
-        raise AnsweredError(_error(root))
-    if name(root) not in wanted:
-        raise MalformedResponse(f"a {wanted[0]} is due, <{name(root)[:40]}> is answered")
+    if local_name(root) == "Error":
+        raise ErrorDocumentError(_error(root))
+    if local_name(root) != expected:
+        raise MalformedResponse(f"expected <{expected}>, got <{local_name(root)[:40]}>")
     return root
 
 
 def _error(element: Element) -> ErrorDocument:
-    fields = {key: text.strip() for key, text in facts(element).items()}
+    fields = {key: text.strip() for key, text in child_texts(element).items()}
     code, message = fields.pop("Code", ""), fields.pop("Message", "")
     return ErrorDocument(code=code, message=message, fields=fields)
 
 
-def _stored(root: Element) -> Stored:
-    told = facts(root)
-    etag = bare_etag(told.get("ETag", "").strip())
+def _write_result(root: Element) -> WriteResult:
+    fields = child_texts(root)
+    etag = bare_etag(fields.get("ETag", "").strip())
     if not etag:
-        raise MalformedResponse(f"a {name(root)} without an ETag")
-    kind = told.get("ChecksumType")
-    modified = told.get("LastModified", "").strip()
-    return Stored(
+        raise MalformedResponse(f"<{local_name(root)}> has no ETag")
+    checksum_type = fields.get("ChecksumType")
+    modified = fields.get("LastModified", "").strip()
+    return WriteResult(
         etag=etag,
-        last_modified=date_of(modified) if modified else None,
+        last_modified=parse_date_field(modified) if modified else None,
         checksums={
-            algorithm: told[element]
+            algorithm: fields[element]
             for algorithm, element in CHECKSUM_ELEMENTS.items()
-            if told.get(element) and of_whole(told[element], kind)
+            if fields.get(element) and covers_whole_object(fields[element], checksum_type)
         },
     )
 
 
-def key_of(text: str, *, encoded: bool) -> str:
+def decode_key(text: str, *, encoded: bool) -> str:
     """Return a key of a response, decoded if it is encoded."""
     try:
         return decode_value(text) if encoded else text
     except UnicodeDecodeError:
-        raise MalformedResponse("a key that is not UTF-8") from None
+        raise MalformedResponse("a key is not UTF-8") from None
 
 
 _IS_DATE = re.compile(DATE).fullmatch
 
 
-def date_of(text: str) -> datetime:
+def parse_date_field(text: str) -> datetime:
     """Parse a date in a response document."""
     try:
         if _IS_DATE(text.strip()):
-            return moment(text.strip())
+            return parse_date(text.strip())
     except ValueError:
         pass
-    raise MalformedResponse(f"date {text[:40]!r}")
+    raise MalformedResponse(f"{text[:40]!r} is not a date")
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -336,19 +343,19 @@ class SentPart:
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def can_name(key: str) -> bool:
-    """Return whether `delete_body` can name a key. Other keys take one request each."""
-    return carries(key)
+def is_deletable_in_bulk(key: str) -> bool:
+    """Return whether `delete_body` can contain a key. Other keys take one request each."""
+    return is_xml_text(key)
 
 
 def delete_body(keys: Iterable[str], *, quiet: bool = False) -> bytes:
     """Return the body of DeleteObjects.
 
     Args:
-        keys: At most 1,000 keys (S3 API Reference, "DeleteObjects"). `can_name` holds for each.
+        keys: At most 1,000 keys (S3 API Reference, "DeleteObjects"). `is_deletable_in_bulk` holds for each.
         quiet: Whether the response lists only failures.
     """
-    objects = "".join([f"<Object><Key>{_carried(key)}</Key></Object>" for key in keys])
+    objects = "".join([f"<Object><Key>{_escaped_text(key)}</Key></Object>" for key in keys])
     return _body("Delete", objects + ("<Quiet>true</Quiet>" if quiet else ""))
 
 
@@ -373,7 +380,7 @@ def create_bucket_body(region: str) -> bytes:
     """
     if region == "us-east-1":
         return b""
-    location = f"<LocationConstraint>{_carried(region)}</LocationConstraint>"
+    location = f"<LocationConstraint>{_escaped_text(region)}</LocationConstraint>"
     return _body("CreateBucketConfiguration", location)
 
 
@@ -381,9 +388,9 @@ def _body(root: str, content: str) -> bytes:
     return f'<{root} xmlns="{NAMESPACE}">{content}</{root}>'.encode()
 
 
-def _carried(text: str) -> str:
-    if not carries(text):
-        raise ValueError(f"XML 1.0 cannot carry {text!r}")
+def _escaped_text(text: str) -> str:
+    if not is_xml_text(text):
+        raise ValueError(f"XML 1.0 cannot contain {text!r}")
     return escape(text)
 
 

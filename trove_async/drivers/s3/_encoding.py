@@ -5,14 +5,14 @@ every character of a key. Always request it. Without it SeaweedFS returns U+FFFD
 character, and AWS and moto return invalid XML. Services encode differently:
 
 ==============================  ========  ========  ================================================
-service                         blank     ``+``     else
+service                         blank     ``+``     other
 ==============================  ========  ========  ================================================
 AWS (as botocore decodes it)    ``+``     ``%2B``   ``/`` kept
-SeaweedFS 4.48 (as seen)        ``+``     ``%2B``   ``/`` kept, the token not encoded
-moto 5.2 (as seen)              ``%20``   ``%2B``   ``/`` kept
+SeaweedFS 4.48 (observed)       ``+``     ``%2B``   ``/`` kept, the token not encoded
+moto 5.2 (observed)             ``%20``   ``%2B``   ``/`` kept
 ==============================  ========  ========  ================================================
 
-A ``+`` is a blank in all of them, so one decoder reads them all without ambiguity.
+An unescaped ``+`` always means a blank, so one decoder serves all of them.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def sent_target(target: str) -> str:
     return _DOTS.sub(_encoded_dots, path) + mark + query
 
 
-def _encoded_dots(found: re.Match[str]) -> str:
-    return found[0].replace(".", "%2E")
+def _encoded_dots(match: re.Match[str]) -> str:
+    return match[0].replace(".", "%2E")
 
 
 def encode_value(text: str) -> str:
@@ -96,11 +96,11 @@ def bare_etag(text: str) -> str:
 
 
 def strong_etag(text: str | None) -> str | None:
-    """Return an ETag field's value for `ObjectInfo.etag`: None unless it is a strong validator.
+    """Return the value of an ETag header for `ObjectInfo.etag`: None if it is no strong validator.
 
     A weak ETag (RFC 9110, 8.8.3) may stay the same when the content changes, and an empty one is
     the same for every object. As a condition, either would match a different version. The result is
-    also None for an ETag that a request may be unable to repeat byte for byte.
+    also None for an ETag with characters that a request cannot repeat unchanged.
     """
     if text is None:
         return None
@@ -119,8 +119,8 @@ purpose bucket naming rules"."""
 
 
 def check_bucket(name: str) -> None:
-    """Raise InvalidNameError for an invalid bucket name. Services mangle some of them."""
+    """Raise InvalidNameError for an invalid bucket name. Services alter some of them."""
     if not _BUCKET_NAME(name):
         raise InvalidNameError(
-            "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
+            "a bucket's name must have 3 to 255 letters, digits, dots, hyphens and underscores"
         )

@@ -33,82 +33,88 @@ from trove_async.errors import (
     UnavailableError,
 )
 
-_BUSY = ErrorMapping(UnavailableError, "the service asks to slow down")
+_BUSY = ErrorMapping(UnavailableError, "the service is throttling requests")
 _FAILED = ErrorMapping(UnavailableError, "the service failed")
-_RACED = ErrorMapping(UnavailableError, "another request for the same name is under way")
-_SLOW = ErrorMapping(TimedOutError, "the service waited too long for the request")
-_DENIED = ErrorMapping(PermissionDeniedError, "these credentials may not do so: check the policies")
-_CLOSED = ErrorMapping(PermissionDeniedError, "the service refuses this account")
-_UNKNOWN = ErrorMapping(UnauthenticatedError, "the service does not know the access key")
-_UNPROVED = ErrorMapping(
-    UnauthenticatedError, "the signature is not right: check the secret key and the region"
+_CONFLICT = ErrorMapping(UnavailableError, "a concurrent request changes the same object or bucket")
+_SLOW = ErrorMapping(TimedOutError, "the service did not receive the request in time")
+_DENIED = ErrorMapping(
+    PermissionDeniedError, "the credentials do not permit this request: check the policies"
 )
-_EXPIRED = ErrorMapping(UnauthenticatedError, "the session's token has expired, or is no token")
-_UNSAID = (
-    "the service refuses without a reason, as in every response to HEAD: check the credentials,"
-    " `region`, this machine's clock and the bucket's policy"
+_ACCOUNT_REJECTED = ErrorMapping(PermissionDeniedError, "the service rejected the account")
+_UNKNOWN_KEY = ErrorMapping(UnauthenticatedError, "the service does not know the access key")
+_BAD_SIGNATURE = ErrorMapping(
+    UnauthenticatedError, "the signature does not match: check the secret access key and the region"
+)
+_EXPIRED = ErrorMapping(UnauthenticatedError, "the session token has expired or is invalid")
+_NO_REASON = (
+    "the service rejected the request without a reason, as the response to a HEAD has none: check the"
+    " credentials, `region`, this machine's clock and the bucket's policy"
 )
 _SKEWED = ErrorMapping(
-    UnauthenticatedError, "this machine's clock and the service's differ too much"
+    UnauthenticatedError, "the clocks of this machine and of the service differ too much"
 )
-_UNSIGNED = ErrorMapping(UnauthenticatedError, "the service wants a signature")
-_ELSEWHERE = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
+_NOT_SIGNED = ErrorMapping(UnauthenticatedError, "the service requires signed requests")
+_WRONG_REGION = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
 # Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
-_BROKEN = ErrorMapping(
-    IntegrityError, "the body that arrived is not the body that was sent", retryable=True
+_CORRUPTED = ErrorMapping(
+    IntegrityError, "the service received a different body than was sent", retryable=True
 )
-_FULL = ErrorMapping(StorageFullError, "the quota is used up")
-_MISNAMED = ErrorMapping(InvalidNameError, "the service takes no such name")
-_TOO_MUCH = ErrorMapping(NotSupportedError, "it is more than the service takes")
-_CANNOT = ErrorMapping(NotSupportedError, "the service cannot do so")
+_FULL = ErrorMapping(StorageFullError, "the quota is exhausted")
+_INVALID_NAME = ErrorMapping(InvalidNameError, "the service does not accept the name")
+_TOO_LARGE = ErrorMapping(NotSupportedError, "the request exceeds a limit of the service")
+_UNSUPPORTED = ErrorMapping(NotSupportedError, "the service does not support the request")
 _ARCHIVED = ErrorMapping(BackendError, "the object is archived: restore it first")
-_REFUSED = ErrorMapping(BackendError, "the service refuses the request")
-_UNMET = ErrorMapping(PreconditionFailedError, "the object is not in the state that was asked for")
-_NO_RANGE = ErrorMapping(RangeError, "the object has no such bytes")
-_NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
-_NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket makes it")
-_NOTHING = ErrorMapping(NotFoundError, "no such object, or no such bucket")
-_TAKEN = ErrorMapping(BucketExistsError, "the bucket exists")
+_REJECTED = ErrorMapping(BackendError, "the service rejected the request")
+_PRECONDITION_FAILED = ErrorMapping(
+    PreconditionFailedError, "the object does not meet the precondition"
+)
+_NO_RANGE = ErrorMapping(RangeError, "the range is outside the object")
+_NO_OBJECT = ErrorMapping(ObjectNotFoundError, "the object does not exist")
+_NO_BUCKET = ErrorMapping(
+    BucketNotFoundError, "the bucket does not exist: create it with create_bucket"
+)
+_NOT_FOUND = ErrorMapping(NotFoundError, "the object or its bucket does not exist")
+_BUCKET_EXISTS = ErrorMapping(BucketExistsError, "the bucket exists")
 
 CODES: Final[dict[str, ErrorMapping]] = {
     "NoSuchKey": _NO_OBJECT,
-    "NoSuchVersion": ErrorMapping(ObjectNotFoundError, "no such version of the object"),
+    "NoSuchVersion": ErrorMapping(ObjectNotFoundError, "the version of the object does not exist"),
     "NoSuchUpload": ErrorMapping(
-        ObjectNotFoundError, "the upload is complete, aborted, or never was"
+        ObjectNotFoundError, "the upload was completed or aborted, or never existed"
     ),
     "NoSuchBucket": _NO_BUCKET,
-    "BucketAlreadyExists": _TAKEN,
-    "BucketAlreadyOwnedByYou": _TAKEN,
+    "BucketAlreadyExists": _BUCKET_EXISTS,
+    "BucketAlreadyOwnedByYou": _BUCKET_EXISTS,
     "BucketNotEmpty": ErrorMapping(
-        BucketNotEmptyError, "the bucket has objects, or versions of some"
+        BucketNotEmptyError, "the bucket still has objects or versions of objects"
     ),
-    "PreconditionFailed": _UNMET,
-    "NotModified": _UNMET,
-    "ConditionalRequestConflict": _RACED,
-    "OperationAborted": _RACED,
+    "PreconditionFailed": _PRECONDITION_FAILED,
+    "NotModified": _PRECONDITION_FAILED,
+    "ConditionalRequestConflict": _CONFLICT,
+    "OperationAborted": _CONFLICT,
     "InvalidRange": _NO_RANGE,
     "AccessDenied": _DENIED,
-    "AllAccessDisabled": _CLOSED,
-    "AccountProblem": _CLOSED,
-    "NotSignedUp": _CLOSED,
-    "InvalidAccessKeyId": _UNKNOWN,
-    "SignatureDoesNotMatch": _UNPROVED,
-    "InvalidSecurity": _UNPROVED,
+    "AllAccessDisabled": _ACCOUNT_REJECTED,
+    "AccountProblem": _ACCOUNT_REJECTED,
+    "NotSignedUp": _ACCOUNT_REJECTED,
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "SignatureDoesNotMatch": _BAD_SIGNATURE,
+    "InvalidSecurity": _BAD_SIGNATURE,
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "InvalidToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
     "RequestTimeTooSkewed": _SKEWED,
     "RequestExpired": _SKEWED,
-    "MissingSecurityHeader": _UNSIGNED,
-    "PermanentRedirect": _ELSEWHERE,
-    "Redirect": _ELSEWHERE,
-    "TemporaryRedirect": _ELSEWHERE,
-    "AuthorizationHeaderMalformed": _ELSEWHERE,
-    "IllegalLocationConstraintException": _ELSEWHERE,
-    "IncorrectEndpoint": _ELSEWHERE,
+    "MissingSecurityHeader": _NOT_SIGNED,
+    "PermanentRedirect": _WRONG_REGION,
+    "Redirect": _WRONG_REGION,
+    "TemporaryRedirect": _WRONG_REGION,
+    "AuthorizationHeaderMalformed": _WRONG_REGION,
+    "IllegalLocationConstraintException": _WRONG_REGION,
+    "IncorrectEndpoint": _WRONG_REGION,
     "InvalidLocationConstraint": ErrorMapping(
-        BackendError, "there is no such region: set `region`"
+        BackendError, "the region does not exist: set `region`"
     ),
     "SlowDown": _BUSY,
     "SlowDownRead": _BUSY,
@@ -134,75 +140,79 @@ CODES: Final[dict[str, ErrorMapping]] = {
     "RequestTimeout": _SLOW,
     "RequestTimeoutException": _SLOW,
     "IncompleteBody": ErrorMapping(UnavailableError, "the service did not receive the whole body"),
-    "BadDigest": _BROKEN,
-    "InvalidDigest": ErrorMapping(IntegrityError, "the checksum announced is no checksum"),
-    "XAmzContentChecksumMismatch": _BROKEN,
-    "XAmzContentSHA256Mismatch": _BROKEN,
-    "InvalidBucketName": _MISNAMED,
-    "InvalidURI": _MISNAMED,
-    "KeyTooLong": _MISNAMED,
-    "KeyTooLongError": _MISNAMED,
-    "XMinioInvalidObjectName": _MISNAMED,
-    "EntityTooLarge": _TOO_MUCH,
+    "BadDigest": _CORRUPTED,
+    "InvalidDigest": ErrorMapping(IntegrityError, "the service rejected the checksum as malformed"),
+    "XAmzContentChecksumMismatch": _CORRUPTED,
+    "XAmzContentSHA256Mismatch": _CORRUPTED,
+    "InvalidBucketName": _INVALID_NAME,
+    "InvalidURI": _INVALID_NAME,
+    "KeyTooLong": _INVALID_NAME,
+    "KeyTooLongError": _INVALID_NAME,
+    "XMinioInvalidObjectName": _INVALID_NAME,
+    "EntityTooLarge": _TOO_LARGE,
     "EntityTooSmall": ErrorMapping(
-        NotSupportedError, "a part but the last is less than is allowed"
+        NotSupportedError, "a part other than the last is smaller than the minimum"
     ),
-    "MaxMessageLengthExceeded": _TOO_MUCH,
-    "MetadataTooLarge": _TOO_MUCH,
-    "RequestHeaderSectionTooLarge": _TOO_MUCH,
-    "InvalidStorageClass": ErrorMapping(NotSupportedError, "the service has no such storage class"),
-    "InvalidTag": ErrorMapping(NotSupportedError, "the service takes no such tag"),
-    "MethodNotAllowed": _CANNOT,
-    "NotImplemented": _CANNOT,
+    "MaxMessageLengthExceeded": _TOO_LARGE,
+    "MetadataTooLarge": _TOO_LARGE,
+    "RequestHeaderSectionTooLarge": _TOO_LARGE,
+    "InvalidStorageClass": ErrorMapping(
+        NotSupportedError, "the service does not support the storage class"
+    ),
+    "InvalidTag": ErrorMapping(NotSupportedError, "the service does not accept a tag"),
+    "MethodNotAllowed": _UNSUPPORTED,
+    "NotImplemented": _UNSUPPORTED,
     "QuotaExceeded": _FULL,
     "XMinioAdminBucketQuotaExceeded": _FULL,
     "XMinioStorageFull": ErrorMapping(StorageFullError, "the service has no room left"),
-    "TooManyBuckets": ErrorMapping(StorageFullError, "the account may have no more buckets"),
+    "TooManyBuckets": ErrorMapping(
+        StorageFullError, "the account has reached its maximum number of buckets"
+    ),
     "InvalidObjectState": _ARCHIVED,
     "ObjectNotInActiveTierError": _ARCHIVED,
-    "InvalidPart": ErrorMapping(BackendError, "the service lost a part, or was sent it anew"),
-    "InvalidPartOrder": _REFUSED,
-    "InvalidArgument": _REFUSED,
-    "InvalidRequest": _REFUSED,
-    "MalformedXML": _REFUSED,
+    "InvalidPart": ErrorMapping(BackendError, "a part was lost or uploaded again"),
+    "InvalidPartOrder": _REJECTED,
+    "InvalidArgument": _REJECTED,
+    "InvalidRequest": _REJECTED,
+    "MalformedXML": _REJECTED,
 }
 
 STATUSES: Final[dict[int, ErrorMapping]] = {
-    301: _ELSEWHERE,
-    302: _ELSEWHERE,
-    303: _ELSEWHERE,
-    304: _UNMET,
-    307: _ELSEWHERE,
-    308: _ELSEWHERE,
-    401: _UNSIGNED,
+    301: _WRONG_REGION,
+    302: _WRONG_REGION,
+    303: _WRONG_REGION,
+    304: _PRECONDITION_FAILED,
+    307: _WRONG_REGION,
+    308: _WRONG_REGION,
+    401: _NOT_SIGNED,
     403: _DENIED,
-    404: _NOTHING,
-    405: _CANNOT,
+    404: _NOT_FOUND,
+    405: _UNSUPPORTED,
     408: _SLOW,
-    412: _UNMET,
-    413: _TOO_MUCH,
+    412: _PRECONDITION_FAILED,
+    413: _TOO_LARGE,
     416: _NO_RANGE,
     429: _BUSY,
-    501: _CANNOT,
+    501: _UNSUPPORTED,
     503: _BUSY,
     507: _FULL,
 }
 
-UNSAID: Final[dict[int, ErrorMapping]] = {
-    400: ErrorMapping(BackendError, _UNSAID),
-    403: ErrorMapping(PermissionDeniedError, _UNSAID),
+STATUSES_WITHOUT_DOCUMENT: Final[dict[int, ErrorMapping]] = {
+    400: ErrorMapping(BackendError, _NO_REASON),
+    403: ErrorMapping(PermissionDeniedError, _NO_REASON),
 }
-"""Meanings of a response without a document. It has several possible causes."""
+"""Meanings of statuses in a response without a document, which has several possible causes."""
 
 _SERVER_ERROR: Final = 500
-_SHOWN: Final = 300
+_MAX_SHOWN: Final = 300
 """Characters of the service's message that an error shows."""
 
-_READ: Final = 4096
+_MAX_SEARCHED: Final = 4096
 """Characters of the service's message that are searched for secrets."""
 
-# Services quote the request in their messages, so the values of these names are removed.
-# Each repeat before a value is bounded. Otherwise the time to match is quadratic in the text.
+# Services quote the request in their messages, so the values of these names are removed. Each
+# repetition before a value is limited. Otherwise matching takes quadratic time.
 _SECRET = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
     r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"
@@ -232,39 +242,42 @@ def failure(
         bucket: The bucket of the request.
         key: The key of the request.
     """
-    told = headers or {}
-    unsaid = not code and not message
-    meaning = _meaning(status, code, told, unsaid=unsaid)
+    fields = headers or {}
+    has_no_document = not code and not message
+    meaning = _meaning(status, code, fields, has_no_document=has_no_document)
     advice = meaning.advice
-    region = told.get("x-amz-bucket-region")
-    if meaning is _ELSEWHERE and region:
+    region = fields.get("x-amz-bucket-region")
+    if meaning is _WRONG_REGION and region:
         advice = f"{advice} to {region[:40]!r}"
-    elif region and unsaid and status in UNSAID:
+    elif region and has_no_document and status in STATUSES_WITHOUT_DOCUMENT:
         advice = f"{advice}. The bucket is in region {region[:40]!r}"
     return meaning.kind(
-        f"{advice} ({_answered(status, code, message)})",
+        f"{advice} ({_response_text(status, code, message)})",
         bucket=bucket,
         key=key,
         retryable=meaning.retryable,
-        retry_after=retry_after(told) if issubclass(meaning.kind, UnavailableError) else None,
+        retry_after=retry_after(fields) if issubclass(meaning.kind, UnavailableError) else None,
     )
 
 
-def _meaning(status: int, code: str, headers: Mapping[str, str], *, unsaid: bool) -> ErrorMapping:
+def _meaning(
+    status: int, code: str, headers: Mapping[str, str], *, has_no_document: bool
+) -> ErrorMapping:
     if headers.get("x-amz-delete-marker") == "true" and status in {404, 405}:
         return _NO_OBJECT  # S3 User Guide, "Working with delete markers"
     meaning = CODES.get(code)
-    if meaning is None and unsaid:
-        meaning = UNSAID.get(status)
+    if meaning is None and has_no_document:
+        meaning = STATUSES_WITHOUT_DOCUMENT.get(status)
     meaning = meaning or STATUSES.get(status)
     if meaning is not None:
         return meaning
-    return _FAILED if status >= _SERVER_ERROR else _REFUSED
+    return _FAILED if status >= _SERVER_ERROR else _REJECTED
 
 
-def _answered(status: int, code: str, message: str) -> str:
-    sentence = " ".join(_SECRET.sub(r"\1\2…", message[:_READ]).split())
-    if len(sentence) > _SHOWN:
-        sentence = sentence[:_SHOWN] + "…"
-    answered = f"{status} {code[:80]}".rstrip()
-    return f"{answered}: {sentence}" if sentence else answered
+def _response_text(status: int, code: str, message: str) -> str:
+    """Return the part of an error's message that describes the response, without secrets."""
+    detail = " ".join(_SECRET.sub(r"\1\2…", message[:_MAX_SEARCHED]).split())
+    if len(detail) > _MAX_SHOWN:
+        detail = detail[:_MAX_SHOWN] + "…"
+    summary = f"{status} {code[:80]}".rstrip()
+    return f"{summary}: {detail}" if detail else summary

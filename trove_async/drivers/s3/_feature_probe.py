@@ -2,8 +2,8 @@
 
 Several S3-compatible services accept an unknown header and ignore it: they store the object without
 its tags, replace an object that a condition should protect, or do not encrypt. The first write to a
-bucket that needs a feature costs some requests, and later ones none. Each bucket is tested
-separately: Ceph 16.2 honours conditions only in buckets that keep no versions.
+bucket that needs a feature costs a few requests, and later ones none. Each bucket is tested
+separately, because Ceph 16.2 honours conditions only in unversioned buckets.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from trove_async.errors import (
 from trove_async.options import PutOptions
 
 from ._features import ENCRYPTION, TAGS, Feature
-from ._key_probe import recognised
-from ._trials import TrialObjects, Trials, denied, trial_name
+from ._key_probe import recognised_dialect
+from ._trials import TrialObjects, Trials, trial_denied, trial_name
 from ._unusual_keys import sibling
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
-    from ._defaults import Defaults
     from ._dialects import Service
+    from ._object_settings import ObjectSettings
 
 _TAGS: Final = {"trove-probe": "1"}
 _NO_ETAG: Final = "0" * 32
 """An ETag that no object has: no body with an MD5 of zero is known."""
 
-_WAY: Final = {feature: way for kind in (TAGS, ENCRYPTION) for way, feature in kind.items()}
+_KINDS: Final = {
+    feature: kind for features in (TAGS, ENCRYPTION) for kind, feature in features.items()
+}
 
-_REMEMBERED: Final = 4096
-"""Maximum number of cached outcomes, one per bucket and feature."""
+_MAX_OUTCOMES: Final = 4096
+"""Maximum number of cached outcomes: one for each bucket and feature."""
 
 
 class FeatureProbe:
@@ -47,19 +49,19 @@ class FeatureProbe:
     Args:
         service: The service.
         plane: Sends the requests.
-        defaults: The driver's defaults, for their encryption.
+        object_settings: The encryption that the driver requests.
         trials: The driver's trials.
     """
 
     def __init__(
-        self, service: Service, plane: DataPlane, defaults: Defaults, trials: Trials
+        self, service: Service, plane: DataPlane, object_settings: ObjectSettings, trials: Trials
     ) -> None:
         self._service = service
         self._plane = plane
-        self._defaults = defaults
+        self._object_settings = object_settings
         self._trials = trials
         self._honours: dict[tuple[str, Feature], bool] = {}
-        self._trying: set[tuple[str, Feature]] = set()
+        self._running: set[tuple[str, Feature]] = set()
 
     async def check(self, bucket: str, key: str, features: Collection[Feature]) -> None:
         """Raise unless the service honours the features.
@@ -68,21 +70,21 @@ class FeatureProbe:
         credentials permit it.
 
         Raises:
-            NotSupportedError: The service ignores one of them, or does not reveal the outcome.
+            NotSupportedError: The service ignores one of them, or rejects the trial.
             PermissionDeniedError: The credentials do not permit putting or reading those objects.
             BucketNotFoundError: The bucket does not exist.
             UnavailableError: The service does not respond.
         """
         for feature in features:
-            dialect = await recognised(self._service)
+            dialect = await recognised_dialect(self._service)
             if feature in dialect.honours:
                 continue
             if feature not in dialect.ignores:
-                await self._learn(bucket, key, feature)
+                await self._ensure_known(bucket, key, feature)
                 if self._honours[bucket, feature]:
                     continue
             raise NotSupportedError(
-                f"the service does not honour {feature.value}, so nothing was written",
+                f"the service ignores {feature.value}, so nothing was written",
                 bucket=bucket,
                 key=key,
             )
@@ -91,53 +93,55 @@ class FeatureProbe:
         """Discard the outcomes of a bucket that was created, deleted or changed its versioning."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
-            self._trying.discard((bucket, feature))
+            self._running.discard((bucket, feature))
 
-    async def _learn(self, bucket: str, key: str, feature: Feature) -> None:
-        what = bucket, feature
+    async def _ensure_known(self, bucket: str, key: str, feature: Feature) -> None:
+        """Run the trial of a feature unless its outcome is cached."""
+        trial = bucket, feature
 
-        async def learn() -> None:
-            self._trying.add(what)
+        async def run_trial() -> None:
+            self._running.add(trial)
             try:
-                await self._explained(bucket, key, feature)
+                await self._run_trial(bucket, key, feature)
             finally:
-                self._trying.discard(what)
+                self._running.discard(trial)
 
-        while what not in self._honours:  # repeats if the bucket was forgotten during the trial
-            await self._trials.learn_once(what, lambda: what in self._honours, learn)
+        while trial not in self._honours:  # repeats if the bucket was forgotten during the trial
+            await self._trials.run_once(trial, lambda: trial in self._honours, run_trial)
 
-    def _note(self, bucket: str, feature: Feature, *, honours: bool) -> None:
+    def _record(self, bucket: str, feature: Feature, *, honours: bool) -> None:
         """Cache the outcome of a trial, unless the bucket was forgotten since it began."""
-        if (bucket, feature) in self._trying:
-            if len(self._honours) >= _REMEMBERED:
+        if (bucket, feature) in self._running:
+            if len(self._honours) >= _MAX_OUTCOMES:
                 self._honours.clear()
             self._honours[bucket, feature] = honours
 
-    async def _explained(self, bucket: str, key: str, feature: Feature) -> None:
+    async def _run_trial(self, bucket: str, key: str, feature: Feature) -> None:
+        """Test a feature. Explain the errors, which come from a request that the user did not send."""
         try:
-            await self._try(bucket, key, feature)
+            await self._test(bucket, key, feature)
         except PermissionDeniedError as error:
-            raise denied(f"honours {feature.value}", error) from error
+            raise trial_denied(f"honours {feature.value}", error) from error
         except NotSupportedError as error:
             raise NotSupportedError(
-                f"the service refuses to show whether it honours {feature.value}, so nothing was"
-                f" written. If it does, give the driver dialect='s3' ({error.message})"
+                f"the service rejected the test whether it honours {feature.value}, so nothing was"
+                f" written. If it does, pass dialect='s3' ({error.message})"
             ) from error
         except BucketNotFoundError:
             raise
         except NotFoundError as error:
             raise UnavailableError(
-                f"an object to try {feature.value} on is not there: {error.message}"
+                f"the test object for {feature.value} is missing: {error.message}"
             ) from error
 
-    async def _try(self, bucket: str, key: str, feature: Feature) -> None:
-        # SeaweedFS keeps the directories of deleted objects.
-        flat = self._service.dialect.directories
+    async def _test(self, bucket: str, key: str, feature: Feature) -> None:
+        # SeaweedFS keeps the directories of deleted objects, so a name without a slash is used there.
+        leaves_directories = self._service.dialect.directories
         async with TrialObjects(self._plane, bucket) as trial:
-            name = trial_name() if flat else sibling(key, trial_name())
+            name = trial_name() if leaves_directories else sibling(key, trial_name())
             honours = await self._is_honoured(trial, bucket, name, feature)
-            # Record it before the deletion of the objects, which may outlast the write.
-            self._note(bucket, feature, honours=honours)
+            # Recorded before the objects are deleted, because a deadline may interrupt the deletion.
+            self._record(bucket, feature, honours=honours)
 
     async def _is_honoured(
         self, trial: TrialObjects, bucket: str, key: str, feature: Feature
@@ -146,14 +150,16 @@ class FeatureProbe:
             await trial.put(key, PutOptions(size=1))
             return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
         if feature is Feature.IF_MATCH:
-            return await self._compares(trial, bucket, key)
-        await self._make(trial, bucket, key, feature)
+            return await self._honours_if_match(trial, bucket, key)
+        await self._store_with(trial, bucket, key, feature)
         if feature in ENCRYPTION.values():
-            return self._defaults.are_met(await self._plane.encryption(bucket, key))
+            return self._object_settings.encryption_matches(
+                await self._plane.encryption(bucket, key)
+            )
         return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
 
-    async def _compares(self, trial: TrialObjects, bucket: str, key: str) -> bool:
-        """Return whether a put replaces the version that it names, and no other."""
+    async def _honours_if_match(self, trial: TrialObjects, bucket: str, key: str) -> bool:
+        """Return whether a put with `if_match` replaces that version and no other."""
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
             info = await self._plane.head_object(bucket, key, None)
@@ -161,13 +167,15 @@ class FeatureProbe:
             return False
         return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
 
-    async def _make(self, trial: TrialObjects, bucket: str, key: str, feature: Feature) -> None:
+    async def _store_with(
+        self, trial: TrialObjects, bucket: str, key: str, feature: Feature
+    ) -> None:
         """Store an object with the feature."""
-        way = _WAY[feature]
-        options = PutOptions(size=1, tags=_TAGS if feature is TAGS[way] else {})
-        if way == "put":
+        kind = _KINDS[feature]
+        options = PutOptions(size=1, tags=_TAGS if feature is TAGS[kind] else {})
+        if kind == "put":
             await trial.put(key, options)
-        elif way == "upload":
+        elif kind == "upload":
             await trial.upload(key, options)
         else:
             stored = await trial.put(f"{key}-source", PutOptions(size=1))

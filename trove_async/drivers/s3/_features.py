@@ -1,4 +1,4 @@
-"""Features that some services ignore without an error. Does no I/O."""
+"""The features that some services ignore without an error. Does no I/O."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Feature(Enum):
     PUT_TAGS = "the tags of a put"
     UPLOAD_TAGS = "the tags of an upload in parts"
     COPY_TAGS = "the tags of a copy"
-    PUT_ENCRYPTION = "the encryption that the driver asks for on a put"
-    UPLOAD_ENCRYPTION = "the encryption that the driver asks for on an upload in parts"
-    COPY_ENCRYPTION = "the encryption that the driver asks for on a copy"
+    PUT_ENCRYPTION = "the requested encryption of a put"
+    UPLOAD_ENCRYPTION = "the requested encryption of an upload in parts"
+    COPY_ENCRYPTION = "the requested encryption of a copy"
 
 
 ALL: Final = frozenset(Feature)
@@ -40,24 +40,24 @@ ENCRYPTION: Final[dict[WriteKind, Feature]] = {
 }
 
 
-def features_of(way: WriteKind, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
+def features_of(kind: WriteKind, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
     """Return the features that a write relies on.
 
     The result does not include conditions of uploads and copies. The driver sends them only to
     services whose `Dialect` honours them.
 
     Args:
-        way: How the object is written.
+        kind: How the object is written.
         options: The options of the write.
         encrypts: Whether the driver requests encryption.
     """
-    found = set()
-    if way == "put" and options.if_none_match is not None:
-        found.add(Feature.IF_NONE_MATCH)
-    if way == "put" and options.if_match is not None:
-        found.add(Feature.IF_MATCH)
+    features = set()
+    if kind == "put" and options.if_none_match is not None:
+        features.add(Feature.IF_NONE_MATCH)
+    if kind == "put" and options.if_match is not None:
+        features.add(Feature.IF_MATCH)
     if options.tags:
-        found.add(TAGS[way])
+        features.add(TAGS[kind])
     if encrypts:
-        found.add(ENCRYPTION[way])
-    return frozenset(found) if found else _NONE
+        features.add(ENCRYPTION[kind])
+    return frozenset(features) if features else _NONE

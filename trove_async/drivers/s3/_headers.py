@@ -3,9 +3,9 @@
 User metadata is sent as ``x-amz-meta-*``. A value that is not ASCII is encoded as S3 encodes it
 (RFC 2047; S3 User Guide, "Working with object metadata", user-defined metadata). According to the
 guide, S3 decodes such values before it stores them, and returns the decoded text if that is ASCII.
-The encoding therefore cannot protect an ASCII value that looks encoded, or that a header would
-change (for example blanks at its ends). Such values are percent-encoded and stored together under
-one reserved name, `EXACT`.
+The encoding therefore cannot protect an ASCII value that looks encoded, or one that a header would
+change, such as a value with blanks at its ends. These values are percent-encoded and stored together
+under one reserved name, `EXACT`.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
 # -- requests --------------------------------------------------------------------------------------
 
 
-def put_headers(options: PutOptions, *, summed: bool = True) -> dict[str, str]:
+def put_headers(options: PutOptions, *, with_checksums: bool = True) -> dict[str, str]:
     """Return the headers of a PUT request.
 
     Args:
         options: The options of the put.
-        summed: Whether to include the checksums.
+        with_checksums: Whether to include the checksums.
     """
     headers = object_headers(options)
-    if summed and options.checksums:
+    if with_checksums and options.checksums:
         headers.update(checksum_headers(options.checksums))
     if options.conditional:
         headers.update(condition_headers(options))
@@ -129,16 +129,16 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
 
 
 NO_VERSION = "null"
-"""The version id of every object written without versioning. It does not identify one content.
-S3 User Guide, "Adding objects to versioning-suspended buckets"."""
+"""The version id of an object that was written without versioning. Several contents can have it in
+turn. S3 User Guide, "Adding objects to versioning-suspended buckets"."""
 
 
 def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
-    """Return the headers that name one version of a copy's source, and its expected owner."""
-    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
+    """Return the headers that select one version of a copy's source, and its expected owner."""
+    name = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
     if source.version_id is not None:
-        place = f"{place}?{encode_query({'versionId': source.version_id})}"
-    headers = {"x-amz-copy-source": place}
+        name = f"{name}?{encode_query({'versionId': source.version_id})}"
+    headers = {"x-amz-copy-source": name}
     if source.etag is not None:
         headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
     elif source.version_id in {None, NO_VERSION}:
@@ -149,13 +149,14 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     return headers
 
 
-_WORDS = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
+_UNCHANGED_BY_HEADERS = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
+"""Matches ASCII words with single blanks between them, which every server keeps."""
 
 
 def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
     exact = []
     for name, value in metadata.items():
-        if _WORDS(value) and "=?" not in value:
+        if _UNCHANGED_BY_HEADERS(value) and "=?" not in value:
             headers[META + name] = value
         elif value.isascii():
             exact.append(f"{encode_value(name)}={encode_value(value)}")
@@ -165,27 +166,27 @@ def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
         headers[META + EXACT] = "&".join(exact)
 
 
-def exactly(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Return the headers with some metadata headers moved to `EXACT`, name and value.
+def move_to_exact(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the headers with the names and values of some metadata moved to `EXACT`.
 
     Args:
         headers: The result of `object_headers`.
         names: The headers to move. Each must be a user metadata header.
     """
-    kept = {name: value for name, value in headers.items() if name not in names}
-    exact = [kept[META + EXACT]] if META + EXACT in kept else []
+    result = {name: value for name, value in headers.items() if name not in names}
+    exact = [result[META + EXACT]] if META + EXACT in result else []
     for name in names:
         value = headers[name]
-        value = _decoded(value) if "=?" in value else value
+        value = _decode_metadata_value(value) if "=?" in value else value
         exact.append(f"{encode_value(name[len(META) :])}={encode_value(value)}")
-    kept[META + EXACT] = "&".join(exact)
-    return kept
+    result[META + EXACT] = "&".join(exact)
+    return result
 
 
 # -- responses -------------------------------------------------------------------------------------
 
 
-def info_from(
+def object_info(
     headers: Mapping[str, str],
     *,
     bucket: str,
@@ -193,7 +194,7 @@ def info_from(
     backend: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> ObjectInfo:
-    """Return the object's facts from the response to a HEAD, a GET or a range request.
+    """Return an object's information from the response to a HEAD, a GET or a range request.
 
     Args:
         headers: The response headers: lower-case names, or a case-insensitive mapping.
@@ -205,7 +206,7 @@ def info_from(
     Raises:
         MalformedResponse: A size or a date is missing.
     """
-    size, whole = _size(headers)
+    size, covers_object = _size(headers)
     get = headers.get
     metadata, write_id = _metadata(headers)
     content_type = _text(headers, "content-type")
@@ -225,12 +226,12 @@ def info_from(
         content_encoding=_content_encoding(_text(headers, "content-encoding")),
         content_language=_text(headers, "content-language"),
         expires=_http.expires_of(headers),
-        checksums=checksums_from(headers) if whole else None,
+        checksums=checksums_from(headers) if covers_object else None,
         version_id=_text(headers, "x-amz-version-id"),
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
-        as_of=_as_of(headers) if etag is None else None,
+        as_of=_response_date(headers) if etag is None else None,
     )
 
 
@@ -260,7 +261,7 @@ def stored_etag(headers: Mapping[str, str]) -> str:
     """
     etag = bare_etag(headers.get("etag", ""))
     if not etag:
-        raise MalformedResponse("the response has no ETag of the stored object")
+        raise MalformedResponse("the response has no ETag header")
     return etag
 
 
@@ -273,12 +274,12 @@ def put_info(
     options: PutOptions,
     backend: str = "",
 ) -> ObjectInfo:
-    """Return the facts of an object from the response to the PUT of the whole object.
+    """Return an object's information from the response to the PUT of the whole object.
 
-    S3 does not send the object's date in this response. Without it, the date is the response's own.
+    This response from S3 does not contain the object's date, so the response's own date is used.
 
     Args:
-        headers: As for `info_from`.
+        headers: As for `object_info`.
         bucket: The value of `ObjectInfo.bucket`.
         key: The value of `ObjectInfo.key`.
         size: The size of the body in bytes.
@@ -290,7 +291,7 @@ def put_info(
         key=key,
         size=size,
         etag=strong_etag(headers.get("etag")),
-        last_modified=_stored_at(headers),
+        last_modified=_write_time(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -309,21 +310,21 @@ def put_info(
 
 def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the checksums of the whole content from the headers of a response."""
-    kind = headers.get("x-amz-checksum-type")
+    checksum_type = headers.get("x-amz-checksum-type")
     return {
         algorithm: value
         for algorithm, header in CHECKSUMS.items()
-        if (value := headers.get(header)) is not None and of_whole(value, kind)
+        if (value := headers.get(header)) is not None and covers_whole_object(value, checksum_type)
     }
 
 
-def of_whole(checksum: str, kind: str | None) -> bool:
+def covers_whole_object(checksum: str, checksum_type: str | None) -> bool:
     """Return whether a checksum covers the whole content.
 
     Otherwise it is a checksum of the parts' checksums. S3 User Guide, "Checking object integrity":
     its type is COMPOSITE, and it ends with ``-`` and the number of parts.
     """
-    return "-" not in checksum and kind in {None, "FULL_OBJECT"}
+    return "-" not in checksum and checksum_type in {None, "FULL_OBJECT"}
 
 
 def has_size(headers: Mapping[str, str]) -> bool:
@@ -362,11 +363,11 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
         return size, end - start == size
     length = headers.get("content-length", "")
     if not _LENGTH.fullmatch(length):
-        raise MalformedResponse(f"Content-Length {length[:40]!r}")
+        raise MalformedResponse(f"Content-Length must be a number of bytes, got {length[:40]!r}")
     return int(length), True
 
 
-def _stored_at(headers: Mapping[str, str]) -> datetime:
+def _write_time(headers: Mapping[str, str]) -> datetime:
     """Return the time of a PUT from its response, or the local time.
 
     An invalid date is ignored, because the object is stored.
@@ -389,7 +390,7 @@ def response_time(headers: Mapping[str, str]) -> datetime:
     return datetime.now(UTC) if date is None else read_date(date)
 
 
-def _as_of(headers: Mapping[str, str]) -> datetime | None:
+def _response_date(headers: Mapping[str, str]) -> datetime | None:
     """Return a response's date by the service's clock, or None if it has no valid date."""
     try:
         return parse_service_date(headers.get("date", ""))
@@ -415,7 +416,7 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     for header, value in headers.items():
         if header[0] in "xX" and (name := header.lower()).startswith(META):
             metadata[name[len(META) :]] = (
-                value if "=?" not in value and value.isascii() else _decoded(value)
+                value if "=?" not in value and value.isascii() else _decode_metadata_value(value)
             )
     if not metadata:
         return metadata, None
@@ -424,30 +425,30 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
         name, _, value = pair.partition("=")
         with suppress(UnicodeDecodeError):  # another program wrote the pair
             name, value = decode_value(name), decode_value(value)
-            if _NAME(name):
+            if _IS_METADATA_NAME(name):
                 metadata[name] = value
     return metadata, metadata.pop(WRITE_ID, None)
 
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
-"""A metadata name as this library writes it: a lower-case token (RFC 9110, 5.6.2)."""
+_IS_METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
+"""Matches a metadata name as this library writes it: a lower-case token (RFC 9110, 5.6.2)."""
 
-_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # not part of the text (RFC 2047, 6.2)
 
 
-def _decoded(value: str) -> str:
+def _decode_metadata_value(value: str) -> str:
     """Decode a metadata value. Return it unchanged if its encoding is invalid."""
     if not value.isascii():
         return _http.field_text(value)
     try:
-        return _WORD.sub(_word, _BETWEEN_WORDS.sub("", value))
+        return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub("", value))
     except (LookupError, ValueError, Base64Error):
         return value
 
 
-def _word(found: re.Match[str]) -> str:
-    charset, encoding, text = found.groups()
+def _decode_word(word: re.Match[str]) -> str:
+    charset, encoding, text = word.groups()
     if encoding in "Bb":
         raw = b64decode(text, validate=True)
     else:

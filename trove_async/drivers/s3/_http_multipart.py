@@ -1,4 +1,4 @@
-"""The HTTP data plane: the connection to the service, and requests for multipart uploads."""
+"""The HTTP data plane: its state, and requests for multipart uploads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
-from trove_async._http import Transport
 from trove_async.driver import PartSource
 from trove_async.models import ObjectInfo
 from trove_async.options import Page, PutOptions, VersionPage
 
 from ._data_plane import UploadId
 from ._documents import (
+    AmbiguousKeysError,
     SentPart,
-    UnclearError,
     UploadsPage,
     complete_body,
     parse_completed,
@@ -33,66 +32,62 @@ from ._headers import (
     source_headers,
     stored_etag,
 )
-from ._responses import PAGE_BYTES, malformed, read_document, read_stored, read_time
+from ._responses import PAGE_BYTES, malformed, read_document, read_time, read_write_result
 from ._xml import MalformedResponse
 
 if TYPE_CHECKING:
     from ._client import Client
-    from ._defaults import Defaults
     from ._dialects import Service
+    from ._object_settings import ObjectSettings
 
 Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
 
 class HttpMultipart:
-    """The multipart uploads of `HttpPlane`, and the listing request that it also uses.
+    """The multipart uploads of `HttpPlane`, and the request for a page of any listing.
 
     Args:
         client: Signs and sends requests.
-        transport: The client's transport. The plane closes it.
         backend: The value of `ObjectInfo.backend`.
         region: The region of new buckets.
         service: The service and its deviations from S3.
         owner: The account that must own the source of a copy.
         checksums: Whether to send a CRC-32C with each body.
-        defaults: Settings that apply to every object, such as encryption.
+        object_settings: Settings that apply to every object, such as encryption.
     """
 
     def __init__(
         self,
         client: Client,
-        transport: Transport,
         backend: str,
         region: str,
         service: Service,
         *,
         owner: str | None,
         checksums: bool,
-        defaults: Defaults,
+        object_settings: ObjectSettings,
     ) -> None:
-        self._made_with, self._keyed = defaults.made, defaults.keyed
-        self._keyed_source = defaults.keyed_source
+        self._create_headers, self._key_headers = (
+            object_settings.create_headers,
+            object_settings.customer_key_headers,
+        )
+        self._source_key_headers = object_settings.source_key_headers
         self._owner = owner
         self._client = client
-        self._transport = transport
         self._backend = backend
         self._region = region
         self._service = service
         self._checksums = checksums
         # The service returns checksums only on request.
-        self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
-        self._asking |= self._keyed
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._transport.aclose()
+        self._read_headers = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
+        self._read_headers |= self._key_headers
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
         """Start a multipart upload."""
-        headers = object_headers(options) | self._made_with
+        headers = object_headers(options) | self._create_headers
         if self._checksums:
-            # S3 User Guide, "Checking object integrity", full object checksum types: the service
-            # combines the parts' checksums and compares the result with that of the whole object.
+            # The service combines the parts' checksums and compares the result with the checksum of
+            # the whole object (S3 User Guide, "Checking object integrity": full object checksums).
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         response = await self._client.send(
@@ -100,7 +95,7 @@ class HttpMultipart:
             bucket,
             key,
             query="uploads",
-            headers=self._service.dialect.spoken(headers),
+            headers=self._service.dialect.write_headers(headers),
         )
         return UploadId(bucket, key, await read_document(response, parse_upload_id))
 
@@ -129,8 +124,9 @@ class HttpMultipart:
             "PUT",
             upload.bucket,
             upload.key,
-            query=_part(upload, number),
-            headers={CHECKSUMS[kind]: value for kind, value in checksums.items()} | self._keyed,
+            query=_part_query(upload, number),
+            headers={CHECKSUMS[kind]: value for kind, value in checksums.items()}
+            | self._key_headers,
             views=views,
         )
         response.close()
@@ -144,13 +140,13 @@ class HttpMultipart:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Copy a range of an object into a part."""
-        headers = source_headers(source, self._owner) | self._keyed | self._keyed_source
+        headers = source_headers(source, self._owner) | self._key_headers | self._source_key_headers
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         response = await self._client.send(
             "PUT",
             upload.bucket,
             upload.key,
-            query=_part(upload, number),
+            query=_part_query(upload, number),
             headers=headers,
             patient=True,
         )
@@ -162,7 +158,11 @@ class HttpMultipart:
     ) -> ObjectInfo:
         """Assemble the object from its parts."""
         body = complete_body(parts)
-        headers = {"content-type": "application/xml", **condition_headers(options), **self._keyed}
+        headers = {
+            "content-type": "application/xml",
+            **condition_headers(options),
+            **self._key_headers,
+        }
         size = options.size or 0
         if self._checksums:
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
@@ -186,7 +186,7 @@ class HttpMultipart:
             options=options,
             backend=self._backend,
         )
-        return await read_stored(response, parse_completed, info)
+        return await read_write_result(response, parse_completed, info)
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Abort an upload."""
@@ -204,21 +204,23 @@ class HttpMultipart:
         query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
-        return await self._listed(bucket, query, parse_uploads)
+        return await self._send_listing(bucket, query, parse_uploads)
 
-    async def _listed(
+    async def _send_listing(
         self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
     ) -> Listing:
         """Return a page of a listing, with decoded keys.
 
-        The request asks for encoded keys. Some services ignore that, and some encode keys without
-        declaring it. If the response is ambiguous, a second request asks for unencoded keys.
+        The request is for encoded keys. Some services ignore that, and some encode keys without
+        declaring it. If the response is ambiguous, a second request is for unencoded keys.
         """
         encoded = encode_query({**query, "encoding-type": "url"})
         response = await self._client.send("GET", bucket, query=encoded, headers={})
         try:
-            page = await read_document(response, partial(parse, asked=True), PAGE_BYTES)
-        except UnclearError:
+            page = await read_document(
+                response, partial(parse, encoding_requested=True), PAGE_BYTES
+            )
+        except AmbiguousKeysError:
             response = await self._client.send("GET", bucket, query=encode_query(query), headers={})
             page = await read_document(response, parse, PAGE_BYTES)
         if isinstance(page, UploadsPage):
@@ -226,5 +228,5 @@ class HttpMultipart:
         return page
 
 
-def _part(upload: UploadId, number: int) -> str:
+def _part_query(upload: UploadId, number: int) -> str:
     return encode_query({"partNumber": str(number), "uploadId": upload.id})

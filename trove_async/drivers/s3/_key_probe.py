@@ -1,7 +1,7 @@
 """Tests how a service treats unusual keys before the driver sends it one.
 
-An unrecognised service may be MinIO, or SeaweedFS behind a proxy. The first unusual key of a kind
-costs some requests, and later ones none.
+An unrecognised service may be MinIO, or SeaweedFS behind a proxy. The first unusual key of each kind
+costs a few requests, and later ones none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trove_async.errors import (
 )
 from trove_async.options import ListOptions, PutOptions
 
-from ._trials import TrialObjects, Trials, denied, trial_name
+from ._trials import TrialObjects, Trials, trial_denied, trial_name
 from ._unusual_keys import Oddity, folded, oddities_of, sample
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._dialects import Dialect, Service
 
 
-async def recognised(service: Service) -> Dialect:
+async def recognised_dialect(service: Service) -> Dialect:
     """Return the dialect of a service, after recognising it if necessary.
 
     Raises:
@@ -34,9 +34,9 @@ async def recognised(service: Service) -> Dialect:
     """
     if not await service.recognise():
         raise UnavailableError(
-            "the service did not respond when it was asked what it is, and some services do not store"
-            " all keys, or ignore tags, conditions or encryption: give the driver its dialect, or try"
-            " again"
+            "the service must be recognised before this request, because some services alter keys or"
+            " ignore tags, conditions or encryption, but it did not respond: try again, or pass its"
+            " dialect"
         )
     return service.dialect
 
@@ -65,35 +65,37 @@ class KeyProbe:
             PermissionDeniedError: The credentials do not permit putting or reading that object.
             UnavailableError: The service does not respond.
         """
-        dialect = await recognised(self._service)
+        dialect = await recognised_dialect(self._service)
         for oddity in oddities_of(key):
             if not dialect.knows(oddity):
-                dialect = await self._tried(bucket, key, oddity)
+                dialect = await self._ensure_known(bucket, key, oddity)
         return dialect
 
     async def dialect_for_reading(self, bucket: str, key: str) -> Dialect:
         """Return a dialect that knows whether the key addresses another key's object.
 
-        Nothing is written if the key has no object, or if existing objects prove the outcome.
+        Nothing is written if the key has no object, or if existing objects show the outcome.
         """
-        dialect = await recognised(self._service)
+        dialect = await recognised_dialect(self._service)
         # A key with a trailing slash never addresses another key's object.
         unknown = [
             oddity
             for oddity in oddities_of(key)
             if oddity is not Oddity.TRAILING and not dialect.knows(oddity)
         ]
-        seen = await self._seen(bucket, key) if unknown else None
-        if seen is None:
+        fingerprint = await self._fingerprint(bucket, key) if unknown else None
+        if fingerprint is None:
             return dialect
         for oddity in unknown:
             # A service that folds the oddity has one object under both names.
-            other = await self._seen(bucket, folded(key, oddity))
-            # The second HEAD proves that the object was not replaced or deleted in between.
-            if seen != other and seen == await self._seen(bucket, key):
-                dialect = self._learn(oddity, keeps=True)
+            folded_fingerprint = await self._fingerprint(bucket, folded(key, oddity))
+            # The second HEAD shows that the object was not replaced or deleted in between.
+            if fingerprint != folded_fingerprint and fingerprint == await self._fingerprint(
+                bucket, key
+            ):
+                dialect = self._record(oddity, keeps=True)
             else:
-                dialect = await self._tried(bucket, key, oddity)
+                dialect = await self._ensure_known(bucket, key, oddity)
         return dialect
 
     async def has_exactly(self, bucket: str, key: str) -> bool:
@@ -105,47 +107,47 @@ class KeyProbe:
         page = await self._plane.list_objects(bucket, ListOptions(prefix=key, limit=1))
         return any(entry.key == key for entry in page.entries)
 
-    async def _seen(self, bucket: str, key: str) -> tuple[object, ...] | None:
-        """Return what identifies the object, or None if there is none."""
+    async def _fingerprint(self, bucket: str, key: str) -> tuple[object, ...] | None:
+        """Return values that identify an object's content, or None if there is no object."""
         try:
             info = await self._plane.head_object(bucket, key, None)
         except NotFoundError:
             return None
         return info.etag, info.size, info.last_modified, info.version_id, info.write_id
 
-    async def _tried(self, bucket: str, key: str, oddity: Oddity) -> Dialect:
-        async def learn() -> None:
+    async def _ensure_known(self, bucket: str, key: str, oddity: Oddity) -> Dialect:
+        async def run_trial() -> None:
             try:
-                keeps = await self._keeps(bucket, key, oddity)
+                keeps = await self._test(bucket, key, oddity)
             except PermissionDeniedError as error:
-                raise denied(f"keeps keys with {oddity.value}", error) from error
-            self._learn(oddity, keeps=keeps)
+                raise trial_denied(f"keeps keys with {oddity.value}", error) from error
+            self._record(oddity, keeps=keeps)
 
-        await self._trials.learn_once(oddity, lambda: self._service.dialect.knows(oddity), learn)
+        await self._trials.run_once(oddity, lambda: self._service.dialect.knows(oddity), run_trial)
         return self._service.dialect
 
-    async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
-        name = sample(key, oddity, trial_name())
+    async def _test(self, bucket: str, key: str, oddity: Oddity) -> bool:
+        trial_key = sample(key, oddity, trial_name())
         async with TrialObjects(self._plane, bucket) as trial:
             try:
-                await trial.put(name, PutOptions(size=1))
+                await trial.put(trial_key, PutOptions(size=1))
             except (InvalidNameError, NotSupportedError):
-                return True  # it refuses such keys, so it never renames one
-            if await self._kept(bucket, name, oddity):
+                return True  # it rejects such keys, so it never alters one
+            if await self._is_unchanged(bucket, trial_key, oddity):
                 return True
-            trial.doubt(folded(name, oddity))
+            trial.delete_on_exit(folded(trial_key, oddity))
             return False
 
-    async def _kept(self, bucket: str, name: str, oddity: Oddity) -> bool:
+    async def _is_unchanged(self, bucket: str, trial_key: str, oddity: Oddity) -> bool:
         try:
-            info = await self._plane.head_object(bucket, name, None)
+            info = await self._plane.head_object(bucket, trial_key, None)
         except NotFoundError:
             return False
         if info.size != 1:
             return False
-        return await self._seen(bucket, folded(name, oddity)) is None
+        return await self._fingerprint(bucket, folded(trial_key, oddity)) is None
 
-    def _learn(self, oddity: Oddity, *, keeps: bool) -> Dialect:
+    def _record(self, oddity: Oddity, *, keeps: bool) -> Dialect:
         dialect = self._service.dialect
         if keeps:
             dialect = replace(dialect, keeps=dialect.keeps | {oddity})

@@ -1,6 +1,6 @@
-"""aiobotocore, imported when it is first needed.
+"""Imports aiobotocore when it is first needed.
 
-The import takes long and reads files, so it runs in a worker thread. Most drivers never need it.
+The import is slow and reads files, so it runs in a worker thread. Most drivers never need it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LazySdkClient:
-    """aiobotocore's client of one driver, made on first use.
+    """aiobotocore's client of one driver, created on first use.
 
     Args:
         make: Returns the client, open.
@@ -32,11 +32,12 @@ class LazySdkClient:
         self._closed = False
 
     async def client(self) -> SdkClient:
-        """Return the client.
+        """Return the client. Create it if necessary.
 
         Raises:
             ClosedError: `aclose` was called.
         """
+        # Concurrent first uses share one client, and `aclose` waits for it.
         async with self._lock:
             if self._closed:
                 raise ClosedError("the driver is not open")
@@ -49,7 +50,7 @@ class LazySdkClient:
         return (await self.client()).sdk
 
     async def aclose(self) -> None:
-        """Close all connections. Waits for a client that is being made. Idempotent."""
+        """Close all connections. If the client is being created, wait for it first. Idempotent."""
         async with self._lock:
             self._closed = True
             if self._client is not None:
@@ -80,7 +81,7 @@ async def open_sdk_client(
 
 
 async def make_sdk_plane(*args: Any, **options: Any) -> SdkPlane:  # noqa: ANN401 - see `SdkPlane`
-    """Return a data plane, made with the arguments of `SdkPlane`."""
+    """Return an `SdkPlane`, created with these arguments."""
     module = await in_thread(import_module, f"{__package__}._sdk")
     plane: SdkPlane = module.SdkPlane(*args, **options)
     return plane

@@ -1,10 +1,10 @@
 """Parse a page of ListObjectsV2 in a few microseconds per key.
 
 Nearly every page is one run of ``<Contents>`` elements of the same shape. The quick parser builds a
-regular expression for the element order of the first one, and applies it to the run. If it does not
-match the run without a gap, the thorough parser reads the whole page with expat. Expat reads the
-rest of the document in both cases. The quick parser therefore accepts only pages that the thorough
-one accepts, with the same result (a test compares them).
+regular expression for the element order of the first one and applies it to the run. If that does not
+match the run without a gap, the thorough parser reads the whole page with expat. In both cases expat
+reads what surrounds the run, so the quick parser accepts only pages that the thorough one accepts. A
+test compares their results.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from trove_async.errors import BackendError
 from trove_async.models import Entry, ObjectInfo, Prefix
 from trove_async.options import ListOptions, Page, VersionPage
 
-from ._documents import check_clear
+from ._documents import check_unambiguous
 from ._encoding import bare_etag, decode_value, strong_etag
 from ._xml import (
     DATE,
     MalformedResponse,
-    carries,
+    child_texts,
     children,
     decode,
-    facts,
     is_large,
-    moment,
-    name,
+    is_xml_text,
+    local_name,
     parse,
+    parse_date,
 )
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class _Listing(NamedTuple):
     token: str | None
 
 
-def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> Page:
-    """Parse a page into entries, with objects and prefixes sorted bytewise, and the next token.
+def parse_page(body: bytes, *, bucket: str, backend: str, encoding_requested: bool = False) -> Page:
+    """Parse a page into its entries, sorted bytewise, and the token of the next page.
 
     Keys are decoded if the response declares an encoding (``EncodingType``). The token never is.
 
@@ -71,30 +71,30 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
         body: The response body.
         bucket: The value of `ObjectInfo.bucket`.
         backend: The value of `ObjectInfo.backend`.
-        asked: Whether the request asked for encoded keys.
+        encoding_requested: Whether the request asked for encoded keys.
 
     Raises:
         MalformedResponse: The body is not a page, or is incomplete.
-        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+        AmbiguousKeysError: The request asked for encoded keys, the response declares no encoding, and
             the keys are ambiguous.
     """
     text = decode(body)
     try:
-        # A large page is parsed in a thread. A regular expression would hold the GIL for the whole
-        # page, and expat is fed in slices.
+        # A large page is parsed in a worker thread. A regular expression would hold the GIL for the
+        # whole page. Expat receives it in slices, and other threads run between two slices.
         listing = _thorough(text) if is_large(body) else _quick(text)
     except _UnusualError:
         listing = _thorough(text)
-    if asked and not listing.encoded:
-        check_clear([*(key for _, key, *_ in listing.objects), *listing.prefixes])
+    if encoding_requested and not listing.encoded:
+        check_unambiguous([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
-        return _made(listing, bucket, backend)
+        return _page_of(listing, bucket, backend)
     except ValueError as error:  # an impossible date, or a key that is not UTF-8
         raise MalformedResponse(f"the listing is malformed: {error}") from error
 
 
-def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    utc, listed = datetime.fromisoformat, ObjectInfo.listed
+def _page_of(listing: _Listing, bucket: str, backend: str) -> Page:
+    parse_utc, listed = datetime.fromisoformat, ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
         listed(
@@ -102,10 +102,10 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             decode_value(key) if encoded else key,
             int(size),
             backend=backend,
-            find=_found,
+            find=_converted_field,
             raw=(
                 # Nearly every service writes a "Z", which saves one call per key.
-                utc(last_modified) if last_modified[-1] == "Z" else moment(last_modified),
+                parse_utc(last_modified) if last_modified[-1] == "Z" else parse_date(last_modified),
                 etag,
                 storage_class,
             ),
@@ -120,7 +120,8 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
     return Page(entries=entries, token=listing.token)
 
 
-def _found(raw: tuple[datetime, str, str], name: str) -> object:
+def _converted_field(raw: tuple[datetime, str, str], name: str) -> object:
+    """Return a field of an object. Most callers read few of them, so they are converted on demand."""
     last_modified, etag, storage_class = raw
     if name == "last_modified":
         return last_modified
@@ -136,53 +137,56 @@ _IS_SIZE = re.compile(_SIZE).fullmatch
 
 def _thorough(text: str) -> _Listing:
     root = _root(text)
-    objects = [_object(facts(item)) for item in children(root, "Contents")]
+    objects = [_object_row(child_texts(item)) for item in children(root, "Contents")]
     prefixes = [
         prefix.text or ""
         for item in children(root, "CommonPrefixes")
         for prefix in children(item, "Prefix")
     ]
     if not all(prefixes):
-        raise MalformedResponse("a common prefix that is empty")
+        raise MalformedResponse("a common prefix is empty")
     return _listing(objects, prefixes, root)
 
 
 def _root(text: str) -> Element:
     root = parse(text)
-    if name(root) != "ListBucketResult":
-        raise MalformedResponse(f"a listing is asked for, <{name(root)[:40]}> is answered")
+    if local_name(root) != "ListBucketResult":
+        raise MalformedResponse(f"expected <ListBucketResult>, got <{local_name(root)[:40]}>")
     return root
 
 
-def _object(said: dict[str, str]) -> tuple[str, ...]:
-    key = said.get("Key", "")
-    size = said.get("Size", "").strip()
-    last_modified = said.get("LastModified", "").strip()
+def _object_row(fields: dict[str, str]) -> tuple[str, ...]:
+    """Return one row of `_Listing.objects`."""
+    key = fields.get("Key", "")
+    size = fields.get("Size", "").strip()
+    last_modified = fields.get("LastModified", "").strip()
     if not (key and _IS_SIZE(size) and _IS_DATE(last_modified)):
-        raise MalformedResponse("an object without its key, size or date")
-    etag = bare_etag(said.get("ETag", "").strip())
-    return "", key, last_modified, etag, size, said.get("StorageClass", "").strip()
+        raise MalformedResponse("an object has no valid Key, Size or LastModified")
+    etag = bare_etag(fields.get("ETag", "").strip())
+    return "", key, last_modified, etag, size, fields.get("StorageClass", "").strip()
 
 
 def _listing(
     objects: Iterable[tuple[str, ...]], prefixes: Sequence[str], root: Element
 ) -> _Listing:
-    said = facts(root)
-    token: str | None = said.get("NextContinuationToken") or None
-    truncated = said.get("IsTruncated", "true" if token else "false").strip()
+    fields = child_texts(root)
+    token: str | None = fields.get("NextContinuationToken") or None
+    truncated = fields.get("IsTruncated", "true" if token else "false").strip()
     if truncated not in {"true", "false"} or (truncated == "true" and token is None):
-        raise MalformedResponse(f"IsTruncated is {truncated[:40]!r} and there is no token")
+        raise MalformedResponse(
+            f"IsTruncated is {truncated[:40]!r}, and NextContinuationToken is {token and token[:40]!r}"
+        )
     return _Listing(
         objects=objects,
         prefixes=prefixes,
-        encoded=said.get("EncodingType", "").strip() == "url",
+        encoded=fields.get("EncodingType", "").strip() == "url",
         token=token if truncated == "true" else None,
     )
 
 
 # -- quick -----------------------------------------------------------------------------------------
 
-_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # left to expat: it may reject these characters
+_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat decides on the others
 _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
@@ -201,13 +205,12 @@ _OTHERS: Final = (
 _PREFIXES = re.compile(rf"(<CommonPrefixes><Prefix>({_TEXT}++)</Prefix></CommonPrefixes>)")
 _ELEMENT = re.compile(r"<([A-Za-z]+)>")
 _REFERENCE = re.compile(r"&(?:(amp|lt|gt|quot|apos)|#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6}));")
-_NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_ENTITIES: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 _RUN: Final = "trove-run"
-"""The element that replaces a run in the rest of the document."""
+"""The element that replaces a run in the document that expat parses."""
 
-
-_RUNS: Final = {"Contents", "CommonPrefixes"}
+_RUN_ELEMENTS: Final = {"Contents", "CommonPrefixes"}
 
 
 class _UnusualError(Exception):
@@ -217,15 +220,16 @@ class _UnusualError(Exception):
 def _quick(text: str) -> _Listing:
     if "]]" in text and "]]>" in text:
         raise _UnusualError  # expat rejects it
-    # 1. Cut both runs out of the document.
-    rest, objects = _cut(text, "Contents", _objects_pattern)
-    rest, prefixes = _cut(rest, "CommonPrefixes", _prefixes_pattern)
-    if "<!" in rest or rest.find("<?", 1) > 0:
+    # 1. Replace both runs by one element each.
+    reduced, objects = _replace_run(text, "Contents", _objects_pattern)
+    reduced, prefixes = _replace_run(reduced, "CommonPrefixes", _prefixes_pattern)
+    if "<!" in reduced or reduced.find("<?", 1) > 0:
         raise _UnusualError  # the apparent run may be in a comment or CDATA
-    # 2. Parse the rest with expat. It must contain each run once, and no further object or prefix.
-    root = _root(rest)
-    left = [name(child) for child in root]
-    if left.count(_RUN) != bool(objects) + bool(prefixes) or not _RUNS.isdisjoint(left):
+    # 2. Parse the reduced document with expat. It must contain each replacement once, and no further
+    # object or prefix.
+    root = _root(reduced)
+    names = [local_name(child) for child in root]
+    if names.count(_RUN) != bool(objects) + bool(prefixes) or not _RUN_ELEMENTS.isdisjoint(names):
         raise _UnusualError
     # 3. Expand character references in the names.
     if any("&" in row[1] for row in objects):
@@ -233,10 +237,15 @@ def _quick(text: str) -> _Listing:
     return _listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
 
 
-def _cut(
+def _replace_run(
     text: str, element: str, pattern_for: Callable[[str], tuple[_Order, re.Pattern[str]]]
 ) -> tuple[str, Sequence[tuple[str, ...]]]:
-    """Cut the run of an element's repetitions out of the document, if there is one.
+    """Replace the run of an element's repetitions, if the document has one.
+
+    Args:
+        text: The document.
+        element: The element's name.
+        pattern_for: Returns the pattern of a repetition for the text of the first one.
 
     Returns:
         The document with `_RUN` in place of the run, and one row per repetition: its whole text,
@@ -249,16 +258,16 @@ def _cut(
     end = text.rfind(closing) + len(closing)
     run = text[start:end]
     order, pattern = pattern_for(run[: run.find(closing)])
-    found: list[tuple[str, ...]] = pattern.findall(run)
-    if not found or len("".join([row[0] for row in found])) != len(run):
-        raise _UnusualError
+    rows: list[tuple[str, ...]] = pattern.findall(run)
+    if not rows or len("".join([row[0] for row in rows])) != len(run):
+        raise _UnusualError  # a repetition did not match
     if order not in {_FIELDS, ()}:
-        arranged = itemgetter(0, *[1 + order.index(field) for field in _FIELDS])
-        found = [arranged(row) for row in found]
-    return f"{text[:start]}<{_RUN}/>{text[end:]}", found
+        arrange = itemgetter(0, *[1 + order.index(field) for field in _FIELDS])
+        rows = [arrange(row) for row in rows]
+    return f"{text[:start]}<{_RUN}/>{text[end:]}", rows
 
 
-def _prefixes_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:  # noqa: ARG001 - has one shape
+def _prefixes_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:  # noqa: ARG001 - a prefix has one shape
     return (), _PREFIXES
 
 
@@ -272,7 +281,7 @@ def _objects_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:
 
 
 @cache
-def _compiled(order: _Order) -> re.Pattern[str]:  # 120 orders are possible, services use four
+def _compiled(order: _Order) -> re.Pattern[str]:  # of 120 possible orders, services use four
     fields = _OTHERS.join([_CAPTURED[field] for field in order])
     return re.compile(f"(<Contents>{_OTHERS}{fields}{_OTHERS}</Contents>)")
 
@@ -280,18 +289,18 @@ def _compiled(order: _Order) -> re.Pattern[str]:  # 120 orders are possible, ser
 def _unescaped(text: str) -> str:
     if "&" not in text:
         return text
-    unescaped, references = _REFERENCE.subn(_referred, text)
+    unescaped, references = _REFERENCE.subn(_character_of, text)
     if references != text.count("&"):
         raise _UnusualError
     return unescaped
 
 
-def _referred(reference: re.Match[str]) -> str:
-    named, decimal, hexadecimal = reference.groups()
-    if named:
-        return _NAMED[named]
+def _character_of(reference: re.Match[str]) -> str:
+    entity, decimal, hexadecimal = reference.groups()
+    if entity:
+        return _ENTITIES[entity]
     code = int(decimal) if decimal else int(hexadecimal, 16)
-    if code > sys.maxunicode or not carries(chr(code)):
+    if code > sys.maxunicode or not is_xml_text(chr(code)):
         raise _UnusualError
     return chr(code)
 
@@ -301,17 +310,17 @@ def check_order(page: Page | VersionPage, options: ListOptions) -> None:
 
     Merged listings rely on that order.
     """
-    keys = list(map(_key_of, page.entries))
+    keys = list(map(_get_key, page.entries))
     start = options.start_after
     if start is not None and options.token is None and keys:
         first = page.entries[0]
-        # A listing may start inside a common prefix, which sorts before `start_after`.
+        # A listing can start inside a common prefix, which then sorts before `start_after`.
         if not (isinstance(first, Prefix) and start.startswith(first.prefix)):
             keys.insert(0, start)
     if any(map(gt, keys, islice(keys, 1, None))):
         raise BackendError(
-            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
+            "the service must list keys in bytewise order, but does not: pass dialect='seaweedfs'"
         )
 
 
-_key_of = attrgetter("key")
+_get_key = attrgetter("key")

@@ -1,4 +1,4 @@
-"""Multipart uploads, and the cleanup of unfinished ones."""
+"""Multipart uploads, and the garbage collection of unfinished ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trove_async.options import Part, PutOptions
 from trove_async.paging import TokenCycle
 
 from ._data_plane import UnconfirmedWriteError, UploadId, confirm_stored
-from ._directories import check_object_exists
+from ._directories import raise_if_directory
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ABORTS = 8
+MAX_ABORTS = 8
 """Maximum number of concurrent aborts of unfinished uploads."""
 
-PAUSES = (0.1, 1.0)
-"""Seconds before each retry of one request of a call or of its rollback."""
+RETRY_PAUSES = (0.1, 1.0)
+"""Seconds before each retry of a request in `send_with_retries`."""
 
 _TICK = timedelta(seconds=1)
 """Resolution of an HTTP date, which has no fractions of a second (RFC 9110, 5.6.7)."""
 
 
-async def patiently(request: Callable[[], Awaitable[T]]) -> T:
-    """Send a request with a few retries, for requests that the caller cannot retry alone."""
-    for pause in PAUSES:
+async def send_with_retries(request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request with a few retries, if the caller cannot retry that request alone."""
+    for pause in RETRY_PAUSES:
         try:
             return await request()
         except UnavailableError as error:
@@ -58,8 +58,8 @@ async def patiently(request: Callable[[], Awaitable[T]]) -> T:
     return await request()
 
 
-class PartedUpload:
-    """One multipart upload, which is its own context manager.
+class MultipartUpload:
+    """A multipart upload and its context manager. Exiting aborts the upload unless it is complete.
 
     Args:
         plane: Sends the requests.
@@ -86,7 +86,9 @@ class PartedUpload:
         self._upload: UploadId | None = None
         self._sent: dict[int, tuple[int, SentPart]] = {}
         self._info: ObjectInfo | None = None
-        self._completion: Literal["none", "lost", "under way"] = "none"
+        # "lost": a response did not show the outcome. "unknown": no response has arrived, so the
+        # service may still be completing the upload.
+        self._completion: Literal["none", "lost", "unknown"] = "none"
 
     async def __aenter__(self) -> Self:
         creating = self._plane.create_upload(self._bucket, self._key, self._options)
@@ -103,19 +105,19 @@ class PartedUpload:
         if upload is None or self._info is not None:
             return
         # A completion without a response may still succeed. Some services lose the object if its
-        # upload is aborted then (Swift deletes the segments), so its parts stay as litter.
-        if self._completion != "under way":
-            with suppress(TroveError):  # `gc_uploads` aborts what is left
-                await run_cleanup(self._let_go(upload))
+        # upload is aborted meanwhile (Swift deletes the segments), so the parts are left behind.
+        if self._completion != "unknown":
+            with suppress(TroveError):  # `gc_uploads` aborts an upload that this fails to abort
+                await run_cleanup(self._abort_incomplete(upload))
 
-    async def _let_go(self, upload: UploadId) -> None:
-        if self._completion == "none" or await self._is_unmade():
+    async def _abort_incomplete(self, upload: UploadId) -> None:
+        if self._completion == "none" or await self._certainly_created_nothing():
             await self._abort(upload)
 
-    async def _is_unmade(self) -> bool:
-        """Return whether a completion whose response was lost certainly made no object."""
+    async def _certainly_created_nothing(self) -> bool:
+        """Return whether a completion whose response was lost certainly created no object."""
         if self._options.write_id is None:
-            return False  # an object with this key may be this one
+            return False  # the completion may have created an object with this key
         try:
             info = await self._plane.head_object(self._bucket, self._key, None)
         except NotFoundError:
@@ -123,12 +125,12 @@ class PartedUpload:
         return info.write_id != self._options.write_id
 
     async def _abort(self, upload: UploadId) -> None:
-        await patiently(lambda: self._plane.abort_upload(upload))
+        await send_with_retries(lambda: self._plane.abort_upload(upload))
 
     @property
     def id(self) -> UploadId:
         """The service's id of the upload."""
-        assert self._upload is not None  # noqa: S101 - entered, and not left
+        assert self._upload is not None  # noqa: S101 - the context is entered
         return self._upload
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
@@ -149,26 +151,28 @@ class PartedUpload:
         if self._info is not None:
             return self._info
         if sorted(self._sent) != list(range(1, len(self._sent) + 1)):
-            raise IntegrityError("a part is missing", bucket=self._bucket, key=self._key)
+            raise IntegrityError(
+                "the parts must be numbered without a gap", bucket=self._bucket, key=self._key
+            )
         options = replace(
             self._options,
             size=sum(size for size, _ in self._sent.values()),
             checksums={**self._options.checksums, **checksums},
         )
         parts = [self._sent[number][1] for number in sorted(self._sent)]
-        before, self._completion = self._completion, "under way"
+        previous, self._completion = self._completion, "unknown"
         try:
             self._info = await self._complete(parts, options)
         except UnconfirmedWriteError as unconfirmed:
-            if before != "under way":
+            if previous != "unknown":
                 self._completion = "lost"  # until a HEAD shows the object
             self._info = await confirm_stored(self._plane, unconfirmed.info)
         except TimedOutError:
             raise
         except TroveError as error:
-            # This response does not show the outcome of an earlier attempt without a response.
-            if before != "under way":
-                self._completion = "lost" if error.maybe_done or before == "lost" else "none"
+            # If an earlier attempt got no response, this one does not show its outcome.
+            if previous != "unknown":
+                self._completion = "lost" if error.maybe_done or previous == "lost" else "none"
             raise
         return self._info
 
@@ -178,29 +182,31 @@ class PartedUpload:
                 return await self._plane.complete_upload(self.id, parts, options)
         except ObjectExistsError as error:
             if self._directories:
-                await check_object_exists(self._plane, error, self._bucket, self._key)
+                await raise_if_directory(self._plane, error, self._bucket, self._key)
             raise
 
 
-async def abort_forgotten(plane: DataPlane, bucket: str, older_than: float) -> int:
+async def abort_unfinished_uploads(plane: DataPlane, bucket: str, older_than: float) -> int:
     """Abort unfinished uploads older than `older_than` seconds and return their number."""
     aborted = 0
     after: tuple[str, str] | None = None
-    before: datetime | None = None
+    before: datetime | None = None  # abort the uploads that were initiated earlier
     cycle = TokenCycle()
 
     async def abort(upload: OpenUpload) -> None:
         nonlocal aborted
-        with suppress(ObjectNotFoundError):  # it has ended since
+        with suppress(ObjectNotFoundError):  # it was completed or aborted since
             await plane.abort_upload(UploadId(bucket, upload.key, upload.upload_id))
             aborted += 1
 
     while True:
         page = await plane.list_uploads(bucket, after)
-        # Use the service's clock, as `initiated` does: this machine's may be hours ahead.
+        # By the service's clock, as `initiated` is: this machine's may be hours ahead.
         before = before or page.now + _TICK - timedelta(seconds=older_than)
         await for_each(
-            [upload for upload in page.uploads if upload.initiated < before], abort, limit=ABORTS
+            [upload for upload in page.uploads if upload.initiated < before],
+            abort,
+            limit=MAX_ABORTS,
         )
         if page.next_markers is None:
             return aborted

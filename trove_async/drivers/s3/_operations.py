@@ -30,9 +30,9 @@ from trove_async.paging import TokenCycle
 from ._client import Client
 from ._data_plane import UnconfirmedWriteError, delete_singly
 from ._documents import (
-    can_name,
     create_bucket_body,
     delete_body,
+    is_deletable_in_bulk,
     parse_buckets,
     parse_copied,
     parse_deleted,
@@ -43,8 +43,8 @@ from ._errors import failure
 from ._headers import (
     condition_headers,
     has_size,
-    info_from,
     object_headers,
+    object_info,
     put_headers,
     put_info,
     read_content_range,
@@ -53,7 +53,7 @@ from ._headers import (
 from ._http_multipart import HttpMultipart
 from ._list_objects import parse_page
 from ._requests import document_headers
-from ._responses import PAGE_BYTES, malformed, read_document, read_stored
+from ._responses import PAGE_BYTES, malformed, read_document, read_write_result
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedResponse
 
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
     from ._client import AddressingStyle
     from ._credentials import Endpoint, Session
-    from ._defaults import Defaults
     from ._dialects import Service
+    from ._object_settings import ObjectSettings
 
 
 class HttpPlane(HttpMultipart):
@@ -71,13 +71,12 @@ class HttpPlane(HttpMultipart):
 
     Args:
         client: Signs and sends requests.
-        transport: The client's transport. The plane closes it.
         backend: The value of `ObjectInfo.backend`.
         region: The region of new buckets.
         service: The service and its deviations from S3.
         owner: The account that must own the source of a copy.
         checksums: Whether to send a CRC-32C with each body.
-        defaults: Settings that apply to every object, such as encryption.
+        object_settings: Settings that apply to every object, such as encryption.
     """
 
     # -- objects -----------------------------------------------------------------------------------
@@ -86,8 +85,8 @@ class HttpPlane(HttpMultipart):
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        headers = self._service.dialect.spoken(
-            put_headers(options, summed=self._checksums) | self._made_with
+        headers = self._service.dialect.write_headers(
+            put_headers(options, with_checksums=self._checksums) | self._create_headers
         )
         response = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         response.close()
@@ -105,22 +104,22 @@ class HttpPlane(HttpMultipart):
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
-        headers = dict(self._asking)
+        request_headers = dict(self._read_headers)
         if options.range is not None:
-            headers["range"] = range_header(options.range)
+            request_headers["range"] = range_header(options.range)
         if options.if_match is not None:
-            headers["if-match"] = quoted_etag(options.if_match)
+            request_headers["if-match"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
-            headers["if-none-match"] = quoted_etag(options.if_none_match)
+            request_headers["if-none-match"] = quoted_etag(options.if_none_match)
         response = await self._client.send(
-            "GET", bucket, key, query=_version(options.version_id), headers=headers
+            "GET", bucket, key, query=_version_query(options.version_id), headers=request_headers
         )
         try:
-            said = response.headers
-            if not has_size(said):
-                said = await self._sized(said, bucket, key, options.version_id)
-            info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-            part = read_content_range(said, response.status)
+            headers = response.headers
+            if not has_size(headers):
+                headers = await self._with_size(headers, bucket, key, options.version_id)
+            info = object_info(headers, bucket=bucket, key=key, backend=self._backend)
+            part = read_content_range(headers, response.status)
         except MalformedResponse as error:
             response.close()
             raise malformed(error) from error
@@ -130,61 +129,67 @@ class HttpPlane(HttpMultipart):
         return GetResult(info, (0, info.size) if part is None else part[:2], response)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, including its tags."""
+        """Return information about an object, including its tags."""
         response = await self._client.send(
-            "HEAD", bucket, key, query=_version(version_id), headers=self._asking
+            "HEAD", bucket, key, query=_version_query(version_id), headers=self._read_headers
         )
-        response.close()  # first, to free the connection: fetching the tags may be slow, or fail
-        tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
-        tags = await self._tags(bucket, key, version_id) if tagged else None
-        said = response.headers
+        response.close()  # before the request for the tags, which may need the connection
+        has_tags = response.headers.get("x-amz-tagging-count", "0") != "0"
+        tags = await self._tags(bucket, key, version_id) if has_tags else None
+        headers = response.headers
         try:
-            if not has_size(said):
-                said = await self._sized(said, bucket, key, version_id)
-            return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
+            if not has_size(headers):
+                headers = await self._with_size(headers, bucket, key, version_id)
+            return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
         except MalformedResponse as error:
             raise malformed(error) from error
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
         """Return the headers that describe an object's encryption."""
-        response = await self._client.send("HEAD", bucket, key, headers=self._keyed)
+        response = await self._client.send("HEAD", bucket, key, headers=self._key_headers)
         response.close()
         return response.headers
 
-    async def _sized(
-        self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
+    async def _with_size(
+        self, headers: Mapping[str, str], bucket: str, key: str, version_id: str | None
     ) -> Mapping[str, str]:
-        """Return a response's headers, with the object's size added as Content-Length.
+        """Return a response's headers with the object's size added as Content-Length.
 
-        The response to a range request has the size. To read the same version, the request has the
-        ETag as its condition. Without a strong ETag, the two dates are compared.
+        The response to a range request contains the size. The ETag is the condition of that request,
+        so that it reads the same version. Without a strong ETag, the two dates are compared.
+
+        Args:
+            headers: The headers of a response without a size.
+            bucket: The object's bucket.
+            key: The object's key.
+            version_id: The version that was requested.
         """
         # 1. Request one byte of the same version.
-        headers = {"range": "bytes=0-0", **self._keyed}
-        etag = strong_etag(said.get("etag"))
+        request_headers = {"range": "bytes=0-0", **self._key_headers}
+        etag = strong_etag(headers.get("etag"))
         if etag is not None:
-            headers["if-match"] = quoted_etag(etag)
+            request_headers["if-match"] = quoted_etag(etag)
         try:
             response = await self._client.send(
-                "GET", bucket, key, query=_version(version_id), headers=headers
+                "GET", bucket, key, query=_version_query(version_id), headers=request_headers
             )
         except RangeError:
-            return {**said, "content-length": "0"}  # an empty object has no byte to return
+            return {**headers, "content-length": "0"}  # an empty object has no byte to return
         except PreconditionFailedError as error:
             raise UnavailableError(
-                "the object was replaced while its size was asked for"
+                "the object was replaced while its size was requested"
             ) from error
         response.close()
         # 2. Compare the versions, and read the size.
-        dates = {said.get("last-modified"), response.headers.get("last-modified")} - {None}
+        dates = {headers.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
-            raise MalformedResponse("the object was replaced while its size was asked for")
+            raise MalformedResponse("the object was replaced while its size was requested")
         part = read_content_range(response.headers, response.status)
         if part is None:
             if has_size(response.headers):  # some services ignore the range of an empty object
-                return {**said, "content-length": response.headers["content-length"]}
-            raise MalformedResponse("the response has no size of the object")
-        return {**said, "content-length": str(part[2])}
+                return {**headers, "content-length": response.headers["content-length"]}
+            raise MalformedResponse("the response does not contain the object's size")
+        return {**headers, "content-length": str(part[2])}
 
     async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:
         query = {"tagging": ""}
@@ -201,7 +206,7 @@ class HttpPlane(HttpMultipart):
         if options.if_match is not None:
             headers["if-match"] = quoted_etag(options.if_match)
         response = await self._client.send(
-            "DELETE", bucket, key, query=_version(options.version_id), headers=headers
+            "DELETE", bucket, key, query=_version_query(options.version_id), headers=headers
         )
         response.close()
 
@@ -210,16 +215,19 @@ class HttpPlane(HttpMultipart):
 
         Keys that an XML document cannot contain take one request each.
         """
-        named = [key for key in keys if can_name(key)]
-        fates = await self._delete_named(bucket, named) if named else {}
+        bulk_keys = [key for key in keys if is_deletable_in_bulk(key)]
+        outcomes = await self._delete_in_bulk(bucket, bulk_keys) if bulk_keys else {}
 
         async def send(key: str) -> None:
             response = await self._client.send("DELETE", bucket, key, headers={})
             response.close()
 
-        return await delete_singly(keys, fates, send)
+        return await delete_singly(keys, outcomes, send)
 
-    async def _delete_named(self, bucket: str, keys: Sequence[str]) -> dict[str, TroveError | None]:
+    async def _delete_in_bulk(
+        self, bucket: str, keys: Sequence[str]
+    ) -> dict[str, TroveError | None]:
+        """Delete keys with one request. Return the outcomes that the response contains."""
         body = delete_body(keys)
         response = await self._client.send(
             "POST",
@@ -228,18 +236,17 @@ class HttpPlane(HttpMultipart):
             headers=document_headers(body),
             views=[memoryview(body)],
         )
-        told = await read_document(response, parse_deleted, PAGE_BYTES)
-        wanted = set(keys)
-        fates: dict[str, TroveError | None] = {}
-        for key, error in told.items():
-            if key in wanted:
-                gone = error is None or error.code == "NoSuchKey"
-                fates[key] = (
-                    None
-                    if gone or error is None
-                    else failure(HTTPStatus.OK, error.code, error.message, {})
-                )
-        return fates
+        errors = await read_document(response, parse_deleted, PAGE_BYTES)
+        requested = set(keys)
+        outcomes: dict[str, TroveError | None] = {}
+        for key, error in errors.items():
+            if key not in requested:
+                continue  # the service altered it
+            if error is None or error.code == "NoSuchKey":
+                outcomes[key] = None
+            else:
+                outcomes[key] = failure(HTTPStatus.OK, error.code, error.message, {})
+        return outcomes
 
     async def list_objects(self, bucket: str, options: ListOptions) -> Page:
         """Return a page of a listing."""
@@ -255,13 +262,13 @@ class HttpPlane(HttpMultipart):
             query["continuation-token"] = options.token
         elif options.start_after is not None:
             query["start-after"] = options.start_after
-        return await self._listed(
+        return await self._send_listing(
             bucket, query, partial(parse_page, bucket=bucket, backend=self._backend)
         )
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions."""
-        return await self._listed(
+        return await self._send_listing(
             bucket,
             versions_query(options),
             partial(parse_versions, bucket=bucket, backend=self._backend),
@@ -288,15 +295,15 @@ class HttpPlane(HttpMultipart):
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
-            **self._made_with,
-            **self._keyed_source,
+            **self._create_headers,
+            **self._source_key_headers,
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        # Some services send nothing until the copy is done. `patient` leaves the time limit to the
-        # resilience layer, which scales it with the size.
+        # Some services send nothing until the copy is complete. With `patient`, the resilience layer
+        # limits the time, according to the size.
         response = await self._client.send(
-            "PUT", bucket, key, headers=self._service.dialect.spoken(headers), patient=True
+            "PUT", bucket, key, headers=self._service.dialect.write_headers(headers), patient=True
         )
         info = put_info(
             response.headers,
@@ -306,7 +313,7 @@ class HttpPlane(HttpMultipart):
             options=options.put,
             backend=self._backend,
         )
-        return await read_stored(response, parse_copied, info)
+        return await read_write_result(response, parse_copied, info)
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
@@ -334,7 +341,7 @@ class HttpPlane(HttpMultipart):
         self._client.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts. Only the name is known."""
+        """Return information about a bucket. Only the name is known."""
         response = await self._client.send("HEAD", bucket, headers={})
         response.close()
         return BucketInfo(name=bucket)
@@ -365,34 +372,36 @@ def make_http_plane(
     owner: str | None,
     checksums: bool,
     payload_signing: bool | None,
-    defaults: Defaults,
+    object_settings: ObjectSettings,
 ) -> HttpPlane:
-    """Return a data plane that uses a transport. The arguments are those of `S3Driver`."""
-    headers = {"accept-encoding": "identity", "user-agent": "trove-async"} | defaults.always
+    """Return a data plane that uses a transport. The other arguments are those of `S3Driver`."""
+    headers = {
+        "accept-encoding": "identity",
+        "user-agent": "trove-async",
+    } | object_settings.request_headers
     if owner is not None:
         headers["x-amz-expected-bucket-owner"] = owner
     if payload_signing is None:
-        payload_signing = endpoint.origin.scheme == "http"  # over https, TLS protects the body
+        payload_signing = endpoint.origin.scheme == "http"  # TLS protects the body over https
     client = Client(
         transport,
         session,
         endpoint,
         addressing=addressing,
         headers=headers,
-        hidden=defaults.hidden,
+        secret_headers=object_settings.secret_headers,
         signs_payload=payload_signing,
     )
     return HttpPlane(
         client,
-        transport,
         backend,
         endpoint.region,
         service,
         owner=owner,
         checksums=checksums,
-        defaults=defaults,
+        object_settings=object_settings,
     )
 
 
-def _version(version_id: str | None) -> str:
+def _version_query(version_id: str | None) -> str:
     return "" if version_id is None else encode_query({"versionId": version_id})

@@ -1,4 +1,4 @@
-"""Pages of listings, in the way that the service's dialect requires."""
+"""Requests pages of listings in the way that the service's dialect requires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trove_async.paging import TokenCycle
 from ._ceph import page_from_within
 from ._directories import page_of
 from ._list_objects import check_order
-from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
+from ._versions import page_after_markers, page_from_full_listing, page_of_whole_keys
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
@@ -22,33 +22,34 @@ if TYPE_CHECKING:
 P = TypeVar("P", Page, VersionPage)
 
 
-async def object_page(
+async def list_objects_page(
     plane: DataPlane, dialect: Dialect, bucket: str, options: ListOptions, *, ordered: bool
 ) -> Page:
-    """Return a page of objects. See `filled_page`."""
-    ask = plane.list_objects
+    """Return a page of objects. See `next_page`."""
+    request_page = plane.list_objects
     if dialect.directories:
-        ask = partial(page_of, ask)
+        request_page = partial(page_of, request_page)
     elif not dialect.starts_within:
-        ask = partial(page_from_within, ask)
-    return await filled_page(ask, bucket, options, ordered=ordered)
+        request_page = partial(page_from_within, request_page)
+    return await next_page(request_page, bucket, options, ordered=ordered)
 
 
-async def version_page(
+async def list_versions_page(
     plane: DataPlane, dialect: Dialect, bucket: str, options: ListOptions, *, ordered: bool
 ) -> VersionPage:
-    """Return a page of versions. See `filled_page`."""
+    """Return a page of versions. See `next_page`."""
     if dialect.directories:
-        page = page_of_all
+        page_for = page_from_full_listing
     elif dialect.version_markers:
-        page = page_behind_markers
+        page_for = page_after_markers
     else:
-        page = page_of_whole_keys
-    return await filled_page(partial(page, plane.list_versions), bucket, options, ordered=ordered)
+        page_for = page_of_whole_keys
+    request_page = partial(page_for, plane.list_versions)
+    return await next_page(request_page, bucket, options, ordered=ordered)
 
 
-async def filled_page(
-    ask: Callable[[str, ListOptions], Awaitable[P]],
+async def next_page(
+    request_page: Callable[[str, ListOptions], Awaitable[P]],
     bucket: str,
     options: ListOptions,
     *,
@@ -57,19 +58,20 @@ async def filled_page(
     """Return the next page that is not empty, or the last page.
 
     Args:
-        ask: Requests one page.
+        request_page: Requests one page.
         bucket: The bucket.
-        options: The page that the caller asks for.
+        options: The requested page.
         ordered: Whether to check that the keys are in bytewise order.
 
     Raises:
         BackendError: The service repeats a token, or lists in another order.
     """
     cycle = TokenCycle(options.token)
-    page = await ask(bucket, options)
+    page = await request_page(bucket, options)
     cycle.check(page.token, empty=not page.entries)
+    # Some services return empty pages in the middle of a listing.
     while not page.entries and page.token is not None:
-        page = await ask(bucket, replace(options, token=page.token))
+        page = await request_page(bucket, replace(options, token=page.token))
         cycle.check(page.token, empty=not page.entries)
     if ordered:
         check_order(page, options)

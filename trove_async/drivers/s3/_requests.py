@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import md5
+from typing import Final
 
 from trove_async.options import PresignOptions
 
@@ -12,24 +13,25 @@ def document_headers(body: bytes) -> dict[str, str]:
     """Return the headers of a request document that requires a checksum."""
     return {
         "content-type": "application/xml",
-        # One of several checksums is required. Older services support only this one.
+        # S3 requires one of several checksums. Older services support only this one.
         "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
     }
 
 
-_PRESIGNED_QUERY = {
+_PRESIGNED_QUERY: Final = {
     "version_id": "versionId",
     "response_content_type": "response-content-type",
     "response_content_disposition": "response-content-disposition",
 }
+"""The query field for each option of a presigned URL. S3 API Reference, "GetObject"."""
 
 
 def presigned_query(options: PresignOptions) -> dict[str, str]:
-    """Return the query fields of a presigned URL. S3 API Reference, "GetObject"."""
+    """Return the query fields of a presigned URL."""
     return {
-        theirs: value
-        for ours, theirs in _PRESIGNED_QUERY.items()
-        if (value := getattr(options, ours)) is not None
+        field: value
+        for option, field in _PRESIGNED_QUERY.items()
+        if (value := getattr(options, option)) is not None
     }
 
 

@@ -1,4 +1,4 @@
-"""Reading the service's responses: documents of bounded size, and their errors as ours."""
+"""Reads response documents of limited size and translates their errors."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from trove_async.errors import UnavailableError
 from trove_async.models import KiB, MiB, ObjectInfo
 
 from ._data_plane import UnconfirmedWriteError
-from ._documents import AnsweredError
+from ._documents import ErrorDocumentError
 from ._encoding import strong_etag
 from ._errors import failure
 from ._headers import response_time
 from ._xml import MalformedResponse, is_large
 
 if TYPE_CHECKING:
-    from ._documents import Stored
+    from ._documents import WriteResult
 
 T = TypeVar("T")
 
 PAGE_BYTES: Final = 16 * MiB
-"""The limit of a listing's page. A page of 1,000 of the longest keys, all encoded, takes a quarter."""
+"""Maximum size of a listing's page. 1,000 of the longest keys, percent-encoded, take a quarter of it."""
 
 _DOCUMENT_BYTES: Final = 256 * KiB
-"""The limit of any other document: the result of an upload or a copy, or an object's tags."""
+"""Maximum size of any other document: the result of an upload or a copy, or an object's tags."""
 
 
 async def read_document(
     response: Response, parse: Callable[[bytes], T], limit: int = _DOCUMENT_BYTES
 ) -> T:
-    """Read a response's document, close the response and return the parsed document.
+    """Read and parse the document of a response, and close the response.
 
     Args:
-        response: The response, a success.
-        parse: Parses the body; large bodies are parsed in a worker thread.
-        limit: The largest body that is accepted, in bytes.
+        response: The response. Its status is a success.
+        parse: Parses the body. It runs in a worker thread if the body is large.
+        limit: Maximum size of the body in bytes.
 
     Raises:
         TroveError: The document is an error.
@@ -52,46 +52,46 @@ async def read_document(
         response.close()
     try:
         return await in_thread(parse, body) if is_large(body) else parse(body)
-    except AnsweredError as error:
-        document = error.answer
+    except ErrorDocumentError as error:
+        document = error.document
         raise failure(HTTPStatus.OK, document.code, document.message, response.headers) from error
     except MalformedResponse as error:
         raise malformed(error) from error
 
 
-async def read_stored(
-    response: Response, parse: Callable[[bytes], Stored], info: ObjectInfo
+async def read_write_result(
+    response: Response, parse: Callable[[bytes], WriteResult], info: ObjectInfo
 ) -> ObjectInfo:
-    """Return the facts of an object that the service has copied or put together from parts.
+    """Return information about an object that the service copied or assembled from parts.
 
     Args:
-        response: The response, a success.
+        response: The response. Its status is a success.
         parse: Parses the document.
-        info: The facts that the request and the response's headers give.
+        info: The object as the request and the response's headers describe it.
 
     Raises:
         UnconfirmedWriteError: The document is neither an error nor a result.
     """
 
-    def parse_or_none(body: bytes) -> Stored | None:
+    def parse_or_none(body: bytes) -> WriteResult | None:
         try:
             return parse(body)
         except MalformedResponse:
             return None
 
-    stored = await read_document(response, parse_or_none)
-    if stored is None:
+    result = await read_document(response, parse_or_none)
+    if result is None:
         raise UnconfirmedWriteError(info)
     return replace(
         info,
-        etag=strong_etag(stored.etag),
-        last_modified=stored.last_modified or info.last_modified,
-        checksums=stored.checksums,
+        etag=strong_etag(result.etag),  # a weak one is no validator
+        last_modified=result.last_modified or info.last_modified,
+        checksums=result.checksums,
     )
 
 
 def read_time(response: Response) -> datetime:
-    """Return the response's time by the service's clock, or by this machine's if it has no date.
+    """Return the date of a response, or this machine's time if it has none.
 
     Raises:
         UnavailableError: The date is malformed.
@@ -103,5 +103,5 @@ def read_time(response: Response) -> datetime:
 
 
 def malformed(error: MalformedResponse) -> UnavailableError:
-    """Return the error for a response that cannot be understood."""
+    """Return the error for a malformed response."""
     return UnavailableError(f"the service's response is malformed: {error}")

@@ -1,14 +1,14 @@
 """The aiobotocore data plane: requests for objects and buckets.
 
-It serves services that need the SDK's behaviour, and is a reference for the HTTP data plane. It
-costs ten times as much CPU, copies each body once, and does not renew credentials within a request.
+It is for services that need the SDK's behaviour, and a reference for the HTTP data plane. It takes
+ten times as much CPU, copies each body once, and does not repeat a request with renewed credentials.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -28,20 +28,20 @@ from trove_async.options import (
 from trove_async.paging import TokenCycle
 
 from ._data_plane import UnconfirmedWriteError, UploadId, delete_singly
-from ._documents import can_name
+from ._documents import AmbiguousKeysError, check_unambiguous, is_deletable_in_bulk
 from ._encoding import quoted_etag, strong_etag
 from ._errors import failure
 from ._headers import (
     condition_headers,
-    info_from,
     object_headers,
+    object_info,
     put_headers,
     put_info,
     read_content_range,
 )
 from ._requests import presigned_headers, presigned_query
 from ._sdk_client import SdkBody, edge
-from ._sdk_multipart import DOCUMENT, SdkMultipart
+from ._sdk_multipart import DOCUMENT, UNENCODED, SdkMultipart
 from ._sdk_parameters import (
     PRESIGNED,
     copy_parameters,
@@ -55,18 +55,14 @@ class SdkPlane(SdkMultipart):
     """The data plane that sends through aiobotocore.
 
     Args:
-        client: The SDK's client, open. The plane closes it.
+        client: The SDK's client, open.
         endpoint: The service's endpoint.
         backend: The backend's name.
         service: The service and its deviations from S3.
         owner: The account that must own the buckets.
         checksums: Whether to send a CRC-32C with each body.
-        defaults: Settings that apply to every object, such as encryption.
+        object_settings: Settings that apply to every object, such as encryption.
     """
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
 
     # -- objects -----------------------------------------------------------------------------------
 
@@ -74,80 +70,80 @@ class SdkPlane(SdkMultipart):
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        kept = options if self._checksums else replace(options, checksums={})
-        _, said = await self._call(
+        request_headers = put_headers(options, with_checksums=self._checksums)
+        _, headers = await self._call(
             "put_object",
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **parameters(self._service.dialect.spoken(put_headers(kept))),
-            **self._made_with,
-            **self._owned,
+            **parameters(self._service.dialect.write_headers(request_headers)),
+            **self._create_parameters,
+            **self._owner_parameters,
         )
         size = sum(map(len, views))
         info = put_info(
-            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
+            headers, bucket=bucket, key=key, size=size, options=options, backend=self._backend
         )
-        if not said.get("etag"):
+        if not headers.get("etag"):
             raise UnconfirmedWriteError(info)
         return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
-        asked = dict(self._asking)
+        read_parameters = dict(self._read_parameters)
         if options.range is not None:
-            asked["Range"] = range_header(options.range)
+            read_parameters["Range"] = range_header(options.range)
         if options.if_match is not None:
-            asked["IfMatch"] = quoted_etag(options.if_match)
+            read_parameters["IfMatch"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
-            asked["IfNoneMatch"] = quoted_etag(options.if_none_match)
-        response, said = await self._call(
+            read_parameters["IfNoneMatch"] = quoted_etag(options.if_none_match)
+        response, headers = await self._call(
             "get_object",
             Bucket=bucket,
             Key=key,
-            **asked,
+            **read_parameters,
             **version(options.version_id),
-            **self._owned,
+            **self._owner_parameters,
         )
         body = SdkBody(response["Body"])
         try:
             with edge():
-                info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-                part = read_content_range(said, response["ResponseMetadata"]["HTTPStatusCode"])
+                info = object_info(headers, bucket=bucket, key=key, backend=self._backend)
+                part = read_content_range(headers, response["ResponseMetadata"]["HTTPStatusCode"])
         except BaseException:
             body.close()
             raise
         return GetResult(info, (0, info.size) if part is None else part[:2], body)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, including its tags."""
-        where = {"Bucket": bucket, "Key": key, **version(version_id), **self._owned}
-        _, said = await self._call("head_object", **where, **self._asking)
+        """Return information about an object, including its tags."""
+        selection = {"Bucket": bucket, "Key": key, **version(version_id), **self._owner_parameters}
+        _, headers = await self._call("head_object", **selection, **self._read_parameters)
         tags: dict[str, str] = {}
-        if said.get("x-amz-tagging-count", "0") != "0":
-            response, _ = await self._call("get_object_tagging", **where)
+        if headers.get("x-amz-tagging-count", "0") != "0":
+            response, _ = await self._call("get_object_tagging", **selection)
             with edge():
                 tags = {tag["Key"]: tag["Value"] for tag in response["TagSet"]}
         with edge():
-            return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
+            return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
         """Return the headers that describe an object's encryption."""
-        _, said = await self._call(
-            "head_object", Bucket=bucket, Key=key, **self._keyed, **self._owned
+        _, headers = await self._call(
+            "head_object", Bucket=bucket, Key=key, **self._key_parameters, **self._owner_parameters
         )
-        return said
+        return headers
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object, or one of its versions."""
-        asked = {} if options.if_match is None else {"IfMatch": quoted_etag(options.if_match)}
+        conditions = {} if options.if_match is None else {"IfMatch": quoted_etag(options.if_match)}
         await self._call(
             "delete_object",
             Bucket=bucket,
             Key=key,
-            **asked,
+            **conditions,
             **version(options.version_id),
-            **self._owned,
+            **self._owner_parameters,
         )
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -155,80 +151,111 @@ class SdkPlane(SdkMultipart):
 
         Keys that an XML document cannot contain take one request each.
         """
-        fates: dict[str, TroveError | None] = {}
-        named = [key for key in keys if can_name(key)]
-        if named:
+        outcomes: dict[str, TroveError | None] = {}
+        bulk_keys = [key for key in keys if is_deletable_in_bulk(key)]
+        if bulk_keys:
             response, _ = await self._call(
                 "delete_objects",
                 Bucket=bucket,
-                Delete={"Objects": [{"Key": key} for key in named]},
-                **self._owned,
+                Delete={"Objects": [{"Key": key} for key in bulk_keys]},
+                **self._owner_parameters,
             )
             with edge():
-                for one in response.get("Deleted", ()):
-                    fates[one["Key"]] = None
-                for one in response.get("Errors", ()):
-                    code = one.get("Code", "")
-                    fates[one["Key"]] = (
+                for item in response.get("Deleted", ()):
+                    outcomes[item["Key"]] = None
+                for item in response.get("Errors", ()):
+                    code = item.get("Code", "")
+                    outcomes[item["Key"]] = (
                         None
                         if code == "NoSuchKey"
-                        else failure(HTTPStatus.OK, code, one.get("Message", ""))
+                        else failure(HTTPStatus.OK, code, item.get("Message", ""))
                     )
 
         async def send(key: str) -> None:
-            await self._call("delete_object", Bucket=bucket, Key=key, **self._owned)
+            await self._call("delete_object", Bucket=bucket, Key=key, **self._owner_parameters)
 
-        return await delete_singly(keys, fates, send)
+        return await delete_singly(keys, outcomes, send)
 
     async def list_objects(self, bucket: str, options: ListOptions) -> Page:
-        """Return a page of a listing."""
-        asked: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
+        """Return a page of a listing.
+
+        The SDK requests encoded keys, and decodes them if the response declares the encoding. If the
+        response is ambiguous, a second request is for unencoded keys.
+        """
+        arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         if options.delimiter is not None:
-            asked["Delimiter"] = options.delimiter
+            arguments["Delimiter"] = options.delimiter
         if options.token is not None:
-            asked["ContinuationToken"] = options.token
+            arguments["ContinuationToken"] = options.token
         elif options.start_after is not None:
-            asked["StartAfter"] = options.start_after
-        response, _ = await self._call("list_objects_v2", Bucket=bucket, **asked, **self._owned)
+            arguments["StartAfter"] = options.start_after
+        request = partial(
+            self._call, "list_objects_v2", Bucket=bucket, **arguments, **self._owner_parameters
+        )
+        response, _ = await request()
+        page = self._page_of(bucket, response)
+        if response.get("EncodingType") != "url":
+            try:
+                check_unambiguous(entry.key for entry in page.entries)
+            except AmbiguousKeysError:
+                response, _ = await request(EncodingType=UNENCODED)
+                page = self._page_of(bucket, response)
+        return page
+
+    def _page_of(self, bucket: str, response: Mapping[str, Any]) -> Page:
         with edge():
             entries: list[ObjectInfo | Prefix] = [
                 ObjectInfo(
                     bucket=bucket,
-                    key=one["Key"],
-                    size=one["Size"],
-                    etag=strong_etag(one.get("ETag")),
-                    last_modified=one["LastModified"].astimezone(UTC),
-                    storage_class=one.get("StorageClass"),
+                    key=item["Key"],
+                    size=item["Size"],
+                    etag=strong_etag(item.get("ETag")),
+                    last_modified=item["LastModified"].astimezone(UTC),
+                    storage_class=item.get("StorageClass"),
                     backend=self._backend,
                     complete=False,
                 )
-                for one in response.get("Contents", ())
+                for item in response.get("Contents", ())
             ]
             prefixes = response.get("CommonPrefixes", ())
             if prefixes:
                 entries.extend(
-                    Prefix(bucket=bucket, prefix=one["Prefix"], backend=self._backend)
-                    for one in prefixes
+                    Prefix(bucket=bucket, prefix=item["Prefix"], backend=self._backend)
+                    for item in prefixes
                 )
                 entries.sort(key=lambda entry: entry.key)
         return Page(entries=entries, token=response.get("NextContinuationToken"))
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
-        """Return a page of a listing of versions."""
-        asked: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
-        named = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
-        asked |= {parameter: marker for parameter, marker in named if marker is not None}
-        response, _ = await self._call(
-            "list_object_versions", Bucket=bucket, **asked, **self._owned
+        """Return a page of a listing of versions.
+
+        The SDK requests encoded keys. If the response is ambiguous, a second request is for unencoded
+        keys.
+        """
+        arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
+        pairs = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
+        arguments |= {parameter: marker for parameter, marker in pairs if marker is not None}
+        request = partial(
+            self._call, "list_object_versions", Bucket=bucket, **arguments, **self._owner_parameters
         )
+        parse = partial(parse_versions, bucket=bucket, backend=self._backend)
+        response, _ = await request()
+        try:
+            with edge():
+                return parse(response[DOCUMENT], encoding_requested=True)
+        except AmbiguousKeysError:
+            response, _ = await request(EncodingType=UNENCODED)
         with edge():
-            return parse_versions(response[DOCUMENT], bucket=bucket, backend=self._backend)
+            return parse(response[DOCUMENT])
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
         """Enable or suspend a bucket's versioning."""
         status = {"Status": "Enabled" if enabled else "Suspended"}
         await self._call(
-            "put_bucket_versioning", Bucket=bucket, VersioningConfiguration=status, **self._owned
+            "put_bucket_versioning",
+            Bucket=bucket,
+            VersioningConfiguration=status,
+            **self._owner_parameters,
         )
 
     async def copy_object(
@@ -236,25 +263,22 @@ class SdkPlane(SdkMultipart):
     ) -> ObjectInfo:
         """Copy an object in one request."""
         source = options.source.located(bucket=src_bucket, key=src_key)
-        headers = {
-            **object_headers(options.put),
-            **condition_headers(options.put),
-        }
-        response, said = await self._call(
+        request_headers = {**object_headers(options.put), **condition_headers(options.put)}
+        response, headers = await self._call(
             "copy_object",
             Bucket=bucket,
             Key=key,
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
-            **parameters(headers),
+            **parameters(request_headers),
             **copy_parameters(source, self._owner),
-            **self._made_with,
-            **self._keyed_source,
-            **self._owned,
+            **self._create_parameters,
+            **self._source_key_parameters,
+            **self._owner_parameters,
         )
-        return self._stored(
+        return self._written_info(
             UploadId(bucket, key, ""),
-            said,
+            headers,
             response.get("CopyObjectResult", {}),
             source.stored_size,
             options.put,
@@ -265,47 +289,49 @@ class SdkPlane(SdkMultipart):
     ) -> str:
         """Return a presigned URL."""
         operation = f"{method.lower()}_object"
-        fixed = {
+        fixed_parameters = {
             PRESIGNED[name]: value
             for name, value in {**presigned_query(options), **presigned_headers(options)}.items()
         }
-        return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **fixed)
+        return await self._client.presign(
+            operation, expires, Bucket=bucket, Key=key, **fixed_parameters
+        )
 
     # -- buckets -----------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
         """Create a bucket in the endpoint's region."""
         region = self._endpoint.region
-        where = (
+        location = (
             {}
             if region == "us-east-1"
             else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         )
-        await self._call("create_bucket", Bucket=bucket, **where)
+        await self._call("create_bucket", Bucket=bucket, **location)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete an empty bucket."""
-        await self._call("delete_bucket", Bucket=bucket, **self._owned)
+        await self._call("delete_bucket", Bucket=bucket, **self._owner_parameters)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts. Only the name is known."""
-        await self._call("head_bucket", Bucket=bucket, **self._owned)
+        """Return information about a bucket. Only the name is known."""
+        await self._call("head_bucket", Bucket=bucket, **self._owner_parameters)
         return BucketInfo(name=bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
         found: list[BucketInfo] = []
-        token: dict[str, str] = {}
+        continuation: dict[str, str] = {}
         cycle = TokenCycle()
         while True:
-            response, _ = await self._call("list_buckets", **token)
+            response, _ = await self._call("list_buckets", **continuation)
             buckets = response.get("Buckets", ())
             with edge():
                 found.extend(
-                    BucketInfo(name=one["Name"], created=one["CreationDate"].astimezone(UTC))
-                    for one in buckets
+                    BucketInfo(name=item["Name"], created=item["CreationDate"].astimezone(UTC))
+                    for item in buckets
                 )
             if not response.get("ContinuationToken"):
                 return found
             cycle.check(response["ContinuationToken"], empty=not buckets)
-            token = {"ContinuationToken": response["ContinuationToken"]}
+            continuation = {"ContinuationToken": response["ContinuationToken"]}

@@ -1,4 +1,4 @@
-"""aiobotocore's client: uses the driver's credentials, and translates the SDK's errors."""
+"""aiobotocore's client with the driver's credentials, and the translation of the SDK's errors."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from ._xml import MalformedResponse
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
-_RENEWED: Final = timedelta(minutes=20)
-"""Lifetime of the credentials that the SDK receives. It fetches them again fifteen minutes before
-they expire."""
+_LIFETIME: Final = timedelta(minutes=20)
+"""Lifetime of the credentials that the SDK receives. It fetches new ones fifteen minutes before they
+expire."""
 
-_FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
+_TRANSLATIONS: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     # The first match applies.
-    (exceptions.ConnectTimeoutError, TimedOutError, "no connection came about in time"),
-    (exceptions.ReadTimeoutError, TimedOutError, "nothing arrived in time"),
-    (exceptions.ParamValidationError, NotSupportedError, "the SDK cannot say so"),
+    (exceptions.ConnectTimeoutError, TimedOutError, "the connection was not established in time"),
+    (exceptions.ReadTimeoutError, TimedOutError, "no data arrived in time"),
+    (exceptions.ParamValidationError, NotSupportedError, "the SDK does not accept the parameters"),
     (ResponseParserError, UnavailableError, "the service's response is malformed"),
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedResponse, UnavailableError, "the service's response is malformed"),
     (ValueError, UnavailableError, "the service's response is malformed"),  # a bad date
-    (KeyError, UnavailableError, "the service's answer leaves out"),  # a missing element
+    (KeyError, UnavailableError, "the service's response lacks"),  # a missing element
 )
 
 _SHOWN: Final = 300
@@ -66,32 +66,33 @@ def edge() -> Iterator[None]:
     try:
         yield
     except exceptions.ClientError as error:
-        raise _refused(error.response) from disarmed(error)
+        raise _service_error(error.response) from disarmed(error)
     except TroveError:
         raise  # already translated: the error comes from the driver's session
     except Exception as error:
-        for kind, ours, message in _FAILURES:
-            if isinstance(error, kind):
-                told = " ".join(str(error).split())[:_SHOWN]
-                raise ours(f"{message}: {told}") from disarmed(error)
-        let_through = translate_error(error)
-        if let_through is None:
+        for sdk_error, trove_error, message in _TRANSLATIONS:
+            if isinstance(error, sdk_error):
+                detail = " ".join(str(error).split())[:_SHOWN]
+                raise trove_error(f"{message}: {detail}") from disarmed(error)
+        transport_error = translate_error(error)  # one that the SDK let through
+        if transport_error is None:
             raise
-        raise let_through from disarmed(error)
+        raise transport_error from disarmed(error)
 
 
-def _refused(answer: Mapping[str, Any]) -> TroveError:
-    told, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
-    code = str(told.get("Code", ""))
+def _service_error(response: Mapping[str, Any]) -> TroveError:
+    """Return the error for an error response, as the SDK parsed it."""
+    error, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+    code = str(error.get("Code", ""))
     return failure(
-        about.get("HTTPStatusCode", HTTPStatus.OK),
-        "" if code.isdigit() else code,  # without a document, the SDK sets the status as code
-        str(told.get("Message", "")),
-        about.get("HTTPHeaders", {}),
+        metadata.get("HTTPStatusCode", HTTPStatus.OK),
+        "" if code.isdigit() else code,  # without a document, the SDK uses the status as the code
+        str(error.get("Message", "")),
+        metadata.get("HTTPHeaders", {}),
     )
 
 
-class _Ours(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
+class _SessionCredentialProvider(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
     """A credential provider for the SDK's chain that returns the driver's credentials."""
 
     METHOD = CANONICAL_NAME = "custom-trove"
@@ -105,12 +106,12 @@ class _Ours(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
         return AioDeferredRefreshableCredentials(self._metadata, method=self.METHOD)
 
     async def _metadata(self) -> dict[str, str | None]:
-        held = await self._session.credentials()
+        credentials = await self._session.credentials()
         return {
-            "access_key": held.access_key,
-            "secret_key": held.secret_key,
-            "token": held.token,
-            "expiry_time": (datetime.now(UTC) + _RENEWED).isoformat(),
+            "access_key": credentials.access_key,
+            "secret_key": credentials.secret_key,
+            "token": credentials.token,
+            "expiry_time": (datetime.now(UTC) + _LIFETIME).isoformat(),
         }
 
 
@@ -123,10 +124,10 @@ class SdkClient:
         endpoint: The service's endpoint.
         timeout: Supplies the connect, first_byte and idle timeouts.
         addressing: Whether the bucket is in the path or in the host name.
-        connections: The limit of each kind of request: readers, writers and the others.
-        proxies: The proxies' URLs, by scheme; None for those of the environment.
+        connections: The limit of readers, of writers and of other requests, each.
+        proxies: The proxies' URLs, by scheme. None for those of the environment.
         headers: Headers of every request.
-        hidden: The values of secret headers. `call` receives placeholders and inserts the values.
+        secret_headers: The values of secret headers. `call` receives placeholders and inserts the values.
     """
 
     def __init__(
@@ -140,10 +141,12 @@ class SdkClient:
         connections: int,
         proxies: dict[str, str] | None,
         headers: Mapping[str, str],
-        hidden: Secret[Mapping[str, str]] | None = None,
+        secret_headers: Secret[Mapping[str, str]] | None = None,
     ) -> None:
         self._headers = headers
-        self._hidden = None if hidden is None else Secret(named(hidden.reveal()))
+        self._secret_headers = (
+            None if secret_headers is None else Secret(named(secret_headers.reveal()))
+        )
         self._profile, self._trust_env = identity.profile, identity.trust_env
         self._session = session
         self._endpoint = endpoint
@@ -152,8 +155,8 @@ class SdkClient:
         self._config = AioConfig(
             signature_version="s3v4",
             retries={"total_max_attempts": 1},
-            max_pool_connections=3
-            * connections,  # one limit each for readers, writers and the others
+            # Readers, writers and other requests have a limit each.
+            max_pool_connections=3 * connections,
             connect_timeout=timeout.connect,
             read_timeout=max(timeout.first_byte, timeout.idle),
             request_checksum_calculation="when_required",
@@ -167,15 +170,17 @@ class SdkClient:
 
         A worker thread loads the SDK's data files first, so that the loop is not blocked.
         """
-        session = await on_sdk(self._warmed)
-        session.get_component("credential_provider").insert_before("env", _Ours(self._session))
+        session = await on_sdk(self._load_session)
+        session.get_component("credential_provider").insert_before(
+            "env", _SessionCredentialProvider(self._session)
+        )
         with edge():
-            self._client = await self._stack.enter_async_context(self._made(session))
-        self._client.meta.events.register("before-sign.s3", _expect_nothing)
+            self._client = await self._stack.enter_async_context(self._make_client(session))
+        self._client.meta.events.register("before-sign.s3", _remove_expect)
         if self._headers:
             self._client.meta.events.register("before-sign.s3", self._add_headers)
 
-    def _made(self, session: AioSession, **keys: str) -> Any:  # noqa: ANN401 - the SDK has no types
+    def _make_client(self, session: AioSession, **keys: str) -> Any:  # noqa: ANN401 - the SDK has no types
         return session.create_client(
             "s3",
             region_name=self._endpoint.region,
@@ -184,9 +189,9 @@ class SdkClient:
             **keys,
         )
 
-    async def _warmed(self) -> AioSession:
+    async def _load_session(self) -> AioSession:
         session = sdk_session(self._profile, trust_env=self._trust_env)
-        async with self._made(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
+        async with self._make_client(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
             session.get_component("credential_provider")
             session.get_scoped_config()
         return session
@@ -209,17 +214,17 @@ class SdkClient:
         operation: str,
         **parameters: Any,  # noqa: ANN401 - the SDK has no types
     ) -> tuple[Any, Mapping[str, str]]:
-        """Run an operation; return its parsed response and the response's headers."""
+        """Run an operation and return its parsed response and the response's headers."""
         if "Bucket" in parameters:
             check_bucket(parameters["Bucket"])
-        if self._hidden is not None:
-            values = self._hidden.reveal
+        if self._secret_headers is not None:
+            values = self._secret_headers.reveal
             parameters.update((name, values()[name]) for name in values() if name in parameters)
         with edge():
             sending = getattr(self._client, operation)(**parameters)
             del parameters  # a recorded traceback would show the customer's key
-            answer = await sending
-        return answer, answer["ResponseMetadata"]["HTTPHeaders"]
+            response = await sending
+        return response, response["ResponseMetadata"]["HTTPHeaders"]
 
     async def presign(self, operation: str, seconds: int, **parameters: str) -> str:
         """Return a presigned URL for an operation."""
@@ -231,8 +236,8 @@ class SdkClient:
         return url
 
 
-def _expect_nothing(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
-    """Remove ``Expect: 100-continue``: aiohttp would wait for the response without a timeout."""
+def _remove_expect(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
+    """Remove ``Expect: 100-continue``, because aiohttp waits for its response without a timeout."""
     del request.headers["Expect"]
 
 
@@ -243,14 +248,14 @@ class SdkBody:
         self._body = body
 
     async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end."""
+        """Return the next 1 to `size` bytes, or ``b""`` at the end."""
         with edge():
-            # A larger read would let aiohttp buffer as many unread bytes.
+            # aiohttp buffers up to as many bytes as one read requests.
             data: bytes = await self._body.read(min(size, WINDOW))
         return data
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Read into `buffer`; return the number of bytes, 0 at the end."""
+        """Read into `buffer` and return the number of bytes, which is 0 at the end."""
         data = await self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -15,35 +15,39 @@ from trove_async.options import PutOptions
 
 from ._credentials import Endpoint
 from ._data_plane import UnconfirmedWriteError, UploadId
-from ._defaults import Defaults
 from ._dialects import Service
 from ._documents import OpenUpload, SentPart, UploadsPage
 from ._encoding import bare_etag, quoted_etag, strong_etag
 from ._headers import condition_headers, object_headers, put_info, response_time
+from ._object_settings import ObjectSettings
 from ._sdk_client import SdkClient, edge
 from ._sdk_parameters import (
     copy_parameters,
     elements,
+    full_checksums,
     parameters,
     upload_parameters,
-    whole_checksums,
 )
 
 DOCUMENT: Final = "TroveDocument"
-"""The name under which the SDK's parsed response also carries the raw document."""
+"""The name of the raw document in the SDK's parsed response."""
+
+UNENCODED: Final = "none"
+"""An ``EncodingType`` for which the request omits the parameter. By default, the SDK adds
+``encoding-type=url``."""
 
 
 class SdkMultipart:
     """The multipart uploads of `SdkPlane`.
 
     Args:
-        client: The SDK's client, open. `SdkPlane` closes it.
+        client: The SDK's client, open.
         endpoint: The service's endpoint.
         backend: The backend's name.
         service: The service and its deviations from S3.
         owner: The account that must own the buckets.
         checksums: Whether to send a CRC-32C with each body.
-        defaults: Settings that apply to every object, such as encryption.
+        object_settings: Settings that apply to every object, such as encryption.
     """
 
     def __init__(
@@ -55,25 +59,30 @@ class SdkMultipart:
         *,
         owner: str | None,
         checksums: bool,
-        defaults: Defaults,
+        object_settings: ObjectSettings,
     ) -> None:
-        self._made_with, self._keyed = parameters(defaults.made), parameters(defaults.keyed)
-        self._keyed_source = parameters(defaults.keyed_source)
+        self._create_parameters = parameters(object_settings.create_headers)
+        self._key_parameters = parameters(object_settings.customer_key_headers)
+        self._source_key_parameters = parameters(object_settings.source_key_headers)
         self._client = client
-        client.sdk.meta.events.register("before-parse.s3.ListObjectVersions", _keep_document)
+        events = client.sdk.meta.events
+        events.register("before-parse.s3.ListObjectVersions", _keep_document)
+        for operation in ("ListObjectsV2", "ListObjectVersions"):
+            # Runs after the SDK's own handler, which was registered earlier.
+            events.register(f"before-parameter-build.s3.{operation}", _omit_encoding_type)
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
         self._service = service
         self._owner = owner
-        self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
+        self._owner_parameters = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
-        self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
-        self._asking |= self._keyed
+        self._read_parameters = {"ChecksumMode": "ENABLED"} if checksums else {}
+        self._read_parameters |= self._key_parameters
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
         """Start a multipart upload."""
-        kind = (
+        checksum_parameters = (
             {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"}
             if self._checksums
             else {}
@@ -82,10 +91,10 @@ class SdkMultipart:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **parameters(self._service.dialect.spoken(object_headers(options))),
-            **self._made_with,
-            **kind,
-            **self._owned,
+            **parameters(self._service.dialect.write_headers(object_headers(options))),
+            **self._create_parameters,
+            **checksum_parameters,
+            **self._owner_parameters,
         )
         with edge():
             return UploadId(bucket, key, response["UploadId"])
@@ -101,8 +110,8 @@ class SdkMultipart:
             PartNumber=number,
             Body=b"".join(views),
             **elements(checksums),
-            **self._keyed,
-            **self._owned,
+            **self._key_parameters,
+            **self._owner_parameters,
         )
         with edge():
             etag = bare_etag(response["ETag"])
@@ -114,7 +123,7 @@ class SdkMultipart:
         The driver's capabilities exclude streamed parts accordingly.
         """
         del upload, number, source
-        raise NotSupportedError("parts are read while they are sent by data_plane='lean' only")
+        raise NotSupportedError("sending a part while it is read needs data_plane='lean'")
 
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
@@ -126,14 +135,14 @@ class SdkMultipart:
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
             **copy_parameters(source, self._owner),
-            **self._keyed,
-            **self._keyed_source,
-            **self._owned,
+            **self._key_parameters,
+            **self._source_key_parameters,
+            **self._owner_parameters,
         )
         with edge():
-            told = response["CopyPartResult"]
+            result = response["CopyPartResult"]
             return SentPart(
-                number=number, etag=bare_etag(told["ETag"]), checksums=whole_checksums(told)
+                number=number, etag=bare_etag(result["ETag"]), checksums=full_checksums(result)
             )
 
     async def complete_upload(
@@ -141,14 +150,14 @@ class SdkMultipart:
     ) -> ObjectInfo:
         """Assemble the object from its parts."""
         size = options.size or 0
-        whole: dict[str, Any] = {}
+        object_parameters: dict[str, Any] = {}
         if self._checksums:
-            whole = {
+            object_parameters = {
                 "ChecksumType": "FULL_OBJECT",
                 "MpuObjectSize": size,
                 **elements({k: v for k, v in options.checksums.items() if k == "crc32c"}),
             }
-        response, said = await self._call(
+        response, headers = await self._call(
             "complete_multipart_upload",
             **upload_parameters(upload),
             MultipartUpload={
@@ -162,65 +171,74 @@ class SdkMultipart:
                 ]
             },
             **parameters(condition_headers(options)),
-            **self._keyed,
-            **whole,
-            **self._owned,
+            **self._key_parameters,
+            **object_parameters,
+            **self._owner_parameters,
         )
-        return self._stored(upload, said, response, size, options)
+        return self._written_info(upload, headers, response, size, options)
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Abort an upload."""
-        await self._call("abort_multipart_upload", **upload_parameters(upload), **self._owned)
+        await self._call(
+            "abort_multipart_upload", **upload_parameters(upload), **self._owner_parameters
+        )
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that are neither completed nor aborted."""
         markers = {} if after is None else {"KeyMarker": after[0], "UploadIdMarker": after[1]}
-        response, said = await self._call(
-            "list_multipart_uploads", Bucket=bucket, **markers, **self._owned
+        response, headers = await self._call(
+            "list_multipart_uploads", Bucket=bucket, **markers, **self._owner_parameters
         )
         with edge():
             return UploadsPage(
-                now=response_time(said),
+                now=response_time(headers),
                 uploads=[
                     OpenUpload(
-                        key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"]
+                        key=item["Key"], upload_id=item["UploadId"], initiated=item["Initiated"]
                     )
-                    for one in response.get("Uploads", ())
+                    for item in response.get("Uploads", ())
                 ],
                 next_markers=(response["NextKeyMarker"], response["NextUploadIdMarker"])
                 if response.get("IsTruncated")
                 else None,
             )
 
-    def _stored(
+    def _written_info(
         self,
         upload: UploadId,
-        said: Mapping[str, str],
-        told: Mapping[str, Any],
+        headers: Mapping[str, str],
+        result: Mapping[str, Any],
         size: int,
         options: PutOptions,
     ) -> ObjectInfo:
-        """Return the facts of an object after its completion or copy.
+        """Return information about an object after its completion or copy.
+
+        Args:
+            upload: The bucket and the key.
+            headers: The response's headers.
+            result: The response's document, parsed by the SDK.
+            size: The object's size.
+            options: The object's options.
 
         Raises:
             UnconfirmedWriteError: The response has no ETag.
         """
         info = put_info(
-            said,
+            headers,
             bucket=upload.bucket,
             key=upload.key,
             size=size,
             options=options,
             backend=self._backend,
         )
-        if not told.get("ETag"):
+        if not result.get("ETag"):
             raise UnconfirmedWriteError(info)
-        modified = told.get("LastModified")
+        modified = result.get("LastModified")
         return replace(
             info,
-            etag=strong_etag(told["ETag"]),
+            etag=strong_etag(result["ETag"]),
             last_modified=info.last_modified if modified is None else modified.astimezone(UTC),
-            checksums=whole_checksums(told),
+            checksums=full_checksums(result),
         )
 
 
@@ -229,3 +247,9 @@ def _keep_document(
 ) -> None:
     """Keep the raw document, because the SDK's parser loses the order of versions and markers."""
     customized_response_dict[DOCUMENT] = response_dict["body"]
+
+
+def _omit_encoding_type(params: dict[str, Any], **_: object) -> None:
+    """Omit the parameter from a request with `UNENCODED`."""
+    if params.get("EncodingType") == UNENCODED:
+        del params["EncodingType"]

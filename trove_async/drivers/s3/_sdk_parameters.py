@@ -10,7 +10,7 @@ from trove_async.models import ObjectInfo
 
 from ._data_plane import UploadId
 from ._documents import CHECKSUM_ELEMENTS
-from ._headers import META, of_whole, source_headers
+from ._headers import META, covers_whole_object, source_headers
 
 _PARAMETERS: Final = {
     "content-type": "ContentType",
@@ -27,9 +27,9 @@ _PARAMETERS: Final = {
     "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
     "x-amz-server-side-encryption-bucket-key-enabled": "BucketKeyEnabled",
     **{
-        f"x-amz-{source}server-side-encryption-customer-{theirs}": f"{prefix}SSECustomer{ours}"
+        f"x-amz-{source}server-side-encryption-customer-{field}": f"{prefix}SSECustomer{suffix}"
         for source, prefix in (("", ""), ("copy-source-", "CopySource"))
-        for theirs, ours in (("algorithm", "Algorithm"), ("key", "Key"), ("key-md5", "KeyMD5"))
+        for field, suffix in (("algorithm", "Algorithm"), ("key", "Key"), ("key-md5", "KeyMD5"))
     },
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
@@ -42,10 +42,10 @@ _PARAMETERS: Final = {
 
 
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
-    "expires": parse_service_date,  # the SDK would have to guess the format of text
+    "expires": parse_service_date,  # the SDK would guess the format of a str
     "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
 }
-"""Conversions of header values that the SDK does not take as text."""
+"""Conversions of header values that the SDK does not accept as a str."""
 
 PRESIGNED: Final = {
     "versionId": "VersionId",
@@ -58,16 +58,16 @@ PRESIGNED: Final = {
 
 def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return the SDK's parameters for headers."""
-    said: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in headers.items():
         if name.startswith(META):
             metadata[name[len(META) :]] = value
         else:
-            said[_PARAMETERS[name]] = _VALUES[name](value) if name in _VALUES else value
+            result[_PARAMETERS[name]] = _VALUES[name](value) if name in _VALUES else value
     if metadata:
-        said["Metadata"] = metadata
-    return said
+        result["Metadata"] = metadata
+    return result
 
 
 def elements(checksums: Mapping[str, str]) -> dict[str, str]:
@@ -75,18 +75,18 @@ def elements(checksums: Mapping[str, str]) -> dict[str, str]:
     return {CHECKSUM_ELEMENTS[name]: value for name, value in checksums.items()}
 
 
-def whole_checksums(told: Mapping[str, Any]) -> dict[str, str]:
+def full_checksums(response: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksums of the whole content from a parsed response."""
-    kind = told.get("ChecksumType")
+    checksum_type = response.get("ChecksumType")
     return {
-        name: told[element]
+        name: response[element]
         for name, element in CHECKSUM_ELEMENTS.items()
-        if told.get(element) and of_whole(told[element], kind)
+        if response.get(element) and covers_whole_object(response[element], checksum_type)
     }
 
 
 def version(version_id: str | None) -> dict[str, str]:
-    """Return the parameters that select a version; none for the current one."""
+    """Return the parameters that select a version. They are empty for the current one."""
     return {} if version_id is None else {"VersionId": version_id}
 
 
@@ -95,8 +95,8 @@ def copy_parameters(source: ObjectInfo, owner: str | None) -> dict[str, Any]:
 
     The source's name is passed unencoded, because the SDK always encodes it.
     """
-    place = {"Bucket": source.bucket, "Key": source.key, **version(source.version_id)}
-    return {**parameters(source_headers(source, owner)), "CopySource": place}
+    selection = {"Bucket": source.bucket, "Key": source.key, **version(source.version_id)}
+    return {**parameters(source_headers(source, owner)), "CopySource": selection}
 
 
 def upload_parameters(upload: UploadId) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """An aiobotocore session that follows no redirects.
 
-aiobotocore leaves redirects to aiohttp, which follows them. A response could then send a request
-for credentials, with its session token or web identity, to any host. botocore itself follows none.
-Here a redirect fails the request. The exception is S3's redirect with a bucket's region: the SDK
-derives the address from the region.
+aiobotocore sends through aiohttp, which follows redirects. A response could redirect a request for
+credentials, with its session token or web identity, to any host. botocore itself follows none. Here
+a redirect fails the request. The exception is S3's redirect that contains a bucket's region: the SDK
+derives the new address from the region.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-class RedirectedError(Exception):
+class RedirectError(Exception):
     """Raised for a redirect. The SDK converts it to one of its errors."""
 
 
-class _Unfollowing:
-    """An aiohttp session that follows no redirects, with the one method that the SDK calls.
+class _NoRedirectSession:
+    """Wraps an aiohttp session so that it follows no redirects. It has the one method that the SDK calls.
 
     Args:
         session: The session to send through.
@@ -39,26 +39,28 @@ class _Unfollowing:
         """Send a request and return its response.
 
         Raises:
-            RedirectedError: The response is a redirect without a bucket's region. The SDK would ask
-                such a server for the region, and be redirected again without end.
+            RedirectError: The response is a redirect without a bucket's region. The SDK would request
+                the region from such a server and be redirected again, without end.
         """
         sending = self._session.request(*args, **{**options, "allow_redirects": False})
         del args, options  # a traceback recorded with its variables would show credentials
         response = await sending
         if response.status in _REDIRECTS and "x-amz-bucket-region" not in response.headers:
             response.close()
-            raise RedirectedError(f"the server redirects ({response.status}): none is followed")
+            raise RedirectError(
+                f"redirects are not followed, but the server responded with {response.status}"
+            )
         return response
 
 
-def _unfollow(http: Any) -> None:  # noqa: ANN401 - the SDK has no types
+def _disable_redirects(http: Any) -> None:  # noqa: ANN401 - the SDK has no types
     """Make one of the SDK's HTTP sessions follow no redirects."""
-    followed = http._get_session  # noqa: SLF001 - the SDK has no public hook
+    get_session = http._get_session  # noqa: SLF001 - the SDK has no public hook
 
-    async def unfollowing(*args: object) -> _Unfollowing:
-        return _Unfollowing(await followed(*args))
+    async def get_wrapped_session(*args: object) -> _NoRedirectSession:
+        return _NoRedirectSession(await get_session(*args))
 
-    http._get_session = unfollowing  # noqa: SLF001 - see above
+    http._get_session = get_wrapped_session  # noqa: SLF001 - see above
 
 
 class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
@@ -66,7 +68,7 @@ class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no type
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
-        _unfollow(self)
+        _disable_redirects(self)
 
 
 class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
@@ -96,7 +98,7 @@ def sdk_session(profile: str | None, *, trust_env: bool = True) -> AioSession:
     """Return an SDK session that follows no redirects.
 
     Args:
-        profile: A section of the SDK's configuration files; None for the SDK's choice.
+        profile: A section of the SDK's configuration files. None for the SDK's choice.
         trust_env: Whether clients without explicit proxies use the environment's.
     """
     session = _Session(profile=profile)
@@ -106,5 +108,5 @@ def sdk_session(profile: str | None, *, trust_env: bool = True) -> AioSession:
         for name in ("_role_fetcher", "_fetcher"):
             http = getattr(getattr(provider, name, None), "_session", None)
             if isinstance(http, AIOHTTPSession):
-                _unfollow(http)
+                _disable_redirects(http)
     return session

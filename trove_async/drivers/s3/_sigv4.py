@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 for S3, in little more time than the hashes take.
+"""AWS Signature Version 4 for S3, in little more time than its hashes take.
 
 S3 API Reference, "Authenticating Requests (AWS Signature Version 4)". S3 differs from other AWS
-services: the path is signed as it is sent, neither normalised nor encoded a second time.
+services: the path is signed as it is sent. It is neither normalised nor encoded a second time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_EXPIRES: Final = 604_800
 """Maximum lifetime of a presigned URL in seconds. S3 API Reference, "Authenticating Requests: Using
 Query Parameters": X-Amz-Expires."""
 
-_UNSIGNED = frozenset(
+_UNSIGNED_HEADERS = frozenset(
     {
         "authorization",
         "baggage",
@@ -55,10 +55,10 @@ _UNSIGNED = frozenset(
         "x-amzn-trace-id",
     }
 )
-"""Headers that a proxy may change or the transport adds. Signing them would break the signature."""
+"""Headers that are not signed, because a proxy may change them or the transport adds them."""
 
-_LAYOUTS = 256
-"""Limit of cached layouts. A driver uses a few dozen, but users choose the names of metadata."""
+_MAX_LAYOUTS = 256
+"""Maximum number of cached layouts. A driver needs a few dozen, but users choose metadata names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,12 @@ class Signer:
             payload_hash: The body's SHA-256 in lower-case hex, or `UNSIGNED_PAYLOAD`.
             now: The service's time, not this machine's: an aware datetime, or seconds since 1970.
         """
+        # 1. Find the layout for these header names.
         stamp = self._stamp(now)
         token = credentials.token
         shape = (token is not None, *headers)
-        layout = self._layouts.get(shape) or self._learn(shape)
+        layout = self._layouts.get(shape) or self._build_layout(shape)
+        # 2. Fill in the canonical request.
         path, _, query = target.partition("?")
         canonical = layout.template % layout.pick(
             (
@@ -169,6 +171,7 @@ class Signer:
                 *[" ".join(value.split()) for value in headers.values()],
             )
         )
+        # 3. Sign it.
         key = self._day_key(credentials.secret_key, stamp[:8])
         signed = {
             "Authorization": (
@@ -191,7 +194,7 @@ class Signer:
         host: str,
         common: Mapping[str, str],
         headers: Mapping[str, str],
-        hidden: Secret[Mapping[str, str]] | None = None,
+        secret_headers: Secret[Mapping[str, str]] | None = None,
         payload_hash: str,
         now: datetime | float,
     ) -> Headers:
@@ -206,14 +209,19 @@ class Signer:
             host: As for `sign`.
             common: The headers of every request.
             headers: The headers of this request. They override `common`.
-            hidden: The values of secret headers. They replace the placeholders of the same name.
+            secret_headers: The values of secret headers. They replace the placeholders with the same
+                names.
             payload_hash: As for `sign`.
             now: As for `sign`.
         """
         sent = Headers(common)
         sent.update(headers)
-        if hidden is not None:
-            sent.update((name, hidden.reveal()[name]) for name in hidden.reveal() if name in sent)
+        if secret_headers is not None:
+            sent.update(
+                (name, secret_headers.reveal()[name])
+                for name in secret_headers.reveal()
+                if name in sent
+            )
         sent.update(
             self.sign(
                 credentials,
@@ -242,7 +250,7 @@ class Signer:
         """Return a presigned URL, which authorises any holder to send one kind of request.
 
         Args:
-            credentials: The credentials to sign with. The URL ends with them if they are temporary.
+            credentials: The credentials to sign with. If they are temporary, the URL expires with them.
             method: The method, in upper case.
             target: As for `sign`.
             host: As for `sign`.
@@ -256,14 +264,14 @@ class Signer:
         """
         if not 1 <= expires <= MAX_EXPIRES:
             raise ConfigError(
-                f"a presigned URL expires after 1 to {MAX_EXPIRES} seconds, not {expires}"
+                f"a presigned URL must expire after 1 to {MAX_EXPIRES} seconds, got {expires}"
             )
         # 1. Collect the signed headers.
         stamp = self._stamp(now)
         key = self._day_key(credentials.secret_key, stamp[:8])
         values = {name.lower(): " ".join(value.split()) for name, value in (headers or {}).items()}
         values["host"] = host
-        names = sorted(values.keys() - _UNSIGNED)
+        names = sorted(values.keys() - _UNSIGNED_HEADERS)
         signed = ";".join(names)
         # 2. Add the signature's fields to the query.
         fields = {
@@ -275,33 +283,39 @@ class Signer:
         }
         if credentials.token is not None:
             fields["X-Amz-Security-Token"] = credentials.token
-        path, _, asked = target.partition("?")
-        added = "&".join(f"{name}={encode_value(value)}" for name, value in fields.items())
-        query = _canonical_query(f"{asked}&{added}" if asked else added)
+        path, _, existing = target.partition("?")
+        signature_query = "&".join(
+            f"{name}={encode_value(value)}" for name, value in fields.items()
+        )
+        query = _canonical_query(f"{existing}&{signature_query}" if existing else signature_query)
         # 3. Sign the canonical request.
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
         signature = _signature(key, stamp, canonical)
         return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
-    def _learn(self, shape: tuple[object, ...]) -> _Layout:
+    def _build_layout(self, shape: tuple[object, ...]) -> _Layout:
         """Build and cache the layout for a request's shape (see `sign`)."""
-        own = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
-        places = {name: 4 + index for index, name in enumerate(own[: 4 if shape[0] else 3])}
+        # The positions are those of the values that `sign` passes to `pick`: four of the request line
+        # and the payload, four of the standard headers, then those of the other headers.
+        standard_names = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
+        positions = {
+            name: 4 + index for index, name in enumerate(standard_names[: 4 if shape[0] else 3])
+        }
         for index, name in enumerate(shape[1:]):
-            lowered = str(name).lower()
-            if lowered not in _UNSIGNED and lowered not in own:
-                places[lowered] = 8 + index
-        names = sorted(places)
+            lower_name = str(name).lower()
+            if lower_name not in _UNSIGNED_HEADERS and lower_name not in standard_names:
+                positions[lower_name] = 8 + index
+        names = sorted(positions)
         signed = ";".join(names)
         # A header's name may contain a "%" (RFC 9110, 5.6.2).
         escaped = [name.replace("%", "%%") for name in names]
         lines = "".join(f"{name}:%s\n" for name in escaped)
         template = f"%s\n%s\n%s\n{lines}\n{';'.join(escaped)}\n%s"
         layout = _Layout(
-            template, itemgetter(0, 1, 2, *(places[name] for name in names), 3), signed
+            template, itemgetter(0, 1, 2, *(positions[name] for name in names), 3), signed
         )
-        if len(self._layouts) >= _LAYOUTS:
+        if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()
         self._layouts[shape] = layout
         return layout

@@ -1,4 +1,4 @@
-"""Trials: tests of a service's behaviour with one-byte objects."""
+"""Trials: one-byte objects that show how a service behaves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, ListOptions, Part, PutOptions
 
 from ._data_plane import UnconfirmedWriteError
-from ._multipart import PartedUpload, patiently
+from ._multipart import MultipartUpload, send_with_retries
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
 
 BODY: Final = memoryview(b"x")
 
-_CANCELLED_SECONDS: Final = 5.0
-"""How long a cancelled write waits for its trial. A responsive service takes less, and the retry of
-a write that reached its deadline then finds the outcome known."""
+_GRACE_SECONDS: Final = 5.0
+"""Seconds that a trial may take after its write was cancelled. A responsive service needs less. If a
+write is repeated after its deadline, the outcome is then known."""
 
 _CLEANUP_SECONDS: Final = 5.0
 """Timeout of the deletion of a trial's objects."""
@@ -32,7 +32,7 @@ _CLEANUP_SECONDS: Final = 5.0
 _LISTING_SECONDS: Final = 2.0
 """Timeout of the listing of their versions, within `_CLEANUP_SECONDS`."""
 
-_DELETES: Final = 4
+_MAX_DELETES: Final = 4
 
 
 def trial_name() -> str:
@@ -40,16 +40,16 @@ def trial_name() -> str:
     return f"trove-probe-{token_hex(8)}"
 
 
-def denied(question: str, error: PermissionDeniedError) -> PermissionDeniedError:
+def trial_denied(behaviour: str, error: PermissionDeniedError) -> PermissionDeniedError:
     """Return the error for credentials that do not permit a trial.
 
     Args:
-        question: The behaviour being tested, a phrase in the third person.
-        error: The service's refusal.
+        behaviour: The behaviour under test. A phrase that completes "the service …".
+        error: The service's error.
     """
     return PermissionDeniedError(
-        f"it is not known whether the service {question}, and an object to try it on was refused. If it"
-        f" does, give the driver dialect='s3' ({error.message})"
+        f"to test whether the service {behaviour}, the driver must store and read an object, but the"
+        f" credentials do not permit it. If it does, pass dialect='s3' ({error.message})"
     )
 
 
@@ -59,45 +59,45 @@ class Trials:
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}
         self._in_flight = InFlight()
-        self._ended = False
+        self._is_ended = False
 
-    async def learn_once(
+    async def run_once(
         self,
-        what: Hashable,
-        is_known: Callable[[], bool],
-        learn: Callable[[], Coroutine[Any, Any, None]],
+        trial: Hashable,
+        has_outcome: Callable[[], bool],
+        run: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """Run a trial unless its outcome is known.
 
-        After a cancel the trial may run for a few more seconds before it is cancelled as well. The
+        After a cancel, the trial may run for a few more seconds before it is cancelled as well. The
         cancellation is raised once the trial's objects are deleted.
 
         Args:
-            what: The identity of the trial.
-            is_known: Returns whether the outcome is known.
-            learn: Runs the trial. If it raises, the outcome stays unknown.
+            trial: The identity of the trial.
+            has_outcome: Returns whether the outcome is known.
+            run: Runs the trial. If it raises, the outcome stays unknown.
 
         Raises:
             ClosedError: The driver was closed.
         """
-        lock = self._locks.setdefault(what, asyncio.Lock())
+        lock = self._locks.setdefault(trial, asyncio.Lock())
         try:
             async with lock:
-                if self._ended:
-                    raise ClosedError("the store was closed meanwhile")
-                if not is_known():
-                    await await_outcome(self._tried(learn), _CANCELLED_SECONDS)
+                if self._is_ended:
+                    raise ClosedError("the store was closed during the operation")
+                if not has_outcome():
+                    await await_outcome(self._tracked(run), _GRACE_SECONDS)
         finally:
-            if self._locks.get(what) is lock and not lock.locked():
-                del self._locks[what]  # waiters hold a reference to it
+            if self._locks.get(trial) is lock and not lock.locked():
+                del self._locks[trial]  # waiting tasks hold a reference to it
 
-    async def _tried(self, learn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _tracked(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._in_flight.track():
-            await learn()
+            await run()
 
     async def end(self) -> None:
         """Cancel the trials in flight and wait until their objects are deleted."""
-        self._ended = True
+        self._is_ended = True
         await self._in_flight.cancel_all()
 
 
@@ -113,7 +113,7 @@ class TrialObjects:
         self._plane = plane
         self._bucket = bucket
         self._stored: list[tuple[str, str | None]] = []
-        self._doubtful: set[str] = set()
+        self._uncertain: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,63 +124,68 @@ class TrialObjects:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with suppress(TroveError):  # a leftover object is one byte
+        with suppress(TroveError):  # an object that stays has one byte
             await run_cleanup(self._delete_all(), _CLEANUP_SECONDS)
 
-    def doubt(self, key: str) -> None:
-        """Delete this key as well on exit. What is stored there is unknown."""
-        self._doubtful.add(key)
+    def delete_on_exit(self, key: str) -> None:
+        """Delete every version of this key on exit. It is unknown whether there are any."""
+        self._uncertain.add(key)
 
     async def put(self, key: str, options: PutOptions) -> ObjectInfo:
         """Store an object in one request."""
-        return await self._made(key, self._plane.put_object(self._bucket, key, [BODY], options))
+        return await self._record_write(
+            key, self._plane.put_object(self._bucket, key, [BODY], options)
+        )
 
     async def upload(self, key: str, options: PutOptions) -> ObjectInfo:
         """Store an object with a multipart upload."""
-        return await self._made(key, self._uploaded(key, options))
+        return await self._record_write(key, self._uploaded(key, options))
 
     async def copy(self, source: ObjectInfo, key: str, options: PutOptions) -> ObjectInfo:
         """Store a copy of an object of the trial."""
         request = CopyOptions(source=source, put=options)
-        copying = self._plane.copy_object(self._bucket, source.key, self._bucket, key, request)
-        return await self._made(key, copying)
+        copy_request = self._plane.copy_object(self._bucket, source.key, self._bucket, key, request)
+        return await self._record_write(key, copy_request)
 
     async def _uploaded(self, key: str, options: PutOptions) -> ObjectInfo:
-        async with PartedUpload(self._plane, self._bucket, key, options) as upload:
+        async with MultipartUpload(self._plane, self._bucket, key, options) as upload:
             await upload.send(Part(number=1, offset=0, size=1, last=True), [BODY])
             return await upload.commit({})
 
-    async def _made(self, key: str, making: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
+    async def _record_write(self, key: str, write: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
+        """Store an object and record that it must be deleted."""
         try:
-            info = await making
+            info = await write
         except UnconfirmedWriteError as unconfirmed:
             info = unconfirmed.info
         except TroveError as error:
             if error.maybe_done:
-                self.doubt(key)
+                self.delete_on_exit(key)
             raise
         except BaseException:
-            self.doubt(key)
+            self.delete_on_exit(key)
             raise
         self._stored.append((key, info.version_id))
         return info
 
     async def _delete_all(self) -> None:
-        named = {stored for stored in self._stored if stored[1] is not None}
-        unnamed = {key for key, version_id in self._stored if version_id is None}
-        await for_each(named, self._delete, limit=_DELETES)
-        # Doubtful keys first: the service may have stored another key's object under one of them.
-        await for_each(self._doubtful, self._delete_versions, limit=_DELETES)
-        await for_each(unnamed - self._doubtful, self._delete_versions, limit=_DELETES)
+        with_version_id = {stored for stored in self._stored if stored[1] is not None}
+        without_version_id = {key for key, version_id in self._stored if version_id is None}
+        await for_each(with_version_id, self._delete, limit=_MAX_DELETES)
+        # Uncertain keys first: the service may have stored another key's object under one of them.
+        await for_each(self._uncertain, self._delete_versions, limit=_MAX_DELETES)
+        await for_each(
+            without_version_id - self._uncertain, self._delete_versions, limit=_MAX_DELETES
+        )
 
     async def _delete(self, stored: tuple[str, str | None]) -> None:
         key, version_id = stored
         options = DeleteOptions(version_id=version_id)
         try:
-            await patiently(lambda: self._plane.delete_object(self._bucket, key, options))
+            await send_with_retries(lambda: self._plane.delete_object(self._bucket, key, options))
         except TroveError:
             if version_id is not None:
-                await self._delete((key, None))  # a delete marker at least hides it
+                await self._delete((key, None))  # a delete marker hides the object at least
 
     async def _delete_versions(self, key: str) -> None:
         """Delete all versions of a key.
@@ -190,14 +195,17 @@ class TrialObjects:
         """
         try:
             listing = self._plane.list_versions(self._bucket, ListOptions(prefix=key))
-            page = await within(_LISTING_SECONDS, "no page came", listing)
-            found = [(key, entry.version_id) for entry in page.entries if entry.key == key]
+            page = await within(
+                _LISTING_SECONDS, "the service did not list the versions in time", listing
+            )
+            versions = [(key, entry.version_id) for entry in page.entries if entry.key == key]
         except TroveError:
-            found = []
-        if found or await self._is_there(key):
-            await for_each(found or [(key, None)], self._delete, limit=_DELETES)
+            versions = []
+        if versions or await self._may_exist(key):
+            await for_each(versions or [(key, None)], self._delete, limit=_MAX_DELETES)
 
-    async def _is_there(self, key: str) -> bool:
+    async def _may_exist(self, key: str) -> bool:
+        """Return whether the key has an object, or True if that is unknown."""
         try:
             await self._plane.head_object(self._bucket, key, None)
         except NotFoundError:

@@ -1,4 +1,4 @@
-"""Keys that some services store under another name or without the body. Does no I/O.
+"""Keys that some services store under another name or without a body. Does no I/O.
 
 MinIO and SeaweedFS drop empty segments, so ``a//b`` and ``a/b`` are the same object. A put to one
 replaces the other, and a move from one to the other deletes the object. SeaweedFS treats a
@@ -13,8 +13,8 @@ from enum import Enum
 
 from trove_async._names import MAX_KEY_BYTES
 
-_ROOM = MAX_KEY_BYTES - 16
-"""Maximum bytes of a sibling key. The margin is for the suffixes that trials append."""
+_MAX_SIBLING_BYTES = MAX_KEY_BYTES - 16
+"""Maximum bytes of a sibling key. Trials append suffixes of up to 16 bytes."""
 
 _SLASHES = re.compile(r"(?<=[^/])//+")
 
@@ -86,6 +86,6 @@ def sibling(key: str, name: str) -> str:
     If the result would be too long, it is placed in a directory closer to the root.
     """
     directory = key[: key.rfind("/") + 1]
-    while len(directory.encode()) + len(name) > _ROOM:
+    while len(directory.encode()) + len(name) > _MAX_SIBLING_BYTES:
         directory = directory[: directory.rfind("/", 0, -1) + 1]
     return directory + name

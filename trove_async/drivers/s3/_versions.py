@@ -18,15 +18,15 @@ from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import TokenCycle, split_at_key
 
-from ._documents import NAMESPACE, check_clear, date_of, key_of, result_of
+from ._documents import NAMESPACE, check_unambiguous, decode_key, parse_date_field, parse_result
 from ._encoding import strong_etag
-from ._xml import MalformedResponse, facts, name
+from ._xml import MalformedResponse, child_texts, local_name
 
-Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
+RequestPage: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
 
 _VERSION: Final = "Version"
 _MARKER: Final = "DeleteMarker"
-_MOST: Final = 1000
+_MAX_PAGE: Final = 1000
 """Maximum entries of a page. S3 API Reference, "ListObjectVersions": max-keys."""
 
 _IS_SIZE = re.compile(r"[0-9]{1,19}").fullmatch
@@ -36,7 +36,7 @@ def versions_query(options: ListOptions) -> dict[str, str]:
     """Return the query of ListObjectVersions."""
     query = {
         "versions": "",
-        "max-keys": str(min(options.limit, _MOST)),
+        "max-keys": str(min(options.limit, _MAX_PAGE)),
     }
     if options.prefix:
         query["prefix"] = options.prefix
@@ -59,142 +59,155 @@ def markers(options: ListOptions) -> tuple[str | None, str | None]:
     return key, version_id
 
 
-def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> VersionPage:
+def parse_versions(
+    body: bytes, *, bucket: str, backend: str, encoding_requested: bool = False
+) -> VersionPage:
     """Parse a page of ListObjectVersions. Keys are decoded if the response declares an encoding.
 
     Args:
         body: The response body.
         bucket: The value of `VersionInfo.bucket`.
         backend: The value of `VersionInfo.backend`.
-        asked: Whether the request asked for encoded keys.
+        encoding_requested: Whether the request asked for encoded keys.
 
     Raises:
-        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+        AmbiguousKeysError: The request asked for encoded keys, the response declares no encoding, and
             the keys are ambiguous.
-        AnsweredError: The document is an error.
+        ErrorDocumentError: The document is an error.
         MalformedResponse: The body is not a page, or is incomplete.
     """
-    root = result_of(body, "ListVersionsResult")
-    page = facts(root)
+    root = parse_result(body, "ListVersionsResult")
+    page = child_texts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
-    told = [item for item in root if name(item) in {_VERSION, _MARKER}]
-    if asked and not encoded:
-        check_clear([facts(item).get("Key", "") for item in told])
+    elements = [item for item in root if local_name(item) in {_VERSION, _MARKER}]
+    if encoding_requested and not encoded:
+        check_unambiguous([child_texts(item).get("Key", "") for item in elements])
     entries = [
-        _version(facts(item), bucket, backend, encoded=encoded, deleted=name(item) == _MARKER)
-        for item in told
+        _version(
+            child_texts(item), bucket, backend, encoded=encoded, deleted=local_name(item) == _MARKER
+        )
+        for item in elements
     ]
-    kinds = [one.deleted for one in entries]
-    if kinds == sorted(kinds) and any(kinds):  # the markers follow the versions, as in moto
-        entries.sort(key=_place)
+    are_markers = [entry.deleted for entry in entries]
+    if are_markers == sorted(are_markers) and any(are_markers):  # as in moto
+        entries.sort(key=_sort_key)
     if page.get("IsTruncated", "").strip() != "true":
         return VersionPage(entries=entries)
-    key = key_of(page.get("NextKeyMarker", ""), encoded=encoded)
+    key = decode_key(page.get("NextKeyMarker", ""), encoded=encoded)
     if not key:
-        raise MalformedResponse("more versions, and no marker of the next")
+        raise MalformedResponse("IsTruncated is true, but there is no NextKeyMarker")
     token = json.dumps([key, page.get("NextVersionIdMarker") or None])
     return VersionPage(entries=entries, token=token)
 
 
 def _version(
-    said: dict[str, str], bucket: str, backend: str, *, encoded: bool, deleted: bool
+    fields: dict[str, str], bucket: str, backend: str, *, encoded: bool, deleted: bool
 ) -> VersionInfo:
-    key = key_of(said.get("Key", ""), encoded=encoded)
-    version_id = said.get("VersionId", "").strip()
-    size = "0" if deleted else said.get("Size", "").strip()
+    key = decode_key(fields.get("Key", ""), encoded=encoded)
+    version_id = fields.get("VersionId", "").strip()
+    size = "0" if deleted else fields.get("Size", "").strip()
     if not (key and version_id and _IS_SIZE(size)):
-        raise MalformedResponse("a version without its key, id or size")
+        raise MalformedResponse("a version has no valid Key, VersionId or Size")
     return VersionInfo(
         bucket=bucket,
         key=key,
         version_id=version_id,
         size=int(size),
-        etag=strong_etag(said.get("ETag")),
-        last_modified=date_of(said.get("LastModified", "")),
-        storage_class=said.get("StorageClass", "").strip() or None,
-        latest=said.get("IsLatest", "").strip() == "true",
+        etag=strong_etag(fields.get("ETag")),
+        last_modified=parse_date_field(fields.get("LastModified", "")),
+        storage_class=fields.get("StorageClass", "").strip() or None,
+        latest=fields.get("IsLatest", "").strip() == "true",
         deleted=deleted,
         backend=backend,
     )
 
 
-def _place(version: VersionInfo) -> tuple[str, bool, float]:
+def _sort_key(version: VersionInfo) -> tuple[str, bool, float]:
     return version.key, not version.latest, -version.last_modified.timestamp()
 
 
-async def page_behind_markers(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
-    """Return a page from a service that continues after a marker, even if that version is gone.
+async def page_after_markers(
+    request_page: RequestPage, bucket: str, options: ListOptions
+) -> VersionPage:
+    """Return a page from a service that continues after a marker even if that version is deleted.
 
     The page excludes the key of `ListOptions.start_after`, with which some services begin.
     """
-    page = await ask(bucket, options)
-    return replace(page, entries=_behind(page.entries, options.start_after))
+    page = await request_page(bucket, options)
+    return replace(page, entries=_after_key(page.entries, options.start_after))
 
 
-async def page_of_whole_keys(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
-    """Return a page that ends after a key's last version, or that holds all versions of one key.
+async def page_of_whole_keys(
+    request_page: RequestPage, bucket: str, options: ListOptions
+) -> VersionPage:
+    """Return a page that ends with a key's last version, even if it exceeds the limit.
 
-    Its token therefore needs no version id. Ceph 16.2 skips the rest of a key if the version of a
-    marker is gone.
+    Its token then needs no version id. Ceph 16.2 skips a key's other versions if the version of a
+    marker is deleted.
     """
     after, _ = markers(options)
     if options.start_after is not None:
         after = max(after or "", options.start_after)
     # One entry beyond the limit shows whether the last key's versions are complete.
-    limit = min(options.limit + 1, _MOST)
-    asked = ListOptions(prefix=options.prefix, start_after=after, limit=limit)
-    told: list[VersionInfo] = []
+    limit = min(options.limit + 1, _MAX_PAGE)
+    request = ListOptions(prefix=options.prefix, start_after=after, limit=limit)
+    versions: list[VersionInfo] = []
     cycle = TokenCycle()
     while True:
-        page = await ask(bucket, asked)
-        told += _behind(page.entries, after)
-        if page.token is None or (told and told[0].key != told[-1].key):
+        page = await request_page(bucket, request)
+        versions += _after_key(page.entries, after)
+        if page.token is None or (versions and versions[0].key != versions[-1].key):
             break
         cycle.check(page.token, empty=not page.entries)
-        asked = replace(asked, token=page.token)
-    told.sort(key=_key_of)  # stable: the newest version of a key stays first
-    cut, following = split_at_key(told, options.limit, ended=page.token is None)
-    token = None if following is None else json.dumps([cut[-1].key, None])
-    return VersionPage(entries=cut, token=token)
+        request = replace(request, token=page.token)
+    versions.sort(key=_get_key)  # stable: the newest version of a key stays first
+    entries, following = split_at_key(versions, options.limit, ended=page.token is None)
+    token = None if following is None else json.dumps([entries[-1].key, None])
+    return VersionPage(entries=entries, token=token)
 
 
-def _behind(versions: Sequence[VersionInfo], after: str | None) -> Sequence[VersionInfo]:
-    return versions if after is None else [one for one in versions if one.key > after]
+def _after_key(versions: Sequence[VersionInfo], key: str | None) -> Sequence[VersionInfo]:
+    return versions if key is None else [entry for entry in versions if entry.key > key]
 
 
-async def page_of_all(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
+async def page_from_full_listing(
+    request_page: RequestPage, bucket: str, options: ListOptions
+) -> VersionPage:
     """Return a page from a service that loses versions between pages.
 
-    The page is cut from one request for all versions. SeaweedFS 4.48 fills a page in the order of
+    The page is a part of the response to one request for all versions. SeaweedFS 4.48 fills a page in the order of
     its directories, and begins the next after the page's greatest key. If ``a/b`` ends a page and
     ``a`` would begin the next, ``a`` is never listed.
 
     Raises:
         NotSupportedError: The versions exceed one page of the service.
     """
-    all_ = await ask(bucket, ListOptions(prefix=options.prefix, limit=_MOST))
-    if all_.token is not None:
+    listing = await request_page(bucket, ListOptions(prefix=options.prefix, limit=_MAX_PAGE))
+    if listing.token is not None:
         raise NotSupportedError(
-            f"the service loses versions where it has more than {_MOST} to tell: give a longer prefix"
+            f"versions can only be listed for a prefix with at most {_MAX_PAGE} of them, because the"
+            " service omits some between two pages: pass a longer prefix"
         )
-    entries = sorted(all_.entries, key=_key_of)
+    entries = sorted(listing.entries, key=_get_key)
     if options.token is not None:
-        # The token counts the key's oldest versions still to list. The count stays right when other
-        # versions are added or deleted.
-        key, left = json.loads(options.token)
-        of_key = [one for one in entries if one.key == key]
-        entries = of_key[len(of_key) - left :] + [one for one in entries if one.key > key]
+        # The token counts the key's oldest versions still to list. Adding or deleting newer versions
+        # does not change that count.
+        key, remaining_of_key = json.loads(options.token)
+        of_key = [entry for entry in entries if entry.key == key]
+        entries = of_key[len(of_key) - remaining_of_key :] + [
+            entry for entry in entries if entry.key > key
+        ]
     elif options.start_after is not None:
-        entries = [one for one in entries if one.key > (options.start_after or "")]
-    page, rest = entries[: options.limit], entries[options.limit :]
-    if not rest:
+        entries = [entry for entry in entries if entry.key > (options.start_after or "")]
+    page, remaining = entries[: options.limit], entries[options.limit :]
+    if not remaining:
         return VersionPage(entries=page)
     key = page[-1].key
-    left = sum(one.key == key for one in rest)
-    return VersionPage(entries=page, token=json.dumps([key, left]))
+    remaining_of_key = sum(entry.key == key for entry in remaining)
+    return VersionPage(entries=page, token=json.dumps([key, remaining_of_key]))
 
 
-_key_of = attrgetter("key")
+_get_key = attrgetter("key")
 
 
 def versioning_body(*, enabled: bool) -> bytes:

@@ -1,7 +1,7 @@
 """Checks before a request: unusual keys, and features that some services ignore without an error.
 
-What is not known about the service is tested with probe objects. Most requests need no check: a usual
-key and no condition, tags or encryption.
+Unknown behaviour of the service is tested with probe objects. Most requests need no check: they have
+a usual key and no condition, tags or encryption.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 
-from ._directories import holds_none
+from ._directories import excludes_all
 from ._feature_probe import FeatureProbe
 from ._features import Feature, WriteKind, features_of
 from ._key_probe import KeyProbe
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from trove_async.options import GetOptions, PutOptions
 
     from ._data_plane import DataPlane
-    from ._defaults import Defaults
     from ._dialects import Dialect, Service
-    from ._multipart import PartedUpload
+    from ._multipart import MultipartUpload
+    from ._object_settings import ObjectSettings
 
 
 class WriteChecks:
-    """The checks of one open driver, and what they have learned about the service.
+    """The checks of one open driver. They cache what they learn about the service.
 
     Args:
         service: The service.
-        plane: Sends the requests of a probe.
-        defaults: The encryption that the driver asks for.
+        plane: Sends the requests of the probes.
+        object_settings: The encryption that the driver requests.
         bucket_exists: Returns whether a bucket exists.
     """
 
@@ -49,33 +49,33 @@ class WriteChecks:
         self,
         service: Service,
         plane: DataPlane,
-        defaults: Defaults,
+        object_settings: ObjectSettings,
         bucket_exists: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._service = service
-        self._encrypts = bool(defaults.made)
+        self._encrypts = bool(object_settings.create_headers)
         self._bucket_exists = bucket_exists
         self._trials = Trials()
         self._keys = KeyProbe(service, plane, self._trials)
-        self._features = FeatureProbe(service, plane, defaults, self._trials)
+        self._features = FeatureProbe(service, plane, object_settings, self._trials)
 
     async def aclose(self) -> None:
-        """Cancel the probes that are running, and delete their objects."""
+        """Cancel running probes and delete their objects."""
         await self._trials.end()
 
     def forget(self, bucket: str) -> None:
-        """Forget the features of a bucket that was created, deleted or reconfigured."""
+        """Discard the cached features of a bucket that was created, deleted or reconfigured."""
         self._features.forget(bucket)
 
     # -- writes ----------------------------------------------------------------------------------------
 
-    def is_doubtful(self, key: str) -> bool:
+    def key_needs_check(self, key: str) -> bool:
         """Return whether the service might not store the key unchanged."""
-        return not is_usual(key) or self._service.dialect.refuses(key) is not None
+        return not is_usual(key) or self._service.dialect.unwritable_reason(key) is not None
 
-    def are_needed(self, kind: WriteKind, key: str, options: PutOptions) -> bool:
-        """Return whether a write needs `check_write`. Most do not, and pay for no coroutine."""
-        if self.is_doubtful(key):
+    def write_needs_check(self, kind: WriteKind, key: str, options: PutOptions) -> bool:
+        """Return whether a write needs `check_write`. Most do not, which saves a coroutine."""
+        if self.key_needs_check(key):
             return True
         if not (self._encrypts or options.tags or options.conditional):
             return False
@@ -90,13 +90,13 @@ class WriteChecks:
             InvalidNameError: The service does not store the key unchanged.
             NotSupportedError: The service ignores a feature.
         """
-        if self.is_doubtful(key):
+        if self.key_needs_check(key):
             await self.check_key(bucket, key)
         await self.check_features(kind, bucket, key, options)
 
     async def check_key(self, bucket: str, key: str) -> None:
         """Raise InvalidNameError for a key that the service would store under another name."""
-        check_accepts(await self._keys.dialect_for_writing(bucket, key), bucket, key)
+        check_storable(await self._keys.dialect_for_writing(bucket, key), bucket, key)
 
     async def check_features(
         self, kind: WriteKind, bucket: str, key: str, options: PutOptions
@@ -106,7 +106,7 @@ class WriteChecks:
 
     @asynccontextmanager
     async def checked_upload(
-        self, upload: PartedUpload, bucket: str, key: str, options: PutOptions
+        self, upload: MultipartUpload, bucket: str, key: str, options: PutOptions
     ) -> AsyncIterator[Upload]:
         """Check a multipart upload, then open it."""
         await self.check_write("upload", bucket, key, options)
@@ -120,35 +120,35 @@ class WriteChecks:
 
     # -- existing objects ------------------------------------------------------------------------------
 
-    async def possible_keys(self, bucket: str, keys: Sequence[str]) -> Sequence[str]:
-        """Return the keys under which the service can hold an object."""
+    async def storable_keys(self, bucket: str, keys: Sequence[str]) -> Sequence[str]:
+        """Return the keys under which the service can store an object."""
         for key in keys:
             if not is_usual(key):
                 await self._keys.dialect_for_writing(bucket, key)
-        return [key for key in keys if self._service.dialect.hides(key) is None]
+        return [key for key in keys if self._service.dialect.absent_reason(key) is None]
 
-    async def check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
+    async def check_existing_key(self, bucket: str, key: str, *, deletes: bool = False) -> None:
         """Raise ObjectNotFoundError for a key that the service resolves to another key."""
         if deletes:
             dialect = await self._keys.dialect_for_writing(bucket, key)
         else:
             dialect = await self._keys.dialect_for_reading(bucket, key)
-        reason = dialect.hides(key)
+        reason = dialect.absent_reason(key)
         maybe_directory = dialect.directories and key.endswith("/") and not deletes
         if reason is None and maybe_directory and not await self._keys.has_exactly(bucket, key):
-            reason = "it has at most a directory of that name"
+            reason = "only a directory can have that name"
         if reason is not None:
             await self.check_bucket(bucket)
-            raise ObjectNotFoundError(f"the service holds no such object: {reason}")
+            raise ObjectNotFoundError(f"the service cannot store an object with this key: {reason}")
 
-    async def rules_out(self, bucket: str, prefix: str) -> bool:
-        """Return whether the service, once recognised, can hold no key with the prefix.
+    async def excludes_prefix(self, bucket: str, prefix: str) -> bool:
+        """Return whether the service can store no key with the prefix. Recognise the service first.
 
         Raises:
-            BucketNotFoundError: It cannot, and the bucket does not exist.
+            BucketNotFoundError: It can store none, and the bucket does not exist.
         """
         await self._service.recognise()
-        if not (self._service.dialect.directories and holds_none(prefix)):
+        if not (self._service.dialect.directories and excludes_all(prefix)):
             return False
         await self.check_bucket(bucket)
         return True
@@ -156,15 +156,15 @@ class WriteChecks:
     async def check_bucket(self, bucket: str) -> None:
         """Raise BucketNotFoundError if the bucket does not exist."""
         if not await self._bucket_exists(bucket):
-            raise BucketNotFoundError("no such bucket", bucket=bucket)
+            raise BucketNotFoundError("the bucket does not exist", bucket=bucket)
 
 
-def check_accepts(dialect: Dialect, bucket: str, key: str) -> None:
+def check_storable(dialect: Dialect, bucket: str, key: str) -> None:
     """Raise InvalidNameError for a key that a service of this dialect cannot store."""
-    reason = dialect.refuses(key)
+    reason = dialect.unwritable_reason(key)
     if reason is not None:
         raise InvalidNameError(
-            f"the service cannot hold this key: {reason}", bucket=bucket, key=key
+            f"the service cannot store an object with this key: {reason}", bucket=bucket, key=key
         )
 
 

@@ -12,9 +12,9 @@ from trove_async.models import KiB, MiB
 
 Element = ET.Element
 
-_MOST_TAGS: Final = 200_000
-"""Limit of tags in a document. A page of 1,000 versions, each with its owner, has 20,000.
-An element takes at least a hundred bytes of memory."""
+_MAX_TAGS: Final = 200_000
+"""Maximum number of tags in a document. A page of 1,000 versions with their owners has 20,000. An
+element takes at least 100 bytes of memory."""
 
 _SLICE: Final = 64 * KiB
 """Characters that expat parses in one call. Other threads run between two calls."""
@@ -32,7 +32,7 @@ _ESCAPED = str.maketrans(
 
 
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,20})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
-"""Pattern of a date in a document. It is in UTC, except that some services write their own zone."""
+"""Pattern of a date in a document. S3 writes UTC; some services write their own zone."""
 
 
 class MalformedResponse(ValueError):  # noqa: N818 - named for what was received
@@ -48,17 +48,17 @@ def decode(body: bytes) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise MalformedResponse(f"not UTF-8 at byte {error.start}") from None
+        raise MalformedResponse(f"byte {error.start} is not UTF-8") from None
 
 
-_UNCARRIED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]|\\r(?!\\n)")
+_NOT_IN_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]|\\r(?!\\n)")
 _REFERENCE = re.compile(r"&#(?:([0-9]{1,5})|x([0-9A-Fa-f]{1,4}));")
-_STAND_INS: Final = {
+_PLACEHOLDERS: Final = {
     chr(code): chr(0x10FE00 + at)  # in a private use plane
     for at, code in enumerate([*range(0x20), 0xFFFE, 0xFFFF])
 }
-_RESTORED: Final = {ord(stand_in): text for text, stand_in in _STAND_INS.items()}
-_HAS_STAND_IN = re.compile("[\U0010fe00-\U0010fe40]").search
+_ORIGINALS: Final = {ord(stand_in): text for text, stand_in in _PLACEHOLDERS.items()}
+_HAS_PLACEHOLDER = re.compile("[\U0010fe00-\U0010fe40]").search
 
 
 def parse(text: str) -> Element:
@@ -72,48 +72,48 @@ def parse(text: str) -> Element:
             response has a DTD, and its declarations (entities, defaults) would need limits.
     """
     if "<!DOCTYPE" in text:
-        raise MalformedResponse("a document with a DTD")
-    if text.count("<") > _MOST_TAGS:
-        raise MalformedResponse(f"a document of more than {_MOST_TAGS} tags")
+        raise MalformedResponse("the document has a DTD")
+    if text.count("<") > _MAX_TAGS:
+        raise MalformedResponse(f"the document has more than {_MAX_TAGS} tags")
     # 1. Parse the document unchanged: nearly all are well-formed. Expat would alter a lone "\r".
-    if "\r" not in text or _UNCARRIED.search(text) is None:
+    if "\r" not in text or _NOT_IN_XML.search(text) is None:
         try:
-            return _fed(text)
+            return _parse_strictly(text)
         except (ET.ParseError, UnicodeEncodeError) as error:  # lone surrogates cannot be encoded
-            failed = f"no XML: {str(error)[:200]}"
+            reason = f"the document is not XML: {str(error)[:200]}"
     else:
-        failed = "no XML"
-    # 2. Parse it with stand-ins for the characters that XML 1.0 cannot contain.
-    carried = _REFERENCE.sub(_stand_in_of, _UNCARRIED.sub(_stand_in, text))
-    if carried == text or _HAS_STAND_IN(text):
-        raise MalformedResponse(failed)
+        reason = "the document is not XML"
+    # 2. Parse it with placeholders for the characters that XML 1.0 cannot contain.
+    replaced = _REFERENCE.sub(_reference_placeholder, _NOT_IN_XML.sub(_placeholder, text))
+    if replaced == text or _HAS_PLACEHOLDER(text):
+        raise MalformedResponse(reason)
     try:
-        root = _fed(carried)
+        root = _parse_strictly(replaced)
     except (ET.ParseError, UnicodeEncodeError):
-        raise MalformedResponse(failed) from None
+        raise MalformedResponse(reason) from None
     # 3. Restore the characters.
     for element in root.iter():
         if element.text:
-            element.text = element.text.translate(_RESTORED)
+            element.text = element.text.translate(_ORIGINALS)
     return root
 
 
-def _fed(text: str) -> Element:
+def _parse_strictly(text: str) -> Element:
     parser = ET.XMLParser()  # noqa: S314 - without a DTD there are no entities to expand
     for at in range(0, len(text), _SLICE):
-        parser.feed(text[at : at + _SLICE])  # holds the GIL
+        parser.feed(text[at : at + _SLICE])  # each call holds the GIL
     root: Element = parser.close()
     return root
 
 
-def _stand_in(found: re.Match[str]) -> str:
-    return _STAND_INS[found[0]]
+def _placeholder(found: re.Match[str]) -> str:
+    return _PLACEHOLDERS[found[0]]
 
 
-def _stand_in_of(found: re.Match[str]) -> str:
+def _reference_placeholder(found: re.Match[str]) -> str:
     text = chr(int(found[1]) if found[1] else int(found[2], 16))
     # XML 1.0 allows references to a tab or a line end.
-    return found[0] if text in "\t\n\r" else _STAND_INS.get(text, found[0])
+    return found[0] if text in "\t\n\r" else _PLACEHOLDERS.get(text, found[0])
 
 
 def is_large(body: bytes) -> bool:
@@ -121,39 +121,39 @@ def is_large(body: bytes) -> bool:
     return len(body) > _INLINE or body.count(b"<") > _INLINE_TAGS
 
 
-def name(element: Element) -> str:
+def local_name(element: Element) -> str:
     """Return an element's name without its namespace, which some services omit."""
     tag: str = element.tag
     return tag.rpartition("}")[2]
 
 
-def children(element: Element, wanted: str) -> Iterator[Element]:
-    """Yield the child elements with a name."""
-    return (child for child in element if name(child) == wanted)
+def children(element: Element, child_name: str) -> Iterator[Element]:
+    """Yield the child elements of one name."""
+    return (child for child in element if local_name(child) == child_name)
 
 
-def facts(element: Element) -> dict[str, str]:
+def child_texts(element: Element) -> dict[str, str]:
     """Return the texts of an element's children by name. The last one wins if a name repeats."""
-    return {name(child): child.text or "" for child in element}
+    return {local_name(child): child.text or "" for child in element}
 
 
-def carries(text: str) -> bool:
-    """Return whether XML 1.0 can contain a text. It excludes most control characters."""
+def is_xml_text(text: str) -> bool:
+    """Return whether XML 1.0 can contain a text. It cannot contain most control characters."""
     return _ILLEGAL(text) is None
 
 
-def moment(date: str) -> datetime:
+def parse_date(date: str) -> datetime:
     """Parse a text that matches `DATE`. The result is in UTC, which is also the default zone.
 
     Raises:
         ValueError: The day or time does not exist.
     """
-    named = datetime.fromisoformat(date)
-    if named.tzinfo is UTC:
-        return named
-    return named.replace(tzinfo=UTC) if named.tzinfo is None else named.astimezone(UTC)
+    parsed = datetime.fromisoformat(date)
+    if parsed.tzinfo is UTC:
+        return parsed
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
 def escape(text: str) -> str:
-    """Escape a text for an element's content. Line ends are escaped too, as parsers alter them."""
+    """Escape a text for an element's content. Line ends are escaped too: parsers alter them."""
     return text.translate(_ESCAPED)

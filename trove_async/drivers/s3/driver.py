@@ -7,10 +7,11 @@ import ssl
 from collections.abc import Awaitable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from trove_async._http import GetResult, Reader, Transport, check_proxy, proxy_urls, transport_over
-from trove_async._http.services import BucketExistenceCache, map_condition_errors
+from trove_async._concurrency import run_cleanup
+from trove_async._http import GetResult, Reader, check_proxy
+from trove_async._http.services import map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async.driver import (
     CannotCopyError,
@@ -45,27 +46,22 @@ from trove_async.options import (
 )
 
 from . import _buckets
-from ._arguments import check_arguments
 from ._capabilities import capabilities_of
 from ._client import AddressingStyle
-from ._copy import Copier
-from ._credentials import Endpoint, Identity, Session
+from ._components import Components, build_components
+from ._credentials import Endpoint, Identity
 from ._data_plane import DataPlane, UnconfirmedWriteError, confirm_stored
-from ._defaults import Defaults, check_owner
-from ._dialects import UNKNOWN, Dialect, DialectName, Service
-from ._directories import check_object_exists
+from ._dialects import UNKNOWN, Dialect, DialectName
+from ._directories import raise_if_directory
 from ._features import WriteKind
-from ._lazy_sdk import LazySdkClient, make_sdk_plane, open_sdk_client
-from ._multipart import PartedUpload, abort_forgotten
-from ._operations import make_http_plane
-from ._pages import object_page, version_page
-from ._write_checks import WriteChecks, check_accepts, check_get_conditions
-
-if TYPE_CHECKING:
-    from ._sdk_client import SdkClient
+from ._multipart import MultipartUpload, abort_unfinished_uploads
+from ._object_settings import ObjectSettings
+from ._pages import list_objects_page, list_versions_page
+from ._settings import Settings
+from ._write_checks import check_get_conditions, check_storable
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
-"""The default endpoint. `open` replaces it with the configured one."""
+"""The endpoint until `open` looks up the configured one."""
 
 
 class S3Driver:
@@ -160,6 +156,8 @@ class S3Driver:
         sse_customer_key: bytes | None = None,
         requester_pays: bool = False,
     ) -> None:
+        # 1. Collect the arguments, and delete the secrets from the local variables: a traceback that
+        # is recorded with variables would show them.
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -170,7 +168,7 @@ class S3Driver:
             role_arn=role_arn,
             trust_env=trust_env,
         )
-        self._defaults = Defaults(
+        self._object_settings = ObjectSettings(
             storage_class=storage_class,
             server_side_encryption=server_side_encryption,
             kms_key_id=kms_key_id,
@@ -178,48 +176,35 @@ class S3Driver:
             sse_customer_key=sse_customer_key,
             requester_pays=requester_pays,
         )
-        # A traceback recorded with local variables would show these secrets.
-        hidden = None if proxy is None else Secret(proxy)
+        secret_proxy = None if proxy is None else Secret(proxy)
         del secret_access_key, session_token, sse_customer_key, proxy
+        # 2. Check them.
         self._identity.check()
-        self._defaults.check()
-        check_arguments(
+        self._object_settings.check()
+        if secret_proxy is not None:
+            secret_proxy = Secret(check_proxy(secret_proxy.reveal()))
+        self._settings = Settings(
             addressing_style=addressing_style,
-            dialect=dialect,
-            data_plane=data_plane,
-            tls=tls,
-            checksums=checksums,
-            payload_signing=payload_signing,
-            trust_env=trust_env,
+            bucket_owner=expected_bucket_owner,
             max_connections=max_connections,
             parallel_parts=parallel_parts,
+            checksums=checksums,
+            payload_signing=payload_signing,
+            dialect=dialect,
+            tls=tls,
+            proxy=secret_proxy,
+            trust_env=trust_env,
+            data_plane=data_plane,
         )
-        check_owner(expected_bucket_owner)
-        self._addressing: AddressingStyle = addressing_style
-        self._owner = expected_bucket_owner
-        self._max_connections = max_connections
-        self._parallel_parts = parallel_parts
-        self._checksums = checksums
-        self._payload_signing = payload_signing
-        self._dialect_name: DialectName = dialect
-        self._service: Service | None = None
-        self._tls = tls
-        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
-        self._trust_env = trust_env
-        self._data_plane = data_plane
+        self._settings.check()
+        # 3. Set the state of a driver that is not open.
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
-        self._capabilities = self._capabilities_now()
-        self._open: DataPlane | None = None
-        self._transport: Transport | None = None
-        self._lazy_sdk: LazySdkClient | None = None
-        self._known = BucketExistenceCache(self._head_bucket)
-        self._write_checks: WriteChecks | None = None  # replaced by each `open`
+        self._capabilities = self._capabilities_of(UNKNOWN)
+        self._is_claimed = False
+        self._components: Components | None = None
+        self._resources = AsyncExitStack()
         self._redactor = Redactor()
-        self._redactor.add(*self._defaults.secrets)
-
-    @property
-    def _proxy_url(self) -> str | None:
-        return None if self._proxy is None else self._proxy.reveal()
+        self._redactor.add(*self._object_settings.secrets)
 
     def redact(self, error: TroveError) -> None:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
@@ -241,88 +226,65 @@ class S3Driver:
         """The driver's capabilities. Some depend on the endpoint and are known once it is open."""
         return self._capabilities
 
-    @property
-    def _dialect(self) -> Dialect:
-        return UNKNOWN if self._service is None else self._service.dialect
-
-    def _capabilities_now(self) -> Capabilities:
+    def _capabilities_of(self, dialect: Dialect) -> Capabilities:
         return capabilities_of(
             self._endpoint,
-            self._dialect,
-            self._defaults,
-            lean=self._data_plane == "lean",
-            checksums=self._checksums,
-            parallel_parts=self._parallel_parts,
-            connections=self._max_connections,
+            dialect,
+            self._object_settings,
+            lean=self._settings.data_plane == "lean",
+            checksums=self._settings.checksums,
+            parallel_parts=self._settings.parallel_parts,
+            connections=self._settings.max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
-        """Look up the endpoint and, unless `dialect` was given, recognise the service."""
-        if self._open is not None:
-            raise DriverInUseError("this driver is open in another store: make one for each")
-        self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
-        session = Session(self._identity, self._redactor)
-        self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
-        self._transport = transport = transport_over(
-            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
-        )
-        self._service = Service(self._dialect_name, endpoint, transport)
-        self._open = make_http_plane(
-            transport,
-            session,
-            endpoint,
-            context.backend,
-            self._service,
-            addressing=self._addressing,
-            owner=self._owner,
-            checksums=self._checksums,
-            payload_signing=self._payload_signing,
-            defaults=self._defaults,
-        )
-        await self._service.recognise()
-        self._lazy_sdk = LazySdkClient(lambda: self._sdk_client(session, context))
-        if self._data_plane == "sdk":
-            self._open = await make_sdk_plane(
-                await self._lazy_sdk.client(),
-                endpoint,
-                context.backend,
-                self._service,
-                owner=self._owner,
-                checksums=self._checksums,
-                defaults=self._defaults,
-            )
-        self._write_checks = WriteChecks(
-            self._service, self._open, self._defaults, self._known.exists
-        )
-        self._copier = Copier(self._open, self._known.exists)
-        self._capabilities = self._capabilities_now()
+        """Look up the endpoint and recognise the service, unless `dialect` names it.
 
-    async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
-        return await open_sdk_client(
-            self._identity,
-            session,
-            self._endpoint,
-            context.timeout,
-            addressing=self._addressing,
-            connections=self._max_connections,
-            proxy=self._proxy_url,
-            trust_env=self._trust_env,
-            headers=self._defaults.always,
-            hidden=self._defaults.hidden,
-        )
+        If opening fails or is cancelled, everything is closed and the driver can be opened again.
+
+        Raises:
+            DriverInUseError: The driver is open, or being opened, in another store.
+        """
+        if self._is_claimed:
+            raise DriverInUseError(
+                "the driver must not be open in another store: create one driver for each store"
+            )
+        # Claimed before the first await: another store may open the driver concurrently.
+        self._is_claimed = True
+        resources = AsyncExitStack()
+        try:
+            components = await build_components(
+                self._settings,
+                self._identity,
+                self._object_settings,
+                redactor=self._redactor,
+                context=context,
+                resources=resources,
+            )
+        except BaseException:
+            try:
+                with suppress(Exception):  # the error of opening is the one to raise
+                    await run_cleanup(resources.aclose())
+            finally:
+                # Given back last. Until the caller sees the error, no other store opens the driver.
+                self._is_claimed = False
+            raise
+        self._components, self._resources = components, resources
+        self._endpoint = components.endpoint
+        self._capabilities = self._capabilities_of(components.service.dialect)
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        plane, self._open = self._open, None
-        sdk, self._lazy_sdk = self._lazy_sdk, None
-        transport, self._transport = self._transport, None
-        self._known = BucketExistenceCache(self._head_bucket)
-        async with AsyncExitStack() as closing:  # in reverse order, each even if another fails
-            for one in (transport, plane, sdk):
-                if one is not None:
-                    closing.push_async_callback(one.aclose)
-            if self._write_checks is not None:
-                closing.push_async_callback(self._write_checks.aclose)
+        """Cancel probes that are running, and close all connections. Idempotent.
+
+        A closed driver can be opened again.
+        """
+        if self._components is None:
+            return
+        self._components = None
+        try:
+            await self._resources.aclose()  # closes each, even if another fails
+        finally:
+            self._is_claimed = False
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -337,21 +299,17 @@ class S3Driver:
         Raises:
             ClosedError: The driver is not open.
         """
-        if self._lazy_sdk is None:
+        return self._require_open.lazy_sdk.sdk()
+
+    @property
+    def _require_open(self) -> Components:
+        if self._components is None:
             raise ClosedError("the driver is not open")
-        return self._lazy_sdk.sdk()
+        return self._components
 
     @property
     def _plane(self) -> DataPlane:
-        if self._open is None:
-            raise ClosedError("the driver is not open")
-        return self._open
-
-    @property
-    def _checks(self) -> WriteChecks:
-        if self._write_checks is None:
-            raise ClosedError("the driver is not open")
-        return self._write_checks
+        return self._require_open.plane
 
     async def ping(self) -> None:
         """List the buckets. PermissionDeniedError is ignored: it proves the service is up."""
@@ -360,7 +318,7 @@ class S3Driver:
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the physical location of an object."""
-        return ("s3", self._endpoint.names_in, bucket, key)
+        return ("s3", self._endpoint.bucket_namespace, bucket, key)
 
     # -- objects -----------------------------------------------------------------------------------
 
@@ -368,20 +326,21 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        checks = self._checks
-        if checks.are_needed("put", key, options):
+        components = self._require_open
+        plane, checks = components.plane, components.write_checks
+        if checks.write_needs_check("put", key, options):
             await checks.check_write("put", bucket, key, options)
-        options = self._defaults.applied(options)
+        options = self._object_settings.with_storage_class(options)
         try:
-            if not options.conditional:
-                return await self._plane.put_object(bucket, key, views, options)
+            if not options.conditional:  # as nearly every put, which needs no context manager
+                return await plane.put_object(bucket, key, views, options)
             with map_condition_errors(options):
-                return await self._plane.put_object(bucket, key, views, options)
+                return await plane.put_object(bucket, key, views, options)
         except UnconfirmedWriteError as unconfirmed:
-            return await confirm_stored(self._plane, unconfirmed.info)
+            return await confirm_stored(plane, unconfirmed.info)
         except ObjectExistsError as error:
-            if self._dialect.directories:
-                await check_object_exists(self._plane, error, bucket, key)
+            if components.service.dialect.directories:
+                await raise_if_directory(plane, error, bucket, key)
             raise
 
     def get(
@@ -391,82 +350,93 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> GetResult:
-        checks = self._checks
-        if checks.is_doubtful(key):
-            await checks.check_held(bucket, key)
-        opened = await self._plane.get_object(bucket, key, options)
+        components = self._require_open
+        if components.write_checks.key_needs_check(key):
+            await components.write_checks.check_existing_key(bucket, key)
+        result = await components.plane.get_object(bucket, key, options)
         try:
-            check_get_conditions(opened.info, options)
+            check_get_conditions(result.info, options)
         except PreconditionFailedError:
-            opened.body.close()
+            result.body.close()
             raise
-        return opened
+        return result
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return the object's facts, including its tags. See `AsyncDriver.head`."""
-        checks = self._checks
-        if checks.is_doubtful(key):
-            await checks.check_held(bucket, key)
+        """Return information about the object, including its tags. See `AsyncDriver.head`."""
+        components = self._require_open
+        if components.write_checks.key_needs_check(key):
+            await components.write_checks.check_existing_key(bucket, key)
         try:
-            return await self._plane.head_object(bucket, key, version_id)
+            return await components.plane.head_object(bucket, key, version_id)
         except NotFoundError as error:
-            missing = await _buckets.missing_thing(error, bucket, self._known.exists)
-            if missing is error:
+            specific = await _buckets.specific_error(error, bucket, components.known_buckets.exists)
+            if specific is error:
                 raise
-            raise missing from error
+            raise specific from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        checks = self._checks
+        components = self._require_open
         with map_condition_errors(options):
             try:
-                if checks.is_doubtful(key):
-                    await checks.check_held(bucket, key, deletes=True)
-                await self._plane.delete_object(bucket, key, options)
+                if components.write_checks.key_needs_check(key):
+                    await components.write_checks.check_existing_key(bucket, key, deletes=True)
+                await components.plane.delete_object(bucket, key, options)
             except ObjectNotFoundError:
                 if options.if_match is not None:
                     raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        held = await self._checks.possible_keys(bucket, keys)
-        results = await self._plane.delete_objects(bucket, held) if held else []
-        if len(held) == len(keys):
+        components = self._require_open
+        storable = await components.write_checks.storable_keys(bucket, keys)
+        results = await components.plane.delete_objects(bucket, storable) if storable else []
+        if len(storable) == len(keys):
             return results
-        none = set(keys).difference(held)
-        return [*results, *(DeleteResult(key=key) for key in none)]
+        # No object has one of the other keys, so there is nothing to delete.
+        absent = set(keys).difference(storable)
+        return [*results, *(DeleteResult(key=key) for key in absent)]
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        plane = self._plane
-        if await self._checks.rules_out(bucket, options.prefix):
+        components = self._require_open
+        if await components.write_checks.excludes_prefix(bucket, options.prefix):
             return Page(entries=())
-        return await object_page(
-            plane, self._dialect, bucket, options, ordered=self._capabilities.ordered
+        return await list_objects_page(
+            components.plane,
+            components.service.dialect,
+            bucket,
+            options,
+            ordered=self._capabilities.ordered,
         )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
-        plane = self._plane
-        if await self._checks.rules_out(bucket, options.prefix):
+        components = self._require_open
+        if await components.write_checks.excludes_prefix(bucket, options.prefix):
             return VersionPage(entries=())
-        return await version_page(
-            plane, self._dialect, bucket, options, ordered=self._capabilities.ordered
+        return await list_versions_page(
+            components.plane,
+            components.service.dialect,
+            bucket,
+            options,
+            ordered=self._capabilities.ordered,
         )
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open a multipart upload. See `Uploading.upload`."""
-        upload = PartedUpload(
-            self._plane,
+        components = self._require_open
+        upload = MultipartUpload(
+            components.plane,
             bucket,
             key,
-            self._defaults.applied(options),
-            directories=self._dialect.directories,
+            self._object_settings.with_storage_class(options),
+            directories=components.service.dialect.directories,
         )
-        checks = self._checks
-        if checks.are_needed("upload", key, options):
+        checks = components.write_checks
+        if checks.write_needs_check("upload", key, options):
             return checks.checked_upload(upload, bucket, key, options)
         return upload
 
@@ -474,18 +444,19 @@ class S3Driver:
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy an object within the service. See `Copying.copy`."""
-        options = replace(options, put=self._defaults.applied(options.put))
-        checks = self._checks
-        if checks.is_doubtful(dst_key):
+        options = replace(options, put=self._object_settings.with_storage_class(options.put))
+        components = self._require_open
+        copier, checks = components.copier, components.write_checks
+        if checks.key_needs_check(dst_key):
             await checks.check_key(dst_bucket, dst_key)
-        if checks.is_doubtful(src_key):
-            await checks.check_held(src_bucket, src_key)
-        kind: WriteKind = "upload" if self._copier.takes_pieces(options.source) else "copy"
+        if checks.key_needs_check(src_key):
+            await checks.check_existing_key(src_bucket, src_key)
+        kind: WriteKind = "upload" if copier.needs_multipart(options.source) else "copy"
         try:
             await checks.check_features(kind, dst_bucket, dst_key, options.put)
         except NotSupportedError as error:
             raise CannotCopyError(error.message) from error
-        return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
         self,
@@ -496,13 +467,13 @@ class S3Driver:
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        checks = self._checks
-        if checks.is_doubtful(key):
+        components = self._require_open
+        if components.write_checks.key_needs_check(key):
             if method == "PUT":
-                await checks.check_key(bucket, key)
+                await components.write_checks.check_key(bucket, key)
             else:
-                check_accepts(self._dialect, bucket, key)
-        return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
+                check_storable(components.service.dialect, bucket, key)
+        return await components.plane.presign(method, bucket, key, math.ceil(expires), options)
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's unfinished multipart uploads and return their number.
@@ -518,12 +489,12 @@ class S3Driver:
         Raises:
             ValueError: `older_than` is negative.
             BucketNotFoundError: The bucket does not exist.
-            UnavailableError: The service failed. Uploads already aborted stay aborted. Call again
-                for the rest.
+            UnavailableError: The service failed. Some uploads may have been aborted. Call again to
+                abort the others.
         """
         if not older_than >= 0:
             raise ValueError(f"older_than must be a number of seconds, 0 or more, got {older_than}")
-        return await abort_forgotten(self._plane, bucket, older_than)
+        return await abort_unfinished_uploads(self._plane, bucket, older_than)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -564,17 +535,15 @@ class S3Driver:
 
     def _forget(self, bucket: str) -> None:
         """Discard what is cached about a bucket that may have changed."""
-        self._known.forget(bucket)
-        if self._open is not None:
-            self._checks.forget(bucket)
+        components = self._components
+        if components is not None:
+            components.known_buckets.forget(bucket)
+            components.write_checks.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return the bucket's facts. See `AsyncDriver.head_bucket`."""
-        return await self._head_bucket(bucket)
+        """Return information about the bucket. See `AsyncDriver.head_bucket`."""
+        return await _buckets.head(self._plane, bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
-        return await _buckets.in_order(self._plane)
-
-    async def _head_bucket(self, bucket: str) -> BucketInfo:
-        return await _buckets.head(self._plane, bucket)
+        return await _buckets.list_sorted(self._plane)

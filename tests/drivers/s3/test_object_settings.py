@@ -69,8 +69,15 @@ async def run_operations(
             await upload(backend, bucket, "parts", bytes(6 * MiB))
             options = CopyOptions(source=info, put=PutOptions())
             await driver.copy(bucket, "put", bucket, "copy", options)
-            copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
-            part_options = CopyOptions(source=info, put=driver._defaults.applied(PutOptions()))
+            copier = Copier(
+                driver._plane,
+                driver._require_open.known_buckets.exists,
+                max_single_copy=1,
+                part_size=4,
+            )
+            part_options = CopyOptions(
+                source=info, put=driver._object_settings.with_storage_class(PutOptions())
+            )
             await copier.copy(bucket, "put", bucket, "parts copy", part_options)
             assert await read(backend, bucket, "put") == b"body"
             for key in ("put", "parts", "copy", "parts copy"):
@@ -131,7 +138,9 @@ async def test_requester_pays_is_sent_with_every_request(moto_server: S3Server, 
 
 
 @planes
-async def test_no_headers_are_sent_without_defaults(moto_server: S3Server, plane: str) -> None:
+async def test_no_headers_are_sent_without_object_settings(
+    moto_server: S3Server, plane: str
+) -> None:
     for _, headers in await run_operations(moto_server, plane):
         assert not [name for name in headers if "encryption" in name or "payer" in name]
         assert "x-amz-storage-class" not in headers
@@ -187,7 +196,7 @@ async def test_presigned_urls_that_would_need_headers_are_refused(
         {"sse_customer_key": KEY, "server_side_encryption": "AES256"},
     ],
 )
-def test_invalid_defaults_raise_config_error(settings: dict[str, Any]) -> None:
+def test_invalid_object_settings_raise_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         S3Driver(**settings)
     assert "short" not in str(caught.value)
@@ -197,7 +206,7 @@ def test_customer_key_is_bytes_and_not_in_the_repr() -> None:
     with pytest.raises(TypeError, match="bytes"):
         S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # it must be refused
     driver = S3Driver(sse_customer_key=KEY)
-    for text in (repr(driver), repr(driver._defaults)):
+    for text in (repr(driver), repr(driver._object_settings)):
         assert repr(KEY)[2:-1] not in text
         assert CUSTOMER_KEY_HEADERS[f"{SSE}-customer-key"] not in text
 

@@ -1,7 +1,7 @@
 """Settings that a driver applies to all objects: storage class, encryption and Requester Pays.
 
 S3 User Guide, "Protecting data with server-side encryption" and "Using Requester Pays general
-purpose buckets". The properties return the headers for each kind of request.
+purpose buckets". The properties of `ObjectSettings` are the headers for each kind of request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _SSE: Final = "x-amz-server-side-encryption"
 _KEY_ID: Final = f"{_SSE}-aws-kms-key-id"
-_UNSEEN: Final = frozenset({f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"})
-"""Headers that `are_met` does not compare: the service never returns the customer's key, and a
+_NOT_COMPARED: Final = frozenset({f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"})
+"""Headers that `encryption_matches` ignores: the service never returns the customer's key, and a
 bucket key only saves requests."""
-_ARN = re.compile("[:/]").split
+_ARN_PARTS = re.compile("[:/]").split
 _SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
 _ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
-"""S3 API Reference, PutObject. Some services ignore other values and do not encrypt."""
-_STAND_IN: Final = "[hidden]"
+"""S3 API Reference, "PutObject". Some services ignore other values and do not encrypt."""
+_PLACEHOLDER: Final = "[hidden]"
 _CUSTOMER_KEY_BYTES: Final = 32
 """AES-256. S3 User Guide, "Using server-side encryption with customer-provided keys (SSE-C)"."""
 
@@ -41,16 +41,18 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """Matches an account's id. Amazon's have twelve digits. Other services use names."""
 
 
-def check_owner(account: str | None) -> None:
+def check_bucket_owner(account: str | None) -> None:
     """Raise ConfigError if `account` cannot be an account's id, TypeError if it is not a str."""
     check_texts(expected_bucket_owner=account)
     if account is not None and not _ACCOUNT(account):
-        raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
+        raise ConfigError(
+            "expected_bucket_owner must be an account's id, of letters, digits, hyphens and underscores"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """The defaults of one driver.
+class ObjectSettings:
+    """Settings that a driver applies to all objects.
 
     Attributes:
         storage_class: The storage class of objects whose put sets none.
@@ -89,10 +91,10 @@ class Defaults:
             if value is not None and (not value.isascii() or not value.strip()):
                 raise ConfigError(f"{name} must be printable ASCII, and not empty")
         if self.server_side_encryption not in {None, *_ENCRYPTIONS}:
-            known = ", ".join(map(repr, _ENCRYPTIONS))
-            raise ConfigError(f"server_side_encryption must be one of {known}")
-        by_service = (self.server_side_encryption or "").startswith("aws:kms")
-        if not by_service and (self.kms_key_id or self.bucket_key_enabled is not None):
+            values = ", ".join(map(repr, _ENCRYPTIONS))
+            raise ConfigError(f"server_side_encryption must be one of {values}")
+        uses_kms = (self.server_side_encryption or "").startswith("aws:kms")
+        if not uses_kms and (self.kms_key_id or self.bucket_key_enabled is not None):
             raise ConfigError(
                 'kms_key_id and bucket_key_enabled need server_side_encryption="aws:kms"'
             )
@@ -102,12 +104,12 @@ class Defaults:
             kind = type(self.sse_customer_key).__name__
             raise TypeError(f"sse_customer_key must be bytes, got {kind}")
         if (size := len(self.sse_customer_key)) != _CUSTOMER_KEY_BYTES:
-            raise ConfigError(f"sse_customer_key must have 32 bytes, got {size}")
+            raise ConfigError(f"sse_customer_key must have {_CUSTOMER_KEY_BYTES} bytes, got {size}")
         if self.server_side_encryption is not None:
             raise ConfigError("sse_customer_key and server_side_encryption exclude each other")
 
-    def checked(self, endpoint: Endpoint) -> Endpoint:
-        """Return the endpoint unchanged if it is safe to send the customer's key to it.
+    def check_endpoint(self, endpoint: Endpoint) -> None:
+        """Check that the customer's key can be sent to an endpoint safely.
 
         Amazon refuses the key over plain http. Loopback addresses are allowed for tests.
 
@@ -121,45 +123,46 @@ class Defaults:
             except ValueError:
                 local = origin.host == "localhost"
             if not local:
-                raise ConfigError("sse_customer_key is sent with each request: it needs https")
-        return endpoint
+                raise ConfigError(
+                    "sse_customer_key needs an https endpoint, because each request carries the key"
+                )
 
-    def applied(self, options: PutOptions) -> PutOptions:
+    def with_storage_class(self, options: PutOptions) -> PutOptions:
         """Return the options of a put with the default storage class if they set none."""
         if self.storage_class is None or options.storage_class is not None:
             return options
         return replace(options, storage_class=self.storage_class)
 
-    def are_met(self, headers: Mapping[str, str]) -> bool:
+    def encryption_matches(self, headers: Mapping[str, str]) -> bool:
         """Return whether an object is encrypted as requested.
 
         Args:
             headers: The headers of the service's response for the object.
         """
         return all(
-            self._names_key(headers.get(name, ""))
+            self._is_requested_key(headers.get(name, ""))
             if name == _KEY_ID
             else headers.get(name) == value
-            for name, value in self.made.items()
-            if name not in _UNSEEN
+            for name, value in self.create_headers.items()
+            if name not in _NOT_COMPARED
         )
 
-    def _names_key(self, told: str) -> bool:
-        """Return whether a response names the requested key, in any form."""
-        asked = self.kms_key_id or ""
-        if "alias/" in asked:
-            return bool(told)  # the key behind an alias is unknown
-        return _ARN(told)[-1] == _ARN(asked)[-1]
+    def _is_requested_key(self, key_id: str) -> bool:
+        """Return whether a key id from a response is the requested key's, in any form."""
+        requested = self.kms_key_id or ""
+        if "alias/" in requested:
+            return bool(key_id)  # the key that an alias refers to is unknown
+        return _ARN_PARTS(key_id)[-1] == _ARN_PARTS(requested)[-1]
 
     @property
-    def always(self) -> dict[str, str]:
+    def request_headers(self) -> dict[str, str]:
         """The headers of every request."""
         return {"x-amz-request-payer": "requester"} if self.requester_pays else {}
 
     @property
-    def made(self) -> dict[str, str]:
+    def create_headers(self) -> dict[str, str]:
         """The headers of requests that create an object or a multipart upload."""
-        headers = dict(self.keyed)
+        headers = dict(self.customer_key_headers)
         if self.server_side_encryption is not None:
             headers[_SSE] = self.server_side_encryption
         if self.kms_key_id is not None:
@@ -169,23 +172,23 @@ class Defaults:
         return headers
 
     @property
-    def keyed(self) -> dict[str, str]:
+    def customer_key_headers(self) -> dict[str, str]:
         """The headers of requests that read or write an object's body or metadata.
 
-        They contain a placeholder for the customer's key, which is in `hidden`.
+        They contain a placeholder for the customer's key. `secret_headers` contains the key.
         """
         return self._customer_key(_SSE)
 
     @property
-    def keyed_source(self) -> dict[str, str]:
+    def source_key_headers(self) -> dict[str, str]:
         """The headers of requests that copy from an object."""
         return self._customer_key(_SSE_SOURCE)
 
     @property
-    def hidden(self) -> Secret[Mapping[str, str]] | None:
-        """The customer's key by the names of its headers, or None if no key is set.
+    def secret_headers(self) -> Secret[Mapping[str, str]] | None:
+        """The headers with the customer's key, or None if no key is set.
 
-        The signer replaces the placeholders with it, so that no other variable holds the key.
+        They replace the placeholders when a request is signed. No other variable holds the key.
         """
         if self.sse_customer_key is None:
             return None
@@ -204,6 +207,6 @@ class Defaults:
         digest = md5(self.sse_customer_key, usedforsecurity=False).digest()
         return {
             f"{name}-customer-algorithm": "AES256",
-            f"{name}-customer-key": _STAND_IN,
+            f"{name}-customer-key": _PLACEHOLDER,
             f"{name}-customer-key-MD5".lower(): b64encode(digest).decode(),
         }
