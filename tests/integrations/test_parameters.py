@@ -43,6 +43,7 @@ def test_list_of_media_types_is_malformed(suffix: str) -> None:
         ("attachment; filename*=iso-8859-1'en'%A3.txt", "£.txt"),
         ("attachment; filename*=utf-8''%ff; filename=x", "x"),
         ("attachment; filename*=koi8-r''a; filename=x", "x"),
+        ("attachment; filename*=\"utf-8''\udcff\"; filename=x", "x"),
         ("attachment; filename*=nonsense", None),
         ("attachment; filename=", None),
         ("attachment, inline; filename=x", None),

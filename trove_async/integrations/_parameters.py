@@ -76,5 +76,5 @@ def _decode(extended: str) -> str | None:
         return None
     try:
         return unquote_to_bytes(encoded).decode(charset)
-    except UnicodeDecodeError:
+    except UnicodeError:  # a lone surrogate in the field cannot be encoded, either
         return None
