@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,15 @@ async def test_custom_time_honours_if_match() -> None:
         await driver.set_custom_time("bucket", "a/key", NOON, if_match=info.etag)
         await write(driver, "bucket", "a/key")
         with pytest.raises(PreconditionFailedError):
+            await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
+        assert custom_time(service) is None
+
+
+async def test_if_match_of_object_without_etag_raises() -> None:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
+        info = replace(await driver.head("bucket", "a/key"), etag=None)
+        with pytest.raises(ValueError, match="has no etag"):
             await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
         assert custom_time(service) is None
 

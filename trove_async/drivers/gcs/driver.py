@@ -488,12 +488,15 @@ class GCSDriver:
             PreconditionFailedError: `if_match` is not the current version.
             ObjectChangedError: The object or its metadata changed during the call; nothing was
                 changed.
-            ValueError: `when` has no time zone.
+            ValueError: `when` has no time zone, or the ObjectInfo has no etag.
         """
-        etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
+        if isinstance(if_match, ObjectInfo):
+            if if_match.etag is None:
+                raise ValueError(f"if_match needs an etag, but object {if_match.key!r} has no etag")
+            if_match = if_match.etag
         client, path = self._client, object_path(bucket, key)
         await resolve_not_found(
-            self._components.bucket_cache, bucket, key, set_custom_time(client, path, when, etag)
+            self._components.bucket_cache, bucket, key, set_custom_time(client, path, when, if_match)
         )
 
     async def presign(
@@ -560,8 +563,10 @@ class GCSDriver:
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
         components = self._components
-        components.bucket_cache.forget(bucket)
-        await components.buckets.delete(bucket)
+        try:
+            await components.buckets.delete(bucket)
+        finally:  # not earlier: until then, a concurrent request may cache that the bucket exists
+            components.bucket_cache.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return the bucket's metadata. See `AsyncDriver.head_bucket`."""
