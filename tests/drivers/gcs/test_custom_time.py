@@ -140,7 +140,7 @@ class RacingGCS(InMemoryGCS):
 async def test_concurrently_changed_object_is_left_unchanged(replaces: bool) -> None:  # noqa: FBT001 - a parameter
     service = RacingGCS(replaces=replaces)
     async with open_driver(service) as driver:
-        with pytest.raises(ObjectChangedError, match="nothing was changed"):
+        with pytest.raises(ObjectChangedError, match="its custom time was not set"):
             await driver.set_custom_time("bucket", "a/key", NOON)
         assert custom_time(service) is None
 
