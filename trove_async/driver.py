@@ -314,8 +314,8 @@ class AsyncDriver(Protocol):
         Raises:
             BucketNotFoundError: The bucket does not exist.
             ObjectExistsError: ``if_none_match="*"`` is set and the key exists.
-            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
-                not exist.
+            PreconditionFailedError: ``if_match`` is set, and the object is a different version or
+                does not exist.
             StorageFullError: The backend has no space left; nothing was stored.
         """
         ...
@@ -333,8 +333,8 @@ class AsyncDriver(Protocol):
         Raises:
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match`` is set and the object has another version, or
-                ``if_none_match`` is set and the object has this version.
+            PreconditionFailedError: ``if_match`` is set and the object is a different version, or
+                ``if_none_match`` is set and the object is this version.
             RangeError: The range selects no bytes (`ByteRange.resolve`). The whole object is never
                 returned instead.
         """
@@ -354,8 +354,8 @@ class AsyncDriver(Protocol):
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
-                not exist.
+            PreconditionFailedError: ``if_match`` is set, and the object is a different version or
+                does not exist.
         """
         ...
 
@@ -520,7 +520,7 @@ class Copying(Protocol):
 
         Raises:
             CannotCopyError: The service cannot make this copy. The store copies the body itself.
-            ObjectChangedError: The source has another version.
+            ObjectChangedError: The source is now a different version.
             TroveError: Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
         """
         ...

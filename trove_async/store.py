@@ -250,7 +250,7 @@ class Trove:
             NotSupportedError: The backend cannot honour an option or the size of the body.
             BucketNotFoundError: The bucket does not exist.
             ObjectExistsError: ``if_none_match="*"``, and the object exists.
-            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
@@ -302,7 +302,7 @@ class Trove:
                 the end; or ``ByteRange.last(n)``.
             version_id: A version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
-            if_none_match: Read only another version than this.
+            if_none_match: Read only a version other than this.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to go on.
 
@@ -419,7 +419,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
             NotSupportedError: The backend cannot honour an option.
         """
         _names.check_address(bucket, key)

@@ -364,7 +364,7 @@ def _check_conditions(info: ObjectInfo, overrides: CopyOverrides) -> None:
         raise ObjectExistsError("the object already exists", bucket=info.bucket, key=info.key)
     if overrides.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
-            "the object must have the version in if_match, but has another one",
+            "if_match: the object is a different version",
             bucket=info.bucket,
             key=info.key,
         )
