@@ -64,7 +64,7 @@ class Mapped:
 
     With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
     is stored as ``<prefix>data/key``. The physical bucket must exist, except on backends with a
-    private namespace (memory, local), where create_bucket creates it. All keys under
+    private namespace (such as memory and local), where create_bucket creates it. All keys under
     ``<prefix>name/`` belong to bucket ``name``, even if other tools wrote them. create_bucket stores
     a marker, an empty object that is not listed, so a bucket can be empty. The maximum key length is
     smaller by the lengths of the prefix and of the longest bucket name. If another process deletes a
