@@ -71,7 +71,10 @@ def _parse(field: str, value_pattern: re.Pattern[str]) -> tuple[str, Mapping[str
 
 
 def _decode(extended: str) -> str | None:
-    """Decode an extended value, ``charset'language'percent-encoded``, or return None if it is malformed."""
+    """Decode an extended value: ``charset'language'percent-encoded``.
+
+    Return None if it is malformed.
+    """
     charset, first_quote, remainder = extended.partition("'")
     _language, second_quote, encoded = remainder.partition("'")
     if not (first_quote and second_quote and charset.lower() in _CHARSETS):

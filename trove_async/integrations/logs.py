@@ -1,7 +1,7 @@
 """Logs the operations of a store with the standard library's `logging`.
 
-Nothing is logged until `log` is called, and nothing is printed until the program configures logging:
-the logger ``trove_async`` has a NullHandler.
+Nothing is logged until `log` is called, and nothing is printed until the program configures
+logging: the logger ``trove_async`` has a NullHandler.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Mapped`: stores buckets under different physical names, or all of them in one physical bucket."""
+"""`Mapped`: stores buckets under different physical names, or all of them in one bucket."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ class Mapped:
     It is useful because bucket names are global on public clouds.
 
     With `buckets`, each logical bucket is one physical bucket. A bucket that is not in the mapping
-    does not exist (BucketNotFoundError; InvalidNameError from create_bucket), so a typo never reaches
-    another owner's bucket. list_buckets returns only mapped buckets.
+    does not exist (BucketNotFoundError; InvalidNameError from create_bucket), so a typo never
+    reaches another owner's bucket. list_buckets returns only mapped buckets.
 
     With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
     is stored as ``<prefix>data/key``. The physical bucket must exist, except on backends with a
     private namespace (such as memory and local), where create_bucket creates it. All keys under
-    ``<prefix>name/`` belong to bucket ``name``, even if other tools wrote them. create_bucket stores
-    a marker, an empty object that is not listed, so a bucket can be empty. The maximum key length is
-    smaller by the lengths of the prefix and of the longest bucket name. If another process deletes a
-    bucket during a write, the write may create it again.
+    ``<prefix>name/`` belong to bucket ``name``, even if other tools wrote them. create_bucket
+    stores a marker, an empty object that is not listed, so a bucket can be empty. The maximum key
+    length is smaller by the lengths of the prefix and of the longest bucket name. If another
+    process deletes a bucket during a write, the write may create it again.
 
     Args:
         driver: The driver that stores the objects, which may be a layer.
@@ -275,7 +275,7 @@ class Mapped:
         self._require_feature(self.capabilities.versions, "versions")
         names = _Names(self._namespace, bucket)
         with _logical_names_in_errors(names):
-            # A deleted bucket does not exist, even if the driver still has old versions of its objects.
+            # A deleted bucket does not exist, even if old versions of its objects remain.
             await self._namespace.require(self._driver, bucket)
             page = await cast("Versioned", self._driver).version_page(
                 names.physical_bucket, names.physical_options(options)

@@ -258,8 +258,8 @@ class Server:
     ) -> None:
         """Read the body of a request and persist what the service would.
 
-        The last chunk is persisted completely. Of another chunk, or of one that is cut off, only whole
-        quanta are.
+        The last chunk is persisted completely. Of any other chunk, or of one that is cut off, only
+        whole quanta are.
         """
         body = bytearray()
         is_cut = False

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
 MAX_SOURCES: Final = 32
-"""The maximum number of sources of one object. Cloud Storage documentation, "Composite objects"; JSON API,
-"Objects: compose"."""
+"""The maximum number of sources of one object. Cloud Storage documentation, "Composite objects"; JSON
+API, "Objects: compose"."""
 
 _CONCURRENT_HEADS: Final = 8
 """Concurrent head requests."""

@@ -47,8 +47,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         current = _custom_time(document)
     except (KeyError, ValueError, TypeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
-    # 2. Check the condition and the order of the times. The service checks both as well, but its errors
-    # do not name the current version or time.
+    # 2. Check the condition and the order of the times. The service checks both as well, but its
+    # errors do not name the current version or time.
     if if_match not in {None, generation}:
         raise PreconditionFailedError("if_match: the current version has a different etag")
     if current is not None and when < current:
@@ -56,8 +56,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
             f"when must not be before the current custom time, {current.isoformat()},"
             f" got {when.isoformat()}"
         )
-    # 3. Set the custom time, unless the object changed since step 1. JSON API, "Objects: patch". The
-    # generation alone does not suffice, because a change of the metadata does not change it.
+    # 3. Set the custom time, unless the object changed since step 1. JSON API, "Objects: patch".
+    # The generation alone does not suffice, because a change of the metadata does not change it.
     query = encode_query(
         {
             "ifGenerationMatch": generation,

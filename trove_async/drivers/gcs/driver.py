@@ -326,8 +326,8 @@ class GCSDriver:
         )
         target = upload_path(bucket) + _INSERT_QUERY + self._defaults.create_suffix
         headers = {"content-type": content_type}
-        # 2. Send it with the user's condition. Without one, a retry first finds out whether an earlier
-        # attempt stored the object. If none did, the retry replaces only the object that it found.
+        # 2. Send it with the user's condition. Without one, a retry first finds out whether an
+        # earlier attempt stored the object. If none did, it replaces only the object that it found.
         try:
             if options.conditional:
                 with map_condition_errors(options):
@@ -477,8 +477,8 @@ class GCSDriver:
     ) -> None:
         """Set the object's custom time, a date that lifecycle rules can refer to.
 
-        It can only move forward. A copy within this backend keeps it. A put that replaces the object
-        does not.
+        It can only move forward. A copy within this backend keeps it. A put that replaces the
+        object does not.
 
         Args:
             bucket: The bucket.
@@ -491,8 +491,8 @@ class GCSDriver:
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
             PreconditionFailedError: `if_match` is not the current version.
-            ObjectChangedError: Another client changed the object or its metadata during the call. The
-                custom time was not set.
+            ObjectChangedError: Another client changed the object or its metadata during the call.
+                The custom time was not set.
             ValueError: `when` has no time zone, or the ObjectInfo has no etag.
         """
         if isinstance(if_match, ObjectInfo):
@@ -519,8 +519,8 @@ class GCSDriver:
         check_key(bucket, key)
         if not {".", ".."}.isdisjoint(key.split("/")):
             raise NotSupportedError(
-                "a key with a `.` or `..` segment cannot be in a signed URL: clients would resolve it to"
-                " a different path"
+                "a key with a `.` or `..` segment cannot be in a signed URL: clients would resolve it"
+                " to a different path"
             )
         seconds = math.ceil(expires)
         if not 0 < seconds <= MAX_EXPIRES:
@@ -550,8 +550,8 @@ class GCSDriver:
     async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the contract's signature
         """Turn versioning of the bucket on or off.
 
-        Turning it off keeps the existing versions until they are deleted by their ids. Cloud Storage
-        documentation, "Object Versioning".
+        Turning it off keeps the existing versions until they are deleted by their ids. Cloud
+        Storage documentation, "Object Versioning".
 
         Args:
             bucket: An existing bucket.

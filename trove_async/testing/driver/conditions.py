@@ -100,7 +100,7 @@ class DriverConditions(DriverTopic):
         needs(backend, "put_if_match")
         await write(backend, bucket, "key")
         head = await backend.head(bucket, "key")
-        # Services quote etags differently in headers and in listings; the driver must normalize them.
+        # Services quote etags differently in headers and listings; the driver must normalize them.
         await write(backend, bucket, "key", b"second", if_match=head.etag)
         (entry,) = [info for info in await list_all(backend, bucket) if info.key == "key"]
         # Without an etag, the put would be unconditional.
