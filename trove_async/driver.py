@@ -326,9 +326,9 @@ class AsyncDriver(Protocol):
         """Return a context manager that opens the object's body.
 
         Entering it sends the request and returns once the response has begun. Leaving it releases
-        the connection immediately, even if the body was not read to its end. A reader may be closed
-        by another task than the one that opened it, so no cancel scope and no task group may be open
-        in between.
+        the connection immediately, even if the body was not read to its end. The task that closes a
+        reader may differ from the one that opened it, so no cancel scope and no task group may be
+        open in between.
 
         Raises:
             ObjectNotFoundError: The object does not exist.

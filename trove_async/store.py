@@ -378,7 +378,7 @@ class Trove:
         return await self._objects.get_ranges(bucket, key, byte_ranges)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
-        """Return the facts of an object.
+        """Return the metadata of an object.
 
         Args:
             bucket: The bucket.
@@ -504,7 +504,7 @@ class Trove:
             IntegrityError: The bytes that arrived differ from those that were read. Nothing was
                 stored.
             NotSupportedError: The destination's backend cannot store an option passed here, or a
-                fact of the source. Nothing was stored.
+                property of the source. Nothing was stored.
             BackendNotFoundError: The store has no backend `source_backend`.
             InvalidNameError: The destination cannot store metadata, a tag or a header of the source
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
@@ -639,7 +639,7 @@ class Trove:
             cursor: Resume a listing with the same arguments from its `ObjectIterator.cursor`.
                 Do not pass ``start_after`` again.
             page_size: The number of entries per page and backend.
-            details: Head every object whose facts are not complete (`ObjectInfo.complete`).
+            details: Head every object whose metadata is not complete (`ObjectInfo.complete`).
             include_shadowed: Also list objects that the routes hide.
 
         Returns:
