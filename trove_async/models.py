@@ -161,7 +161,7 @@ class ObjectInfo(_LazyAttributes):
         find: Callable[[T, str], object],
         raw: T,
     ) -> ObjectInfo:
-        """Return the metadata of an object in a listing. Some attributes are computed on first access.
+        """Return the metadata of an object in a listing. Some of it is computed on first access.
 
         Most users of a listing never read the etag and the date, and computing both takes longer
         than this call.
@@ -194,7 +194,7 @@ class ObjectInfo(_LazyAttributes):
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> ObjectInfo:
-        """Return a copy with a different backend, bucket or key."""
+        """Return this info with a different backend, bucket or key."""
         if (
             (backend is None or backend == self.backend)
             and (bucket is None or bucket == self.bucket)
@@ -326,7 +326,7 @@ class VersionInfo:
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> VersionInfo:
-        """Return a copy with a different backend, bucket or key."""
+        """Return this info with a different backend, bucket or key."""
         return replace(
             self,
             backend=self.backend if backend is None else backend,
