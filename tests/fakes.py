@@ -404,7 +404,7 @@ class _Get:
 
     async def __aenter__(self) -> DriverReader:
         reader = await self._inner.__aenter__()
-        return (_FillingReader if self._memory._readinto else _Reader)(self._memory, reader)
+        return (_ReadIntoReader if self._memory._readinto else _Reader)(self._memory, reader)
 
     async def __aexit__(
         self,
@@ -427,7 +427,7 @@ class _Reader:
         self.read = inner.read
 
 
-class _FillingReader(_Reader):
+class _ReadIntoReader(_Reader):
     """A reader with `readinto`. Each call of it is a step."""
 
     async def readinto(self, buffer: memoryview) -> int:

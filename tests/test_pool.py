@@ -19,7 +19,7 @@ from trove_async.pool import SLOT, Lease, SpillFile
 pytestmark = pytest.mark.idle_time
 
 
-async def steps(count: int = 5) -> None:
+async def let_tasks_run(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -120,7 +120,7 @@ async def test_shrink_serves_a_waiter() -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(2 * MiB)
     waiter = OwnedTask(pool.lease(MiB))
-    await steps()
+    await let_tasks_run()
     lease.shrink(MiB)
     (await waiter.result()).release()
     lease.release()
@@ -134,12 +134,12 @@ async def test_leases_are_served_in_order() -> None:
     async def take(number: int) -> None:
         with await pool.lease(MiB):
             order.append(number)
-            await steps()
+            await let_tasks_run()
 
     async with task_group() as group:
         for number in range(10):
             group.start_soon(take, number)
-            await steps(1)
+            await let_tasks_run(1)
         assert pool.statistics().waiting == 10
         lease.release()
     assert order == list(range(10))
@@ -149,9 +149,9 @@ async def test_small_lease_waits_behind_a_large_one() -> None:
     pool = BufferPool(4 * MiB)
     leases = [await pool.lease(MiB) for _ in range(3)]
     large = OwnedTask(pool.lease(2 * MiB))
-    await steps()
+    await let_tasks_run()
     small = OwnedTask(pool.lease(MiB))
-    await steps()
+    await let_tasks_run()
     assert not small.done  # although a slot is free
     assert pool.try_lease(MiB) is None
     leases.pop().release()
@@ -176,7 +176,7 @@ async def test_timed_out_lease_does_not_block_later_waiters() -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(MiB)
     large = OwnedTask(pool.lease(2 * MiB, timeout=0.02))
-    await steps()
+    await let_tasks_run()
     (await pool.lease(MiB)).release()
     with pytest.raises(PoolTimeoutError):
         await large.result()
@@ -188,7 +188,7 @@ async def test_cancelled_wait_holds_nothing(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
-    await steps()
+    await let_tasks_run()
     await waiter.aclose()
     assert pool.statistics().waiting == 0
     lease.release()
@@ -200,7 +200,7 @@ async def test_wait_cancelled_once_it_was_served_releases_its_lease(*, spilling:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
-    await steps()
+    await let_tasks_run()
     lease.release()
     await waiter.aclose()
     assert leased(pool) == 0
@@ -338,7 +338,7 @@ class Schedule:
         async with task_group() as group:
             for task in tasks:
                 if self.random.random() < 0.2:
-                    await steps(self.random.randrange(3))
+                    await let_tasks_run(self.random.randrange(3))
                     group.start_soon(task.aclose)
         for task in tasks:
             try:
@@ -353,7 +353,7 @@ class Schedule:
 
     async def take(self) -> None:
         rng, pool = self.random, self.pool
-        await steps(rng.randrange(10))
+        await let_tasks_run(rng.randrange(10))
         size, kind = rng.randint(1, self.slots * SLOT), rng.randrange(3)
         if kind == 0:
             memory = await pool.lease_or_spill(size)
@@ -364,7 +364,7 @@ class Schedule:
         elif kind == 1:
             revocable = RevocableLease(pool, size)
             try:
-                await steps(rng.randrange(6))
+                await let_tasks_run(rng.randrange(6))
             finally:
                 if revocable.lease is not None:
                     revocable.lease.release()
@@ -378,12 +378,12 @@ class Schedule:
             assert leased(self.pool) <= self.pool.max_bytes
             self.owned |= slots
             try:
-                await steps(self.random.randrange(4))
+                await let_tasks_run(self.random.randrange(4))
             finally:
                 self.owned -= slots
             if self.random.random() < 0.3:
                 lease.shrink(1)
-                await steps(self.random.randrange(2))
+                await let_tasks_run(self.random.randrange(2))
 
 
 @settings(deadline=None, max_examples=50)

@@ -314,8 +314,8 @@ class AsyncDriver(Protocol):
         Raises:
             BucketNotFoundError: The bucket does not exist.
             ObjectExistsError: ``if_none_match="*"`` is set and the key exists.
-            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
-                not exist.
+            PreconditionFailedError: ``if_match`` is set, and the object is a different version or
+                does not exist.
             StorageFullError: The backend has no space left; nothing was stored.
         """
         ...
@@ -326,15 +326,15 @@ class AsyncDriver(Protocol):
         """Return a context manager that opens the object's body.
 
         Entering it sends the request and returns once the response has begun. Leaving it releases
-        the connection immediately, even if the body was not read to its end. A reader may be closed
-        by another task than the one that opened it, so no cancel scope and no task group may be open
-        in between.
+        the connection immediately, even if the body was not read to its end. The task that closes a
+        reader may differ from the one that opened it, so no cancel scope and no task group may be
+        open in between.
 
         Raises:
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match`` is set and the object has another version, or
-                ``if_none_match`` is set and the object has this version.
+            PreconditionFailedError: ``if_match`` is set and the object is a different version, or
+                ``if_none_match`` is set and the object is this version.
             RangeError: The range selects no bytes (`ByteRange.resolve`). The whole object is never
                 returned instead.
         """
@@ -354,8 +354,8 @@ class AsyncDriver(Protocol):
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
-                not exist.
+            PreconditionFailedError: ``if_match`` is set, and the object is a different version or
+                does not exist.
         """
         ...
 
@@ -520,7 +520,7 @@ class Copying(Protocol):
 
         Raises:
             CannotCopyError: The service cannot make this copy. The store copies the body itself.
-            ObjectChangedError: The source has another version.
+            ObjectChangedError: The source is now a different version.
             TroveError: Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
         """
         ...

@@ -32,7 +32,7 @@ class _LazyAttributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class ObjectInfo(_LazyAttributes):
-    """The facts of one object.
+    """The metadata of one object.
 
     Attributes:
         bucket: The bucket, under the name that the caller uses.
@@ -56,11 +56,11 @@ class ObjectInfo(_LazyAttributes):
             ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.
         version_id: The backend's id of this version, if it keeps versions.
         backend: The name of the backend, set by the store.
-        complete: False if the facts come from a listing that has only names, sizes and dates. `head`
-            returns all of them.
+        complete: False if this comes from a listing that has only names, sizes and dates. `head`
+            returns all attributes.
         write_id: The id of the write that created the object, if the backend can record one. It
             identifies our own write after its response was lost.
-        as_of: The service's time when it sent these facts. Drivers set it for objects without an
+        as_of: The service's time when it sent its response. Drivers set it for objects without an
             etag: it decides whether `last_modified` identifies one version
             (`trove_async._version_identity`).
     """
@@ -161,7 +161,7 @@ class ObjectInfo(_LazyAttributes):
         find: Callable[[T, str], object],
         raw: T,
     ) -> ObjectInfo:
-        """Return the facts of an object in a listing. Some are computed on first access.
+        """Return the metadata of an object in a listing. Some of it is computed on first access.
 
         Most users of a listing never read the etag and the date, and computing both takes longer
         than this call.
@@ -172,7 +172,7 @@ class ObjectInfo(_LazyAttributes):
             size: Size in bytes.
             backend: The backend's name.
             find: Called as ``find(raw, name)`` for ``etag``, ``last_modified`` and
-                ``storage_class``, at most once each. It returns None if there is no such fact.
+                ``storage_class``, at most once each. It returns None if there is none.
             raw: The argument for `find`.
         """
         # Not __init__, which requires the etag and the date.
@@ -194,7 +194,7 @@ class ObjectInfo(_LazyAttributes):
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> ObjectInfo:
-        """Return the same facts under another backend, bucket or key."""
+        """Return this info with a different backend, bucket or key."""
         if (
             (backend is None or backend == self.backend)
             and (bucket is None or bucket == self.bucket)
@@ -326,7 +326,7 @@ class VersionInfo:
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> VersionInfo:
-        """Return the same facts under another backend, bucket or key."""
+        """Return this info with a different backend, bucket or key."""
         return replace(
             self,
             backend=self.backend if backend is None else backend,
@@ -341,7 +341,7 @@ Listed: TypeAlias = Entry | VersionInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketInfo:
-    """The facts of one bucket.
+    """The metadata of one bucket.
 
     Attributes:
         name: The name.

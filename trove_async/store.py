@@ -250,7 +250,7 @@ class Trove:
             NotSupportedError: The backend cannot honour an option or the size of the body.
             BucketNotFoundError: The bucket does not exist.
             ObjectExistsError: ``if_none_match="*"``, and the object exists.
-            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
@@ -302,7 +302,7 @@ class Trove:
                 the end; or ``ByteRange.last(n)``.
             version_id: A version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
-            if_none_match: Read only another version than this.
+            if_none_match: Read only a version other than this.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to go on.
 
@@ -378,7 +378,7 @@ class Trove:
         return await self._objects.get_ranges(bucket, key, byte_ranges)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
-        """Return the facts of an object.
+        """Return the metadata of an object.
 
         Args:
             bucket: The bucket.
@@ -419,7 +419,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
             NotSupportedError: The backend cannot honour an option.
         """
         _names.check_address(bucket, key)
@@ -504,7 +504,7 @@ class Trove:
             IntegrityError: The bytes that arrived differ from those that were read. Nothing was
                 stored.
             NotSupportedError: The destination's backend cannot store an option passed here, or a
-                fact of the source. Nothing was stored.
+                property of the source. Nothing was stored.
             BackendNotFoundError: The store has no backend `source_backend`.
             InvalidNameError: The destination cannot store metadata, a tag or a header of the source
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
@@ -639,7 +639,7 @@ class Trove:
             cursor: Resume a listing with the same arguments from its `ObjectIterator.cursor`.
                 Do not pass ``start_after`` again.
             page_size: The number of entries per page and backend.
-            details: Head every object whose facts are not complete (`ObjectInfo.complete`).
+            details: Head every object whose metadata is not complete (`ObjectInfo.complete`).
             include_shadowed: Also list objects that the routes hide.
 
         Returns:

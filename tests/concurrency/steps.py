@@ -9,6 +9,6 @@ async def raising(error: BaseException) -> None:
     raise error
 
 
-async def steps(count: int = 5) -> None:
+async def let_tasks_run(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from tests.concurrency.steps import raising, steps
+from tests.concurrency.steps import let_tasks_run, raising
 from trove_async._concurrency import (
     CLEANUP_SECONDS,
     OwnedTask,
@@ -30,7 +30,7 @@ async def test_shielded_cleanup_completes_in_a_cancelled_scope() -> None:
             await anyio.sleep(1)
         finally:
             with shielded():
-                await steps()
+                await let_tasks_run()
                 done = True
     assert done
     assert scope.cancelled_caught
@@ -45,10 +45,10 @@ async def test_shielded_cleanup_ends_at_its_deadline() -> None:
 async def test_wait_until_done_waits_although_cancelled_twice() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = OwnedTask(wait_until_done(work))
-    await steps()
+    await let_tasks_run()
     for _ in range(2):
         task._task.cancel()
-        await steps()
+        await let_tasks_run()
     assert not task.done
     work.set_result(1)
     with pytest.raises(asyncio.CancelledError):
@@ -59,10 +59,10 @@ async def test_wait_until_done_waits_although_cancelled_twice() -> None:
 async def test_wait_until_done_raises_a_failure_unless_cancelled(*, cancel: bool) -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.get_running_loop().create_task(wait_until_done(work))
-    await steps()
+    await let_tasks_run()
     if cancel:
         task.cancel()
-        await steps()
+        await let_tasks_run()
     work.set_exception(ValueError("failed"))
     with pytest.raises(asyncio.CancelledError if cancel else ValueError):
         await task
@@ -71,28 +71,28 @@ async def test_wait_until_done_raises_a_failure_unless_cancelled(*, cancel: bool
 async def test_wait_until_done_propagates_a_cancel_of_the_work() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.get_running_loop().create_task(wait_until_done(work))
-    await steps()
+    await let_tasks_run()
     task.cancel()
-    await steps()
+    await let_tasks_run()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def test_cleanup_completes_although_cancelled_twice() -> None:
-    go_on, ended = asyncio.Event(), asyncio.Event()
+    release, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
-        await go_on.wait()
+        await release.wait()
         ended.set()
 
     task = asyncio.get_running_loop().create_task(run_cleanup(work()))
     for _ in range(2):
-        await steps()
+        await let_tasks_run()
         task.cancel()
-    await steps()
+    await let_tasks_run()
     assert not task.done()
-    go_on.set()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
@@ -110,34 +110,34 @@ async def test_cleanup_is_stopped_at_its_deadline() -> None:
 
 
 async def test_request_completes_before_its_cancel_is_raised() -> None:
-    go_on, ended = asyncio.Event(), asyncio.Event()
+    release, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
-        await go_on.wait()
+        await release.wait()
         ended.set()
 
     task = asyncio.get_running_loop().create_task(await_outcome(work(), 60))
     for _ in range(3):
-        await steps()
+        await let_tasks_run()
         task.cancel()
-    await steps()
+    await let_tasks_run()
     assert not task.done()
-    go_on.set()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
 
 
 async def test_request_completes_in_a_cancelled_scope() -> None:
-    go_on, ended = asyncio.Event(), asyncio.Event()
+    release, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
-        await go_on.wait()
+        await release.wait()
         ended.set()
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        asyncio.get_running_loop().call_later(0.02, go_on.set)
+        asyncio.get_running_loop().call_later(0.02, release.set)
         await await_outcome(work(), 60)
         pytest.fail("the cancel was swallowed")
     assert ended.is_set()
@@ -150,17 +150,17 @@ async def test_await_outcome_returns_the_result_and_raises_the_error() -> None:
 
 
 async def test_cancel_takes_precedence_over_a_later_failure() -> None:
-    go_on = asyncio.Event()
+    release = asyncio.Event()
 
     async def work() -> None:
-        await go_on.wait()
+        await release.wait()
         raise ObjectNotFoundError("gone")
 
     task = asyncio.get_running_loop().create_task(await_outcome(work(), 60))
-    await steps()
+    await let_tasks_run()
     task.cancel()
-    await steps()
-    go_on.set()
+    await let_tasks_run()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -175,7 +175,7 @@ async def test_request_that_does_not_end_is_cancelled_at_the_limit() -> None:
             cancelled.set()
 
     task = asyncio.get_running_loop().create_task(await_outcome(work(), 0.01))
-    await steps()
+    await let_tasks_run()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -183,20 +183,20 @@ async def test_request_that_does_not_end_is_cancelled_at_the_limit() -> None:
 
 
 async def test_thread_is_awaited_although_cancelled() -> None:
-    started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         started.set()
-        go_on.wait(10)
+        release.wait(10)
         ended.set()
 
     task = OwnedTask(in_thread(work))
     while not started.is_set():
         await asyncio.sleep(0)
     task._task.cancel()
-    await steps()
+    await let_tasks_run()
     assert not task.done
-    go_on.set()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task._task
     assert ended.is_set()

@@ -102,14 +102,14 @@ async def test_put_from_within_a_body_completes() -> None:
 async def test_silent_sources_do_not_block_a_fast_put() -> None:
     async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
         await store.create_bucket("b")
-        go_on = asyncio.Event()
+        release = asyncio.Event()
         started = 0
 
         async def silent() -> AsyncIterator[bytes]:
             nonlocal started
             started += 1
             yield b"."
-            await go_on.wait()
+            await release.wait()
             yield b"."
 
         async with asyncio.TaskGroup() as group:
@@ -117,7 +117,7 @@ async def test_silent_sources_do_not_block_a_fast_put() -> None:
                 group.create_task(store.put("b", f"slow/{number}", silent()))
             await store.put("b", "fast", in_pieces())
             assert started > 2
-            go_on.set()
+            release.set()
         assert await store.read("b", "fast") == BODY
         assert len(await store.list("b", prefix="slow/").all()) == 100
         statistics = store.pool.statistics()

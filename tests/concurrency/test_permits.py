@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.concurrency.steps import steps
+from tests.concurrency.steps import let_tasks_run
 from trove_async._concurrency import FairSemaphore, OwnedTask, Permits, task_group
 from trove_async.errors import PoolTimeoutError
 
@@ -30,7 +30,7 @@ async def test_semaphore_serves_strictly_in_order() -> None:
     assert semaphore.try_acquire(1)
     large, small = semaphore.enqueue(2), semaphore.enqueue(1)
     assert not semaphore.try_acquire(1)
-    await steps()
+    await let_tasks_run()
     assert (large.done(), small.done(), len(semaphore)) == (False, False, 2)
     assert (semaphore.position(large), semaphore.position(small)) == (1, 2)
     semaphore.release(1)
@@ -58,10 +58,10 @@ async def test_timed_out_acquire_holds_nothing() -> None:
 async def test_acquire_cancelled_just_after_being_served_releases() -> None:
     semaphore = semaphore_of(0)
     task = OwnedTask(semaphore.acquire(1, 60))
-    await steps()
+    await let_tasks_run()
     semaphore.release(1)  # served, but the task has not run yet
     task._task.cancel()
-    await steps()
+    await let_tasks_run()
     assert semaphore.free == 1
     assert len(semaphore) == 0
 
@@ -96,13 +96,13 @@ async def test_permits_are_served_in_order() -> None:
     async def use_one(number: int) -> None:
         await permits.acquire(10)
         order.append(number)
-        await steps()
+        await let_tasks_run()
         permits.release()
 
     async with task_group() as group:
         for number in range(10):
             group.start_soon(use_one, number)
-        await steps()
+        await let_tasks_run()
         assert permits.waiting == 10
         assert not permits.try_acquire()
         permits.release()
@@ -130,7 +130,7 @@ async def test_cancelled_wait_for_a_permit_holds_none() -> None:
     permits = Permits(1, "connection")
     await permits.acquire(1)
     task = OwnedTask(permits.acquire(10))
-    await steps()
+    await let_tasks_run()
     await task.aclose()
     assert permits.waiting == 0
     permits.release()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.concurrency.steps import raising, steps
+from tests.concurrency.steps import let_tasks_run, raising
 from trove_async._concurrency import OwnedTask, OwnedTasks, task_group
 from trove_async.errors import ClosedError, ObjectNotFoundError, UnavailableError
 
@@ -61,7 +61,7 @@ async def test_group_without_failures_waits_for_its_tasks() -> None:
     done = []
 
     async def work() -> None:
-        await steps()
+        await let_tasks_run()
         done.append(1)
 
     async with task_group() as group:
@@ -84,46 +84,46 @@ async def test_result_of_a_failed_owned_task_raises_its_error() -> None:
 
 async def test_failure_that_is_not_awaited_is_discarded() -> None:
     OwnedTask(raising(KeyError("discarded")))
-    await steps()
+    await let_tasks_run()
 
 
 async def test_cancelled_wait_leaves_an_owned_task_running() -> None:
-    go_on = asyncio.Event()
-    task = OwnedTask(go_on.wait())
+    release = asyncio.Event()
+    task = OwnedTask(release.wait())
     waiter = OwnedTask(task.result())
-    await steps()
+    await let_tasks_run()
     await waiter.aclose()
     assert not task.done
-    go_on.set()
+    release.set()
     assert await task.result() is True
 
 
 async def test_waiter_of_a_closed_owned_task_gets_closed_error() -> None:
     task = OwnedTask(asyncio.Event().wait())
     waiter = OwnedTask(task.result())
-    await steps()
+    await let_tasks_run()
     await task.aclose()
     with pytest.raises(ClosedError):
         await waiter.result()
 
 
 async def test_aclose_waits_for_the_task_although_cancelled() -> None:
-    go_on = asyncio.Event()
+    release = asyncio.Event()
 
     async def clean_up_slowly() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await go_on.wait()
+            await release.wait()
 
     task = OwnedTask(clean_up_slowly())
-    await steps()
+    await let_tasks_run()
     closer = asyncio.get_running_loop().create_task(task.aclose())
-    await steps()
+    await let_tasks_run()
     closer.cancel()
-    await steps()
+    await let_tasks_run()
     assert not closer.done()
-    go_on.set()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await closer
     assert task.done
@@ -148,7 +148,7 @@ async def test_owned_task_closed_at_once_releases_its_resources() -> None:
 async def test_owned_tasks_end_with_their_owner() -> None:
     tasks = OwnedTasks()
     short, long = tasks.start(asyncio.sleep(0)), tasks.start(asyncio.Event().wait())
-    await steps()
+    await let_tasks_run()
     assert short.done
     await tasks.aclose()
     assert long.done

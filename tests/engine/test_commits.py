@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import LARGE, Fake, assert_idle, store_of
 from trove_async import ClosedError, PermissionDeniedError, TimedOutError, Timeout, UnavailableError
 from trove_async._concurrency import OwnedTask
-from trove_async._resilience import upload as room
+from trove_async._resilience import upload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,16 +22,20 @@ OLD = b"old"
 
 
 class HeldCommit:
-    """A driver whose commit waits at a given point until it is released."""
+    """Makes a fake's commit wait at a step for `release`, and then raise `error` if it is set.
+
+    Attributes:
+        reached: Set when the commit is at the step.
+    """
 
     def __init__(self, fake: Fake, step: str) -> None:
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.reached, self.release = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
         fake.before[step] = self.wait
 
     async def wait(self) -> None:
         self.reached.set()
-        await self.go_on.wait()
+        await self.release.wait()
         if self.error is not None:
             raise self.error
 
@@ -42,6 +46,7 @@ async def chunks() -> AsyncIterator[bytes]:
 
 @pytest.fixture(params=["commit", "commit.done"])
 def step(request: pytest.FixtureRequest) -> str:
+    """The step at which a commit is held: before or after its work."""
     return str(request.param)
 
 
@@ -52,12 +57,12 @@ async def start_put(store: Trove, commit: HeldCommit) -> asyncio.Task[object]:
     return put._task
 
 
-async def steps() -> None:
+async def let_tasks_run() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: str) -> None:
+async def test_put_cancelled_during_its_commit_stores_the_object_and_raises(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
@@ -65,17 +70,17 @@ async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: s
         put = await start_put(store, commit)
         for _ in range(3):
             put.cancel()
-            await steps()
+            await let_tasks_run()
         assert not put.done()
-        assert fake.open_uploads == 1, "aborted while it completes"
-        commit.go_on.set()
+        assert fake.open_uploads == 1, "the upload was aborted during its commit"
+        commit.release.set()
         with pytest.raises(asyncio.CancelledError):
             await put
         assert await store.read("bucket", "key") == LARGE
         assert_idle(store, fake)
 
 
-async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
+async def test_put_whose_scope_is_cancelled_during_its_commit_stores_the_object(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         commit = HeldCommit(fake, step)
@@ -85,7 +90,7 @@ async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
             async def cancel() -> None:
                 await commit.reached.wait()
                 scope.cancel()
-                loop.call_later(0.02, commit.go_on.set)
+                loop.call_later(0.02, commit.release.set)
 
             cancelling = OwnedTask(cancel())
             await store.put("bucket", "key", LARGE)
@@ -95,7 +100,7 @@ async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
         assert_idle(store, fake)
 
 
-async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
+async def test_put_that_times_out_during_its_commit_stores_the_object(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         commit = HeldCommit(fake, step)
@@ -103,9 +108,9 @@ async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
         put = await start_put(store, commit)
         while not put.cancelling():
             await asyncio.sleep(0)
-        await steps()
+        await let_tasks_run()
         assert not put.done()
-        commit.go_on.set()
+        commit.release.set()
         with pytest.raises(TimedOutError):
             await put
         store._core.timeout = Timeout()
@@ -113,15 +118,15 @@ async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
         assert_idle(store, fake)
 
 
-async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None:
+async def test_put_whose_store_closes_during_its_commit_stores_the_object(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         commit = HeldCommit(fake, step)
         put = await start_put(store, commit)
         closing = OwnedTask(store.aclose())
-        await steps()
+        await let_tasks_run()
         assert not closing.done
-        commit.go_on.set()
+        commit.release.set()
         with pytest.raises(ClosedError):
             await put
         await closing.result()
@@ -129,7 +134,7 @@ async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError("no"), UnavailableError("not now")])
-async def test_put_cancelled_in_a_failing_commit_is_aborted_and_not_retried(
+async def test_cancelled_put_whose_commit_fails_is_aborted_and_not_retried(
     error: Exception,
 ) -> None:
     fake = Fake()
@@ -139,8 +144,8 @@ async def test_put_cancelled_in_a_failing_commit_is_aborted_and_not_retried(
         commit.error = error
         put = await start_put(store, commit)
         put.cancel()
-        await steps()
-        commit.go_on.set()
+        await let_tasks_run()
+        commit.release.set()
         with pytest.raises(asyncio.CancelledError):
             await put
         assert fake.count("commit") == 1
@@ -148,10 +153,10 @@ async def test_put_cancelled_in_a_failing_commit_is_aborted_and_not_retried(
         assert_idle(store, fake)
 
 
-async def test_put_cancelled_in_a_hanging_commit_is_abandoned(
+async def test_cancelled_put_abandons_a_commit_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)

@@ -269,11 +269,11 @@ class SlowFile(io.BytesIO):
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
-        self.reading, self.go_on = threading.Event(), threading.Event()
+        self.reading, self.release = threading.Event(), threading.Event()
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reading.set()
-        self.go_on.wait(50)
+        self.release.wait(50)
         return super().read(size)
 
 
@@ -292,7 +292,7 @@ async def test_cancel_waits_for_a_running_read_and_then_seeks_back() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         assert not put.done
-        file.go_on.set()
+        file.release.set()
         await put.aclose()
         assert file.tell() == 0
         await store.put("bucket", "key", file)
@@ -311,7 +311,7 @@ async def test_file_with_a_hanging_read_is_seeked_back_by_its_own_thread(
             await asyncio.sleep(0)
         await put.aclose()  # while the read is still running
         file.seek(5)
-        file.go_on.set()
+        file.release.set()
         while file.tell():
             await asyncio.sleep(0)
 

@@ -211,7 +211,7 @@ async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
 
 
 class StoresOther(Service):
-    """Stores another body than it receives, and reports the facts in `stored`."""
+    """Stores a body other than the one it receives, and reports the facts in `stored`."""
 
     stored = b"another"
 

@@ -1,4 +1,4 @@
-"""How a body is split into parts, and the limits of parts."""
+"""How a body is split into parts, and the limits on parts."""
 
 from __future__ import annotations
 

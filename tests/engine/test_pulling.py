@@ -124,11 +124,11 @@ async def test_body_that_blocks_forever_can_be_cancelled() -> None:
 
 
 async def test_generator_that_blocks_during_a_cancel_is_abandoned() -> None:
-    started, go_on = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
 
     def body() -> Iterator[bytes]:
         started.set()
-        go_on.wait(10)
+        release.wait(10)
         yield b"late"
 
     fake = Fake()
@@ -137,7 +137,7 @@ async def test_generator_that_blocks_during_a_cancel_is_abandoned() -> None:
         while not started.is_set():
             await asyncio.sleep(0)
         await put.aclose()
-        go_on.set()
+        release.set()
         assert_idle(store, fake)
 
 
@@ -162,11 +162,11 @@ async def test_source_can_be_taken_and_filled(size: int, tmp_path: Path) -> None
     for one in (body, tmp_path / "body", [body]):
         source = source_of(one)
         piece = bytes(await source.take(4))
-        room = bytearray(20)
-        count = await source.fill([memoryview(room)])
-        assert piece + bytes(room[:count]) == body
+        buffer = bytearray(20)
+        count = await source.fill([memoryview(buffer)])
+        assert piece + bytes(buffer[:count]) == body
         assert not await source.ready()
-        assert await source.fill([memoryview(room)]) == 0
+        assert await source.fill([memoryview(buffer)]) == 0
         assert bytes(await source.take(4)) == b""
         await source.aclose()
         await source.aclose()

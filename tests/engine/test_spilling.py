@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.idle_time
 
 
-async def steps(count: int = 5) -> None:
+async def let_tasks_run(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -32,19 +32,19 @@ async def steps(count: int = 5) -> None:
 
 async def test_memory_is_preferred_to_a_file() -> None:
     pool = BufferPool(2 * MiB)
-    room = await pool.lease_or_spill(MiB)
-    assert isinstance(room, Lease)
-    room.release()
+    buffer = await pool.lease_or_spill(MiB)
+    assert isinstance(buffer, Lease)
+    buffer.release()
 
 
 async def test_spill_file_is_used_if_no_memory_is_released() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.01)
     with await pool.lease(2 * MiB):
-        room = await pool.lease_or_spill(MiB)
-        assert isinstance(room, SpillFile)
+        buffer = await pool.lease_or_spill(MiB)
+        assert isinstance(buffer, SpillFile)
         assert pool.statistics().spilled == MiB
         assert pool.statistics().waiting == 0
-        await room.aclose()
+        await buffer.aclose()
         assert pool.statistics().spilled == 0
 
 
@@ -52,15 +52,15 @@ async def test_waiting_continues_while_memory_is_released() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.05)
     leases = [await pool.lease(MiB), await pool.lease(MiB)]
     first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
-    await steps()
+    await let_tasks_run()
     leases.pop().release()  # one waiter is served and one remains: the required pace
     await first.result()
     await asyncio.sleep(0.07)
     assert not second.done
     leases.pop().release()
-    room = await second.result()
-    assert isinstance(room, Lease)
-    room.release()
+    buffer = await second.result()
+    assert isinstance(buffer, Lease)
+    buffer.release()
     (await first.result()).release()
 
 
@@ -68,13 +68,13 @@ async def test_spill_file_is_used_if_memory_is_released_too_slowly() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.02)
     leases = [await pool.lease(MiB), await pool.lease(MiB)]
     waiters = [OwnedTask(pool.lease(MiB)) for _ in range(5)]
-    await steps()
+    await let_tasks_run()
     last = OwnedTask(pool.lease_or_spill(MiB))
-    await steps()
+    await let_tasks_run()
     leases.pop().release()
-    room = await last.result()
-    assert isinstance(room, SpillFile)
-    await room.aclose()
+    buffer = await last.result()
+    assert isinstance(buffer, SpillFile)
+    await buffer.aclose()
     for task in waiters:
         await task.aclose()
     (await waiters[0].result()).release()
@@ -90,11 +90,11 @@ async def test_full_spill_budget_waits_for_memory_until_the_deadline() -> None:
         with pytest.raises(PoolTimeoutError, match="spill_max_bytes"):
             await pool.lease_or_spill(MiB)
         waiter = OwnedTask(pool.lease_or_spill(MiB))
-        await steps()
+        await let_tasks_run()
         await spill.aclose()  # frees memory for the waiter
-        room = await waiter.result()
-        assert isinstance(room, SpillFile)
-        await room.aclose()
+        buffer = await waiter.result()
+        assert isinstance(buffer, SpillFile)
+        await buffer.aclose()
     assert pool.statistics().waiting == 0
 
 
@@ -146,13 +146,13 @@ async def test_spill_file_is_closed_once_even_if_cancelled() -> None:
 
 
 async def test_cancel_is_raised_after_the_write_has_ended() -> None:
-    started, go_on = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
     written = []
 
     class Slow(SpillFile):
         def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
             started.set()
-            go_on.wait(10)
+            release.wait(10)
             super()._write(*pieces)
             written.append(b"".join(pieces))
 
@@ -162,9 +162,9 @@ async def test_cancel_is_raised_after_the_write_has_ended() -> None:
     while not started.is_set():
         await asyncio.sleep(0)
     closer = OwnedTask(task.aclose())
-    await steps()
+    await let_tasks_run()
     assert not closer.done
-    go_on.set()
+    release.set()
     await closer.result()
     assert written == [bytes(MiB)]
     await slow.aclose()

@@ -324,7 +324,7 @@ async def test_file_of_another_size_than_declared_is_not_stored(path: Path, off:
 
 
 class DecodingFile(io.RawIOBase):
-    """A file whose class returns other bytes than its descriptor."""
+    """A file whose class and descriptor return different bytes."""
 
     def __init__(self) -> None:
         self.read_from = 0
@@ -341,7 +341,7 @@ class DecodingFile(io.RawIOBase):
 
 
 class CountingFile(io.FileIO):
-    """A raw file whose class returns other bytes than its descriptor."""
+    """A raw file whose class and descriptor return different bytes."""
 
     read_from = 0
 

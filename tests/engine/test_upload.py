@@ -249,8 +249,8 @@ async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(
 
 async def test_backend_without_uploads_and_spill_budget_raises_with_advice() -> None:
     fake = Fake(upload=False)
-    for room in (0, MiB, 2 * MiB):
-        async with store_of(fake, pool=small_pool(spill_max_bytes=room)) as store:
+    for limit in (0, MiB, 2 * MiB):
+        async with store_of(fake, pool=small_pool(spill_max_bytes=limit)) as store:
             with pytest.raises(NotSupportedError, match="spill_max_bytes"):
                 await store.put("bucket", "key", stream(BODY))
             assert not await store.exists("bucket", "key")

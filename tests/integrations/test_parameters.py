@@ -1,4 +1,4 @@
-"""Parsing of media types and file names."""
+"""Parsing of Content-Type and Content-Disposition."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.integrations._parameters import file_name, parse_media_type
+from trove_async.integrations._parameters import parse_file_name, parse_media_type
 
 TOKEN = st.text("abcXYZ0189!#$%&'*+.^_`|~-", min_size=1, max_size=8)
 QUOTED = st.text("ab ,;=/<>[](){}\t?@:", max_size=8).map('"{}"'.format)
-GAP = st.text(" \t", max_size=2)
+WHITESPACE = st.text(" \t", max_size=2)
 
 
-@given(TOKEN, TOKEN, st.dictionaries(TOKEN.map(str.lower), TOKEN | QUOTED), GAP)
-def test_well_formed_media_types_are_parsed(
-    kind: str, subtype: str, parameters: dict[str, str], gap: str
+@given(TOKEN, TOKEN, st.dictionaries(TOKEN.map(str.lower), TOKEN | QUOTED), WHITESPACE)
+def test_only_well_formed_media_types_are_parsed(
+    main_type: str, subtype: str, parameters: dict[str, str], gap: str
 ) -> None:
-    end = "".join(f"{gap};{gap}{name}={value}" for name, value in parameters.items())
-    assert parse_media_type(f"{kind}/{subtype}{end}") == f"{kind}/{subtype}".lower()
-    assert parse_media_type(f"{gap}{kind}/{subtype}{end};{gap}") == f"{kind}/{subtype}".lower()
-    assert parse_media_type(f"{kind}/{subtype}{end},text/html") is None
-    assert parse_media_type(f'{kind}/{subtype}{end};x="') is None
+    suffix = "".join(f"{gap};{gap}{name}={value}" for name, value in parameters.items())
+    field = f"{main_type}/{subtype}{suffix}"
+    assert parse_media_type(field) == f"{main_type}/{subtype}".lower()
+    assert parse_media_type(f"{gap}{field};{gap}") == f"{main_type}/{subtype}".lower()
+    # Not well formed: a list, and an unterminated quoted string.
+    assert parse_media_type(f"{field},text/html") is None
+    assert parse_media_type(f'{field};x="') is None
 
 
 @given(st.text(',;="\\/ ab', max_size=12))
-def test_list_of_media_types_is_malformed(suffix: str) -> None:
-    """A value with a second type outside quotes is malformed, whatever its beginning."""
-    assert parse_media_type(f"text/plain{suffix},text/html") is None
+def test_list_of_media_types_is_malformed(parameters: str) -> None:
+    """A list is malformed whatever the parameters of its first type are, even an open quote."""
+    assert parse_media_type(f"text/plain{parameters},text/html") is None
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,7 @@ def test_list_of_media_types_is_malformed(suffix: str) -> None:
         ("attachment; filename*=iso-8859-1'en'%A3.txt", "£.txt"),
         ("attachment; filename*=utf-8''%ff; filename=x", "x"),
         ("attachment; filename*=koi8-r''a; filename=x", "x"),
+        ("attachment; filename*=\"utf-8''\udcff\"; filename=x", "x"),
         ("attachment; filename*=nonsense", None),
         ("attachment; filename=", None),
         ("attachment, inline; filename=x", None),
@@ -50,7 +53,7 @@ def test_list_of_media_types_is_malformed(suffix: str) -> None:
     ],
 )
 def test_file_name_is_read_from_content_disposition(field: str, name: str | None) -> None:
-    assert file_name(field) == name
+    assert parse_file_name(field) == name
 
 
 @pytest.mark.parametrize(
@@ -64,10 +67,19 @@ def test_file_name_is_read_from_content_disposition(field: str, name: str | None
         "a" * 65_536,
         "a/" + "b" * 65_536 + ",",
     ],
-    ids=range(7),
+    ids=[
+        "empty parameters",
+        "spaces",
+        "unterminated string",
+        "unterminated string of escapes",
+        "parameters without values",
+        "long type",
+        "long subtype",
+    ],
 )
 def test_parsing_takes_linear_time(field: str) -> None:
     started = time.thread_time()
     assert parse_media_type(field) is None
-    assert file_name(field.replace("/", "")) is None
+    disposition = field.replace("/", "")  # a slash would end the parsing at once
+    assert parse_file_name(disposition) is None
     assert time.thread_time() - started < 0.25  # CPU time, not wall time: about 10 ms

@@ -93,18 +93,18 @@ async def test_read_during_parking_resumes() -> None:
         async with store.get("bucket", "key") as obj:
             first = await obj.read(MiB)
             leaving = asyncio.Event()
-            go_on = asyncio.Event()
+            release = asyncio.Event()
 
             async def leave() -> None:
                 leaving.set()
-                await go_on.wait()
+                await release.wait()
 
             fake.before["get.exit"] = leave
             other = OwnedTask(store.read("bucket", "key"))
             await leaving.wait()
             remaining = OwnedTask(obj.read())
             await asyncio.sleep(0)
-            go_on.set()
+            release.set()
             assert await other.result() == BODY
             assert first + await remaining.result() == BODY
         assert_idle(store, fake)
@@ -188,18 +188,18 @@ async def test_close_by_another_task_ends_a_read_in_flight(step: str) -> None:
         await obj.read(MiB)
         if step == "get":  # while it reconnects
             fake.cuts = [MiB]
-        go_on = asyncio.Event()
+        release = asyncio.Event()
         reached = asyncio.Event()
 
         async def wait() -> None:
             reached.set()
-            await go_on.wait()
+            await release.wait()
 
         fake.before[step] = wait
         read = OwnedTask(obj.read(MiB))
         await reached.wait()
         await obj.aclose()
-        go_on.set()
+        release.set()
         with pytest.raises(ClosedError):
             await read.result()
         assert_idle(store, fake)

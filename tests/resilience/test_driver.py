@@ -194,7 +194,7 @@ async def test_own_copy_is_recognised_after_a_lost_response() -> None:
         fake.fail("copy.done")
         copied = await store.copy("bucket", "key", "bucket", "copy", if_none_match="*")
         assert copied.key == "copy"
-        # Onto itself: the retry finds that the source has another version than options.source.
+        # Onto itself: the retry finds that the source is not the version in options.source.
         fake.fail("copy.done")
         await store.copy("bucket", "key", "bucket", "key", metadata={"a": "b"})
         assert (await store.head("bucket", "key")).metadata == {"a": "b"}

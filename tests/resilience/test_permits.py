@@ -146,18 +146,18 @@ async def test_abort_needs_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=60)) as store:
         await prepare_calls(store, fake)
-        reached, go_on = asyncio.Event(), asyncio.Event()
+        reached, release = asyncio.Event(), asyncio.Event()
 
         async def fail() -> None:
             reached.set()
-            await go_on.wait()
+            await release.wait()
             raise PermissionError("no")
 
         fake.before["send"] = fail
         put = OwnedTask(store.put("bucket", "new", LARGE))
         await reached.wait()
         copy = await hold_permit(store, fake)
-        go_on.set()
+        release.set()
         with pytest.raises(PermissionError):
             await put.result()
         assert fake.count("upload.exit") == 1

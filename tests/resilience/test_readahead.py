@@ -200,15 +200,15 @@ async def test_piece_that_a_read_waits_for_is_not_revoked() -> None:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB) + await obj.read(MiB)
-            go_on = asyncio.Event()
-            fake.before["read"] = go_on.wait
+            release = asyncio.Event()
+            fake.before["read"] = release.wait
             assert leased(store) == MiB
             with await store.pool.lease(MiB):
                 waiter = OwnedTask(store.pool.lease(MiB))
                 read = OwnedTask(obj.read(MiB))
                 await asyncio.sleep(0.25)  # old enough to be revoked
                 assert not waiter.done
-                go_on.set()
+                release.set()
                 got += await read.result()
                 got += await obj.read(MiB)
                 (await waiter.result()).release()
@@ -358,17 +358,17 @@ async def test_close_during_a_read_into_a_slot_releases_it(
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
         await obj.read(MiB)
-        go_on, reached = asyncio.Event(), asyncio.Event()
+        release, reached = asyncio.Event(), asyncio.Event()
 
         async def wait() -> None:
             reached.set()
-            await go_on.wait()
+            await release.wait()
 
         fake.before["readinto"] = wait
         read = OwnedTask(obj.read(MiB))
         await reached.wait()
         await obj.aclose()
-        go_on.set()
+        release.set()
         with suppress(ClosedError, UnavailableError):
             await read.result()
         assert_idle(store, fake)

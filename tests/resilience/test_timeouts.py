@@ -116,13 +116,13 @@ async def test_wait_for_a_permit_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     events: list[Event] = []
     async with store_of(fake) as store:
-        go_on = asyncio.Event()
-        fake.before["put"] = go_on.wait
+        release = asyncio.Event()
+        fake.before["put"] = release.wait
         tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
         store.events.subscribe(events.append)
         while not store._core.backends["default"].driver.calls.writes.waiting:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
-        go_on.set()
+        release.set()
         for task in tasks:
             await task.result()
     assert [event.operation for event in events if event.kind == "wait"] == ["put"]

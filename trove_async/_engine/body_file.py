@@ -67,8 +67,8 @@ def descriptor_of(file: BinaryIO) -> int | None:
     """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
 
     A plain file is a regular file opened with one of Python's own classes. A subclass or wrapper may
-    return other bytes than its descriptor. The file is set to its end, as after a read. The caller
-    closes the descriptor.
+    return bytes that differ from its descriptor's. The file is set to its end, as after a read. The
+    caller closes the descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
     is_builtin = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}

@@ -44,8 +44,8 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
         copy: The result of the copy.
 
     Raises:
-        ObjectChangedError: The source has another version, the destination is not the copy or is the
-            source itself, or one of these cannot be excluded. Both objects stay.
+        ObjectChangedError: The source is now a different version, the destination is not the copy or
+            is the source itself, or one of these cannot be excluded. Both objects stay.
         IntegrityError: The destination has other bytes. Both objects stay.
     """
     # 1. Prove that the destination has the copied bytes.

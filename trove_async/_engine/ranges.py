@@ -63,7 +63,7 @@ async def get_ranges(
             # A single response is of one version: it only has to match the resolved size.
             same = is_same(info, reader.info)
             if not (same or (is_single and _may_be_same(info, reader.info))):
-                raise PreconditionFailedError("the response is of another version")
+                raise PreconditionFailedError("the response is of a different version")
             body = VerifiedBody(reader)
             pieces: list[bytes] = []
             while body.remaining:

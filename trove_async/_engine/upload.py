@@ -323,5 +323,5 @@ def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> 
     conditions = capabilities.commit_conditions or not options.conditional
     if conditions and (capabilities.upload_tags or not options.tags):
         return capabilities
-    # The limits of parts do not apply to a put of one request.
+    # The limits on parts do not apply to a put in one request.
     return replace(capabilities, upload=False, min_part=1, part_multiple=1)

@@ -103,7 +103,10 @@ class BucketExistenceCache:
         return True
 
     def forget(self, bucket: str) -> None:
-        """Drop a bucket from the cache, before and after it is deleted."""
+        """Drop a bucket from the cache. Call this after a request to delete the bucket.
+
+        A check that is in flight during the call does not cache its result.
+        """
         self._forget_count += 1
         self._expirations.pop(bucket, None)
 

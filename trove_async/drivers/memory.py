@@ -258,7 +258,7 @@ class MemoryDriver:
 
 def _check_match(etag: str | None, current: _Object | None, bucket: str, key: str) -> None:
     if etag is not None and (current is None or current.info.etag != etag):
-        state = "does not exist" if current is None else "is another version"
+        state = "does not exist" if current is None else "is a different version"
         raise PreconditionFailedError(f"if_match: the object {state}", bucket=bucket, key=key)
 
 

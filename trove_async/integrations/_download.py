@@ -162,7 +162,7 @@ class _Request:
                 return ServerResponse(
                     status=200, headers={**headers, "Content-Length": str(info.size)}
                 )
-            # 3. Send the body, from a new reader if the open one has another range.
+            # 3. Send the body, from a new reader if the open one has a different range.
             first = spans[0] if spans else (0, info.size)
             if reader is None or reader.range != first:
                 if reader is not None:

@@ -17,7 +17,7 @@ from trove_async import ObjectInfo
 from trove_async._http_dates import format_http_date
 
 from ._conditions import entity_tag
-from ._parameters import file_name, parse_media_type
+from ._parameters import parse_file_name, parse_media_type
 
 OCTET_STREAM = "application/octet-stream"
 
@@ -120,7 +120,7 @@ class Presentation:
         stored = info.content_disposition or ""
         if inline and (not stored or _is_sendable(stored)):
             return stored or None
-        return content_disposition(file_name(stored) or info.key)
+        return content_disposition(parse_file_name(stored) or info.key)
 
     def validators(self, info: ObjectInfo) -> dict[str, str]:
         """Return the headers that a cache needs, as in a 304 (RFC 9110, section 15.4.5)."""

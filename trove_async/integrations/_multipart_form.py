@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from ._parameters import file_name
+from ._parameters import parse_file_name
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -115,7 +115,7 @@ class FormFile:
         name = parameters.get(b"filename")
         if name is None:
             # RFC 7578, section 4.2, forbids filename*, but some clients send only that.
-            extended = file_name(disposition.decode("latin-1"))
+            extended = parse_file_name(disposition.decode("latin-1"))
             name = None if extended is None else extended.encode()
         if name == b"":
             self._in_file = False  # no file was selected (HTML, "constructing the entry list")

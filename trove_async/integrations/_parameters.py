@@ -1,6 +1,6 @@
-"""Parsers for Content-Type and Content-Disposition: ``value; name=value; name=value``. No I/O.
+"""Parsers for Content-Type and Content-Disposition: ``value; name=value; name=value``.
 
-Uploaders control these values. So the patterns must not backtrack: each repetition is possessive.
+Uploaders control these values, so no pattern may backtrack: every repetition is possessive.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
-# RFC 9110, section 5.6.2 (token), 5.6.4 (quoted-string), 5.6.6 (parameters, which may be empty)
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a token of the grammar
+# RFC 9110, sections 5.6.2 (token), 5.6.4 (quoted-string) and 5.6.6 (parameters, which may be empty)
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a token of the grammar, not a secret
 _PARAMETER = re.compile(
     rf'[ \t]*+;[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|"((?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\.)*+)"))?+'
 )
@@ -18,7 +18,8 @@ _DISPOSITION = re.compile(_TOKEN)
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
 _ESCAPED = re.compile(r"\\(.)")
 
-_CHARSETS = {"utf-8", "iso-8859-1"}  # RFC 8187, section 3.2.1, and RFC 5987 before it
+# RFC 8187, section 3.2.1, requires UTF-8. Its predecessor, RFC 5987, also required ISO-8859-1.
+_CHARSETS = {"utf-8", "iso-8859-1"}
 
 
 def parse_media_type(field: str) -> str | None:
@@ -33,7 +34,7 @@ def parse_media_type(field: str) -> str | None:
     return None if parsed is None else parsed[0]
 
 
-def file_name(field: str) -> str | None:
+def parse_file_name(field: str) -> str | None:
     """Return the file name in a Content-Disposition, or None if it is absent or malformed.
 
     A ``filename*`` (RFC 8187) takes precedence over a ``filename``, unless it cannot be decoded.
@@ -41,15 +42,16 @@ def file_name(field: str) -> str | None:
     parsed = _parse(field, _DISPOSITION)
     if parsed is None:
         return None
-    extended = parsed[1].get("filename*")
+    _, parameters = parsed
+    extended = parameters.get("filename*")
     decoded = None if extended is None else _decode(extended)
-    return parsed[1].get("filename") if decoded is None else decoded
+    return parameters.get("filename") if decoded is None else decoded
 
 
-def _parse(field: str, value: re.Pattern[str]) -> tuple[str, Mapping[str, str]] | None:
+def _parse(field: str, value_pattern: re.Pattern[str]) -> tuple[str, Mapping[str, str]] | None:
     """Return the value in lower case and the parameters, or None if the field is malformed."""
     field = field.strip(" \t")
-    match = value.match(field)
+    match = value_pattern.match(field)
     if match is None:
         return None
     parameters: dict[str, str] = {}
@@ -69,12 +71,15 @@ def _parse(field: str, value: re.Pattern[str]) -> tuple[str, Mapping[str, str]] 
 
 
 def _decode(extended: str) -> str | None:
-    """Decode an extended value: ``charset'language'percent-encoded``."""
-    charset, quote, remainder = extended.partition("'")
-    _, second, encoded = remainder.partition("'")
-    if not (quote and second and charset.lower() in _CHARSETS):
+    """Decode an extended value: ``charset'language'percent-encoded``.
+
+    Return None if it is malformed.
+    """
+    charset, first_quote, remainder = extended.partition("'")
+    _language, second_quote, encoded = remainder.partition("'")
+    if not (first_quote and second_quote and charset.lower() in _CHARSETS):
         return None
     try:
         return unquote_to_bytes(encoded).decode(charset)
-    except UnicodeDecodeError:
+    except UnicodeError:  # also raised by the encoder, for a lone surrogate
         return None

@@ -66,7 +66,7 @@ class PutFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of an upload.
+    """Limits on an upload.
 
     Attributes:
         max_size: Maximum bytes of the object; None for no limit.

@@ -1,7 +1,7 @@
-"""Logging of a store's operations with the standard library, under ``trove_async``.
+"""Logs the operations of a store with the standard library's `logging`.
 
-Nothing is logged until `log` is called. Nothing is printed until the program configures logging,
-because the library's root logger has a NullHandler.
+Nothing is logged until `log` is called, and nothing is printed until the program configures
+logging: the logger ``trove_async`` has a NullHandler.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
     """Log the operations of a store; return a function that stops the logging.
 
-    Operations are logged at DEBUG, and failed operations at INFO, because the caller gets the error.
-    Failed attempts that may be retried are logged at WARNING, as are waits for memory and spills to
-    disk.
+    * DEBUG: operations that succeeded or were cancelled, the ends of bodies, and idle readers that
+      release their connection or resume.
+    * INFO: failed operations. They are not logged at a higher level because the caller gets the
+      error.
+    * WARNING: failed attempts that may be retried, waits for a connection or for memory, and parts
+      buffered in a file.
 
     Args:
         store: The store. Its handles (`Trove.backend`) are included.
-        logger: The logger; None uses ``trove_async.store``.
+        logger: The logger. Default: ``trove_async.store``.
     """
     target = logger or logging.getLogger("trove_async.store")
 
@@ -37,12 +40,12 @@ def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None
 
 
 def _level(event: Event) -> int:
-    """Return the level of an event; 0 for no log record."""
+    """Return the level at which to log an event, or 0 not to log it."""
     if event.kind == "operation":
         failed = isinstance(event.error, Exception)
         return logging.INFO if failed else logging.DEBUG
     if event.kind == "attempt":
-        # Other failed attempts end the operation, which is logged itself.
+        # Any other failed attempt ends its operation, which is logged anyway.
         return logging.WARNING if getattr(event.error, "retryable", False) else 0
     if event.kind in {"wait", "spill"}:
         return logging.WARNING
@@ -62,5 +65,5 @@ def _message(event: Event) -> str:
     line = " ".join(part for part in parts if part)
     if event.error is not None:
         line = f"{line}: {type(event.error).__name__}: {event.error}"
-    # Clients often choose the keys. A key must not start a new line in the log.
+    # Clients may choose keys, and a line break in a key would let them forge log lines.
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], line)

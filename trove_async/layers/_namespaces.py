@@ -76,7 +76,7 @@ class Namespace(Protocol):
 
 
 class Renamed:
-    """Each logical bucket is a physical bucket of another name."""
+    """Each logical bucket is a physical bucket with a different name."""
 
     inside = None
 

@@ -1,4 +1,4 @@
-"""`Mapped`: logical buckets under other physical names, or inside one physical bucket."""
+"""`Mapped`: stores buckets under different physical names, or all of them in one bucket."""
 
 from __future__ import annotations
 
@@ -54,25 +54,27 @@ from ._namespaces import Folders, Namespace, Renamed
 
 
 class Mapped:
-    """A layer that maps logical buckets to physical ones, as bucket names are global on public clouds.
+    """A layer that maps logical buckets to physical ones.
 
-    With `buckets`, each logical bucket is one physical bucket. Names that are not listed do not
-    exist here (BucketNotFoundError; InvalidNameError from create_bucket), so that a typo never
+    It is useful because bucket names are global on public clouds.
+
+    With `buckets`, each logical bucket is one physical bucket. A bucket that is not in the mapping
+    does not exist (BucketNotFoundError; InvalidNameError from create_bucket), so a typo never
     reaches another owner's bucket. list_buckets returns only mapped buckets.
 
     With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
     is stored as ``<prefix>data/key``. The physical bucket must exist, except on backends with a
-    private namespace (memory, local), where create_bucket creates it. All keys under
-    ``<prefix>name/`` are bucket ``name``, even if other tools wrote them. An empty bucket is an
-    empty object with that key, which is not listed. The maximum key length shrinks by the prefix
-    and the longest bucket name. If another process deletes a bucket during a write, the write may
-    create it again.
+    private namespace (such as memory and local), where create_bucket creates it. All keys under
+    ``<prefix>name/`` belong to bucket ``name``, even if other tools wrote them. create_bucket
+    stores a marker, an empty object that is not listed, so a bucket can be empty. The maximum key
+    length is smaller by the lengths of the prefix and of the longest bucket name. If another
+    process deletes a bucket during a write, the write may create it again.
 
     Args:
         driver: The driver that stores the objects, which may be a layer.
-        buckets: Physical names by logical names.
-        into: The physical bucket for all.
-        prefix: With `into`: the prefix of all bucket names. A missing ``/`` at the end is added.
+        buckets: The physical name of each logical bucket.
+        into: The physical bucket that holds all logical buckets.
+        prefix: With `into`: the prefix of all keys. A missing ``/`` at the end is added.
 
     Raises:
         ConfigError: Neither or both of `buckets` and `into` are given, a name is not valid, or two
@@ -118,7 +120,10 @@ class Mapped:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the wrapped driver. With `into`, keys are shorter and the namespace is private."""
+        """The capabilities of the wrapped driver.
+
+        With `into`, the maximum key length is smaller, and the namespace is private.
+        """
         if self._capabilities is not None:
             return self._capabilities
         return self._namespace.capabilities(self._inner.capabilities)
@@ -143,7 +148,7 @@ class Mapped:
         await self._driver.ping()
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the wrapped driver's place, which is equal for two names of one object."""
+        """Return the wrapped driver's place. Two names of one object have the same place."""
         try:
             names = _Names(self._namespace, bucket, key)
         except BucketNotFoundError:
@@ -157,7 +162,7 @@ class Mapped:
         names = _Names(self._namespace, bucket, key)
         with _logical_names_in_errors(names):
             await self._namespace.require(self._driver, bucket)
-            return names.info(await self._driver.put(*names.physical, views, options))
+            return names.logical_info(await self._driver.put(*names.physical, views, options))
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -170,7 +175,7 @@ class Mapped:
         names = _Names(self._namespace, bucket, key)
         with _logical_names_in_errors(names):
             try:
-                return names.info(await self._driver.head(*names.physical, version_id))
+                return names.logical_info(await self._driver.head(*names.physical, version_id))
             except ObjectNotFoundError:
                 # Within one physical bucket, a missing object may mean a missing logical bucket.
                 await self._namespace.require(self._driver, bucket)
@@ -187,10 +192,14 @@ class Mapped:
         """Return one page, with logical names. See `AsyncDriver.list_page`."""
         names = _Names(self._namespace, bucket)
         with _logical_names_in_errors(names):
-            page = await self._driver.list_page(names.physical_bucket, names.list_options(options))
+            page = await self._driver.list_page(
+                names.physical_bucket, names.physical_options(options)
+            )
             if not page.entries:
                 await self._namespace.require(self._driver, bucket)
-        return Page(entries=[names.entry(entry) for entry in page.entries], token=page.token)
+        return Page(
+            entries=[names.logical_entry(entry) for entry in page.entries], token=page.token
+        )
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket or its marker. See `AsyncDriver.create_bucket`."""
@@ -223,7 +232,7 @@ class Mapped:
     ) -> ObjectInfo:
         """Copy in the wrapped driver. See `Copying.copy`."""
         self._require_feature(self.capabilities.server_copy, "server-side copies")
-        # The facts of the source get physical names, as if the driver itself had returned them.
+        # `options.source` must have physical names, as if the wrapped driver had returned it.
         src = _Names(self._namespace, src_bucket, src_key)
         dst = _Names(self._namespace, dst_bucket, dst_key)
         source = options.source.located(bucket=src.physical_bucket, key=src.physical_key)
@@ -237,7 +246,7 @@ class Mapped:
             except ObjectNotFoundError:
                 await self._namespace.require(self._driver, src_bucket)
                 raise
-        return dst.info(info)
+        return dst.logical_info(info)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys, and return one result for each. See `BulkDeleting.delete_many`."""
@@ -248,12 +257,12 @@ class Mapped:
             results = await cast("BulkDeleting", self._driver).delete_many(
                 names.physical_bucket, [names.folder + key for key in keys]
             )
-        return [names.result(result) for result in results]
+        return [names.logical_result(result) for result in results]
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
-        """Return a URL, which contains the physical names. See `Presigning`."""
+        """Return a URL with the physical names. See `Presigning.presign`."""
         self._require_feature(self.capabilities.presign, "presigned URLs")
         names = _Names(self._namespace, bucket, key)
         with _logical_names_in_errors(names):
@@ -266,17 +275,17 @@ class Mapped:
         self._require_feature(self.capabilities.versions, "versions")
         names = _Names(self._namespace, bucket)
         with _logical_names_in_errors(names):
-            # Old versions of a deleted bucket do not make it exist.
+            # A deleted bucket does not exist, even if old versions of its objects remain.
             await self._namespace.require(self._driver, bucket)
             page = await cast("Versioned", self._driver).version_page(
-                names.physical_bucket, names.list_options(options)
+                names.physical_bucket, names.physical_options(options)
             )
         return VersionPage(
-            entries=[names.version(entry) for entry in page.entries], token=page.token
+            entries=[names.logical_version(entry) for entry in page.entries], token=page.token
         )
 
     def _logical_bucket_in_errors(self, bucket: str) -> AbstractContextManager[None]:
-        """Put the logical bucket into errors."""
+        """Return a context manager that puts the logical bucket into errors."""
         try:
             return _logical_names_in_errors(_Names(self._namespace, bucket))
         except BucketNotFoundError:
@@ -294,7 +303,7 @@ class Mapped:
 
 
 class _Names:
-    """The logical and physical names of one object or bucket, and translation between them."""
+    """The logical and physical names of one object or bucket. Translates between them."""
 
     __slots__ = ("bucket", "folder", "inside", "key", "physical_bucket", "physical_key")
 
@@ -309,34 +318,37 @@ class _Names:
     def physical(self) -> tuple[str, str]:
         return self.physical_bucket, self.physical_key
 
-    def list_options(self, options: ListOptions) -> ListOptions:
+    def physical_options(self, options: ListOptions) -> ListOptions:
         if not self.folder:
             return options
-        # Starting after the folder's own key skips the bucket's marker.
+        # Starting after the folder's own key skips the marker.
         return replace(
             options,
             prefix=self.folder + options.prefix,
             start_after=self.folder + (options.start_after or ""),
         )
 
-    def info(self, info: ObjectInfo) -> ObjectInfo:
+    def logical_info(self, info: ObjectInfo) -> ObjectInfo:
         return info.located(bucket=self.bucket, key=info.key[len(self.folder) :])
 
-    def version(self, version: VersionInfo) -> VersionInfo:
+    def logical_version(self, version: VersionInfo) -> VersionInfo:
         return version.located(bucket=self.bucket, key=version.key[len(self.folder) :])
 
-    def entry(self, entry: ObjectInfo | Prefix) -> ObjectInfo | Prefix:
+    def logical_entry(self, entry: ObjectInfo | Prefix) -> ObjectInfo | Prefix:
         if isinstance(entry, Prefix):
             return replace(entry, bucket=self.bucket, prefix=entry.prefix[len(self.folder) :])
-        return self.info(entry)
+        return self.logical_info(entry)
 
-    def result(self, result: DeleteResult) -> DeleteResult:
+    def logical_result(self, result: DeleteResult) -> DeleteResult:
         if isinstance(result.error, TroveError):
-            self.restore(result.error)
+            self.put_logical_names(result.error)
         return replace(result, key=result.key[len(self.folder) :])
 
-    def restore(self, error: TroveError) -> bool:
-        """Replace these physical names in an error by the logical ones."""
+    def put_logical_names(self, error: TroveError) -> bool:
+        """Replace the physical names in an error with the logical ones.
+
+        Return whether the error is about this object or bucket.
+        """
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
         # An error about another object, such as the source of a copy, is not changed.
@@ -345,7 +357,7 @@ class _Names:
         key = error.key
         if key is not None and not key.startswith(self.folder):
             return False
-        # The physical names help an operator, who looks for the object in the service.
+        # With the physical names, an operator can find the object in the service.
         if error.bucket is not None:
             error.add_note(f"(physical names: bucket {error.bucket!r}, key {key!r})")
             error.bucket = self.bucket
@@ -356,20 +368,20 @@ class _Names:
 
 @contextmanager
 def _logical_names_in_errors(*names: _Names) -> Iterator[None]:
-    """Put logical names into errors raised inside."""
+    """Replace physical names in the errors of a block with logical ones."""
     try:
         yield
     except TroveError as error:
         for candidate in names:
-            if candidate.restore(error):
+            if candidate.put_logical_names(error):
                 break
         raise
 
 
 class _Get:
-    """The context manager of one get, which enters and exits the wrapped driver's."""
+    """The context manager of one get. It enters and exits that of the wrapped driver."""
 
-    __slots__ = ("_bucket", "_key", "_layer", "_options", "_wrapped")
+    __slots__ = ("_bucket", "_context", "_key", "_layer", "_options")
 
     def __init__(self, layer: Mapped, bucket: str, key: str, options: GetOptions) -> None:
         self._layer = layer
@@ -381,13 +393,13 @@ class _Get:
         namespace, driver = self._layer._namespace, self._layer._driver  # noqa: SLF001 - same module
         names = _Names(namespace, self._bucket, self._key)
         with _logical_names_in_errors(names):
-            self._wrapped = driver.get(*names.physical, self._options)
+            self._context = driver.get(*names.physical, self._options)
             try:
-                reader = await self._wrapped.__aenter__()
+                reader = await self._context.__aenter__()
             except ObjectNotFoundError:
                 await namespace.require(driver, self._bucket)
                 raise
-        kind = _FillingReader if isinstance(reader, ReadsInto) else _Reader
+        kind = _ReadIntoReader if isinstance(reader, ReadsInto) else _Reader
         return kind(reader, names)
 
     async def __aexit__(
@@ -396,7 +408,7 @@ class _Get:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._wrapped.__aexit__(kind, error, traceback)
+        return await self._context.__aexit__(kind, error, traceback)
 
 
 class _Reader:
@@ -407,7 +419,7 @@ class _Reader:
     def __init__(self, wrapped: DriverReader, names: _Names) -> None:
         self._wrapped = wrapped
         self._names = names
-        self.info = names.info(wrapped.info)
+        self.info = names.logical_info(wrapped.info)
         self.range = wrapped.range
 
     async def read(self, size: int) -> bytes:
@@ -416,7 +428,7 @@ class _Reader:
             return await self._wrapped.read(size)
 
 
-class _FillingReader(_Reader):
+class _ReadIntoReader(_Reader):
     """A reader that supports `readinto`."""
 
     __slots__ = ()
@@ -430,7 +442,7 @@ class _FillingReader(_Reader):
 class _Upload:
     """One upload with logical names, and its context manager."""
 
-    __slots__ = ("_bucket", "_key", "_layer", "_names", "_options", "_upload", "_wrapped")
+    __slots__ = ("_bucket", "_context", "_key", "_layer", "_names", "_options", "_upload")
 
     def __init__(self, layer: Mapped, bucket: str, key: str, options: PutOptions) -> None:
         self._layer = layer
@@ -443,8 +455,8 @@ class _Upload:
         self._names = names = _Names(namespace, self._bucket, self._key)
         with _logical_names_in_errors(names):
             await namespace.require(driver, self._bucket)
-            self._wrapped = cast("Uploading", driver).upload(*names.physical, self._options)
-            self._upload = await self._wrapped.__aenter__()
+            self._context = cast("Uploading", driver).upload(*names.physical, self._options)
+            self._upload = await self._context.__aenter__()
         return self
 
     async def __aexit__(
@@ -453,7 +465,7 @@ class _Upload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._wrapped.__aexit__(kind, error, traceback)
+        return await self._context.__aexit__(kind, error, traceback)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Send the part to the wrapped driver. See `Upload.send`."""
@@ -468,4 +480,4 @@ class _Upload:
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit in the wrapped driver. See `Upload.commit`."""
         with _logical_names_in_errors(self._names):
-            return self._names.info(await self._upload.commit(checksums))
+            return self._names.logical_info(await self._upload.commit(checksums))

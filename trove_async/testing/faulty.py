@@ -282,7 +282,7 @@ class _Get:
             raise
         self._faulty.open_readers += 1
         if isinstance(reader, ReadsInto):
-            return _FillingReader(self._faulty, reader, self._call)
+            return _ReadIntoReader(self._faulty, reader, self._call)
         return _Reader(self._faulty, reader, self._call)
 
     async def __aexit__(
@@ -356,7 +356,7 @@ class _Reader:
         return offsets
 
 
-class _FillingReader(_Reader):
+class _ReadIntoReader(_Reader):
     """A damaged body of a driver whose readers have `readinto`."""
 
     async def readinto(self, buffer: memoryview) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.drivers.gcs.in_memory_gcs import StoredObject
 
-_ROUTES = [
+ROUTES = [
     ("POST", r"/storage/v1/b", "create_bucket"),
     ("GET", r"/storage/v1/b", "list_buckets"),
     ("GET", r"/storage/v1/b/([^/]+)", "get_bucket"),
@@ -46,7 +46,9 @@ _ROUTES = [
     ("POST", r"/batch/storage/v1", "batch"),
     ("GET", r"/([^/]+)/(.+)", "read"),
 ]
-ROUTES = [(method, re.compile(path), name) for method, path, name in _ROUTES]
+"""The name of the handler for each method and path. The groups of the path are its arguments."""
+
+BUCKETS_PER_PAGE = 2
 
 
 @asynccontextmanager
@@ -67,7 +69,7 @@ async def gcs_server(service: InMemoryGCS) -> AsyncIterator[str]:
 class Server:
     """Parses requests and encodes responses.
 
-    A handler is named in `ROUTES`. It returns a response, or a JSON document.
+    `ROUTES` names the handler of each request. A handler returns a response or a JSON document.
     """
 
     def __init__(self, service: InMemoryGCS) -> None:
@@ -94,11 +96,11 @@ class Server:
         path = urlsplit(request.raw_path).path
         if self.service.resolves_dots:
             path = normpath(path.replace("%2E", "."))
-        for method, pattern, name in ROUTES:
-            match = pattern.fullmatch(path)
+        for method, pattern, handler in ROUTES:
+            match = re.fullmatch(pattern, path)
             if method == request.method and match is not None:
-                names = [unquote(part) for part in match.groups()]
-                result: Any = await getattr(self, name)(request, *names)
+                names = [unquote(group) for group in match.groups()]
+                result: Any = await getattr(self, handler)(request, *names)
                 if isinstance(result, web.StreamResponse):
                     return result
                 if not self.service.sends_zero_sizes:
@@ -118,29 +120,31 @@ class Server:
         name = fields["name"]
         self.service.create_bucket(name)
         self.service.bucket_documents[name] = {"project": request.query["project"], **fields}
-        return self._bucket(name)
+        return self._bucket_document(name)
 
     async def list_buckets(self, request: web.Request) -> dict[str, Any]:
         names = sorted(self.service.buckets)
         first = int(request.query.get("pageToken", "0"))
-        page = names[first : first + 2]
-        document: dict[str, Any] = {"items": [self._bucket(name) for name in page]}
-        if names[first + 2 :]:
-            document["nextPageToken"] = str(first + 2)
+        end = first + BUCKETS_PER_PAGE
+        document: dict[str, Any] = {
+            "items": [self._bucket_document(name) for name in names[first:end]]
+        }
+        if end < len(names):
+            document["nextPageToken"] = str(end)
         return document
 
     async def get_bucket(self, _: web.Request, bucket: str) -> dict[str, Any]:
-        return self._bucket(bucket)
+        return self._bucket_document(bucket)
 
     async def patch_bucket(self, request: web.Request, bucket: str) -> dict[str, Any]:
         self.service.patch_bucket(bucket, await request.json())
-        return self._bucket(bucket)
+        return self._bucket_document(bucket)
 
     async def delete_bucket(self, _: web.Request, bucket: str) -> web.Response:
         self.service.delete_bucket(bucket)
         return web.Response(status=204)
 
-    def _bucket(self, name: str) -> dict[str, Any]:
+    def _bucket_document(self, name: str) -> dict[str, Any]:
         self.service.bucket(name)
         return {
             "kind": "storage#bucket",
@@ -157,6 +161,7 @@ class Server:
         stored = self.service.object(bucket, name, request.query)
         fields = stored.resource(bucket)
         if request.query.get("alt") == "media":
+            # The JSON API, unlike the XML API, sends a body without the user's metadata.
             return _media_response(request, stored, {**fields, "metadata": {}})
         return fields
 
@@ -193,7 +198,9 @@ class Server:
                 response = "HTTP/1.1 204 No Content\r\n\r\n"
             except RejectedError as error:
                 document = json.dumps(_error_document(error))
-                response = f"HTTP/1.1 {error.status} No\r\nContent-Type: application/json\r\n\r\n"
+                response = (
+                    f"HTTP/1.1 {error.status} Error\r\nContent-Type: application/json\r\n\r\n"
+                )
                 response += document
             parts.append(
                 "Content-Type: application/http\r\n"
@@ -208,26 +215,29 @@ class Server:
     # -- uploads -----------------------------------------------------------------------------------
 
     async def upload(self, request: web.Request, bucket: str) -> Any:
-        kind = request.query["uploadType"]
-        if kind == "multipart":
+        upload_type = request.query["uploadType"]
+        if upload_type == "multipart":
             fields, body = split_multipart(request.headers["content-type"], await request.read())
             return self.service.insert(bucket, fields, body, request.query).resource(bucket)
-        assert kind == "resumable"
+        assert upload_type == "resumable"
         fields = await request.json()
         self.service.bucket(bucket)
         fields.setdefault("contentType", request.headers["x-upload-content-type"])
-        token = secrets.token_hex(8)
-        self.service.sessions[token] = Session(bucket, fields, dict(request.query))
-        location = f"https://storage.example{request.path}?uploadType=resumable&upload_id={token}"
+        upload_id = secrets.token_hex(8)
+        self.service.sessions[upload_id] = Session(bucket, fields, dict(request.query))
+        location = (
+            f"https://storage.example{request.path}?uploadType=resumable&upload_id={upload_id}"
+        )
         return web.Response(headers={"Location": location})
 
     async def upload_chunk(self, request: web.Request, _: str) -> Any:
-        token = request.query["upload_id"]
-        session = self.service.sessions.get(token)
+        session = self.service.sessions.get(request.query["upload_id"])
         if session is None:
             raise RejectedError(410, "gone", "The upload session does not exist.")
-        span, _slash, total = request.headers["content-range"].removeprefix("bytes ").partition("/")
-        await self._receive(request, session, span, last=total != "*")
+        byte_range, _slash, total = (
+            request.headers["content-range"].removeprefix("bytes ").partition("/")
+        )
+        await self._receive(request, session, byte_range, is_last=total != "*")
         complete = total != "*" and len(session.received) == int(total)
         if session.created is None and complete:
             fields = dict(session.fields)
@@ -244,23 +254,28 @@ class Server:
         return web.Response(status=308, headers=headers)
 
     async def _receive(
-        self, request: web.Request, session: Session, span: str, *, last: bool
+        self, request: web.Request, session: Session, byte_range: str, *, is_last: bool
     ) -> None:
+        """Read the body of a request and persist what the service would.
+
+        The last chunk is persisted completely. Of any other chunk, or of one that is cut off, only
+        whole quanta are.
+        """
         body = bytearray()
-        broken = False
+        is_cut = False
         try:
             async for chunk in request.content.iter_any():
                 body += chunk
         except (ConnectionError, ClientPayloadError, web.RequestPayloadError):
-            broken = True
-        if span == "*":
-            return
-        start, end = map(int, span.split("-"))
-        if not broken and len(body) != end - start + 1:
+            is_cut = True
+        if byte_range == "*":
+            return  # a status query
+        start, end = map(int, byte_range.split("-"))
+        if not is_cut and len(body) != end - start + 1:
             raise RejectedError(
                 400, "invalid", "The length of the body differs from that of the range."
             )
-        if not last and not broken and len(body) % QUANTUM:
+        if not is_last and not is_cut and len(body) % QUANTUM:
             raise RejectedError(
                 400, "invalid", "The size of a chunk must be a multiple of 256 KiB."
             )
@@ -270,15 +285,15 @@ class Server:
         new_bytes = body[persisted - start :]
         if self.service.max_persisted is not None and len(new_bytes) > self.service.max_persisted:
             new_bytes = new_bytes[: self.service.max_persisted]
-            last = False
-        if broken or not last:
+            is_last = False
+        if is_cut or not is_last:
             new_bytes = new_bytes[: len(new_bytes) // QUANTUM * QUANTUM]
         session.received += new_bytes
 
     async def cancel(self, request: web.Request, _: str) -> web.Response:
         if self.service.sessions.pop(request.query["upload_id"], None) is None:
             raise not_found("No such session")
-        return web.Response(status=499)
+        return web.Response(status=499)  # as documented in "Resumable uploads": cancel an upload
 
     # -- downloads ---------------------------------------------------------------------------------
 
@@ -303,7 +318,7 @@ class Server:
 
 
 def without_zero_sizes(document: Any) -> Any:
-    """Return a document without sizes of zero, which some servers omit."""
+    """Return a copy of a document that omits sizes of 0, as some servers do."""
     if isinstance(document, dict):
         return {
             name: without_zero_sizes(value)
@@ -340,7 +355,7 @@ def _media_response(
         body = body[start:end]
     # 2. The metadata.
     for name, value in fields.get("metadata", {}).items():
-        # A header loses characters that it cannot carry.
+        # Characters that a header cannot carry are lost.
         headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
     headers["X-Goog-Generation"] = fields["generation"]
     headers["X-Goog-Metageneration"] = fields["metageneration"]
@@ -377,12 +392,12 @@ def _error_document(error: RejectedError) -> dict[str, Any]:
 
 
 def split_multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the metadata and the content in the body of an upload."""
+    """Split the body of a multipart upload into the object's resource and its content."""
     boundary = content_type.partition("boundary=")[2].encode()
     assert body.endswith(b"\r\n--" + boundary + b"--\r\n")
-    _, first, second = body[: -len(boundary) - 8].split(b"--" + boundary + b"\r\n")
-    head, _, media = second.partition(b"\r\n\r\n")
-    fields = json.loads(first.partition(b"\r\n\r\n")[2])
+    _, resource_part, media_part = body[: -len(boundary) - 8].split(b"--" + boundary + b"\r\n")
+    head, _, media = media_part.partition(b"\r\n\r\n")
+    fields = json.loads(resource_part.partition(b"\r\n\r\n")[2])
     with suppress(IndexError):
         fields.setdefault("contentType", head.decode().split(": ")[1])
     return fields, media

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,15 @@ async def test_custom_time_honours_if_match() -> None:
         assert custom_time(service) is None
 
 
+async def test_if_match_of_object_without_etag_raises() -> None:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
+        info = replace(await driver.head("bucket", "a/key"), etag=None)
+        with pytest.raises(ValueError, match="has no etag"):
+            await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
+        assert custom_time(service) is None
+
+
 @pytest.mark.parametrize("to", ["copy", "a/key"])
 async def test_copy_keeps_custom_time_of_source(to: str) -> None:
     service = InMemoryGCS()
@@ -130,7 +140,7 @@ class RacingGCS(InMemoryGCS):
 async def test_concurrently_changed_object_is_left_unchanged(replaces: bool) -> None:  # noqa: FBT001 - a parameter
     service = RacingGCS(replaces=replaces)
     async with open_driver(service) as driver:
-        with pytest.raises(ObjectChangedError, match="nothing was changed"):
+        with pytest.raises(ObjectChangedError, match="its custom time was not set"):
             await driver.set_custom_time("bucket", "a/key", NOON)
         assert custom_time(service) is None
 

@@ -38,7 +38,7 @@ async def test_bucket_is_created_with_service_defaults() -> None:
 
 async def test_open_driver_cannot_be_opened_again() -> None:
     async with gcs_server(InMemoryGCS()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
-        with pytest.raises(ClosedError, match="create one driver for each store"):
+        with pytest.raises(ClosedError, match="create one for each store"):
             async with opened(driver):
                 pass
         await driver.create_bucket("bucket")
@@ -55,7 +55,7 @@ async def test_open_driver_cannot_be_opened_again() -> None:
         ("endpoint_url", 1, "an endpoint must be a str, got int"),
         ("credentials", 1, "credentials must be a path, or .* got int"),
         ("credentials", b"{}", "credentials must be a path, or .* got bytes"),
-        ("token_origins", 3, "token_origins must be URLs, got int"),
+        ("token_origins", 3, "token_origins must be a URL or a collection of URLs, got int"),
         ("token_origins", [3], "an endpoint must be a str, got int"),
         ("anonymous", "no", "anonymous must be a bool, got str"),
         ("trust_env", "no", "trust_env must be a bool, got str"),

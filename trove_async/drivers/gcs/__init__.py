@@ -20,7 +20,7 @@ Objects
 `_copy`             copies on the server
 `_compose`          concatenation on the server
 `_batch_delete`     many keys in one request
-`_custom_time`      the time that lifecycle rules may count from
+`_custom_time`      the date of an object that lifecycle rules can refer to
 `_signing`          signed URLs
 `_lost_responses`   retries of a write whose first attempt may have succeeded
 

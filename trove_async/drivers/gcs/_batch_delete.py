@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
 
 MAX_KEYS: Final = 100
-"""The limit of calls in one batch. JSON API, "Batch requests"."""
+"""The maximum number of calls in one batch. JSON API, "Batch requests"."""
 
 _CONCURRENT_DELETES: Final = 8
 """Concurrent delete requests if the service does not support batches."""

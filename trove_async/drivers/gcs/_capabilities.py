@@ -26,7 +26,7 @@ def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Ca
     Args:
         is_google: Whether the service is Google's own.
         can_sign: Whether the credentials can sign URLs.
-        max_connections: The limit of open readers, of writes, and of other requests.
+        max_connections: The maximum number of open readers, of writes, and of other requests.
     """
     return Capabilities(
         put_if_none_match=True,

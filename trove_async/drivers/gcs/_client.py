@@ -37,8 +37,8 @@ _MAX_INLINE_PARSE: Final = MiB
 """Largest document that is parsed on the event loop, which takes about 10 ms."""
 
 _MAX_CONTAINERS: Final = 1_000_000
-"""Limit of arrays and objects in a document. Each takes at least a hundred bytes of memory, and a page of
-1,000 entries has 2,000. Brackets in strings are counted as well."""
+"""The maximum number of arrays and objects in a document. Each takes at least a hundred bytes of
+memory, and a page of 1,000 entries has 2,000. Brackets in strings are counted as well."""
 
 JSON: Final = {"content-type": "application/json; charset=UTF-8"}
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
 MAX_SOURCES: Final = 32
-"""The limit of sources of one object. Cloud Storage documentation, "Composite objects"; JSON API, "Objects:
-compose"."""
+"""The maximum number of sources of one object. Cloud Storage documentation, "Composite objects"; JSON
+API, "Objects: compose"."""
 
 _CONCURRENT_HEADS: Final = 8
 """Concurrent head requests."""
@@ -118,7 +118,7 @@ class Composer:
     async def _check_unchanged(
         self, bucket: str, sources: Iterable[ObjectInfo], error: TroveError
     ) -> None:
-        """Raise ObjectChangedError if a source has another generation."""
+        """Raise ObjectChangedError if the generation of a source has changed."""
         for source in sources:
             try:
                 if (await self._head(bucket, source.key)).etag == source.etag:

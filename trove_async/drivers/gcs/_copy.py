@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _MAX_TOKENS: Final = 1024
-"""Limit of unfinished copies whose rewrite tokens are stored. With its token, a retry resumes the copy."""
+"""The maximum number of unfinished copies whose rewrite tokens are stored. With its token, a retry
+resumes the copy."""
 
 
 class Copier:

@@ -1,7 +1,7 @@
-"""Sets the custom time of an object, which lifecycle rules may count from.
+"""Sets the custom time of an object, a date that lifecycle rules can refer to.
 
 Cloud Storage documentation, "Object metadata", Custom-Time: once set, it can be neither removed nor
-set to an earlier time. A new body has none. A copy keeps that of its source.
+set to an earlier time. A put creates an object without one. A copy keeps its source's.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
     Args:
         client: Sends requests.
         path: The path of the object.
-        when: The time.
-        if_match: The required generation. None: any.
+        when: The new custom time.
+        if_match: The generation that the object must have. None: any.
     """
     # 1. Read the current generation and custom time.
     if when.tzinfo is None:
@@ -47,16 +47,17 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         current = _custom_time(document)
     except (KeyError, ValueError, TypeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
-    # 2. Check the condition and the order of the times: the service's own errors do not name them.
+    # 2. Check the condition and the order of the times. The service checks both as well, but its
+    # errors do not name the current version or time.
     if if_match not in {None, generation}:
-        raise PreconditionFailedError("if_match: the current version has another etag")
+        raise PreconditionFailedError("if_match: the current version has a different etag")
     if current is not None and when < current:
         raise NotSupportedError(
             f"when must not be before the current custom time, {current.isoformat()},"
-            f" got {when.isoformat()}; nothing was changed"
+            f" got {when.isoformat()}"
         )
-    # 3. Change it, unless the object changed since step 1. JSON API, "Objects: patch". The
-    # metageneration is needed as well: a change of the metadata does not change the generation.
+    # 3. Set the custom time, unless the object changed since step 1. JSON API, "Objects: patch".
+    # The generation alone does not suffice, because a change of the metadata does not change it.
     query = encode_query(
         {
             "ifGenerationMatch": generation,
@@ -69,7 +70,7 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         await client.request("PATCH", path + query, JSON, [memoryview(body)])
     except PreconditionFailedError as error:
         raise ObjectChangedError(
-            "the object was changed during the call; nothing was changed"
+            "another client changed the object during the call; its custom time was not set"
         ) from error
 
 

@@ -143,6 +143,6 @@ def _parse_part(response: Response) -> tuple[int, int, int] | None:
 def _check_version(options: GetOptions, info: ObjectInfo) -> None:
     """Raise PreconditionFailedError if a condition excludes the version."""
     if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: the current version has another etag")
+        raise PreconditionFailedError("if_match: the current version has a different etag")
     if options.if_none_match is not None and options.if_none_match == info.etag:
         raise PreconditionFailedError("if_none_match: the current version has this etag")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._client import Client, Document
 
 MAX_RESULTS: Final = 1000
-"""The limit of entries on one page. JSON API, "Objects: list": maxResults."""
+"""The maximum number of entries on one page. JSON API, "Objects: list": maxResults."""
 
 _FIELDS: Final = f"items({FIELDS}),prefixes,nextPageToken"
 

@@ -1,4 +1,4 @@
-"""The GCS driver: the driver contract on top of Cloud Storage's JSON and XML APIs."""
+"""The GCS driver. It implements the driver contract on Cloud Storage's JSON and XML APIs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _INSERT_QUERY: Final = encode_query({"uploadType": "multipart", "fields": FIELDS
 _FIELDS_QUERY: Final = encode_query({"fields": FIELDS})
 
 _NO_PROJECT: Final = "-"
-"""The project in requests to servers that have no projects. Google's service rejects it."""
+"""A placeholder for servers without projects, which ignore it. Google's service rejects it."""
 
 
 class GCSDriver:
@@ -123,11 +123,13 @@ class GCSDriver:
             ``http``. Credentials that name any other issuer are rejected, because otherwise the
             file would decide where a signed assertion or a client secret is sent.
         bucket_storage_class: The default storage class of new buckets.
-        max_connections: The limit of open readers, of concurrent writes, and of other concurrent
-            requests. It applies to each of the three separately.
+        max_connections: The maximum number of open readers, of concurrent writes, and of other
+            concurrent requests. Each of the three is counted separately.
         tls: The TLS context, for a server with a private certificate authority.
-        proxy: The URL of an HTTP proxy for all requests.
-        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
+        proxy: The URL of an HTTP proxy for all requests to the service. Requests for access tokens
+            and remote signatures do not use it, but only the proxies of `trust_env`.
+        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
+            if `proxy` is None, and always for access tokens and remote signatures.
         storage_class: The storage class of objects whose put specifies none, and of copies.
             Default: the bucket's.
         kms_key_name: The Cloud KMS key that encrypts new objects and copies:
@@ -159,7 +161,7 @@ class GCSDriver:
         has_credentials, secret_credentials = credentials is not None, Secret(credentials)
         self._credentials_source = describe_source(credentials)
         secret_proxy = None if proxy is None else Secret(proxy)
-        del credentials, proxy  # a recorded traceback would show the values of variables
+        del credentials, proxy  # error reporters record the local variables of a traceback
         # 2. Validate the arguments.
         if anonymous and has_credentials:
             raise ConfigError("anonymous and credentials exclude each other: pass one of the two")
@@ -169,7 +171,9 @@ class GCSDriver:
         check_tls(tls)
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
         if not isinstance(origins, Collection):
-            raise TypeError(f"token_origins must be URLs, got {type(origins).__name__}")
+            raise TypeError(
+                f"token_origins must be a URL or a collection of URLs, got {type(origins).__name__}"
+            )
         # 3. Store them, and derive the defaults.
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
@@ -228,7 +232,7 @@ class GCSDriver:
         """Read the credentials. This sends no request to the service."""
         if self._is_claimed:
             raise DriverInUseError(
-                "the driver must not be open in another store: create one driver for each store"
+                "this driver is open in another store: create one for each store"
             )
         # Before the first await, because another store may open the driver concurrently.
         self._is_claimed = True
@@ -278,7 +282,7 @@ class GCSDriver:
         )
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. Idempotent."""
         self._open_components = None
         try:
             if self._credentials is not None:
@@ -322,8 +326,8 @@ class GCSDriver:
         )
         target = upload_path(bucket) + _INSERT_QUERY + self._defaults.create_suffix
         headers = {"content-type": content_type}
-        # 2. Send it, with the user's condition. A retry without one is conditional on the current
-        # object, unless an earlier attempt stored it.
+        # 2. Send it with the user's condition. Without one, a retry first finds out whether an
+        # earlier attempt stored the object. If none did, it replaces only the object that it found.
         try:
             if options.conditional:
                 with map_condition_errors(options):
@@ -460,8 +464,8 @@ class GCSDriver:
             ObjectNotFoundError: A source does not exist.
             ObjectChangedError: A source was replaced or deleted during the call; nothing was
                 stored.
-            IntegrityError: The new object has another size or checksum than the sources, or the
-                sources have another size or checksum than `options`.
+            IntegrityError: The size or the checksum of the new object differs from that of the
+                sources, or that of the sources from the one in `options`.
             Also every error of `put`.
         """
         check_key(bucket, key)
@@ -471,29 +475,36 @@ class GCSDriver:
     async def set_custom_time(
         self, bucket: str, key: str, when: datetime, *, if_match: str | ObjectInfo | None = None
     ) -> None:
-        """Set the object's custom time, which lifecycle rules may count from.
+        """Set the object's custom time, a date that lifecycle rules can refer to.
 
-        It can only move forward. A copy within this backend keeps it; a new body does not.
+        It can only move forward. A copy within this backend keeps it. A put that replaces the
+        object does not.
 
         Args:
             bucket: The bucket.
             key: The object's key.
-            when: An aware time.
+            when: A datetime with a time zone.
             if_match: The etag or the ObjectInfo of the version to change. None: any version.
 
         Raises:
-            NotSupportedError: The current custom time is later; nothing was changed.
+            NotSupportedError: The current custom time is later.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
             PreconditionFailedError: `if_match` is not the current version.
-            ObjectChangedError: The object or its metadata changed during the call; nothing was
-                changed.
-            ValueError: `when` has no time zone.
+            ObjectChangedError: Another client changed the object or its metadata during the call.
+                The custom time was not set.
+            ValueError: `when` has no time zone, or the ObjectInfo has no etag.
         """
-        etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
+        if isinstance(if_match, ObjectInfo):
+            if if_match.etag is None:
+                raise ValueError(f"if_match needs an etag, but object {if_match.key!r} has no etag")
+            if_match = if_match.etag
         client, path = self._client, object_path(bucket, key)
         await resolve_not_found(
-            self._components.bucket_cache, bucket, key, set_custom_time(client, path, when, etag)
+            self._components.bucket_cache,
+            bucket,
+            key,
+            set_custom_time(client, path, when, if_match),
         )
 
     async def presign(
@@ -504,21 +515,22 @@ class GCSDriver:
         expires: float,
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
-        """Return a signed URL for one method, valid for up to seven days. See `Presigning.presign`."""
+        """Return a signed URL, valid for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
         if not {".", ".."}.isdisjoint(key.split("/")):
             raise NotSupportedError(
-                "the key of a signed URL must not have a segment of dots: clients resolve it to another path"
+                "a key with a `.` or `..` segment cannot be in a signed URL: clients would resolve it"
+                " to a different path"
             )
         seconds = math.ceil(expires)
         if not 0 < seconds <= MAX_EXPIRES:
             raise NotSupportedError(
-                f"expires must be from 1 to {MAX_EXPIRES} seconds, got {expires}"
+                f"expires must be more than 0 and at most {MAX_EXPIRES} seconds, got {expires}"
             )
         credentials = self._credentials
         if credentials is None or not credentials.can_sign:
             raise NotSupportedError(
-                "presign needs the credentials of a service account: these credentials cannot sign"
+                "the credentials cannot sign URLs: use those of a service account"
             )
         email = await credentials.email()
         url = build_url(
@@ -538,8 +550,8 @@ class GCSDriver:
     async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the contract's signature
         """Turn versioning of the bucket on or off.
 
-        Existing versions are kept until they are deleted by their ids. Cloud Storage documentation,
-        "Object Versioning".
+        Turning it off keeps the existing versions until they are deleted by their ids. Cloud
+        Storage documentation, "Object Versioning".
 
         Args:
             bucket: An existing bucket.
@@ -560,8 +572,10 @@ class GCSDriver:
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
         components = self._components
-        components.bucket_cache.forget(bucket)
-        await components.buckets.delete(bucket)
+        try:
+            await components.buckets.delete(bucket)
+        finally:  # not earlier: until then, a concurrent request may cache that the bucket exists
+            components.bucket_cache.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return the bucket's metadata. See `AsyncDriver.head_bucket`."""
@@ -578,13 +592,13 @@ class GCSDriver:
             project = await self._credentials.project()
         if project is None and self._is_google:
             raise ConfigError(
-                "creating and listing buckets needs a project: pass project=… to the driver"
+                "creating and listing buckets requires a project: pass project=… to the driver"
             )
         return project or _NO_PROJECT
 
 
 class _Components(NamedTuple):
-    """The parts of an open driver."""
+    """The objects that an open driver delegates to."""
 
     client: Client
     buckets: Buckets

@@ -312,7 +312,7 @@ class TreeWalk:
         entries = snapshots.get(kind, status) if self._use_cache else None
         if entries is None:
             entries = self._scheme.scan(self._fd, base)
-            # After a long `base`, the scan omits entries that would exceed the limit of keys. If the
+            # After a long `base`, the scan omits entries whose keys would be too long. If the
             # directory is moved, they may fit, so such a scan is not cached.
             if len(base) * 4 < MAX_KEY - MAX_NAME:
                 snapshots.add(kind, status, entries)

@@ -96,7 +96,7 @@ def check_conditions(
     if current is None:
         raise PreconditionFailedError("if_match: the object does not exist")
     if if_match not in {"*", etag(current)}:
-        raise PreconditionFailedError("if_match: the object is another version")
+        raise PreconditionFailedError("if_match: the object is a different version")
 
 
 def prune(root: Root, path: str) -> None:

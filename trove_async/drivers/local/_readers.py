@@ -243,7 +243,7 @@ def resolve_get(
     """
     status = object_file.status
     if options.if_match is not None and options.if_match not in {"*", etag(status)}:
-        raise PreconditionFailedError("if_match: the object is another version")
+        raise PreconditionFailedError("if_match: the object is a different version")
     if options.if_none_match is not None and options.if_none_match in {"*", etag(status)}:
         raise PreconditionFailedError("if_none_match: the object is still this version")
     span = (0, status.st_size) if options.range is None else options.range.resolve(status.st_size)

@@ -140,7 +140,7 @@ class DriverCancellation(DriverTopic):
             await reader.read(MiB)
 
         async def check() -> None:
-            # The store's read-ahead may close a reader in another task than the one that opened it.
+            # The store's read-ahead may close a reader in a task other than the one that opened it.
             while open_contexts:
                 await in_new_task(open_contexts.pop().__aexit__(None, None, None))
             async with backend.get(bucket, "key", GetOptions()) as reader:

@@ -1,7 +1,7 @@
 """Conformance tests of preconditions.
 
-A condition must be checked and applied in one step at the backend. A driver that checks first and
-then writes loses updates: the tests let several writers race and expect exactly one winner.
+The backend must check the condition and write in one atomic step. A driver that checks first and
+then writes loses updates. The tests let several writers race, and expect exactly one winner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import ByteRange
+from trove_async.models import ByteRange, ObjectInfo
 from trove_async.testing._harness import assert_same, content, delete, keys, list_all, read, write
 from trove_async.testing.driver._base import DriverTopic, needs
 
@@ -82,7 +82,7 @@ class DriverConditions(DriverTopic):
     ) -> None:
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key")
-        # A failed condition would suggest that the object had changed.
+        # PreconditionFailedError would suggest that the object had changed.
         with pytest.raises(BucketNotFoundError):
             await write(backend, self.bucket_name(), "key", if_match=old.etag)
 
@@ -100,11 +100,13 @@ class DriverConditions(DriverTopic):
         needs(backend, "put_if_match")
         await write(backend, bucket, "key")
         head = await backend.head(bucket, "key")
-        # Services quote etags differently in headers and in listings; the driver must unify them.
+        # Services quote etags differently in headers and listings; the driver must normalize them.
         await write(backend, bucket, "key", b"second", if_match=head.etag)
         (entry,) = [info for info in await list_all(backend, bucket) if info.key == "key"]
-        etag = getattr(entry, "etag", None)
-        await write(backend, bucket, "key", b"third", if_match=etag)
+        # Without an etag, the put would be unconditional.
+        assert isinstance(entry, ObjectInfo)
+        assert entry.etag is not None
+        await write(backend, bucket, "key", b"third", if_match=entry.etag)
         assert await read(backend, bucket, "key") == b"third"
 
     async def test_get_if_match_requires_the_matching_object(
@@ -165,10 +167,10 @@ class DriverConditions(DriverTopic):
     async def _race(
         self, backend: AsyncDriver, bucket: str, *, error: type[TroveError], **options: str | None
     ) -> bytes:
-        """Put from many tasks under one condition, and assert that all but one fail with `error`.
+        """Put with one condition from many tasks, and assert that all but one fail with `error`.
 
         Returns:
-            The body of the only winner.
+            The body of the winner.
         """
         winners: list[bytes] = []
         failures: list[TroveError] = []
@@ -178,8 +180,8 @@ class DriverConditions(DriverTopic):
                 try:
                     await write(backend, bucket, "key", body, **options)
                 except TroveError as failure:
-                    # A service may refuse to decide while other writes are in flight. The store
-                    # retries such a put, and so does the test.
+                    # A service may reject a put because another write of the key is in flight. The
+                    # store retries such a put, and so does the test.
                     if failure.retryable and attempt < RACERS - 1:
                         continue
                     failures.append(failure)

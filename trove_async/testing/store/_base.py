@@ -66,7 +66,7 @@ def assert_nothing_held(store: Trove) -> None:
     assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0)
 
 
-async def claims(store: Trove, bucket: str, key: str = "key") -> Capabilities:
+async def capabilities_of(store: Trove, bucket: str, key: str = "key") -> Capabilities:
     """Return the capabilities of the backend that a key is routed to."""
     backend = (await store.explain(bucket, key)).backend
     return store._core.backends[backend].capabilities  # noqa: SLF001 - not public: users do not need it

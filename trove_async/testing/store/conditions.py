@@ -26,7 +26,7 @@ from trove_async import (
 from trove_async._concurrency import task_group
 from trove_async.testing._harness import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
-from trove_async.testing.store._base import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, capabilities_of
 
 RACERS = 8
 """Concurrent writers of one key."""
@@ -62,7 +62,7 @@ class StoreConditions(StoreTopic):
     storage_class: ClassVar[str] = "STANDARD"
 
     async def test_if_none_match_never_replaces_an_object(self, store: Trove, bucket: str) -> None:
-        if not (await claims(store, bucket)).put_if_none_match:
+        if not (await capabilities_of(store, bucket)).put_if_none_match:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "key", b"one", if_none_match="*")
             assert not await store.exists(bucket, "key")
@@ -91,7 +91,7 @@ class StoreConditions(StoreTopic):
         async with task_group() as group:
             for number in range(RACERS):
                 group.start_soon(put, content(store.pool.part_size + number, str(number)))
-        if (await claims(store, bucket)).put_if_none_match:
+        if (await capabilities_of(store, bucket)).put_if_none_match:
             assert errors == [ObjectExistsError] * (RACERS - 1)
             assert [await store.read(bucket, "key")] == winners
         else:
@@ -102,7 +102,7 @@ class StoreConditions(StoreTopic):
         self, store: Trove, bucket: str
     ) -> None:
         one = await store.put(bucket, "key", b"one")
-        if not (await claims(store, bucket)).put_if_match:
+        if not (await capabilities_of(store, bucket)).put_if_match:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "key", b"two", if_match=one)
             assert await store.read(bucket, "key") == b"one"
@@ -121,7 +121,7 @@ class StoreConditions(StoreTopic):
         self, store: Trove, bucket: str
     ) -> None:
         old = await store.put(bucket, "key", b"old")
-        if not (await claims(store, bucket)).get_conditions:
+        if not (await capabilities_of(store, bucket)).get_conditions:
             for options in _conditions(old):
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", **options)
@@ -140,7 +140,7 @@ class StoreConditions(StoreTopic):
     ) -> None:
         old = await store.put(bucket, "key", b"old")
         new = await store.put(bucket, "key", b"new")
-        if not (await claims(store, bucket)).delete_if_match:
+        if not (await capabilities_of(store, bucket)).delete_if_match:
             # An unconditional delete would remove a version that the caller has not seen.
             with pytest.raises(NotSupportedError):
                 await store.delete(bucket, "key", if_match=new)
@@ -154,7 +154,7 @@ class StoreConditions(StoreTopic):
 
     async def test_version_is_read_or_refused(self, store: Trove, bucket: str) -> None:
         info = await store.put(bucket, "key", b"old")
-        if (await claims(store, bucket)).versions:
+        if (await capabilities_of(store, bucket)).versions:
             new = await store.put(bucket, "key", b"new")
             assert await store.read(bucket, "key", version_id=new.version_id) == b"new"
             with suppress(ObjectNotFoundError):  # if the bucket keeps no versions
@@ -188,7 +188,7 @@ class StoreConditions(StoreTopic):
         self, store: Trove, bucket: str
     ) -> None:
         # The name counts as well, so a value of the maximum is too long.
-        maximum = (await claims(store, bucket)).max_metadata_bytes
+        maximum = (await capabilities_of(store, bucket)).max_metadata_bytes
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "key", b"", metadata={"name": "v" * maximum})
         assert not await store.exists(bucket, "key")
@@ -248,7 +248,7 @@ class StoreConditions(StoreTopic):
     async def test_presigned_url_is_made_or_refused(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         for presign in (store.presign_get, store.presign_put):
-            if (await claims(store, bucket)).presign:
+            if (await capabilities_of(store, bucket)).presign:
                 assert "://" in await presign(bucket, "key", expires=60)
             else:
                 with pytest.raises(NotSupportedError):
@@ -278,7 +278,7 @@ class StoreConditions(StoreTopic):
     ) -> ObjectInfo | None:
         """Put with an option. Return the info from head, or None if the store refused it."""
         body = content((parts - 1) * store.pool.part_size + 1)
-        if getattr(await claims(store, bucket), capability):
+        if getattr(await capabilities_of(store, bucket), capability):
             await store.put(bucket, "key", body, **options)
             assert_same(await store.read(bucket, "key"), body)
             return await store.head(bucket, "key")

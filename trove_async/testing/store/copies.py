@@ -20,7 +20,7 @@ from trove_async import (
 )
 from trove_async.testing._harness import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS
-from trove_async.testing.store._base import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, capabilities_of
 
 
 class StoreCopies(StoreTopic):
@@ -49,7 +49,7 @@ class StoreCopies(StoreTopic):
         assert await store.read(bucket, "from") == b"new"
 
     async def test_copy_keeps_the_metadata(self, store: Trove, bucket: str) -> None:
-        if not (await claims(store, bucket)).metadata:
+        if not (await capabilities_of(store, bucket)).metadata:
             await store.put(bucket, "from", b"body")
             with pytest.raises(NotSupportedError):
                 await store.copy(bucket, "from", bucket, "to", metadata={"a": "1"})
@@ -63,7 +63,10 @@ class StoreCopies(StoreTopic):
         assert dict((await store.head(bucket, "from")).metadata) == {"a": "1"}
 
     async def test_copy_keeps_the_headers(self, store: Trove, bucket: str) -> None:
-        start, end = await claims(store, bucket, "from"), await claims(store, bucket, "to")
+        start, end = (
+            await capabilities_of(store, bucket, "from"),
+            await capabilities_of(store, bucket, "to"),
+        )
         headers: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
         if start.expires and end.expires:
             headers["expires"] = EXPIRES
@@ -79,11 +82,11 @@ class StoreCopies(StoreTopic):
         assert {name: getattr(info, name) for name in headers} == headers
 
     async def test_copy_keeps_the_tags(self, store: Trove, bucket: str) -> None:
-        if not (await claims(store, bucket, "from")).tags:
+        if not (await capabilities_of(store, bucket, "from")).tags:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "from", b"body", tags={"team": "a"})
             return
-        if not (await claims(store, bucket, "to")).tags:
+        if not (await capabilities_of(store, bucket, "to")).tags:
             # The copy is refused instead of losing the tags.
             await store.put(bucket, "from", b"body", tags={"team": "a"})
             with pytest.raises(NotSupportedError):
@@ -96,7 +99,7 @@ class StoreCopies(StoreTopic):
         assert await store.read(bucket, "to") == b"body"
 
     async def test_copy_onto_itself_keeps_the_tags(self, store: Trove, bucket: str) -> None:
-        claimed = await claims(store, bucket)
+        claimed = await capabilities_of(store, bucket)
         body = content(store.pool.part_size + 1)
         tags = {"team": "a"} if claimed.tags else {}
         await store.put(bucket, "key", body, tags=tags)
@@ -113,7 +116,7 @@ class StoreCopies(StoreTopic):
     async def test_copy_onto_itself_changes_only_metadata(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "key", body)
-        if not (await claims(store, bucket)).metadata:
+        if not (await capabilities_of(store, bucket)).metadata:
             with pytest.raises(NotSupportedError):
                 await store.copy(bucket, "key", bucket, "key", metadata={"a": "2"})
             assert_same(await store.read(bucket, "key"), body)
@@ -150,7 +153,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         await store.put(bucket, "from", b"new")
         await store.put(bucket, "to", b"old")
-        claimed = (await claims(store, bucket, "to")).put_if_none_match
+        claimed = (await capabilities_of(store, bucket, "to")).put_if_none_match
         # A refused move must not delete its source.
         for transfer in (store.copy, store.move):
             with pytest.raises(ObjectExistsError if claimed else NotSupportedError):
@@ -166,7 +169,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         await store.put(bucket, "from", b"new")
         old = await store.put(bucket, "to", b"old")
-        if not (await claims(store, bucket, "to")).put_if_match:
+        if not (await capabilities_of(store, bucket, "to")).put_if_match:
             with pytest.raises(NotSupportedError):
                 await store.copy(bucket, "from", bucket, "to", if_match=old)
             assert await store.read(bucket, "to") == b"old"

@@ -14,7 +14,7 @@ import pytest
 
 from trove_async import InvalidNameError, ObjectNotFoundError, Trove
 from trove_async.testing.driver.odd_keys import ODD_KEYS
-from trove_async.testing.store._base import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, capabilities_of
 
 Call = Callable[[Trove, str, str], Awaitable[Any]]
 
@@ -86,7 +86,7 @@ class StoreNames(StoreTopic):
     ) -> None:
         for key in DOT_KEYS:
             # A backend that can address such a key reports that it is missing.
-            addressed = (await claims(store, bucket, key)).dot_segments
+            addressed = (await capabilities_of(store, bucket, key)).dot_segments
             with pytest.raises(ObjectNotFoundError if addressed else InvalidNameError):
                 await dict(CALLS)[name](store, bucket, key)
 
@@ -116,7 +116,7 @@ class StoreNames(StoreTopic):
         assert await store.list(bucket).all() == []
 
     async def test_key_beyond_max_key_bytes_is_refused(self, store: Trove, bucket: str) -> None:
-        maximum = (await claims(store, bucket)).max_key_bytes
+        maximum = (await capabilities_of(store, bucket)).max_key_bytes
         await store.put(bucket, "k" * maximum, b"long")
         assert await store.read(bucket, "k" * maximum) == b"long"
         with pytest.raises(InvalidNameError):

@@ -1,6 +1,6 @@
 """Conformance tests of reading: whole bodies, chunks, buffers, files and ranges.
 
-The ranges are those of the driver's suite, so a store selects the same bytes as its drivers.
+The ranges are those of the driver suite: a store must select the same bytes as its drivers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from trove_async import (
 from trove_async._concurrency import in_thread, task_group
 from trove_async.testing._harness import assert_same, content, in_new_task
 from trove_async.testing.driver.ranges import BEYOND, OF_EMPTY_OBJECT, SELECTING
-from trove_async.testing.store._base import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, capabilities_of
 
 NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
-"""Ranges that select nothing of any object."""
+"""Ranges that are invalid for an object of any size."""
 
 
 class StoreReading(StoreTopic):
     """`get`, `read` and `get_ranges`."""
 
-    async def test_chunks_are_the_body(self, store: Trove, bucket: str) -> None:
+    async def test_chunks_join_to_the_body(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
@@ -43,16 +43,16 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
             got = await obj.read(1)
-            # A read of 0 bytes does not mean the end of the body.
+            # A read of size 0 returns b"" before the end of the body, too.
             got += await obj.read(0)
-            memory = bytearray(1000)
-            got += memory[: await obj.readinto(memory)]
+            buffer = bytearray(1000)
+            got += buffer[: await obj.readinto(buffer)]
             async for chunk in obj:
                 got += chunk
                 break
             got += await obj.read()
             assert_same(got, body)
-            assert [await obj.read(), await obj.read(5), await obj.readinto(memory)] == [
+            assert [await obj.read(), await obj.read(5), await obj.readinto(buffer)] == [
                 b"",
                 b"",
                 0,
@@ -68,7 +68,7 @@ class StoreReading(StoreTopic):
     async def test_save_writes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
-        target = tmp_path / "new" / "saved"  # alone in its directory
+        target = tmp_path / "new" / "saved"  # in a new directory, to detect other files that stay
         await in_thread(target.parent.mkdir)
         async with store.get(bucket, "key") as obj:
             await obj.save(target)
@@ -94,7 +94,7 @@ class StoreReading(StoreTopic):
         with pytest.raises(BodyConsumedError):
             await opening
 
-    async def test_read_beyond_its_limit_raises(self, store: Trove, bucket: str) -> None:
+    async def test_read_of_body_larger_than_limit_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"0123456789")
         assert await store.read(bucket, "key", limit=10) == b"0123456789"
         with pytest.raises(RangeError):
@@ -104,7 +104,7 @@ class StoreReading(StoreTopic):
         self, store: Trove, bucket: str
     ) -> None:
         await store.put(bucket, "key", b"0123456789")
-        ranges = (await claims(store, bucket)).ranges
+        ranges = (await capabilities_of(store, bucket)).ranges
         for requested, span in SELECTING:
             if not ranges:
                 with pytest.raises(NotSupportedError):
@@ -123,32 +123,36 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", b"0123456789")
         await store.put(bucket, "empty", b"")
         # A service may return the whole object for such a range, which must not reach a user.
-        for key, table in (("key", BEYOND), ("empty", OF_EMPTY_OBJECT)):
-            refused = RangeError if (await claims(store, bucket, key)).ranges else NotSupportedError
-            for requested in table:
-                with pytest.raises(refused):
+        for key, ranges in (("key", BEYOND), ("empty", OF_EMPTY_OBJECT)):
+            expected = (
+                RangeError
+                if (await capabilities_of(store, bucket, key)).ranges
+                else NotSupportedError
+            )
+            for requested in ranges:
+                with pytest.raises(expected):
                     await store.read(bucket, key, range=requested)
 
     async def test_invalid_range_raises_immediately(self, store: Trove, bucket: str) -> None:
         # Before any I/O, and even before the get is awaited.
-        for span in NEVER:
+        for requested in NEVER:
             with pytest.raises(RangeError):
-                store.get(bucket, "key", range=span)
+                store.get(bucket, "key", range=requested)
         with pytest.raises(RangeError):
             ByteRange.last(0)
 
-    async def test_range_crosses_parts(self, store: Trove, bucket: str) -> None:
+    async def test_range_across_parts_selects_its_bytes(self, store: Trove, bucket: str) -> None:
         part = store.pool.part_size
         body = content(2 * part + 1)
         await store.put(bucket, "key", body)
         for start, end in [(part - 1, part + 1), (1, 2 * part), (2 * part, 2 * part + 1)]:
-            if not (await claims(store, bucket)).ranges:
+            if not (await capabilities_of(store, bucket)).ranges:
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", range=(start, end))
                 continue
             assert_same(await store.read(bucket, "key", range=(start, end)), body[start:end])
 
-    async def test_get_ranges_keeps_the_order_of_its_ranges(
+    async def test_get_ranges_returns_bodies_in_the_requested_order(
         self, store: Trove, bucket: str
     ) -> None:
         body = content(3_000_000)
@@ -163,7 +167,7 @@ class StoreReading(StoreTopic):
             (2_999_999, None),
             (7, 10**12),
         ]
-        if not (await claims(store, bucket)).ranges:
+        if not (await capabilities_of(store, bucket)).ranges:
             with pytest.raises(NotSupportedError):
                 await store.get_ranges(bucket, "key", requested)
             return
@@ -197,7 +201,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
-            # More readers than connections. The store must take the connections of idle readers.
+            # With fewer connections than readers, the store must take those of idle readers.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
@@ -216,7 +220,7 @@ class StoreReading(StoreTopic):
             await store.put(bucket, f"to-{number}", store.get(bucket, "from"))
 
         async with task_group() as group:
-            # A get that waits for memory while its put holds some would deadlock.
+            # If a get waited for memory while its put held some, the copies would deadlock.
             for number in range(20):
                 group.start_soon(copy, number)
         for number in range(20):
