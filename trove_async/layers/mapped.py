@@ -223,7 +223,7 @@ class Mapped:
     ) -> ObjectInfo:
         """Copy in the wrapped driver. See `Copying.copy`."""
         self._require_feature(self.capabilities.server_copy, "server-side copies")
-        # The facts of the source get physical names, as if the driver itself had returned them.
+        # Give the source its physical names, as if the driver itself had returned it.
         src = _Names(self._namespace, src_bucket, src_key)
         dst = _Names(self._namespace, dst_bucket, dst_key)
         source = options.source.located(bucket=src.physical_bucket, key=src.physical_key)
@@ -387,7 +387,7 @@ class _Get:
             except ObjectNotFoundError:
                 await namespace.require(driver, self._bucket)
                 raise
-        kind = _FillingReader if isinstance(reader, ReadsInto) else _Reader
+        kind = _ReadintoReader if isinstance(reader, ReadsInto) else _Reader
         return kind(reader, names)
 
     async def __aexit__(
@@ -416,7 +416,7 @@ class _Reader:
             return await self._wrapped.read(size)
 
 
-class _FillingReader(_Reader):
+class _ReadintoReader(_Reader):
     """A reader that supports `readinto`."""
 
     __slots__ = ()
