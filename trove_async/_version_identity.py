@@ -56,7 +56,7 @@ def can_pin(info: ObjectInfo, *, get_conditions: bool, versions: bool) -> bool:
     """Return whether a request can be restricted to this version.
 
     Args:
-        info: The facts of the version.
+        info: The version.
         get_conditions: Whether the backend has conditions for a get (`Capabilities.get_conditions`).
         versions: Whether it reads a version by its id (`Capabilities.versions`).
     """

@@ -163,7 +163,7 @@ class Bucket:
         return await self._store.get_ranges(self.name, key, ranges)
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
-        """Return the facts of an object. See `Trove.head`."""
+        """Return the info of an object. See `Trove.head`."""
         return await self._store.head(self.name, key, version_id=version_id)
 
     async def exists(self, key: str, *, version_id: str | None = None) -> bool:

@@ -32,7 +32,7 @@ class _LazyAttributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class ObjectInfo(_LazyAttributes):
-    """The facts of one object.
+    """The properties of one object.
 
     Attributes:
         bucket: The bucket, under the name that the caller uses.
@@ -46,21 +46,21 @@ class ObjectInfo(_LazyAttributes):
         metadata: The user's metadata, with names in lower case.
         tags: The user's tags.
         storage_class: The backend's name of the storage class, or None if it has none.
-        cache_control: As given to put.
-        content_disposition: As given to put.
-        content_encoding: As given to put.
-        content_language: As given to put.
-        expires: As given to put, in UTC and whole seconds. An invalid Expires header means a time in
+        cache_control: As passed to put.
+        content_disposition: As passed to put.
+        content_encoding: As passed to put.
+        content_language: As passed to put.
+        expires: As passed to put, in UTC and whole seconds. An invalid Expires header means a time in
             the past (RFC 9111, 5.3), and is returned as 1970-01-01.
         checksums: Checksums of the whole content by algorithm (``crc32c``, ``crc64nvme``,
             ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.
         version_id: The backend's id of this version, if it keeps versions.
         backend: The name of the backend, set by the store.
-        complete: False if the facts come from a listing that has only names, sizes and dates. `head`
-            returns all of them.
+        complete: False if this comes from a listing that has only names, sizes and dates. `head`
+            returns all properties.
         write_id: The id of the write that created the object, if the backend can record one. It
             identifies our own write after its response was lost.
-        as_of: The service's time when it sent these facts. Drivers set it for objects without an
+        as_of: The service's time when it sent these properties. Drivers set it for objects without an
             etag: it decides whether `last_modified` identifies one version
             (`trove_async._version_identity`).
     """
@@ -161,7 +161,7 @@ class ObjectInfo(_LazyAttributes):
         find: Callable[[T, str], object],
         raw: T,
     ) -> ObjectInfo:
-        """Return the facts of an object in a listing. Some are computed on first access.
+        """Return the info of an object in a listing. Some of it is computed on first access.
 
         Most users of a listing never read the etag and the date, and computing both takes longer
         than this call.
@@ -172,7 +172,7 @@ class ObjectInfo(_LazyAttributes):
             size: Size in bytes.
             backend: The backend's name.
             find: Called as ``find(raw, name)`` for ``etag``, ``last_modified`` and
-                ``storage_class``, at most once each. It returns None if there is no such fact.
+                ``storage_class``, at most once each. It returns None if there is no such property.
             raw: The argument for `find`.
         """
         # Not __init__, which requires the etag and the date.
@@ -194,7 +194,7 @@ class ObjectInfo(_LazyAttributes):
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> ObjectInfo:
-        """Return the same facts under another backend, bucket or key."""
+        """Return the same info under another backend, bucket or key."""
         if (
             (backend is None or backend == self.backend)
             and (bucket is None or bucket == self.bucket)
@@ -326,7 +326,7 @@ class VersionInfo:
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> VersionInfo:
-        """Return the same facts under another backend, bucket or key."""
+        """Return the same info under another backend, bucket or key."""
         return replace(
             self,
             backend=self.backend if backend is None else backend,
@@ -341,7 +341,7 @@ Listed: TypeAlias = Entry | VersionInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketInfo:
-    """The facts of one bucket.
+    """The properties of one bucket.
 
     Attributes:
         name: The name.

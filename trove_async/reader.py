@@ -27,8 +27,7 @@ class ObjectReader:
     """The open body of an object. One task reads it once; ``async with`` closes it.
 
     Attributes:
-        info: The facts of the version that is being read. They do not change when the object is
-            replaced.
+        info: The version that is being read. It does not change when the object is replaced.
         range: The absolute ``(start, end)`` of the body.
     """
 

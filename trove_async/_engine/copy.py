@@ -103,7 +103,7 @@ _INHERITED = (
     "content_language",
     "expires",
 )
-"""The put options that a copy inherits from the facts of its source by default. The storage class is
+"""The put options that a copy inherits from its source by default. The storage class is
 not among them, because the destination's backend has classes of its own."""
 
 
@@ -297,7 +297,7 @@ async def _copy_through_client(
             )
         except (PreconditionFailedError, NotFoundError) as error:
             raise _source_changed(source) from error
-        if not (is_same(info, reader.info) or _has_same_facts(info, reader.info)):
+        if not (is_same(info, reader.info) or _has_same_properties(info, reader.info)):
             raise _source_changed(source)
         # 2. Put it. The body is verified against the source's checksum while it is read, so its last
         # bytes are sent only if it is intact. It is hashed in the target's kinds, to compare them.
@@ -314,10 +314,10 @@ async def _copy_through_client(
     return stored, checksums
 
 
-def _has_same_facts(info: ObjectInfo, opened: ObjectInfo) -> bool:
-    """Return whether an object that cannot be pinned was opened with the same facts.
+def _has_same_properties(info: ObjectInfo, opened: ObjectInfo) -> bool:
+    """Return whether an object that cannot be pinned was opened with the same properties.
 
-    The body and the facts then describe the same state, although its version is unknown. Tags come in
+    The body and the properties then describe the same state, although its version is unknown. Tags come in
     another response, so they are not compared.
     """
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})

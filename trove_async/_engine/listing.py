@@ -56,7 +56,7 @@ class Query:
         backends: The backends that may have a matching key.
         is_visible: Decides which keys of which backend to show. None: all.
         rules: The fingerprint of the routes, part of a cursor's fingerprint.
-        details: Whether to head each object whose facts are incomplete.
+        details: Whether to head each object whose info is incomplete.
         exists: Returns whether the bucket exists, called when all `backends` lack it.
         cursor: The position at which to resume, or None.
         request_page: Requests a page of objects or of versions.

@@ -214,7 +214,7 @@ class Operations:
         return await self._run_on_object("get_ranges", bucket, key, work)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return the facts of an object."""
+        """Return the info of an object."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
