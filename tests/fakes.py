@@ -113,19 +113,21 @@ class _Memory(MemoryDriver):
     These are leaving a get or an upload, filling a buffer, and reading a piece of a streamed part.
     """
 
-    lie: Callable[[ObjectInfo], ObjectInfo]
+    change_info: Callable[[ObjectInfo], ObjectInfo]
     step: Callable[[str], Awaitable[None]]
     _readinto: bool
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        return self.lie(await super().put(bucket, key, views, options))
+        return self.change_info(await super().put(bucket, key, views, options))
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        return self.lie(await super().copy(src_bucket, src_key, dst_bucket, dst_key, options))
+        return self.change_info(
+            await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        )
 
     def get(self, bucket: str, key: str, options: GetOptions) -> Any:
         return _Get(self, super().get(bucket, key, options))
@@ -152,7 +154,7 @@ class Fake(Faulty, _Memory):
         cuts: Positions at which the body of a get breaks, each once.
         shorts: Positions at which the body of a get ends early, each once.
         flips: Positions at which a byte of a get is wrong, every time.
-        lie: Changes the `ObjectInfo` that put, copy and commit return.
+        change_info: Changes the `ObjectInfo` that put, copy and commit return.
         pages: The options of every page that was listed.
     """
 
@@ -179,7 +181,7 @@ class Fake(Faulty, _Memory):
         self.cuts: list[int] = []
         self.shorts: list[int] = []
         self.flips: list[int] = []
-        self.lie = lambda info: info
+        self.change_info = lambda info: info
         self.pages: list[ListOptions] = []
 
     @property
@@ -269,11 +271,11 @@ class Fake(Faulty, _Memory):
         self.pages.append(options)
         return await super().list_page(bucket, options)
 
-    def holds(self, bucket: str) -> list[str]:
+    def stored_keys(self, bucket: str) -> list[str]:
         """Return the keys in the bucket, without a step."""
         return sorted(self._buckets[bucket].objects) if bucket in self._buckets else []
 
-    def spoil(self, bucket: str, key: str, body: bytes) -> None:
+    def corrupt(self, bucket: str, key: str, body: bytes) -> None:
         """Replace the bytes of an object and leave its checksum."""
         objects = self._buckets[bucket].objects
         objects[key] = objects[key]._replace(chunks=(body,))
@@ -471,7 +473,7 @@ class _Upload:
         await self._upload.send(part, pieces)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        return self._memory.lie(await self._upload.commit(checksums))
+        return self._memory.change_info(await self._upload.commit(checksums))
 
 
 # -- calls of a store, by the step that they pass ------------------------------------------------------

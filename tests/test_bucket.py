@@ -91,7 +91,7 @@ async def test_bucket_of_a_pinned_handle_is_pinned() -> None:
     async with single_attempt_store(CallLog(), backends={"cold": cold}) as store:
         await store.create_bucket("data", backends="all")
         await store.backend("cold").bucket("data").put("key", b"body")
-        assert cold.holds("data") == ["key"]
+        assert cold.stored_keys("data") == ["key"]
         assert not await store.bucket("data").exists("key")
         assert repr(store.backend("cold").bucket("data")) == (
             "<Bucket 'data' of <Trove of default, cold pinned to 'cold'>>"

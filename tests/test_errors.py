@@ -80,7 +80,7 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "text"),
+    ("attributes", "text"),
     [
         ({}, "gone"),
         ({"operation": "put"}, "gone [put]"),
@@ -91,11 +91,11 @@ def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
          "gone [get 'b/k' on backend 'x']"),
     ],
 )  # fmt: skip
-def test_message_has_the_known_facts(facts: dict[str, Any], text: str) -> None:
-    assert str(TroveError("gone", **facts)) == text
+def test_message_shows_the_attributes_that_are_set(attributes: dict[str, Any], text: str) -> None:
+    assert str(TroveError("gone", **attributes)) == text
 
 
-def test_located_sets_only_missing_facts() -> None:
+def test_located_sets_only_missing_attributes() -> None:
     error = ObjectNotFoundError("gone", bucket="b")
     assert error.located(operation="get", backend="x", bucket="other", key="k") is error
     assert (error.operation, error.backend, error.bucket, error.key) == ("get", "x", "b", "k")

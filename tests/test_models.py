@@ -230,7 +230,7 @@ def test_count_of_the_last_bytes_must_be_an_int() -> None:
         ByteRange.last(cast("Any", "1"))
 
 
-def test_facts_of_a_listing_are_computed_once_on_first_access() -> None:
+def test_properties_in_a_listing_are_computed_once_on_first_access() -> None:
     requested: list[str] = []
 
     def find(raw: dict[str, object], name: str) -> object:
@@ -250,10 +250,10 @@ def test_facts_of_a_listing_are_computed_once_on_first_access() -> None:
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
 
 
-def test_pickle_of_a_listed_info_has_only_the_facts() -> None:
-    facts: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
+def test_pickle_of_a_listed_info_has_only_the_properties() -> None:
+    properties: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
     listed = ObjectInfo.listed(
-        "b", "k", 3, backend="cold", find=lambda _, name: facts[name], raw=object()
+        "b", "k", 3, backend="cold", find=lambda _, name: properties[name], raw=object()
     )
     other = pickle.loads(pickle.dumps(listed))  # noqa: S301 - our own
     assert other == copy.deepcopy(listed) == listed

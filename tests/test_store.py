@@ -174,7 +174,7 @@ async def test_pinned_handle_uses_one_backend_of_the_store() -> None:
         assert handle.pool is store.pool
         assert handle.events is store.events
         await handle.put("data", "plain.txt", b"pinned")
-        assert cold.holds("data") == ["plain.txt"]
+        assert cold.stored_keys("data") == ["plain.txt"]
         assert not await store.exists("data", "plain.txt")
         assert await handle.read("data", "plain.txt") == b"pinned"
         await store.backend("default").put("data", "a.log", b"hidden")

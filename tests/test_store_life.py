@@ -161,7 +161,7 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
     layers = [Mapped(below, buckets={"a": "b"}), Mapped(below, buckets={"c": "d"})]
     async with single_attempt_store(
         shared,
-        backends={"too": shared, "first": layers[0], "second": layers[1], "below": below},
+        backends={"duplicate": shared, "first": layers[0], "second": layers[1], "below": below},
     ):
         assert shared.calls == below.calls == ["open"]
     assert shared.calls == below.calls == ["open", "aclose"]

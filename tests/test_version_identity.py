@@ -13,8 +13,8 @@ from trove_async._version_identity import can_pin, can_prove, is_same
 MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def info(**facts: Any) -> ObjectInfo:
-    values = {"size": 5, "etag": None, "last_modified": MOMENT, **facts}
+def info(**properties: Any) -> ObjectInfo:
+    values = {"size": 5, "etag": None, "last_modified": MOMENT, **properties}
     return ObjectInfo(bucket="data", key="key", **values)
 
 
@@ -59,7 +59,7 @@ def test_recent_date_alone_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "claims", "pinned"),
+    ("properties", "claims", "pinned"),
     [
         ({"etag": "a"}, {"get_conditions": True}, True),
         ({"etag": "a"}, {"versions": True}, False),
@@ -70,7 +70,7 @@ def test_recent_date_alone_proves_nothing() -> None:
     ],
 )
 def test_version_is_pinned_if_the_backend_honours_conditions(
-    facts: dict[str, Any], claims: dict[str, bool], *, pinned: bool
+    properties: dict[str, Any], claims: dict[str, bool], *, pinned: bool
 ) -> None:
     flags = {"get_conditions": False, "versions": False, **claims}
-    assert can_pin(info(**facts), **flags) is pinned
+    assert can_pin(info(**properties), **flags) is pinned

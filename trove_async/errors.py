@@ -43,7 +43,7 @@ from typing import Any, Self
 class TroveError(Exception):
     """The base class of all errors. It has a message and the place of the failure.
 
-    A driver raises an error with the facts it has, and the store adds the others (`located`). A
+    A driver raises an error with the attributes it knows, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
     is one, is ``__cause__``.
 

@@ -46,11 +46,11 @@ class ObjectInfo(_LazyAttributes):
         metadata: The user's metadata, with names in lower case.
         tags: The user's tags.
         storage_class: The backend's name of the storage class, or None if it has none.
-        cache_control: As given to put.
-        content_disposition: As given to put.
-        content_encoding: As given to put.
-        content_language: As given to put.
-        expires: As given to put, in UTC and whole seconds. An invalid Expires header means a time in
+        cache_control: As passed to put.
+        content_disposition: As passed to put.
+        content_encoding: As passed to put.
+        content_language: As passed to put.
+        expires: As passed to put, in UTC and whole seconds. An invalid Expires header means a time in
             the past (RFC 9111, 5.3), and is returned as 1970-01-01.
         checksums: Checksums of the whole content by algorithm (``crc32c``, ``crc64nvme``,
             ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.

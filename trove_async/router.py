@@ -373,7 +373,7 @@ class Router:
 
         It covers the name, position and declaration of a route function, but not its code.
         """
-        facts = (
+        parts = (
             self._default,
             sorted(self._backends),
             [
@@ -388,7 +388,7 @@ class Router:
             [(item.kind, item.text, item.backend, item.in_bucket) for item in self._routes],
         )
         return hashlib.blake2b(
-            repr(facts).encode(errors="surrogatepass"), digest_size=8
+            repr(parts).encode(errors="surrogatepass"), digest_size=8
         ).hexdigest()
 
     def _rank(self, bucket: str, key: str) -> int:

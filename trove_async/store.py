@@ -302,7 +302,7 @@ class Trove:
                 the end; or ``ByteRange.last(n)``.
             version_id: A version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
-            if_none_match: Read only a version other than this.
+            if_none_match: Read only a version other than this one.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to go on.
 
@@ -415,7 +415,7 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
     ) -> None:
-        """Delete an object. A missing object is no error, unless `if_match` is given.
+        """Delete an object. A missing object is not an error, unless `if_match` is passed.
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
@@ -468,7 +468,7 @@ class Trove:
         object itself if it can; otherwise the body streams through this process. Copying an object
         onto itself changes its metadata.
 
-        The copy has the source's metadata, tags and headers, except those that are given here. An
+        The copy has the source's metadata, tags and headers, except those that are passed here. An
         empty value (``""``, ``{}``) removes them. Within Google Cloud Storage the copy also has the
         source's custom time. Settings that `head` does not return are not copied, and take the
         destination's defaults: on S3 the ACL, encryption, object lock and website redirect
@@ -700,11 +700,11 @@ class Trove:
         exist_ok: bool = False,
         backends: Iterable[str] | Literal["all"] | None = None,
     ) -> None:
-        """Create a bucket on the default backend, or on the given ones.
+        """Create a bucket on the default backend, or on those in `backends`.
 
         Args:
             name: 1 to 222 bytes, without a slash. Cloud services allow fewer names.
-            exist_ok: Whether an existing bucket is no error.
+            exist_ok: Whether to succeed if the bucket already exists.
             backends: The backends to create it on instead of the default, or ``"all"``.
 
         Raises:

@@ -30,8 +30,8 @@ async def test_every_key_is_deleted_where_it_is_routed_and_reported_in_order(bul
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         results = [result async for result in store.delete_many("data", [*KEYS, "missing", "a"])]
     assert results == [DeleteResult(key=key) for key in [*KEYS, "missing", "a"]]
-    assert default.holds("data") == ["b.cold", "kept"]
-    assert cold.holds("data") == ["a"]
+    assert default.stored_keys("data") == ["b.cold", "kept"]
+    assert cold.stored_keys("data") == ["a"]
     assert default.calls.count("delete") == (3 if bulk == 0 else 0)
     assert "head_bucket" not in default.calls
 
@@ -58,7 +58,7 @@ async def test_keys_may_be_an_endless_async_iterable() -> None:
                 break
         await deletion.aclose()
     assert closed
-    assert default.holds("data") == []
+    assert default.stored_keys("data") == []
     assert default.calls.count("delete_many") == 2
 
 
@@ -99,7 +99,7 @@ async def test_single_deletions_have_limited_concurrency() -> None:
     assert 4 < most <= 16
 
 
-class PartlyFailing(CallLog):
+class PartlyFailingDriver(CallLog):
     """Fails to delete keys with an ``x``, and reports no result for keys with a ``?``."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -115,7 +115,7 @@ class PartlyFailing(CallLog):
 
 
 async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> None:
-    default = PartlyFailing()
+    default = PartlyFailingDriver()
     await fill(default, "data", "a", "x")
     async with single_attempt_store(default) as store:
         results = {
@@ -135,7 +135,7 @@ async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> Non
         with pytest.raises(ExceptionGroup) as caught:
             await store.delete_many("data", ["x", "a", "xx"])
         assert [str(error)[:6] for error in caught.value.exceptions] == ["locked"] * 2
-    assert default.holds("data") == ["x"]
+    assert default.stored_keys("data") == ["x"]
 
 
 @pytest.mark.parametrize("bulk", [0, 1000])
@@ -171,7 +171,7 @@ async def test_route_function_error_is_raised_and_nothing_is_deleted() -> None:
     async with single_attempt_store(default, route_functions=[route]) as store:
         with pytest.raises(LookupError):
             await store.delete_many("data", ["a", "b"])
-    assert default.holds("data") == ["a", "b"]
+    assert default.stored_keys("data") == ["a", "b"]
 
 
 async def test_deletion_cannot_be_started_twice() -> None:

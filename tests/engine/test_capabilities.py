@@ -86,7 +86,7 @@ async def test_stream_larger_than_the_spill_budget_is_refused() -> None:
         await store.create_bucket("data")
         with pytest.raises(NotSupportedError, match="spill_max_bytes"):
             await store.put("data", "key", pulled(BODY), if_none_match="*")
-        assert driver.holds("data") == []
+        assert driver.stored_keys("data") == []
         assert not {"put", "upload"} & set(driver.calls)
 
 

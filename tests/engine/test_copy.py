@@ -1,3 +1,5 @@
+"""Copies and moves, between backends and under two names of one object."""
+
 from __future__ import annotations
 
 import asyncio
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from trove_async.options import CopyOptions
 
 BODY = hashlib.shake_128(b"body").digest(3 * MiB + 17)
-FACTS: dict[str, Any] = {
+PROPERTIES: dict[str, Any] = {
     "content_type": "text/plain",
     "metadata": {"colour": "blue"},
     "tags": {"team": "a"},
@@ -46,14 +48,16 @@ FACTS: dict[str, Any] = {
 }
 ROUTES = [("*.cold", "cold")]
 
-Stores = tuple[Trove, CallLog, CallLog]
+CopySetup = tuple[Trove, str, CallLog, CallLog]
+"""A store, the key to copy to, and the drivers of the source and the target."""
+
+TwoNames = tuple[Trove, tuple[str, str], tuple[str, str]]
+"""A store, and a source and a target (bucket, key) that are the same object."""
 
 
-@pytest.fixture(params=["server copy", "streamed", "across"])
-async def places(
-    request: pytest.FixtureRequest,
-) -> AsyncIterator[tuple[Trove, str, CallLog, CallLog]]:
-    """A store, the destination's key, and the drivers of source and destination."""
+@pytest.fixture(params=["server copy", "streamed", "between backends"])
+async def setup(request: pytest.FixtureRequest) -> AsyncIterator[CopySetup]:
+    """Copies on the server, streamed within one backend, and between two backends."""
     default = CallLog(server_copy=request.param == "server copy")
     cold = CallLog()
     pool = BufferPool(4 * MiB, part_size=MiB)
@@ -61,63 +65,62 @@ async def places(
         default, backends={"cold": cold}, routes=ROUTES, pool=pool
     ) as store:
         await store.create_bucket("data", backends="all")
-        across = request.param == "across"
-        yield store, "copy.cold" if across else "copy", default, cold if across else default
+        if request.param == "between backends":
+            yield store, "copy.cold", default, cold
+        else:
+            yield store, "copy", default, default
 
 
-async def replaced(driver: MemoryDriver, key: str, body: bytes = b"another") -> ObjectInfo:
+async def replace_object(driver: MemoryDriver, key: str, body: bytes = b"another") -> ObjectInfo:
+    """Replace an object without a step of the driver."""
     return await MemoryDriver.put(driver, "data", key, [memoryview(body)], PutOptions())
 
 
 @pytest.mark.parametrize("body", [b"", b"small", BODY], ids=["empty", "small", "in parts"])
-async def test_copy_has_the_bytes_the_facts_and_the_progress(
-    places: tuple[Trove, str, CallLog, CallLog], body: bytes
+async def test_copy_keeps_body_and_properties_and_reports_progress(
+    setup: CopySetup, body: bytes
 ) -> None:
-    store, key, _, end = places
+    store, key, _, target = setup
     reports: list[tuple[int, int | None]] = []
-    original = await store.put("data", "key", body, **FACTS)
+    original = await store.put("data", "key", body, **PROPERTIES)
     copied = await store.copy(
         "data", "key", "data", key, progress=lambda done, total: reports.append((done, total))
     )
     assert await store.read("data", key) == body
     assert await store.read("data", "key") == body
     assert copied == await store.head("data", key)
-    assert {name: getattr(copied, name) for name in FACTS} == FACTS
+    assert {name: getattr(copied, name) for name in PROPERTIES} == PROPERTIES
     assert (copied.key, copied.checksums) == (key, original.checksums)
     assert copied.backend == ("cold" if key.endswith("cold") else "default")
     assert reports[-1] == (len(body), len(body))
-    assert ("copy" in end.calls) is (end.capabilities.server_copy and key == "copy")
+    assert ("copy" in target.calls) is (target.capabilities.server_copy and key == "copy")
 
 
-async def test_move_leaves_the_object_only_at_its_destination(
-    places: tuple[Trove, str, CallLog, CallLog],
-) -> None:
-    store, key, _, _ = places
-    await store.put("data", "key", BODY, **FACTS)
+async def test_move_leaves_the_object_only_at_its_destination(setup: CopySetup) -> None:
+    store, key, _, _ = setup
+    await store.put("data", "key", BODY, **PROPERTIES)
     moved = await store.move("data", "key", "data", key)
-    assert moved.metadata == FACTS["metadata"]
+    assert moved.metadata == PROPERTIES["metadata"]
     assert await store.read("data", key) == BODY
     assert not await store.exists("data", "key")
 
 
-async def test_given_metadata_and_storage_class_replace_the_sources(
-    places: tuple[Trove, str, CallLog, CallLog],
+async def test_copy_overrides_the_metadata_and_storage_class_of_the_source(
+    setup: CopySetup,
 ) -> None:
-    store, key, _, _ = places
-    await store.put("data", "key", b"body", storage_class="HOT", **FACTS)
+    store, key, _, _ = setup
+    await store.put("data", "key", b"body", storage_class="HOT", **PROPERTIES)
     copied = await store.copy(
         "data", "key", "data", key, metadata={"Other": "1"}, storage_class="COLD"
     )
     assert (copied.metadata, copied.storage_class) == ({"other": "1"}, "COLD")
     assert copied.content_type == "text/plain"
-    bare = await store.copy("data", "key", "data", key, metadata={})
-    assert (bare.metadata, bare.storage_class) == ({}, None)
+    cleared = await store.copy("data", "key", "data", key, metadata={})
+    assert (cleared.metadata, cleared.storage_class) == ({}, None)
 
 
-async def test_conditions_apply_to_the_destination(
-    places: tuple[Trove, str, CallLog, CallLog],
-) -> None:
-    store, key, _, _ = places
+async def test_conditions_apply_to_the_destination(setup: CopySetup) -> None:
+    store, key, _, _ = setup
     await store.put("data", "key", b"new")
     existing = await store.copy("data", "key", "data", key, if_none_match="*")
     with pytest.raises(ObjectExistsError) as caught:
@@ -131,55 +134,51 @@ async def test_conditions_apply_to_the_destination(
     assert (await store.copy("data", "key", "data", key, if_match=existing)).etag != existing.etag
 
 
-async def test_source_replaced_midway_leaves_the_target_untouched(
-    places: tuple[Trove, str, CallLog, CallLog],
-) -> None:
-    store, key, start, end = places
+async def test_source_replaced_midway_leaves_the_target_untouched(setup: CopySetup) -> None:
+    store, key, source, target = setup
     await store.put("data", "key", BODY)
     await store.put("data", key, b"old")
 
-    async def replace_it() -> None:
-        await replaced(start, "key")
+    async def replace_source() -> None:
+        await replace_object(source, "key")
 
-    start.before["get"] = replace_it
-    if end is start:
-        start.before["copy"] = replace_it
+    source.before["get"] = replace_source
+    if target is source:
+        source.before["copy"] = replace_source
     with pytest.raises(ObjectChangedError) as caught:
         await store.move("data", "key", "data", key)
     assert (caught.value.bucket, caught.value.operation) == ("data", "move")
-    start.before.clear()
+    source.before.clear()
     assert await store.read("data", key) == b"old"
     assert await store.read("data", "key") == b"another"
 
 
-async def test_source_deleted_midway_raises_object_changed(
-    places: tuple[Trove, str, CallLog, CallLog],
-) -> None:
-    store, key, start, _ = places
+async def test_source_deleted_midway_raises_object_changed(setup: CopySetup) -> None:
+    store, key, source, _ = setup
     await store.put("data", "key", BODY)
 
-    async def delete_it() -> None:
-        await MemoryDriver.delete(start, "data", "key", DeleteOptions())
+    async def delete_source() -> None:
+        await MemoryDriver.delete(source, "data", "key", DeleteOptions())
 
-    start.before["get"] = delete_it
-    if start.capabilities.server_copy:
-        start.before["copy"] = delete_it
+    source.before["get"] = delete_source
+    if source.capabilities.server_copy:
+        source.before["copy"] = delete_source
     with pytest.raises((ObjectChangedError, ObjectNotFoundError)):
         await store.copy("data", "key", "data", key)
     assert not await store.exists("data", key)
 
 
 @pytest.mark.parametrize("conditional", [True, False])
-async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool) -> None:
+async def test_move_deletes_only_the_version_it_copied(*, conditional: bool) -> None:
     default, cold = CallLog(delete_if_match=conditional), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
-        async def replace_it() -> None:
-            await replaced(default, "key", b"second")
+        async def replace_source() -> None:
+            await replace_object(default, "key", b"second")
 
-        cold.before["put"] = replace_it
+        cold.before["put"] = replace_source
         with pytest.raises(ObjectChangedError, match="the copy is at the destination"):
             await store.move("data", "key", "data", "to.cold")
         assert await store.read("data", "key") == b"second"
@@ -193,10 +192,10 @@ async def test_source_deleted_after_the_copy_counts_as_moved(*, conditional: boo
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
-        async def delete_it() -> None:
+        async def delete_source() -> None:
             await MemoryDriver.delete(default, "data", "key", DeleteOptions())
 
-        cold.before["put"] = delete_it
+        cold.before["put"] = delete_source
         await store.move("data", "key", "data", "to.cold")
         assert await store.read("data", "to.cold") == b"first"
 
@@ -204,8 +203,8 @@ async def test_source_deleted_after_the_copy_counts_as_moved(*, conditional: boo
 # -- integrity -------------------------------------------------------------------------------------
 
 
-class Corrupting(CallLog):
-    """Stores a corrupted body, and reports its checksum or not."""
+class CorruptingDriver(CallLog):
+    """Stores a corrupt body, and reports the checksum of the corrupt body."""
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -221,7 +220,7 @@ class Corrupting(CallLog):
 
 
 async def test_corrupting_destination_stores_nothing_and_keeps_the_source() -> None:
-    default, cold = CallLog(), Corrupting()
+    default, cold = CallLog(), CorruptingDriver()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"correct")
@@ -233,7 +232,7 @@ async def test_corrupting_destination_stores_nothing_and_keeps_the_source() -> N
 
 
 async def test_corrupting_server_copy_stores_nothing_and_keeps_the_source() -> None:
-    default = Corrupting()
+    default = CorruptingDriver()
     async with single_attempt_store(default) as store:
         await fill(default, "data")
         await MemoryDriver.put(default, "data", "key", [memoryview(b"correct")], PutOptions())
@@ -249,7 +248,7 @@ async def test_corrupted_source_is_not_copied() -> None:
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"correct")
-        default.spoil("data", "key", b"corrupt")
+        default.corrupt("data", "key", b"corrupt")
         with pytest.raises(IntegrityError) as caught:
             await store.move("data", "key", "data", "to.cold")
         assert caught.value.key == "key"
@@ -257,101 +256,96 @@ async def test_corrupted_source_is_not_copied() -> None:
         assert await store.exists("data", "key")
 
 
-# -- one place under two names ---------------------------------------------------------------------
+# -- one object under two names --------------------------------------------------------------------
 
 
-async def store_of_one_place(how: str) -> tuple[Trove, CallLog, tuple[str, str], tuple[str, str]]:
-    driver = CallLog(server_copy=how != "without server copy")
-    if how in {"same name", "without server copy"}:
+async def store_of_one_object(
+    case: str,
+) -> tuple[Trove, CallLog, tuple[str, str], tuple[str, str]]:
+    """Return a store, its driver, and two names of one object."""
+    driver = CallLog(server_copy=case != "without server copy")
+    if case in {"same name", "without server copy"}:
         return single_attempt_store(driver), driver, ("data", "x"), ("data", "x")
-    if how == "two backends":
+    if case == "two backends":
         return (
-            single_attempt_store(driver, backends={"too": driver}, route_functions=[to_too]),
+            single_attempt_store(driver, backends={"second": driver}, route_functions=[to_second]),
             driver,
             ("data", "x"),
             ("data", "x"),
         )
     layer = Mapped(driver, buckets={"alias": "data"})
     return (
-        single_attempt_store(driver, backends={"too": layer}, route_functions=[to_too]),
+        single_attempt_store(driver, backends={"second": layer}, route_functions=[to_second]),
         driver,
         ("data", "x"),
         ("alias", "x"),
     )
 
 
-def to_too(bucket: str, _key: str) -> str:
-    return "too" if bucket == "alias" else ""
+def to_second(bucket: str, _key: str) -> str:
+    return "second" if bucket == "alias" else ""
 
 
 @pytest.fixture(params=["same name", "without server copy", "two backends", "layer"])
-async def one_place(
-    request: pytest.FixtureRequest,
-) -> AsyncIterator[tuple[Trove, tuple[str, str], tuple[str, str]]]:
-    store, driver, start, end = await store_of_one_place(request.param)
+async def one_object(request: pytest.FixtureRequest) -> AsyncIterator[TwoNames]:
+    store, driver, source, target = await store_of_one_object(request.param)
     await fill(driver, "data")
     async with store:
-        await store.put("data", "x", b"body", storage_class="WARM", **FACTS)
-        yield store, start, end
+        await store.put("data", "x", b"body", storage_class="WARM", **PROPERTIES)
+        yield store, source, target
 
 
-async def test_move_onto_itself_loses_nothing(
-    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
-) -> None:
-    store, start, end = one_place
-    before = await store.head(*start)
-    moved = await store.move(*start, *end)
-    assert (moved.etag, moved.bucket) == (before.etag, end[0])
-    assert await store.read(*start) == b"body"
+async def test_move_onto_itself_loses_nothing(one_object: TwoNames) -> None:
+    store, source, target = one_object
+    before = await store.head(*source)
+    moved = await store.move(*source, *target)
+    assert (moved.etag, moved.bucket) == (before.etag, target[0])
+    assert await store.read(*source) == b"body"
 
 
-async def test_copy_onto_itself_changes_the_metadata_and_nothing_else(
-    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
-) -> None:
-    store, start, end = one_place
-    await store.copy(*start, *end, metadata={"new": "1"})
-    info = await store.head(*start)
+async def test_copy_onto_itself_changes_only_what_is_overridden(one_object: TwoNames) -> None:
+    store, source, target = one_object
+    await store.copy(*source, *target, metadata={"new": "1"})
+    info = await store.head(*source)
     assert (info.metadata, info.storage_class, info.tags) == (
-        {"new": "1"}, "WARM", FACTS["tags"],
+        {"new": "1"}, "WARM", PROPERTIES["tags"],
     )  # fmt: skip
-    assert await store.read(*start) == b"body"
-    await store.move(*start, *end, storage_class="COLD")
-    assert (await store.head(*end)).storage_class == "COLD"
-    assert await store.read(*start) == b"body"
+    assert await store.read(*source) == b"body"
+    await store.move(*source, *target, storage_class="COLD")
+    assert (await store.head(*target)).storage_class == "COLD"
+    assert await store.read(*source) == b"body"
 
 
-async def test_conditions_hold_for_an_object_onto_itself(
-    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
-) -> None:
-    store, start, end = one_place
+async def test_conditions_apply_to_a_copy_onto_itself(one_object: TwoNames) -> None:
+    store, source, target = one_object
     with pytest.raises(ObjectExistsError):
-        await store.move(*start, *end, if_none_match="*")
+        await store.move(*source, *target, if_none_match="*")
     with pytest.raises(PreconditionFailedError):
-        await store.move(*start, *end, if_match="another")
-    await store.move(*start, *end, if_match=await store.head(*start))
-    assert await store.read(*start) == b"body"
+        await store.move(*source, *target, if_match="another")
+    await store.move(*source, *target, if_match=await store.head(*source))
+    assert await store.read(*source) == b"body"
 
 
-async def test_same_names_on_two_backends_are_two_places() -> None:
+async def test_same_name_on_two_backends_is_two_objects() -> None:
     default, cold = CallLog(), CallLog()
     routed_to: list[str] = []
 
-    def by_turn(_bucket: str, _key: str) -> str:
+    def route_in_turn(_bucket: str, _key: str) -> str:
         return routed_to.pop(0) if routed_to else ""
 
     async with single_attempt_store(
-        default, backends={"cold": cold}, route_functions=[by_turn]
+        default, backends={"cold": cold}, route_functions=[route_in_turn]
     ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "x", b"body")
         routed_to += ["default", "cold"]
         moved = await store.move("data", "x", "data", "x")
     assert moved.backend == "cold"
-    assert default.holds("data") == []
-    assert cold.holds("data") == ["x"]
+    assert default.stored_keys("data") == []
+    assert cold.stored_keys("data") == ["x"]
 
 
-# -- refusals and buckets --------------------------------------------------------------------------
+# -- unsupported options and missing buckets -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -363,7 +357,7 @@ async def test_same_names_on_two_backends_are_two_places() -> None:
         ("put_if_match", {"if_match": "etag"}),
     ],
 )
-async def test_option_unsupported_by_the_target_is_refused_before_any_call(
+async def test_option_unsupported_by_the_target_is_rejected_before_any_call(
     capability: str, options: dict[str, Any]
 ) -> None:
     default, cold = CallLog(), CallLog(**{capability: False})
@@ -379,20 +373,20 @@ async def test_option_unsupported_by_the_target_is_refused_before_any_call(
 
 
 @pytest.mark.parametrize("capability", ["metadata", "tags", "headers", "expires"])
-async def test_facts_unsupported_by_the_target_are_refused_before_any_write(
+async def test_property_unsupported_by_the_target_is_rejected_before_any_write(
     capability: str,
 ) -> None:
     default, cold = CallLog(), CallLog(**{capability: False})
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
-        await store.put("data", "key", b"", **FACTS)
+        await store.put("data", "key", b"", **PROPERTIES)
         cold.calls.clear()
         with pytest.raises(NotSupportedError):
             await store.copy("data", "key", "data", "to.cold")
         assert cold.calls == []
 
 
-ODD: list[tuple[dict[str, Any], str]] = [
+INVALID: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"My Key": "v"}}, "'My Key'"),
     ({"metadata": {"größe": "v"}}, "'größe'"),
     ({"metadata": {"a:b": "v"}}, "'a:b'"),
@@ -410,28 +404,28 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"content_encoding": "\0"}, "content_encoding"),
     ({"tags": {"a\n": "v"}}, "tag"),
 ]
-"""Facts that another tool has stored with an object, and the text expected in the error."""
+"""Properties that another tool has stored with an object, and the text expected in the error."""
 
 
-def store_facts(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
-    """Replace the stored facts of an object, bypassing all checks."""
+def store_properties(driver: MemoryDriver, key: str, properties: dict[str, Any]) -> None:
+    """Replace the stored properties of an object, bypassing all checks."""
     objects = driver._buckets["data"].objects
-    objects[key] = objects[key]._replace(info=replace(objects[key].info, **facts))
+    objects[key] = objects[key]._replace(info=replace(objects[key].info, **properties))
 
 
-@pytest.mark.parametrize(("facts", "named"), ODD)
+@pytest.mark.parametrize(("properties", "message"), INVALID)
 @pytest.mark.parametrize("server_copy", [True, False])
-async def test_source_facts_that_are_no_valid_headers_are_refused_before_any_byte(
-    facts: dict[str, Any], named: str, *, server_copy: bool
+async def test_source_property_invalid_in_a_header_is_rejected_before_any_write(
+    properties: dict[str, Any], message: str, *, server_copy: bool
 ) -> None:
     default, cold = CallLog(server_copy=server_copy), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data", "to.cold")
-    store_facts(default, "key", facts)
+    store_properties(default, "key", properties)
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         cold.calls.clear()
         for call in (store.copy, store.move):
-            with pytest.raises(InvalidNameError, match=named) as caught:
+            with pytest.raises(InvalidNameError, match=message) as caught:
                 await call("data", "key", "data", "to.cold")
             assert "data/key on backend 'default'" in str(caught.value)
             assert (caught.value.backend, caught.value.key) == ("cold", "to.cold")
@@ -440,27 +434,27 @@ async def test_source_facts_that_are_no_valid_headers_are_refused_before_any_byt
         assert await store.read("data", "key") == b"key"
 
 
-@pytest.mark.parametrize("facts", [facts for facts, _ in ODD])
-async def test_server_copy_keeps_metadata_that_a_put_would_refuse(
-    facts: dict[str, Any],
+@pytest.mark.parametrize("properties", [properties for properties, _ in INVALID])
+async def test_server_copy_keeps_properties_that_a_put_would_reject(
+    properties: dict[str, Any],
 ) -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
-    store_facts(driver, "key", facts)
+    store_properties(driver, "key", properties)
     async with single_attempt_store(driver) as store:
         copied = await store.copy("data", "key", "data", "copy")
-        assert {name: getattr(copied, name) for name in facts} == facts
+        assert {name: getattr(copied, name) for name in properties} == properties
         await store.move("data", "copy", "data", "copy")
         await store.move("data", "copy", "data", "moved")
         moved = await store.head("data", "moved")
-        assert {name: getattr(moved, name) for name in facts} == facts
+        assert {name: getattr(moved, name) for name in properties} == properties
 
 
-async def test_given_metadata_replaces_invalid_source_metadata() -> None:
+async def test_metadata_override_replaces_invalid_source_metadata() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
-    store_facts(default, "key", {"metadata": {"My Key": "v"}})
+    store_properties(default, "key", {"metadata": {"My Key": "v"}})
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold", metadata={"my-key": "v"})
     assert copied.metadata == {"my-key": "v"}
@@ -469,11 +463,11 @@ async def test_given_metadata_replaces_invalid_source_metadata() -> None:
 @pytest.mark.parametrize(
     "metadata", [{"a": "größe"}, {"a": " v "}, {"a": "=?UTF-8?B?w4Q=?="}, {"A-b": "v\t"}]
 )
-async def test_encodable_facts_are_copied(metadata: dict[str, str]) -> None:
+async def test_encodable_metadata_is_copied(metadata: dict[str, str]) -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
-    store_facts(default, "key", {"metadata": metadata})
+    store_properties(default, "key", {"metadata": metadata})
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold")
     assert copied.metadata == {name.lower(): value for name, value in metadata.items()}
@@ -482,13 +476,13 @@ async def test_encodable_facts_are_copied(metadata: dict[str, str]) -> None:
 async def test_metadata_larger_than_a_put_allows_is_copied_on_the_server() -> None:
     driver = CallLog(max_metadata_bytes=10)
     await fill(driver, "data", "key")
-    store_facts(driver, "key", {"metadata": {"a": "v" * 100}})
+    store_properties(driver, "key", {"metadata": {"a": "v" * 100}})
     async with single_attempt_store(driver) as store:
         assert (await store.copy("data", "key", "data", "to")).metadata == {"a": "v" * 100}
 
 
 @pytest.mark.parametrize("operation", ["copy", "move"])
-async def test_missing_source_is_named(operation: str) -> None:
+async def test_error_names_the_missing_source(operation: str) -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
@@ -520,26 +514,26 @@ async def test_missing_target_bucket_is_created_or_reported(target: str) -> None
         assert (await store.move("data", "key", "data", "to.cold")).backend == "cold"
 
 
-async def test_server_copy_creates_the_missing_bucket_under_a_second_name() -> None:
+async def test_missing_mapped_bucket_is_created_by_a_put_but_not_by_a_pinned_copy() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
 
     def route(bucket: str, _key: str) -> str:
-        return "too" if bucket == "other" else ""
+        return "mapped" if bucket == "other" else ""
 
-    inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
+    mapped = Mapped(driver, buckets={"other": "inner", "data": "data"})
     async with single_attempt_store(
-        CallLog(), backends={"too": inside, "raw": driver}, route_functions=[route]
+        CallLog(), backends={"mapped": mapped}, route_functions=[route]
     ) as store:
         await store.create_bucket("other")  # on the default backend only
-        await store.backend("too").copy("data", "key", "data", "copy")
+        await store.backend("mapped").copy("data", "key", "data", "copy")
         with pytest.raises(BucketNotFoundError):
-            await store.backend("too").copy("data", "key", "other", "key")
-        await store.put("other", "key", b"made")
-        assert await store.read("other", "key") == b"made"
+            await store.backend("mapped").copy("data", "key", "other", "key")
+        await store.put("other", "key", b"body")
+        assert await store.read("other", "key") == b"body"
 
 
-async def test_failing_server_copy_does_not_touch_the_source() -> None:
+async def test_failed_server_copy_leaves_the_source() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     driver.fail("copy", UnavailableError("broken"))
@@ -578,7 +572,7 @@ async def test_cancelled_move_leaves_a_complete_object() -> None:
         steps += 1
 
 
-async def test_server_copy_creates_the_bucket_that_only_its_backend_lacks() -> None:
+async def test_server_copy_creates_a_bucket_missing_only_on_its_backend() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
@@ -595,47 +589,47 @@ async def test_server_copy_from_a_deleted_bucket_creates_no_bucket() -> None:
     await fill(driver, "data", "key")
     await fill(driver, "other")
 
-    async def vanish() -> None:
+    async def delete_source_and_bucket() -> None:
         await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
         await MemoryDriver.delete_bucket(driver, "data")
 
     async with single_attempt_store(driver) as store:
-        driver.before["copy"] = vanish
+        driver.before["copy"] = delete_source_and_bucket
         with pytest.raises(ObjectChangedError):
             await store.copy("data", "key", "other", "key")
         assert [info.name for info in await store.list_buckets()] == ["other"]
 
 
-async def test_source_without_conditions_is_compared_with_the_opened_version() -> None:
+async def test_without_get_conditions_the_opened_version_is_checked() -> None:
     default, cold = CallLog(get_conditions=False, delete_if_match=False), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
-        async def replace_it() -> None:
+        async def replace_source() -> None:
             default.before.clear()
-            await replaced(default, "key", b"second")
+            await replace_object(default, "key", b"second")
 
-        default.before["get"] = replace_it
+        default.before["get"] = replace_source
         with pytest.raises(ObjectChangedError, match="nothing was stored"):
             await store.move("data", "key", "data", "to.cold")
-        assert cold.holds("data") == []
+        assert cold.stored_keys("data") == []
         await store.move("data", "key", "data", "to.cold")
-        assert default.holds("data") == []
+        assert default.stored_keys("data") == []
         assert await store.read("data", "to.cold") == b"second"
 
 
-async def test_source_opened_as_another_version_is_not_copied() -> None:
+async def test_source_replaced_before_it_is_opened_is_not_copied() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
-        async def replace_it() -> None:
+        async def replace_source() -> None:
             default.before.clear()
-            await replaced(default, "key", b"second")
+            await replace_object(default, "key", b"second")
 
-        default.before["get"] = replace_it
+        default.before["get"] = replace_source
         with pytest.raises(ObjectChangedError):
             await store.copy("data", "key", "data", "to.cold")
-        assert cold.holds("data") == []
+        assert cold.stored_keys("data") == []

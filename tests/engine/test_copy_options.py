@@ -1,4 +1,4 @@
-"""Options of copies and moves: the facts of the copy, and the version of the source."""
+"""Options of copies and moves: the properties of the copy, and the version of the source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-FACTS: dict[str, Any] = {
+PROPERTIES: dict[str, Any] = {
     "content_type": "text/plain",
     "metadata": {"colour": "blue"},
     "tags": {"team": "a"},
@@ -45,8 +45,8 @@ OTHERS: dict[str, Any] = {
 NONE: dict[str, Any] = {"metadata": {}, "tags": {}}
 
 
-def facts_of(info: object) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in FACTS}
+def properties_of(info: object) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in PROPERTIES}
 
 
 @pytest.fixture(params=["server copy", "streamed", "onto itself"])
@@ -57,42 +57,42 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, st
         yield store, "key" if request.param == "onto itself" else "copy"
 
 
-async def test_copy_keeps_the_facts_of_the_source(place: tuple[Trove, str]) -> None:
+async def test_copy_keeps_the_properties_of_the_source(place: tuple[Trove, str]) -> None:
     store, key = place
-    await store.put("data", "key", b"body", **FACTS)
+    await store.put("data", "key", b"body", **PROPERTIES)
     copied = await store.copy("data", "key", "data", key)
-    assert facts_of(copied) == facts_of(await store.head("data", key)) == FACTS
+    assert properties_of(copied) == properties_of(await store.head("data", key)) == PROPERTIES
 
 
-@pytest.mark.parametrize("name", FACTS)
-async def test_copy_has_the_given_options_and_otherwise_the_sources(
+@pytest.mark.parametrize("name", PROPERTIES)
+async def test_option_overrides_one_property_of_the_source(
     place: tuple[Trove, str], name: str
 ) -> None:
     store, key = place
-    await store.put("data", "key", b"body", **FACTS)
+    await store.put("data", "key", b"body", **PROPERTIES)
     await store.copy("data", "key", "data", key, **{name: OTHERS[name]})
-    assert facts_of(await store.head("data", key)) == {**FACTS, name: OTHERS[name]}
+    assert properties_of(await store.head("data", key)) == {**PROPERTIES, name: OTHERS[name]}
     assert await store.read("data", key) == b"body"
 
 
-@pytest.mark.parametrize("name", FACTS)
-async def test_empty_value_removes_the_fact_from_the_copy(
+@pytest.mark.parametrize("name", PROPERTIES)
+async def test_empty_value_removes_the_property_from_the_copy(
     place: tuple[Trove, str], name: str
 ) -> None:
     store, key = place
-    await store.put("data", "key", b"body", **FACTS)
+    await store.put("data", "key", b"body", **PROPERTIES)
     empty = NONE.get(name, "")
     await store.copy("data", "key", "data", key, **{name: empty})
-    facts = facts_of(await store.head("data", key))
-    assert facts == {**FACTS, name: NONE.get(name)}
+    properties = properties_of(await store.head("data", key))
+    assert properties == {**PROPERTIES, name: NONE.get(name)}
 
 
-async def test_move_has_the_given_options() -> None:
+async def test_move_applies_its_options() -> None:
     async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
-        await store.put("data", "key", b"body", **FACTS)
+        await store.put("data", "key", b"body", **PROPERTIES)
         moved = await store.move("data", "key", "data", "moved", **OTHERS)
-        assert facts_of(moved) == OTHERS
+        assert properties_of(moved) == OTHERS
         assert not await store.exists("data", "key")
 
 
@@ -144,12 +144,12 @@ async def test_source_fact_unsupported_by_the_destination_is_refused_unless_remo
         CallLog(), backends={"cold": target}, routes=[("*.cold", "cold")]
     ) as store:
         await store.create_bucket("data", backends="all")
-        await store.put("data", "key", b"body", **FACTS)
+        await store.put("data", "key", b"body", **PROPERTIES)
         with pytest.raises(NotSupportedError, match="expires"):
             await store.copy("data", "key", "data", "key.cold")
-        assert target.holds("data") == []
+        assert target.stored_keys("data") == []
         copied = await store.copy("data", "key", "data", "key.cold", expires="")
-        assert facts_of(copied) == {**FACTS, "expires": None}
+        assert properties_of(copied) == {**PROPERTIES, "expires": None}
 
 
 async def test_source_is_read_from_the_named_backend() -> None:
@@ -163,7 +163,7 @@ async def test_source_is_read_from_the_named_backend() -> None:
         assert await store.read("data", "copy") == b"cold"
         await store.move("data", "key", "data", "key", source_backend="cold")
         assert await store.read("data", "key") == b"cold"
-        assert cold.holds("data") == []
+        assert cold.stored_keys("data") == []
 
 
 async def test_unknown_source_backend_is_refused_before_any_io() -> None:
@@ -208,7 +208,7 @@ async def versions_of(store: Trove) -> list[tuple[str, str]]:
     return [(one.key, one.version_id) for one in await store.list_versions("data").all()]
 
 
-async def test_given_version_is_copied(versioned: Trove) -> None:
+async def test_copy_of_an_older_version(versioned: Trove) -> None:
     old = await versioned.put("data", "key", b"old", metadata={"is": "old"})
     await versioned.put("data", "key", b"new")
     copied = await versioned.copy("data", "key", "data", "copy", source_version_id=old.version_id)

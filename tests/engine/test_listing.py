@@ -285,10 +285,10 @@ async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -
     driver = CallLog()
     await fill(driver, "data", "a", "b.log", "c")
     async with single_attempt_store(
-        driver, backends={"too": driver}, routes=[("*.log", "too")]
+        driver, backends={"second": driver}, routes=[("*.log", "second")]
     ) as store:
         assert places(await store.list("data").all()) == [
-            ("a", "default"), ("b.log", "too"), ("c", "default"),
+            ("a", "default"), ("b.log", "second"), ("c", "default"),
         ]  # fmt: skip
 
 

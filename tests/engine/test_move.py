@@ -76,7 +76,7 @@ class Service(CallLog):
         return info
 
     def hold(self, bucket: str, key: str, info: ObjectInfo) -> None:
-        """Replace the stored facts of an object."""
+        """Replace the stored info of an object."""
         objects = self._buckets[bucket].objects
         objects[key] = objects[key]._replace(info=info)
 
@@ -145,15 +145,15 @@ async def test_move_between_two_addresses_of_one_service_deletes_nothing(etags: 
     proxied._buckets = service._buckets
     routed_to: list[str] = []
 
-    def by_turn(_bucket: str, _key: str) -> str:
+    def route_in_turn(_bucket: str, _key: str) -> str:
         return routed_to.pop(0) if routed_to else ""
 
     async with single_attempt_store(
-        service, backends={"too": proxied}, route_functions=[by_turn]
+        service, backends={"second": proxied}, route_functions=[route_in_turn]
     ) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"keep me")
-        routed_to += ["default", "too"]
+        routed_to += ["default", "second"]
         with pytest.raises(ObjectChangedError, match="one object"):
             await store.move("data", "key", "data", "key")
         assert await store.read("data", "key") == b"keep me"
@@ -173,7 +173,7 @@ async def test_move_to_another_object_deletes_its_source(
         await store.put("data", "key", b"body")
         await store.move("data", "key", "data", to)
         assert await store.read("data", to) == b"body"
-        assert service.holds("data") == ([] if to == "to.cold" else ["to"])
+        assert service.stored_keys("data") == ([] if to == "to.cold" else ["to"])
 
 
 async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> None:
@@ -182,7 +182,7 @@ async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> No
     async with single_attempt_store(service) as store:
         service.calls.clear()
         await store.move("data", "key", "data", "to")
-        assert service.holds("data") == ["to"]
+        assert service.stored_keys("data") == ["to"]
         assert service.calls == ["head", "copy", "head", "head", "delete"]
 
 
@@ -195,7 +195,7 @@ async def test_dates_or_etags_distinguish_source_and_destination_without_metadat
     older(service, "key")
     async with single_attempt_store(service) as store:
         await store.move("data", "key", "data", "to")
-        assert service.holds("data") == ["to"]
+        assert service.stored_keys("data") == ["to"]
 
 
 async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
@@ -211,7 +211,7 @@ async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
 
 
 class StoresOther(Service):
-    """Stores a body other than the one it receives, and reports the facts in `stored`."""
+    """Stores the body in `stored` instead of the one it receives."""
 
     stored = b"another"
 
@@ -306,7 +306,7 @@ async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
         assert await store.read("data", "p/q") == b"keep me"
         with pytest.raises(IntegrityError):
             await store.move("data", "p/q", "data", "other")
-        assert service.holds("data") == ["p/q"]
+        assert service.stored_keys("data") == ["p/q"]
 
 
 async def test_destination_checksum_is_compared_if_the_response_has_none() -> None:
@@ -339,7 +339,7 @@ async def test_source_stays_if_the_destination_cannot_be_headed() -> None:
         with pytest.raises(UnavailableError) as caught:
             await store.move("data", "key", "data", "to")
         assert caught.value.key == "to"
-        assert service.holds("data") == ["key", "to"]
+        assert service.stored_keys("data") == ["key", "to"]
 
 
 async def test_version_that_was_not_copied_stays() -> None:

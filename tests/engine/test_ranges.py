@@ -38,7 +38,7 @@ async def store_and_driver() -> AsyncIterator[tuple[Trove, CallLog]]:
         yield store, driver
 
 
-async def test_ranges_are_returned_in_the_given_order_with_duplicates(
+async def test_ranges_are_returned_in_request_order_with_duplicates(
     store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
@@ -100,11 +100,11 @@ async def test_object_replaced_between_two_requests_raises(*, conditions: bool) 
         await store.create_bucket("data")
         await store.put("data", "key", BODY)
 
-        async def replace_it() -> None:
+        async def replace_object() -> None:
             driver.before.clear()
             await MemoryDriver.put(driver, "data", "key", [memoryview(BODY)], PutOptions())
 
-        driver.before["get"] = replace_it
+        driver.before["get"] = replace_object
         with pytest.raises(ObjectChangedError) as caught:
             await store.get_ranges("data", "key", [(0, 1), (MiB, MiB + 1)])
         assert (caught.value.operation, caught.value.key) == ("get_ranges", "key")
@@ -115,10 +115,10 @@ async def test_object_deleted_between_two_requests_raises(
 ) -> None:
     store, driver = store_and_driver
 
-    async def delete_it() -> None:
+    async def delete_object() -> None:
         await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
 
-    driver.before["get"] = delete_it
+    driver.before["get"] = delete_object
     with pytest.raises(ObjectChangedError):
         await store.get_ranges("data", "key", [(0, 1), (MiB, MiB + 1)])
 

@@ -163,7 +163,7 @@ async def test_corrupt_object_is_reported_and_deleted(
 ) -> None:
     fake = Fake(delete_if_match=removable)
     async with store_of(fake) as store:
-        fake.lie = corrupt
+        fake.change_info = corrupt
         for one in (body, stream(body)):
             with pytest.raises(IntegrityError) as caught:
                 await store.put("bucket", "key", one)
@@ -178,7 +178,7 @@ async def test_corrupt_object_is_reported_and_deleted(
 async def test_backend_that_reports_no_checksum_is_trusted() -> None:
     fake = Fake(checksums=frozenset())
     async with store_of(fake) as store:
-        fake.lie = lambda info: replace(info, checksums={})
+        fake.change_info = lambda info: replace(info, checksums={})
         await store.put("bucket", "key", stream(BODY))
         assert await store.read("bucket", "key") == BODY
 

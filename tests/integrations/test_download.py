@@ -258,7 +258,7 @@ async def test_response_uses_options_of_the_service(framework: str, store: Trove
             assert response.headers["cache-control"] == "private"
 
 
-class Presigning(MemoryDriver):
+class PresigningDriver(MemoryDriver):
     """A memory driver with presigned URLs."""
 
     def __init__(self) -> None:
@@ -274,7 +274,7 @@ class Presigning(MemoryDriver):
 
 @both_frameworks
 async def test_redirect_sends_get_to_presigned_url(framework: str) -> None:
-    for driver, status in ((Presigning(), 307), (MemoryDriver(), 200)):
+    for driver, status in ((PresigningDriver(), 307), (MemoryDriver(), 200)):
         async with Trove(driver) as store:
             await store.create_bucket("files")
             await store.put("files", "o", b"body")

@@ -1,4 +1,4 @@
-"""Problem details for errors."""
+"""Errors as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ async def test_invalid_cursor_is_a_client_error() -> None:
         listing = store.list("bucket", page_size=1)
         await anext(listing.pages())
         for cursor in ("nonsense", "", listing.cursor):
-            with pytest.raises(errors.CursorError) as raised:
+            with pytest.raises(errors.CursorError) as caught:
                 await store.list("bucket", prefix="other", cursor=cursor).all()
-            assert problem_for(raised.value).status == 400
+            assert problem_for(caught.value).status == 400
 
 
 @pytest.mark.parametrize("error_class", ERRORS)
-def test_problem_describes_the_error_without_names(
+def test_problem_does_not_disclose_names(
     error_class: type[TroveError], caplog: pytest.LogCaptureFixture
 ) -> None:
     error = error_class(
@@ -94,11 +94,11 @@ def test_problem_describes_the_error_without_names(
         assert secret not in response.content
     assert ("Retry-After" in response.headers) is (response.status == 503)
     assert response.headers.get("Retry-After", "3") == "3"
-    # The log has the details that the client does not get. Client errors are not logged.
+    # The log contains what the client does not see. Errors of the client are not logged.
     assert ("10.0.0.7" in caplog.text) is (response.status >= 500)
 
 
-def test_unlisted_subclass_has_the_problem_of_its_base() -> None:
+def test_unlisted_subclass_inherits_the_problem_of_its_base() -> None:
     class TapeError(UnavailableError):
         pass
 

@@ -325,7 +325,7 @@ async def test_presigned_url_names_the_physical_object() -> None:
         assert url == "PUT all/p/data/key 60 a/b"
 
 
-class Failing(MemoryDriver):
+class FailingDriver(MemoryDriver):
     """A memory driver where some calls fail with errors that carry physical names."""
 
     def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
@@ -356,7 +356,7 @@ class Failing(MemoryDriver):
 async def test_errors_carry_logical_names(
     make: Callable[[AsyncDriver], Mapped],
 ) -> None:
-    async with opened(make(Failing())) as layer:
+    async with opened(make(FailingDriver())) as layer:
         assert isinstance(layer, Mapped)
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
@@ -397,7 +397,7 @@ async def test_copy_error_names_the_side_that_failed() -> None:
 
 @pytest.mark.parametrize(("bucket", "key"), [("elsewhere", "data/k"), ("all", "k")])
 async def test_error_about_other_object_is_unchanged(bucket: str, key: str) -> None:
-    async with opened(Mapped(Failing(bucket, key), into="all")) as layer:
+    async with opened(Mapped(FailingDriver(bucket, key), into="all")) as layer:
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
             await layer.head("data", "object")
@@ -452,7 +452,7 @@ async def test_reader_and_upload_carry_logical_names() -> None:
         assert names_of(caught.value) == ("data", "key")
 
 
-async def test_reader_without_readinto_is_not_given_one() -> None:
+async def test_reader_without_readinto_does_not_get_it() -> None:
     class Plain:
         def __init__(self, below: AbstractAsyncContextManager[DriverReader]) -> None:
             self.below = below

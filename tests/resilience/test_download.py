@@ -170,7 +170,7 @@ async def test_version_id_is_used_to_resume() -> None:
 
     fake = Versioned(versions=True)
     fake.requested = []
-    fake.lie = lambda info: info
+    fake.change_info = lambda info: info
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         stored = fake._buckets["bucket"].objects["key"]

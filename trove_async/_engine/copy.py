@@ -364,7 +364,7 @@ def _check_conditions(info: ObjectInfo, overrides: CopyOverrides) -> None:
         raise ObjectExistsError("the object already exists", bucket=info.bucket, key=info.key)
     if overrides.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
-            "if_match: the object is a different version",
+            "if_match: the current version has a different etag",
             bucket=info.bucket,
             key=info.key,
         )

@@ -81,7 +81,7 @@ def decode(cursor: str, facts: Facts) -> Position:
     """Return the position that a cursor encodes.
 
     Raises:
-        CursorError: The cursor is malformed, or belongs to a listing with other facts.
+        CursorError: The cursor is malformed, or belongs to a listing with other routes or arguments.
     """
     # 1. Parse it.
     content = _parse(cursor)

@@ -258,8 +258,10 @@ class MemoryDriver:
 
 def _check_match(etag: str | None, current: _Object | None, bucket: str, key: str) -> None:
     if etag is not None and (current is None or current.info.etag != etag):
-        state = "does not exist" if current is None else "is a different version"
-        raise PreconditionFailedError(f"if_match: the object {state}", bucket=bucket, key=key)
+        state = (
+            "object does not exist" if current is None else "current version has a different etag"
+        )
+        raise PreconditionFailedError(f"if_match: the {state}", bucket=bucket, key=key)
 
 
 class _Object(NamedTuple):
@@ -361,7 +363,7 @@ class _Reader:
         _check_match(options.if_match, stored, self._bucket, self._key)
         if options.if_none_match is not None and options.if_none_match == info.etag:
             raise PreconditionFailedError(
-                "if_none_match: the object is still this version",
+                "if_none_match: the current version has this etag",
                 bucket=self._bucket,
                 key=self._key,
             )

@@ -49,25 +49,27 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
     ) -> ObjectResponseT:
         """Respond to a GET or HEAD request with an object. Conditions and ranges follow RFC 9110.
 
-        This opens the object, so that a failure can still become an error response. The body is
-        read while the response is sent. Return the response, or close it with
-        `ObjectResponse.aclose`.
+        The object is opened before this returns, so a failure can still become an error response.
+        A body of more than 256 KiB is read while the response is sent. Return the response, or
+        close it with `ObjectResponse.aclose`.
 
         Args:
             store: The store to read from.
             bucket: The bucket.
-            key: The key. It may come from the client, because a key never leads out of the bucket.
+            key: The key. It may come from the client: no key refers to anything outside the bucket.
             request: The request.
             download_name: Send the object as a download with this file name. It may contain any
-                characters.
+                characters: unsafe ones are replaced or encoded.
             cache_control: The Cache-Control header; None uses that of the object, or ``private``.
             redirect: ``"presign"`` redirects a GET to a presigned URL of the backend, valid for
-                five minutes, if the backend supports it. The backend then chooses the headers.
-            trusted: Send every object with its own type, in your origin. Use it only for objects
-                that you control. Otherwise browsers show images (except SVG), audio, video, PDF,
-                JSON and plain text. All other types are downloads, a malformed Content-Type is
-                sent as ``application/octet-stream``, and a Content-Security-Policy with
-                ``sandbox`` prevents scripts from running.
+                five minutes, if the backend supports it. The backend then sends its own headers,
+                and `download_name`, `cache_control` and `trusted` have no effect.
+            trusted: Send every object with its own type, without a sandbox. Scripts in it then run
+                in your origin, so use this only for objects that you control. If False, browsers
+                show images (except SVG), audio, video, PDF, JSON and plain text. All other types
+                are downloads, scripts and malformed types are sent as
+                ``application/octet-stream``, and a Content-Security-Policy with ``sandbox``
+                prevents scripts from running.
 
         Raises:
             ObjectNotFoundError: The object does not exist.
@@ -104,9 +106,9 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         """Store the body of a request: a raw body, or the file of a multipart/form-data form.
 
         The body is streamed as fast as the client sends and the backend stores it. If the client
-        disconnects or exceeds a limit, the put is cancelled and nothing is stored. ``If-Match``,
-        ``If-None-Match`` and ``If-Unmodified-Since`` are applied atomically. A backend that does
-        not support this raises NotSupportedError (a 501).
+        disconnects or exceeds a limit, the put fails and nothing is stored. ``If-Match``,
+        ``If-None-Match`` and ``If-Unmodified-Since`` are applied atomically. On a backend that
+        does not support this, they raise NotSupportedError (a 501).
 
         Args:
             store: The store to write to.
@@ -118,8 +120,8 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
             min_rate: The minimum rate at which the client must send, in bytes per second; None for
                 no limit. A client that falls behind by twenty seconds gets a 408. Time spent
                 waiting for the backend does not count.
-            field: The name of the form field with the file; None for the field that has a file
-                name. The other fields, up to 64 KiB in total, are in `UploadResponse.form`.
+            field: The name of the form field with the file; None for the only field that has a
+                file name. The other fields, up to 64 KiB in total, are in `UploadResponse.form`.
             location: The URL of the object for the Location header; None uses the path of the
                 request.
             **fields: Arguments of `Trove.put`, such as ``content_type``, whose default is the

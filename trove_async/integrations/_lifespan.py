@@ -13,41 +13,41 @@ from trove_async.errors import ClosedError
 async def open_store(
     store: Trove | Callable[[], Trove], buckets: Iterable[str], hook: str
 ) -> AsyncIterator[Trove]:
-    """Open a store, or the one that a factory returns, and create missing buckets.
+    """Open a store, passed directly or created by a factory, and create missing buckets.
 
     Args:
-        store: The store or the factory.
-        buckets: Names of buckets.
+        store: The store, or a function that returns one.
+        buckets: The names of the buckets to create if they are missing.
         hook: The name of the function that the user called, for messages.
 
     Raises:
         ClosedError: The store was opened before.
-        TypeError: The store is neither a store nor a factory, or the factory returned another object.
+        TypeError: `store` is neither a store nor a factory, or the factory did not return a store.
     """
-    opened = store() if callable(store) and not isinstance(store, Trove) else store
-    if not isinstance(opened, Trove):
+    trove = store() if callable(store) and not isinstance(store, Trove) else store
+    if not isinstance(trove, Trove):
         raise TypeError(
-            f"the store of {hook} must be a Trove or a function that returns one, got {opened!r}"
+            f"the store of {hook} must be a Trove or a function that returns one, got {trove!r}"
         )
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(opened)
+            await stack.enter_async_context(trove)
         except ClosedError as error:
-            # A factory that returns an open store is a different mistake.
-            if opened is store:
+            # This advice does not apply to a factory that returned an open store.
+            if trove is store:
                 error.message += f", or pass a function that creates one: {hook}(lambda: Trove(…))"
             raise
         for bucket in buckets:
-            await opened.create_bucket(bucket, exist_ok=True)
-        yield opened
+            await trove.create_bucket(bucket, exist_ok=True)
+        yield trove
 
 
 def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple, which every start of the app can iterate over.
+    """Return the names as a tuple. Each start of the app iterates over it, so an iterator would not do.
 
     Raises:
         TypeError: `buckets` is a single name.
     """
     if isinstance(buckets, str):
-        raise TypeError(f"buckets must be names, such as [{buckets!r}], got a str")
+        raise TypeError(f"buckets must be a list of names, such as [{buckets!r}], got a str")
     return tuple(buckets)

@@ -95,5 +95,5 @@ def _check_part(claimed: Capabilities, part: Part) -> None:
     if not part.last:  # services accept a last part of any size
         assert part.size >= claimed.min_part, f"a part of {part.size} bytes is below min_part"
         assert part.size % claimed.part_multiple == 0, (
-            f"a part of {part.size} bytes is no multiple of part_multiple"
+            f"a part of {part.size} bytes is not a multiple of part_multiple"
         )

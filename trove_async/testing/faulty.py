@@ -52,12 +52,12 @@ from trove_async.testing.faults import Call, Faults
 class Faulty(Faults):
     """Wraps a driver and injects faults into its calls.
 
-    It passes every call on until a test adds a fault with `fail`, `hang`, `cut`, `short` or `flip`.
-    If several faults apply to a call, the first one added is used. A request for something that
-    the capabilities do not claim raises AssertionError.
+    Every call reaches the wrapped driver until a test adds a fault with `fail`, `hang`, `cut`,
+    `short` or `flip`. If several faults apply to a call, the first one added is used. A call that
+    requires an unclaimed capability raises AssertionError.
 
-    `Faulty` is a leaf driver, not a layer: a store puts its retries, permits and timeouts around
-    it, so the faults exercise them.
+    To a store, `Faulty` is a driver and not a layer: the store applies its retries, permits and
+    timeouts around it, so the faults exercise them.
 
     Example:
         >>> from trove_async.drivers.memory import MemoryDriver
@@ -65,14 +65,14 @@ class Faulty(Faults):
         >>> faulty.fail("put", times=2)  # the third attempt succeeds
 
     Args:
-        driver: The driver to wrap, not open. It is opened and closed together with this one.
+        driver: The driver to wrap. It must not be open yet, and is opened and closed with this one.
         capabilities: Capabilities to claim instead of the driver's, to test a store without some of
-            them. Without `ordered`, the entries of each page are reversed.
+            them. If only the driver claims `ordered`, each page is in reverse order.
 
     Attributes:
         driver: The wrapped driver.
-        open_readers: The number of gets whose context is entered now.
-        open_uploads: The number of uploads whose context is entered now.
+        open_readers: The number of gets whose context is open.
+        open_uploads: The number of uploads whose context is open.
     """
 
     def __init__(self, driver: AsyncDriver, *, capabilities: Capabilities | None = None) -> None:
@@ -93,7 +93,7 @@ class Faulty(Faults):
         return self._claimed or self.driver.capabilities
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the place of the object in the wrapped driver."""
+        """See `AsyncDriver.place`."""
         return self.driver.place(bucket, key)
 
     async def open(self, context: DriverContext) -> None:
@@ -104,7 +104,7 @@ class Faulty(Faults):
         await self.end(call)
 
     async def aclose(self) -> None:
-        """Close the wrapped driver. No fault applies here: a test must always be able to close."""
+        """Close the wrapped driver. No fault applies here, so that a test can always close its store."""
         await self.driver.aclose()
 
     async def ping(self) -> None:
@@ -160,7 +160,7 @@ class Faulty(Faults):
             for entry in page.entries
         ]
         if self.driver.capabilities.ordered and not self.capabilities.ordered:
-            entries.reverse()  # a store that relies on the order then fails
+            entries.reverse()  # so that a store that relies on the order fails
         return replace(page, entries=entries)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -241,19 +241,20 @@ class Faulty(Faults):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """See `Versioned.version_page`."""
         assert self.capabilities.versions, "versions are not claimed"
-        assert options.delimiter is None, "versions are listed without a delimiter"
+        assert options.delimiter is None, "a listing of versions must have no delimiter"
         call = Call("version_page", bucket)
         await self.begin(call)
         page = await cast("Versioned", self.driver).version_page(bucket, options)
         await self.end(call)
         if self.driver.capabilities.ordered and not self.capabilities.ordered:
-            backwards = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
-            return replace(page, entries=backwards)
+            # The sort is stable: the versions of one key keep their order.
+            entries = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
+            return replace(page, entries=entries)
         return page
 
 
 def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
-    """Return the info without the checksums that are not claimed."""
+    """Return the info without unclaimed kinds of checksums."""
     if info.checksums.keys() <= claimed.checksums:
         return info
     checksums = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
@@ -261,7 +262,7 @@ def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
 
 
 class _Get:
-    """A get that is counted while its context is entered."""
+    """A get that is counted while its context is open."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[DriverReader]
@@ -296,7 +297,7 @@ class _Get:
 
 
 class _Reader:
-    """The body of a get, damaged by its flaws."""
+    """The body of a get, with its flaws."""
 
     def __init__(self, faulty: Faulty, inner: DriverReader, call: Call) -> None:
         self._faulty = faulty
@@ -322,13 +323,17 @@ class _Reader:
         return piece
 
     def _limit(self, size: int) -> int:
-        """Return how many of `size` bytes come before the next flaw. 0 means that the body ends."""
+        """Return how many of `size` bytes come before the next flaw. 0: the body ends here.
+
+        Raises:
+            UnavailableError: The body breaks here.
+        """
         if self._ended:
             return 0
         for flaw in self._faulty.flaws(self._call):
             if flaw.kind == "flip" or not self._position <= flaw.at <= self.range[1]:
                 continue
-            # The bytes before the flaw are returned first, and the next read reaches the flaw.
+            # First return the bytes before the flaw. The next read then reaches it.
             if flaw.at > self._position:
                 size = min(size, flaw.at - self._position)
             elif flaw.kind == "cut":
@@ -357,7 +362,7 @@ class _Reader:
 
 
 class _ReadIntoReader(_Reader):
-    """A damaged body of a driver whose readers have `readinto`."""
+    """A `_Reader` for a driver whose readers have `readinto`."""
 
     async def readinto(self, buffer: memoryview) -> int:
         """See `ReadsInto.readinto`."""
@@ -371,7 +376,7 @@ class _ReadIntoReader(_Reader):
 
 
 class _Upload:
-    """An upload that is counted while its context is entered."""
+    """An upload that is counted while its context is open."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[Upload]
@@ -386,7 +391,7 @@ class _Upload:
         try:
             await self._faulty.end(self._call)
         except BaseException as error:
-            # As in `_Get`: Python does not call our `__aexit__` if `__aenter__` raises.
+            # As in `_Get`.
             with shielded():
                 await self._inner.__aexit__(type(error), error, None)
             raise

@@ -1,4 +1,4 @@
-"""Access tokens: fetched on demand, renewed before they expire and once after a rejection."""
+"""Credentials: their sources, and access tokens that are fetched on demand and renewed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from gcloud.aio.auth import token
 
 from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 
 class Issuer:
-    """Issues tokens that an in-memory service accepts."""
+    """Issues tokens that an in-memory service accepts.
+
+    Attributes:
+        issued_count: The number of tokens issued.
+        status: The status of the next responses. Any but 200 is sent as an error.
+        expires_in: The validity of the next tokens in seconds.
+        response: A document to send instead of a token; None: send a token.
+    """
 
     def __init__(self, service: InMemoryGCS) -> None:
         self.service = service
@@ -54,7 +61,7 @@ class Issuer:
 
 @asynccontextmanager
 async def token_server(issuer: Issuer) -> AsyncIterator[str]:
-    """Run the HTTP server of an issuer; yield the URL of its token endpoint."""
+    """Run the token endpoint of an issuer; yield its URL."""
     app = web.Application()
     app.router.add_post("/token", issuer.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -68,7 +75,7 @@ async def token_server(issuer: Issuer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def driver_with_tokens(service: InMemoryGCS) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
-    """Open a driver on a service that requires tokens; yield it with the issuer of the tokens."""
+    """Open a driver for a service that requires tokens; yield the driver and their issuer."""
     issuer = Issuer(service)
     async with token_server(issuer) as token_uri, gcs_server(service) as url:
         driver = GCSDriver(
@@ -80,7 +87,7 @@ async def driver_with_tokens(service: InMemoryGCS) -> AsyncIterator[tuple[GCSDri
             yield driver, issuer
 
 
-async def test_token_is_shared_by_many_requests() -> None:
+async def test_concurrent_requests_share_one_token() -> None:
     async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         assert issuer.issued_count == 0
         async with task_group() as group:
@@ -96,10 +103,10 @@ async def test_rejected_token_is_renewed_once() -> None:
     async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         await driver.create_bucket("bucket")
         assert issuer.service.valid_tokens is not None
-        issuer.service.valid_tokens.clear()  # as if a role was revoked and granted again
+        issuer.service.valid_tokens.clear()  # the service no longer accepts the first token
         await driver.put("bucket", "key", [memoryview(b"body")], PutOptions())
         assert issuer.issued_count == 2
-        issuer.service.valid_tokens = {"unknown"}
+        issuer.service.valid_tokens.clear()
         issuer.status = 400
         with pytest.raises(UnauthenticatedError) as caught:
             await driver.head("bucket", "key")
@@ -108,7 +115,7 @@ async def test_rejected_token_is_renewed_once() -> None:
 
 async def test_expiring_token_is_used_while_renewal_fails() -> None:
     async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
-        issuer.expires_in = 31  # seconds: due for renewal after half of them, valid for one
+        issuer.expires_in = 31  # if renewal fails, it is used for 1 s, until less than 30 s remain
         await driver.create_bucket("bucket")
         credentials = driver._credentials
         assert credentials is not None
@@ -122,7 +129,7 @@ async def test_expiring_token_is_used_while_renewal_fails() -> None:
         assert caught.value.retryable
 
 
-async def test_error_about_rejected_credentials_hides_them() -> None:
+async def test_error_does_not_show_rejected_credentials() -> None:
     async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         issuer.status = 401
         with pytest.raises(UnauthenticatedError) as caught:
@@ -174,7 +181,7 @@ async def test_invalid_credentials_file_is_rejected(tmp_path: Path, text: str) -
             pass
 
 
-def test_emulator_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulator_host_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("http://localhost:4443", "localhost:4443", "http://localhost:4443/"):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", value)
         driver = GCSDriver()
@@ -189,14 +196,14 @@ def test_emulator_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert GCSDriver().place("b", "k") == google.place("b", "k")
 
 
-def test_credentials_are_not_shown() -> None:
+def test_repr_does_not_show_credentials() -> None:
     assert "PRIVATE" not in repr(GCSDriver(credentials=service_account_key())._identity)
 
 
-def elliptic_key() -> str:
+def elliptic_curve_key() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+    formats = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    return key.private_bytes(*formats).decode()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +213,7 @@ def elliptic_key() -> str:
         "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n",
         5,
         [],
-        elliptic_key(),
+        elliptic_curve_key(),
     ],
     ids=["text", "invalid base64", "number", "list", "elliptic curve"],
 )
@@ -227,7 +234,7 @@ async def test_missing_project_raises_config_error() -> None:
 
 
 class GoogleVM:
-    """The metadata server of a Google VM, and its signing service."""
+    """The metadata server of a Google VM, and the IAM API that signs for it."""
 
     async def serve(self, request: web.Request) -> web.Response:
         if request.path == "/sign/vm@project.example":
@@ -244,7 +251,7 @@ class GoogleVM:
 
 @pytest_asyncio.fixture
 async def google_vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Simulate a Google VM."""
+    """Make this process seem to run on a Google VM without credentials files."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", GoogleVM().serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -265,12 +272,12 @@ async def google_vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 async def test_google_vm_needs_no_credentials() -> None:
     service = InMemoryGCS()
     service.valid_tokens = {"vm-token"}
-    async with gcs_server(service) as url:
-        driver = GCSDriver(endpoint_url=url, anonymous=False)
+    async with gcs_server(service) as endpoint_url:
+        driver = GCSDriver(endpoint_url=endpoint_url, anonymous=False)
         async with opened(driver):
             await driver.create_bucket("bucket")
             assert driver._credentials is not None
             assert await driver._credentials.project() == "project-of-the-vm"
-            signed = await driver.presign("GET", "bucket", "key", 60)
-            assert "X-Goog-Credential=vm%40project.example%2F" in signed
-            assert signed.endswith(f"&X-Goog-Signature={b'signed'.hex()}")
+            url = await driver.presign("GET", "bucket", "key", 60)
+            assert "X-Goog-Credential=vm%40project.example%2F" in url
+            assert url.endswith(f"&X-Goog-Signature={b'signed'.hex()}")

@@ -1,4 +1,4 @@
-"""Signed URLs, compared with the SDK's."""
+"""Signed URLs, compared with those of the SDK."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ async def sdk_url(method: str, key: str, expires: int) -> str:
 
 
 def signed_at(url: str) -> float:
-    (stamp,) = parse_qs(urlsplit(url).query)["X-Goog-Date"]
-    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    """Return the time at which a URL was signed, in seconds since 1970."""
+    (timestamp,) = parse_qs(urlsplit(url).query)["X-Goog-Date"]
+    return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 @settings(max_examples=30, deadline=None)
 @given(method=st.sampled_from(["GET", "PUT"]), key=keys, expires=st.integers(1, 604_800))
-def test_url_equals_that_of_the_sdk(method: str, key: str, expires: int) -> None:
+def test_url_matches_the_sdk(method: str, key: str, expires: int) -> None:
     url = asyncio.run(sdk_url(method, key, expires))
     origin = Origin.of(GOOGLE)
     unsigned = build_url(
@@ -56,7 +57,7 @@ def test_url_equals_that_of_the_sdk(method: str, key: str, expires: int) -> None
 @pytest.mark.parametrize(
     "endpoint", ["http://localhost:4443", "https://gcs.example", "https://gcs.example:8443"]
 )
-async def test_url_of_another_endpoint_equals_that_of_the_sdk(
+async def test_url_of_another_endpoint_matches_the_sdk(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheme, _, host = endpoint.partition("://")
@@ -68,31 +69,41 @@ async def test_url_of_another_endpoint_equals_that_of_the_sdk(
     async with opened(driver):
         assert driver.capabilities.presign
         url = await driver.presign("GET", "bucket", "a/b c", 59.5)
-    # The SDK signs the host, but always returns a URL with https.
+    # The signature covers the host but not the scheme, and the SDK always returns an https URL.
     assert url == expected.replace("https", scheme, 1)
 
 
-async def test_url_expires_within_seven_days() -> None:
+async def test_validity_is_limited_to_seven_days() -> None:
     driver = GCSDriver(credentials=service_account_key())
     async with opened(driver):
         assert "X-Goog-Expires=604800&" in await driver.presign("GET", "bucket", "key", 604_800)
         for seconds in (0, -1, 604_801):
             with pytest.raises(NotSupportedError):
                 await driver.presign("GET", "bucket", "key", seconds)
+
+
+async def test_presign_rejects_a_key_with_a_line_break() -> None:
+    driver = GCSDriver(credentials=service_account_key())
+    async with opened(driver):
         with pytest.raises(InvalidNameError):
             await driver.presign("GET", "bucket", "a\nb", 60)
 
 
 async def test_presign_without_private_key_is_not_supported() -> None:
-    user = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
-    for driver in (GCSDriver(anonymous=True), GCSDriver(credentials=user)):
+    user_credentials = {
+        "type": "authorized_user",
+        "client_id": "i",
+        "client_secret": "s",
+        "refresh_token": "r",
+    }
+    for driver in (GCSDriver(anonymous=True), GCSDriver(credentials=user_credentials)):
         async with opened(driver):
             assert not driver.capabilities.presign
             with pytest.raises(NotSupportedError):
                 await driver.presign("GET", "bucket", "key", 60)
 
 
-FIXED = PresignOptions(
+OPTIONS = PresignOptions(
     version_id="17",
     response_content_type="text/plain; charset=utf-8",
     response_content_disposition='attachment; filename="a b.txt"',
@@ -101,9 +112,9 @@ FIXED = PresignOptions(
 
 def test_presign_options_are_signed_as_documented() -> None:
     # Cloud Storage documentation, "Canonical requests": the query is sorted by name; headers are
-    # in lower case, sorted, and followed by the list of their names.
+    # in lower case and sorted, and a list of their names follows them.
     unsigned = build_url(
-        "GET", Origin.of(GOOGLE), "bucket", "a b", email="e", expires=60, now=0.0, options=FIXED
+        "GET", Origin.of(GOOGLE), "bucket", "a b", email="e", expires=60, now=0.0, options=OPTIONS
     )
     query = (
         "X-Goog-Algorithm=GOOG4-RSA-SHA256"
@@ -119,7 +130,7 @@ def test_presign_options_are_signed_as_documented() -> None:
     assert unsigned.to_sign.endswith(f"\n{sha256(canonical.encode()).hexdigest()}")
 
 
-def test_required_content_type_is_a_signed_header() -> None:
+def test_content_type_is_signed_as_a_header() -> None:
     unsigned = build_url(
         "PUT", Origin.of(GOOGLE), "bucket", "key", email="e", expires=60, now=0.0,
         options=PresignOptions(content_type="text/plain"),

@@ -1,4 +1,4 @@
-"""Replacements for system calls, which block or fail."""
+"""Replacements for system calls that block or fail."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """A call that blocks its thread until the gate is opened.
+    """A call that blocks its thread until the gate is opened, for 10 seconds at most.
 
     Attributes:
-        real: The function that is called when the gate is open.
-        reached: Set when a thread is at the gate.
+        real: The function to call once the gate is open.
+        reached: Set when a thread has reached the gate.
         opened: Set this to open the gate.
-        returned: Set when the real function has returned.
+        returned: Set when the real function has returned or raised.
     """
 
     def __init__(self, real: Callable[..., object]) -> None:
@@ -35,8 +35,8 @@ class Gate:
             self.returned.set()
 
 
-class Failing:
-    """A call that succeeds `successes` times and then always fails with an errno."""
+class FailingCall:
+    """A call that succeeds `successes` times and then always fails with the errno `code`."""
 
     def __init__(self, real: Callable[..., object], code: int, successes: int = 0) -> None:
         self.real = real

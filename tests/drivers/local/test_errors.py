@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.local.system_calls import Failing
+from tests.drivers.local.system_calls import FailingCall
 from trove_async.drivers.local._errors import ERRORS, translate_error
 from trove_async.drivers.local._threads import FileExecutor
 from trove_async.errors import BackendError, TroveError, UnavailableError
@@ -53,7 +53,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     await client.put("existing")
     before = open_files()
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, Failing(getattr(os, call), code))
+        patch.setattr(os, call, FailingCall(getattr(os, call), code))
         with pytest.raises(ERRORS[code][0]) as caught:
             await client.put(key, b"x" * 5000)
     assert isinstance(caught.value, TroveError)
@@ -76,7 +76,7 @@ async def test_failed_sidecar_leaves_nothing(
         await client.put("k", b"old", metadata={"a": "b"})
         own_files = client.own_files()
         with monkeypatch.context() as patch:
-            patch.setattr(os, call, Failing(getattr(os, call), errno.ENOSPC))
+            patch.setattr(os, call, FailingCall(getattr(os, call), errno.ENOSPC))
             with pytest.raises(ERRORS[errno.ENOSPC][0]):
                 await client.put("k", b"new", metadata={"a": "c"})
         assert client.own_files() == own_files
@@ -90,7 +90,7 @@ async def test_failed_rename_removes_the_sidecar(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
-        monkeypatch.setattr(os, "rename", Failing(os.rename, errno.EIO))
+        monkeypatch.setattr(os, "rename", FailingCall(os.rename, errno.EIO))
         with pytest.raises(BackendError):
             await client.put("k", b"new")
         assert client.own_files() == []
@@ -99,7 +99,7 @@ async def test_failed_rename_removes_the_sidecar(
 async def test_unexpected_xattr_error_raises_and_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "setxattr", Failing(os.setxattr, errno.EIO))
+    monkeypatch.setattr(os, "setxattr", FailingCall(os.setxattr, errno.EIO))
     with pytest.raises(BackendError):
         await client.put("k", b"x")
     assert client.own_files() == []
@@ -120,7 +120,7 @@ async def test_failed_reads_raise_and_close_their_files(  # noqa: PLR0917 - as a
         await client.keys()
         before = open_files()
         with monkeypatch.context() as patch:
-            patch.setattr(os, call, Failing(getattr(os, call), code))
+            patch.setattr(os, call, FailingCall(getattr(os, call), code))
             reads: list[Callable[[], Awaitable[object]]] = [
                 lambda: client.read("d/k"),
                 lambda: client.driver.head("b", "d/k"),
@@ -141,7 +141,7 @@ async def test_failed_read_of_a_stream_raises(
 ) -> None:
     await client.put("big", bytes(1024 * 1024))
     real = FileExecutor.submit
-    failing = Failing(os.read, errno.EIO)
+    failing = FailingCall(os.read, errno.EIO)
     async with client.driver.get("b", "big", GetOptions()) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(FileExecutor, "submit", lambda self, *_: real(self, failing))
@@ -155,7 +155,7 @@ async def test_failed_delete_raises_and_keeps_the_object(
 ) -> None:
     await client.put("k", b"x")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", Failing(os.unlink, errno.EROFS))
+        patch.setattr(os, "unlink", FailingCall(os.unlink, errno.EROFS))
         with pytest.raises(ERRORS[errno.EROFS][0]):
             await client.driver.delete("b", "k", DeleteOptions())
     assert await client.read("k") == b"x"
@@ -167,7 +167,7 @@ async def test_failed_part_can_be_sent_again(
     async with client.driver.upload("b", "k", PutOptions()) as upload:
         part = Part(number=1, offset=0, size=3, last=True)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwritev", Failing(os.pwritev, errno.ENOSPC))
+            patch.setattr(os, "pwritev", FailingCall(os.pwritev, errno.ENOSPC))
             with pytest.raises(ERRORS[errno.ENOSPC][0]):
                 await upload.send(part, [memoryview(b"abc")])
         await upload.send(part, [memoryview(b"abc")])
@@ -210,7 +210,7 @@ async def test_failed_open_closes_all_files(
     for call in ["mkdir", "open", "write"]:
         for successes in range(12):
             with monkeypatch.context() as patch:
-                patch.setattr(os, call, Failing(getattr(os, call), errno.EIO, successes))
+                patch.setattr(os, call, FailingCall(getattr(os, call), errno.EIO, successes))
                 try:
                     async with open_client(tmp_path):
                         pass
@@ -225,7 +225,7 @@ async def test_failed_open_closes_all_files(
 async def test_put_whose_directory_is_removed_repeatedly_raises_unavailable(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "rename", Failing(os.rename, errno.ENOENT))
+    monkeypatch.setattr(os, "rename", FailingCall(os.rename, errno.ENOENT))
     with pytest.raises(UnavailableError):
         await client.put("k", b"x")
     assert client.own_files() == []

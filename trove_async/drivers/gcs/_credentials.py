@@ -46,7 +46,7 @@ _RENEW_BEFORE: Final = 300.0
 """How many seconds before its expiry a token is renewed: clocks differ, and requests take time."""
 
 _MIN_VALIDITY: Final = 30.0
-"""A token that expires in fewer seconds is no longer used."""
+"""If its renewal fails, a token is still used until it expires in fewer seconds."""
 
 _FETCH_TIMEOUT: Final = 10
 _SIGN_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"

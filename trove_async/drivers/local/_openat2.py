@@ -44,7 +44,7 @@ ABSENT: Final = frozenset(
         errno.EILSEQ,
     )
 )
-"""Errors of opening a path which mean that it leads to no object."""
+"""Errors that mean that a path leads to no object."""
 
 
 class _OpenHow(ctypes.Structure):

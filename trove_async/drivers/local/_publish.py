@@ -2,8 +2,8 @@
 
 A key has two possible paths, plain and overflow. The first put chooses one under the key's lock, and the
 object stays there until it is deleted. So a reader that tries the plain path and then the overflow always
-finds an existing object. If another tool creates a file at the plain path of a key in the overflow, that
-file takes precedence, and the next put removes the other.
+finds an existing object. If another tool creates a file at the plain path of an object in the overflow,
+the new file takes precedence, and the next put removes the one in the overflow.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from ._threads import CancelFlag
 
 _ATTEMPTS = 1000
-"""Maximum number of attempts to create a directory and rename into it, while concurrent deletes remove
-it as empty."""
+"""Maximum number of attempts to create a directory and rename into it. A concurrent delete may remove
+the directory in between, because it is still empty."""
 
 _NOT_PLAIN = ABSENT - {errno.ENOENT, errno.EXDEV} | {errno.ENOTEMPTY, errno.EEXIST}
-"""Errors which mean that the plain path cannot hold the key, which then goes to the overflow."""
+"""Errors that mean that the plain path cannot hold the object, which then goes to the overflow."""
 
-# Errors of link(2) where the file system has no hard links, such as FAT.
+# Errors of link(2) on a file system without hard links, such as FAT.
 _NO_LINK = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
 
@@ -53,13 +53,15 @@ def publish(
     options: PutOptions,
     cancel: CancelFlag,
 ) -> ObjectInfo:
-    """Make a completely written file the object, durably if the driver's `fsync` is set.
+    """Publish a completely written file as the object, durably if the driver's `fsync` is set.
+
+    If this raises, the caller must discard the file.
 
     Raises:
-        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As in put. The caller must then
-            discard the file.
+        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As in put.
+        UnavailableError: Concurrent deletes removed the object's directory in every attempt.
     """
-    # 1. Write the metadata and sync the file, before the lock: this is the slow part.
+    # 1. Write the metadata and sync the file. This is slow, so the lock is not held yet.
     status = staged.seal(location.bucket, location.key, metadata)
     info = describe(location, status, metadata, root.backend)
     # 2. Under the key's lock, check the conditions and rename the file.
@@ -69,13 +71,13 @@ def publish(
                 existed, path = _rename_into_place(root, location, staged, options, cancel)
                 break
             except FileNotFoundError:
-                continue  # a delete removed the empty directory
+                continue  # a delete removed the directory, which was still empty
         else:
             raise UnavailableError(
-                "the object's directory must exist during a put, but concurrent deletes removed it"
-                f" {_ATTEMPTS} times: retry"
+                f"the object was not stored in {_ATTEMPTS} attempts, because concurrent deletes removed its"
+                " directory: retry"
             )
-    # 3. Sync the directories that contain it.
+    # 3. Sync the directories that were changed.
     staged.close()
     if root.fsync:
         _sync_creation(root, path, existed)
@@ -90,20 +92,20 @@ def check_conditions(
         if if_none_match == "*":
             raise ObjectExistsError("if_none_match: the object exists")
         if if_none_match == etag(current):
-            raise PreconditionFailedError("if_none_match: the object is still this version")
+            raise PreconditionFailedError("if_none_match: the current version has this etag")
     if if_match is None:
         return
     if current is None:
         raise PreconditionFailedError("if_match: the object does not exist")
     if if_match not in {"*", etag(current)}:
-        raise PreconditionFailedError("if_match: the object is a different version")
+        raise PreconditionFailedError("if_match: the current version has a different etag")
 
 
 def prune(root: Root, path: str) -> None:
     """Remove the empty directories above `path`, but not the bucket's own."""
     fixed = _fixed_depth(path)
     names = path.split("/")[:-1]
-    with contextlib.suppress(OSError):  # usually not empty, or removed by another call
+    with contextlib.suppress(OSError):  # a directory is not empty, or another call removed it
         while len(names) > fixed:
             parent = root.confined.open("/".join(names[:-1]), DIRECTORY)
             try:
@@ -113,14 +115,15 @@ def prune(root: Root, path: str) -> None:
 
 
 class ExistingFiles:
-    """The files at an object's two paths, found under its lock.
+    """The files at an object's two paths. The key's lock must be held.
 
     Attributes:
         parent: The descriptor of the plain path's directory, or -1.
         name: The file's name in that directory.
         plain: The status of the file at the plain path, or None.
         overflow: The status of the file in the overflow, or None.
-        blocked: Whether something other than a file is at the plain path or above it.
+        blocked: Whether the plain path cannot hold the object: the key is not plain, something other
+            than a file is at the path, or the path cannot be created.
     """
 
     __slots__ = ("blocked", "name", "overflow", "parent", "plain")
@@ -178,13 +181,14 @@ def _status(root: Root, path: str) -> os.stat_result | None:
 def _rename_into_place(
     root: Root, location: Location, staged: StagedFile, options: PutOptions, cancel: CancelFlag
 ) -> tuple[int | None, str]:
-    """Rename the file to the object's path.
+    """Rename the file to the plain path or to the path in the overflow.
 
     Returns:
-        The number of leading components of its path that existed before (None: all), and the path.
+        The number of leading components of the path that existed before (None: all), and the path.
 
     Raises:
-        FileNotFoundError: A concurrent call removed its directory. The caller retries.
+        FileNotFoundError: The directory was removed, or the file was created, at the same time. The
+            caller tries again.
     """
     # 1. The usual case: no condition to check, and no sidecar of the old file to remove.
     if not (options.conditional or root.sidecars.used) and _replace_plain(
@@ -193,6 +197,7 @@ def _rename_into_place(
         return None, location.plain or ""
     # 2. Find the object's existing files, and check the conditions.
     with ExistingFiles(root, location) as existing:
+        # A missing bucket takes precedence over a failed condition.
         if existing.parent < 0 and options.if_match is not None:
             root.require_bucket(location)
         check_conditions(existing.current, options.if_match, options.if_none_match)
@@ -208,7 +213,7 @@ def _rename_into_place(
                     _remove_replaced(root, location, existing)
                     return None, location.plain
                 if existing.overflow is None:
-                    existed = _rename_below(
+                    existed = _rename_creating_parents(
                         root, location, staged, location.plain, exclusive=exclusive
                     )
                     return existed, location.plain
@@ -218,17 +223,19 @@ def _rename_into_place(
         # 4. Otherwise rename to the path in the overflow. Other tools do not create files there, so
         #    the key's lock is enough for an exclusive rename.
         root.require_bucket(location)
-        existed = _rename_below(root, location, staged, location.overflow, exclusive=False)
+        existed = _rename_creating_parents(
+            root, location, staged, location.overflow, exclusive=False
+        )
         if existing.overflow is not None:
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
         return existed, location.overflow
 
 
 def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: CancelFlag) -> bool:
-    """Try to rename the file to its plain path without finding existing files first.
+    """Try to rename the file to the plain path without looking for existing files first.
 
     This saves system calls in the usual case: the directory exists, and no key of the bucket is in
-    the overflow. The key's lock ensures that this key is not moved there in between.
+    the overflow. While the key's lock is held, no other call can put this key there.
 
     Returns:
         Whether the file was renamed.
@@ -238,7 +245,7 @@ def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: C
     try:
         parent, name = root.open_parent(location.plain)
     except OSError:
-        return False  # the caller's next step handles the cause
+        return False  # the slower path handles the error
     try:
         cancel.check()
         _rename(root, staged, parent, name, exclusive=False)
@@ -251,10 +258,10 @@ def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: C
     return True
 
 
-def _rename_below(
+def _rename_creating_parents(
     root: Root, location: Location, staged: StagedFile, path: str, *, exclusive: bool
 ) -> int:
-    """Create missing directories, and rename the file to `path`.
+    """Create the missing directories of `path`, and rename the file to it.
 
     Returns:
         The number of leading components of `path` that existed before.
@@ -283,12 +290,14 @@ def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive
     directory = root.staging.directory
     _inherit_group(root, staged, parent)
     if exclusive:
-        # The lock excludes this driver's writers. A link does not replace a file of another tool.
+        # The key's lock excludes other puts, but not other tools. Unlike rename(2), link(2) never
+        # replaces a file.
         try:
             os.link(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
         except FileExistsError:
-            # Another tool has just created the file. The next attempt finds it.
-            raise FileNotFoundError(errno.ENOENT, "the file exists now: retry") from None
+            # Another tool has just created the file. On this error `publish` tries again, and then
+            # finds the file.
+            raise FileNotFoundError(errno.ENOENT, "another tool created the file") from None
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
@@ -301,11 +310,11 @@ def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive
 
 
 def _inherit_group(root: Root, staged: StagedFile, parent: int) -> None:
-    """Give the file the group of a setgid directory, as if it was created there (inode(7))."""
+    """Give the file the group of a setgid directory, as if it had been created there (inode(7))."""
     directory, file = os.fstat(parent), staged.status
     if file is None or not directory.st_mode & stat.S_ISGID or file.st_gid == directory.st_gid:
         return
-    # Without membership of the group, this is not permitted, and the file keeps its group.
+    # A process outside the group may not do this. The file then keeps its group.
     with contextlib.suppress(PermissionError):
         os.fchown(staged.fd, -1, directory.st_gid)
         if root.fsync:
@@ -323,7 +332,7 @@ def _remove_replaced(root: Root, location: Location, existing: ExistingFiles) ->
 
 
 def _fixed_depth(path: str) -> int:
-    """Return the number of leading components of a path that puts and deletes do not change."""
+    """Return the number of leading components of a path that puts and deletes never create or remove."""
     return OVERFLOW.count("/") + 1 if path.startswith(f"{OVERFLOW}/") else 1
 
 
@@ -343,7 +352,7 @@ def _sync_creation(root: Root, path: str, existed: int | None) -> None:
     Args:
         root: The root.
         path: The path.
-        existed: The number of its leading components that existed before; None: all.
+        existed: The number of leading components that existed before; None: all.
     """
     names = path.split("/")[:-1]
     for depth in range(len(names) if existed is None else existed, len(names) + 1):
@@ -351,7 +360,7 @@ def _sync_creation(root: Root, path: str, existed: int | None) -> None:
             fd = root.confined.open("/".join(names[:depth]), DIRECTORY)
         except OSError as error:
             if error.errno in ABSENT:
-                return  # a concurrent delete has removed it again
+                return  # a concurrent delete has removed the directory again
             raise
         try:
             os.fsync(fd)
@@ -368,7 +377,7 @@ def sync_removal(root: Root, path: str) -> None:
         except OSError as error:
             if error.errno not in ABSENT:
                 raise
-            names.pop()  # it was removed as well: sync its parent instead
+            names.pop()  # the directory was removed as well: sync its parent
             continue
         try:
             os.fsync(fd)

@@ -32,7 +32,7 @@ SMALL_BODY: Final = 256 * 1024
 hop."""
 
 _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EINTR))
-"""Errors of preadv(2) with `Root.read_flags` which mean that the file must be read in a thread."""
+"""Errors of preadv(2) with `Root.read_flags` that mean that the file must be read in a thread."""
 
 
 class BufferedBody:
@@ -243,9 +243,9 @@ def resolve_get(
     """
     status = object_file.status
     if options.if_match is not None and options.if_match not in {"*", etag(status)}:
-        raise PreconditionFailedError("if_match: the object is a different version")
+        raise PreconditionFailedError("if_match: the current version has a different etag")
     if options.if_none_match is not None and options.if_none_match in {"*", etag(status)}:
-        raise PreconditionFailedError("if_none_match: the object is still this version")
+        raise PreconditionFailedError("if_none_match: the current version has this etag")
     span = (0, status.st_size) if options.range is None else options.range.resolve(status.st_size)
     return describe(location, status, object_file.metadata, root.backend), span
 

@@ -1,7 +1,7 @@
-"""Staged files, which are written before they become objects, and the removal of abandoned ones.
+"""Staged files: written here, then published as objects or discarded.
 
-Each open driver has a directory in ``.trove/staging``, and next to it a lock file that it keeps locked.
-If the lock file is not locked, the driver's process has died, and any other driver may remove both.
+Each open driver has a directory in ``.trove/staging`` and holds a lock on a lock file next to it. If the
+lock file is not locked, the driver's process has died, and any other driver may remove both.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ XATTR: Final = "user.trove"
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_SUFFIX = ".lock"
-_MAX_WRITE = 4 * 1024 * 1024  # bytes between two checks for a cancel
+_MAX_WRITE = 4 * 1024 * 1024  # bytes between checks for a cancel, except in larger views
 _MAX_VIEWS = 512  # below IOV_MAX, 1,024 on Linux (<limits.h>)
 
-# Errors of setxattr(2) for a record that does not fit, or a file system without attributes. On ENOSPC
-# the disk may have space, only not in the inode; if it is full, writing the sidecar fails as well.
+# Errors of setxattr(2) if the record does not fit or the file system has no extended attributes. ENOSPC
+# usually means that only the inode is full. If the disk is full, writing the sidecar fails as well.
 _NO_XATTR = frozenset(
     (errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE, errno.EPERM)
 )
@@ -44,7 +44,7 @@ class StagedFile:
     Attributes:
         fd: The descriptor of the file, open for writing.
         name: The file's name in the staging directory.
-        status: The file's status after `seal`, or None before it.
+        status: The status that `seal` returned, or None before that.
     """
 
     __slots__ = ("_has_sidecar", "_staging", "fd", "name", "status")
@@ -79,10 +79,10 @@ class StagedFile:
         os.ftruncate(self.fd, size)
 
     def seal(self, bucket: str, key: str, record: Metadata) -> os.stat_result:
-        """Set the file's time and metadata, make them durable, and return its status."""
+        """Set the file's modification time and metadata, sync it if required, and return its status."""
         staging = self._staging
-        # 1. Set the time. The kernel would give files of the same timer tick the same time, and with
-        #    it, perhaps, the same etag.
+        # 1. Set the modification time. The kernel's own would be the same for all files of one timer
+        #    tick, so two versions of an object might get the same etag.
         now = time.time_ns()
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
@@ -90,16 +90,16 @@ class StagedFile:
         if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
             try:
                 staging.sidecars.write(status, record.encode(status, (bucket, key)))
-            except FileExistsError:  # of another file with the same time and size: take a new time
+            except FileExistsError:  # another file has this time and size: seal with a new time
                 return self.seal(bucket, key, record)
             self._has_sidecar = True
-        # 3. Make the file durable.
+        # 3. Sync the file.
         if staging.fsync:
             os.fsync(self.fd)
         return status
 
     def mark_published(self) -> None:
-        """Prevent `discard` from removing the sidecar, because the file is now an object."""
+        """Record that the file is now an object, so that `discard` keeps its sidecar."""
         self._has_sidecar = False
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class StagedFile:
             os.close(fd)
 
     def discard(self) -> None:
-        """Remove the file and its sidecar. Idempotent."""
+        """Close and remove the file, and remove its sidecar. Does nothing if the file is closed."""
         if self.fd < 0:
             return
         self.close()
@@ -165,7 +165,7 @@ class Staging:
     def close(self) -> None:
         """Remove the directory and release its lock."""
         os.close(self.directory)
-        with contextlib.suppress(OSError):  # if this fails, the next sweep removes it
+        with contextlib.suppress(OSError):  # the next sweep tries again
             _remove(self._parent, self._name)
         os.close(self._lock)
 
@@ -179,7 +179,8 @@ class Staging:
 
     def _sweep(self, name: str) -> None:
         """Remove the directory `name` and its lock file, unless its driver is alive."""
-        # 1. Open the lock file. Without one there is no driver: it is created first, removed last.
+        # 1. Open the lock file. If it is missing, the driver is gone: this file is created first and
+        #    removed last.
         try:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             lock = os.open(name + _LOCK_SUFFIX, flags, dir_fd=self._parent)
@@ -196,13 +197,14 @@ class Staging:
 
     def _remove_sidecars(self, name: str) -> None:
         """Remove the sidecars of the staged files in the directory `name`."""
-        # If there is no directory, its driver was killed before it created one.
+        # The directory is missing if the driver was killed before it created one.
         with contextlib.suppress(FileNotFoundError):
             directory = os.open(name, DIRECTORY, dir_fd=self._parent)
             try:
                 for staged in os.listdir(directory):  # noqa: PTH208 - as above
                     status = os.stat(staged, dir_fd=directory, follow_symlinks=False)
-                    if status.st_nlink == 1:  # a file with two links is an object already
+                    # A file with a second link is already an object.
+                    if status.st_nlink == 1:
                         self.sidecars.remove(status)
             finally:
                 os.close(directory)
@@ -218,10 +220,11 @@ class Staging:
             except BaseException:
                 os.close(lock)
                 raise
-            os.close(lock)  # another driver has swept it before it was locked
+            os.close(lock)  # another driver swept the file before it was locked
 
 
 def _remove(parent: int, name: str) -> None:
+    """Remove a driver's directory and lock file."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(name, dir_fd=parent)
     with contextlib.suppress(FileNotFoundError):
@@ -229,6 +232,7 @@ def _remove(parent: int, name: str) -> None:
 
 
 def _try_flock(fd: int) -> bool:
+    """Lock a file, or return False if it is locked already."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -248,7 +252,7 @@ def _set_xattr(fd: int, raw: bytes) -> bool:
 
 
 def _batches(views: Sequence[memoryview]) -> list[list[memoryview]]:
-    """Divide views into lists that one pwritev(2) can write. A larger view has a list of its own."""
+    """Divide views into batches for pwritev(2). A view above `_MAX_WRITE` is a batch of its own."""
     batches: list[list[memoryview]] = []
     size = 0
     for view in views:

@@ -26,7 +26,7 @@ from trove_async.testing._harness import assert_same, content, crc32c_of
 from trove_async.testing.store._base import StoreTopic, assert_nothing_held
 
 PIECE = 70_000
-"""Bytes in each piece of a stream. The usual sizes of parts are no multiples of it."""
+"""Bytes in each piece of a stream. The usual sizes of parts are not multiples of it."""
 
 
 class AsyncFile:
