@@ -15,7 +15,7 @@ from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async import Trove, TroveError
 from trove_async._http import SocketTransport
 from trove_async.drivers.gcs import driver as gcs_module
-from trove_async.drivers.s3 import driver as s3_module
+from trove_async.drivers.s3 import _components as s3_module
 from trove_async.testing._harness import crc32c_of
 from trove_async.testing.servers import moto
 

@@ -18,7 +18,7 @@ from tests.drivers.fuzzing import (
 )
 from trove_async import TroveError
 from trove_async.drivers.gcs import driver as gcs_module
-from trove_async.drivers.s3 import driver as s3_module
+from trove_async.drivers.s3 import _components as s3_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -151,7 +151,7 @@ async def test_whole_object_in_response_to_a_range_raises(scripted_driver: Any) 
         response(body=b"0123456789", headers=object_headers), response(headers=OBJECT_HEADERS)
     )
     async with opened_driver as driver:
-        with pytest.raises(BackendError, match="asked for"):
+        with pytest.raises(BackendError, match="requested bytes 2 to 4"):
             await driver.get("data", "key", GetOptions(range=ByteRange(2, 4))).__aenter__()
         with pytest.raises(RangeError):
             await driver.get("data", "key", GetOptions(range=ByteRange(0, 4))).__aenter__()
@@ -257,7 +257,7 @@ async def test_range_without_content_range_raises(scripted_driver: Any) -> None:
         response(206, b"hello", headers={**OBJECT_HEADERS, "content-length": "5"})
     )
     async with opened_driver as driver:
-        with pytest.raises(UnavailableError, match="no Content-Range"):
+        with pytest.raises(UnavailableError, match="must have a Content-Range"):
             async with driver.get("data", "key", GetOptions(range=ByteRange(0, 5))):
                 pass
     assert transport.sent_responses[0].closed

@@ -252,7 +252,7 @@ async def test_stream_that_needs_such_parts_is_refused_before_any_request(
         yield b""
 
     proxied.clear_requests()
-    with pytest.raises(NotSupportedError, match="at most 25165824 bytes can be sent: give a path"):
+    with pytest.raises(NotSupportedError, match="at most 25165824 bytes can be sent: pass a path"):
         await proxied.store.put(proxied.bucket, "key", body(), size=27 * MiB)
     assert proxied.operations == []
 
