@@ -97,6 +97,28 @@ async def test_missing_profile_raises_config_error() -> None:
         await Session(identity(profile="nowhere")).endpoint()
 
 
+@pytest.mark.parametrize(
+    "setting", ["region = eu west", "endpoint_url = minio example", "endpoint_url = ftp://h"]
+)
+async def test_invalid_setting_in_a_profile_raises_config_error(
+    isolated_environment: Path, setting: str
+) -> None:
+    write_config(isolated_environment, f"[profile work]\n{setting}\n")
+    with pytest.raises(ConfigError):
+        await Session(identity(profile="work")).endpoint()
+
+
+async def test_profile_with_a_missing_source_profile_raises_config_error(
+    isolated_environment: Path,
+) -> None:
+    write_config(
+        isolated_environment,
+        "[profile work]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = nowhere\n",
+    )
+    with pytest.raises(ConfigError, match="nowhere"):
+        await Session(identity(profile="work")).credentials()
+
+
 async def test_missing_credentials_raise_unauthenticated() -> None:
     with pytest.raises(UnauthenticatedError, match="access_key_id"):
         await Session(identity()).credentials()

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         {"payload_signing": True, "data_plane": "sdk"},
         {"access_key_id": "a\n", "secret_access_key": "a"},
         {"access_key_id": "a", "secret_access_key": "a", "session_token": "t\r\nx-a: 1"},
+        {"access_key_id": "", "secret_access_key": "a"},
+        {"access_key_id": "a", "secret_access_key": "a", "session_token": ""},
         {"region": "eu west"},
         {"region": "https://eu-west-1"},
         {"expected_bucket_owner": "1\r\nx-a: 1"},

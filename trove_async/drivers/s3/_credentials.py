@@ -91,9 +91,10 @@ class Identity:
         if self.session_token is not None and self.access_key_id is None:
             raise ConfigError("session_token needs access_key_id and secret_access_key")
         for name in ("region", "access_key_id", "session_token"):
-            if not _HEADER_VALUE(getattr(self, name) or "-"):
+            if getattr(self, name) is not None and not _HEADER_VALUE(getattr(self, name)):
                 raise ConfigError(
-                    f"{name} must be printable ASCII without blanks, because a header carries it"
+                    f"{name} must be printable ASCII without whitespace and must not be empty,"
+                    " because it is sent in a header"
                 )
         if self.region is not None and not _REGION(self.region):
             raise ConfigError(
@@ -263,16 +264,16 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(work())
     except TroveError:
         raise
-    except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
-        cause: Exception = error
-        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
     except (
-        exceptions.NoCredentialsError,
-        exceptions.PartialCredentialsError,
+        exceptions.ProfileNotFound,
+        exceptions.ConfigParseError,
         exceptions.InvalidConfigError,
         exceptions.InvalidRegionError,
         exceptions.UnknownEndpointError,
     ) as error:
+        cause: Exception = error
+        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         cause = error
         failure = UnauthenticatedError(f"the SDK found no credentials: {error}")
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
@@ -291,17 +292,28 @@ def _make_sdk_session(identity: Identity) -> AioSession:
 
 
 async def _resolve_endpoint(identity: Identity) -> tuple[str, str]:
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - slow to import, and rarely needed
+
     # Placeholder credentials suffice here. Missing ones raise later, when a request needs them.
-    async with _make_sdk_session(identity).create_client(
+    client_context = _make_sdk_session(identity).create_client(
         "s3",
         region_name=identity.region,
         endpoint_url=identity.endpoint_url,
         aws_access_key_id="-",
         aws_secret_access_key="-",  # noqa: S106 - see above
-    ) as client:
-        region: str = client.meta.region_name or DEFAULT_REGION
-        url: str = client.meta.endpoint_url
-    # "aws-global" is the SDK's older name of us-east-1.
+    )
+    region, url = DEFAULT_REGION, None
+    try:
+        async with client_context as client:
+            region = client.meta.region_name or DEFAULT_REGION
+            url = client.meta.endpoint_url
+    except BotoCoreError:
+        raise  # `_run` translates it
+    except ValueError:
+        pass  # the error for a malformed URL, which may contain a password
+    if url is None:
+        raise ConfigError("the endpoint_url in the SDK's configuration is invalid")
+    # "aws-global" is the SDK's name for the global endpoint, which is in us-east-1.
     return DEFAULT_REGION if region == "aws-global" else region, url
 
 
