@@ -90,7 +90,7 @@ async def test_recognition_is_repeated_after_a_failed_response(first: Any) -> No
     transport = FlakyTransport(
         first, response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48")
     )
-    service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
+    service = Service("auto", Endpoint.from_url("http://h:9", "us-east-1"), transport)
     assert not await service.recognise()
     assert service.dialect is UNKNOWN
     assert await service.recognise()
@@ -115,7 +115,7 @@ async def test_recognition_is_repeated_before_a_listing(scripted_driver: Any, ca
 
 async def test_service_that_returns_a_web_page_is_unrecognised() -> None:
     transport = FlakyTransport(response(200, b"<html>welcome</html>"))
-    service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
+    service = Service("auto", Endpoint.from_url("http://h:9", "us-east-1"), transport)
     assert await service.recognise()
     assert service.dialect is UNRECOGNISED
     assert not service.dialect.keeps
@@ -123,8 +123,8 @@ async def test_service_that_returns_a_web_page_is_unrecognised() -> None:
 
 async def test_amazon_and_a_named_dialect_get_no_recognition_request() -> None:
     transport = FlakyTransport()
-    amazon = Endpoint.of("https://s3.eu-west-1.amazonaws.com", "eu-west-1")
-    other = Endpoint.of("http://h:9", "us-east-1")
+    amazon = Endpoint.from_url("https://s3.eu-west-1.amazonaws.com", "eu-west-1")
+    other = Endpoint.from_url("http://h:9", "us-east-1")
     for service in (
         Service("auto", amazon, transport),
         Service("s3", other, transport),

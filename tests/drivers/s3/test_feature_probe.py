@@ -675,7 +675,7 @@ async def test_metadata_change_is_refused_when_the_version_cannot_be_pinned(
     ],
 )
 def test_amazon_is_recognised_by_its_host(host: str, is_amazon: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    endpoint = Endpoint.of(f"https://{host}", "us-east-1")
+    endpoint = Endpoint.from_url(f"https://{host}", "us-east-1")
     service = Service("auto", endpoint, cast("Any", None))
     assert (service.dialect is AMAZON) is is_amazon
 

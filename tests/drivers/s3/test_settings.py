@@ -98,7 +98,7 @@ async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
         assert not (await driver.list_page("bucket", ListOptions())).entries
 
 
-AMAZON = Endpoint.of("https://s3.us-east-1.amazonaws.com", "us-east-1")
+AMAZON = Endpoint.from_url("https://s3.us-east-1.amazonaws.com", "us-east-1")
 
 
 async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(

@@ -26,7 +26,7 @@ from trove_async.errors import (
 from trove_async.models import Timeout
 
 from ._client import AddressingStyle
-from ._credentials import Endpoint, Identity, Session, on_sdk
+from ._credentials import Endpoint, Identity, Session, run_sdk
 from ._encoding import check_bucket
 from ._errors import failure
 from ._sdk_parameters import header_parameters
@@ -170,7 +170,7 @@ class SdkClient:
 
         A worker thread loads the SDK's data files first, so that the loop is not blocked.
         """
-        session = await on_sdk(self._load_session)
+        session = await run_sdk(self._load_session)
         session.get_component("credential_provider").insert_before(
             "env", _SessionCredentialProvider(self._session)
         )

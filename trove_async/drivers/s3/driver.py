@@ -198,7 +198,7 @@ class S3Driver:
         )
         self._settings.check()
         # 3. Set the state of a driver that is not open.
-        self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
+        self._endpoint = Endpoint.from_url(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
         self._is_claimed = False
         self._components: Components | None = None
@@ -214,7 +214,7 @@ class S3Driver:
         if not hasattr(self, "_endpoint"):
             return "<S3Driver, not initialised>"  # its constructor raised
         endpoint = self._endpoint  # final once the driver is open
-        return f"<S3Driver at {'Amazon S3' if endpoint.aws else endpoint.origin.url}>"
+        return f"<S3Driver at {'Amazon S3' if endpoint.is_standard_aws else endpoint.origin.url}>"
 
     @property
     def name(self) -> str:
