@@ -769,7 +769,7 @@ async def test_ignored_condition_of_a_get_is_checked_by_the_driver(
         with pytest.raises(PreconditionFailedError, match="the object is"):
             async with driver.get("data", "key", options):
                 pytest.fail("the reader was opened")
-    assert transport.sent_responses[0].closed
+    assert transport.returned_responses[0].closed
 
 
 @pytest.mark.parametrize("suspended", [False, True])
