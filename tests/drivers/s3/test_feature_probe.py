@@ -475,9 +475,8 @@ async def test_multipart_copy_probes_the_features_of_an_upload(
         await plain_store.put(bucket, "large", LARGE, tags=TAGS)
 
     def ignores(name: str, headers: Mapping[str, str]) -> bool:
-        return (
-            name == ignored and "x-amz-checksum-algorithm" in headers
-        )  # only CreateMultipartUpload has it
+        # Only CreateMultipartUpload has the second header.
+        return name == ignored and "x-amz-checksum-algorithm" in headers
 
     drop_headers(ignores)
     driver = driver_of(moto_server, **settings)
