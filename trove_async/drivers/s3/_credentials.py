@@ -42,6 +42,14 @@ _AMAZON_HOST = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.a
 """Other hosts of Amazon S3: VPC endpoints, access points and transfer acceleration. Directory
 buckets (S3 Express) are excluded, because their listings are not in order."""
 
+# S3 User Guide, "AWS PrivateLink for Amazon S3", "Transfer Acceleration" and "Dual-stack endpoints".
+_ALTERNATIVE_HOST = re.compile(
+    r"(?:bucket\.vpce-[^.]+\.s3\.(?P<region>[^.]+)\.vpce|s3-accelerate(?:\.dualstack)?"
+    r"|s3-[a-z]{2,}(?:-[a-z]+)*-\d)\.(?P<suffix>amazonaws\.com(?:\.cn)?)"
+    r"|s3(?:-fips)?\.(?P<api_region>[^.]+)\.api\.aws"
+).fullmatch
+"""Hosts in `_AMAZON_HOST` that address the same buckets as the standard endpoints."""
+
 _HEADER_VALUE = re.compile(r"[!-~]+").fullmatch
 """Matches a value that a header can carry: no whitespace, control characters or non-ASCII text."""
 
@@ -137,13 +145,16 @@ class Endpoint:
         """The namespace in which bucket names are unique: Amazon's partition, or another service.
 
         S3 User Guide, "General purpose bucket naming rules": names are unique within a partition.
-        Each partition has a separate domain, except GovCloud.
+        Each partition has a separate domain, except GovCloud. The host of an access point does not
+        name the bucket, so it is a namespace of its own.
         """
-        match = _REGIONAL_HOST.fullmatch(self.origin.host)
+        host = self.origin.host
+        match = _REGIONAL_HOST.fullmatch(host) or _ALTERNATIVE_HOST(host)
         if match is None:
             return self.origin
-        region = match["region"] or self.region
-        return match["suffix"], region.startswith("us-gov-")
+        names = match.groupdict()
+        region = names["region"] or names.get("api_region") or self.region
+        return names["suffix"] or "amazonaws.com", region.startswith("us-gov-")
 
     def in_region(self, region: str) -> Endpoint:
         """Return the endpoint of the same kind in another of Amazon's regions."""
