@@ -15,7 +15,7 @@ from tests.http.scripted_server import LONG_TIMEOUTS, ServerConnection, read_bod
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
 from trove_async.drivers import GCSDriver, S3Driver
-from trove_async.drivers.s3._credentials import _make_sdk_session, on_sdk
+from trove_async.drivers.s3._credentials import _make_sdk_session, run_sdk
 from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from trove_async.models import Timeout
 from trove_async.testing import opened
@@ -225,4 +225,4 @@ async def test_sdk_credential_lookup_follows_trust_env(
         ) as client:
             return client.meta.config.proxies
 
-    assert await on_sdk(proxies) == (None if trust_env else {})
+    assert await run_sdk(proxies) == (None if trust_env else {})

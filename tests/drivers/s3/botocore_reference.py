@@ -1,4 +1,4 @@
-"""botocore's own parsers, as the reference for ours."""
+"""botocore's parsers, which the tests compare with the driver's."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def parse_with_botocore(
 def parse_list_with_botocore(body: bytes) -> tuple[list[dict[str, Any]], list[str], str | None]:
     """Return the objects, the prefixes and the next page's token of a ListObjectsV2 response.
 
-    The keys are decoded.
+    Keys and prefixes are decoded.
     """
     parsed = parse_with_botocore("ListObjectsV2", body)
-    decoded = unquote_plus if parsed.get("EncodingType") == "url" else str
-    objects = [{**item, "Key": decoded(item["Key"])} for item in parsed.get("Contents", [])]
-    prefixes = [decoded(item["Prefix"]) for item in parsed.get("CommonPrefixes", [])]
+    decode = unquote_plus if parsed.get("EncodingType") == "url" else str
+    objects = [{**item, "Key": decode(item["Key"])} for item in parsed.get("Contents", [])]
+    prefixes = [decode(item["Prefix"]) for item in parsed.get("CommonPrefixes", [])]
     return objects, prefixes, parsed.get("NextContinuationToken")

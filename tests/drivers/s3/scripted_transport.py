@@ -67,7 +67,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
     **header_fields: str,
 ) -> FakeResponse:
-    """Return a response whose body is an S3 error document, with further elements if given."""
+    """Return a response with an S3 error document, which contains the XML `elements` as well."""
     document = f"<Error><Code>{code}</Code><Message>m</Message>{elements}</Error>"
     return response(status, document, headers, **header_fields)
 
@@ -85,15 +85,15 @@ class ScriptedTransport:
     """A transport that returns the given responses in order.
 
     Attributes:
-        responses: The responses that are left.
-        sent_responses: The responses that were returned.
+        responses: The responses that have not been returned yet.
+        returned_responses: The responses that have been returned.
         requests: The requests so far.
-        patient: The argument `patient` of each request.
+        patient: The `patient` argument of each request.
     """
 
     def __init__(self, *responses: FakeResponse) -> None:
         self.responses = list(responses)
-        self.sent_responses: list[FakeResponse] = []
+        self.returned_responses: list[FakeResponse] = []
         self.patient: list[bool] = []
         self.requests: list[SentRequest] = []
 
@@ -110,12 +110,14 @@ class ScriptedTransport:
         self.patient.append(patient)
         url = origin.url + target
         self.requests.append(SentRequest(method, url, dict(headers), b"".join(views)))
-        self.sent_responses.append(self.responses.pop(0))
-        return self.sent_responses[-1]
+        self.returned_responses.append(self.responses.pop(0))
+        return self.returned_responses[-1]
 
     async def aclose(self) -> None:
-        assert not self.responses, "the driver sent fewer requests than there are responses"
-        assert all(sent.closed for sent in self.sent_responses), "a response was left open"
+        assert not self.responses, "the driver sent fewer requests than were scripted"
+        assert all(response.closed for response in self.returned_responses), (
+            "a response was left open"
+        )
 
     @property
     def request_lines(self) -> list[str]:

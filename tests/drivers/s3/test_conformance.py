@@ -74,7 +74,7 @@ MOTO_FAILS_WHILE_REPLACING = dict.fromkeys(
 )
 MOTO_FAILS = {
     "test_copy_of_replaced_source_changes_nothing": "moto ignores the conditions of a copy",
-    "test_listing_applies_prefix_delimiter_and_start_after": "moto echoes a prefix that XML cannot carry",
+    "test_listing_applies_prefix_delimiter_and_start_after": "moto echoes a prefix that XML cannot contain",
     "test_odd_keys_do_not_collide": "moto cannot list a key with a line break",
     "test_versions_can_be_deleted_while_listing": "moto skips a version after a deleted key",
     "test_versions_of_one_key_can_be_deleted_while_listing": (
@@ -125,7 +125,7 @@ class TestSeaweed(EnablesVersioning, DriverSuite):
 
 
 @expect_failures(SEAWEEDFS_FAILS)
-class TestSeaweedBySdk(EnablesVersioning, DriverSuite):
+class TestSeaweedThroughSdk(EnablesVersioning, DriverSuite):
     """The same driver with all requests sent through aiobotocore."""
 
     refused_keys = SEAWEEDFS_REFUSED_KEYS

@@ -1,7 +1,7 @@
-"""The suites for drivers and for stores, against a real Ceph Object Gateway: `make ceph-test`.
+"""The driver suite and the store suite against a real Ceph Object Gateway: `make ceph-test`.
 
-Where the gateway deviates from S3, a test is expected to fail, for the reason given. A test that
-passes unexpectedly fails the run.
+A test of behaviour in which the gateway deviates from S3 is expected to fail. The run fails if it
+passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.ceph, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[S3Server]:
-    """Run a cluster for all tests of this process. The tests fail without one."""
+    """Run a cluster for all tests of this process. If it cannot be started, the tests fail."""
     with servers.ceph() as server:
         yield server
 
@@ -41,7 +41,7 @@ class TestCeph(EnablesVersioning, DriverSuite):
 
 
 SDK_CANNOT_PARSE_KEYS = {
-    "test_odd_key_is_kept_unchanged": "Ceph writes characters that XML cannot carry as references; the SDK cannot parse them",
+    "test_odd_key_is_kept_unchanged": "Ceph writes references to characters that XML cannot contain, which the SDK cannot parse",
 }
 
 
@@ -50,13 +50,13 @@ SDK_CANNOT_PARSE_LISTINGS = dict.fromkeys(
         "test_listing_applies_prefix_delimiter_and_start_after",
         "test_listing_is_the_same_for_every_page_size",
     ),
-    "Ceph writes characters that XML cannot carry into prefixes and tokens; the SDK cannot parse them",
+    "Ceph writes characters that XML cannot contain in prefixes and tokens, which the SDK cannot parse",
 )
 
 
 @expect_failures(SDK_CANNOT_PARSE_LISTINGS)
 @expect_failures(SDK_CANNOT_PARSE_KEYS, where=lambda case: case["key"] in {"bell\a", "\uffff"})
-class TestCephBySdk(EnablesVersioning, DriverSuite):
+class TestCephThroughSdk(EnablesVersioning, DriverSuite):
     """The same driver with all requests sent through aiobotocore."""
 
     @pytest.fixture
@@ -77,11 +77,11 @@ class TestStoreOnCeph(StoreSuite):
 async def test_object_that_would_not_be_encrypted_is_not_stored(
     ceph: S3Server, plane: Literal["lean", "sdk"]
 ) -> None:
-    """Over plain http the gateway refuses encryption. On a copy it ignores it."""
+    """Over plain http, the gateway rejects a put with encryption, and ignores the encryption of a copy."""
     bucket = f"encryption-{uuid4().hex[:20]}"
-    async with Trove(driver_of(ceph)) as plain:
-        await plain.create_bucket(bucket)
-        await plain.put(bucket, "old", b"old")
+    async with Trove(driver_of(ceph)) as plain_store:
+        await plain_store.create_bucket(bucket)
+        await plain_store.put(bucket, "old", b"old")
     driver = driver_of(ceph, data_plane=plane, server_side_encryption="AES256")
     async with Trove(driver) as store:
         with pytest.raises(TroveError, match="InvalidRequest"):
@@ -92,7 +92,7 @@ async def test_object_that_would_not_be_encrypted_is_not_stored(
 
 
 async def test_conditions_are_refused_in_a_versioned_bucket(ceph: S3Server) -> None:
-    """In such buckets the gateway ignores if_none_match, and if_match matches no version."""
+    """In a versioned bucket, the gateway ignores if_none_match, and if_match never matches."""
     bucket = f"conditions-{uuid4().hex[:20]}"
     driver = driver_of(ceph)
     async with Trove(driver) as store:

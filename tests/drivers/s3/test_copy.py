@@ -1,4 +1,4 @@
-"""Copies: conditions, metadata, and copies in parts."""
+"""Copies: conditions, metadata, and multipart copies."""
 
 from __future__ import annotations
 

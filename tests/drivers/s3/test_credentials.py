@@ -58,7 +58,7 @@ async def test_keys_passed_as_arguments_are_used() -> None:
     credentials = await session.credentials()
     assert credentials == Credentials("a", "s", "t")
     assert await session.credentials() is credentials
-    assert await session.renewed(credentials) is None
+    assert await session.renew(credentials) is None
 
 
 async def test_keys_are_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ async def test_profile_has_keys_region_and_endpoint(isolated_environment: Path) 
     assert await session.credentials() == Credentials("a", "s")
     endpoint = await session.endpoint()
     assert (endpoint.region, endpoint.origin.url) == ("eu-west-1", "http://localhost:9000")
-    assert not endpoint.aws
+    assert not endpoint.is_standard_aws
 
 
 @pytest.mark.parametrize("region", ["eu-west-3", ""])
@@ -97,6 +97,28 @@ async def test_missing_profile_raises_config_error() -> None:
         await Session(identity(profile="nowhere")).endpoint()
 
 
+@pytest.mark.parametrize(
+    "setting", ["region = eu west", "endpoint_url = minio example", "endpoint_url = ftp://h"]
+)
+async def test_invalid_setting_in_a_profile_raises_config_error(
+    isolated_environment: Path, setting: str
+) -> None:
+    write_config(isolated_environment, f"[profile work]\n{setting}\n")
+    with pytest.raises(ConfigError):
+        await Session(identity(profile="work")).endpoint()
+
+
+async def test_profile_with_a_missing_source_profile_raises_config_error(
+    isolated_environment: Path,
+) -> None:
+    write_config(
+        isolated_environment,
+        "[profile work]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = nowhere\n",
+    )
+    with pytest.raises(ConfigError, match="nowhere"):
+        await Session(identity(profile="work")).credentials()
+
+
 async def test_missing_credentials_raise_unauthenticated() -> None:
     with pytest.raises(UnauthenticatedError, match="access_key_id"):
         await Session(identity()).credentials()
@@ -114,7 +136,7 @@ async def test_region_selects_the_endpoint(region: str | None, url: str) -> None
     arguments = {} if region is None else {"region": region}
     endpoint = await Session(identity(**arguments)).endpoint()
     assert endpoint.origin.url == url
-    assert endpoint.aws
+    assert endpoint.is_standard_aws
     assert endpoint.region == region or region is None
 
 
@@ -128,7 +150,7 @@ def test_endpoint_in_another_region_keeps_its_kind() -> None:
         "https://s3-fips.us-east-1.amazonaws.com": "https://s3-fips.eu-west-1.amazonaws.com",
     }
     for here, there in kinds.items():
-        assert Endpoint.of(here, "us-east-1").in_region("eu-west-1").origin.url == there
+        assert Endpoint.from_url(here, "us-east-1").in_region("eu-west-1").origin.url == there
 
 
 @pytest.mark.parametrize(
@@ -141,7 +163,7 @@ def test_endpoint_in_another_region_keeps_its_kind() -> None:
     ],
 )
 def test_other_hosts_are_not_amazon(url: str) -> None:
-    assert not Endpoint.of(url, "us-east-1").aws
+    assert not Endpoint.from_url(url, "us-east-1").is_standard_aws
 
 
 @pytest.mark.parametrize(
@@ -152,6 +174,26 @@ def test_other_hosts_are_not_amazon(url: str) -> None:
         ("s3.us-east-1.amazonaws.com", "s3.cn-north-1.amazonaws.com.cn", False),
         ("s3.us-east-1.amazonaws.com", "s3.us-gov-west-1.amazonaws.com", False),
         ("s3.us-gov-east-1.amazonaws.com", "s3-fips.us-gov-west-1.amazonaws.com", True),
+        (
+            "s3.us-east-1.amazonaws.com",
+            "bucket.vpce-1a2b3c4d-5e6f.s3.us-east-1.vpce.amazonaws.com",
+            True,
+        ),
+        (
+            "s3.us-east-1.amazonaws.com",
+            "bucket.vpce-1a2b3c4d-5e6f.s3.us-gov-west-1.vpce.amazonaws.com",
+            False,
+        ),
+        (
+            "s3.cn-north-1.amazonaws.com.cn",
+            "bucket.vpce-1a2b3c4d-5e6f.s3.cn-north-1.vpce.amazonaws.com.cn",
+            True,
+        ),
+        ("s3.eu-west-1.amazonaws.com", "s3-accelerate.amazonaws.com", True),
+        ("s3.eu-west-1.amazonaws.com", "s3-accelerate.dualstack.amazonaws.com", True),
+        ("s3.us-west-2.amazonaws.com", "s3-us-west-2.amazonaws.com", True),
+        ("s3.us-east-1.amazonaws.com", "s3.us-east-1.api.aws", True),
+        ("s3.us-east-1.amazonaws.com", "a-1.s3-accesspoint.us-east-1.amazonaws.com", False),
         ("minio.example", "minio.example", True),
         ("minio.example", "other.example", False),
     ],
@@ -160,7 +202,7 @@ def test_bucket_namespace_is_shared_within_a_partition(
     one_host: str, other_host: str, *, same: bool
 ) -> None:
     namespaces = [
-        Endpoint.of(f"https://{host}", "us-east-1").bucket_namespace
+        Endpoint.from_url(f"https://{host}", "us-east-1").bucket_namespace
         for host in (one_host, other_host)
     ]
     assert (namespaces[0] == namespaces[1]) is same
@@ -187,10 +229,10 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentia
             raise outcome
         return outcome
 
-    async def run_inline(work: Any) -> Any:
-        return await work()
+    async def run_inline(start: Any) -> Any:
+        return await start()
 
-    monkeypatch.setattr(credentials_module, "on_sdk", run_inline)
+    monkeypatch.setattr(credentials_module, "run_sdk", run_inline)
     monkeypatch.setattr(credentials_module, "_find_credentials", find)
     monkeypatch.setattr(credentials_module, "_CHECK_SECONDS", 0.0)
     return script
@@ -224,10 +266,9 @@ async def test_rejected_credentials_are_renewed_once(sdk: list[Any]) -> None:
     sdk += [(first, SdkCredentials()), (second, SdkCredentials())]
     session = Session(identity())
     await session.credentials()
-    assert await session.renewed(first) is second
-    assert (
-        await session.renewed(first) is second
-    )  # a concurrent request with the same old credentials
+    assert await session.renew(first) is second
+    # A concurrent request was rejected with the same old credentials.
+    assert await session.renew(first) is second
     assert sdk == []
 
 

@@ -1,4 +1,4 @@
-"""Recognition of the service, and behaviour until it is recognised."""
+"""Recognition of the service, and the driver's behaviour until then."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_seaweedfs_is_recognised(
             "date": "Sat, 28 Nov 2020 20:41:11 GMT",
         },
     ],
-    ids=["MinIO", "Amazon", "lower case", "another time"],
+    ids=["MinIO", "Amazon", "lower-case request id", "request id of another time"],
 )
 async def test_other_services_are_not_recognised_as_seaweedfs(
     scripted_driver: Any, headers: dict[str, str]
@@ -84,13 +84,13 @@ class FlakyTransport:
 
 
 @pytest.mark.parametrize(
-    "first", [UnavailableError("refused"), response(502, "Bad Gateway", server="nginx")]
+    "failure", [UnavailableError("refused"), response(502, "Bad Gateway", server="nginx")]
 )
-async def test_recognition_is_repeated_after_a_failed_response(first: Any) -> None:
+async def test_recognition_is_retried_after_a_failure(failure: Any) -> None:
     transport = FlakyTransport(
-        first, response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48")
+        failure, response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48")
     )
-    service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
+    service = Service("auto", Endpoint.from_url("http://h:9", "us-east-1"), transport)
     assert not await service.recognise()
     assert service.dialect is UNKNOWN
     assert await service.recognise()
@@ -100,11 +100,12 @@ async def test_recognition_is_repeated_after_a_failed_response(first: Any) -> No
 
 
 @pytest.mark.parametrize("call", ["list_page", "version_page"])
-async def test_recognition_is_repeated_before_a_listing(scripted_driver: Any, call: str) -> None:
+async def test_recognition_is_retried_before_a_listing(scripted_driver: Any, call: str) -> None:
     transport, opened_driver = scripted_driver(
         response(503),
         response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48"),
-        response(200),  # to the HEAD of the bucket: no key has a prefix with an empty segment
+        # No key on SeaweedFS has an empty segment, so the driver only checks that the bucket exists.
+        response(200),
         endpoint_url="http://h:9",
     )
     async with opened_driver as driver:
@@ -115,16 +116,16 @@ async def test_recognition_is_repeated_before_a_listing(scripted_driver: Any, ca
 
 async def test_service_that_returns_a_web_page_is_unrecognised() -> None:
     transport = FlakyTransport(response(200, b"<html>welcome</html>"))
-    service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
+    service = Service("auto", Endpoint.from_url("http://h:9", "us-east-1"), transport)
     assert await service.recognise()
     assert service.dialect is UNRECOGNISED
     assert not service.dialect.keeps
 
 
-async def test_amazon_and_a_named_dialect_get_no_recognition_request() -> None:
+async def test_amazon_and_a_named_dialect_are_known_without_a_request() -> None:
     transport = FlakyTransport()
-    amazon = Endpoint.of("https://s3.eu-west-1.amazonaws.com", "eu-west-1")
-    other = Endpoint.of("http://h:9", "us-east-1")
+    amazon = Endpoint.from_url("https://s3.eu-west-1.amazonaws.com", "eu-west-1")
+    other = Endpoint.from_url("http://h:9", "us-east-1")
     for service in (
         Service("auto", amazon, transport),
         Service("s3", other, transport),

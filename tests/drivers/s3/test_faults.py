@@ -387,12 +387,12 @@ async def test_copy_with_status_200_and_an_error_is_retried(proxied: ProxiedStor
 async def test_flipped_byte_of_a_get_raises_before_its_end(proxied: ProxiedStore, at: int) -> None:
     await proxied.store.put(proxied.bucket, "key", SMALL)
     proxied.proxy.arm(Flip("response body", at), method="GET", times=None)
-    got = b""
+    received = b""
     with pytest.raises(IntegrityError):
         async with proxied.store.get(proxied.bucket, "key") as reader:
             async for chunk in reader:
-                got += chunk
-    assert len(got) < len(SMALL)
+                received += chunk
+    assert len(received) < len(SMALL)
 
 
 async def test_shortened_body_of_a_get_raises(proxied: ProxiedStore) -> None:

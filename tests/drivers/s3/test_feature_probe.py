@@ -56,16 +56,17 @@ SSE = "x-amz-server-side-encryption"
 class HeaderDroppingTransport:
     """A transport that drops headers, to imitate a service that ignores them.
 
-    moto verifies no signature.
+    The requests are signed with the dropped headers. moto does not verify signatures.
 
     Attributes:
+        ignores: Returns whether to drop a header. Called with its name and all headers.
         requests: The number of requests so far.
         target: The target of the last request.
         closed: Whether the transport was closed.
-        hang_at: The number of the request that gets no response; None if every request gets one.
+        hang_at: The number of the request that gets no response. None if every request gets one.
         hanging: Set when that request hangs.
-        fault: Called with the method and target of each request. It may wait, return a response in
-            place of the service's, or return None.
+        fault: Called with the method and target of each request. It may wait, and may return a
+            response, which replaces the service's.
     """
 
     def __init__(self, inner: Transport, ignores: Callable[[str, Mapping[str, str]], bool]) -> None:
@@ -112,7 +113,7 @@ def drop_nothing(_name: str, _headers: Mapping[str, str]) -> bool:
 
 @pytest.fixture
 def drop_headers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[HeaderDroppingTransport]]:
-    """Return a function that makes the service ignore headers; it returns the list of transports."""
+    """Return a function that makes the service ignore headers and returns the list of transports."""
 
     def start(
         ignores: str | Callable[[str, Mapping[str, str]], bool],
@@ -143,7 +144,7 @@ def bucket(moto_server: S3Server) -> str:
 
 
 def stored_bodies(server: S3Server, bucket: str) -> dict[str, bytes]:
-    """Return the bodies of all objects by key, with unfinished uploads, bypassing the driver."""
+    """Return the bodies of all objects by key. Each unfinished upload adds an empty body."""
     client = boto3_client(server)
     bodies = {
         entry["Key"]: client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
@@ -194,7 +195,7 @@ async def test_write_with_an_ignored_feature_is_refused_and_stores_nothing(  # n
     settings: dict[str, Any],
 ) -> None:
     drop_headers(header)
-    await check_refused(store_of(moto_server, **settings), moto_server, bucket, write)
+    await assert_refused(store_of(moto_server, **settings), moto_server, bucket, write)
 
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
@@ -203,10 +204,10 @@ async def test_ignored_customer_key_is_refused(
     moto_server: S3Server, bucket: str, write: str, plane: str
 ) -> None:
     store = store_of(moto_server, data_plane=plane, sse_customer_key=bytes(range(32)))
-    await check_refused(store, moto_server, bucket, write)  # moto does not support SSE-C
+    await assert_refused(store, moto_server, bucket, write)  # moto does not support SSE-C
 
 
-async def check_refused(store: Trove, server: S3Server, bucket: str, write: str) -> None:
+async def assert_refused(store: Trove, server: S3Server, bucket: str, write: str) -> None:
     async with store:
         for _ in range(2):
             with pytest.raises(NotSupportedError, match="the service ignores"):
@@ -381,17 +382,17 @@ async def test_closing_the_store_cancels_a_probe_and_deletes_its_objects(
     moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
     transports = drop_headers(drop_nothing)
-    looked = asyncio.Event()
+    head_sent = asyncio.Event()
 
     async def stall(method: str, target: str) -> None:
         if is_probe(target) and method == "HEAD":
-            looked.set()
+            head_sent.set()
             await asyncio.Event().wait()
 
     store = await store_of(moto_server).open()
     transports[-1].fault = stall
     put_task = asyncio.get_running_loop().create_task(store.put(bucket, "new", b"x", tags=TAGS))
-    await looked.wait()
+    await head_sent.wait()
     await store.aclose()
     await asyncio.wait({put_task})
     assert isinstance(put_task.exception(), ClosedError)
@@ -402,11 +403,11 @@ async def test_cancelled_close_during_a_probe_closes_the_connections(
     moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
     transports = drop_headers(drop_nothing)
-    looked, deleting = asyncio.Event(), asyncio.Event()
+    head_sent, deleting = asyncio.Event(), asyncio.Event()
 
     async def stall(method: str, target: str) -> None:
         if is_probe(target) and method == "HEAD":
-            looked.set()
+            head_sent.set()
             await asyncio.Event().wait()
         if is_probe(target) and method == "DELETE":
             deleting.set()
@@ -415,30 +416,30 @@ async def test_cancelled_close_during_a_probe_closes_the_connections(
     driver, loop = driver_of(moto_server), asyncio.get_running_loop()
     async with opened(driver):
         transports[-1].fault = stall
-        put = loop.create_task(driver.put(bucket, "new", [], PutOptions(size=0, tags=TAGS)))
-        await looked.wait()
-        closing = loop.create_task(driver.aclose())
+        put_task = loop.create_task(driver.put(bucket, "new", [], PutOptions(size=0, tags=TAGS)))
+        await head_sent.wait()
+        close_task = loop.create_task(driver.aclose())
         await deleting.wait()
-        closing.cancel()
-        await asyncio.wait({closing, put})
-        assert closing.cancelled()
-        assert isinstance(put.exception(), ClosedError)
+        close_task.cancel()
+        await asyncio.wait({close_task, put_task})
+        assert close_task.cancelled()
+        assert isinstance(put_task.exception(), ClosedError)
         assert transports[-1].closed
 
 
 @pytest.mark.parametrize("status", [405, 501])
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
-async def test_refused_head_is_no_proof(
+async def test_rejected_head_of_a_probe_makes_the_write_fail(
     moto_server: S3Server, bucket: str, drop_headers: Any, write: str, status: int
 ) -> None:
-    transports = drop_headers("no header: moto does not support SSE-C")
+    transports = drop_headers(drop_nothing)  # moto does not support SSE-C
 
-    async def refuse(method: str, target: str) -> FakeResponse | None:
+    async def reject(method: str, target: str) -> FakeResponse | None:
         return response(status) if is_probe(target) and method == "HEAD" else None
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
-        transports[-1].fault = refuse
-        with pytest.raises(NotSupportedError, match="rejected the test whether"):
+        transports[-1].fault = reject
+        with pytest.raises(NotSupportedError, match="rejected a request that tests whether"):
             await WRITES[write](store, bucket)
     assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
@@ -467,14 +468,15 @@ async def test_failed_delete_of_a_probe_is_retried(
     ("ignored", "settings"),
     [(SSE, {"server_side_encryption": "AES256"}), ("x-amz-tagging", {})],
 )
-async def test_copy_in_parts_probes_the_features_of_an_upload(
+async def test_multipart_copy_probes_the_features_of_an_upload(
     moto_server: S3Server, bucket: str, drop_headers: Any, ignored: str, settings: dict[str, Any]
 ) -> None:
-    async with store_of(moto_server) as plain:
-        await plain.put(bucket, "large", LARGE, tags=TAGS)
+    async with store_of(moto_server) as plain_store:
+        await plain_store.put(bucket, "large", LARGE, tags=TAGS)
 
     def ignores(name: str, headers: Mapping[str, str]) -> bool:
-        return name == ignored and "x-amz-checksum-algorithm" in headers  # of CreateMultipartUpload
+        # Only CreateMultipartUpload has the second header.
+        return name == ignored and "x-amz-checksum-algorithm" in headers
 
     drop_headers(ignores)
     driver = driver_of(moto_server, **settings)
@@ -488,7 +490,7 @@ async def test_copy_in_parts_probes_the_features_of_an_upload(
         )
         driver._components = replace(driver._require_open, copier=copier)
         for call in (store.copy, store.move):
-            with pytest.raises(NotSupportedError, match="an upload in parts"):
+            with pytest.raises(NotSupportedError, match="a multipart upload"):
                 await call(bucket, "large", bucket, "new")
         assert not await store.exists(bucket, "new")
         assert (await store.head(bucket, "large")).tags == TAGS
@@ -513,10 +515,10 @@ async def test_conditions_are_probed_per_bucket_and_again_after_a_change_of_vers
 
 
 @pytest.mark.parametrize(
-    "how", ["versioning during a probe", "versioning with a lost response", "recreation"]
+    "event", ["versioning during a probe", "versioning with a lost response", "recreation"]
 )
 async def test_changed_bucket_is_probed_again(
-    moto_server: S3Server, bucket: str, drop_headers: Any, how: str
+    moto_server: S3Server, bucket: str, drop_headers: Any, event: str
 ) -> None:
     transports = drop_headers(drop_nothing)
     driver = driver_of(moto_server)
@@ -525,22 +527,22 @@ async def test_changed_bucket_is_probed_again(
         await store.create_bucket(name)
 
         async def change(method: str, target: str) -> FakeResponse | None:
-            if how == "versioning with a lost response" and "?versioning" in target:
+            if event == "versioning with a lost response" and "?versioning" in target:
                 raise UnavailableError("lost")
-            if how == "versioning during a probe" and is_probe(target) and method == "DELETE":
+            if event == "versioning during a probe" and is_probe(target) and method == "DELETE":
                 transports[-1].fault = None
                 transports[-1].ignores = lambda header, _: header == "if-none-match"
                 await driver.set_versioning(name, enabled=True)
             return None
 
         transports[-1].fault = change
-        if how != "versioning during a probe":
+        if event != "versioning during a probe":
             await store.put(name, "first", b"x", if_none_match="*")
             transports[-1].ignores = lambda header, _: header == "if-none-match"
-        if how == "versioning with a lost response":
+        if event == "versioning with a lost response":
             with pytest.raises(UnavailableError):
                 await driver.set_versioning(name, enabled=True)
-        if how == "recreation":
+        if event == "recreation":
             await store.delete(name, "first")
             await asyncio.to_thread(boto3_client(moto_server).delete_bucket, Bucket=name)
             await store.create_bucket(name)
@@ -563,7 +565,7 @@ async def test_driver_whose_probe_failed_opens_in_another_event_loop(
     async def fail() -> None:
         loop = asyncio.get_running_loop()
         async with Trove(driver, create_missing_buckets=False) as store:
-            puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in "1234"]
+            puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in range(4)]
             await asyncio.wait(puts)
             assert all(isinstance(put.exception(), BucketNotFoundError) for put in puts)
             assert not driver._require_open.write_checks._trials._locks
@@ -578,8 +580,8 @@ async def test_probe_object_with_an_undeletable_version_is_hidden(
     transports = drop_headers(drop_nothing)
 
     async def deny(method: str, target: str) -> FakeResponse | None:
-        locked = method == "DELETE" and "versionId" in target
-        return error_response(403, "AccessDenied") if locked else None
+        deletes_version = method == "DELETE" and "versionId" in target
+        return error_response(403, "AccessDenied") if deletes_version else None
 
     driver = driver_of(moto_server)
     async with Trove(driver) as store:
@@ -589,7 +591,7 @@ async def test_probe_object_with_an_undeletable_version_is_hidden(
         assert [entry.key for entry in await store.list(bucket).all()] == ["new", "old"]
 
 
-async def test_service_that_never_meets_if_match_is_detected(
+async def test_service_that_rejects_every_if_match_is_detected(
     moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
     transports = drop_headers(drop_nothing)
@@ -597,14 +599,14 @@ async def test_service_that_never_meets_if_match_is_detected(
         info = await store.head(bucket, "old")
         sent: list[str] = []
 
-        async def never_matches(method: str, target: str) -> FakeResponse | None:
+        async def reject_matching_put(method: str, target: str) -> FakeResponse | None:
             sent.append(target)
-            # The condition of the third put of the probe is met.
-            third = method == "PUT" and is_probe(target) and sent.count(target) == 3
-            return error_response(412, "PreconditionFailed") if third else None
+            # The third put of the probe has the object's own ETag, so it should succeed.
+            is_third_put = method == "PUT" and is_probe(target) and sent.count(target) == 3
+            return error_response(412, "PreconditionFailed") if is_third_put else None
 
-        transports[-1].fault = never_matches
-        with pytest.raises(NotSupportedError, match="the if_match of a put"):
+        transports[-1].fault = reject_matching_put
+        with pytest.raises(NotSupportedError, match="if_match on a put"):
             await store.put(bucket, "old", b"x", if_match=info)
 
 
@@ -634,11 +636,11 @@ async def test_copy_with_a_rejected_option_is_not_repeated(
 ) -> None:
     transports = drop_headers(drop_nothing)
 
-    async def refuse(_method: str, target: str) -> FakeResponse | None:
+    async def reject(_method: str, target: str) -> FakeResponse | None:
         return error_response(400, "InvalidStorageClass") if target.endswith("/new") else None
 
     async with store_of(moto_server) as store:
-        transports[-1].fault = refuse
+        transports[-1].fault = reject
         before = transports[-1].requests
         with pytest.raises(NotSupportedError, match="InvalidStorageClass"):
             await store.copy(bucket, "old", bucket, "new", storage_class="BOGUS")
@@ -675,27 +677,27 @@ async def test_metadata_change_is_refused_when_the_version_cannot_be_pinned(
     ],
 )
 def test_amazon_is_recognised_by_its_host(host: str, is_amazon: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    endpoint = Endpoint.of(f"https://{host}", "us-east-1")
+    endpoint = Endpoint.from_url(f"https://{host}", "us-east-1")
     service = Service("auto", endpoint, cast("Any", None))
     assert (service.dialect is AMAZON) is is_amazon
 
 
 async def test_denied_probe_suggests_the_dialect(scripted_driver: Any) -> None:
-    denied = error_response(403, "AccessDenied")
-    _, opened_driver = scripted_driver(
-        error_response(403, "AccessDenied"), denied, endpoint_url="http://h:9"
-    )
+    root, put = error_response(403, "AccessDenied"), error_response(403, "AccessDenied")
+    _, opened_driver = scripted_driver(root, put, endpoint_url="http://h:9")
     async with opened_driver as driver:
-        with pytest.raises(PermissionDeniedError, match=r"the tags of a put.*dialect='s3'"):
+        with pytest.raises(PermissionDeniedError, match=r"tags on a put.*dialect='s3'"):
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
 
 
 def cleanup_responses() -> list[FakeResponse]:
-    """Return the responses to the cleanup: a refused listing of versions, a HEAD and a DELETE."""
+    """Return the responses to a listing of versions, which is rejected, a HEAD and a DELETE."""
     return [error_response(501, "NotImplemented"), response(headers=OBJECT_HEADERS), response(204)]
 
 
-async def test_error_in_a_probe_is_no_proof_and_is_not_cached(scripted_driver: Any) -> None:
+async def test_error_in_a_probe_makes_the_write_fail_and_is_not_cached(
+    scripted_driver: Any,
+) -> None:
     transport, opened_driver = scripted_driver(
         error_response(403, "AccessDenied"),
         *(
@@ -719,26 +721,26 @@ async def test_error_in_a_probe_is_no_proof_and_is_not_cached(scripted_driver: A
     assert transport.request_lines[-1] == "PUT http://h:9/data/key"
 
 
-@pytest.mark.parametrize("refused", ["part", "completion"])
-async def test_error_of_another_request_of_an_upload_is_no_proof(
-    moto_server: S3Server, bucket: str, drop_headers: Any, refused: str
+@pytest.mark.parametrize("rejected", ["part", "completion"])
+async def test_rejected_upload_request_does_not_prove_that_tags_are_honoured(
+    moto_server: S3Server, bucket: str, drop_headers: Any, rejected: str
 ) -> None:
     transports = drop_headers("x-amz-tagging")
 
-    async def refuse(method: str, target: str) -> FakeResponse | None:
+    async def reject(method: str, target: str) -> FakeResponse | None:
         is_part = method == "PUT" and "partNumber" in target
         is_completion = method == "POST" and "uploadId" in target
-        matches = is_part if refused == "part" else is_completion
-        return error_response(400, "EntityTooSmall") if matches and is_probe(target) else None
+        is_rejected = is_part if rejected == "part" else is_completion
+        return error_response(400, "EntityTooSmall") if is_rejected and is_probe(target) else None
 
     async with store_of(moto_server) as store:
-        transports[-1].fault = refuse
+        transports[-1].fault = reject
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "new", LARGE, tags=TAGS)
     assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
 
-async def test_mapped_bucket_is_created_where_conditions_are_ignored(
+async def test_mapped_bucket_is_created_on_a_service_that_ignores_conditions(
     moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
     drop_headers("if-none-match")
@@ -751,22 +753,22 @@ async def test_mapped_bucket_is_created_where_conditions_are_ignored(
 @pytest.mark.parametrize(
     ("options", "etag"),
     [
-        (GetOptions(if_match="wanted"), '"other"'),
-        (GetOptions(if_none_match="wanted"), '"wanted"'),
+        (GetOptions(if_match="old"), '"new"'),
+        (GetOptions(if_none_match="old"), '"old"'),
     ],
 )
 async def test_ignored_condition_of_a_get_is_checked_by_the_driver(
     scripted_driver: Any, options: GetOptions, etag: str
 ) -> None:
-    found_response = response(200, b"body", {**OBJECT_HEADERS, "etag": etag, "content-length": "4"})
+    get_response = response(200, b"body", {**OBJECT_HEADERS, "etag": etag, "content-length": "4"})
     transport, opened_driver = scripted_driver(
-        found_response, endpoint_url="http://h:9", dialect="s3"
+        get_response, endpoint_url="http://h:9", dialect="s3"
     )
     async with opened_driver as driver:
         with pytest.raises(PreconditionFailedError, match="the object is"):
             async with driver.get("data", "key", options):
                 pytest.fail("the reader was opened")
-    assert transport.sent_responses[0].closed
+    assert transport.returned_responses[0].closed
 
 
 @pytest.mark.parametrize("suspended", [False, True])
@@ -824,9 +826,9 @@ async def test_failed_create_raises_object_exists_when_the_head_fails(
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
 async def test_seaweedfs_encrypts_or_the_write_is_refused(seaweed: S3Server, write: str) -> None:
     name = f"features-{uuid4().hex[:20]}"
-    async with store_of(seaweed) as plain:
-        await plain.create_bucket(name)
-        await plain.put(name, "old", b"old")
+    async with store_of(seaweed) as plain_store:
+        await plain_store.create_bucket(name)
+        await plain_store.put(name, "old", b"old")
     async with store_of(seaweed, server_side_encryption="AES256") as store:
         try:
             await WRITES[write](store, name)
@@ -872,7 +874,7 @@ CUSTOMER_KEY = ObjectSettings(sse_customer_key=bytes(32))
 
 
 @pytest.mark.parametrize(
-    ("object_settings", "headers", "met"),
+    ("object_settings", "headers", "matches"),
     [
         ({"server_side_encryption": "AES256"}, {SSE: "AES256"}, True),
         ({"server_side_encryption": "AES256"}, {}, False),
@@ -896,6 +898,6 @@ CUSTOMER_KEY = ObjectSettings(sse_customer_key=bytes(32))
 def test_encryption_headers_are_compared(
     object_settings: dict[str, Any],
     headers: Mapping[str, str],
-    met: bool,  # noqa: FBT001 - a parameter of the test
+    matches: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert ObjectSettings(**object_settings).encryption_matches(headers) is met
+    assert ObjectSettings(**object_settings).encryption_matches(headers) is matches

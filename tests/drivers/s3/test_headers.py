@@ -24,7 +24,7 @@ from trove_async.drivers.s3._headers import (
     read_date,
 )
 from trove_async.drivers.s3._list_objects import MalformedResponse
-from trove_async.drivers.s3._sdk_parameters import parameters
+from trove_async.drivers.s3._sdk_parameters import header_parameters
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
@@ -227,7 +227,7 @@ def test_expires_round_trips_in_any_year(moment: datetime) -> None:
     moment = moment.replace(microsecond=0)
     sent = object_headers(PutOptions(expires=moment))["expires"]
     assert info(expires=sent).expires == moment
-    assert parameters({"expires": sent}) == {"Expires": moment}
+    assert header_parameters({"expires": sent}) == {"Expires": moment}
 
 
 def test_missing_headers_are_none_or_the_default() -> None:

@@ -92,7 +92,7 @@ class FakeService:
 async def probe_of(fake: FakeService) -> KeyProbe:
     """Return a probe of a fake service with the bucket ``data``."""
     await fake.memory.create_bucket("data")
-    service = Service("s3", Endpoint.of("http://h:9", "us-east-1"), cast("Any", None))
+    service = Service("s3", Endpoint.from_url("http://h:9", "us-east-1"), cast("Any", None))
     service.dialect = UNRECOGNISED
     return KeyProbe(service, cast("DataPlane", fake), Trials())
 

@@ -260,7 +260,7 @@ async def test_range_without_content_range_raises(scripted_driver: Any) -> None:
         with pytest.raises(UnavailableError, match="must have a Content-Range"):
             async with driver.get("data", "key", GetOptions(range=ByteRange(0, 5))):
                 pass
-    assert transport.sent_responses[0].closed
+    assert transport.returned_responses[0].closed
 
 
 async def test_invalid_date_does_not_change_the_clock(scripted_driver: Any) -> None:

@@ -32,29 +32,27 @@ async def store(seaweed: S3Server, request: pytest.FixtureRequest) -> AsyncItera
         await store.delete_bucket("presigned")
 
 
-async def test_put_url_accepts_only_its_content_type(
-    store: Trove,
-) -> None:
+async def test_put_url_accepts_only_its_content_type(store: Trove) -> None:
     url = await store.presign_put("presigned", "dir/a b", content_type="text/plain; charset=utf-8")
     async with httpx.AsyncClient() as client:
-        for wrong in ({"content-type": "text/html"}, {}):
-            refused = await client.put(url, content=b"<script>", headers=wrong)
-            assert refused.status_code == 403
+        for wrong_headers in ({"content-type": "text/html"}, {}):
+            response = await client.put(url, content=b"<script>", headers=wrong_headers)
+            assert response.status_code == 403
         assert not await store.exists("presigned", "dir/a b")
-        right = {"content-type": "text/plain; charset=utf-8"}
-        assert (await client.put(url, content=b"body", headers=right)).status_code == 200
-    assert (await store.head("presigned", "dir/a b")).content_type == right["content-type"]
+        headers = {"content-type": "text/plain; charset=utf-8"}
+        assert (await client.put(url, content=b"body", headers=headers)).status_code == 200
+    assert (await store.head("presigned", "dir/a b")).content_type == headers["content-type"]
 
 
 async def test_put_url_without_content_type_accepts_any(store: Trove) -> None:
     url = await store.presign_put("presigned", "key")
     async with httpx.AsyncClient() as client:
-        put = await client.put(url, content=b"body", headers={"content-type": "a/b"})
-    assert put.status_code == 200
+        response = await client.put(url, content=b"body", headers={"content-type": "a/b"})
+    assert response.status_code == 200
     assert await store.read("presigned", "key") == b"body"
 
 
-async def test_get_url_sets_the_response_headers(store: Trove) -> None:
+async def test_get_url_fixes_the_response_headers(store: Trove) -> None:
     await store.put("presigned", "key", b"body", content_type="text/html")
     url = await store.presign_get(
         "presigned",
@@ -63,13 +61,13 @@ async def test_get_url_sets_the_response_headers(store: Trove) -> None:
         response_content_disposition=DISPOSITION,
     )
     async with httpx.AsyncClient() as client:
-        got = await client.get(url)
-        assert (got.status_code, got.content) == (200, b"body")
-        assert got.headers["content-type"] == "text/plain; charset=utf-8"
-        assert got.headers["content-disposition"] == DISPOSITION
-        changed = url.replace("text%2Fplain", "text%2Fhtml")
-        assert changed != url
-        assert (await client.get(changed)).status_code == 403
+        response = await client.get(url)
+        assert (response.status_code, response.content) == (200, b"body")
+        assert response.headers["content-type"] == "text/plain; charset=utf-8"
+        assert response.headers["content-disposition"] == DISPOSITION
+        altered_url = url.replace("text%2Fplain", "text%2Fhtml")
+        assert altered_url != url
+        assert (await client.get(altered_url)).status_code == 403
 
 
 async def test_get_url_contains_the_version_id(store: Trove) -> None:

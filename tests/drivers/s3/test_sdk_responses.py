@@ -36,7 +36,7 @@ class Client:
 
 
 def plane_of(response: dict[str, Any]) -> SdkPlane:
-    endpoint = Endpoint.of("http://127.0.0.1:9", "us-east-1")
+    endpoint = Endpoint.from_url("http://127.0.0.1:9", "us-east-1")
     service: Any = Service("s3", endpoint, MagicMock())
     assert service.dialect is S3
     client: Any = Client(response)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         {"payload_signing": True, "data_plane": "sdk"},
         {"access_key_id": "a\n", "secret_access_key": "a"},
         {"access_key_id": "a", "secret_access_key": "a", "session_token": "t\r\nx-a: 1"},
+        {"access_key_id": "", "secret_access_key": "a"},
+        {"access_key_id": "a", "secret_access_key": "a", "session_token": ""},
         {"region": "eu west"},
         {"region": "https://eu-west-1"},
         {"expected_bucket_owner": "1\r\nx-a: 1"},
@@ -96,7 +98,7 @@ async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
         assert not (await driver.list_page("bucket", ListOptions())).entries
 
 
-AMAZON = Endpoint.of("https://s3.us-east-1.amazonaws.com", "us-east-1")
+AMAZON = Endpoint.from_url("https://s3.us-east-1.amazonaws.com", "us-east-1")
 
 
 async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(

@@ -51,7 +51,7 @@ def test_error_or_document_without_an_upload_id_raises() -> None:
             parse_upload_id(document)
 
 
-# -- characters that XML 1.0 cannot carry ----------------------------------------------------------
+# -- characters that XML 1.0 cannot contain --------------------------------------------------------
 
 
 @pytest.mark.parametrize("character", ["\0", "\x01", "\a", "\x0b", "\x1f", "\ufffe", "\uffff"])

@@ -75,7 +75,7 @@ def parse(text: str) -> VersionPage:
     return parse_versions(text.encode(), bucket="bucket", backend="cold")
 
 
-def test_versions_and_markers_are_read_in_document_order() -> None:
+def test_versions_and_delete_markers_are_read_in_document_order() -> None:
     page = parse(AMAZON_DOCUMENT)
     newest = page.entries[0]
     assert newest == VersionInfo(
@@ -97,7 +97,7 @@ def test_versions_and_markers_are_read_in_document_order() -> None:
     ]
 
 
-def test_next_page_is_requested_with_both_markers() -> None:
+def test_next_page_is_requested_with_the_markers_of_key_and_version() -> None:
     token = parse(AMAZON_DOCUMENT).token
     assert versions_query(ListOptions(prefix="a", start_after="a", token=token, limit=5000)) == {
         "versions": "",
@@ -113,7 +113,7 @@ def test_next_page_is_requested_with_both_markers() -> None:
     }
 
 
-def test_markers_listed_after_all_versions_are_sorted_in() -> None:
+def test_delete_markers_listed_after_all_versions_are_merged_in_order() -> None:
     def element(kind: str, key: str, version_id: str, second: int, latest: str) -> str:
         return (
             f"<{kind}><Key>{key}</Key><VersionId>{version_id}</VersionId><IsLatest>{latest}"
@@ -141,7 +141,7 @@ def test_markers_listed_after_all_versions_are_sorted_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "document",
     [
         AMAZON_DOCUMENT.replace("<NextKeyMarker>c%2Bd+e</NextKeyMarker>", ""),
         AMAZON_DOCUMENT.replace("<VersionId>2</VersionId>", ""),
@@ -153,9 +153,9 @@ def test_markers_listed_after_all_versions_are_sorted_in() -> None:
         AMAZON_DOCUMENT[:-30],
     ],
 )
-def test_malformed_page_of_versions_raises(broken: str) -> None:
+def test_malformed_page_of_versions_raises(document: str) -> None:
     with pytest.raises(MalformedResponse):
-        parse(broken)
+        parse(document)
 
 
 async def test_page_from_full_listing_continues_after_deletes() -> None:
@@ -191,7 +191,7 @@ async def test_page_from_full_listing_continues_after_deletes() -> None:
     assert {(options.limit, options.token) for options in requests} == {(1000, None)}
 
 
-async def test_more_versions_than_one_complete_listing_raise() -> None:
+async def test_full_listing_of_more_than_one_page_raises_not_supported() -> None:
     async def list_versions(_bucket: str, _options: ListOptions) -> VersionPage:
         return VersionPage(entries=[], token="more")
 

@@ -20,14 +20,14 @@ OBJECT = (
 )
 
 
-def page(count: int, filling: int) -> str:
-    objects = "".join([OBJECT.format(number, "k" * filling) for number in range(count)])
+def page(count: int, padding: int) -> str:
+    objects = "".join([OBJECT.format(number, "k" * padding) for number in range(count)])
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{objects}</ListBucketResult>"
 
 
-@pytest.mark.parametrize(("filling", "large"), [(10, False), (3000, True)])
+@pytest.mark.parametrize(("padding", "large"), [(10, False), (3000, True)])
 async def test_large_page_is_parsed_in_a_thread(
-    scripted_driver: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
+    scripted_driver: Any, monkeypatch: pytest.MonkeyPatch, padding: int, *, large: bool
 ) -> None:
     threads: list[threading.Thread] = []
     page_of = _list_objects._page_of
@@ -37,7 +37,7 @@ async def test_large_page_is_parsed_in_a_thread(
         return page_of(*args)
 
     monkeypatch.setattr(_list_objects, "_page_of", recording_page_of)
-    body = page(500, filling)
+    body = page(500, padding)
     assert is_large(body.encode()) is large
     _, opened_driver = scripted_driver(response(body=body))
     async with opened_driver as driver:
@@ -61,7 +61,7 @@ def test_document_parsed_in_slices_is_read_completely() -> None:
 
 
 class LimitRecordingResponse(FakeResponse):
-    """A response that records the limit of its read."""
+    """A response that records the `limit` argument of `read_all`."""
 
     limit = 0
 
@@ -74,15 +74,13 @@ UPLOAD = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultip
 
 
 async def test_each_kind_of_document_has_its_own_size_limit(scripted_driver: Any) -> None:
-    page_response, upload = (
-        LimitRecordingResponse(200, {}, EMPTY_PAGE),
-        LimitRecordingResponse(200, {}, UPLOAD),
-    )
-    refused = LimitRecordingResponse(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
-    _, opened_driver = scripted_driver(page_response, upload, refused)
+    page_response = LimitRecordingResponse(200, {}, EMPTY_PAGE)
+    upload = LimitRecordingResponse(200, {}, UPLOAD)
+    error = LimitRecordingResponse(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+    _, opened_driver = scripted_driver(page_response, upload, error)
     async with opened_driver as driver:
         await driver.list_page("data", ListOptions())
         await driver._plane.create_upload("data", "key", PutOptions())
         with pytest.raises(PermissionDeniedError):
             await driver.list_page("data", ListOptions())
-    assert (page_response.limit, upload.limit, refused.limit) == (16 * MiB, 256 * KiB, 64 * KiB)
+    assert (page_response.limit, upload.limit, error.limit) == (16 * MiB, 256 * KiB, 64 * KiB)

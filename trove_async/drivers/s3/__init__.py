@@ -31,7 +31,7 @@ The HTTP data plane
 The aiobotocore data plane
 `_lazy_sdk`         imports the modules below when they are first needed
 `_sdk`              requests for objects and buckets; `_sdk_multipart`: for multipart uploads
-`_sdk_client`       aiobotocore's client; `_sdk_session`: its session, which follows no redirects
+`_sdk_client`       aiobotocore's client; `_sdk_session`: its session, which does not follow redirects
 `_sdk_parameters`   headers as the SDK's parameters
 """
 

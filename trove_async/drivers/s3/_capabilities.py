@@ -80,8 +80,8 @@ def capabilities_of(
         presign=object_settings.sse_customer_key is None and not object_settings.requester_pays,
         versions=True,
         ordered=dialect.ordered,
-        exact_keys=endpoint.aws,
-        private_namespace=not endpoint.aws,
+        exact_keys=endpoint.is_standard_aws,
+        private_namespace=not endpoint.is_standard_aws,
         # The SDK sends the dots of a path unencoded, and a proxy may resolve them to another key.
         dot_segments=dialect.dot_segments and lean,
         max_reads=connections,

@@ -302,7 +302,7 @@ class Client:
             return self._addressing == "virtual"
         # A certificate for *.s3.amazonaws.com does not cover a bucket name with a dot.
         fails_verification = endpoint.origin.scheme == "https" and "." in bucket
-        return endpoint.aws and not fails_verification and _DNS_SAFE(bucket) is not None
+        return endpoint.is_standard_aws and not fails_verification and _DNS_SAFE(bucket) is not None
 
     # -- corrections after a refusal ---------------------------------------------------------------
 
@@ -329,7 +329,7 @@ class Client:
         if (
             "credentials" not in corrections
             and (code in _EXPIRED_CODES or (has_no_code and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renewed(signing.credentials) is not None
+            and await self._session.renew(signing.credentials) is not None
         ):
             return "credentials"
         # Only the region of a redirect is used, never its host: the signed request must not leave
@@ -339,7 +339,7 @@ class Client:
             "region" not in corrections
             and (code in _WRONG_REGION_CODES or has_no_code)
             and bucket is not None
-            and self._endpoint.aws
+            and self._endpoint.is_standard_aws
             and region is not None
             and region != signing.signer.region
             and _REGION(region)

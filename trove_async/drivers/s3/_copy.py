@@ -1,4 +1,4 @@
-"""Server-side copies: in one request, or in parts if the object is too large for one."""
+"""Server-side copies: in one request, or as a multipart upload if the object is too large for one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Resolve the endpoint, the region and the credentials through the SDK, and cache them.
+"""Resolve the endpoint, the region and the credentials through the SDK, and cache the credentials.
 
-For this the SDK reads files, imports modules and may call other services. It therefore runs in a
-worker thread, on an event loop of that thread. It is not imported if every setting is explicit.
+The SDK blocks while it reads files and imports modules, and it may call other services. It therefore
+runs in a worker thread with an event loop of its own. It is not imported if every setting is explicit.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_REGION: Final = "us-east-1"
-"""The region if none is configured, as in the SDKs."""
+"""The region if none is configured."""
 
 _CHECK_SECONDS: Final = 60.0
-"""Seconds between two checks whether temporary credentials need renewal. The SDK renews them fifteen
-minutes before they expire."""
+"""Seconds between checks of whether temporary credentials are due for renewal. The SDK considers them
+due fifteen minutes before they expire."""
 
 # Endpoints of the SDK's partitions: s3.eu-west-1.amazonaws.com, s3-fips.dualstack.us-gov-west-1.…
 _REGIONAL_HOST = re.compile(
@@ -40,26 +40,34 @@ _REGIONAL_HOST = re.compile(
 
 _AMAZON_HOST = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
 """Other hosts of Amazon S3: VPC endpoints, access points and transfer acceleration. Directory
-buckets (S3 Express) are excluded, because they list in no order."""
+buckets (S3 Express) are excluded, because their listings are not in order."""
+
+# S3 User Guide, "AWS PrivateLink for Amazon S3", "Transfer Acceleration" and "Dual-stack endpoints".
+_ALTERNATIVE_HOST = re.compile(
+    r"(?:bucket\.vpce-[^.]+\.s3\.(?P<region>[^.]+)\.vpce|s3-accelerate(?:\.dualstack)?"
+    r"|s3-[a-z]{2,}(?:-[a-z]+)*-\d)\.(?P<suffix>amazonaws\.com(?:\.cn)?)"
+    r"|s3(?:-fips)?\.(?P<api_region>[^.]+)\.api\.aws"
+).fullmatch
+"""Hosts in `_AMAZON_HOST` that address the same buckets as the standard endpoints."""
 
 _HEADER_VALUE = re.compile(r"[!-~]+").fullmatch
-"""Matches a value that a header can carry: no blanks, control characters or non-ASCII text."""
+"""Matches a value that a header can carry: no whitespace, control characters or non-ASCII text."""
 
 _REGION = re.compile(r"[A-Za-z0-9._-]+").fullmatch
-"""Matches a region. Amazon's regions are host name labels; other services choose other names."""
+"""Matches a region. Amazon's regions are host name labels. Other services choose other names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The driver's settings of credentials and endpoint. The SDK resolves those that are None.
+    """The settings for credentials and endpoint. The SDK resolves those that are None.
 
     Attributes:
         region: The region.
         endpoint_url: The URL of the service.
-        access_key_id: The access key's id.
-        secret_access_key: The access key's secret.
+        access_key_id: The access key ID.
+        secret_access_key: The secret access key.
         session_token: The session token of a temporary access key.
-        profile: A section of the SDK's configuration files.
+        profile: A profile in the SDK's configuration files.
         role_arn: The role to assume.
         trust_env: Whether to use the environment's proxies.
     """
@@ -80,24 +88,27 @@ class Identity:
 
         Raises:
             ConfigError: The settings contradict each other, or a value is invalid.
-            TypeError: A setting is not a str.
+            TypeError: A setting is neither a str nor None.
         """
         for name in ("access_key_id", "secret_access_key", "session_token"):
-            if not isinstance(getattr(self, name), (str, type(None))):  # no local holds a secret
+            if not isinstance(
+                getattr(self, name), (str, type(None))
+            ):  # a local variable would hold a secret
                 raise TypeError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
         check_texts(region=self.region, profile=self.profile, role_arn=self.role_arn)
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ConfigError("access_key_id and secret_access_key must be set together")
         if self.session_token is not None and self.access_key_id is None:
-            raise ConfigError("session_token needs access_key_id and secret_access_key")
+            raise ConfigError("session_token requires access_key_id and secret_access_key")
         for name in ("region", "access_key_id", "session_token"):
-            if not _HEADER_VALUE(getattr(self, name) or "-"):
+            if getattr(self, name) is not None and not _HEADER_VALUE(getattr(self, name)):
                 raise ConfigError(
-                    f"{name} must be printable ASCII without blanks, because a header carries it"
+                    f"{name} must be printable ASCII without whitespace and must not be empty,"
+                    " because it is sent in a header"
                 )
         if self.region is not None and not _REGION(self.region):
             raise ConfigError(
-                "region must be a name of ASCII letters, digits, dots, hyphens and underscores, such as eu-west-1"
+                "region must consist of ASCII letters, digits, dots, hyphens and underscores, such as eu-west-1"
             )
         if self.endpoint_url is not None:
             Origin.of(self.endpoint_url)
@@ -110,43 +121,49 @@ class Endpoint:
     Attributes:
         origin: The scheme, host and port.
         region: The region of the service.
-        aws: Whether it is a regional endpoint of Amazon S3.
+        is_standard_aws: Whether it is a standard endpoint of Amazon S3, of one region or global. VPC
+            endpoints and access points are not.
     """
 
     origin: Origin
     region: str
-    aws: bool
+    is_standard_aws: bool
 
     @classmethod
-    def of(cls, url: str, region: str) -> Endpoint:
+    def from_url(cls, url: str, region: str) -> Endpoint:
         """Return the endpoint at a URL."""
         origin = Origin.of(url)
         return cls(origin, region, _REGIONAL_HOST.fullmatch(origin.host) is not None)
 
     @property
     def is_amazon_s3(self) -> bool:
-        """Whether the service is Amazon S3, at a regional endpoint or another host."""
-        return self.aws or _AMAZON_HOST(self.origin.host) is not None
+        """Whether the service is Amazon S3, at a standard endpoint or another host."""
+        return self.is_standard_aws or _AMAZON_HOST(self.origin.host) is not None
 
     @property
     def bucket_namespace(self) -> Hashable:
-        """The namespace of bucket names: a partition on Amazon, the service itself elsewhere.
+        """The namespace in which bucket names are unique: Amazon's partition, or another service.
 
         S3 User Guide, "General purpose bucket naming rules": names are unique within a partition.
-        Each partition has a separate domain, except GovCloud.
+        Each partition has a separate domain, except GovCloud. The host of an access point does not
+        name the bucket, so it is a namespace of its own.
         """
-        found = _REGIONAL_HOST.fullmatch(self.origin.host)
-        if found is None:
+        host = self.origin.host
+        match = _REGIONAL_HOST.fullmatch(host) or _ALTERNATIVE_HOST(host)
+        if match is None:
             return self.origin
-        region = found["region"] or self.region
-        return found["suffix"], region.startswith("us-gov-")
+        names = match.groupdict()
+        region = names["region"] or names.get("api_region") or self.region
+        return names["suffix"] or "amazonaws.com", region.startswith("us-gov-")
 
     def in_region(self, region: str) -> Endpoint:
-        """Return Amazon's endpoint of the same kind in another region."""
-        found = _REGIONAL_HOST.fullmatch(self.origin.host)
-        assert found is not None  # noqa: S101 - `aws` is True
-        host = f"{found['service']}.{region}.{found['suffix']}"
-        return Endpoint(Origin(self.origin.scheme, host, self.origin.port), region, aws=True)
+        """Return the endpoint of the same kind in another of Amazon's regions."""
+        match = _REGIONAL_HOST.fullmatch(self.origin.host)
+        assert match is not None  # noqa: S101 - `is_standard_aws` is True
+        host = f"{match['service']}.{region}.{match['suffix']}"
+        return Endpoint(
+            Origin(self.origin.scheme, host, self.origin.port), region, is_standard_aws=True
+        )
 
 
 class _RefreshableCredentials(Protocol):
@@ -161,8 +178,8 @@ class Session:
     """Resolves the endpoint of an identity, and fetches, caches and renews its credentials.
 
     Args:
-        identity: The driver's settings of credentials and endpoint.
-        redactor: Receives every secret that signs requests.
+        identity: The settings for credentials and endpoint.
+        redactor: Receives every secret, to remove it from errors.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor | None = None) -> None:
@@ -182,17 +199,18 @@ class Session:
         """
         identity = self._identity
         if identity.endpoint_url and identity.region and identity.profile is None:
-            return Endpoint.of(identity.endpoint_url, identity.region)
-        region, url = await on_sdk(partial(_resolve_endpoint, identity))
-        return Endpoint.of(url, region)
+            return Endpoint.from_url(identity.endpoint_url, identity.region)
+        region, url = await run_sdk(partial(_resolve_endpoint, identity))
+        return Endpoint.from_url(url, region)
 
     async def credentials(self) -> Credentials:
-        """Return the credentials: the cached ones, unless they need renewal.
+        """Return the cached credentials. Fetch new ones first if there are none or renewal is due.
 
-        While one caller renews them, the others receive the old ones.
+        While one caller renews the credentials, other callers receive the cached ones.
 
         Raises:
             UnauthenticatedError: No credentials were found.
+            ConfigError: The SDK's configuration is invalid.
             UnavailableError: Fetching the credentials failed.
         """
         now = asyncio.get_running_loop().time()
@@ -205,18 +223,20 @@ class Session:
             assert self._credentials is not None  # noqa: S101 - or `_renew_if_due` has raised
             return self._credentials
 
-    async def renewed(self, stale: Credentials) -> Credentials | None:
-        """Return new credentials, or None if there are none.
+    async def renew(self, rejected: Credentials) -> Credentials | None:
+        """Renew credentials that the service rejected. Return the new ones, or None if there are none.
+
+        Concurrent callers share one renewal.
 
         Args:
-            stale: The credentials that the service rejected.
+            rejected: The credentials that the service rejected.
         """
         async with self._lock:
-            if self._credentials is stale:
+            if self._credentials is rejected:
                 if self._refreshable is None:
                     return None
                 await self._load()
-            return self._credentials if self._credentials != stale else None
+            return self._credentials if self._credentials != rejected else None
 
     def redact(self, error: TroveError) -> None:
         """Remove the secrets from an error, because services quote requests in their messages."""
@@ -227,7 +247,7 @@ class Session:
             try:
                 await self._load()
             except TroveError:
-                # The old credentials are valid for up to fifteen minutes. A later call retries.
+                # The old credentials stay valid for up to fifteen minutes, and a later call retries.
                 if self._credentials is None or (
                     self._refreshable is not None and self._refreshable.refresh_needed(0)
                 ):
@@ -237,42 +257,47 @@ class Session:
     async def _load(self) -> None:
         identity = self._identity
         if identity.access_key_id is not None and identity.role_arn is None:
-            assert identity.secret_access_key is not None  # noqa: S101 - they go together
+            assert identity.secret_access_key is not None  # noqa: S101 - `check` requires both
             self._credentials = Credentials(
                 identity.access_key_id, identity.secret_access_key, identity.session_token
             )
             return
-        credentials, self._refreshable = await on_sdk(partial(_find_credentials, identity))
+        credentials, self._refreshable = await run_sdk(partial(_find_credentials, identity))
         self._redactor.renew(credentials.secret_key, credentials.token)
         self._credentials = credentials
 
 
-async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine of the SDK in a worker thread and return its result.
+async def run_sdk(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine that uses the SDK in a worker thread, and return its result.
 
-    After a cancel, the thread finishes in the background. It uses no resource of this library.
+    After a cancel, the thread finishes in the background. It holds no buffer or connection of this
+    library.
+
+    Args:
+        start: Returns the coroutine. It is called in the thread.
     """
-    return await asyncio.get_running_loop().run_in_executor(None, _run, work)
+    return await asyncio.get_running_loop().run_in_executor(None, _run, start)
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    from botocore import exceptions  # noqa: PLC0415 - slow, and seldom needed
+def _run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    from botocore import exceptions  # noqa: PLC0415 - slow to import, and rarely needed
 
-    # Raised outside `except`, and chained without a traceback: the SDK's frames contain requests.
+    # The error is raised outside `except`, and its cause has no traceback: the SDK's frames contain
+    # requests.
     try:
-        return asyncio.run(work())
+        return asyncio.run(start())
     except TroveError:
         raise
-    except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
-        cause: Exception = error
-        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
     except (
-        exceptions.NoCredentialsError,
-        exceptions.PartialCredentialsError,
+        exceptions.ProfileNotFound,
+        exceptions.ConfigParseError,
         exceptions.InvalidConfigError,
         exceptions.InvalidRegionError,
         exceptions.UnknownEndpointError,
     ) as error:
+        cause: Exception = error
+        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         cause = error
         failure = UnauthenticatedError(f"the SDK found no credentials: {error}")
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
@@ -285,53 +310,64 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _make_sdk_session(identity: Identity) -> AioSession:
-    from ._sdk_session import sdk_session  # noqa: PLC0415 - the SDK is slow, and seldom needed
+    from ._sdk_session import sdk_session  # noqa: PLC0415 - slow to import, and rarely needed
 
     return sdk_session(identity.profile, trust_env=identity.trust_env)
 
 
 async def _resolve_endpoint(identity: Identity) -> tuple[str, str]:
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - slow to import, and rarely needed
+
     # Placeholder credentials suffice here. Missing ones raise later, when a request needs them.
-    async with _make_sdk_session(identity).create_client(
+    client_context = _make_sdk_session(identity).create_client(
         "s3",
         region_name=identity.region,
         endpoint_url=identity.endpoint_url,
         aws_access_key_id="-",
         aws_secret_access_key="-",  # noqa: S106 - see above
-    ) as client:
-        region: str = client.meta.region_name or DEFAULT_REGION
-        url: str = client.meta.endpoint_url
-    # "aws-global" is the SDK's older name of us-east-1.
+    )
+    region, url = DEFAULT_REGION, None
+    try:
+        async with client_context as client:
+            region = client.meta.region_name or DEFAULT_REGION
+            url = client.meta.endpoint_url
+    except BotoCoreError:
+        raise  # `_run` translates it
+    except ValueError:
+        pass  # the error for a malformed URL, which may contain a password
+    if url is None:
+        raise ConfigError("the endpoint_url in the SDK's configuration is invalid")
+    # "aws-global" is the SDK's name for the global endpoint, which is in us-east-1.
     return DEFAULT_REGION if region == "aws-global" else region, url
 
 
 async def _find_credentials(
     identity: Identity,
 ) -> tuple[Credentials, _RefreshableCredentials | None]:
-    from aiobotocore import credentials as sdk  # noqa: PLC0415 - slow, and seldom needed
+    from aiobotocore import credentials as sdk_module  # noqa: PLC0415 - slow to import, and rarely needed
 
     session = _make_sdk_session(identity)
     if identity.access_key_id is not None:
-        source = sdk.AioCredentials(
+        sdk_credentials = sdk_module.AioCredentials(
             identity.access_key_id, identity.secret_access_key, identity.session_token
         )
     else:
-        source = await session.get_credentials()
-    if source is None:
+        sdk_credentials = await session.get_credentials()
+    if sdk_credentials is None:
         raise UnauthenticatedError(
             "no credentials found in the environment, the SDK's files, the container or the instance:"
             " set access_key_id and secret_access_key, or a profile"
         )
     if identity.role_arn is not None:
-        fetcher = sdk.AioAssumeRoleCredentialFetcher(
+        fetcher = sdk_module.AioAssumeRoleCredentialFetcher(
             partial(session.create_client, region_name=identity.region),
-            source,
+            sdk_credentials,
             identity.role_arn,
             extra_args={"RoleSessionName": "trove-async"},
         )
-        source = sdk.AioDeferredRefreshableCredentials(
+        sdk_credentials = sdk_module.AioDeferredRefreshableCredentials(
             fetcher.fetch_credentials, method="assume-role"
         )
-    frozen = await source.get_frozen_credentials()
+    frozen = await sdk_credentials.get_frozen_credentials()
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token)
-    return credentials, source if hasattr(source, "refresh_needed") else None
+    return credentials, sdk_credentials if hasattr(sdk_credentials, "refresh_needed") else None

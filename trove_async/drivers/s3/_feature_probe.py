@@ -124,14 +124,14 @@ class FeatureProbe:
             raise trial_denied(f"honours {feature.value}", error) from error
         except NotSupportedError as error:
             raise NotSupportedError(
-                f"the service rejected the test whether it honours {feature.value}, so nothing was"
-                f" written. If it does, pass dialect='s3' ({error.message})"
+                f"the service rejected a request that tests whether it honours {feature.value}, so"
+                f" nothing was written. If it does, pass dialect='s3' ({error.message})"
             ) from error
         except BucketNotFoundError:
             raise
         except NotFoundError as error:
             raise UnavailableError(
-                f"the test object for {feature.value} is missing: {error.message}"
+                f"the object that tests {feature.value} is missing: {error.message}"
             ) from error
 
     async def _test(self, bucket: str, key: str, feature: Feature) -> None:

@@ -8,20 +8,20 @@ from typing import Final, Literal
 from trove_async.options import PutOptions
 
 WriteKind = Literal["put", "upload", "copy"]
-"""How an object is written: in one request, in parts, or by a server-side copy."""
+"""How an object is written: in one request, as a multipart upload, or by a server-side copy."""
 
 
 class Feature(Enum):
     """A feature that some services ignore without an error. The value is a phrase for messages."""
 
-    IF_NONE_MATCH = "the if_none_match of a put"
-    IF_MATCH = "the if_match of a put"
-    PUT_TAGS = "the tags of a put"
-    UPLOAD_TAGS = "the tags of an upload in parts"
-    COPY_TAGS = "the tags of a copy"
-    PUT_ENCRYPTION = "the requested encryption of a put"
-    UPLOAD_ENCRYPTION = "the requested encryption of an upload in parts"
-    COPY_ENCRYPTION = "the requested encryption of a copy"
+    IF_NONE_MATCH = "if_none_match on a put"
+    IF_MATCH = "if_match on a put"
+    PUT_TAGS = "tags on a put"
+    UPLOAD_TAGS = "tags on a multipart upload"
+    COPY_TAGS = "tags on a copy"
+    PUT_ENCRYPTION = "encryption on a put"
+    UPLOAD_ENCRYPTION = "encryption on a multipart upload"
+    COPY_ENCRYPTION = "encryption on a copy"
 
 
 ALL: Final = frozenset(Feature)

@@ -75,7 +75,7 @@ class HttpPlane(HttpMultipart):
         region: The region of new buckets.
         service: The service and its deviations from S3.
         owner: The account that must own the source of a copy.
-        checksums: Whether to send a CRC-32C with each body.
+        checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         object_settings: Settings that apply to every object, such as encryption.
     """
 

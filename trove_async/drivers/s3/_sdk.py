@@ -27,7 +27,7 @@ from trove_async.options import (
 )
 from trove_async.paging import TokenCycle
 
-from ._data_plane import UnconfirmedWriteError, UploadId, delete_singly
+from ._data_plane import UnconfirmedWriteError, delete_singly
 from ._documents import AmbiguousKeysError, check_unambiguous, is_deletable_in_bulk
 from ._encoding import quoted_etag, strong_etag
 from ._errors import failure
@@ -40,13 +40,13 @@ from ._headers import (
     read_content_range,
 )
 from ._requests import presigned_headers, presigned_query
-from ._sdk_client import SdkBody, edge
+from ._sdk_client import SdkBody, translate_sdk_errors
 from ._sdk_multipart import DOCUMENT, UNENCODED, SdkMultipart
 from ._sdk_parameters import (
     PRESIGNED,
     copy_parameters,
-    parameters,
-    version,
+    header_parameters,
+    version_parameters,
 )
 from ._versions import markers, parse_versions
 
@@ -59,8 +59,8 @@ class SdkPlane(SdkMultipart):
         endpoint: The service's endpoint.
         backend: The backend's name.
         service: The service and its deviations from S3.
-        owner: The account that must own the buckets.
-        checksums: Whether to send a CRC-32C with each body.
+        owner: The account that must own the buckets. None accepts any owner.
+        checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         object_settings: Settings that apply to every object, such as encryption.
     """
 
@@ -76,7 +76,7 @@ class SdkPlane(SdkMultipart):
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **parameters(self._service.dialect.write_headers(request_headers)),
+            **header_parameters(self._service.dialect.write_headers(request_headers)),
             **self._create_parameters,
             **self._owner_parameters,
         )
@@ -102,12 +102,12 @@ class SdkPlane(SdkMultipart):
             Bucket=bucket,
             Key=key,
             **read_parameters,
-            **version(options.version_id),
+            **version_parameters(options.version_id),
             **self._owner_parameters,
         )
         body = SdkBody(response["Body"])
         try:
-            with edge():
+            with translate_sdk_errors():
                 info = object_info(headers, bucket=bucket, key=key, backend=self._backend)
                 part = read_content_range(headers, response["ResponseMetadata"]["HTTPStatusCode"])
         except BaseException:
@@ -117,14 +117,19 @@ class SdkPlane(SdkMultipart):
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return information about an object, including its tags."""
-        selection = {"Bucket": bucket, "Key": key, **version(version_id), **self._owner_parameters}
+        selection = {
+            "Bucket": bucket,
+            "Key": key,
+            **version_parameters(version_id),
+            **self._owner_parameters,
+        }
         _, headers = await self._call("head_object", **selection, **self._read_parameters)
         tags: dict[str, str] = {}
         if headers.get("x-amz-tagging-count", "0") != "0":
             response, _ = await self._call("get_object_tagging", **selection)
-            with edge():
+            with translate_sdk_errors():
                 tags = {tag["Key"]: tag["Value"] for tag in response["TagSet"]}
-        with edge():
+        with translate_sdk_errors():
             return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
@@ -142,7 +147,7 @@ class SdkPlane(SdkMultipart):
             Bucket=bucket,
             Key=key,
             **conditions,
-            **version(options.version_id),
+            **version_parameters(options.version_id),
             **self._owner_parameters,
         )
 
@@ -160,7 +165,7 @@ class SdkPlane(SdkMultipart):
                 Delete={"Objects": [{"Key": key} for key in bulk_keys]},
                 **self._owner_parameters,
             )
-            with edge():
+            with translate_sdk_errors():
                 for item in response.get("Deleted", ()):
                     outcomes[item["Key"]] = None
                 for item in response.get("Errors", ()):
@@ -203,7 +208,7 @@ class SdkPlane(SdkMultipart):
         return page
 
     def _page_of(self, bucket: str, response: Mapping[str, Any]) -> Page:
-        with edge():
+        with translate_sdk_errors():
             entries: list[ObjectInfo | Prefix] = [
                 ObjectInfo(
                     bucket=bucket,
@@ -241,11 +246,11 @@ class SdkPlane(SdkMultipart):
         parse = partial(parse_versions, bucket=bucket, backend=self._backend)
         response, _ = await request()
         try:
-            with edge():
+            with translate_sdk_errors():
                 return parse(response[DOCUMENT], encoding_requested=True)
         except AmbiguousKeysError:
             response, _ = await request(EncodingType=UNENCODED)
-        with edge():
+        with translate_sdk_errors():
             return parse(response[DOCUMENT])
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
@@ -270,18 +275,19 @@ class SdkPlane(SdkMultipart):
             Key=key,
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
-            **parameters(request_headers),
+            **header_parameters(request_headers),
             **copy_parameters(source, self._owner),
             **self._create_parameters,
             **self._source_key_parameters,
             **self._owner_parameters,
         )
         return self._written_info(
-            UploadId(bucket, key, ""),
             headers,
             response.get("CopyObjectResult", {}),
-            source.stored_size,
-            options.put,
+            bucket=bucket,
+            key=key,
+            size=source.stored_size,
+            options=options.put,
         )
 
     async def presign(
@@ -326,7 +332,7 @@ class SdkPlane(SdkMultipart):
         while True:
             response, _ = await self._call("list_buckets", **continuation)
             buckets = response.get("Buckets", ())
-            with edge():
+            with translate_sdk_errors():
                 found.extend(
                     BucketInfo(name=item["Name"], created=item["CreationDate"].astimezone(UTC))
                     for item in buckets

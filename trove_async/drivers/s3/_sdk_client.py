@@ -26,10 +26,10 @@ from trove_async.errors import (
 from trove_async.models import Timeout
 
 from ._client import AddressingStyle
-from ._credentials import Endpoint, Identity, Session, on_sdk
+from ._credentials import Endpoint, Identity, Session, run_sdk
 from ._encoding import check_bucket
 from ._errors import failure
-from ._sdk_parameters import parameters as named
+from ._sdk_parameters import header_parameters
 from ._sdk_session import sdk_session
 from ._xml import MalformedResponse
 
@@ -58,7 +58,7 @@ _SHOWN: Final = 300
 
 
 @contextmanager
-def edge() -> Iterator[None]:
+def translate_sdk_errors() -> Iterator[None]:
     """Translate the SDK's errors.
 
     The SDK's error is chained without its traceback, because its frames hold requests.
@@ -145,7 +145,7 @@ class SdkClient:
     ) -> None:
         self._headers = headers
         self._secret_headers = (
-            None if secret_headers is None else Secret(named(secret_headers.reveal()))
+            None if secret_headers is None else Secret(header_parameters(secret_headers.reveal()))
         )
         self._profile, self._trust_env = identity.profile, identity.trust_env
         self._session = session
@@ -170,11 +170,11 @@ class SdkClient:
 
         A worker thread loads the SDK's data files first, so that the loop is not blocked.
         """
-        session = await on_sdk(self._load_session)
+        session = await run_sdk(self._load_session)
         session.get_component("credential_provider").insert_before(
             "env", _SessionCredentialProvider(self._session)
         )
-        with edge():
+        with translate_sdk_errors():
             self._client = await self._stack.enter_async_context(self._make_client(session))
         self._client.meta.events.register("before-sign.s3", _remove_expect)
         if self._headers:
@@ -220,16 +220,16 @@ class SdkClient:
         if self._secret_headers is not None:
             values = self._secret_headers.reveal
             parameters.update((name, values()[name]) for name in values() if name in parameters)
-        with edge():
-            sending = getattr(self._client, operation)(**parameters)
-            del parameters  # a recorded traceback would show the customer's key
-            response = await sending
+        with translate_sdk_errors():
+            pending = getattr(self._client, operation)(**parameters)
+            del parameters  # a traceback that records local variables would show the customer's key
+            response = await pending
         return response, response["ResponseMetadata"]["HTTPHeaders"]
 
     async def presign(self, operation: str, seconds: int, **parameters: str) -> str:
         """Return a presigned URL for an operation."""
         check_bucket(parameters["Bucket"])
-        with edge():
+        with translate_sdk_errors():
             url: str = await self._client.generate_presigned_url(
                 operation, Params=parameters, ExpiresIn=seconds
             )
@@ -249,7 +249,7 @@ class SdkBody:
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end."""
-        with edge():
+        with translate_sdk_errors():
             # aiohttp buffers up to as many bytes as one read requests.
             data: bytes = await self._body.read(min(size, WINDOW))
         return data

@@ -1,4 +1,4 @@
-"""The aiobotocore data plane: its state, and requests for multipart uploads."""
+"""The part of the aiobotocore data plane that sends multipart uploads."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from ._documents import OpenUpload, SentPart, UploadsPage
 from ._encoding import bare_etag, quoted_etag, strong_etag
 from ._headers import condition_headers, object_headers, put_info, response_time
 from ._object_settings import ObjectSettings
-from ._sdk_client import SdkClient, edge
+from ._sdk_client import SdkClient, translate_sdk_errors
 from ._sdk_parameters import (
+    checksum_parameters,
     copy_parameters,
-    elements,
     full_checksums,
-    parameters,
+    header_parameters,
     upload_parameters,
 )
 
 DOCUMENT: Final = "TroveDocument"
-"""The name of the raw document in the SDK's parsed response."""
+"""The key under which `_keep_document` adds the raw document to the SDK's parsed response."""
 
 UNENCODED: Final = "none"
-"""An ``EncodingType`` for which the request omits the parameter. By default, the SDK adds
-``encoding-type=url``."""
+"""Pass this as ``EncodingType`` to send a request without the parameter. If none is passed, the SDK
+adds ``encoding-type=url``."""
 
 
 class SdkMultipart:
-    """The multipart uploads of `SdkPlane`.
+    """Base class of `SdkPlane`: sends multipart uploads, and holds the state of all operations.
 
     Args:
-        client: The SDK's client, open.
+        client: The SDK's client. It is open.
         endpoint: The service's endpoint.
         backend: The backend's name.
         service: The service and its deviations from S3.
-        owner: The account that must own the buckets.
-        checksums: Whether to send a CRC-32C with each body.
+        owner: The account that must own the buckets. None accepts any owner.
+        checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         object_settings: Settings that apply to every object, such as encryption.
     """
 
@@ -61,9 +61,9 @@ class SdkMultipart:
         checksums: bool,
         object_settings: ObjectSettings,
     ) -> None:
-        self._create_parameters = parameters(object_settings.create_headers)
-        self._key_parameters = parameters(object_settings.customer_key_headers)
-        self._source_key_parameters = parameters(object_settings.source_key_headers)
+        self._create_parameters = header_parameters(object_settings.create_headers)
+        self._key_parameters = header_parameters(object_settings.customer_key_headers)
+        self._source_key_parameters = header_parameters(object_settings.source_key_headers)
         self._client = client
         events = client.sdk.meta.events
         events.register("before-parse.s3.ListObjectVersions", _keep_document)
@@ -82,7 +82,7 @@ class SdkMultipart:
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
         """Start a multipart upload."""
-        checksum_parameters = (
+        checksum_settings = (
             {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"}
             if self._checksums
             else {}
@@ -91,12 +91,12 @@ class SdkMultipart:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **parameters(self._service.dialect.write_headers(object_headers(options))),
+            **header_parameters(self._service.dialect.write_headers(object_headers(options))),
             **self._create_parameters,
-            **checksum_parameters,
+            **checksum_settings,
             **self._owner_parameters,
         )
-        with edge():
+        with translate_sdk_errors():
             return UploadId(bucket, key, response["UploadId"])
 
     async def upload_part(
@@ -109,26 +109,26 @@ class SdkMultipart:
             **upload_parameters(upload),
             PartNumber=number,
             Body=b"".join(views),
-            **elements(checksums),
+            **checksum_parameters(checksums),
             **self._key_parameters,
             **self._owner_parameters,
         )
-        with edge():
+        with translate_sdk_errors():
             etag = bare_etag(response["ETag"])
         return SentPart(number=number, etag=etag, checksums=checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
-        """Raise NotSupportedError: this plane sends only buffered bodies.
+        """Raise NotSupportedError, because this plane sends only buffered bodies.
 
-        The driver's capabilities exclude streamed parts accordingly.
+        The driver's capabilities exclude streamed parts.
         """
         del upload, number, source
-        raise NotSupportedError("sending a part while it is read needs data_plane='lean'")
+        raise NotSupportedError("streaming a part requires data_plane='lean'")
 
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Copy a range of an object into a part."""
+        """Upload one part by copying a range of an object."""
         response, _ = await self._call(
             "upload_part_copy",
             **upload_parameters(upload),
@@ -139,7 +139,7 @@ class SdkMultipart:
             **self._source_key_parameters,
             **self._owner_parameters,
         )
-        with edge():
+        with translate_sdk_errors():
             result = response["CopyPartResult"]
             return SentPart(
                 number=number, etag=bare_etag(result["ETag"]), checksums=full_checksums(result)
@@ -155,7 +155,9 @@ class SdkMultipart:
             object_parameters = {
                 "ChecksumType": "FULL_OBJECT",
                 "MpuObjectSize": size,
-                **elements({k: v for k, v in options.checksums.items() if k == "crc32c"}),
+                **checksum_parameters(
+                    {name: value for name, value in options.checksums.items() if name == CRC32C}
+                ),
             }
         response, headers = await self._call(
             "complete_multipart_upload",
@@ -165,17 +167,19 @@ class SdkMultipart:
                     {
                         "PartNumber": part.number,
                         "ETag": quoted_etag(part.etag),
-                        **elements(part.checksums),
+                        **checksum_parameters(part.checksums),
                     }
                     for part in parts
                 ]
             },
-            **parameters(condition_headers(options)),
+            **header_parameters(condition_headers(options)),
             **self._key_parameters,
             **object_parameters,
             **self._owner_parameters,
         )
-        return self._written_info(upload, headers, response, size, options)
+        return self._written_info(
+            headers, response, bucket=upload.bucket, key=upload.key, size=size, options=options
+        )
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Abort an upload."""
@@ -184,12 +188,12 @@ class SdkMultipart:
         )
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that are neither completed nor aborted."""
+        """Return a page of the unfinished uploads."""
         markers = {} if after is None else {"KeyMarker": after[0], "UploadIdMarker": after[1]}
         response, headers = await self._call(
             "list_multipart_uploads", Bucket=bucket, **markers, **self._owner_parameters
         )
-        with edge():
+        with translate_sdk_errors():
             return UploadsPage(
                 now=response_time(headers),
                 uploads=[
@@ -205,31 +209,29 @@ class SdkMultipart:
 
     def _written_info(
         self,
-        upload: UploadId,
         headers: Mapping[str, str],
         result: Mapping[str, Any],
+        *,
+        bucket: str,
+        key: str,
         size: int,
         options: PutOptions,
     ) -> ObjectInfo:
-        """Return information about an object after its completion or copy.
+        """Return information about an object that an upload or a copy has just created.
 
         Args:
-            upload: The bucket and the key.
             headers: The response's headers.
-            result: The response's document, parsed by the SDK.
+            result: The result element of the response's document, parsed by the SDK.
+            bucket: The object's bucket.
+            key: The object's key.
             size: The object's size.
-            options: The object's options.
+            options: The options of the write.
 
         Raises:
             UnconfirmedWriteError: The response has no ETag.
         """
         info = put_info(
-            headers,
-            bucket=upload.bucket,
-            key=upload.key,
-            size=size,
-            options=options,
-            backend=self._backend,
+            headers, bucket=bucket, key=key, size=size, options=options, backend=self._backend
         )
         if not result.get("ETag"):
             raise UnconfirmedWriteError(info)
@@ -250,6 +252,6 @@ def _keep_document(
 
 
 def _omit_encoding_type(params: dict[str, Any], **_: object) -> None:
-    """Omit the parameter from a request with `UNENCODED`."""
+    """Remove ``EncodingType`` from the parameters if it is `UNENCODED`."""
     if params.get("EncodingType") == UNENCODED:
         del params["EncodingType"]

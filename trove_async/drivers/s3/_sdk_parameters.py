@@ -56,8 +56,8 @@ PRESIGNED: Final = {
 """The SDK's parameter for each query field and header that a presigned URL may fix."""
 
 
-def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return the SDK's parameters for headers."""
+def header_parameters(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the SDK's parameters for a request's headers."""
     result: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in headers.items():
@@ -70,7 +70,7 @@ def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
     return result
 
 
-def elements(checksums: Mapping[str, str]) -> dict[str, str]:
+def checksum_parameters(checksums: Mapping[str, str]) -> dict[str, str]:
     """Return the SDK's parameters for checksums."""
     return {CHECKSUM_ELEMENTS[name]: value for name, value in checksums.items()}
 
@@ -85,8 +85,8 @@ def full_checksums(response: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def version(version_id: str | None) -> dict[str, str]:
-    """Return the parameters that select a version. They are empty for the current one."""
+def version_parameters(version_id: str | None) -> dict[str, str]:
+    """Return the parameters that select a version. They are empty for the current version."""
     return {} if version_id is None else {"VersionId": version_id}
 
 
@@ -95,8 +95,12 @@ def copy_parameters(source: ObjectInfo, owner: str | None) -> dict[str, Any]:
 
     The source's name is passed unencoded, because the SDK always encodes it.
     """
-    selection = {"Bucket": source.bucket, "Key": source.key, **version(source.version_id)}
-    return {**parameters(source_headers(source, owner)), "CopySource": selection}
+    selection = {
+        "Bucket": source.bucket,
+        "Key": source.key,
+        **version_parameters(source.version_id),
+    }
+    return {**header_parameters(source_headers(source, owner)), "CopySource": selection}
 
 
 def upload_parameters(upload: UploadId) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""An aiobotocore session that follows no redirects.
+"""An aiobotocore session that does not follow redirects.
 
-aiobotocore sends through aiohttp, which follows redirects. A response could redirect a request for
-credentials, with its session token or web identity, to any host. botocore itself follows none. Here
-a redirect fails the request. The exception is S3's redirect that contains a bucket's region: the SDK
-derives the new address from the region.
+aiobotocore sends requests through aiohttp, which follows redirects by default. A server could
+redirect a request for credentials, with its session token or web identity, to any host. botocore
+itself does not follow redirects. With this session, a redirect raises an error. The exception is a
+redirect of S3 with the bucket's region in a header: the SDK then derives the new address from the
+region, and ignores the redirect's host.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 class RedirectError(Exception):
-    """Raised for a redirect. The SDK converts it to one of its errors."""
+    """Raised when the response is a redirect. The SDK wraps it in an HTTPClientError."""
 
 
 class _NoRedirectSession:
-    """Wraps an aiohttp session so that it follows no redirects. It has the one method that the SDK calls.
+    """Wraps an aiohttp session so that it does not follow redirects.
+
+    It has only the method that the SDK calls.
 
     Args:
         session: The session to send through.
@@ -39,12 +42,12 @@ class _NoRedirectSession:
         """Send a request and return its response.
 
         Raises:
-            RedirectError: The response is a redirect without a bucket's region. The SDK would request
-                the region from such a server and be redirected again, without end.
+            RedirectError: The response is a redirect without a region header. The SDK would request
+                the region from the same server, and be redirected again and again.
         """
-        sending = self._session.request(*args, **{**options, "allow_redirects": False})
-        del args, options  # a traceback recorded with its variables would show credentials
-        response = await sending
+        pending = self._session.request(*args, **{**options, "allow_redirects": False})
+        del args, options  # a traceback that records local variables would show credentials
+        response = await pending
         if response.status in _REDIRECTS and "x-amz-bucket-region" not in response.headers:
             response.close()
             raise RedirectError(
@@ -54,7 +57,7 @@ class _NoRedirectSession:
 
 
 def _disable_redirects(http: Any) -> None:  # noqa: ANN401 - the SDK has no types
-    """Make one of the SDK's HTTP sessions follow no redirects."""
+    """Patch one of the SDK's HTTP sessions so that it does not follow redirects."""
     get_session = http._get_session  # noqa: SLF001 - the SDK has no public hook
 
     async def get_wrapped_session(*args: object) -> _NoRedirectSession:
@@ -64,7 +67,7 @@ def _disable_redirects(http: Any) -> None:  # noqa: ANN401 - the SDK has no type
 
 
 class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
-    """The HTTP session of every client of `_Session`."""
+    """The class of the HTTP sessions that clients of `_Session` use."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
@@ -72,7 +75,9 @@ class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no type
 
 
 class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
-    """A session whose clients follow no redirects, including the clients of credential providers.
+    """A session whose clients do not follow redirects.
+
+    This includes the clients that credential providers create.
 
     Attributes:
         trust_env: Whether the clients use the environment's proxies.
@@ -86,20 +91,20 @@ class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
         config: Any = None,  # noqa: ANN401 - the SDK has no types
         **options: object,
     ) -> Any:  # noqa: ANN401 - the SDK has no types
-        """Return the SDK's context manager of a client."""
+        """Return the SDK's context manager, which opens and closes a client."""
         merged = AioConfig(http_session_cls=_HTTPSession, proxies=None if self.trust_env else {})
         if config is not None:
             merged = merged.merge(config)
-            merged.http_session_cls = _HTTPSession  # early releases lose it in the merge
+            merged.http_session_cls = _HTTPSession  # older releases drop it when they merge
         return super().create_client(*args, config=merged, **options)
 
 
 def sdk_session(profile: str | None, *, trust_env: bool = True) -> AioSession:
-    """Return an SDK session that follows no redirects.
+    """Return an SDK session that does not follow redirects.
 
     Args:
-        profile: A section of the SDK's configuration files. None for the SDK's choice.
-        trust_env: Whether clients without explicit proxies use the environment's.
+        profile: A profile in the SDK's configuration files. None lets the SDK choose.
+        trust_env: Whether clients without explicit proxies use the environment's proxies.
     """
     session = _Session(profile=profile)
     session.trust_env = trust_env

@@ -27,7 +27,7 @@ class Settings:
         bucket_owner: The account that must own every bucket.
         max_connections: The limit of readers, of writers and of other requests, each.
         parallel_parts: The maximum number of parts of one upload in flight.
-        checksums: Whether to send a CRC-32C with each body.
+        checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         payload_signing: Whether to sign the SHA-256 of each body. None signs over plain http only.
         dialect: The dialect, or ``"auto"`` to recognise it.
         tls: The TLS context.
@@ -67,10 +67,10 @@ class Settings:
         _check_choice("dialect", self.dialect, get_args(DialectName))
         _check_choice("data_plane", self.data_plane, get_args(DataPlaneName))
         if self.data_plane == "sdk" and self.tls is not None:
-            raise ConfigError("tls needs data_plane='lean': set AWS_CA_BUNDLE for the SDK")
+            raise ConfigError("tls requires data_plane='lean': set AWS_CA_BUNDLE for the SDK")
         if self.data_plane == "sdk" and self.payload_signing is not None:
             raise ConfigError(
-                "payload_signing needs data_plane='lean': the SDK decides what it signs"
+                "payload_signing requires data_plane='lean': the SDK decides what it signs"
             )
         if self.payload_signing is False and not self.checksums:
             raise ConfigError(

@@ -116,10 +116,10 @@ class S3Driver:
             ``"aws:kms:dsse"``. The bucket's default if None. If a service other than Amazon's
             ignores it, a write raises NotSupportedError and stores nothing. With ``dialect="s3"``
             the driver does not test this.
-        kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
-        bucket_key_enabled: Whether to use a bucket key, which saves requests to the key service.
+        kms_key_id: The key to use with ``"aws:kms"`` or ``"aws:kms:dsse"``: its ID, ARN or alias.
+        bucket_key_enabled: Whether to use a bucket key, which reduces requests to the key service.
         sse_customer_key: Your own 32-byte key (SSE-C). The service encrypts and decrypts with it
-            and does not store it. If you lose it, the objects are lost. Each request carries it,
+            and does not store it. If you lose it, the objects are lost. Requests contain it,
             so plain http is allowed to this machine only, and URLs cannot be presigned.
         requester_pays: Whether you pay for requests to Requester Pays buckets. URLs cannot be
             presigned then.
@@ -157,7 +157,7 @@ class S3Driver:
         requester_pays: bool = False,
     ) -> None:
         # 1. Collect the arguments, and delete the secrets from the local variables: a traceback that
-        # is recorded with variables would show them.
+        # records local variables would show them.
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -198,7 +198,7 @@ class S3Driver:
         )
         self._settings.check()
         # 3. Set the state of a driver that is not open.
-        self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
+        self._endpoint = Endpoint.from_url(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
         self._is_claimed = False
         self._components: Components | None = None
@@ -214,7 +214,7 @@ class S3Driver:
         if not hasattr(self, "_endpoint"):
             return "<S3Driver, not initialised>"  # its constructor raised
         endpoint = self._endpoint  # final once the driver is open
-        return f"<S3Driver at {'Amazon S3' if endpoint.aws else endpoint.origin.url}>"
+        return f"<S3Driver at {'Amazon S3' if endpoint.is_standard_aws else endpoint.origin.url}>"
 
     @property
     def name(self) -> str:
