@@ -173,6 +173,6 @@ def check_get_conditions(info: ObjectInfo, options: GetOptions) -> None:
     if info.etag is None:
         return
     if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: the object is another version")
+        raise PreconditionFailedError("if_match: the current version has a different etag")
     if options.if_none_match == info.etag:
         raise PreconditionFailedError("if_none_match: the object is that version")
