@@ -65,7 +65,8 @@ async def opened(
             try:
                 await inner.open(context)
             except DriverInUseError:
-                attached.remove(inner)  # another store has it open and goes on using it
+                # Another store uses the driver, so it must not be closed here.
+                attached[:] = [other for other in attached if other is not inner]
                 raise
         return inner
 
