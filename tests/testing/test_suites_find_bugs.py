@@ -6,6 +6,7 @@ The memory driver, which has no bug, passes the same tests. A test that always f
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,8 @@ from trove_async.testing.driver.buckets import CALLS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trove_async.models import ObjectInfo
 
 BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (
@@ -188,6 +191,17 @@ async def test_correct_driver_passes_the_same_tests(
 ) -> None:
     del driver
     await _run(suite, MemoryDriver(), name, arguments, tmp_path)
+
+
+class ReportsCrc64(MemoryDriver):
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        info = await super().head(bucket, key, version_id)
+        return replace(info, checksums={**info.checksums, "crc64nvme": "AAAAAAAAAAA="})
+
+
+async def test_kinds_of_checksums_unknown_to_the_suite_are_accepted(tmp_path: Path) -> None:
+    name = "test_reported_checksums_are_correct"
+    await _run(DriverSuite, ReportsCrc64(), name, {}, tmp_path)
 
 
 @pytest.mark.parametrize("suite", [DriverSuite, StoreSuite])
