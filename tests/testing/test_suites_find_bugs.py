@@ -216,7 +216,7 @@ def test_no_topic_overrides_a_test_of_another(suite: type) -> None:
 
 
 async def test_suite_without_its_fixture_names_the_fixture() -> None:
-    with pytest.raises(NotImplementedError, match="bind the suite"):
+    with pytest.raises(NotImplementedError, match="override the fixture `driver`"):
         inspect.unwrap(DriverSuite.driver)(DriverSuite())
-    with pytest.raises(NotImplementedError, match="bind the suite"):
+    with pytest.raises(NotImplementedError, match="override the fixture `store`"):
         await anext(inspect.unwrap(StoreSuite.store)(StoreSuite()))

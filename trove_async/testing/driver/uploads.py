@@ -117,8 +117,8 @@ class DriverUploads(DriverTopic):
             for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
                 source = ReusingSource(b"".join(views))
                 await streaming(running).send_stream(part, source)
-                assert source.open == 0
-                assert source.opened == 1
+                assert source.open_count == 0
+                assert source.opened_count == 1
             info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
@@ -135,7 +135,7 @@ class DriverUploads(DriverTopic):
                 with pytest.raises(IntegrityError) as caught:
                     await streaming(running).send_stream(part, source)
                 assert caught.value is changed
-                assert source.open == 0
+                assert source.open_count == 0
                 await running.send(part, views)
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
