@@ -16,16 +16,16 @@
                 yield store
 
 The suites follow the driver's `Capabilities`. For a capability that is not claimed, `DriverSuite`
-skips its tests, and `StoreSuite` asserts that the store refuses the call. A test class may inherit from
-a single topic (`DriverListing`, …) instead of the whole suite. It may override `bucket_name`,
-`refused_keys` and `storage_class` to fit its backend. Most tests of versions run only if it overrides
-`DriverVersions.keep_versions`.
+skips its tests, and `StoreSuite` asserts that the store refuses the call. A test class may inherit
+from a single topic (`DriverListing`, …) instead of the whole suite. It may override `bucket_name`,
+`refused_keys` and `storage_class` to fit its backend. Most tests of versions run only if it
+overrides `DriverVersions.keep_versions`.
 
 `Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.
 
 `trove_async.testing.servers` starts real servers.
 
-Only the suites need pytest and pytest-asyncio. They are imported when a suite or a topic is first used.
+Only the suites need pytest and pytest-asyncio, and import them when a suite is first used.
 """
 
 from __future__ import annotations

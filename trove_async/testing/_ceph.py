@@ -18,7 +18,7 @@ from uuid import uuid4
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS: Final = 180.0
-"""Seconds until the gateway must respond. It creates its pools first, which usually takes 30 seconds."""
+"""Seconds until the gateway must respond. It usually takes 30 seconds, to create its pools."""
 
 _COMMAND_SECONDS: Final = 120.0
 """Seconds until a program that sets up the cluster must have ended."""

@@ -331,8 +331,8 @@ async def cancel_at_every_step(
 ) -> None:
     """Run a call again and again, each time cancelled later, until it ends before it is cancelled.
 
-    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, the number of
-    steps grows by an eighth each time, because a call that long mostly waits for the network.
+    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, the number
+    of steps grows by an eighth each time, because a call that long mostly waits for the network.
 
     Args:
         start: Returns a new coroutine for the call.

@@ -31,8 +31,9 @@ Operation = Literal[
     "presign",
     "version_page",
 ]
-"""A call of the driver contract. ``get`` and ``upload`` mean entering their contexts. ``read`` includes
-``readinto``, and ``send`` includes ``send_stream``. The bucket and key of ``copy`` are its destination."""
+"""A call of the driver contract. ``get`` and ``upload`` mean entering their contexts. ``read``
+includes ``readinto``, and ``send`` includes ``send_stream``. The bucket and key of ``copy`` are its
+destination."""
 
 When = Literal["before", "after"]
 
@@ -121,7 +122,7 @@ class Flaw:
 
 
 class Faults:
-    """A list of faults, and a log of calls. If several faults apply to a call, the first one is used.
+    """A list of faults, and a log of calls. If several apply to a call, the first one is used.
 
     Attributes:
         calls: All calls so far, including those that failed.

