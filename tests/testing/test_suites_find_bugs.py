@@ -1,6 +1,6 @@
-"""The conformance suites find bugs: each broken driver fails the named test of a suite.
+"""The conformance suites find bugs: each driver with a bug fails the named test of a suite.
 
-The memory driver, which has no bug, passes the same tests. A test that always fails is noticed.
+The memory driver must pass the same tests, so that a test that always fails is noticed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (broken.SortsByUtf16, "test_listing_is_the_same_for_every_page_size", {}),
     (broken.ResumesByCount, "test_listing_continues_after_deletions", {"limit": 3}),
     (broken.ResumesByCount, "test_listing_continues_while_objects_are_put", {}),
-    (broken.RepeatsPrefixesPerPage, "test_listing_is_the_same_for_every_page_size", {}),
+    (broken.RepeatsPrefixOnNextPage, "test_listing_is_the_same_for_every_page_size", {}),
     (broken.DropsPageTokens, "test_listing_is_the_same_for_every_page_size", {}),
     (
         broken.IgnoresPrefixInsideSegment,
@@ -70,9 +70,9 @@ BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (broken.KeepsOldMetadata, "test_replaced_object_loses_its_metadata", {}),
     (broken.NormalisesKeys, "test_odd_key_is_kept_unchanged", {"key": "cafe\u0301"}),
     (broken.NormalisesKeys, "test_odd_keys_do_not_collide", {}),
-    (broken.FoldsSlashes, "test_odd_key_is_kept_unchanged", {"key": "a//b"}),
-    (broken.RaisesOnMissingDelete, "test_delete_of_missing_object_succeeds", {}),
-    (broken.DeletesFolders, "test_delete_removes_only_its_object", {}),
+    (broken.CollapsesSlashes, "test_odd_key_is_kept_unchanged", {"key": "a//b"}),
+    (broken.RaisesOnDeleteOfMissingObject, "test_delete_of_missing_object_succeeds", {}),
+    (broken.DeletesByPrefix, "test_delete_removes_only_its_object", {}),
     (
         broken.ReportsMissingBucketAsMissingObject,
         "test_missing_bucket_raises_bucket_not_found",
@@ -83,13 +83,13 @@ BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (broken.MixesVersions, "test_reader_never_mixes_two_versions", {"change": "replaced"}),
     (broken.EndsOneByteEarly, "test_put_then_get_returns_the_same_bytes", {"size": 1}),
     (
-        broken.CommitsOnLeaving,
+        broken.CommitsOnExit,
         "test_upload_without_commit_leaves_nothing",
         {"exit_kind": "error"},
     ),
-    (broken.CommitsOnLeaving, "test_cancelled_upload_leaves_old_or_new_object", {}),
-    (broken.JoinsPartsAsTheyArrive, "test_parts_can_be_sent_in_reverse_order", {}),
-    (broken.JoinsPartsAsTheyArrive, "test_part_can_be_sent_again", {}),
+    (broken.CommitsOnExit, "test_cancelled_upload_leaves_old_or_new_object", {}),
+    (broken.JoinsPartsInOrderOfArrival, "test_parts_can_be_sent_in_reverse_order", {}),
+    (broken.JoinsPartsInOrderOfArrival, "test_part_can_be_sent_again", {}),
     (broken.ChecksBucketLate, "test_upload_into_a_missing_bucket_raises_on_entering", {}),
     (broken.DropsMetadataOfUploads, "test_metadata_is_kept", {"operation": "upload"}),
 ]
@@ -105,8 +105,8 @@ BY_STORE_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
         "test_put_accepts_every_kind_of_body",
         {"kind": "bytes", "length": "a byte"},
     ),
-    (broken.JoinsPartsAsTheyArrive, "test_put_of_many_parts", {}),
-    (broken.CommitsOnLeaving, "test_put_with_failing_body_keeps_old_object", {}),
+    (broken.JoinsPartsInOrderOfArrival, "test_put_of_many_parts", {}),
+    (broken.CommitsOnExit, "test_put_with_failing_body_keeps_old_object", {}),
     (broken.ForgetsToClamp, "test_range_selects_the_same_bytes_as_the_driver", {}),
     (broken.ReturnsWholeObjectForBadRange, "test_range_that_selects_nothing_raises", {}),
     (broken.SortsByUtf16, "test_listing_applies_its_options", {"page_size": 1000}),
@@ -119,8 +119,8 @@ BY_STORE_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (broken.IgnoresConditions, "test_if_none_match_never_replaces_an_object", {}),
     (broken.TruncatesOnFailedPut, "test_if_match_replaces_only_the_matching_object", {}),
     (broken.DropsMetadataOfUploads, "test_metadata_is_kept_or_refused", {"parts": 2}),
-    (broken.FoldsSlashes, "test_odd_keys_do_not_collide", {}),
-    (broken.DeletesFolders, "test_delete_is_idempotent", {}),
+    (broken.CollapsesSlashes, "test_odd_keys_do_not_collide", {}),
+    (broken.DeletesByPrefix, "test_delete_is_idempotent", {}),
     (
         broken.PutsInTwoSteps,
         "test_cancelled_put_leaves_old_or_new_object",
@@ -149,22 +149,22 @@ async def _run(
     fixtures: dict[str, Any] = {"bucket": "b", "other_bucket": "c", "tmp_path": tmp_path}
     parameters = inspect.signature(test).parameters
 
-    async def call(**subject: Any) -> None:
+    async def call_test(**subject: Any) -> None:
         available = {**fixtures, **subject}
-        used = {key: available[key] for key in available.keys() & parameters.keys()}
-        await test(**used, **arguments)
+        requested = {key: available[key] for key in available.keys() & parameters.keys()}
+        await test(**requested, **arguments)
 
     if suite is DriverSuite:
         async with opened(driver) as backend:
             for bucket in ("b", "c"):
                 await backend.create_bucket(bucket)
-            await call(backend=backend)
+            await call_test(backend=backend)
     else:
         pool, retry = BufferPool(8 * MiB, 2 * MiB), RetryPolicy(attempts=1)
         async with Trove(driver, pool=pool, retry=retry) as store:
             for bucket in ("b", "c"):
                 await store.create_bucket(bucket)
-            await call(store=store)
+            await call_test(store=store)
 
 
 @pytest.mark.parametrize(("suite", "driver", "name", "arguments"), CAUGHT, ids=IDS)

@@ -17,8 +17,8 @@
 
 The suites follow the driver's `Capabilities`. For a capability that is not claimed, `DriverSuite`
 skips its tests, and `StoreSuite` asserts that the store refuses the call. A test class may inherit
-from a single topic (`DriverListing`, …) instead of the whole suite. It may override `bucket_name`,
-`refused_keys` and `storage_class` to fit its backend. Most tests of versions run only if it
+from a single topic (`DriverListing`, …) instead of the whole suite. To fit its backend, it may
+override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions run only if it
 overrides `DriverVersions.keep_versions`.
 
 `Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.

@@ -1,8 +1,7 @@
 """Assertions that a store uses only what the capabilities of a driver claim.
 
-`Faulty` checks them before it calls the driver. A driver need not handle an option that it does not
-claim, because the store refuses the option with NotSupportedError. So a failure here is a bug in the
-store.
+`Faulty` makes them before it calls the driver. A driver need not handle an option that it does not
+claim, because the store refuses it with NotSupportedError. A failure here is a bug in the store.
 """
 
 from __future__ import annotations

@@ -182,13 +182,13 @@ async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
 
 
 def part_size(capabilities: Capabilities, minimum: int = 1000) -> int:
-    """Return the smallest size of at least `minimum` bytes that every part but the last may have."""
+    """Return the smallest size of at least `minimum` bytes that any part may have."""
     multiple = capabilities.part_multiple
     return -(-max(capabilities.min_part, minimum) // multiple) * multiple  # rounded up
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
-    """Split a body into parts of `size` bytes, with the numbers and offsets that a store assigns."""
+    """Split a body into parts of `size` bytes, with numbers and offsets as the store does."""
     return [
         (
             Part(

@@ -185,7 +185,7 @@ class Faults:
         bucket: str | None = None,
         key: str | None = None,
     ) -> Hang:
-        """Make calls wait until `Hang.release` or `heal` is called. For the arguments, see `fail`."""
+        """Make calls wait until `Hang.release` or `heal` is called. See `fail` for the arguments."""
         hang = Hang()
         target = _Target(
             operation=operation,

@@ -357,7 +357,7 @@ class DriverVersions(DriverTopic):
                 await write(backend, bucket, key, body)
 
     def _assert_grouped(self, backend: AsyncDriver, listed: Sequence[VersionInfo]) -> None:
-        """Assert the order of a listing: by key, the versions of a key adjacent, the latest first."""
+        """Assert that a listing is in order: keys sorted, versions grouped by key, latest first."""
         names = [key for key, _ in groupby(listed, attrgetter("key"))]
         assert len(names) == len(set(names)), "the versions of a key are not adjacent"
         if backend.capabilities.ordered:

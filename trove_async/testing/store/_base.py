@@ -36,7 +36,7 @@ class StoreTopic:
 
     @pytest_asyncio.fixture
     async def bucket(self, store: Trove) -> AsyncIterator[str]:
-        """A new bucket, removed after the test, when the store must hold no memory."""
+        """A new bucket, removed after the test. By then the store must hold no memory."""
         name = self.bucket_name()
         await store.create_bucket(name)
         yield name

@@ -28,11 +28,11 @@ INSIDE_COMMON_PREFIX: list[dict[str, Any]] = [
     {"start_after": "b--", "delimiter": "--"},
     {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
 ]
-"""Listings whose `start_after` is, or begins with, a common prefix. A store must omit that prefix."""
+"""Listings whose `start_after` is or begins with a common prefix. A store must omit that prefix."""
 
 
 def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
-    """Return the keys and common prefixes that a listing of `names` must have, in order."""
+    """Return `expected`, without common prefixes that are not after `start_after`."""
     start = options.pop("start_after", "").encode()
     return [entry for entry in expected(names, **options) if entry.encode() > start]
 

@@ -203,7 +203,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
-            # With fewer connections than readers, the store must take connections from idle readers.
+            # With fewer connections than readers, the store must take them from idle readers.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
