@@ -38,7 +38,7 @@ class EqualDriver(MemoryDriver):
 
 
 class AttachingDriver(MemoryDriver):
-    """A driver that attaches all of the given drivers that are not in use."""
+    """A driver that attaches other drivers, except those that are in use."""
 
     def __init__(self, *drivers: EqualDriver) -> None:
         super().__init__()

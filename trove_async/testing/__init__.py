@@ -15,11 +15,12 @@
             async with Trove(MyDriver(...)) as store:
                 yield store
 
-The suites follow the driver's `Capabilities`. For a capability that is not claimed, `DriverSuite`
-skips its tests, and `StoreSuite` asserts that the store refuses the call. A test class may inherit
-from a single topic (`DriverListing`, …) instead of the whole suite. To fit its backend, it may
-override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions run only if it
-overrides `DriverVersions.keep_versions`.
+The suites follow the driver's `Capabilities`. If one is not claimed, `DriverSuite` skips its tests, and
+`StoreSuite` asserts that the store refuses what it cannot do without it.
+
+A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
+its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions
+run only if it overrides `DriverVersions.keep_versions`.
 
 `Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.
 

@@ -67,7 +67,5 @@ def needs(driver: AsyncDriver, *names: str) -> Capabilities:
     capabilities = driver.capabilities
     for name in names:
         if not getattr(capabilities, name):
-            pytest.skip(
-                f"Capabilities.{name} is not claimed: StoreSuite asserts that the store refuses it"
-            )
+            pytest.skip(f"Capabilities.{name} is not claimed")
     return capabilities

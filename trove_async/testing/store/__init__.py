@@ -24,8 +24,8 @@ class StoreSuite(
 ):
     """All topics: everything that a store promises to users, with any drivers and layers.
 
-    For a capability that a backend does not claim, the tests assert that the store refuses the call
-    and changes nothing.
+    If a store cannot do something because a backend does not claim the capability, the tests assert
+    that it raises NotSupportedError and changes nothing.
     """
 
 

@@ -41,7 +41,7 @@ class AsyncFile:
 
 
 def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
-    """Split a body into pieces, with an empty piece before each. A store must skip those."""
+    """Split a body into pieces, with an empty piece before each. A store must skip empty pieces."""
     for start in range(0, len(body), size):
         yield b""
         yield body[start : start + size]
