@@ -15,8 +15,8 @@
             async with Trove(MyDriver(...)) as store:
                 yield store
 
-The suites follow the driver's `Capabilities`. If one is not claimed, `DriverSuite` skips its tests, and
-`StoreSuite` asserts that the store refuses what it cannot do without it.
+The suites follow the driver's `Capabilities`. If a capability is not claimed, `DriverSuite` skips its
+tests, and `StoreSuite` asserts that the store refuses what it cannot do without it.
 
 A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
 its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions

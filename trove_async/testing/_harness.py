@@ -168,7 +168,7 @@ async def list_all(
         entries.extend(page.entries)
         if page.token is None:
             return entries
-        # In both cases, a store that lists to the end would loop forever.
+        # Otherwise a store that lists to the end would loop forever.
         assert page.entries, "a page with a token is empty"
         assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token
@@ -267,9 +267,8 @@ class ReusingSource:
             self.open_count -= 1
 
     async def _pieces(self) -> AsyncGenerator[memoryview]:
-        buffer = memoryview(
-            bytearray(max(1, self.size // 3))
-        )  # so that a short part has several pieces, too
+        # A third of the part, so that even a short part has several pieces.
+        buffer = memoryview(bytearray(max(1, self.size // 3)))
         for start in range(0, self.size, len(buffer)):
             piece = self._body[start : start + len(buffer)]
             if self._error is not None and start + len(piece) == self.size:
@@ -305,7 +304,7 @@ async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[Ver
         entries.extend(page.entries)
         if page.token is None:
             return entries
-        # In both cases, a store that lists to the end would loop forever.
+        # Otherwise a store that lists to the end would loop forever.
         assert page.entries, "a page with a token is empty"
         assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token

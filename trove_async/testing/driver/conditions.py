@@ -180,7 +180,7 @@ class DriverConditions(DriverTopic):
                 try:
                     await write(backend, bucket, "key", body, **options)
                 except TroveError as failure:
-                    # A service may reject a put because a different write of the key is in flight. The
+                    # A service may reject a put because another write of the key is in flight. The
                     # store retries such a put, and so does the test.
                     if failure.retryable and attempt < RACERS - 1:
                         continue

@@ -168,7 +168,7 @@ class DriverOddKeys(DriverTopic):
         if key in self.refused_keys:
             with pytest.raises(InvalidNameError):
                 await write(backend, bucket, key)
-            # If only the response was an error, an object would be left under a different key.
+            # A driver that refuses the key only after a write would leave an object behind.
             assert await keys(backend, bucket) == []
             return
         put = await write(backend, bucket, key, key.encode())
