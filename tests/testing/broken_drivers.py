@@ -1,4 +1,4 @@
-"""Drivers with one bug each. Real drivers had such bugs, or could easily have them."""
+"""Drivers with one bug each, which a real driver has had or could easily have."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ResumesByCount(MemoryDriver):
         return Page(entries=page.entries[start:end], token=token)
 
 
-class RepeatsPrefixesPerPage(MemoryDriver):
+class RepeatsPrefixOnNextPage(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, options)
         last = page.entries[-1] if page.entries else None
@@ -196,20 +196,20 @@ class NormalisesKeys(MemoryDriver):
         return await super().put(bucket, unicodedata.normalize("NFC", key), views, options)
 
 
-class FoldsSlashes(MemoryDriver):
+class CollapsesSlashes(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         return await super().put(bucket, key.replace("//", "/"), views, options)
 
 
-class RaisesOnMissingDelete(MemoryDriver):
+class RaisesOnDeleteOfMissingObject(MemoryDriver):
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         await self.head(bucket, key)
         await super().delete(bucket, key, options)
 
 
-class DeletesFolders(MemoryDriver):
+class DeletesByPrefix(MemoryDriver):
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         del options
         page = await self.list_page(bucket, ListOptions(prefix=key))
@@ -276,7 +276,7 @@ class EndsOneByteEarly(MemoryDriver):
         yield _ReaderOfLatestVersion(self, info, max(0, info.size - 1))
 
 
-class CommitsOnLeaving(MemoryDriver):
+class CommitsOnExit(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         async with super().upload(bucket, key, options) as upload:
@@ -301,7 +301,7 @@ class _ArrivalOrderUpload:
         return await self._inner.commit(checksums)
 
 
-class JoinsPartsAsTheyArrive(MemoryDriver):
+class JoinsPartsInOrderOfArrival(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         async with super().upload(bucket, key, options) as upload:
@@ -310,15 +310,15 @@ class JoinsPartsAsTheyArrive(MemoryDriver):
 
 class _LateUpload:
     def __init__(self, driver: MemoryDriver, bucket: str, key: str, options: PutOptions) -> None:
-        self._opening = (driver, bucket, key, options)
+        self._arguments = (driver, bucket, key, options)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        driver, bucket, key, options = self._opening
+        driver, bucket, key, options = self._arguments
         async with MemoryDriver.upload(driver, bucket, key, options) as upload:
             await upload.send(part, views)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        driver, bucket, key, _ = self._opening
+        driver, bucket, key, _ = self._arguments
         del checksums
         return await driver.head(bucket, key)
 

@@ -82,8 +82,8 @@ async def test_failure_after_the_call_loses_only_the_response() -> None:
         await faulty.create_bucket("b")
         faulty.fail("put", StorageFullError("full"), when="after")
         with pytest.raises(StorageFullError):
-            await write(faulty, "b", "k", b"there")
-        assert await read(faulty, "b", "k") == b"there"
+            await write(faulty, "b", "k", b"stored")
+        assert await read(faulty, "b", "k") == b"stored"
 
 
 async def test_failure_applies_only_to_matching_calls() -> None:
@@ -103,16 +103,16 @@ async def test_failure_applies_only_to_matching_calls() -> None:
         assert outcomes == ["succeeds", "succeeds", "succeeds", "fails", "fails", "succeeds"]
 
 
-async def test_failure_without_times_lasts_until_heal() -> None:
+async def test_unlimited_failure_lasts_until_heal() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         faulty.fail("ping", times=None)
-        raised = []
+        errors = []
         for _ in range(3):
             with pytest.raises(UnavailableError) as caught:
                 await faulty.ping()
-            raised.append(caught.value)
-        assert len(set(map(id, raised))) == 3
+            errors.append(caught.value)
+        assert len(set(map(id, errors))) == 3  # each call raises a new copy
         faulty.heal()
         await faulty.ping()
 
@@ -152,13 +152,13 @@ async def test_heal_releases_hanging_calls() -> None:
         await task.result()
 
 
-async def _read_pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
+async def _read_pieces(faulty: Faulty, *, use_readinto: bool, start: int = 0) -> bytes:
     received = bytearray()
     options = GetOptions(range=ByteRange(start) if start else None)
     async with faulty.get("b", "k", options) as reader:
         memory = memoryview(bytearray(300))
         while True:
-            if into:
+            if use_readinto:
                 assert isinstance(reader, ReadsInto)
                 piece = bytes(memory[: await reader.readinto(memory)])
             else:
@@ -174,7 +174,7 @@ def faulty() -> Faulty:
 
 
 @pytest.fixture(params=[False, True], ids=["read", "readinto"])
-def into(request: pytest.FixtureRequest) -> bool:
+def use_readinto(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
@@ -184,29 +184,33 @@ async def _fill(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 300, 450, 1000])
-async def test_cut_breaks_the_body_at_its_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+async def test_cut_breaks_the_body_at_its_byte(
+    faulty: Faulty, at: int, *, use_readinto: bool
+) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.cut("k", at=at)
         with pytest.raises(UnavailableError):
-            await _read_pieces(faulty, into=into)
-        assert await _read_pieces(faulty, into=into) == BODY
+            await _read_pieces(faulty, use_readinto=use_readinto)
+        assert await _read_pieces(faulty, use_readinto=use_readinto) == BODY
         assert faulty.open_readers == 0
 
 
-async def test_cut_applies_wherever_the_read_starts(faulty: Faulty, *, into: bool) -> None:
+async def test_cut_applies_wherever_the_read_starts(faulty: Faulty, *, use_readinto: bool) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.cut("k", at=500, times=2)
-        assert await _read_pieces(faulty, into=into, start=501) == BODY[501:]
+        assert await _read_pieces(faulty, use_readinto=use_readinto, start=501) == BODY[501:]
         for start in (100, 500):
             with pytest.raises(UnavailableError):
-                await _read_pieces(faulty, into=into, start=start)
-        assert await _read_pieces(faulty, into=into, start=500) == BODY[500:]
+                await _read_pieces(faulty, use_readinto=use_readinto, start=start)
+        assert await _read_pieces(faulty, use_readinto=use_readinto, start=500) == BODY[500:]
 
 
 @pytest.mark.parametrize("at", [0, 1, 300, 999])
-async def test_short_ends_the_body_before_its_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+async def test_short_ends_the_body_before_its_byte(
+    faulty: Faulty, at: int, *, use_readinto: bool
+) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.short("k", at=at)
@@ -216,28 +220,28 @@ async def test_short_ends_the_body_before_its_byte(faulty: Faulty, at: int, *, i
                 received += piece
             assert await reader.read(1) == b""
             assert received == BODY[:at]
-        assert await _read_pieces(faulty, into=into) == BODY
+        assert await _read_pieces(faulty, use_readinto=use_readinto) == BODY
 
 
-async def test_flip_changes_one_byte(faulty: Faulty, *, into: bool) -> None:
+async def test_flip_changes_one_byte(faulty: Faulty, *, use_readinto: bool) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.flip("k", at=301)
-        received = await _read_pieces(faulty, into=into)
-        assert [at for at in range(1000) if received[at] != BODY[at]] == [301]
-        assert await _read_pieces(faulty, into=into) == BODY
+        received = await _read_pieces(faulty, use_readinto=use_readinto)
+        assert [offset for offset in range(1000) if received[offset] != BODY[offset]] == [301]
+        assert await _read_pieces(faulty, use_readinto=use_readinto) == BODY
 
 
-async def test_flaws_apply_to_their_object_only(faulty: Faulty, *, into: bool) -> None:
+async def test_flaws_apply_to_their_object_only(faulty: Faulty, *, use_readinto: bool) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.cut("other", at=5)
         faulty.cut("k", at=5, bucket="other")
-        assert await _read_pieces(faulty, into=into) == BODY
+        assert await _read_pieces(faulty, use_readinto=use_readinto) == BODY
         faulty.cut("k", at=5, bucket="b", times=None)
         for _ in range(3):
             with pytest.raises(UnavailableError):
-                await _read_pieces(faulty, into=into)
+                await _read_pieces(faulty, use_readinto=use_readinto)
 
 
 async def test_calls_and_open_contexts_are_counted(faulty: Faulty) -> None:
@@ -263,22 +267,22 @@ async def test_calls_and_open_contexts_are_counted(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize("operation", ["get", "upload"])
-async def test_inner_context_is_left_if_entering_fails(faulty: Faulty, operation: str) -> None:
-    counted = Faulty(faulty)
-    async with opened(counted):
-        await _fill(counted)
-        if operation == "get":
-            counted.fail("get", when="after")
-            with pytest.raises(UnavailableError):
-                await read(counted, "b", "k")
-        else:
-            counted.fail("upload", when="after")
-            with pytest.raises(UnavailableError):
-                await upload(counted, "b", "new", b"body")
-            assert await keys(counted, "b") == ["k"]
-        assert faulty.count("get" if operation == "get" else "upload") == 1
+async def test_inner_context_is_closed_if_entering_fails(
+    faulty: Faulty, operation: Literal["get", "upload"]
+) -> None:
+    outer = Faulty(faulty)
+    async with opened(outer):
+        await _fill(outer)
+        outer.fail(operation, when="after")
+        with pytest.raises(UnavailableError):
+            if operation == "get":
+                await read(outer, "b", "k")
+            else:
+                await upload(outer, "b", "new", b"body")
+        assert await keys(outer, "b") == ["k"]
+        assert faulty.count(operation) == 1
         assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
-        assert (counted.open_readers, counted.open_uploads) == (0, 0)
+        assert (outer.open_readers, outer.open_uploads) == (0, 0)
 
 
 async def test_driver_can_be_closed_after_failed_open(faulty: Faulty) -> None:
@@ -288,7 +292,7 @@ async def test_driver_can_be_closed_after_failed_open(faulty: Faulty) -> None:
             raise AssertionError
 
 
-async def test_second_commit_returns_the_lost_response(faulty: Faulty) -> None:
+async def test_commit_succeeds_after_its_response_was_lost(faulty: Faulty) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.fail("commit", when="after")
@@ -300,7 +304,7 @@ async def test_second_commit_returns_the_lost_response(faulty: Faulty) -> None:
         assert (await faulty.head("b", "new")).etag == info.etag
 
 
-async def test_unclaimed_request_raises_assertion_error() -> None:
+async def test_call_that_is_not_claimed_raises_assertion_error() -> None:
     faulty = Faulty(MemoryDriver(), capabilities=Capabilities(upload=True, max_put=4, min_part=2))
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -344,7 +348,7 @@ async def test_unclaimed_request_raises_assertion_error() -> None:
             Faulty(MemoryDriver(), capabilities=Capabilities()).upload("b", "k", PutOptions())
 
 
-class _Signing(MemoryDriver):
+class _PresigningDriver(MemoryDriver):
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
@@ -352,7 +356,7 @@ class _Signing(MemoryDriver):
 
 
 async def test_presign_passes_through() -> None:
-    inner = _Signing()
+    inner = _PresigningDriver()
     faulty = Faulty(inner, capabilities=replace(inner.capabilities, presign=True))
     async with opened(faulty):
         url = await faulty.presign("PUT", "b", "k", 5, PresignOptions(content_type="a/b"))
@@ -368,7 +372,7 @@ class _PlainReader:
         self.read = inner.read
 
 
-class _WithoutReadinto(MemoryDriver):
+class _DriverWithoutReadinto(MemoryDriver):
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         async with super().get(bucket, key, options) as reader:
@@ -376,7 +380,7 @@ class _WithoutReadinto(MemoryDriver):
 
 
 async def test_faulty_does_not_add_readinto() -> None:
-    faulty = Faulty(_WithoutReadinto())
+    faulty = Faulty(_DriverWithoutReadinto())
     async with opened(faulty):
         await _fill(faulty)
         async with faulty.get("b", "k", GetOptions()) as reader:

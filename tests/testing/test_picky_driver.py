@@ -1,4 +1,4 @@
-"""The suites accept a driver that refuses some names, if `refused_keys` lists them."""
+"""The driver suite accepts a driver that refuses some bucket names, and the keys in `refused_keys`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trove_async.options import PutOptions
 
 
-class Picky(MemoryDriver):
+class PickyDriver(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -32,7 +32,7 @@ class Picky(MemoryDriver):
         await super().create_bucket(bucket)
 
 
-class TestPicky(DriverOddKeys, DriverBuckets):
+class TestPickyDriver(DriverOddKeys, DriverBuckets):
     refused_keys: ClassVar[AbstractSet[str]] = frozenset(
         {
             "tab\there",
@@ -52,5 +52,5 @@ class TestPicky(DriverOddKeys, DriverBuckets):
     )
 
     @pytest.fixture
-    def driver(self) -> Picky:
-        return Picky()
+    def driver(self) -> PickyDriver:
+        return PickyDriver()

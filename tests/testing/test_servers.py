@@ -1,4 +1,4 @@
-"""Tests of `trove_async.testing.servers`: start, errors with a log, and cleanup in every case."""
+"""Tests of `trove_async.testing.servers`: start, errors that contain the log, and cleanup."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_moto_accepts_unsigned_requests(moto_server: S3Server) -> None:
     assert status(moto_server) == 404
 
 
-def test_representation_hides_the_secret() -> None:
+def test_repr_hides_the_secret() -> None:
     server = S3Server(endpoint_url="http://127.0.0.1:1")
     assert server.secret_access_key not in repr(server)
 
@@ -83,13 +83,13 @@ def test_stopped_server_leaves_nothing(
         connection = socket.create_connection(address(server.endpoint_url), timeout=20)
         assert list(tmp_path.iterdir())
     with connection:
-        assert has_ended(connection)
+        assert is_closed(connection)
     assert list(tmp_path.iterdir()) == []
     _, port = address(server.endpoint_url)
-    assert list(_processes.SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
+    assert list(_processes.SOCKET_DIRECTORY.glob(f"seaweedfs-*-{port}.sock")) == []
 
 
-def has_ended(connection: socket.socket) -> bool:
+def is_closed(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -98,7 +98,7 @@ def has_ended(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize("names", [["seaweedfs", "moto"], pytest.param(["ceph"], marks=CEPH)])
 def test_servers_end_with_their_killed_parent(tmp_path: Path, names: list[str]) -> None:
-    with subprocess.Popen(  # noqa: S603 - the program above
+    with subprocess.Popen(  # noqa: S603 - PROGRAM above
         [sys.executable, "-c", PROGRAM, *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -112,8 +112,8 @@ def test_servers_end_with_their_killed_parent(tmp_path: Path, names: list[str]) 
         os.kill(process.pid, signal.SIGKILL)
     for connection in connections:
         with connection:
-            assert has_ended(connection)
-    while list(tmp_path.iterdir()):  # the watchdog removes it after the server
+            assert is_closed(connection)
+    while list(tmp_path.iterdir()):  # the watchdog removes the files once it has killed the servers
         os.sched_yield()
 
 
@@ -135,24 +135,24 @@ def test_missing_ceph_program_names_the_packages_to_install(
         ceph().__enter__()
 
 
-def test_error_of_a_failed_ceph_program_has_its_output(
+def test_error_of_a_failed_ceph_program_contains_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs, scratch = tmp_path / "bin", tmp_path / "scratch"
+    programs, directories = tmp_path / "bin", tmp_path / "directories"
     programs.mkdir()
-    scratch.mkdir()
+    directories.mkdir()
     for name in _ceph._PROGRAMS:
         program = programs / name
         program.write_text("#!/bin/sh\necho no room for $0; exit 3\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(directories))
     with pytest.raises(RuntimeError, match=r"no room for .*ceph-authtool"):
         ceph().__enter__()
-    assert list(scratch.iterdir()) == []
+    assert list(directories.iterdir()) == []
 
 
-def test_failed_start_is_repeated_and_reported_with_the_log(
+def test_failed_start_is_retried_and_its_error_contains_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -164,17 +164,19 @@ def test_failed_start_is_repeated_and_reported_with_the_log(
 
     with (
         pytest.raises(RuntimeError, match=r"(?s)exit code 3\).*the port is taken"),
-        servers._running(servers._Program(command=command, ready="/")),
+        servers._running(servers._Program(command=command, ready_path="/")),
     ):
         pytest.fail("the server must not start")
     assert len(attempts) == 3
     assert list(tmp_path.iterdir()) == []
 
 
-def test_server_that_never_responds_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_never_responds_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers, "START_SECONDS", 0.1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    program = servers._Program(command=lambda *_: ["sleep", "60"], ready="/")
+    program = servers._Program(command=lambda *_: ["sleep", "60"], ready_path="/")
     with pytest.raises(RuntimeError, match=r"exit code None"), servers._running(program):
         pytest.fail("the server must not start")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The suite of versions finds bugs: each broken driver fails the named test."""
+"""`DriverVersions` finds bugs: each driver with a bug fails the named test."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class OldestFirst(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        oldest = sorted(
+        entries = sorted(
             page.entries, key=lambda version: (version.key, int(version.version_id[1:]))
         )
-        return replace(page, entries=oldest)
+        return replace(page, entries=entries)
 
 
 class HidesDeletedKeys(VersionedMemory):
@@ -64,8 +64,8 @@ class IncludesStartAfter(VersionedMemory):
 class SortsBackwards(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        backwards = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
-        return replace(page, entries=backwards)
+        entries = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
+        return replace(page, entries=entries)
 
 
 class IgnoresVersionId(VersionedMemory):
@@ -108,6 +108,6 @@ async def test_broken_driver_is_caught(
     await _run(VersionedMemory(), name, arguments)
 
 
-async def test_suite_skips_without_keep_versions() -> None:
+async def test_tests_are_skipped_without_keep_versions() -> None:
     with pytest.raises(pytest.skip.Exception, match="override keep_versions"):
         await DriverVersions().keep_versions(VersionedMemory(), "data")

@@ -1,6 +1,6 @@
 """The types of the public API as type checkers see them. Checked by mypy --strict, never run.
 
-`assert_type` fails the check when the meaning of a signature changes.
+`assert_type` fails the check if an inferred type changes.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ async def listings(store: Trove, delimiter: str | None) -> None:
         assert_type(info, ObjectInfo)
     async for entry in store.list("b", delimiter="/"):
         assert_type(entry, ObjectInfo | Prefix)
-    async for either in store.list("b", delimiter=delimiter):
-        assert_type(either, ObjectInfo | Prefix)
+    async for item in store.list("b", delimiter=delimiter):
+        assert_type(item, ObjectInfo | Prefix)
     listing = store.list("b", prefix="a", page_size=5, details=True)
     async for page in listing.pages():
         assert_type(page, Sequence[ObjectInfo])

@@ -7,7 +7,7 @@
         def driver(self) -> AsyncDriver:
             return MyDriver(...)
 
-`StoreSuite` tests what users are promised, through a store on top of the driver::
+`StoreSuite` tests what a store promises to its users, with any drivers and layers::
 
     class TestMyStore(StoreSuite):
         @pytest_asyncio.fixture
@@ -15,15 +15,18 @@
             async with Trove(MyDriver(...)) as store:
                 yield store
 
-The suites follow the driver's `Capabilities`: `DriverSuite` skips what is not claimed, `StoreSuite`
-asserts that it is refused. A test class may use a single topic (`DriverListing`, …) instead of the
-whole suite. It overrides what does not fit its backend: `DriverTopic.bucket_name`, `refused_keys`,
-`storage_class`. Tests of versions run only if it overrides `DriverVersions.keep_versions`.
+The suites follow the driver's `Capabilities`. If a capability is not claimed, `DriverSuite` skips its
+tests, and `StoreSuite` asserts that the store refuses what it cannot do without it.
+
+A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
+its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions
+run only if it overrides `DriverVersions.keep_versions`.
 
 `Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.
 
-`trove_async.testing.servers` starts real servers. It does not need pytest; this package imports
-pytest only when one of its own names is used.
+`trove_async.testing.servers` starts real servers.
+
+Only the suites need pytest and pytest-asyncio, and import them when a suite is first used.
 """
 
 from __future__ import annotations
@@ -110,8 +113,9 @@ if "pytest" in sys.modules:
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    suites = "driver" if name.startswith("Driver") else "store"
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, suites)}"), name)
+    suite = "driver" if name.startswith("Driver") else "store"
+    module = _MODULES.get(name, suite)
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

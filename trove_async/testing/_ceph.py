@@ -1,4 +1,4 @@
-"""Starts a Ceph cluster of one monitor, one object store daemon in memory and one S3 gateway."""
+"""Starts a Ceph cluster of one monitor, one in-memory object store daemon and one S3 gateway."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from uuid import uuid4
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS: Final = 180.0
-"""Seconds until the gateway must respond. It usually takes 30, to create its pools."""
+"""Seconds until the gateway must respond. It usually takes 30 seconds, to create its pools."""
 
 _COMMAND_SECONDS: Final = 120.0
-"""Seconds until one of Ceph's programs must have ended."""
+"""Seconds until a program that sets up the cluster must have ended."""
 
 _POLL_SECONDS: Final = 0.1
 _ATTEMPTS: Final = 2
 _LOG_TAIL: Final = 2000
-"""Characters of a log that an error message contains."""
+"""The number of characters of each log in an error message."""
 
 _PROGRAMS: Final[Mapping[str, str]] = {
     "ceph-mon": "ceph-mon",
@@ -37,10 +37,10 @@ _PROGRAMS: Final[Mapping[str, str]] = {
     "radosgw": "radosgw",
     "radosgw-admin": "radosgw",
 }
-"""Programs, and the Debian package of each."""
+"""The required programs, and the Debian package of each."""
 
 # One daemon stores every object, so each pool has one replica. A monitor stops when its disk is
-# nearly full; its limits are as low as possible, because the objects are in memory. Garbage is
+# nearly full; these limits are as low as possible, because the objects are in memory. Garbage is
 # collected every 15 seconds instead of every hour, because deleted objects use memory until then.
 _CONFIGURATION: Final = """\
 [global]
@@ -83,17 +83,17 @@ _FULL_ACCESS: Final[Mapping[str, Sequence[str]]] = {
     "client.admin": ["mon", "osd", "mgr"],
     "osd.0": ["mon", "osd"],
 }
-"""The services that each user has full access to. The gateway uses ``client.admin``."""
+"""The services to which each user has full access. The gateway uses ``client.admin``."""
 
 _MEMORY: Final = 4 * 1024**3
-"""The largest size of the object store, in bytes. It is allocated as objects are stored."""
+"""The capacity of the object store in bytes. Memory is allocated only as objects are stored."""
 
 
 def start_ceph(stack: ExitStack, access_key_id: str, secret_access_key: str) -> str:
-    """Start a cluster that ends with the stack. Return the URL of its gateway.
+    """Start a cluster, to be stopped when the stack is closed. Return the URL of its gateway.
 
     Raises:
-        RuntimeError: Programs are missing, or one of them did not start.
+        RuntimeError: Programs are missing, or one of them failed.
     """
     _check_programs()
     for _ in range(_ATTEMPTS - 1):
@@ -101,7 +101,7 @@ def start_ceph(stack: ExitStack, access_key_id: str, secret_access_key: str) -> 
             try:
                 url = _Cluster(attempt).start(access_key_id, secret_access_key)
             except RuntimeError:
-                continue  # another process may have taken a port that was free
+                continue  # another process may have bound one of the ports
             stack.push(attempt.pop_all())
             return url
     with ExitStack() as last:
@@ -124,7 +124,7 @@ class _Cluster:
     """The processes of one cluster.
 
     Args:
-        stack: Ends the processes when it is closed.
+        stack: Stops the processes when it is closed.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -138,12 +138,14 @@ class _Cluster:
     def start(self, access_key_id: str, secret_access_key: str) -> str:
         """Start all processes. Return the URL of the gateway."""
         self._configure()
-        # 1. The monitor. It holds the map of the cluster and the keys of all users.
+        # 1. The monitor. It stores the map of the cluster and the keys of all users.
         keyring = str(self._directory / "keyring")
         for user, services in _FULL_ACCESS.items():
-            access = [option for service in services for option in ("--cap", service, "allow *")]
+            capabilities = [
+                option for service in services for option in ("--cap", service, "allow *")
+            ]
             create = ["--create-keyring"] if user == "mon." else []
-            self._run("ceph-authtool", *create, keyring, "--gen-key", "-n", user, *access)
+            self._run("ceph-authtool", *create, keyring, "--gen-key", "-n", user, *capabilities)
         monmap = str(self._directory / "monmap")
         address = f"[v2:127.0.0.1:{self._mon}]"
         self._run("monmaptool", "--create", "--addv", "a", address, "--fsid", self._fsid, monmap)
@@ -155,7 +157,7 @@ class _Cluster:
         self._run("ceph", "--connect-timeout", timeout, "osd", "new", osd_id, "0")
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id)
         self._start("ceph-osd", "-i", "0")
-        # 3. The gateway. It creates its pools while it starts; only then can a user be added.
+        # 3. The gateway. It creates its pools before it responds. After that, a user can be added.
         self._start_gateway()
         self._run(
             "radosgw-admin",
@@ -192,7 +194,7 @@ class _Cluster:
             subprocess.run(  # noqa: S603 - a program that its package installed
                 command,
                 cwd=self._directory,
-                # A configuration in the user's home directory must not apply.
+                # So that a configuration in the user's home directory has no effect.
                 env={**os.environ, "HOME": str(self._directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -205,7 +207,7 @@ class _Cluster:
             raise RuntimeError(f"{program} {arguments[0]} failed: {output}") from error
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        # -f keeps the daemon in the foreground: a daemon that forks could not be killed by its id.
+        # -f keeps the daemon in the foreground: if it forked, it could not be killed by its id.
         command = [program, "-c", str(self._configuration), "-f", *arguments]
         log = self._directory / f"{program}.log"
         return start_process(self._stack, command, self._directory, log=log)
@@ -217,7 +219,7 @@ class _Cluster:
             if _responds(self._rgw):
                 return
             time.sleep(_POLL_SECONDS)
-        # The cause is often in the log of another daemon, so the message has the end of each log.
+        # The cause is often in the log of a different daemon, so the message shows the end of each.
         logs = "".join(
             f"\n{log.name}: {log.read_text(errors='replace')[-_LOG_TAIL:]}"
             for log in sorted(self._directory.glob("*.log"))

@@ -1,4 +1,4 @@
-"""Helpers shared by the suites: open a bare driver, call it in one line, cancel at every step."""
+"""Helpers shared by the suites: open and call a driver without a store, cancel at every step."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ async def opened(
     events: Events | None = None,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[AsyncDriver]:
-    """Open a driver as a store does, but without retries, permits and timeouts around it.
+    """Open a driver as a store does, but without retries, permits and timeouts. Yield the driver.
 
-    On exit, close the driver, and after it the drivers that it attached.
+    On exit, close first the driver and then the drivers that it attached.
 
     Args:
         driver: A driver that is not open.
         pool: Memory for the driver; None: a new pool of 16 MiB.
-        events: The events that the driver emits to; None: events without listeners.
+        events: Emits the driver's events; None: events without listeners.
         timeout: The timeouts that a network driver applies; None: the defaults.
     """
     attached: list[AsyncDriver] = []
@@ -65,7 +65,8 @@ async def opened(
             try:
                 await inner.open(context)
             except DriverInUseError:
-                attached.remove(inner)  # another store has it open and goes on using it
+                # Another store uses the driver, so it must not be closed here.
+                attached[:] = [other for other in attached if other is not inner]
                 raise
         return inner
 
@@ -88,24 +89,24 @@ async def opened(
 
 
 def content(size: int, seed: str = "") -> bytes:
-    """Return `size` bytes in which no sequence repeats, different for every seed.
+    """Return `size` pseudorandom bytes, different for every seed.
 
-    A body that was shifted, repeated or mixed with another one therefore never compares equal.
+    A body that was shifted, repeated or mixed with another body therefore never compares equal.
     """
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
-def assert_same(got: bytes | bytearray, body: bytes) -> None:
-    """Fail in one line unless two bodies are equal: pytest's diff of megabytes takes minutes."""
-    if got != body:
-        pairs = enumerate(zip(got, body, strict=False))
+def assert_same(got: bytes | bytearray, expected: bytes) -> None:
+    """Assert that two bodies are equal. pytest would take minutes to show a diff of megabytes."""
+    if got != expected:
+        pairs = enumerate(zip(got, expected, strict=False))
         offset = next((offset for offset, (left, right) in pairs if left != right), None)
-        difference = "one starts with the other" if offset is None else f"byte {offset} differs"
-        raise AssertionError(f"expected {len(body)} bytes, got {len(got)}: {difference}")
+        difference = "one is a prefix of the other" if offset is None else f"byte {offset} differs"
+        raise AssertionError(f"expected {len(expected)} bytes, got {len(got)}: {difference}")
 
 
 def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
-    """Cut a body into views as the store does, none of them empty."""
+    """Split a body into views of `size` bytes, as the store does. No view is empty."""
     return [memoryview(body)[start : start + size] for start in range(0, len(body), size)]
 
 
@@ -150,7 +151,7 @@ async def list_all(
     between: Callable[[], Awaitable[object]] | None = None,
     **options: Any,
 ) -> list[ObjectInfo | Prefix]:
-    """List a bucket page by page, and assert that its pages and tokens are well formed.
+    """List a bucket page by page, and assert that its pages and tokens are well-formed.
 
     Args:
         driver: An open driver.
@@ -167,7 +168,7 @@ async def list_all(
         entries.extend(page.entries)
         if page.token is None:
             return entries
-        # With either mistake, a store that lists to the end would loop for ever.
+        # Otherwise a store that lists to the end would loop forever.
         assert page.entries, "a page with a token is empty"
         assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token
@@ -181,13 +182,13 @@ async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
 
 
 def part_size(capabilities: Capabilities, minimum: int = 1000) -> int:
-    """Return the smallest allowed size, at least `minimum`, of a part that is not the last."""
+    """Return the smallest size of at least `minimum` bytes that any part may have."""
     multiple = capabilities.part_multiple
     return -(-max(capabilities.min_part, minimum) // multiple) * multiple  # rounded up
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
-    """Cut a body into parts of `size`, numbered and with offsets as the store does."""
+    """Split a body into parts of `size` bytes, with numbers and offsets as the store does."""
     return [
         (
             Part(
@@ -219,12 +220,12 @@ async def upload(
 
 
 def uploading(driver: AsyncDriver) -> Uploading:
-    """Cast a driver that claims `Capabilities.upload`."""
+    """Cast a driver that claims `Capabilities.upload` to `Uploading`."""
     return cast("Uploading", driver)
 
 
 def streaming(upload: Upload) -> StreamedUpload:
-    """Cast an upload of a driver that claims `Capabilities.streamed_parts`."""
+    """Cast an upload of a driver that claims `Capabilities.streamed_parts` to `StreamedUpload`."""
     return cast("StreamedUpload", upload)
 
 
@@ -232,15 +233,15 @@ class ReusingSource:
     """A `PartSource` that reuses one buffer for all of its pieces.
 
     The buffer is cleared after each piece, so a driver that keeps a piece instead of copying it
-    stores the wrong bytes.
+    stores wrong bytes.
 
     Args:
         body: The bytes of the part.
-        error: Raised instead of the last piece.
+        error: Raised instead of yielding the last piece; None: all pieces are yielded.
 
     Attributes:
-        open: The number of iterations that are open now.
-        opened: The number of iterations so far.
+        open_count: The number of iterations that are open now.
+        opened_count: The number of iterations that were opened so far.
     """
 
     def __init__(self, body: bytes, error: Exception | None = None) -> None:
@@ -248,7 +249,7 @@ class ReusingSource:
         self._error = error
         self.size = len(body)
         self.checksums = {"crc32c": crc32c_of(body)}
-        self.open = self.opened = 0
+        self.open_count = self.opened_count = 0
 
     async def digest(self, algorithm: str) -> str:
         """See `PartSource.digest`."""
@@ -257,33 +258,34 @@ class ReusingSource:
     @asynccontextmanager
     async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
         """See `PartSource.pieces`."""
-        self.open += 1
-        self.opened += 1
+        self.open_count += 1
+        self.opened_count += 1
         try:
             async with aclosing(self._pieces()) as pieces:
                 yield pieces
         finally:
-            self.open -= 1
+            self.open_count -= 1
 
     async def _pieces(self) -> AsyncGenerator[memoryview]:
-        window = memoryview(bytearray(max(1, self.size // 3)))  # several pieces even for few bytes
-        for start in range(0, self.size, len(window)):
-            piece = self._body[start : start + len(window)]
+        # A third of the part, so that even a short part has several pieces.
+        buffer = memoryview(bytearray(max(1, self.size // 3)))
+        for start in range(0, self.size, len(buffer)):
+            piece = self._body[start : start + len(buffer)]
             if self._error is not None and start + len(piece) == self.size:
                 raise self._error
             await asyncio.sleep(0)
-            window[: len(piece)] = piece
-            yield window[: len(piece)]
-            window[:] = bytes(len(window))
+            buffer[: len(piece)] = piece
+            yield buffer[: len(piece)]
+            buffer[:] = bytes(len(buffer))
 
 
 def copying(driver: AsyncDriver) -> Copying:
-    """Cast a driver that claims `Capabilities.server_copy`."""
+    """Cast a driver that claims `Capabilities.server_copy` to `Copying`."""
     return cast("Copying", driver)
 
 
 def versioned(driver: AsyncDriver) -> Versioned:
-    """Cast a driver that claims `Capabilities.versions`."""
+    """Cast a driver that claims `Capabilities.versions` to `Versioned`."""
     return cast("Versioned", driver)
 
 
@@ -295,24 +297,26 @@ async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[Ver
         request = ListOptions(token=token, **options)
         page = await versioned(driver).version_page(bucket, request)
         page_keys = {version.key for version in page.entries}
-        # A service that continues only after a key returns all versions of one key in one page.
-        assert len(page.entries) <= request.limit or len(page_keys) == 1, "a page is over its limit"
+        # A longer page may only contain versions of one key: see `Versioned.version_page`.
+        assert len(page.entries) <= request.limit or len(page_keys) == 1, (
+            "a page has more entries than its limit"
+        )
         entries.extend(page.entries)
         if page.token is None:
             return entries
-        # As in `list_all`: with either mistake, a store would loop for ever.
+        # Otherwise a store that lists to the end would loop forever.
         assert page.entries, "a page with a token is empty"
         assert page.token != token, "a page repeats the token that it was requested with"
         token = page.token
 
 
 def bulk_deleting(driver: AsyncDriver) -> BulkDeleting:
-    """Cast a driver that claims `Capabilities.bulk_delete`."""
+    """Cast a driver that claims `Capabilities.bulk_delete` to `BulkDeleting`."""
     return cast("BulkDeleting", driver)
 
 
 async def in_new_task(work: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine in a new task. No driver may depend on the task that called it first."""
+    """Await a coroutine in a new task. A driver must not depend on the task that calls it."""
     task = OwnedTask(work)
     try:
         return await task.result()
@@ -324,14 +328,14 @@ async def cancel_at_every_step(
     start: Callable[[], Coroutine[Any, Any, object]],
     check: Callable[[], Awaitable[object]],
 ) -> None:
-    """Cancel a call after 0, 1, 2, … steps of the loop, until the call ends before its cancel.
+    """Run a call again and again, each time cancelled later, until it ends before it is cancelled.
 
-    Every await of the call is then cancelled once. After many steps, when the call only waits for
-    the network, the number of steps grows by an eighth each time to keep the test short.
+    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, the number
+    of steps grows by an eighth each time, because a call that long mostly waits for the network.
 
     Args:
-        start: Starts the call again.
-        check: Asserts what must hold after each cancel.
+        start: Returns a new coroutine for the call.
+        check: Called after each run, to assert what must hold.
     """
     steps = 0
     ended = False

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts its sockets there and ignores TMPDIR
+SOCKET_DIRECTORY = Path("/tmp")  # noqa: S108 - SeaweedFS creates its sockets here, not in TMPDIR
 
 
 def free_ports(count: int) -> list[int]:
     """Return free ports of the loopback interface.
 
-    Another process may take one of them before the caller does.
+    Another process may bind one of them before the caller does.
     """
     with ExitStack() as stack:
-        # All sockets are open at the same time, so that no port is returned twice.
+        # All sockets are open at the same time, so no port is returned twice.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for bound in sockets:
             bound.bind(("127.0.0.1", 0))
@@ -33,7 +33,7 @@ def start_process(
     *,
     log: Path,
     environment: Mapping[str, str] | None = None,
-    litter: Sequence[str] = (),
+    socket_patterns: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process that is killed when the stack is closed or when this process dies.
 
@@ -42,9 +42,9 @@ def start_process(
         command: The command line.
         directory: The working directory, and the value of ``HOME`` and ``TMPDIR``. It is removed if
             this process dies.
-        log: The file for standard output and error.
+        log: The file for its standard output and standard error.
         environment: Variables to set in addition to those of this process.
-        litter: Glob patterns of files that the process leaves in `SOCKETS`.
+        socket_patterns: Glob patterns of the sockets that the process leaves in `SOCKET_DIRECTORY`.
     """
     variables = {**(environment or {}), "HOME": str(directory), "TMPDIR": str(directory)}
     with log.open("wb") as output:
@@ -57,26 +57,27 @@ def start_process(
             stderr=subprocess.STDOUT,
         )
     stack.callback(_stop, process)
-    # The stack stops the watchdog first: once the process has ended, another one may get its id.
-    stack.callback(_stop, _watchdog(process, directory, litter))
+    # Registered last, so the watchdog is stopped first. Otherwise it could kill a different process
+    # that has received the same id.
+    stack.callback(_stop, _start_watchdog(process, directory, socket_patterns))
     return process
 
 
-def clear(directory: Path, litter: Sequence[str] = ()) -> None:
-    """Remove the directory, and the files in `SOCKETS` that match."""
+def clear(directory: Path, socket_patterns: Sequence[str] = ()) -> None:
+    """Remove the directory, and the files in `SOCKET_DIRECTORY` that match one of the patterns."""
     shutil.rmtree(directory, ignore_errors=True)
-    for pattern in litter:
-        for path in SOCKETS.glob(pattern):
+    for pattern in socket_patterns:
+        for path in SOCKET_DIRECTORY.glob(pattern):
             path.unlink(missing_ok=True)
 
 
-def _watchdog(
-    server: subprocess.Popen[bytes], directory: Path, litter: Sequence[str]
+def _start_watchdog(
+    server: subprocess.Popen[bytes], directory: Path, socket_patterns: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     """Start a shell that kills the server and removes its files when this process dies.
 
-    The shell reads from a pipe of which only this process holds the other end. The kernel closes
-    that end however this process dies, and the read then returns.
+    The shell reads from a pipe whose write end only this process holds. However this process dies,
+    the kernel closes that end, and the read returns.
     """
     # $* is not quoted, so that the shell expands the glob patterns.
     return subprocess.Popen(  # noqa: S603 - a fixed script
@@ -87,18 +88,18 @@ def _watchdog(
             "watchdog",
             str(server.pid),
             str(directory),
-            str(SOCKETS),
-            *litter,
+            str(SOCKET_DIRECTORY),
+            *socket_patterns,
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt from the keyboard must not end it
+        start_new_session=True,  # so that Ctrl-C in the terminal does not end it
     )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()  # its data is thrown away, so there is nothing to shut down cleanly
+    process.kill()  # its data is discarded, so it need not shut down cleanly
     process.wait()
     if process.stdin is not None:
         process.stdin.close()

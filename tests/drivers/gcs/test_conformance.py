@@ -110,7 +110,7 @@ EMULATOR_OTHERS = {
 
 @expect_failures(
     {"test_body_that_does_not_match_its_checksum_is_refused": "it verifies no checksums of a put"},
-    where=lambda case: case["way"] == "put",  # the driver verifies those of an upload itself
+    where=lambda case: case["operation"] == "put",  # the driver verifies those of an upload itself
 )
 @expect_failures({**EMULATOR_IGNORES, **EMULATOR_OTHERS, **EMULATOR_KEEPS_VERSIONS})
 @expect_failures(EMULATOR_REPEATS_ONE_NAME, where=lambda case: case["limit"] == 1)

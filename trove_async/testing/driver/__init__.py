@@ -1,4 +1,4 @@
-"""The conformance suite for drivers: the contract of `trove_async.driver`, one class per topic."""
+"""The conformance suite for drivers. It tests the contract of `trove_async.driver` by topic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DriverSuite(
     DriverBuckets,
     DriverCancellation,
 ):
-    """All topics: everything that the contract promises to the store.
+    """All topics: everything that the driver contract promises to the store.
 
     Tests of capabilities that the driver does not claim are skipped.
     """

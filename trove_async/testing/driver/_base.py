@@ -1,4 +1,4 @@
-"""Base class of the driver topics: fixtures for an open driver and for fresh buckets."""
+"""Base class of the driver topics, with fixtures for an open driver and for new buckets."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from trove_async.testing._harness import delete, keys, opened
 class DriverTopic:
     """Tests of a driver.
 
-    A test class overrides the fixture `driver`, and anything else that does not fit its backend.
+    A test class must override the fixture `driver`. It may override anything else that does not fit
+    its backend.
     """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
 
     @pytest.fixture
     def driver(self) -> AsyncDriver:
-        """Return the driver under test, not open."""
+        """The driver under test. It must not be open."""
         raise NotImplementedError(
-            "bind the suite: override the fixture `driver` to return your driver, not open"
+            "override the fixture `driver`: return your driver without opening it"
         )
 
     def bucket_name(self) -> str:
-        """Return a bucket name that was not used before."""
+        """Return a bucket name that has not been used before."""
         return f"suite-{uuid4().hex[:20]}"
 
     @pytest_asyncio.fixture
@@ -66,7 +67,5 @@ def needs(driver: AsyncDriver, *names: str) -> Capabilities:
     capabilities = driver.capabilities
     for name in names:
         if not getattr(capabilities, name):
-            pytest.skip(
-                f"Capabilities.{name} is not claimed: StoreSuite asserts that the store refuses it"
-            )
+            pytest.skip(f"Capabilities.{name} is not claimed")
     return capabilities

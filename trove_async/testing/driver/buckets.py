@@ -1,7 +1,7 @@
 """Conformance tests of bucket calls, and of all other calls on a missing bucket.
 
-A missing bucket must be reported as BucketNotFoundError by every call, never as a missing object and
-never by creating the bucket: the store relies on it to tell a wrong name from a missing key.
+Every call must report a missing bucket with BucketNotFoundError. It must not report a missing
+object instead, and must not create the bucket.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CALLS: list[tuple[str, Call]] = [
 
 
 class DriverBuckets(DriverTopic):
-    """create_bucket, delete_bucket, head_bucket, list_buckets."""
+    """`create_bucket`, `delete_bucket`, `head_bucket` and `list_buckets`."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
     async def test_missing_bucket_raises_bucket_not_found(
@@ -66,7 +66,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         needs(backend, "upload")
-        # On entering: the store must not read a body that cannot be stored.
+        # On entering, so that the store does not read a body that cannot be stored.
         context = uploading(backend).upload(self.bucket_name(), "key", PutOptions())
         with pytest.raises(BucketNotFoundError):
             await context.__aenter__()
@@ -115,7 +115,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         name = self.bucket_name()
-        # Twice: a bucket must leave nothing that disturbs a later one of the same name.
+        # Twice: a deleted bucket must not affect a later bucket with the same name.
         for _ in range(2):
             await backend.create_bucket(name)
             await write(backend, name, "dir/key")
@@ -125,7 +125,7 @@ class DriverBuckets(DriverTopic):
             with pytest.raises(BucketNotFoundError):
                 await backend.head_bucket(name)
 
-    # A driver on a file system may take a directory without visible files for an empty one.
+    # A driver on a file system may treat a directory without visible files as empty.
     @pytest.mark.parametrize("key", ["key", "dir/key", ".hidden", "dir/.hidden"])
     async def test_bucket_with_an_object_is_not_deleted(
         self, backend: AsyncDriver, bucket: str, key: str
@@ -165,7 +165,7 @@ class DriverBuckets(DriverTopic):
     async def test_odd_bucket_name_is_kept_or_refused(
         self, backend: AsyncDriver, name: str
     ) -> None:
-        # At the start and at the end, where services have rules of their own.
+        # At the start and at the end, for which services have special rules.
         name = f"{name}-{self.bucket_name()}-{name}"
         try:
             await backend.create_bucket(name)

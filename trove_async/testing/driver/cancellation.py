@@ -1,7 +1,7 @@
-"""Conformance tests of cancellation: each call is cancelled at each of its awaits in turn.
+"""Conformance tests of cancellation: calls are cancelled at many different moments.
 
 After a cancel an object must be the old or the new one, never a mixture, and the driver must keep
-working. A store cancels calls whenever a user's task is cancelled or a deadline passes.
+working. A store cancels a call when the task of its user is cancelled or a deadline passes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from trove_async.testing._harness import (
 )
 from trove_async.testing.driver._base import DriverTopic, needs
 
-LONG = 300_000  # shorter bodies may be stored without an await, and so without a cancel
+LONG = 300_000  # a shorter body may be stored without an await, so it cannot be cancelled
 OLD = content(LONG, "old")
 NEW = content(LONG + 1, "new")
 
 
 class DriverCancellation(DriverTopic):
-    """Every call, cancelled after 0, 1, 2, … steps of the event loop until it ends first."""
+    """Calls that are cancelled after more and more steps of the event loop, until they finish."""
 
     async def test_cancelled_put_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
@@ -104,13 +104,13 @@ class DriverCancellation(DriverTopic):
         size = part_size(needs(backend, "upload"), LONG)
         body = content(3 * size - 1)
 
-        # The store sends a part again after a timeout, which also cancels the first attempt.
-        async def nothing_visible() -> None:
+        async def check() -> None:
             assert await keys(backend, bucket) == []
 
+        # After a timeout, which cancels the first attempt, the store sends a part again.
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in parts(body, size):
-                await cancel_at_every_step(partial(running.send, part, piece), nothing_visible)
+                await cancel_at_every_step(partial(running.send, part, piece), check)
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -122,7 +122,7 @@ class DriverCancellation(DriverTopic):
         async def get() -> None:
             assert await read(backend, bucket, "key", size=50_000) == OLD
 
-        # The check is a whole get: a connection in a wrong state would break it.
+        # The check is a complete get: a connection in a wrong state would break it.
         await cancel_at_every_step(get, get)
 
     async def test_reader_can_be_closed_by_another_task_after_cancelled_read(
@@ -132,7 +132,7 @@ class DriverCancellation(DriverTopic):
         await write(backend, bucket, "key", body)
         open_contexts = []
 
-        async def begin() -> None:
+        async def read_half() -> None:
             context = backend.get(bucket, "key", GetOptions())
             reader = await context.__aenter__()
             open_contexts.append(context)
@@ -146,7 +146,7 @@ class DriverCancellation(DriverTopic):
             async with backend.get(bucket, "key", GetOptions()) as reader:
                 assert body.startswith(await reader.read(100))
 
-        await cancel_at_every_step(begin, check)
+        await cancel_at_every_step(read_half, check)
 
     async def test_cancelled_delete_removes_only_its_object_or_nothing(
         self, backend: AsyncDriver, bucket: str
@@ -199,7 +199,7 @@ class DriverCancellation(DriverTopic):
         async def exists() -> bool:
             return name in [info.name for info in await backend.list_buckets()]
 
-        # A server may process a cancelled request later, even after the check: ignore such results.
+        # A server may process a cancelled request late, even after the check. Ignore its effects.
         async def create() -> None:
             with suppress(BucketExistsError):
                 await backend.create_bucket(name)
@@ -225,7 +225,7 @@ class DriverCancellation(DriverTopic):
         assert not await exists()
 
     async def _assert_not_mixed(self, backend: AsyncDriver, bucket: str) -> None:
-        # Read and check one response: a server that received a whole cancelled request may still
+        # Check a single response: a server that received a cancelled request completely may still
         # replace the object between two requests.
         async with backend.get(bucket, "key", GetOptions()) as reader:
             body = await read_to_end(reader)

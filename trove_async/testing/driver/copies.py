@@ -1,7 +1,8 @@
 """Conformance tests of server-side copies.
 
-A copy must be of the source that the caller saw, or fail with ObjectChangedError. It gets exactly the
-metadata, headers and tags in its options: the store has already merged those of the source.
+A copy must contain the version of the source that the caller saw, or fail with ObjectChangedError.
+It has only the metadata, headers and tags in its options: the store has already added those of the
+source.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from trove_async.testing.driver._base import DriverTopic, needs
 
 
 class DriverCopies(DriverTopic):
-    """`copy`, of drivers that claim `server_copy`."""
+    """`copy`, if the driver claims `server_copy`."""
 
     @pytest.mark.parametrize("size", [0, 1, 2 * MiB + 1])
     async def test_copy_has_the_same_body(
@@ -31,12 +32,12 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         body = content(size)
         options = CopyOptions(source=await write(backend, bucket, "a/b", body), put=PutOptions())
-        # Within the bucket and across buckets: some services treat the two differently.
-        near = await copying(backend).copy(bucket, "a/b", bucket, "a", options)
-        far = await copying(backend).copy(bucket, "a/b", other_bucket, "a/b", options)
-        assert (near.bucket, near.key, near.size) == (bucket, "a", size)
-        assert (far.bucket, far.key, far.size) == (other_bucket, "a/b", size)
-        assert (await backend.head(bucket, "a")).etag == near.etag
+        # In the same bucket and to a different one: some services treat the two differently.
+        same_bucket = await copying(backend).copy(bucket, "a/b", bucket, "a", options)
+        across_buckets = await copying(backend).copy(bucket, "a/b", other_bucket, "a/b", options)
+        for info, target in ((same_bucket, (bucket, "a")), (across_buckets, (other_bucket, "a/b"))):
+            assert (info.bucket, info.key, info.size) == (*target, size)
+        assert (await backend.head(bucket, "a")).etag == same_bucket.etag
         await delete(backend, bucket, "a/b")
         assert_same(await read(backend, bucket, "a"), body)
         assert_same(await read(backend, other_bucket, "a/b"), body)
@@ -64,7 +65,7 @@ class DriverCopies(DriverTopic):
         info = await backend.head(bucket, "to")
         assert dict(info.metadata) == {"b": "2"}
         assert info.cache_control == "no-store"
-        # The store passes the headers of the source explicitly, so a service must not add them.
+        # If the source's headers are wanted, the store passes them. A service must not add them.
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
@@ -96,7 +97,7 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "key", b"old"), put=PutOptions())
         await write(backend, bucket, "key", b"new")
-        # Onto another key and onto itself.
+        # To a different key and onto itself.
         for target in ("other", "key"):
             with pytest.raises(ObjectChangedError):
                 await copying(backend).copy(bucket, "key", bucket, target, options)
@@ -109,7 +110,7 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "key"), put=PutOptions())
         await delete(backend, bucket, "key")
-        # Both are true, and a service reports one of them.
+        # The source is missing and it has changed: a service may report either.
         with pytest.raises((ObjectNotFoundError, ObjectChangedError)):
             await copying(backend).copy(bucket, "key", bucket, "other", options)
         assert await keys(backend, bucket) == []

@@ -1,7 +1,7 @@
 """Conformance tests of listings: every key once, in order, for every page size and option.
 
-A store merges the listings of several backends and resumes them by token, so a wrong order or a
-repeated key at a page boundary would lose or repeat objects.
+A store merges the listings of several backends and resumes them by token. A wrong order, or a wrong
+page boundary, would therefore lose or repeat objects.
 """
 
 from __future__ import annotations
@@ -84,18 +84,18 @@ NARROWINGS: list[dict[str, Any]] = [
     {"start_after": "a0", "delimiter": "/"},
     {"start_after": "b--1--x", "delimiter": "--"},
 ]
-"""Options for listings of `TREE`; `expected` returns what each must select."""
+"""Options for listings of `TREE`. `expected` returns the entries that a listing must have."""
 
 
 def expected(
     names: Iterable[str], *, prefix: str = "", delimiter: str = "", start_after: str = ""
 ) -> list[str]:
-    """Return the keys and common prefixes of a listing of `names`. This is the definition."""
+    """Return the keys and common prefixes that a listing of `names` must have, in order."""
     listed = set()
     for name in names:
         if name.startswith(prefix) and name.encode() > start_after.encode():
-            found = name.find(delimiter, len(prefix)) if delimiter else -1
-            listed.add(name if found < 0 else name[: found + len(delimiter)])
+            position = name.find(delimiter, len(prefix)) if delimiter else -1
+            listed.add(name if position < 0 else name[: position + len(delimiter)])
     return sorted(listed, key=str.encode)
 
 
@@ -120,8 +120,8 @@ class DriverListing(DriverTopic):
                 self._assert_listed(backend, entries, expected(TREE, **options))
                 for entry in entries:
                     suffix = entry.key.removeprefix(options.get("prefix", ""))
-                    is_common = options.get("delimiter", "\0") in suffix  # no key has a NUL
-                    assert isinstance(entry, Prefix) == is_common, f"{entry} of {options}"
+                    is_prefix = options.get("delimiter", "\0") in suffix  # no key contains a NUL
+                    assert isinstance(entry, Prefix) == is_prefix, f"{entry} of {options}"
 
     async def test_listing_is_the_same_for_every_page_size(
         self, backend: AsyncDriver, bucket: str
@@ -144,9 +144,9 @@ class DriverListing(DriverTopic):
         await write(backend, bucket, "b/1")
         await write(backend, bucket, "b/2")
         for options in (ListOptions(limit=3), ListOptions(limit=4), ListOptions()):
-            entries = list((await backend.list_page(bucket, options)).entries)
-            if len(entries) == 3:  # a page may have fewer entries than its limit
-                assert (await backend.list_page(bucket, options)).token is None
+            page = await backend.list_page(bucket, options)
+            if len(page.entries) == 3:  # a page may have fewer entries than its limit
+                assert page.token is None
 
     async def test_listing_and_head_agree(self, backend: AsyncDriver, bucket: str) -> None:
         for key in ("a", "dir/b", "dir/empty"):
@@ -160,7 +160,7 @@ class DriverListing(DriverTopic):
                 head.stored_size,
                 head.etag,
             )
-            # Services report whole seconds in headers and milliseconds in listings.
+            # Some services report whole seconds in headers, but milliseconds in listings.
             assert entry.last_modified.replace(microsecond=0) == head.last_modified.replace(
                 microsecond=0
             )
@@ -176,7 +176,7 @@ class DriverListing(DriverTopic):
         assert isinstance(prefix, Prefix)
         assert (prefix.bucket, prefix.prefix) == (bucket, "dir/")
 
-    async def test_listing_has_no_objects_of_other_buckets(
+    async def test_listing_omits_objects_of_other_buckets(
         self, backend: AsyncDriver, bucket: str, other_bucket: str
     ) -> None:
         await write(backend, bucket, "first")
@@ -226,7 +226,7 @@ class DriverListing(DriverTopic):
         page = await backend.list_page(bucket, ListOptions(token=first.token))
         assert sorted(entry.key for entry in page.entries) == remaining[1:]
 
-    async def test_listing_has_no_duplicates_while_objects_are_put(
+    async def test_listing_continues_while_objects_are_put(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         names = [f"{number:02}" for number in range(12)]
@@ -238,7 +238,7 @@ class DriverListing(DriverTopic):
             await write(backend, bucket, next(new_keys))
 
         listed = await keys(backend, bucket, limit=5, between=add_one)
-        # A new key may be listed or not, but it must not shift the others to another page.
+        # A new key may or may not be listed, but no old key may be repeated or skipped.
         assert len(listed) == len(set(listed))
         assert set(names) <= set(listed)
 
@@ -260,7 +260,7 @@ class DriverListing(DriverTopic):
         assert sorted(await keys(backend, bucket)) == sorted(existing)
 
     async def _fill(self, backend: AsyncDriver, bucket: str) -> None:
-        # In reverse, so that a listing in the order of the puts fails.
+        # In reverse order: a listing in the order of the puts must fail.
         for key in reversed(TREE):
             await write(backend, bucket, key, b"")
 
@@ -268,7 +268,7 @@ class DriverListing(DriverTopic):
         self, backend: AsyncDriver, entries: list[ObjectInfo | Prefix], names: list[str]
     ) -> None:
         listed = [entry.key for entry in entries]
-        # Some services list one directory after another, which is not the order of the keys.
+        # Some services list directory by directory, which differs from the order of the keys.
         if not backend.capabilities.ordered:
             listed.sort(key=str.encode)
         assert listed == names

@@ -1,8 +1,7 @@
 """Conformance tests of metadata, headers, tags, storage class and checksums.
 
-All of them must come back unchanged, belong to one object only, and be replaced together with its
-body. The values in the tables contain what services commonly mangle: case, spaces, non-ASCII text,
-quotes and encoded words.
+All of them must come back unchanged, and must be replaced together with the body. The values below
+contain what services commonly mangle: case, spaces, quotes, non-ASCII text and encoded words.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
 
 
 def checksums_of(body: bytes) -> dict[str, str]:
-    """Return a body's checksums of every kind that needs no further package."""
+    """Return the checksums of a body that the suite can compute, in base64 by kind."""
     return {
         "crc32c": crc32c_of(body),
         "sha256": b64encode(hashlib.sha256(body).digest()).decode(),
@@ -68,10 +67,12 @@ class DriverMetadata(DriverTopic):
 
     storage_class: ClassVar[str] = "STANDARD"
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_metadata_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+    @pytest.mark.parametrize("operation", ["put", "upload"])
+    async def test_metadata_is_kept(
+        self, backend: AsyncDriver, bucket: str, operation: str
+    ) -> None:
         needs(backend, "metadata")
-        await self._store(backend, bucket, way, b"body", metadata=METADATA)
+        await self._store(backend, bucket, operation, b"body", metadata=METADATA)
         assert dict((await backend.head(bucket, "key")).metadata) == METADATA
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert dict(reader.info.metadata) == METADATA
@@ -80,18 +81,18 @@ class DriverMetadata(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "metadata")
-        # The limit counts names and values, as that of S3 does.
+        # The limit counts names and values, as the limit of S3 does.
         metadata = {"name": "v" * (capabilities.max_metadata_bytes - len("name"))}
         await write(backend, bucket, "key", metadata=metadata)
         assert dict((await backend.head(bucket, "key")).metadata) == metadata
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
+    @pytest.mark.parametrize("operation", ["put", "upload"])
     async def test_headers_are_kept_and_body_is_not_decoded(
-        self, backend: AsyncDriver, bucket: str, way: str
+        self, backend: AsyncDriver, bucket: str, operation: str
     ) -> None:
         needs(backend, "headers")
-        # HTTP clients decode such a body by default, and fail on this one.
-        await self._store(backend, bucket, way, b"not gzip at all", **HEADERS)
+        # An HTTP client decodes gzip by default, and would fail on this body.
+        await self._store(backend, bucket, operation, b"not gzip at all", **HEADERS)
         head = await backend.head(bucket, "key")
         async with backend.get(bucket, "key", GetOptions()) as reader:
             got = reader.info
@@ -99,27 +100,29 @@ class DriverMetadata(DriverTopic):
             assert {name: getattr(info, name) for name in HEADERS} == HEADERS
         assert await read(backend, bucket, "key") == b"not gzip at all"
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_expires_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+    @pytest.mark.parametrize("operation", ["put", "upload"])
+    async def test_expires_is_kept(self, backend: AsyncDriver, bucket: str, operation: str) -> None:
         needs(backend, "expires")
-        await self._store(backend, bucket, way, b"body", expires=EXPIRES)
+        await self._store(backend, bucket, operation, b"body", expires=EXPIRES)
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.info.expires == EXPIRES
         assert (await backend.head(bucket, "key")).expires == EXPIRES
-        # A put without it must not keep that of the old object.
+        # A put without `expires` must not keep the old object's value.
         await write(backend, bucket, "key", b"body")
         assert (await backend.head(bucket, "key")).expires is None
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
-        needs(backend, "tags", *(["upload_tags"] if way == "upload" else []))
-        await self._store(backend, bucket, way, b"body", tags=TAGS)
+    @pytest.mark.parametrize("operation", ["put", "upload"])
+    async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, operation: str) -> None:
+        needs(backend, "tags", *(["upload_tags"] if operation == "upload" else []))
+        await self._store(backend, bucket, operation, b"body", tags=TAGS)
         assert dict((await backend.head(bucket, "key")).tags) == TAGS
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_storage_class_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+    @pytest.mark.parametrize("operation", ["put", "upload"])
+    async def test_storage_class_is_kept(
+        self, backend: AsyncDriver, bucket: str, operation: str
+    ) -> None:
         needs(backend, "storage_class")
-        await self._store(backend, bucket, way, b"body", storage_class=self.storage_class)
+        await self._store(backend, bucket, operation, b"body", storage_class=self.storage_class)
         assert (await backend.head(bucket, "key")).storage_class == self.storage_class
 
     async def test_object_without_metadata_reports_none(
@@ -153,13 +156,13 @@ class DriverMetadata(DriverTopic):
         metadata["a"] = "changed"
         assert dict((await backend.head(bucket, "key")).metadata) == {"a": "1"}
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
+    @pytest.mark.parametrize("operation", ["put", "upload"])
     async def test_checksums_are_reported(
-        self, backend: AsyncDriver, bucket: str, way: str
+        self, backend: AsyncDriver, bucket: str, operation: str
     ) -> None:
         body = content(12_345)
         checksums = _claimed(needs(backend, "checksums"), body)
-        await self._store(backend, bucket, way, body, checksums=checksums)
+        await self._store(backend, bucket, operation, body, checksums=checksums)
         reported = (await backend.head(bucket, "key")).checksums
         # A service may report more kinds than were sent.
         assert {kind: reported[kind] for kind in checksums} == checksums
@@ -171,22 +174,26 @@ class DriverMetadata(DriverTopic):
             await write(backend, bucket, "key", body),
             await backend.head(bucket, "key"),
         ):
-            assert all(correct[kind] == value for kind, value in info.checksums.items())
+            # A service may also report kinds that the suite cannot compute, such as CRC-64.
+            common = info.checksums.keys() & correct.keys()
+            assert {kind: info.checksums[kind] for kind in common} == {
+                kind: correct[kind] for kind in common
+            }
 
-    @pytest.mark.parametrize("way", ["put", "upload"])
+    @pytest.mark.parametrize("operation", ["put", "upload"])
     async def test_body_that_does_not_match_its_checksum_is_refused(
-        self, backend: AsyncDriver, bucket: str, way: str
+        self, backend: AsyncDriver, bucket: str, operation: str
     ) -> None:
         capabilities = needs(backend, "checksums")
         for kind, value in _claimed(capabilities, b"another body").items():
             with pytest.raises(IntegrityError):
-                await self._store(backend, bucket, way, b"the body", checksums={kind: value})
+                await self._store(backend, bucket, operation, b"the body", checksums={kind: value})
             assert await keys(backend, bucket) == []
-        # A refused body must not have replaced the object either.
+        # Nor must a refused body replace an existing object.
         old = await write(backend, bucket, "key", b"old")
         for kind, value in _claimed(capabilities, b"another body").items():
             with pytest.raises(IntegrityError):
-                await self._store(backend, bucket, way, b"the body", checksums={kind: value})
+                await self._store(backend, bucket, operation, b"the body", checksums={kind: value})
         assert await read(backend, bucket, "key") == b"old"
         assert (await backend.head(bucket, "key")).etag == old.etag
 
@@ -198,7 +205,7 @@ class DriverMetadata(DriverTopic):
         body = content(2 * size + 1)
         correct = _claimed(capabilities, body)
         wrong = _claimed(capabilities, body[:-1])
-        # The wrong ones first: a refused commit must leave nothing.
+        # The wrong checksums first: a refused commit must leave nothing.
         for checksums in (wrong, correct):
             async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
                 for part, piece in parts(body, size):
@@ -213,9 +220,9 @@ class DriverMetadata(DriverTopic):
         assert {kind: reported[kind] for kind in correct} == correct
 
     async def _store(
-        self, backend: AsyncDriver, bucket: str, way: str, body: bytes, **options: Any
+        self, backend: AsyncDriver, bucket: str, operation: str, body: bytes, **options: Any
     ) -> None:
-        if way == "upload":
+        if operation == "upload":
             needs(backend, "upload")
             await upload(backend, bucket, "key", body, **options)
         else:

@@ -1,8 +1,7 @@
 """Conformance tests of single objects: what you put is what you get back.
 
-Among them are the rules that a driver breaks most easily: views are only borrowed until put returns,
-a reader never mixes two versions, and a reader may move between tasks, because the store's read-ahead
-does that.
+They include the rules that drivers break most easily: views are only borrowed until put returns, a
+reader never mixes two versions, and the store's read-ahead may move a reader between tasks.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class DriverObjects(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [b"%03d" % number for number in range(20)]
-        # Dates are too coarse to tell two writes of one second apart; etags must.
+        # Timestamps are too coarse to distinguish two writes in one second. Etags must differ.
         etags = {(await write(backend, bucket, "key", body)).etag for body in bodies}
         assert len(etags) == len(bodies)
 
@@ -120,7 +119,7 @@ class DriverObjects(DriverTopic):
 
     async def test_missing_object_raises_not_found(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key/below")
-        # "key" is only a prefix here, which a file system has as a directory.
+        # "key" is only a prefix here. A file system has a directory with this name.
         for key in ("missing", "key", "key/", "key/below/it"):
             with pytest.raises(ObjectNotFoundError) as caught:
                 await backend.head(bucket, key)
@@ -129,7 +128,7 @@ class DriverObjects(DriverTopic):
                 await read(backend, bucket, key)
 
     async def test_delete_removes_only_its_object(self, backend: AsyncDriver, bucket: str) -> None:
-        # A delete by prefix would remove keys that start with the same characters as well.
+        # A delete by prefix would also remove keys that start with the same characters.
         for key in ("a", "a/b", "a/c", "ab"):
             await write(backend, bucket, key)
         await delete(backend, bucket, "a/b")
@@ -193,7 +192,7 @@ class DriverObjects(DriverTopic):
     async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
         await write(backend, bucket, "key", body)
-        # Many readers: if their connections were not released, there would be none left.
+        # Many readers: if their connections were not released, none would be left.
         for size in range(1, 30):
             async with backend.get(bucket, "key", GetOptions()) as reader:
                 if size % 2:
@@ -217,7 +216,7 @@ class DriverObjects(DriverTopic):
         await write(backend, bucket, "key", body)
         # Once read to the end, and once left with most of the body unread.
         for to_the_end in (True, False):
-            # Each step runs in a new task: cancel scopes and task groups may not span them.
+            # Each step runs in a new task, so no cancel scope or task group can span two steps.
             context = backend.get(bucket, "key", GetOptions())
             reader = await in_new_task(context.__aenter__())
             got = await in_new_task(reader.read(1000))
@@ -258,7 +257,7 @@ class DriverObjects(DriverTopic):
             try:
                 got += await read_to_end(reader)
             except (UnavailableError, ObjectChangedError):
-                # A prefix of the old body is right, the new body is not.
+                # The bytes before the error must be a prefix of the old body.
                 assert_same(got, body[: len(got)])
             else:
                 assert_same(got, body)
@@ -275,7 +274,7 @@ class DriverObjects(DriverTopic):
             for body in bodies:
                 group.start_soon(put, body)
         info = await backend.head(bucket, "key")
-        # The last writer wins, and any of them may be the last.
+        # The last writer wins, and any writer may be the last.
         assert await read(backend, bucket, "key") in bodies
         assert info.size == len(await read(backend, bucket, "key"))
         assert await keys(backend, bucket) == ["key"]

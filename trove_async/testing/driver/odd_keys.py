@@ -1,8 +1,8 @@
 """Conformance tests of unusual keys.
 
-Every key that the store accepts must come back unchanged and be a different object from every similar
-key. Keys with slashes, dots, percent signs, control characters or several Unicode forms are what URL
-builders, file systems and XML parsers change.
+Every key that the store accepts must come back unchanged, and must not name the same object as a
+similar key. URL builders, file systems and XML parsers tend to change slashes, dots, percent signs,
+control characters and characters with several Unicode forms.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ ODD_KEYS = [
     "dir.case/x",
     "Dir.Case/x",
     "caf\u00e9",  # NFC
-    "cafe\u0301",  # NFD of the same
-    "\u212b",  # the Angstrom sign, which NFC turns into the next
+    "cafe\u0301",  # NFD of the same key
+    "\u212b",  # the Angstrom sign, which NFC replaces with the next key
     "\u00c5",
     "stra\u00dfe",
     "strasse",
@@ -143,7 +143,7 @@ ODD_KEYS = [
 
 
 def long_keys(size: int) -> list[str]:
-    """Return keys of `size` bytes: of one segment, of many, and of multi-byte characters."""
+    """Return three keys of `size` bytes: one segment, many segments, multi-byte characters."""
     return [
         "x" * size,
         ("y/" * size)[: size - 1] + "y",
@@ -152,7 +152,7 @@ def long_keys(size: int) -> list[str]:
 
 
 class DriverOddKeys(DriverTopic):
-    """Keys that code between the store and the backend easily changes.
+    """Unusual keys, and keys of the maximum length.
 
     Attributes:
         refused_keys: Members of `ODD_KEYS` that the backend cannot store. A put of one of them must
@@ -168,7 +168,7 @@ class DriverOddKeys(DriverTopic):
         if key in self.refused_keys:
             with pytest.raises(InvalidNameError):
                 await write(backend, bucket, key)
-            # A refusal after the write would leave an object under another key.
+            # A driver that refuses the key only after a write would leave an object behind.
             assert await keys(backend, bucket) == []
             return
         put = await write(backend, bucket, key, key.encode())
@@ -199,7 +199,7 @@ class DriverOddKeys(DriverTopic):
         top_level = [entry.key for entry in await list_all(backend, bucket, limit=7, delimiter="/")]
         assert set(top_level) == {key[: key.find("/") + 1] or key for key in names}
         assert len(top_level) == len(set(top_level))
-        # Deleting half of them shows keys that share one object.
+        # If two keys shared an object, deleting every second key would delete it.
         for key in names[::2]:
             await delete(backend, bucket, key)
         assert sorted(await keys(backend, bucket)) == sorted(names[1::2])

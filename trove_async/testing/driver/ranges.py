@@ -1,7 +1,7 @@
 """Conformance tests of range reads: a range returns exactly its bytes or raises RangeError.
 
-Services differ here: some return the whole object for a range that they cannot satisfy, which must
-never reach a user.
+Some services return the whole object for a range that they cannot satisfy. A driver must never do
+so.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ SELECTING = [
     (ByteRange.last(11), (0, 10)),
     (ByteRange.last(10**15), (0, 10)),
 ]
-"""Ranges of an object of ten bytes, and the bytes they select."""
+"""Ranges of an object of ten bytes, and the start and end of the bytes that they select."""
 
 BEYOND = [ByteRange(10), ByteRange(10, 11), ByteRange(11, 12), ByteRange(10**15)]
-"""Ranges that select nothing of an object of ten bytes."""
+"""Ranges that select no bytes of an object of ten bytes."""
 
 OF_EMPTY_OBJECT = [
     ByteRange(0),
@@ -53,7 +53,7 @@ OF_EMPTY_OBJECT = [
     ByteRange.last(1),
     ByteRange.last(9),
 ]
-"""Ranges of an empty object: none of them selects anything."""
+"""Ranges of an empty object. None of them selects any bytes."""
 
 SPANS = [
     (0, 1),
@@ -63,7 +63,7 @@ SPANS = [
     (3 * MiB + 499, 3 * MiB + 500),
     (777, 2 * MiB + 778),
 ]
-"""Start and end of ranges of an object of 3 MiB and 500 bytes."""
+"""The start and end of ranges of an object of 3 MiB and 500 bytes."""
 
 
 class DriverRanges(DriverTopic):
@@ -76,7 +76,7 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
         async with backend.get(bucket, "key", GetOptions(range=requested)) as reader:
-            # The store verifies and resumes by this range, so it must be the resolved one.
+            # The store verifies and resumes the body with this range, so it must be absolute.
             assert reader.range == span
             assert reader.info.size == 10
             assert await read_to_end(reader) == b"0123456789"[slice(*span)]
@@ -113,12 +113,12 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         body = content(3 * MiB + 500)
         await backend.put(bucket, "key", views(body), PutOptions())
-        # The spans cross the borders of the chunks in which a driver receives a body.
+        # The ranges cross the borders of the chunks in which a driver receives a body.
         for start, end in SPANS:
             selected = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
             assert_same(selected, body[start:end])
 
-    async def test_range_crosses_the_parts_of_an_upload(
+    async def test_range_across_uploaded_parts_selects_its_bytes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "ranges", "upload")

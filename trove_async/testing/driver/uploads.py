@@ -1,7 +1,7 @@
 """Conformance tests of uploads in parts: invisible until the commit, complete after it.
 
-The store sends parts concurrently and in any order, and sends a part again if its response was lost,
-so a driver must place each part by its number and not by its arrival.
+The store sends parts concurrently, in any order, and again if a response was lost. A driver must
+therefore place parts by number, not in the order in which they arrive.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class DriverUploads(DriverTopic):
     """`upload`, `send`, `send_stream` and `commit`."""
 
     @pytest.mark.parametrize(
-        ("times", "over"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
+        ("full_parts", "extra"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
     )
     async def test_upload_joins_its_parts(
-        self, backend: AsyncDriver, bucket: str, times: int, over: int
+        self, backend: AsyncDriver, bucket: str, full_parts: int, extra: int
     ) -> None:
-        body = content(times * part_size(needs(backend, "upload")) + over)
+        body = content(full_parts * part_size(needs(backend, "upload")) + extra)
         info = await upload(backend, bucket, "dir/key", body)
         head = await backend.head(bucket, "dir/key")
         assert (info.key, info.size, info.etag) == ("dir/key", len(body), head.etag)
@@ -69,18 +69,18 @@ class DriverUploads(DriverTopic):
 
     async def test_parts_can_be_sent_concurrently(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _make_parts(backend, 12)
-        lanes = min(4, backend.capabilities.parallel_parts)
+        senders = min(4, backend.capabilities.parallel_parts)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             async with task_group() as group:
-                for lane in range(lanes):
-                    group.start_soon(_send, running, pieces[lane::lanes])
+                for first in range(senders):
+                    group.start_soon(_send, running, pieces[first::senders])
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
-            # A part whose response was lost is sent again, even after later parts.
+            # A part whose response was lost is sent again, possibly after later parts.
             await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
             info = await running.commit({})
         assert info.size == len(body)
@@ -103,7 +103,7 @@ class DriverUploads(DriverTopic):
         (part, _), *others = parts(body, len(body))
         assert not others
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
-            views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
+            views = [memoryview(body)[start : start + 100] for start in range(0, len(body), 100)]
             await running.send(part, views)
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
@@ -117,8 +117,8 @@ class DriverUploads(DriverTopic):
             for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
                 source = ReusingSource(b"".join(views))
                 await streaming(running).send_stream(part, source)
-                assert source.open == 0
-                assert source.opened == 1
+                assert source.open_count == 0
+                assert source.opened_count == 1
             info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
@@ -135,7 +135,7 @@ class DriverUploads(DriverTopic):
                 with pytest.raises(IntegrityError) as caught:
                     await streaming(running).send_stream(part, source)
                 assert caught.value is changed
-                assert source.open == 0
+                assert source.open_count == 0
                 await running.send(part, views)
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
@@ -154,22 +154,22 @@ class DriverUploads(DriverTopic):
             assert_same(await read(backend, bucket, "new"), body)
         assert_same(await read(backend, bucket, "new"), body)
 
-    @pytest.mark.parametrize("way", ["by the end of the block", "by an error"])
+    @pytest.mark.parametrize("exit_kind", ["normal", "error"])
     async def test_upload_without_commit_leaves_nothing(
-        self, backend: AsyncDriver, bucket: str, way: str
+        self, backend: AsyncDriver, bucket: str, exit_kind: str
     ) -> None:
         _, pieces = _make_parts(backend, 3)
         await write(backend, bucket, "old", b"old")
         for key in ("old", "new"):
-            # With no part, some parts and all parts sent.
-            for sent in range(len(pieces) + 1):
+            # After no part, some parts and all parts.
+            for count in range(len(pieces) + 1):
                 try:
                     async with uploading(backend).upload(bucket, key, PutOptions()) as running:
-                        await _send(running, pieces[:sent])
-                        if way == "by an error":
+                        await _send(running, pieces[:count])
+                        if exit_kind == "error":
                             raise ZeroDivisionError  # noqa: TRY301 - it leaves the block
                 except ZeroDivisionError:
-                    assert way == "by an error"
+                    assert exit_kind == "error"
         assert await keys(backend, bucket) == ["old"]
         assert await read(backend, bucket, "old") == b"old"
 
@@ -178,15 +178,13 @@ class DriverUploads(DriverTopic):
         old = await write(backend, bucket, "key", b"old")
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             await _send(running, pieces)
-            # Readers see the old object while the upload is open.
+            # Readers see the old object until the commit.
             assert await read(backend, bucket, "key") == b"old"
             new = await running.commit({})
         assert new.etag != old.etag
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_second_commit_returns_the_same_object(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_second_commit_changes_nothing(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _make_parts(backend, 2)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             await _send(running, pieces)
@@ -213,7 +211,7 @@ class DriverUploads(DriverTopic):
             for first_piece, second_piece in zip(first_pieces, second_pieces, strict=True):
                 await first.send(*first_piece)
                 await second.send(*second_piece)
-            # The one that was started first is committed last, and wins.
+            # The upload that was opened first is committed last, and wins.
             await second.commit({})
             assert_same(await read(backend, bucket, "key"), second_body)
             await first.commit({})
@@ -227,10 +225,10 @@ class DriverUploads(DriverTopic):
         options = PutOptions(if_none_match="*")
         async with uploading(backend).upload(bucket, "key", options) as running:
             await _send(running, pieces)
-            await write(backend, bucket, "key", b"written meanwhile")
+            await write(backend, bucket, "key", b"current")
             with pytest.raises(ObjectExistsError):
                 await running.commit({})
-        assert await read(backend, bucket, "key") == b"written meanwhile"
+        assert await read(backend, bucket, "key") == b"current"
         await delete(backend, bucket, "key")
         await upload(backend, bucket, "key", body, if_none_match="*")
         assert_same(await read(backend, bucket, "key"), body)
@@ -244,10 +242,10 @@ class DriverUploads(DriverTopic):
         options = PutOptions(if_match=old.etag)
         async with uploading(backend).upload(bucket, "key", options) as running:
             await _send(running, pieces)
-            current = await write(backend, bucket, "key", b"written meanwhile")
+            current = await write(backend, bucket, "key", b"current")
             with pytest.raises(PreconditionFailedError):
                 await running.commit({})
-        assert await read(backend, bucket, "key") == b"written meanwhile"
+        assert await read(backend, bucket, "key") == b"current"
         # The condition applies at the commit, not at the start of the upload.
         await upload(backend, bucket, "key", body, if_match=current.etag)
         assert_same(await read(backend, bucket, "key"), body)

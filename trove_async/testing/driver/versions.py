@@ -1,7 +1,7 @@
 """Conformance tests of object versions.
 
-Each version is listed once, the newest of a key first, and can be read, copied and deleted by its
-id. A delete without an id must keep all older versions: users restore objects from them.
+Each version is listed once, newest first for each key, and can be read, copied and deleted by its
+id. A delete without an id must keep all older versions, because users restore objects from them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TREE = ("a", "a/b", "a-c", "b/1", "b/2", "\u00e9", "\U0001f4be")
 class DriverVersions(DriverTopic):
     """`version_page`, and `get`, `head`, `copy` and `delete` by version id.
 
-    The driver contract has no call that turns versioning on, so a test class must override
-    `keep_versions`. Otherwise most tests are skipped.
+    The driver contract has no call that turns on versioning, so a test class must override
+    `keep_versions`. Otherwise most of these tests are skipped.
     """
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
-        """Turn versioning on for a new bucket."""
+        """Turn on versioning for a new bucket. Override this with calls of your service."""
         del backend, bucket
-        pytest.skip("to test versions, override keep_versions: turn versioning on for the bucket")
+        pytest.skip("to test versions, override keep_versions to turn on versioning for the bucket")
 
     @pytest_asyncio.fixture
     async def versioned_bucket(self, backend: AsyncDriver) -> AsyncIterator[str]:
@@ -47,7 +47,7 @@ class DriverVersions(DriverTopic):
             await backend.delete_bucket(name)
             raise
         yield name
-        # A bucket with versions cannot be deleted, not even with only delete markers.
+        # A bucket with versions cannot be deleted, even if all of them are delete markers.
         for version in await versions(backend, name):
             await delete(backend, name, version.key, version_id=version.version_id)
         await backend.delete_bucket(name)
@@ -75,8 +75,8 @@ class DriverVersions(DriverTopic):
                 for version in listed
                 if version.key == key
             ] == [
-                (versioned_bucket, info.version_id, info.size, info.etag, at == 0, False)
-                for at, info in enumerate(newest_first)
+                (versioned_bucket, info.version_id, info.size, info.etag, position == 0, False)
+                for position, info in enumerate(newest_first)
             ]
 
     async def test_version_listing_and_head_agree(
@@ -314,7 +314,7 @@ class DriverVersions(DriverTopic):
         infos = [await write(backend, versioned_bucket, key) for key in ("a\x01b", "\uffff")]
         try:
             listed = await versions(backend, versioned_bucket)
-        finally:
+        finally:  # if the listing has wrong keys, the fixture could not delete these versions
             for info in infos:
                 await delete(backend, versioned_bucket, info.key, version_id=info.version_id)
         assert {version.key for version in listed} == {info.key for info in infos}
@@ -341,14 +341,14 @@ class DriverVersions(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")
-        del bucket  # it must exist for backends that keep all buckets in one
+        del bucket  # requested because backends that map all buckets into one need it to exist
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError):
             await versioned(backend).version_page(missing, ListOptions())
 
     async def _put_versions(self, backend: AsyncDriver, bucket: str) -> None:
-        """Put, delete and put again, in reverse order of the keys."""
-        # The keys get different numbers of versions, some with a delete marker in between.
+        """Put several versions of each key, in reverse order of the keys."""
+        # The keys have different numbers of versions, some of them separated by a delete marker.
         for number, key in enumerate(reversed(TREE)):
             await write(backend, bucket, key, b"1")
             if number % 2:
@@ -357,12 +357,12 @@ class DriverVersions(DriverTopic):
                 await write(backend, bucket, key, body)
 
     def _assert_grouped(self, backend: AsyncDriver, listed: Sequence[VersionInfo]) -> None:
-        """Assert that the versions of each key are adjacent and the newest first, and keys in order."""
+        """Assert that a listing is in order: keys sorted, versions grouped by key, latest first."""
         names = [key for key, _ in groupby(listed, attrgetter("key"))]
         assert len(names) == len(set(names)), "the versions of a key are not adjacent"
         if backend.capabilities.ordered:
             assert names == sorted(names, key=str.encode)
-        for _, of_key in groupby(listed, attrgetter("key")):
-            assert [version.latest for version in of_key][1:].count(True) == 0, (
+        for _, group in groupby(listed, attrgetter("key")):
+            assert not any(version.latest for version in list(group)[1:]), (
                 "the latest version is not the first of its key"
             )

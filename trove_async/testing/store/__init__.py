@@ -1,4 +1,4 @@
-"""The conformance suite for stores: the promises of `Trove` to users, one class per topic."""
+"""The conformance suite for stores. It tests what `Trove` promises to users, by topic."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class StoreSuite(
 ):
     """All topics: everything that a store promises to users, with any drivers and layers.
 
-    For a capability that a backend does not claim, a test asserts that the store refuses the call
-    and changes nothing.
+    If a store cannot do something because a backend does not claim the capability, the tests assert
+    that it raises NotSupportedError and changes nothing.
     """
 
 

@@ -1,4 +1,4 @@
-"""Base class of the store topics: fixtures for an open store and for fresh buckets."""
+"""Base class of the store topics, with fixtures for an open store and for new buckets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from trove_async.driver import Capabilities
 class StoreTopic:
     """Tests of a store.
 
-    A test class overrides the fixture `store`, and anything else that does not fit its backends.
+    A test class must override the fixture `store`. It may override anything else that does not fit
+    its backends.
     """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
@@ -25,17 +26,17 @@ class StoreTopic:
     async def store(self) -> AsyncIterator[Trove]:
         """The store under test, open."""
         raise NotImplementedError(
-            "bind the suite: override the fixture `store` to yield your store, open"
+            "override the fixture `store`: yield your store inside `async with`"
         )
         yield  # makes this an async generator, as the overriding fixtures are
 
     def bucket_name(self) -> str:
-        """Return a bucket name that was not used before."""
+        """Return a bucket name that has not been used before."""
         return f"suite-{uuid4().hex[:20]}"
 
     @pytest_asyncio.fixture
     async def bucket(self, store: Trove) -> AsyncIterator[str]:
-        """A new bucket, removed after the test; asserts that the store then holds no memory."""
+        """A new bucket, removed after the test. By then the store must hold no memory."""
         name = self.bucket_name()
         await store.create_bucket(name)
         yield name
@@ -52,7 +53,7 @@ class StoreTopic:
 
 
 async def _remove(store: Trove, bucket: str) -> None:
-    # Objects that routing hides would keep the bucket from being deleted.
+    # A bucket that contains only objects that routing hides cannot be deleted either.
     entries = await store.list(bucket, include_shadowed=True).all()
     for backend in {info.backend for info in entries}:
         keys = [info.key for info in entries if info.backend == backend]
@@ -61,7 +62,7 @@ async def _remove(store: Trove, bucket: str) -> None:
 
 
 def assert_nothing_held(store: Trove) -> None:
-    """Assert that no transfer holds memory, waits for memory, or holds a spill file."""
+    """Assert that no memory is leased, no transfer waits for memory and no bytes are spilled."""
     statistics = store.pool.statistics()
     assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0)
 

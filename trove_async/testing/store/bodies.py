@@ -1,7 +1,7 @@
 """Conformance tests of put: a body of any kind is stored completely or not at all.
 
-The sizes are those at which the store changes its way of working: empty, one byte, one part, and one
-byte more than a part.
+The sizes are those at which the store works differently: nothing, one byte, one part, and one byte
+more than a part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trove_async.testing._harness import assert_same, content, crc32c_of
 from trove_async.testing.store._base import StoreTopic, assert_nothing_held
 
 PIECE = 70_000
-"""Bytes in each piece of a stream. The usual sizes of parts are not multiples of it."""
+"""The size of the pieces of a stream in bytes. Part sizes are usually not multiples of it."""
 
 
 class AsyncFile:
@@ -41,7 +41,7 @@ class AsyncFile:
 
 
 def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
-    """Cut a body into pieces, with empty ones in between, which a store must skip."""
+    """Split a body into pieces, with an empty piece before each. A store must skip empty pieces."""
     for start in range(0, len(body), size):
         yield b""
         yield body[start : start + size]
@@ -95,7 +95,7 @@ class StoreBodies(StoreTopic):
         body = content(200_000)
         await store.put(bucket, "key", await body_of(kind, body, tmp_path / "a"), size=200_000)
         assert_same(await store.read(bucket, "key"), body)
-        # Smaller, larger, empty, and larger than a single put.
+        # Too small, too large, empty, and large enough for an upload in parts.
         for size in (199_999, 200_001, 0, 10**8):
             with pytest.raises(IntegrityError):
                 await store.put(
@@ -107,7 +107,7 @@ class StoreBodies(StoreTopic):
         body = content(3 * store.pool.part_size + 12_345)
         await store.put(bucket, "memory", body)
         await store.put(bucket, "stream", async_chunks(body, 999_999))
-        # Slices of memory need no buffer, and the pieces of a stream are joined in one.
+        # The store sends slices of memory without a copy, but joins the pieces of a stream.
         for key in ("memory", "stream"):
             assert_same(await store.read(bucket, key), body)
 
@@ -123,7 +123,7 @@ class StoreBodies(StoreTopic):
         async with store.get(bucket, "from") as obj:
             await store.put(bucket, "open", obj)
         async with store.get(bucket, "from") as obj:
-            # A reader that was read partly is a body of its remaining bytes.
+            # A partly read reader is a body of its remaining bytes.
             assert_same(await obj.read(1), body[:1])
             await store.put(bucket, "partly read", obj)
         assert_same(await store.read(bucket, "unopened"), body)
@@ -165,18 +165,18 @@ class StoreBodies(StoreTopic):
         size = 1 if length == "a byte" else store.pool.part_size + 1
         body = content(size)
 
-        def refuse(*_: int | None) -> None:
+        def fail(*_: int | None) -> None:
             raise ZeroDivisionError
 
         path = tmp_path / "body"
         await in_thread(path.write_bytes, b"head" + body)
         for file in (io.BytesIO(b"head" + body), await in_thread(path.open, "rb")):
             file.seek(4)  # a put starts at the position of its file
-            # Puts that fail at the end of the body, after a part, and before the first byte.
+            # These puts fail at the end of the body, after a part, and before the first byte.
             with pytest.raises(IntegrityError):
                 await store.put(bucket, "key", file, size=size + 1)
             with pytest.raises(ZeroDivisionError):
-                await store.put(bucket, "other", file, progress=refuse)
+                await store.put(bucket, "other", file, progress=fail)
             with pytest.raises(TroveError):
                 await store.put(self.bucket_name(), "key", file)
             assert file.tell() == 4
@@ -229,7 +229,7 @@ class StoreBodies(StoreTopic):
                 await store.put(bucket, str(depth - 1), nesting(depth - 1))
             yield b"!"
 
-        # A put that held memory while its body waits for another put would deadlock.
+        # If a put held memory while its body waits for the next put, they would deadlock.
         await store.put(bucket, "3", nesting(3))
         for depth in range(4):
             assert await store.read(bucket, str(depth)) == content(part, str(depth)) + b"!"
@@ -241,7 +241,7 @@ class StoreBodies(StoreTopic):
             await store.put(bucket, str(number), async_chunks(content(size, str(number)), 500_000))
 
         async with task_group() as group:
-            # More parts than the pool has slots.
+            # More parts than fit into the pool.
             for number in range(24):
                 group.start_soon(put, number)
         for number in range(24):

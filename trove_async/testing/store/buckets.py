@@ -1,4 +1,4 @@
-"""Conformance tests of bucket calls and of deletes.
+"""Conformance tests of bucket calls and deletes.
 
 Every call on a missing bucket must raise BucketNotFoundError with the name of the bucket.
 """
@@ -109,7 +109,7 @@ class StoreBuckets(StoreTopic):
     async def test_delete_is_idempotent(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         await store.put(bucket, "key/below", b"body")
-        # The second delete finds no object, and may find a directory on a file system.
+        # The second delete finds no object. On a file system it may find a directory.
         for _ in range(2):
             await store.delete(bucket, "key")
             assert [entry.key for entry in await store.list(bucket).all()] == ["key/below"]
@@ -118,7 +118,7 @@ class StoreBuckets(StoreTopic):
         names = [f"{number:04}" for number in range(30)]
         for key in [*names, "other"]:
             await store.put(bucket, key, b"")
-        # A missing key is deleted already, and a bad name must not stop the others.
+        # Deleting a missing object succeeds, and a bad key must not stop the other deletes.
         requested = [*names[:20], "missing", "bad\0"]
         results = [result async for result in store.delete_many(bucket, requested)]
         assert [result.key for result in results] == requested
@@ -132,11 +132,11 @@ class StoreBuckets(StoreTopic):
         for key in ("a", "b", "c"):
             await store.put(bucket, key, b"")
 
-        async def some() -> AsyncIterator[str]:
+        async def two_keys() -> AsyncIterator[str]:
             yield "a"
             yield "b"
 
-        await store.delete_many(bucket, some())
+        await store.delete_many(bucket, two_keys())
         assert [entry.key for entry in await store.list(bucket).all()] == ["c"]
         with pytest.raises(InvalidNameError):
             await store.delete_many(bucket, ["c", ""])
@@ -144,12 +144,12 @@ class StoreBuckets(StoreTopic):
             await store.delete_many(bucket, ["", "x\0"])
         assert all(isinstance(error, TroveError) for error in caught.value.exceptions)
         await store.delete_many(bucket, [])
-        # A single str would be taken for a list of its characters.
+        # A single str would be treated as a list of its characters.
         with pytest.raises(TypeError):
             store.delete_many(bucket, "key")
         assert await store.list(bucket).all() == []
 
-    async def test_every_backend_is_in_health(self, store: Trove) -> None:
+    async def test_health_reports_healthy_backends(self, store: Trove) -> None:
         health = await store.health()
         assert health
         assert all(status.ok and status.error is None for status in health.values())

@@ -1,7 +1,7 @@
 """Conformance tests of cancellation through a store.
 
-A user's task may be cancelled at any await. Afterwards the store must hold no memory, and each object
-must be the old or the new one.
+A user's task may be cancelled at any await. Afterwards the store must hold no memory, and each
+object must be the old or the new one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trove_async.testing.store.bodies import async_chunks
 
 
 class StoreCancellation(StoreTopic):
-    """Every transfer, cancelled after 0, 1, 2, … steps of the event loop until it ends first."""
+    """Calls that are cancelled after more and more steps of the event loop, until they finish."""
 
     @pytest.mark.parametrize("source", ["memory", "stream"])
     @pytest.mark.parametrize("parts", [0, 1])
@@ -53,7 +53,7 @@ class StoreCancellation(StoreTopic):
             assert await store.exists(bucket, "key")
 
         await cancel_at_every_step(get, check)
-        await get()  # connections and permits were released as well
+        await get()  # would wait forever if a connection or permit had not been released
 
     async def test_cancelled_copy_leaves_old_or_new_object(self, store: Trove, bucket: str) -> None:
         new = content(store.pool.part_size + 1)
@@ -107,16 +107,16 @@ class StoreCancellation(StoreTopic):
             await store.delete_many(bucket, names)
 
         await put_all()
-        # A cancelled delete has deleted some of the keys.
+        # A cancelled delete_many may have deleted some of the keys.
         await cancel_at_every_step(delete, put_all)
         await delete()
         assert await store.list(bucket).all() == []
 
 
 async def _read_stable(store: Trove, bucket: str, key: str) -> bytes:
-    """Read an object, again if it changes meanwhile.
+    """Read an object. Repeat the read if the object changes during it.
 
-    A server that received a whole cancelled request may still process it.
+    A server that received a cancelled request completely may still process it.
     """
     while True:
         try:

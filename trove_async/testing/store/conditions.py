@@ -1,4 +1,4 @@
-"""Conformance tests of conditions and options: honoured, or refused before any change.
+"""Conformance tests of conditions and options: they are honoured, or refused before any change.
 
 A store must never ignore an option that its backend does not support. For each capability the tests
 assert either the effect or NotSupportedError with nothing stored.
@@ -49,7 +49,7 @@ BREAKING: list[dict[str, Any]] = [
     {"tags": {"na\nme": "a"}},
     {"tags": {"name": "a\nb"}},
 ]
-"""Options that would break a header or use a reserved name. No backend may receive them."""
+"""Options with values that break a header, or with invalid names. No backend may receive them."""
 
 
 class StoreConditions(StoreTopic):
@@ -178,7 +178,7 @@ class StoreConditions(StoreTopic):
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_metadata_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
-        # Names have no case: services send them as header fields.
+        # Names are case-insensitive, because services send them as header fields.
         titled = {name.title(): value for name, value in METADATA.items()}
         info = await self._put_if_supported(store, bucket, parts, "metadata", metadata=titled)
         if info is not None:
@@ -187,7 +187,7 @@ class StoreConditions(StoreTopic):
     async def test_metadata_beyond_max_metadata_bytes_is_refused(
         self, store: Trove, bucket: str
     ) -> None:
-        # The name counts as well, so a value of the maximum is too long.
+        # The name counts as well, so a value of the maximum size is too large.
         maximum = (await capabilities_of(store, bucket)).max_metadata_bytes
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "key", b"", metadata={"name": "v" * maximum})
@@ -207,7 +207,7 @@ class StoreConditions(StoreTopic):
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_expires_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
-        # Headers carry whole seconds in GMT.
+        # A header carries whole seconds, in GMT.
         expires = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
         info = await self._put_if_supported(store, bucket, parts, "expires", expires=expires)
         if info is not None:
@@ -226,7 +226,7 @@ class StoreConditions(StoreTopic):
         empty: dict[str, Any] = {name: ""}
         await store.put(bucket, "key", b"body", **empty)
         value = getattr(await store.head(bucket, "key"), name)
-        # Some services report this type for an object without a type.
+        # Some services report this type for an object without a Content-Type.
         assert value in {None, "application/octet-stream"}
 
     async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
@@ -245,7 +245,7 @@ class StoreConditions(StoreTopic):
             await store.put(bucket, "key", b"", **options)
         assert not await store.exists(bucket, "key")
 
-    async def test_presigned_url_is_made_or_refused(self, store: Trove, bucket: str) -> None:
+    async def test_presigned_url_is_created_or_refused(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         for presign in (store.presign_get, store.presign_put):
             if (await capabilities_of(store, bucket)).presign:

@@ -1,7 +1,7 @@
 """Conformance tests of copy and move.
 
-A copy is of one version of the source. A move deletes the source only after the destination is
-complete, so the object exists at every moment.
+A copy contains exactly one version of the source. A move deletes the source only after the
+destination is complete, so the object exists at every moment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
         await store.put(bucket, "from", body)
-        # The second target may be on another backend. The body then passes through the store.
+        # The second target may be on a different backend. The body then passes through the store.
         for target in ((bucket, "to"), (other_bucket, "from")):
             info = await store.copy(bucket, "from", *target)
             assert (info.bucket, info.key, info.size) == (*target, len(body))
@@ -63,17 +63,15 @@ class StoreCopies(StoreTopic):
         assert dict((await store.head(bucket, "from")).metadata) == {"a": "1"}
 
     async def test_copy_keeps_the_headers(self, store: Trove, bucket: str) -> None:
-        start, end = (
-            await capabilities_of(store, bucket, "from"),
-            await capabilities_of(store, bucket, "to"),
-        )
-        headers: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
-        if start.expires and end.expires:
+        source = await capabilities_of(store, bucket, "from")
+        target = await capabilities_of(store, bucket, "to")
+        headers: dict[str, Any] = dict(HEADERS) if source.headers and target.headers else {}
+        if source.expires and target.expires:
             headers["expires"] = EXPIRES
         await store.put(bucket, "from", b"body", **headers)
         await store.copy(bucket, "from", bucket, "to")
-        # A change of metadata is a copy onto the same key, which must keep the headers as well.
-        if end.metadata:
+        # To change metadata, users copy an object onto itself. This must keep the headers as well.
+        if target.metadata:
             await store.copy(bucket, "to", bucket, "to", metadata={"a": "1"})
         info = await store.head(bucket, "to")
         assert {name: getattr(info, name) for name in headers} == headers
@@ -87,7 +85,7 @@ class StoreCopies(StoreTopic):
                 await store.put(bucket, "from", b"body", tags={"team": "a"})
             return
         if not (await capabilities_of(store, bucket, "to")).tags:
-            # The copy is refused instead of losing the tags.
+            # The store refuses the copy, because it would lose the tags.
             await store.put(bucket, "from", b"body", tags={"team": "a"})
             with pytest.raises(NotSupportedError):
                 await store.copy(bucket, "from", bucket, "to")
@@ -194,7 +192,7 @@ class StoreCopies(StoreTopic):
     async def test_move_onto_itself_does_nothing(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"body")
         info = await store.move(bucket, "key", bucket, "key")
-        assert (info.key, info.etag) == ("key", old.etag)  # no new version
+        assert (info.key, info.etag) == ("key", old.etag)  # nothing was written
         assert await store.read(bucket, "key") == b"body"
 
     async def test_progress_of_a_copy_ends_at_its_size(self, store: Trove, bucket: str) -> None:

@@ -28,11 +28,11 @@ INSIDE_COMMON_PREFIX: list[dict[str, Any]] = [
     {"start_after": "b--", "delimiter": "--"},
     {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
 ]
-"""Listings whose `start_after` is inside a common prefix. The store must omit that prefix."""
+"""Listings whose `start_after` is or begins with a common prefix. A store must omit that prefix."""
 
 
 def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
-    """Return the keys and prefixes that a listing of `names` must have, all after `start_after`."""
+    """Return `expected`, without common prefixes that are not after `start_after`."""
     start = options.pop("start_after", "").encode()
     return [entry for entry in expected(names, **options) if entry.encode() > start]
 
@@ -67,7 +67,7 @@ class StoreListing(StoreTopic):
         self, store: Trove, bucket: str, options: dict[str, Any], page_size: int
     ) -> None:
         await self._fill(store, bucket)
-        # The order of an unordered backend may differ for each page size.
+        # On an unordered backend, the order may depend on the page size.
         entries = await store.list(bucket, page_size=page_size, **options).all()
         names = [entry.key for entry in entries]
         assert sorted(names, key=str.encode) == expected(TREE, **options)
@@ -78,9 +78,9 @@ class StoreListing(StoreTopic):
             assert (listing.cursor is None) == (count == 0)
             if listing.cursor is None:
                 resumed = store.list(bucket, page_size=page_size, **options)
-            else:  # a cursor includes `start_after`
-                same = {name: value for name, value in options.items() if name != "start_after"}
-                resumed = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
+            else:  # `start_after` cannot be combined with a cursor
+                others = {name: value for name, value in options.items() if name != "start_after"}
+                resumed = store.list(bucket, page_size=page_size, cursor=listing.cursor, **others)
             after = [entry.key async for entry in resumed]
             assert before + after == names, f"resumed after {count} entries"
             assert resumed.cursor is None
@@ -125,7 +125,7 @@ class StoreListing(StoreTopic):
         count = 0
         async for page in listing.pages():
             count += len(page)
-            # The last page is shorter than the others, except with pages of one entry.
+            # Only a page that is not full is known to be the last one.
             assert (listing.cursor is None) == (len(page) < page_size)
         assert count == len(keys)
         assert listing.cursor is None
@@ -180,7 +180,7 @@ class StoreListing(StoreTopic):
         await self._fill(store, bucket)
         listed = []
         async for entry in store.list(bucket, page_size=2):
-            # The next page is fetched ahead and must not depend on the deleted keys.
+            # The next page is fetched ahead. It must not depend on the deleted keys.
             await store.delete(bucket, entry.key)
             listed.append(entry.key)
         assert sorted(listed, key=str.encode) == expected(TREE)
@@ -197,6 +197,6 @@ class StoreListing(StoreTopic):
             store.list(bucket, prefix="\ud800")
 
     async def _fill(self, store: Trove, bucket: str) -> None:
-        # In reverse, so that a listing in the order of the puts fails.
+        # In reverse order: a listing in the order of the puts must fail.
         for key in reversed(TREE):
             await store.put(bucket, key, b"")

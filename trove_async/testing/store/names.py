@@ -1,6 +1,6 @@
-"""Conformance tests of names of buckets and keys.
+"""Conformance tests of the names of buckets and objects.
 
-A store refuses bad names before any I/O and equally on every backend, and keeps all other names
+A store refuses the same bad names on every backend, before any I/O, and keeps all other names
 unchanged.
 """
 
@@ -51,10 +51,10 @@ BAD_BUCKETS = ["", ".", "..", "a/b", "/", "a\0b", "\ud800", "x" * 223]
 
 
 class StoreNames(StoreTopic):
-    """Bad and unusual names of keys and buckets.
+    """Bad and unusual names of buckets and objects.
 
     Attributes:
-        refused_keys: Members of `ODD_KEYS` that a backend cannot store.
+        refused_keys: Members of `ODD_KEYS` that a backend cannot store. The tests omit them.
     """
 
     refused_keys: ClassVar[AbstractSet[str]] = frozenset()
@@ -85,7 +85,7 @@ class StoreNames(StoreTopic):
         self, store: Trove, bucket: str, name: str
     ) -> None:
         for key in DOT_KEYS:
-            # A backend that can address such a key reports that it is missing.
+            # A backend that can address such a key reports that the object does not exist.
             addressed = (await capabilities_of(store, bucket, key)).dot_segments
             with pytest.raises(ObjectNotFoundError if addressed else InvalidNameError):
                 await dict(CALLS)[name](store, bucket, key)

@@ -38,12 +38,14 @@ class StoreReading(StoreTopic):
         assert all(type(chunk) is bytes and chunk for chunk in chunks)
         assert_same(b"".join(chunks), body)
 
-    async def test_ways_of_reading_can_be_mixed(self, store: Trove, bucket: str) -> None:
+    async def test_read_readinto_and_iteration_can_be_mixed(
+        self, store: Trove, bucket: str
+    ) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
             got = await obj.read(1)
-            # A read of size 0 returns b"" before the end of the body, too.
+            # A read of size 0 returns b"" even before the end of the body.
             got += await obj.read(0)
             buffer = bytearray(1000)
             got += buffer[: await obj.readinto(buffer)]
@@ -68,7 +70,7 @@ class StoreReading(StoreTopic):
     async def test_save_writes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
-        target = tmp_path / "new" / "saved"  # in a new directory, to detect other files that stay
+        target = tmp_path / "new" / "saved"  # in a new directory, to detect leftover files
         await in_thread(target.parent.mkdir)
         async with store.get(bucket, "key") as obj:
             await obj.save(target)
@@ -104,9 +106,9 @@ class StoreReading(StoreTopic):
         self, store: Trove, bucket: str
     ) -> None:
         await store.put(bucket, "key", b"0123456789")
-        ranges = (await capabilities_of(store, bucket)).ranges
+        claimed = (await capabilities_of(store, bucket)).ranges
         for requested, span in SELECTING:
-            if not ranges:
+            if not claimed:
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", range=requested)
                 continue
@@ -201,7 +203,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
-            # With fewer connections than readers, the store must take those of idle readers.
+            # With fewer connections than readers, the store must take them from idle readers.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
