@@ -255,7 +255,8 @@ class _Body(aiohttp.Payload):
         self._transport = writer.transport  # for `abort`: aiohttp drops it on a failure
         views = self._views
         if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
-            await writer.write(views[0])
+            async with asyncio.timeout(self._idle):
+                await writer.write(views[0])
             self._finish()
         else:
             clock = asyncio.get_running_loop().time
