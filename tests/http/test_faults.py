@@ -20,8 +20,9 @@ from tests.http.scripted_server import (
     respond_with,
     serving,
 )
+from trove_async._http.connection import WINDOW_SIZE
 from trove_async.errors import TimedOutError, UnavailableError
-from trove_async.models import KiB, MiB
+from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ async def test_connection_closed_after_full_receive_window_is_not_reused(
     transport: Transport,
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
-    size = 64 * KiB - len(head % 10_000)  # exactly what a connection buffers before it is read
+    size = WINDOW_SIZE - len(head % 10_000)  # head and body fill the window of a connection
     sent, closed = asyncio.Event(), asyncio.Event()
 
     async def handler(connection: ServerConnection) -> None:
