@@ -220,7 +220,7 @@ class _Body(aiohttp.Payload):
 
     Attributes:
         failure: The error that a streamed body raised, or None.
-        written: Whether the socket has accepted the whole body.
+        written: Whether the whole body has been written. The event loop may still buffer its end.
     """
 
     def __init__(self, views: Sequence[memoryview] | StreamedBody, idle: float) -> None:
