@@ -1,4 +1,4 @@
-"""A headless Chromium, and a server in a thread."""
+"""A headless Chromium, and a server that runs in a thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uvicorn
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-import trove_async.drivers.local  # noqa: F401 - it inspects os once, before the loop is guarded
+import trove_async.drivers.local  # noqa: F401 - its import inspects the os module, which blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The media page of examples/ in a headless Chromium."""
+"""The media page of `examples/fastapi_service.py` in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RequestLog:
 
 
 @contextmanager
-def running() -> Iterator[tuple[str, RequestLog]]:
+def running_example() -> Iterator[tuple[str, RequestLog]]:
     """Run the example in a thread; yield its URL and its log."""
     spec = importlib.util.spec_from_file_location(
         "fastapi_service", EXAMPLES / "fastapi_service.py"
@@ -76,8 +76,8 @@ def running() -> Iterator[tuple[str, RequestLog]]:
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, RequestLog]]:
     monkeypatch.setenv("TROVE_URL", f"file://{tmp_path / 'store'}")
-    with running() as running_service:
-        yield running_service
+    with running_example() as url_and_log:
+        yield url_and_log
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def browser(tmp_path: Path) -> Iterator[WebDriver]:
 
 @pytest.fixture
 def audio_file(tmp_path: Path) -> Path:
-    """Return a file with ten minutes of a tone, more than a browser buffers ahead."""
+    """Return a WAV file with a tone of ten minutes, which is more than a browser buffers ahead."""
     path = tmp_path / NAME
     tone = bytes(abs(index % 100 - 50) * 5 for index in range(RATE))
     with wave.open(str(path), "wb") as file:
@@ -111,8 +111,13 @@ def test_uploaded_file_can_be_played(
 
     browser.get(address)
     browser.execute_cdp_cmd("Network.enable", {})
-    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 8_000_000}
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    network = {
+        "offline": False,
+        "latency": 0,
+        "downloadThroughput": -1,
+        "uploadThroughput": 8_000_000,
+    }
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", network)
     browser.execute_script(
         "window.shown = []; const bar = document.querySelector('progress');"
         "new MutationObserver(() => shown.push(bar.value)).observe(bar, {attributes: true});"
@@ -123,7 +128,7 @@ def test_uploaded_file_can_be_played(
     wait_for("document.querySelectorAll('#files li').length")
     progress = browser.execute_script("return shown")
     assert progress == sorted(progress)
-    assert any(0 < value < 1 for value in progress)  # progress before the end
+    assert any(0 < value < 1 for value in progress)  # the bar moved before the end
     assert progress[-1] == 1
     assert browser.find_element(By.CSS_SELECTOR, "#files a").text == NAME
     assert ("PUT", f"/files/{NAME}", "", 201) in log.requests
@@ -150,10 +155,10 @@ def test_upload_error_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.modules["fastapi_service"], "MAX_SIZE", 3)
-    small = tmp_path / "x.txt"
-    small.write_text("too much")
+    path = tmp_path / "x.txt"
+    path.write_text("too much")
     browser.get(service[0])
-    browser.find_element(By.NAME, "file").send_keys(str(small))
+    browser.find_element(By.NAME, "file").send_keys(str(path))
     browser.find_element(By.CSS_SELECTOR, "#upload button").click()
     message = WebDriverWait(browser, 30).until(
         lambda driver: driver.find_element(By.CSS_SELECTOR, "output").text

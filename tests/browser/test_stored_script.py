@@ -44,7 +44,7 @@ XHTML = HTML.replace(b"<!DOCTYPE html><p>", b"<p xmlns='http://www.w3.org/1999/x
 MULTIPART = b"--x\r\nContent-Type: text/html\r\n\r\n" + HTML + b"\r\n--x--\r\n"
 BODIES = [HTML, SVG, XHTML, MULTIPART]
 
-RUN_UNLESS_GUARDED = [  # this browser runs these without our headers
+RUNNING_IF_TRUSTED = [  # Chromium runs these without the protective headers
     ("text/html", HTML),
     ("text/plain,text/html", HTML),
     ("text/plain;,text/html", HTML),
@@ -55,7 +55,7 @@ RUN_UNLESS_GUARDED = [  # this browser runs these without our headers
     ("application/xhtml+xml", XHTML),
     ("text/xml", XHTML),
 ]
-TYPES = [kind for kind, _ in RUN_UNLESS_GUARDED] + [
+TYPES = [kind for kind, _ in RUNNING_IF_TRUSTED] + [
     "text/html;charset=utf-7",
     "TEXT/HTML ; x",
     "text/plain, text/html;",
@@ -88,7 +88,7 @@ TYPES = [kind for kind, _ in RUN_UNLESS_GUARDED] + [
 
 
 def wav() -> bytes:
-    """Return ten seconds of silence."""
+    """Return a WAV file with ten seconds of silence."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)
@@ -101,11 +101,15 @@ def wav() -> bytes:
 GIF = bytes.fromhex(
     "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
 )
-SHOWN = {"a.gif": ("image/gif", GIF), "a.wav": ("audio/wav", wav()), "a.txt": ("text/plain", HTML)}
+PASSIVE = {
+    "a.gif": ("image/gif", GIF),
+    "a.wav": ("audio/wav", wav()),
+    "a.txt": ("text/plain", HTML),
+}
 
 
 async def download(request: Request) -> Response:
-    trusted = request.path_params["how"] == "trusted"
+    trusted = request.path_params["mode"] == "trusted"
     key = request.path_params["key"]
     return await object_response(get_store(request), "files", key, request, trusted=trusted)
 
@@ -115,13 +119,13 @@ async def upload(request: Request) -> Response:
     return await store_upload(get_store(request), "files", key, request, max_size=None)
 
 
-async def empty(request: Request) -> Response:
+async def page(request: Request) -> Response:
     """Return a page with the requested HTML as its body."""
     return HTMLResponse(f"<!DOCTYPE html><body>{request.query_params.get('body', '')}")
 
 
-async def stored(request: Request) -> Response:
-    """Store an object with the unmodified content type of the client, as another program may."""
+async def store_unchecked(request: Request) -> Response:
+    """Store an object with the Content-Type of the client unchecked, as a different program may."""
     await get_store(request).put(
         "files",
         request.path_params["key"],
@@ -136,10 +140,10 @@ async def stored(request: Request) -> Response:
 def address() -> Iterator[str]:
     app = Starlette(
         routes=[
-            Route("/{how}/{key}", download),
-            Route("/{how}/{key}", upload, methods=["PUT", "POST"]),
-            Route("/{key}", stored, methods=["PUT"]),
-            Route("/", empty),
+            Route("/{mode}/{key}", download),
+            Route("/{mode}/{key}", upload, methods=["PUT", "POST"]),
+            Route("/{key}", store_unchecked, methods=["PUT"]),
+            Route("/", page),
         ],
         exception_handlers={TroveError: error_handler},
         lifespan=lifespan(lambda: Trove(MemoryDriver()), buckets=["files"]),
@@ -155,27 +159,27 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
 
 
 def script_ran(browser: WebDriver, address: str, target: str) -> bool:
-    """Open a page and return whether a script in it ran in the origin of the service."""
+    """Open a URL; return whether a script ran in the origin of the service."""
     browser.get(address)
     browser.delete_all_cookies()
     browser.get(target)
-    browser.get(address)  # a download leaves the previous page open, so load one of this origin
+    browser.get(address)  # after a download, the previous page is still open
     return bool(browser.get_cookies())
 
 
 def post(url: str, kind: str, body: bytes) -> None:
-    """Upload a file in a form whose part has this content type."""
+    """Upload a file in a form, with this content type for its part."""
     head = f'Content-Disposition: form-data; name="f"; filename="x"\r\nContent-Type: {kind}\r\n\r\n'
     form = b"--edge\r\n" + head.encode() + body + b"\r\n--edge--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=edge"}
     assert httpx.post(url, content=form, headers=headers).status_code == 201
 
 
-@pytest.mark.parametrize(("kind", "body"), RUN_UNLESS_GUARDED)
+@pytest.mark.parametrize(("kind", "body"), RUNNING_IF_TRUSTED)
 def test_script_of_trusted_object_runs(
     address: str, browser: WebDriver, kind: str, body: bytes
 ) -> None:
-    """Prove that the tests below can fail."""
+    """Without the protective headers, the scripts run: the tests below can fail."""
     assert httpx.put(f"{address}o", content=body, headers={"Content-Type": kind}).is_success
     assert script_ran(browser, address, f"{address}trusted/o")
 
@@ -192,7 +196,7 @@ def test_stored_script_does_not_run(address: str, browser: WebDriver, kind: str)
     assert not script_ran(browser, address, f"{frame}<embed src=/x/o>")
 
 
-@pytest.mark.parametrize(("kind", "body"), RUN_UNLESS_GUARDED)
+@pytest.mark.parametrize(("kind", "body"), RUNNING_IF_TRUSTED)
 def test_uploaded_script_does_not_run(
     address: str, browser: WebDriver, kind: str, body: bytes
 ) -> None:
@@ -204,7 +208,7 @@ def test_uploaded_script_does_not_run(
 
 
 def test_passive_content_is_displayed(address: str, browser: WebDriver) -> None:
-    for name, (kind, body) in SHOWN.items():
+    for name, (kind, body) in PASSIVE.items():
         headers = {"Content-Type": kind}
         assert httpx.put(f"{address}x/{name}", content=body, headers=headers).status_code == 201
     wait = WebDriverWait(browser, 60, poll_frequency=0.05)

@@ -81,12 +81,12 @@ async def test_service_stores_lists_serves_and_deletes_files(name: str) -> None:
 
         assert (await client.delete("/files/dir/3.txt")).status_code == 204
         assert (await client.get("/files/dir/3.txt")).status_code == 404
-        # Local files have no URL.
+        # The local driver cannot presign.
         assert (await client.post("/presign/dir/1.txt")).status_code == 501
 
 
 async def test_schema_has_each_operation_once() -> None:
-    schema = load("fastapi_service").app.openapi()  # it warns about duplicate operation ids
+    schema = load("fastapi_service").app.openapi()  # this warns about duplicate operation IDs
     assert schema["paths"]["/files/{key}"].keys() == {"get", "put", "post", "delete"}
 
 

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=TRANSPORTS)
-async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Transport]]:
+async def make_transport(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Transport]]:
     transports: list[Transport] = []
 
-    def make_transport(timeout: Timeout = LONG_TIMEOUTS) -> Transport:
+    def make(timeout: Timeout = LONG_TIMEOUTS) -> Transport:
         transports.append(TRANSPORTS[request.param](timeout))
         return transports[-1]
 
-    yield make_transport
+    yield make
     for transport in transports:
         await transport.aclose()
 
 
 @pytest.fixture
-async def transport(make: Callable[..., Transport]) -> Transport:
-    return make()
+async def transport(make_transport: Callable[..., Transport]) -> Transport:
+    return make_transport()
 
 
 @pytest.fixture
-async def impatient(make: Callable[..., Transport]) -> Transport:
+async def impatient(make_transport: Callable[..., Transport]) -> Transport:
     """Return a transport with short timeouts, for servers that stall."""
-    return make(SHORT_TIMEOUTS)
+    return make_transport(SHORT_TIMEOUTS)

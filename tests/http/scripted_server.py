@@ -49,7 +49,12 @@ class ServerConnection:
 
 
 class Server:
-    """A running server: its origin and the number of connections it has accepted."""
+    """A running server.
+
+    Attributes:
+        connections: The number of connections that the server has accepted.
+        origin: The origin of the server.
+    """
 
     def __init__(self) -> None:
         self.connections = 0
@@ -77,9 +82,12 @@ TRANSPORTS: dict[str, Callable[..., Transport]] = {
 
 BODY = bytes(range(256)) * 3
 
-CHUNKED = b"".join(b"%x;a=b\r\n%b\r\n" % (100, BODY[at : at + 100]) for at in range(0, 700, 100))
+# The first 700 bytes, in chunks with an extension
+CHUNKED = b"".join(
+    b"%x;a=b\r\n%b\r\n" % (100, BODY[start : start + 100]) for start in range(0, 700, 100)
+)
 
-# Responses with the same body in every framing
+# Responses with the same body and different framing
 RESPONSES: dict[str, tuple[bytes, ...]] = {
     "length": (b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 768\r\n\r\n" + BODY,),
     "a byte at a time": tuple(
@@ -94,12 +102,10 @@ RESPONSES: dict[str, tuple[bytes, ...]] = {
         CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\n\r\n",
     ),
     "chunks and trailers, a byte at a time": tuple(
-        piece.encode("latin-1")
-        for piece in (
-            (
-                b"HTTP/1.1 200 OK\r\nETag: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                + CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\nx-sum: 1\r\n\r\n"
-            ).decode("latin-1")
+        bytes([byte])
+        for byte in (
+            b"HTTP/1.1 200 OK\r\nETag: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\nx-sum: 1\r\n\r\n"
         )
     ),
 }  # fmt: skip
@@ -116,8 +122,8 @@ def respond_with(*pieces: bytes, disconnected: asyncio.Event | None = None) -> H
     """Return a handler that sends the same response to every request.
 
     Args:
-        pieces: The bytes of the response, each piece in a packet of its own.
-        disconnected: Is set when the client has closed the connection.
+        pieces: The bytes of the response. Each piece is sent in a separate packet.
+        disconnected: Set when the client has closed the connection.
     """
 
     async def handler(connection: ServerConnection) -> None:

@@ -1,12 +1,15 @@
-"""The table of errors of aiohttp. The tests that run over both transports cover the rest."""
+"""Errors and timeouts specific to `AiohttpTransport`."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import Any
 
 import aiohttp
 import pytest
 
-from trove_async._http import translate_error
-from trove_async._http.aiohttp_transport import _ERRORS, system_error
+from trove_async._http import WINDOW, translate_error
+from trove_async._http.aiohttp_transport import _ERRORS, _Body, system_error
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
 
 
@@ -37,6 +40,23 @@ def test_network_errors_are_retryable(error: Exception, error_class: type[TroveE
 
 def test_proxy_password_is_not_in_cause() -> None:
     assert system_error(aiohttp.InvalidURL("http://user:secret@")) is None
+
+
+class StalledWriter:
+    """A writer of aiohttp whose socket accepts no bytes."""
+
+    transport = None
+
+    async def write(self, _chunk: memoryview) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("size", [1, WINDOW, WINDOW + 1])
+async def test_stalled_write_of_body_times_out(size: int) -> None:
+    writer: Any = StalledWriter()
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            await _Body([memoryview(bytes(size))], 0.01).write(writer)
 
 
 def test_foreign_error_is_not_translated() -> None:

@@ -1,4 +1,4 @@
-"""Endless responses, over both transports: every byte arrives in time, but the response never ends."""
+"""Endless responses, over both transports: bytes keep arriving, but the response never ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMPLETE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 PAUSE = 0.01
-"""Seconds between two pieces: a twentieth of the limit."""
+"""Seconds between two pieces: a twentieth of each of the `SHORT_TIMEOUTS`."""
 
 
 @asynccontextmanager
@@ -194,14 +194,14 @@ async def test_store_works_after_endless_response(kind: str) -> None:
                     size = (await store.head("bucket", "k")).size
                 except PoolTimeoutError:  # the failed request kept the only permit
                     raise
-                except TimedOutError:  # on a busy machine
+                except TimedOutError:  # the machine is busy
                     continue
             assert size == 5
 
 
 @pytest.mark.idle_time
 async def test_streamed_body_may_be_slow(impatient: Transport) -> None:
-    """A body that is not a document has no minimum rate."""
+    """A body that is not read with `read_all` has no minimum rate."""
     async with endless(*DOCUMENTS["length"]) as (server, _):
         response = await impatient.send("GET", server.origin, "/", {})
         clock = asyncio.get_running_loop().time

@@ -20,8 +20,9 @@ from tests.http.scripted_server import (
     respond_with,
     serving,
 )
+from trove_async._http.connection import WINDOW_SIZE
 from trove_async.errors import TimedOutError, UnavailableError
-from trove_async.models import KiB, MiB
+from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ async def test_connection_closed_after_full_receive_window_is_not_reused(
     transport: Transport,
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
-    size = 64 * KiB - len(head % 10_000)  # exactly what a connection buffers before it is read
+    size = WINDOW_SIZE - len(head % 10_000)  # head and body fill the window of a connection
     sent, closed = asyncio.Event(), asyncio.Event()
 
     async def handler(connection: ServerConnection) -> None:
@@ -136,8 +137,8 @@ async def test_missing_response_times_out(impatient: Transport) -> None:
             await impatient.send("GET", server.origin, "/", {})
 
 
-async def test_stalled_body_times_out(make: Callable[..., Transport]) -> None:
-    transport = make(replace(LONG_TIMEOUTS, idle=SHORT_TIMEOUTS.idle))
+async def test_stalled_body_times_out(make_transport: Callable[..., Transport]) -> None:
+    transport = make_transport(replace(LONG_TIMEOUTS, idle=SHORT_TIMEOUTS.idle))
 
     async def handler(connection: ServerConnection) -> None:
         await connection.receive_request()
@@ -205,8 +206,7 @@ async def test_connection_closed_by_server_while_idle_is_not_reused(transport: T
             assert server.connections == number + 1
 
 
-async def test_unsolicited_response_is_not_used(make: Callable[..., Transport]) -> None:
-    transport = make()
+async def test_unsolicited_response_is_not_used(transport: Transport) -> None:
     response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     async with serving(respond_with(response + b"ok" + response + b"no")) as server:
         for _ in range(3):
@@ -258,8 +258,7 @@ async def test_cancel_closes_connection(transport: Transport, point: str) -> Non
             await disconnected.wait()
 
 
-async def test_closed_transport_has_no_connections(make: Callable[..., Transport]) -> None:
-    transport = make()
+async def test_closed_transport_has_no_connections(transport: Transport) -> None:
     disconnected = asyncio.Event()
     handler = respond_with(b"HTTP/1.1 204 No Content\r\n\r\n", disconnected=disconnected)
     async with serving(handler) as server:

@@ -1,4 +1,4 @@
-"""Parsing of header fields."""
+"""Parsing of Retry-After."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ from trove_async._http import retry_after
         ("x" * 50_000, None),
     ],
 )
-def test_retry_after_is_parsed_as_seconds(value: str, seconds: float | None) -> None:
+def test_only_a_number_of_seconds_is_accepted(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds

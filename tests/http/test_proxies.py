@@ -62,14 +62,21 @@ def test_environment_proxy_without_scheme_uses_http() -> None:
     assert Proxies({"http": "proxy:3128"}).proxy_for(REMOTE) == "http://proxy:3128"
 
 
-PROXIES = ["socks5://me:SECRET@h:1", "h:1", "http://", "http://me:SECRET@h:x", "", "http://h:99999"]
+INVALID_URLS = [
+    "socks5://me:SECRET@h:1",
+    "h:1",
+    "http://",
+    "http://me:SECRET@h:x",
+    "",
+    "http://h:99999",
+]
 
 
-@pytest.mark.parametrize("url", PROXIES)
+@pytest.mark.parametrize("url", INVALID_URLS)
 def test_driver_rejects_invalid_proxy_url(url: str) -> None:
-    for make in (GCSDriver, S3Driver):
+    for driver_class in (GCSDriver, S3Driver):
         with pytest.raises(ConfigError, match="proxy must be") as caught:
-            make(proxy=url)
+            driver_class(proxy=url)
         assert "SECRET" not in str(caught.value)
 
 
@@ -112,8 +119,8 @@ async def test_request_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, n
         await transport.aclose()
     lines = [head[0] for head in heads]
     assert lines == ["GET http://storage.invalid/a%2Fb HTTP/1.1", "GET /c HTTP/1.1"]
-    proof = f"Proxy-Authorization: Basic {b64encode(b'me:secret').decode()}"
-    assert [proof in head for head in heads] == [True, False]
+    header = f"Proxy-Authorization: Basic {b64encode(b'me:secret').decode()}"
+    assert [header in head for head in heads] == [True, False]
 
 
 async def test_https_uses_connect_and_refusal_hides_password(
@@ -153,7 +160,7 @@ async def test_unresponsive_proxy_times_out() -> None:
         await transport.aclose()
 
 
-async def test_unreachable_proxy_is_named_in_error() -> None:
+async def test_error_names_unreachable_proxy() -> None:
     async with serving(lambda _: asyncio.sleep(0)) as server:
         port = server.origin.port
     transport = transport_over(LONG_TIMEOUTS, tls=None, proxy=f"http://me:SECRET@127.0.0.1:{port}")
@@ -165,11 +172,9 @@ async def test_unreachable_proxy_is_named_in_error() -> None:
     assert "SECRET" not in str(caught.value)
 
 
-async def test_gcs_uses_environment_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_gcs_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with gcs_server(InMemoryGCS()) as url:
-        # The host does not exist. The proxy is the service itself and handles the request.
+        # The host of the endpoint does not exist. The service itself acts as the proxy.
         monkeypatch.setenv("HTTP_PROXY", url)
         driver = GCSDriver(endpoint_url="http://storage.invalid")
         async with opened(driver):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.http.scripted_server import (
-    LONG_TIMEOUTS,
     SHORT_TIMEOUTS,
     TRANSPORTS,
     ServerConnection,
@@ -86,32 +85,39 @@ async def test_large_body_arrives_unchanged(transport: Transport) -> None:
 
 
 class ReusedBufferBody:
-    """A streamed body with one reused buffer: each piece overwrites the previous one."""
+    """A streamed body with one reused buffer: each piece overwrites the previous one.
+
+    Attributes:
+        size: The announced size of the body.
+        body: The bytes of the body.
+        open_count: The number of times that the body is open now.
+        opened_count: The number of times that the body has been opened.
+    """
 
     def __init__(self, size: int, *, error: Exception | None = None) -> None:
         self.size = size
         self.body = (bytes(range(251)) * (size // 251 + 1))[:size]
-        self.open = self.opened = 0
+        self.open_count = self.opened_count = 0
         self._error = error
 
     @asynccontextmanager
     async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
-        self.open += 1
-        self.opened += 1
+        self.open_count += 1
+        self.opened_count += 1
         try:
             async with aclosing(self._pieces()) as pieces:
                 yield pieces
         finally:
-            self.open -= 1
+            self.open_count -= 1
 
     async def _pieces(self) -> AsyncGenerator[memoryview]:
-        memory = memoryview(bytearray(MiB))
-        for at in range(0, self.size, MiB):
-            piece = self.body[at : at + MiB]
+        buffer = memoryview(bytearray(MiB))
+        for offset in range(0, self.size, MiB):
+            piece = self.body[offset : offset + MiB]
             await asyncio.sleep(0)
-            memory[: len(piece)] = piece
-            yield memory[: len(piece)]
-            memory[:] = bytes(MiB)
+            buffer[: len(piece)] = piece
+            yield buffer[: len(piece)]
+            buffer[:] = bytes(MiB)
         if self._error is not None:
             raise self._error
 
@@ -130,7 +136,7 @@ async def test_streamed_body_arrives_unchanged(transport: Transport) -> None:
             response = await transport.send("PUT", server.origin, "/", {}, body)
             assert response.status == 200
             response.close()
-            assert (body.open, body.opened) == (0, 1)
+            assert (body.open_count, body.opened_count) == (0, 1)
         assert server.connections == 1
     assert [body for _, body in received] == [body.body for body in bodies]
     for (lines, _), body in zip(received, bodies, strict=True):
@@ -139,13 +145,13 @@ async def test_streamed_body_arrives_unchanged(transport: Transport) -> None:
 
 async def test_error_in_streamed_body_fails_request(transport: Transport) -> None:
     async with serving(respond_with(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
-        for error in (IntegrityError("it has changed"), OSError(5, "it broke")):
+        for error in (IntegrityError("the file has changed"), OSError(5, "I/O error")):
             body = ReusedBufferBody(3 * MiB, error=error)
             body.size += 1
             with pytest.raises(type(error)) as caught:
                 await transport.send("PUT", server.origin, "/", {}, body)
             assert caught.value is error
-            assert body.open == 0
+            assert body.open_count == 0
         response = await transport.send("GET", server.origin, "/", {})
         assert await read_body(response) == b""
     assert server.connections == 3
@@ -161,7 +167,7 @@ async def test_early_error_response_closes_streamed_body(transport: Transport) -
         body = ReusedBufferBody(64 * MiB)
         response = await transport.send("PUT", server.origin, "/", {}, body)
         assert (response.status, await read_body(response)) == (403, b"no")
-        while body.open:
+        while body.open_count:
             await asyncio.sleep(0)
 
 
@@ -177,7 +183,7 @@ async def test_cancel_closes_streamed_body(transport: Transport) -> None:
         task = OwnedTask(transport.send("PUT", server.origin, "/", {}, body))
         await arrived.wait()
         await task.aclose()
-        while body.open:
+        while body.open_count:
             await asyncio.sleep(0)
 
 
@@ -192,13 +198,13 @@ async def test_stalled_streamed_upload_times_out(
     async with serving(handler) as server:
         with pytest.raises(TimedOutError):
             await impatient.send("PUT", server.origin, "/", {}, body)
-        assert body.open == 0
+        assert body.open_count == 0
 
 
-@pytest.mark.parametrize("make", TRANSPORTS.values(), ids=TRANSPORTS)
+@pytest.mark.parametrize("transport_class", TRANSPORTS.values(), ids=TRANSPORTS)
 @pytest.mark.parametrize("size", [100, 64 * KiB, 64 * KiB + 1, 5 * MiB + 1])
-async def test_bodies_of_any_size_round_trip_over_tls(
-    make: Callable[..., Transport], size: int, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+async def test_body_of_any_size_is_sent_and_received_over_tls(
+    transport_class: Callable[..., Transport], size: int, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
 
@@ -210,7 +216,7 @@ async def test_bodies_of_any_size_round_trip_over_tls(
             )
 
     server_context, client_context = tls
-    transport = make(Timeout(connect=5, first_byte=5, idle=5), tls=client_context)
+    transport = transport_class(Timeout(connect=5, first_byte=5, idle=5), tls=client_context)
     async with serving(echo, server_context) as server:
         for _ in range(2):
             response = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
@@ -238,9 +244,7 @@ async def test_early_error_response_is_returned_and_connection_not_reused(
     assert server.connections == 2
 
 
-async def test_success_before_whole_body_raises(make: Callable[..., Transport]) -> None:
-    transport = make(LONG_TIMEOUTS)
-
+async def test_success_before_whole_body_raises(transport: Transport) -> None:
     async def handler(connection: ServerConnection) -> None:
         await connection.receive_request(body=False)
         await connection.send(b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\n\r\n")
@@ -260,9 +264,8 @@ async def test_success_before_whole_body_raises(make: Callable[..., Transport]) 
     ],
 )
 async def test_upload_continues_after_interim_responses(
-    make: Callable[..., Transport], interim: tuple[bytes, ...]
+    transport: Transport, interim: tuple[bytes, ...]
 ) -> None:
-    transport = make(LONG_TIMEOUTS)
     body = bytes(range(256)) * (32 * MiB // 256)  # more than sockets hold
     received = []
 
@@ -332,4 +335,4 @@ async def test_unsendable_request_is_rejected_before_connecting(
         response = await transport.send("GET", server.origin, "/", {})
         response.close()
     assert caught.value.__context__ is None
-    assert server.connections == 1  # of the second request
+    assert server.connections == 1  # only the second request connects

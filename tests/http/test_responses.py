@@ -1,4 +1,4 @@
-"""Responses with every framing and split, over both transports."""
+"""Responses with every framing and in pieces of any size, over both transports."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ async def test_large_body_is_streamed_in_bounded_pieces(transport: Transport) ->
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
     async with serving(respond_with(head + body)) as server:
         response = await transport.send("GET", server.origin, "/", {})
-        memory = memoryview(bytearray(MiB))
+        buffer = memoryview(bytearray(MiB))
         received = b""
-        while count := await response.readinto(memory):
-            received += memory[:count]
+        while count := await response.readinto(buffer):
+            received += buffer[:count]
         assert received == body
         response.close()
         response = await transport.send("GET", server.origin, "/", {})

@@ -19,11 +19,11 @@ from trove_async.options import DeleteOptions, PutOptions
 
 class Service:
     def __init__(self) -> None:
-        self.requests = 0
+        self.request_count = 0
         self.error: Exception | None = None
 
     async def head_bucket(self, _bucket: str) -> None:
-        self.requests += 1
+        self.request_count += 1
         if self.error is not None:
             raise self.error
 
@@ -32,11 +32,11 @@ async def test_existing_bucket_is_cached_until_forgotten() -> None:
     service = Service()
     cache = BucketExistenceCache(service.head_bucket)
     assert [await cache.exists("bucket") for _ in range(3)] == [True] * 3
-    assert service.requests == 1
+    assert service.request_count == 1
     cache.forget("bucket")
     service.error = BucketNotFoundError("no")
     assert [await cache.exists("bucket") for _ in range(2)] == [False] * 2
-    assert service.requests == 3
+    assert service.request_count == 3
 
 
 async def test_bucket_forgotten_during_check_is_not_cached() -> None:

@@ -57,7 +57,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(framework: str, store: Trove, **options: Any) -> AsyncIterator[Service]:
-    """Run the service while the store is open."""
+    """Run the service for an open store."""
     service = Service(store=store, **options)
     start = {"starlette": _starlette, "aiohttp": _aiohttp}[framework]
     async with start(service) as service.port:
@@ -119,7 +119,7 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
 @asynccontextmanager
 async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
     """Run an aiohttp app; yield its port."""
-    # aiohttp keeps reading after a rejection for this time, so that the client gets the response.
+    # After a rejection, aiohttp reads the body for `lingering_time`, so that the client gets the response.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=1)
     await runner.setup()
     try:
@@ -190,7 +190,7 @@ async def curl(*arguments: str, stdin: bytes | None = None) -> bytes:
 
 
 def parse_response(data: bytes, method: str = "GET") -> ClientResponse:
-    """Parse a complete response, delimited by its length or by the end of the connection."""
+    """Parse the bytes of a complete response."""
     head, _, body = data.partition(b"\r\n\r\n")
     while head.split(b" ", 2)[1] == b"100":
         head, _, body = body.partition(b"\r\n\r\n")

@@ -136,7 +136,7 @@ def test_ranges_agree_with_model(specs_text: list[str], size: int) -> None:
         sent = [offset for start, end in spans for offset in range(start, end)]
         assert len(sent) == len(set(sent))  # no byte twice
         assert requested <= set(sent)
-        for offset in set(sent) - requested:  # only small gaps are sent unrequested
+        for offset in set(sent) - requested:  # only small gaps are sent without a request
             assert any(offset - distance in requested for distance in range(1, PART_OVERHEAD + 1))
             assert any(offset + distance in requested for distance in range(1, PART_OVERHEAD + 1))
         ordered = sorted(spans)
@@ -145,7 +145,7 @@ def test_ranges_agree_with_model(specs_text: list[str], size: int) -> None:
 
 
 @given(st.text(max_size=200), st.integers(0, 300))
-def test_any_header_gives_spans_within_the_object(header: str, size: int) -> None:
+def test_spans_of_any_header_are_inside_the_object(header: str, size: int) -> None:
     spans = spans_to_send(header, size)
     if isinstance(spans, list):
         assert all(0 <= start < end <= size for start, end in spans)

@@ -50,7 +50,7 @@ both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
 
 @pytest.fixture
 async def store(store: Trove, fake: Fake) -> Trove:
-    """Return the store with an object."""
+    """Return the store with the object ``o``."""
     await store.put("files", "o", BODY)
     fake.steps.clear()
     return store
@@ -96,7 +96,7 @@ def backend_requests(fake: Fake) -> list[str]:
     ],
     ids=str,
 )
-async def test_backend_gets_the_minimum_of_requests(
+async def test_backend_receives_the_minimum_number_of_requests(
     store: Trove, fake: Fake, headers: dict[str, str], requests: list[str]
 ) -> None:
     tag = entity_tag(str((await store.head("files", "o")).etag))
@@ -109,21 +109,21 @@ async def test_backend_gets_the_minimum_of_requests(
 async def test_only_the_requested_range_is_fetched() -> None:
     ranges = []
 
-    class Watched(Fake):
+    class RangeRecordingFake(Fake):
         def get(self, bucket: str, key: str, options: Any) -> Any:
             ranges.append(options.range)
             return super().get(bucket, key, options)
 
-    async with store_of(Watched()) as other:
-        await other.create_bucket("files")
-        await other.put("files", "o", BODY)
-        body = await body_of(await respond(other, range=f"bytes=1000-{2 * MiB}"))
+    async with store_of(RangeRecordingFake()) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", BODY)
+        body = await body_of(await respond(store, range=f"bytes=1000-{2 * MiB}"))
         assert body == BODY[1000 : 2 * MiB + 1]
-        await body_of(await respond(other, range="bytes=0-9,5000-5009", if_range="never"))
-        await body_of(await respond(other, range="bytes=0-9,5000-5009"))
+        await body_of(await respond(store, range="bytes=0-9,5000-5009", if_range="never"))
+        await body_of(await respond(store, range="bytes=0-9,5000-5009"))
     assert [byte_range and (byte_range.start, byte_range.end) for byte_range in ranges] == [
         (1000, 2 * MiB + 1),
-        None,  # If-Range does not hold
+        None,  # If-Range does not match
         (0, 10),
         (5000, 5010),
     ]
@@ -134,11 +134,11 @@ async def test_object_replaced_after_condition_check_is_checked_again(
 ) -> None:
     info = await store.head("files", "o")
 
-    async def replace() -> None:
+    async def replace_object() -> None:
         del fake.before["get"]
         await store.put("files", "o", b"another")
 
-    fake.before["get"] = replace
+    fake.before["get"] = replace_object
     response = await respond(store, if_none_match='"x"', range="bytes=1000-1009")
     assert response.status == 416  # for the new object; no bytes of the old one are mixed in
     assert response.headers["Content-Range"] == "bytes */7"
@@ -146,10 +146,10 @@ async def test_object_replaced_after_condition_check_is_checked_again(
 
 
 async def test_object_replaced_on_every_attempt_is_unavailable(store: Trove, fake: Fake) -> None:
-    async def replace() -> None:
+    async def replace_object() -> None:
         await store.put("files", "o", BODY)
 
-    fake.before["get"] = replace
+    fake.before["get"] = replace_object
     with pytest.raises(UnavailableError):
         await respond(store, if_none_match='"x"')
 
@@ -188,11 +188,11 @@ async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
         await store.create_bucket("files")
         await store.put("files", "o", BODY)
 
-        async def replace() -> None:
+        async def replace_object() -> None:
             del fake.before["get"]
             await store.put("files", "o", b"another")
 
-        fake.before["get"] = replace
+        fake.before["get"] = replace_object
         response = await respond(store, if_none_match='"x"')
         assert await body_of(response) == b"another"
         assert_idle(store, fake)
@@ -208,7 +208,7 @@ async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
     ],
 )
 @pytest.mark.parametrize("can_pin", [True, False])
-async def test_range_of_shrunken_object_applies_to_the_new_object(
+async def test_range_of_object_replaced_by_a_shorter_one_applies_to_the_new_one(
     can_pin: bool,  # noqa: FBT001 - a parameter
     range: str,
     status: int,
@@ -220,11 +220,11 @@ async def test_range_of_shrunken_object_applies_to_the_new_object(
         await store.create_bucket("files")
         await store.put("files", "o", BODY)
 
-        async def replace() -> None:
+        async def replace_object() -> None:
             del fake.before["get"]
             await store.put("files", "o", b"another")
 
-        fake.before["get"] = replace
+        fake.before["get"] = replace_object
         response = await respond(store, range=range, if_none_match='"x"')
         assert (response.status, response.headers["Content-Range"]) == (status, content_range)
         if body is not None:
@@ -233,7 +233,7 @@ async def test_range_of_shrunken_object_applies_to_the_new_object(
 
 
 async def test_parts_of_two_versions_are_never_mixed() -> None:
-    # The backend cannot pin a version; the second part comes from another, shorter version.
+    # The backend cannot pin a version, and the object is replaced before the second part is opened.
     fake = Fake(get_conditions=False)
     async with store_of(fake) as store:
         await store.create_bucket("files")
@@ -247,7 +247,7 @@ async def test_parts_of_two_versions_are_never_mixed() -> None:
 
 
 @both_frameworks
-async def test_response_uses_options_of_the_service(framework: str, store: Trove) -> None:
+async def test_response_uses_the_options_of_the_service(framework: str, store: Trove) -> None:
     options = {"download_name": "Übersicht.pdf", "cache_control": "private"}
     async with serving(framework, store, downloads=options) as service:
         for name, send in CLIENTS.items():
@@ -452,18 +452,18 @@ async def test_unsent_response_can_be_closed(framework: str) -> None:
     async with store_of(fake) as store:
         await store.create_bucket("files")
         await store.put("files", "o", bytes(1_000_000))
-        closed = []
+        open_readers = []
 
         async def starlette(request: Request) -> Response:
             response = await object_response(store, "files", "o", request)
             await response.aclose()
-            closed.append(fake.open_readers)
+            open_readers.append(fake.open_readers)
             return Response("instead")
 
         async def aiohttp(request: web.Request) -> web.Response:
             response = await on_aiohttp.object_response(store, "files", "o", request)
             await response.aclose()
-            closed.append(fake.open_readers)
+            open_readers.append(fake.open_readers)
             return web.Response(text="instead")
 
         app = web.Application()
@@ -475,4 +475,4 @@ async def test_unsent_response_can_be_closed(framework: str) -> None:
         )
         async with running as port:
             response = await send_with_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)
-        assert (response.body, closed) == (b"instead", [0])
+        assert (response.body, open_readers) == (b"instead", [0])

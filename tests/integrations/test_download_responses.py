@@ -253,12 +253,12 @@ def check_parts(response: ClientResponse, spans: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_every_response_follows_the_rfc(framework: str, client: str) -> None:
+async def test_every_response_conforms_to_the_rfc(framework: str, client: str) -> None:
     await check_all_rows(MemoryDriver(), framework, client)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_local_driver_gives_the_same_responses(framework: str, tmp_path: Path) -> None:
+async def test_responses_with_the_local_driver_are_the_same(framework: str, tmp_path: Path) -> None:
     await check_all_rows(LocalDriver(tmp_path), framework, "httpx")
 
 

@@ -237,7 +237,7 @@ def test_download_name_is_encoded_in_content_disposition(name: str, field: str) 
 
 
 @given(st.text(min_size=1, max_size=40))
-def test_any_name_gives_a_safe_content_disposition(name: str) -> None:
+def test_content_disposition_of_any_name_is_safe(name: str) -> None:
     field = content_disposition(name)
     assert re.fullmatch(r"[\x20-\x7e]+", field)
     message = Message()

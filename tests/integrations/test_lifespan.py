@@ -55,7 +55,7 @@ async def test_fastapi_service_opens_and_closes_its_store() -> None:
         await store.head("files", "a")
 
 
-async def test_mounted_app_finds_store_and_factory_reopens_it() -> None:
+async def test_mounted_app_finds_store_and_factory_creates_one_per_start() -> None:
     created = []
 
     def make() -> Trove:
@@ -71,12 +71,12 @@ async def test_mounted_app_finds_store_and_factory_reopens_it() -> None:
     app = Starlette(
         routes=[Route("/", buckets), Mount("/in", inner)], lifespan=on_starlette.lifespan(make)
     )
-    for times in (1, 2):
+    for start_count in (1, 2):
         async with running_asgi(app) as port:
             for path in ("/", "/in/"):
                 response = await send_with_httpx(f"http://127.0.0.1:{port}{path}", "GET", [], None)
                 assert response.body == b"[]"
-        assert len(created) == times
+        assert len(created) == start_count
 
 
 async def test_aiohttp_app_opens_and_closes_its_store() -> None:
@@ -147,7 +147,7 @@ def client_of(recwarn: pytest.WarningsRecorder) -> Callable[[Starlette], Any]:
     return client
 
 
-def test_app_may_start_twice_and_must_be_started(
+def test_app_can_start_twice_but_has_no_store_between(
     client_of: Callable[[Starlette], Any],
 ) -> None:
     app = starlette_app(lambda: Trove(MemoryDriver()), ["files"])
@@ -172,12 +172,12 @@ async def test_store_opened_before_raises_and_suggests_a_function(state: str) ->
     if state == "closed":
         await store.aclose()
     app = web.Application()
-    for entered, hook in (
+    for context, hook in (
         (on_starlette.lifespan(store)(Starlette()), "lifespan"),
         (asynccontextmanager(on_aiohttp.cleanup_ctx(store))(app), "cleanup_ctx"),
     ):
         with pytest.raises(errors.ClosedError, match=rf"opened once.*{hook}\(lambda: Trove"):
-            await entered.__aenter__()
+            await context.__aenter__()
     await store.aclose()
 
 
@@ -187,7 +187,7 @@ async def test_wrong_arguments_raise_type_error(framework: str) -> None:
         return Trove(MemoryDriver())
 
     created = make()
-    store: Any = lambda: created  # noqa: E731 - as a user who forgets that stores need no await
+    store: Any = lambda: created  # noqa: E731 - like an async function that returns a store
     context = (
         on_starlette.lifespan(store)(Starlette())
         if framework == "starlette"

@@ -101,7 +101,7 @@ async def test_file_input_without_file_is_skipped(
 
 
 @both_frameworks
-async def test_form_is_parsed_at_every_split(framework: str, store: Trove) -> None:
+async def test_form_is_parsed_in_pieces_of_seven_bytes(framework: str, store: Trove) -> None:
     file = b"\r\n--frontie\r\n--frontier-\r\n" + content(3000) + b"\r\n-"
     message = form((NOTE, b"x"), (FILE, file))
     head = request_bytes("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(message)}"])

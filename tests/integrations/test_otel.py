@@ -37,11 +37,11 @@ class InstrumentedStore:
         self.fakes = fakes
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
-        self.tracing = TracerProvider()
-        self.tracing.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self._metering = MeterProvider([self._reader])
+        self.tracer_provider = TracerProvider()
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._meter_provider = MeterProvider([self._reader])
         self.stop: Callable[[], None] = instrument(
-            store, tracer_provider=self.tracing, meter_provider=self._metering
+            store, tracer_provider=self.tracer_provider, meter_provider=self._meter_provider
         )
 
     def spans(self) -> list[ReadableSpan]:
@@ -61,8 +61,8 @@ class InstrumentedStore:
 
     def close(self) -> None:
         self.stop()
-        self.tracing.shutdown()
-        self._metering.shutdown()
+        self.tracer_provider.shutdown()
+        self._meter_provider.shutdown()
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def instrumented() -> AsyncIterator[InstrumentedStore]:
 
 
 async def test_operation_is_a_span_with_its_routed_backend(instrumented: InstrumentedStore) -> None:
-    tracer = instrumented.tracing.get_tracer("caller")
+    tracer = instrumented.tracer_provider.get_tracer("caller")
     with tracer.start_as_current_span("request") as parent:
         await instrumented.store.put("bucket", "b/key", b"body")
         assert trace.get_current_span() is parent
@@ -93,7 +93,7 @@ async def test_operation_is_a_span_with_its_routed_backend(instrumented: Instrum
 
 
 async def test_spans_of_the_sdk_are_children(instrumented: InstrumentedStore) -> None:
-    tracer = instrumented.tracing.get_tracer("sdk")
+    tracer = instrumented.tracer_provider.get_tracer("sdk")
 
     async def requesting() -> None:
         with tracer.start_as_current_span("HTTP PUT"):
@@ -140,7 +140,7 @@ async def test_failure_sets_error_status_and_cancel_does_not(
     assert (cancelled.attributes or {})["error.type"] == "CancelledError"
 
 
-async def test_bytes_are_counted_both_ways(instrumented: InstrumentedStore) -> None:
+async def test_bytes_are_counted_in_both_directions(instrumented: InstrumentedStore) -> None:
     body = content(3 * MiB)
     await instrumented.store.put("bucket", "b/key", body)
     async with instrumented.store.get("bucket", "b/key") as reader:
@@ -244,7 +244,7 @@ async def test_instrumenting_during_an_operation_is_harmless(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(instrumented.store.put("bucket", "key", b"body"))
         await put_started.wait()
-        stop = instrument(instrumented.store, tracer_provider=instrumented.tracing)
+        stop = instrument(instrumented.store, tracer_provider=instrumented.tracer_provider)
         task.cancel()
     stop()
     assert instrumented.spans() == []
@@ -257,13 +257,13 @@ async def test_events_of_one_operation_share_its_id(instrumented: InstrumentedSt
     async with instrumented.store.get("bucket", "key") as reader:
         pass
     del reader
-    numbers = {
+    operation_ids = {
         event.operation_id
         for event in events
         if event.operation in {"put", "send", "upload", "commit"}
     }
-    assert len(numbers) == 1
+    assert len(operation_ids) == 1
     gets = [event for event in events if event.operation == "get"]
     assert [event.kind for event in gets] == ["start", "attempt", "operation", "body"]
     assert len({event.operation_id for event in gets}) == 1
-    assert not numbers & {gets[0].operation_id}
+    assert gets[0].operation_id not in operation_ids

@@ -180,14 +180,14 @@ def chunked(*pieces: bytes) -> bytes:
 
 @both_frameworks
 async def test_size_limit_is_exact(framework: str, store: Trove) -> None:
-    unknown = ["Transfer-Encoding: chunked"]
+    chunked_header = ["Transfer-Encoding: chunked"]
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
         for size, status in ((1000, 201), (1001, 413)):
             body = content(size)
             key = f"o{size}"
             assert (await send_with_httpx(service.url(key), "PUT", [], body)).status == status
             message = request_bytes(
-                "PUT", f"/files/{key}", unknown, chunked(body[:600], body[600:])
+                "PUT", f"/files/{key}", chunked_header, chunked(body[:600], body[600:])
             )
             assert parse_response(await send_raw(service.port, message)).status == status
             message = form((NOTE, b"x" * 500), (FILE, body))
@@ -222,10 +222,10 @@ async def test_connection_is_reused_after_body_was_read(framework: str, store: T
 
 
 @both_frameworks
-async def test_too_large_announced_body_is_rejected_before_it_is_sent(
+async def test_body_with_too_large_content_length_is_rejected_before_it_is_sent(
     framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The body is never sent: the announced length is enough. The client waits for our close.
+    # The body is never sent: its length is enough. The client waits until the server closes.
     monkeypatch.setattr(on_starlette, "LINGER", 0.05)
     message = request_bytes("PUT", "/files/o", ["Content-Length: 1001", "Expect: 100-continue"])
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
@@ -236,10 +236,10 @@ async def test_too_large_announced_body_is_rejected_before_it_is_sent(
 
 
 @both_frameworks
-async def test_too_large_chunked_body_is_rejected_while_received(
+async def test_too_large_chunked_body_is_rejected_while_it_is_received(
     framework: str, fake: Fake, store: Trove
 ) -> None:
-    # The client never stops sending: past the limit it gets a response and is disconnected.
+    # The client never stops sending. Beyond the limit, it gets a response and is disconnected.
     async with serving(framework, store, uploads={"max_size": 2 * MiB}) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(request_bytes("PUT", "/files/o", ["Transfer-Encoding: chunked"]))
@@ -358,7 +358,7 @@ async def test_upload_honours_conditions(framework: str, store: Trove) -> None:
 
 @pytest.mark.parametrize("header", ["If-None-Match: *", 'If-None-Match: "x"'])
 @both_frameworks
-async def test_condition_that_fails_during_the_body_returns_412(
+async def test_condition_that_fails_while_the_body_is_sent_returns_412(
     framework: str, header: str, store: Trove
 ) -> None:
     async with serving(framework, store) as service:
@@ -368,11 +368,11 @@ async def test_condition_that_fails_during_the_body_returns_412(
         )
         writer.write(head)
         assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")  # the condition was checked
-        await store.put("files", "o", b"theirs")
-        writer.write(b"mine")
+        await store.put("files", "o", b"fast")
+        writer.write(b"slow")
         assert b" 412 " in await reader.read()
         writer.close()
-    assert await store.read("files", "o") == b"theirs"
+    assert await store.read("files", "o") == b"fast"
 
 
 # -- disconnecting clients -------------------------------------------------------------------------
@@ -426,7 +426,7 @@ async def test_hanging_backend_applies_backpressure(
             request_bytes("PUT", "/files/o", ["Content-Length: 67108864"], content(64 * MiB))
         )
         await send_started.wait()
-        # The pool has two slots here, too few for everything the client has sent.
+        # The pool has two buffers, too few for everything that the client has sent.
         assert writer.transport.get_write_buffer_size() > 0
         assert store.pool.statistics().leased <= 2 * MiB
         writer.transport.abort()
@@ -435,7 +435,7 @@ async def test_hanging_backend_applies_backpressure(
 
 @both_frameworks
 async def test_slow_uploads_do_not_block_fast_ones(framework: str, store: Trove) -> None:
-    # More uploads than the pool has parts; each has sent a small piece of a large body.
+    # More uploads than the pool has buffers. Each has sent a small piece of a large body.
     head = request_bytes("PUT", "/files/slow", [f"Content-Length: {8 * MiB}"], content(100_000))
     async with serving(framework, store) as service:
         writers = []

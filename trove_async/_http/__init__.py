@@ -1,18 +1,19 @@
 """HTTP for the drivers: transports, header fields, and the reader of an object.
 
 A transport sends each request once. It does not follow redirects, store cookies or decompress bodies;
-drivers do that if they need it. Request bodies are sent as views, without joining them. Response
-bodies are received on demand.
+drivers do that if they need it. Request bodies are passed as views, and only small ones are joined.
+Response bodies are received on demand.
 
 `transport`         the `Transport` and `Response` protocols, and origins
 `socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`, `socket_response`: one connection and its response;
                     `http11`: heads and framing, without I/O
 `aiohttp_transport` the same protocol over aiohttp, which supports proxies
-`proxies`           proxies from the settings or the environment, and the choice of a transport
+`proxies`           proxies from an argument or the environment, and the choice of a transport
 `connect_errors`    the error for a failed connection: host, port, reason and remedy
-`headers`           Content-Range, Range, Expires, Retry-After
+`headers`           Content-Range, Range, Expires, Retry-After, and the decoding of field values
 `object_reader`     the reader of one object's body
-`services`          error mappings, conditions and bucket lookups of the S3 and GCS drivers
+`services`          shared by the S3 and GCS drivers: error mappings, a cache of existing buckets, and the
+                    creation of resources that a cancel undoes
 """
 
 from .aiohttp_transport import AiohttpTransport, translate_error

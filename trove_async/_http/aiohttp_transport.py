@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .transport import Origin, Response, StreamedBody
 
 _MAX_HEADERS: Final = 4096
-"""Maximum headers of a response: 8 KiB of metadata with one-letter names need this many."""
+"""Maximum number of headers of a response: 8 KiB of metadata with one-letter names need this many."""
 
 # The default of `max_headers` is 128. Releases of aiohttp without the parameter have no limit.
 _SESSION_OPTIONS: Final[dict[str, Any]] = (
@@ -90,7 +90,7 @@ class AiohttpTransport:
         patient: bool = False,
     ) -> Response:
         """Send a request. See `Transport.send`."""
-        # aiohttp would raise a bare ValueError, and yarl drops line breaks from a target.
+        # aiohttp would raise a bare ValueError, and yarl would drop line breaks from a target.
         check_request_head(target, headers)
         body = _Body(views, self._idle) if views else None
         url = yarl.URL(origin.url + target, encoded=True)
@@ -147,7 +147,7 @@ class AiohttpTransport:
     ) -> aiohttp.ClientResponse:
         """Return the response once its head is complete.
 
-        The head needs a deadline of its own, because `sock_read` restarts with each byte.
+        `sock_read` does not limit the time until then, because it restarts with each byte.
         """
         async with asyncio.timeout(None) as deadline:
             if body is not None and not patient:
@@ -183,7 +183,7 @@ class AiohttpTransport:
 async def _send_without_retry(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Translate the errors after which aiohttp would send a request again, so that it does not."""
+    """Translate the errors on which aiohttp would send the request again, so that it does not."""
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
@@ -219,8 +219,8 @@ class _Body(aiohttp.Payload):
     """A request body. Its views are written to the socket one by one, without joining them.
 
     Attributes:
-        failure: The error that a streamed body raised.
-        written: Whether the socket has accepted the whole body.
+        failure: The error that a streamed body raised, or None.
+        written: Whether the whole body has been written. The event loop may still buffer its end.
     """
 
     def __init__(self, views: Sequence[memoryview] | StreamedBody, idle: float) -> None:
@@ -255,7 +255,8 @@ class _Body(aiohttp.Payload):
         self._transport = writer.transport  # for `abort`: aiohttp drops it on a failure
         views = self._views
         if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
-            await writer.write(views[0])
+            async with asyncio.timeout(self._idle):
+                await writer.write(views[0])
             self._finish()
         else:
             clock = asyncio.get_running_loop().time
@@ -371,7 +372,7 @@ class _AiohttpResponse:
 
     def _next_chunk_nowait(self) -> bytes:
         if self._position == len(self._chunk):
-            # The next read raises an error of the connection.
+            # If the connection has failed, the next `read` or `readinto` raises its error.
             has_failed = self._content.exception() is not None
             self._chunk = b"" if has_failed else self._content.read_nowait(WINDOW)
             self._position = 0
@@ -416,7 +417,7 @@ def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
 
 
 _ERRORS: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
-    # (error of aiohttp, our error, retryable, message). The first match counts. `translate_error`
+    # (error of aiohttp, our error, retryable, message). The first match applies. `translate_error`
     # handles failures to connect before it reads this table.
     (aiohttp.ServerFingerprintMismatch, ConfigError, False, "the fingerprint does not match"),
     (aiohttp.ServerTimeoutError, TimedOutError, True, "no bytes arrived within the timeout"),
@@ -444,8 +445,8 @@ def translate_error(error: BaseException, address: str = "the server") -> TroveE
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return connect_error(error.certificate_error, f"{error.host}:{error.port}")
     if isinstance(error, aiohttp.ClientConnectorError):
-        proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
-        peer = f"{'the proxy ' if proxy else ''}{_bracketed(error.host)}:{error.port}"
+        is_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+        peer = f"{'the proxy ' if is_proxy else ''}{_bracketed(error.host)}:{error.port}"
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return connect_error(gaierror(error.errno or 0, error.strerror), peer)
         return connect_error(error.os_error, peer)

@@ -43,14 +43,14 @@ def connect_error(error: BaseException, address: str) -> TroveError:
 
 
 def _has_errno(error: BaseException, code: int) -> bool:
-    """Return whether a connection failed with `code`, for at least one of its addresses."""
+    """Return whether a connection failed with `code` for at least one address of the host."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == code
     return f"[Errno {code}]" in str(error)  # asyncio joins the messages of several addresses
 
 
 def _reason(error: BaseException) -> str:
-    # The plain reason of TLS and the operating system, without error codes and class names.
+    # The reason in words, from TLS or the operating system, without error codes.
     text = getattr(error, "verify_message", None) or getattr(error, "reason", None)
     text = text or getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text)[:200]

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection.
 
 A connection carries one request at a time. It receives into a window that is allocated once, or
-directly into the buffer of the reader of a large body. It is reused only if the request was sent and
-the response was read to the end. It notices immediately when the server closes it, even while it is
+directly into the caller's buffer if the body is large. It is reused only if the request was sent and
+the response was read to the end. It notices immediately if the server closes it, even while it is
 idle.
 """
 
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
 
 WINDOW_SIZE: Final = 72 * KiB
-"""Size of the receive window of a connection, in bytes. A body of 64 KiB and its head fit. Larger
-bodies are received directly into the buffer of the reader."""
+"""Size of the receive window of a connection, in bytes. A body of 64 KiB and its head fit. `readinto`
+receives larger bodies directly into its buffer."""
 
 _WRITE_SIZE: Final = 64 * KiB
-"""Bytes written to a socket at a time. The event loop may copy those that the socket does not accept."""
+"""Maximum bytes written at a time. The event loop may copy the bytes that the socket does not accept."""
 
 _FILL_SECONDS: Final = 0.05
-"""Maximum seconds to wait until the buffer of a reader is full, once it holds some bytes."""
+"""Seconds to fill the buffer of a reader. After that, it gets the bytes that have arrived, or the next
+ones to arrive."""
 
 _MAX_JOINED: Final = 64 * KiB
 """Maximum size of a body that is joined to the head. A copy is cheaper than a second write."""
@@ -45,7 +46,7 @@ IDLE_SECONDS: Final = 60.0
 """Seconds after which an idle connection is closed, before a device on the network path drops it."""
 
 _MAX_LINE: Final = 4 * KiB
-"""Maximum bytes of a line between two chunks of a body."""
+"""Maximum bytes of a line between two chunks of a body, or of a trailer."""
 
 _INTERIM_START: Final = b"HTTP/1.1 1"
 
@@ -58,7 +59,7 @@ class ResponseHead(NamedTuple):
     Attributes:
         status: The status code.
         headers: The headers.
-        length: Bytes of the body; `CHUNKED`, or None if it ends with the connection.
+        length: Bytes of the body; `CHUNKED`; or None if the body ends with the connection.
         keep_alive: Whether the server accepts another request on the connection.
     """
 
@@ -82,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
     """One connection, and the received bytes of the current response.
 
     Attributes:
-        origin: The origin that it is connected to.
+        origin: The origin of the server.
         timeout: The timeouts; `first_byte` and `idle` apply here.
         received_eof: Whether the server closed the connection in an orderly way.
         patient: Whether only the caller limits how long the response may take.
@@ -115,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self.patient = False
         self._interim_count = 0  # interim responses to the current request
         # The time of the last progress, from which `check_timeouts` measures. Bytes of a head or
-        # of a framing line do not count: a server that sends them one by one would never time out.
+        # of a framing line do not count: otherwise, a server could send them one by one forever.
         self._last_progress = loop.time()
         self._in_body = False  # arriving bytes are progress
         self._in_line = False  # in a line between two chunks
@@ -126,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- callbacks of asyncio --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is not a subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         # Write the next piece only once the socket has accepted the previous one, so that no bytes
         # accumulate. A TLS transport pauses at its limit, not above it: at 0 it would never resume.
         self._transport.set_write_buffer_limits(high=1 if self.origin.scheme == "https" else 0)
@@ -182,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it can carry a request: it is open and has received no unsolicited bytes."""
+        """Whether the connection can carry a request: it is open and has no unsolicited bytes."""
         return self._error is None and self._end == 0
 
     def abort(self) -> None:
@@ -247,7 +248,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(head.reveal())
             for piece in _pieces(views):
                 if not await self._can_write():
-                    return  # the server has responded; `read_head` accepts only an error
+                    return  # `read_head` returns an early error response, or raises
                 self._transport.write(piece)
         self._request_sent = True
         self._last_progress = self._loop.time()
@@ -260,7 +261,7 @@ class Connection(asyncio.BufferedProtocol):
         self._last_progress = self._loop.time()
 
     async def send_streamed(self, head: Secret[bytes], body: StreamedBody) -> None:
-        """Send a request whose body is read meanwhile, to its end or until the server responds."""
+        """Send a request and read its body at the same time, to its end or until the server responds."""
         self._start_request(patient=False)
         self._transport.write(head.reveal())
         async with body.pieces() as pieces:
@@ -288,14 +289,15 @@ class Connection(asyncio.BufferedProtocol):
         while self._response_started and self._window.startswith(
             _INTERIM_START, self._start, self._end
         ):
-            at = self._window.find(b"\r\n\r\n", self._start, self._end)
-            if at < 0:
+            head_end = self._window.find(b"\r\n\r\n", self._start, self._end)
+            if head_end < 0:
                 return False  # the interim response is incomplete
-            self._consume(at + 4 - self._start)
+            self._consume(head_end + 4 - self._start)
             self._count_interim()
         return self._response_started
 
     async def _wait_until_writable(self) -> None:
+        """Wait until the socket has accepted all bytes, bytes arrive, or the connection ends."""
         self._write_waiter = self._bytes_waiter = self._loop.create_future()
         try:
             await self._write_waiter
@@ -333,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _read_until(self, delimiter: bytes, limit: int) -> bytes:
         """Consume and return the bytes before the next `delimiter`, and drop the delimiter."""
         search_from = self._start
-        while (at := self._window.find(delimiter, search_from, self._end)) < 0:
+        while (line_end := self._window.find(delimiter, search_from, self._end)) < 0:
             search_from = max(self._start, self._end - len(delimiter) + 1)
             if self._end - self._start >= limit:
                 raise invalid_response(f"a head or a line is longer than {limit} bytes")
@@ -341,18 +343,18 @@ class Connection(asyncio.BufferedProtocol):
                 search_from -= self._start
                 self._compact()
             await self.wait_for_bytes()
-        data = bytes(self._view[self._start : at])
-        self._consume(at + len(delimiter) - self._start)
+        data = bytes(self._view[self._start : line_end])
+        self._consume(line_end + len(delimiter) - self._start)
         return data
 
-    async def read_line(self, limit: int = _MAX_LINE, *, more: bool = False) -> bytes:
+    async def read_line(self, limit: int = _MAX_LINE, *, shares_timeout: bool = False) -> bytes:
         """Return the next line, which must be complete within the idle timeout.
 
         Args:
             limit: Maximum bytes of the line.
-            more: Whether the line shares the timeout of the previous line.
+            shares_timeout: Whether the line shares the timeout of the previous line.
         """
-        if not more:
+        if not shares_timeout:
             self._last_progress = self._loop.time()
         self._in_body, self._in_line = False, True
         line = await self._read_until(b"\r\n", limit)
@@ -383,7 +385,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def available(self) -> int:
-        """Return the number of bytes that have arrived and not been read."""
+        """Return the number of bytes that have arrived but have not been read."""
         return self._end - self._start
 
     def read_nowait(self, size: int) -> bytes:
@@ -417,7 +419,7 @@ class Connection(asyncio.BufferedProtocol):
             self._target = None
 
     def _end_fill_time(self, wait: bool) -> None:  # noqa: FBT001 - a timer's argument
-        """Make `receive_into` return: now if it has received bytes, otherwise with the next ones."""
+        """Make `receive_into` return: now if it has bytes or must not wait, otherwise with the next bytes."""
         self._fill_time_over = True
         if self._filled or not wait:
             self._target = None
@@ -436,8 +438,8 @@ class Connection(asyncio.BufferedProtocol):
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
     for view in views:
-        for at in range(0, len(view), _WRITE_SIZE):
-            yield view[at : at + _WRITE_SIZE]
+        for offset in range(0, len(view), _WRITE_SIZE):
+            yield view[offset : offset + _WRITE_SIZE]
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -11,13 +11,13 @@ from trove_async._http_dates import parse_service_date
 from trove_async.models import ByteRange
 
 _MAX_RETRY_AFTER_DIGITS: Final = 9
-"""Maximum digits of a Retry-After. Longer numbers count as nine nines, which are thirty years."""
+"""Maximum number of digits of a Retry-After. A longer number counts as 999,999,999 seconds (31 years)."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def expires_of(headers: Mapping[str, str]) -> datetime | None:
-    """Return the date of an Expires header, or None without the header.
+    """Return the date of the Expires header, or None if it is absent.
 
     An invalid date, such as ``0``, means a time in the past (RFC 9111, 5.3): 1970-01-01.
     """
@@ -45,9 +45,10 @@ def field_text(value: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a Retry-After requests, or None without a valid one.
+    """Return the seconds in a Retry-After header, or None if it is absent or invalid.
 
-    It contains a number of seconds or a date (RFC 9110, 10.2.3).
+    The header is a number of seconds, or a date (RFC 9110, 10.2.3), from which the Date of the
+    response is subtracted.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
@@ -68,11 +69,11 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 def parse_content_range(
     headers: Mapping[str, str], *, partial: bool = False
 ) -> tuple[int, int, int] | None:
-    """Return start, end (exclusive) and object size from a response's Content-Range.
+    """Return start, end (exclusive) and object size from a Content-Range, or None if it is absent.
 
     Args:
         headers: The headers of the response.
-        partial: Whether its status is 206, which requires a Content-Range (RFC 9110, 15.3.7).
+        partial: Whether the status is 206, which requires a Content-Range (RFC 9110, 15.3.7).
 
     Raises:
         ValueError: The Content-Range is malformed, or a partial response has none.

@@ -17,10 +17,10 @@ CHUNKED: Final = -1
 """The length of a body that is sent in chunks (RFC 9112, 7.1)."""
 
 MAX_INTERIM: Final = 20
-"""Maximum interim responses (RFC 9110, 15.2) before a response. One is usual, a few are possible."""
+"""Maximum number of interim responses (RFC 9110, 15.2) before the final one. Most servers send at most one."""
 
 _MAX_LENGTH_DIGITS: Final = 19
-"""Maximum digits of a length, enough for 64 bits."""
+"""Maximum number of digits of a length, enough for 63 bits."""
 
 _STATUS = re.compile("[0-9]{3}").fullmatch
 
@@ -28,7 +28,7 @@ _METHODS_WITH_BODY: Final = frozenset(("PUT", "POST"))
 """Methods whose requests have a Content-Length even if it is 0 (RFC 9110, 8.6)."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]").search
-"""Control characters (RFC 9110, 5.5) and lone surrogates, which UTF-8 cannot encode."""
+"""Control characters except tabs (RFC 9110, 5.5), and lone surrogates, which UTF-8 cannot encode."""
 
 
 def request_head(
@@ -46,7 +46,7 @@ def request_head(
         lines.append(f"Content-Length: {size}")
     lines.append("\r\n")
     head = "\r\n".join(lines)
-    # A line break in a value would inject a header: each line has exactly one CR and one LF.
+    # A line break in a value would inject a header, so each line must have exactly one CR and one LF.
     if head.count("\n") == head.count("\r") == len(lines):
         try:
             return head.encode()
@@ -79,7 +79,11 @@ def _forbidden_characters() -> InvalidNameError:
 def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
     """Return the status, HTTP version and headers of a response.
 
-    A field that is not UTF-8 is decoded as in `field_text`: its text can be sent, shown and stored.
+    A field that is not UTF-8 is decoded as in `field_text`, so that its text can be sent, shown and
+    stored. An ETag that is not UTF-8 is omitted.
+
+    Raises:
+        UnavailableError: The head is malformed.
     """
     is_ascii = head.isascii()
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
@@ -95,7 +99,7 @@ def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
         name, value = name.lower(), value.strip(" \t")
         if not is_ascii:
             if name == "etag" and field_text(value) != value:
-                continue  # it could not be sent back unchanged, which a condition requires
+                continue  # a condition could not send it back unchanged
             name, value = field_text(name), field_text(value)
         previous = headers.get(name)
         headers[name] = value if previous is None else f"{previous}, {value}"
@@ -108,7 +112,11 @@ def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
 
 
 def body_length(headers: Mapping[str, str]) -> int | None:
-    """Return the length of a body: bytes, `CHUNKED`, or None if it ends with the connection."""
+    """Return the length of a body: bytes, `CHUNKED`, or None if it ends with the connection.
+
+    Raises:
+        UnavailableError: The length or the transfer coding is invalid.
+    """
     coding = headers.get("transfer-encoding")
     if coding is not None:
         if coding.lower() != "chunked":
@@ -118,12 +126,16 @@ def body_length(headers: Mapping[str, str]) -> int | None:
     if length is None:
         return None
     if "," in length:
-        raise invalid_response("it has two different Content-Length values")
+        raise invalid_response("two different Content-Length values")
     return parse_number(length.encode(), 10)
 
 
 def parse_number(digits: bytes, base: int) -> int:
-    """Return the value of a length in decimal or hexadecimal digits."""
+    """Return the value of a length in decimal or hexadecimal digits.
+
+    Raises:
+        UnavailableError: The digits are not a number, or are too many.
+    """
     # int() would also accept signs, spaces and underscores.
     if not digits.isalnum() or len(digits.lstrip(b"0")) > _MAX_LENGTH_DIGITS:
         raise invalid_response("a length must be a number")
@@ -141,7 +153,7 @@ def keeps_alive(version: str, headers: Mapping[str, str]) -> bool:
 
 def early_success() -> UnavailableError:
     """Return the error for a success response that precedes the end of the request body."""
-    return invalid_response("it reports success before it received the whole request")
+    return invalid_response("it reported success before it received the whole request")
 
 
 def invalid_response(reason: str) -> UnavailableError:

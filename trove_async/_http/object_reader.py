@@ -18,11 +18,11 @@ class Body(Protocol):
     """The body of a response. See `Response`."""
 
     async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end."""
+        """Return the next 1 to `size` bytes, or ``b""`` at the end."""
         ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return their number."""
+        """Fill `buffer` with the next bytes; return their number, or 0 at the end."""
         ...
 
     def close(self) -> None:
@@ -83,7 +83,12 @@ class Reader:
         return self
 
     def _check(self) -> None:
-        """Raise if the service sends a different range than the requested one."""
+        """Check the range of the response, and the checksum of an empty object.
+
+        Raises:
+            BackendError: The range is not the requested one.
+            IntegrityError: The object is empty, but its checksum is not that of an empty body.
+        """
         requested, size = self._options.range, self.info.size
         expected = (0, size) if requested is None else requested.resolve(size)
         if self.range != expected:
@@ -91,7 +96,7 @@ class Reader:
                 f"requested bytes {expected[0]} to {expected[1]}, "
                 f"but the service sent bytes {self.range[0]} to {self.range[1]}"
             )
-        # The engine verifies a checksum when it reads the last byte, and an empty body has none.
+        # The engine verifies checksums when it reads the last byte, which an empty body lacks.
         if not size and self.info.checksums.get("crc32c", _EMPTY_CRC32C) != _EMPTY_CRC32C:
             raise IntegrityError(
                 "the body is empty, but the recorded crc32c is not that of an empty body"

@@ -33,8 +33,8 @@ def check_proxy(url: str, setting: str = "proxy") -> str:
         setting: The name of the argument or the environment variable, for the message.
 
     Raises:
-        ConfigError: The URL is not that of an HTTP proxy. The message omits the URL, which may
-            contain a password.
+        ConfigError: The URL is malformed, or its scheme is neither http nor https. The message
+            omits the URL, which may contain a password.
     """
     scheme = _scheme_of(url)
     if scheme not in _SCHEMES:
@@ -64,11 +64,11 @@ class Proxies:
     """The proxies of an environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
     The rules are those of the Python standard library and the SDKs. Lower-case names take
-    precedence. NO_PROXY is ``*`` or a list of host names, which include their subdomains, and
-    ``host:port``. In addition, it may list addresses and networks (``10.0.0.0/8``).
+    precedence. NO_PROXY is ``*`` or a list of ``host`` and ``host:port``. A host name includes its
+    subdomains. In addition, NO_PROXY may list addresses and networks (``10.0.0.0/8``).
 
     Args:
-        settings: The URLs of the proxies by scheme, and under ``"no"`` the hosts without a proxy;
+        settings: The URL of the proxy for each scheme, and the value of NO_PROXY under ``"no"``;
             None reads the environment.
     """
 
@@ -82,7 +82,7 @@ class Proxies:
         """Return the URL of the proxy for an origin, or None to connect directly.
 
         Raises:
-            ConfigError: The URL in the environment is not that of an HTTP proxy.
+            ConfigError: The proxy in the environment is not an HTTP proxy.
         """
         url = self._settings.get(origin.scheme)
         if not url or self._is_bypassed(origin):

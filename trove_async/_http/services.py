@@ -20,10 +20,10 @@ from trove_async.errors import (
 from trove_async.options import DeleteOptions, PutOptions
 
 _CACHE_SECONDS: Final = 60.0
-"""How long a bucket that was found is assumed to exist."""
+"""Seconds for which a bucket that was found is assumed to exist."""
 
 _CANCEL_GRACE: Final = 2.0
-"""Seconds that a cancelled call waits for the response with the name of the created resource."""
+"""Seconds that a cancelled call waits for the response, which identifies the created resource."""
 
 T = TypeVar("T")
 
@@ -35,8 +35,7 @@ class ErrorMapping(NamedTuple):
         kind: The class of the error.
         advice: The cause and, where the user can fix it, the remedy.
         retryable: Whether a retry may succeed; None uses the default of the class.
-        no_effect: Whether the request certainly had no effect. For the class in general, this is
-            unknown.
+        no_effect: Whether the request certainly had no effect. False: unknown.
     """
 
     kind: type[TroveError]
@@ -47,7 +46,7 @@ class ErrorMapping(NamedTuple):
 
 @contextmanager
 def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
-    """Convert a service's errors about a condition to those of the driver contract.
+    """Convert a service's errors about a condition to the errors of the driver contract.
 
     If `if_match` names a version and the object does not exist, AWS responds with 404 (S3 User
     Guide, "How to prevent object overwrites with conditional writes") and others with 412.
@@ -55,7 +54,7 @@ def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
     try:
         yield
     except ObjectChangedError:
-        raise  # it is about the source of a copy, not about a condition of the options
+        raise  # about the source of a copy, not about a condition in the options
     except PreconditionFailedError as error:
         if getattr(options, "if_none_match", None) is None:
             raise
@@ -116,8 +115,8 @@ async def create_or_undo(
 ) -> T:
     """Create a resource in a service and return it; after a cancel, undo the creation.
 
-    A service may create a resource even though the connection breaks, and only the response contains
-    the name that is needed to remove it. So a cancelled call waits up to two seconds for the response.
+    A service may create a resource although the connection breaks, and only the response contains the
+    identifier that is needed to remove it. So a cancelled call waits up to two seconds for the response.
 
     Args:
         work: Creates the resource and returns it.

@@ -108,13 +108,13 @@ class SocketResponse:
         return self._remaining > 0
 
     async def _skip_trailers(self, connection: Connection) -> None:
-        remaining = _MAX_TRAILERS
+        bytes_left = _MAX_TRAILERS
         line = await connection.read_line()
         while line:
-            remaining -= len(line) + 2
-            if remaining < 0:
+            bytes_left -= len(line) + 2
+            if bytes_left < 0:
                 raise invalid_response(f"more than {_MAX_TRAILERS} bytes of trailers")
-            line = await connection.read_line(more=True)
+            line = await connection.read_line(shares_timeout=True)
 
     async def _wait_for_bytes(self, connection: Connection) -> None:
         try:
@@ -125,7 +125,7 @@ class SocketResponse:
 
     async def _receive_into(self, connection: Connection, target: memoryview, *, wait: bool) -> int:
         if not wait and len(target) < WINDOW_SIZE:
-            return 0  # the timer of a wait costs more than a few bytes are worth
+            return 0  # so few bytes are not worth the timer
         try:
             count = await connection.receive_into(target, wait=wait)
         except BaseException:

@@ -109,7 +109,7 @@ class SocketTransport:
         return None
 
     async def _connect(self, origin: Origin) -> Connection:
-        """Return a new connection. After a cancel, it is still opened and pooled for the next request."""
+        """Return a new connection. If cancelled, still open the connection, and pool it for the next request."""
         if self._closed:
             raise UnavailableError("the transport is closed", retryable=False)
         opening = OwnedTask(self._open(origin))
@@ -131,7 +131,7 @@ class SocketTransport:
         uses_tls = origin.scheme == "https"
         tls = (self._tls or await self._load_tls()) if uses_tls else None
         host = origin.host.strip("[]")
-        # Connect to the addresses of a host concurrently (RFC 8305). uvloop does not support it.
+        # Connect to the addresses of a host concurrently (RFC 8305). uvloop does not support this.
         use_happy_eyeballs = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
         try:
             async with asyncio.timeout(self._timeout.connect):
@@ -146,7 +146,7 @@ class SocketTransport:
         except (OSError, UnicodeError) as error:  # OSError includes TimeoutError and SSLError
             raise connect_error(error, origin.address) from error
         self._connections.add(connection)
-        # The transport may have been closed meanwhile.
+        # The transport may have been closed while the connection was being opened.
         if self._closed:
             connection.abort()
             raise UnavailableError("the transport was closed", retryable=False)

@@ -14,8 +14,8 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 WINDOW: Final = 256 * KiB
-"""Bytes that are received, or written to a socket, at a time. An open response buffers up to twice as
-many."""
+"""Size in bytes of the pieces in which documents are read and aiohttp writes bodies. aiohttp buffers up
+to twice as many bytes of each open response."""
 
 MIN_DOCUMENT_RATE: Final = 16 * KiB
 """Minimum rate, in bytes per second, of a document: a page of a listing, an error or a token."""
@@ -136,8 +136,8 @@ class StreamedBody(Protocol):
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
         """Open the body from its start. Called once per request. Errors propagate unchanged.
 
-        A piece stays valid until the next one is requested. The last piece stays valid as long as
-        the views of a request do.
+        A piece must stay valid until the next one is requested, and the last piece until `send` has
+        raised or the response is closed.
         """
         ...
 
@@ -167,14 +167,15 @@ class Transport(Protocol):
             headers: All headers except Host and Content-Length.
             views: The body.
             patient: Whether only the caller limits how long the response may take. This is for
-                requests that the server needs a long time to process. `Timeout.first_byte` does
-                not apply. Neither does `MIN_DOCUMENT_RATE`, because servers send whitespace to keep
-                the connection open.
+                requests without a `StreamedBody` that the server needs a long time to process.
+                `Timeout.first_byte` does not apply until the response begins. `MIN_DOCUMENT_RATE`
+                does not apply at all, because servers send whitespace to keep the connection open.
 
         Raises:
             UnavailableError: No connection could be opened, or it broke before the response.
             TimedOutError: There was no progress within a timeout.
-            ConfigError: The certificate of the server is not trusted.
+            ConfigError: The certificate of the server is not trusted, or the URL of its proxy is
+                invalid.
             InvalidNameError: The target or a header cannot be sent, for example because of a line
                 break. Nothing was sent.
         """
@@ -202,7 +203,7 @@ async def collect_body(response: Response, limit: int, grace: float, origin: Ori
     first = await response.read(WINDOW)
     chunk = await response.read(WINDOW) if first else first
     if not chunk and len(first) <= limit:
-        # The common case costs no copy and no call of the clock.
+        # The common case: a single chunk is returned without copying it or reading the clock.
         return first
     clock = asyncio.get_running_loop().time
     started = clock()

@@ -8,12 +8,12 @@ Public
 `starlette`         downloads, uploads, errors and lifespan for FastAPI and Starlette
 `aiohttp`           the same for aiohttp.web
 `otel`              OpenTelemetry spans and metrics
-`logs`              plain logging
+`logs`              logging with the standard library
 
 Shared by the web frameworks
 `_endpoints`        `object_response` and `store_upload`, independent of the framework
 `_download`         the response to a GET or HEAD request
-`_upload`           an object from the body of a request
+`_upload`           storing the body of a request as an object
 `_response`         a response before it is converted to the framework's class
 `_problem_details`  the response to each class of errors (RFC 9457)
 `_conditions`       If-Match and the other conditional headers

@@ -1,7 +1,7 @@
-"""Evaluation of range requests (RFC 9110, section 14). No I/O.
+"""Evaluation of range requests (RFC 9110, section 14).
 
 Overlapping ranges are merged into disjoint spans, so that a response never repeats bytes of the
-object. A request with very many ranges gets the whole object, as section 14.2 allows.
+object. A request with too many ranges gets the whole object, as section 14.2 allows.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TypeAlias
 from trove_async import ByteRange
 
 MAX_RANGES = 32
-"""Maximum ranges of one request. PDF viewers request a dozen; attackers request hundreds."""
+"""Maximum number of ranges in one request. PDF viewers request a dozen; attackers request hundreds."""
 
 PART_OVERHEAD = 80
-"""Bytes of the framing between two parts of a multipart response. Spans with a smaller gap are merged
-(section 14.2)."""
+"""Approximate bytes of the framing between two parts of a multipart response. Spans whose gap is not
+larger are merged (section 14.2)."""
 
 Span: TypeAlias = tuple[int, int]
-"""Absolute positions ``[start, end)``."""
+"""The first position, and the position after the last one."""
 
 _INT_RANGE = re.compile(r"([0-9]+)-([0-9]*)")
 _SUFFIX_RANGE = re.compile(r"-([0-9]+)")
@@ -35,7 +35,7 @@ class RangeSet:
 
     Attributes:
         ranges: At least one pair ``(first, last)``, in the order of the request. ``(first, None)``
-            extends to the end of the object, and ``(None, n)`` are the last n bytes.
+            extends to the end of the object, and ``(None, n)`` is the last n bytes.
     """
 
     ranges: tuple[tuple[int | None, int | None], ...]
@@ -57,8 +57,8 @@ class RangeSet:
         for spec in specs:
             if suffix := _SUFFIX_RANGE.fullmatch(spec):
                 ranges.append((None, _number(suffix[1])))
-            elif found := _INT_RANGE.fullmatch(spec):
-                first, last = _number(found[1]), _number(found[2]) if found[2] else None
+            elif match := _INT_RANGE.fullmatch(spec):
+                first, last = _number(match[1]), _number(match[2]) if match[2] else None
                 if last is not None and last < first:
                     return None  # section 14.1.1: the whole set is invalid
                 ranges.append((first, last))
@@ -68,7 +68,7 @@ class RangeSet:
 
     @property
     def single(self) -> ByteRange | None:
-        """The range to request from a backend, or None if there are several or it is empty."""
+        """The only range, as a backend takes it; None if there are several, or if it selects no bytes."""
         if len(self.ranges) > 1:
             return None
         first, last = self.ranges[0]
@@ -93,7 +93,7 @@ class RangeSet:
             end = size if first is None or last is None else min(last + 1, size)
             if start < end:
                 requested.append((start, end, index))
-        # Merge in the order of the object; a merged span has the place of its first range.
+        # Merge in the order of the object. A merged span is sent in place of its first range.
         merged: list[tuple[int, int, int]] = []
         for start, end, index in sorted(requested):
             if merged and start <= merged[-1][1] + PART_OVERHEAD:
@@ -105,7 +105,7 @@ class RangeSet:
 
 
 def _number(digits: str) -> int:
-    """Return the value of digits, capped at `_HUGE`: int() refuses thousands of digits."""
+    """Return the value of digits, capped at `_HUGE`: int() raises on thousands of digits."""
     digits = digits.lstrip("0")
     return int(digits or "0") if len(digits) <= _MAX_DIGITS else _HUGE
 
@@ -120,7 +120,7 @@ class ByterangesFrame:
     """The framing of a multipart/byteranges body (RFC 9110, section 14.6).
 
     Args:
-        boundary: A random token, which does not occur in the object.
+        boundary: A token that does not occur in the object, so a random one.
         content_type: The Content-Type of the object.
         spans: The spans to send, in order.
         size: The size of the object in bytes.

@@ -1,7 +1,7 @@
-"""Evaluation of conditional requests (RFC 9110, section 13). No I/O.
+"""Evaluation of conditional requests (RFC 9110, section 13).
 
 The conditions are evaluated against an `ObjectInfo`. `entity_tag` converts the opaque etag of a driver
-to the entity tag on the wire. The tags of requests are compared with the result, and never decoded.
+to the entity tag on the wire. The tags of a request are compared with this tag, and never decoded.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ConditionResult(Enum):
 def entity_tag(etag: str) -> str:
     """Return the etag of a driver, which is a strong validator, as a strong entity tag.
 
-    An etag that already is an entity tag is returned unchanged. In others, characters that an
-    entity tag may not hold are percent-encoded, so that different etags stay different.
+    An etag that already is an entity tag is returned unchanged. Otherwise, characters that an
+    entity tag must not contain are percent-encoded, so that different etags stay different.
     """
     if _ENTITY_TAG.fullmatch(etag) and etag.isascii() and not etag.startswith("W/"):
         return etag
@@ -79,7 +79,7 @@ class Conditions:
 
     @property
     def client_has_copy(self) -> bool:
-        """Whether the client has a copy. The response is then likely to have no body."""
+        """Whether the client says that it has a copy. The response is then likely to have no body."""
         return not (self.if_none_match is None and self.if_modified_since is None)
 
     def evaluate(self, method: str, info: ObjectInfo | None) -> ConditionResult:
@@ -112,9 +112,9 @@ class Conditions:
     def range_applies(self, info: ObjectInfo) -> bool:
         """Return whether If-Range permits the Range (RFC 9110, 13.2.2, step 5, and 13.1.5).
 
-        A weak tag never does. A date does if it equals the Last-Modified of the object. A client
-        may use a date only if it has no entity tag, and if it received the date at least a second
-        after the modification (section 8.8.2.2).
+        A weak tag never permits it. A date permits it if it equals the Last-Modified of the object:
+        a client must not send a date unless it has no entity tag, and received the date at least a
+        second after the modification (section 8.8.2.2).
         """
         if self.if_range is None:
             return True
@@ -125,7 +125,7 @@ class Conditions:
 
 
 def _modified_second(info: ObjectInfo) -> datetime:
-    """Return the time of the last modification, without the fraction that HTTP dates lack."""
+    """Return the time of the last modification in whole seconds, like HTTP dates."""
     return info.last_modified.astimezone(UTC).replace(microsecond=0)
 
 

@@ -1,4 +1,4 @@
-"""Verification of a request body by its Content-MD5 and Content-Digest headers. No I/O."""
+"""Verification of a request body by its Content-MD5 and Content-Digest headers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Digests:
     """The expected digests of one body. Unknown algorithms in a Content-Digest are ignored.
 
     Args:
-        header: A function that returns a header of the request.
+        header: Returns a header of the request.
 
     Raises:
         DigestError: A digest is malformed.
@@ -47,7 +47,8 @@ class Digests:
         self._expected: list[tuple[str, _Hash, bytes]] = []
         if (md5 := header("content-md5")) is not None:  # RFC 1864
             self._expect("Content-MD5", _md5(), md5.strip(" \t"))
-        # A dictionary of byte sequences (RFC 8941, sections 3.2 and 3.3.5); base64 has no comma.
+        # A dictionary of byte sequences (RFC 8941, sections 3.2 and 3.3.5); base64 contains no
+        # comma.
         for member in (header("content-digest") or "").split(","):
             name, _, value = member.strip(" \t").partition("=")
             if name in _ALGORITHMS:
@@ -60,8 +61,7 @@ class Digests:
         try:
             expected = b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            # No digest has this length.
-            expected = b""
+            expected = b""  # no digest has this length
         if len(expected) != len(hasher.digest()):
             raise DigestError(f"The {field} is malformed.")
         self._expected.append((field, hasher, expected))

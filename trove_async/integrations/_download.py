@@ -4,7 +4,7 @@ Most requests cost one request to the backend: the object is opened, and the con
 against the open object. If the client has a copy, the conditions are evaluated against a head request
 instead, and the body is then read from the same version.
 
-**Memory.** A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
+A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
 total for a client that is slow or stalls, and 2 MiB for one that has been fast so far (`_pacing`). The
 next chunk is read from the backend only when the client has received the previous one.
 """
@@ -41,7 +41,7 @@ PRESIGNED_SECONDS = 300.0
 """Validity of a redirect in seconds. A download must start within that time."""
 
 _MAX_ATTEMPTS = 5
-"""Maximum attempts for an object that is replaced between the evaluation and the opening."""
+"""Maximum number of attempts if the object is replaced after the conditions were evaluated."""
 
 
 async def serve_object(
@@ -85,14 +85,14 @@ async def serve_object(
     )
 
 
-def _same_version(one: ObjectInfo, other: ObjectInfo) -> bool:
-    """Return whether both describe the same version, as far as the backend reports it."""
-    if one.etag or other.etag:
-        return one.etag == other.etag
-    return (one.version_id, one.last_modified, one.size) == (
-        other.version_id,
-        other.last_modified,
-        other.size,
+def _same_version(first: ObjectInfo, second: ObjectInfo) -> bool:
+    """Return whether two infos describe the same version, as far as the backend identifies it."""
+    if first.etag or second.etag:
+        return first.etag == second.etag
+    return (first.version_id, first.last_modified, first.size) == (
+        second.version_id,
+        second.last_modified,
+        second.size,
     )
 
 
@@ -125,14 +125,14 @@ class _Request:
             PreconditionFailedError: The object was replaced after the evaluation.
         """
         single = None if self._ranges is None else self._ranges.single
-        has_many_ranges = self._ranges is not None and single is None
-        # Several ranges are merged and checked against the size first, which needs a head request.
-        if self._method == "HEAD" or has_many_ranges or self._conditions.client_has_copy:
+        # Several ranges, and a range of no bytes, are evaluated with the size of the object first.
+        needs_size = self._ranges is not None and single is None
+        if self._method == "HEAD" or needs_size or self._conditions.client_has_copy:
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         try:
             reader = await self._open(single, None)
         except RangeError:
-            # Conditions take precedence over a 416, and a 416 contains the size of the object.
+            # The conditions take precedence over a 416, and a 416 contains the size of the object.
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         return await self._evaluate(reader.info, reader)
 
@@ -141,7 +141,7 @@ class _Request:
 
         Args:
             info: The object.
-            reader: An open reader of the object, which is either used or closed; None: no reader.
+            reader: An open reader of the object, which this uses or closes; None: no reader.
         """
         try:
             # 1. Evaluate the conditions and the ranges.
@@ -184,7 +184,7 @@ class _Request:
         Raises:
             PreconditionFailedError: The object is not the version that `pin` describes.
         """
-        # Without an etag there is no condition: the version is compared once the object is open.
+        # Without an etag, the version is only compared once the object is open.
         condition = pin if pin is not None and pin.etag else None
         variants = [(range, condition)]
         if condition is not None:
@@ -201,9 +201,9 @@ class _Request:
                 if not variants:
                     raise
             except RangeError as error:
-                # The range was within the object that was evaluated.
                 if pin is None:
                     raise
+                # The range was inside the object that was evaluated.
                 raise PreconditionFailedError("the object was replaced by a shorter one") from error
             else:
                 if pin is None or _same_version(reader.info, pin):
@@ -214,7 +214,7 @@ class _Request:
     async def _body_response(
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
-        """Return a 200 or 206 response. The reader may have the whole object instead of a range."""
+        """Return a 206 response, or a 200 if the reader has the whole object."""
         info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206

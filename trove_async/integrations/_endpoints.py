@@ -133,6 +133,7 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
 
         Raises:
             TroveError: The store failed.
+            ValueError: `max_size` is negative, or `min_rate` is not positive.
         """
         server_request = self.read_request(request)
         if location is not None:

@@ -1,7 +1,7 @@
-"""Response headers for an object. No I/O.
+"""Response headers for an object.
 
 Objects often come from untrusted uploaders. Unless the service trusts them, the headers keep
-browsers from running objects in the service's origin: only types that cannot hold a script are
+browsers from running objects in the service's origin: only types that cannot contain a script are
 shown inline, all others are downloads, and every response is sandboxed.
 """
 
@@ -67,13 +67,13 @@ _UNSAFE = re.compile(r"[^\x20-\x7e]|[\"\\%]")  # RFC 6266, appendix D
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presentation:
-    """How a service serves its objects.
+    """How a service presents an object.
 
     Attributes:
-        download_name: Serve an object as a download of this name.
+        download_name: Serve the object as a download with this file name.
         cache_control: The Cache-Control of the response; None uses that of the object, or
             ``private``.
-        trusted: Serve every object with its own type and without a sandbox.
+        trusted: Serve the object with its own type and without a sandbox.
     """
 
     download_name: str | None = None
@@ -128,7 +128,7 @@ class Presentation:
         # A shared cache must not serve a private object to another client.
         cache = self.cache_control or info.cache_control or "private"
         fields["Cache-Control"] = cache if _is_sendable(cache) else "no-store"
-        # The Cache-Control of the service overrides the caching of the object.
+        # The Cache-Control of the service replaces both caching headers of the object.
         if self.cache_control is None and info.expires is not None:
             fields["Expires"] = format_http_date(info.expires)
         return fields
@@ -148,7 +148,7 @@ def media_type(info: ObjectInfo) -> str:
 def type_to_store(header: str | None) -> str | None:
     """Return the type to store for the Content-Type of an upload.
 
-    A malformed one is stored as ``application/octet-stream``; without one, return None.
+    Return ``application/octet-stream`` if it is malformed, and None if it is absent.
     """
     if not header:
         return None
@@ -169,12 +169,12 @@ def essence(content_type: str) -> str:
 
 
 def is_inline(name: str) -> bool:
-    """Return whether a browser may show objects of this type, because it runs no scripts in them."""
+    """Return whether browsers show objects of this type without running scripts."""
     return name in _INLINE or _AUDIO_VIDEO.fullmatch(name) is not None
 
 
 def content_disposition(name: str) -> str:
-    """Return the Content-Disposition for a download of this name (RFC 6266, RFC 8187).
+    """Return the Content-Disposition for a download with this file name (RFC 6266, RFC 8187).
 
     A plain ASCII name is sent unchanged. Other names are encoded, with an ASCII fallback for old
     browsers. The directories of a path are removed.

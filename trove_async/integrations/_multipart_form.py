@@ -1,7 +1,7 @@
-"""Parser for a multipart/form-data body (RFC 7578) with one file, which it streams. No I/O.
+"""Parser for a multipart/form-data body (RFC 7578) with one file, which it streams.
 
-`FormFile` takes the bytes of the form and returns those of the file. In memory it holds only the other
-fields and the headers of the current part.
+`FormFile` takes the bytes of the form and returns the bytes of the file. It keeps only the other fields
+and the headers of the current part in memory.
 """
 
 from __future__ import annotations
@@ -39,10 +39,13 @@ class FormFile:
     Attributes:
         has_file: Whether the headers of the file have arrived.
         complete: Whether the closing boundary has arrived.
-        content_type: The type of the file that the client sent.
+        content_type: The Content-Type that the client sent for the file; None if it sent none.
         other_bytes: Bytes of the form that do not belong to the file.
         fields: Names and values of the other fields that have arrived, in order.
         fields_memory: Approximate memory of `fields` in bytes.
+
+    Raises:
+        FormError: The boundary is missing or too long.
     """
 
     def __init__(self, content_type: str, field: str | None) -> None:
@@ -125,7 +128,7 @@ class FormFile:
             self._in_file = parameters.get(b"name") == self._field.encode()
         if not self._in_file:
             if name is None:
-                # Many empty fields must not use unlimited memory, so each counts with its overhead.
+                # Empty fields use memory too, so the overhead of each field counts.
                 self._field_value = bytearray()
                 self.fields_memory += len(self._part_name) + _FIELD_OVERHEAD
             return

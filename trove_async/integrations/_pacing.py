@@ -1,6 +1,6 @@
 """The chunk size of a download: large for fast clients, small for slow ones.
 
-Until the client has received a chunk, it is in memory twice: here and in the buffer of the socket. So
+A chunk is in memory twice until the client has received it: here and in the buffer of the socket. So
 the chunk size determines the memory of a download. Chunks of 1 MiB take half the CPU time of chunks of
 256 KiB.
 """
@@ -14,11 +14,11 @@ from trove_async.models import KiB, MiB
 SMALL = 256 * KiB
 LARGE = 1 * MiB
 
-PROVEN = 4 * MiB
-"""Bytes after which a client counts as fast. The buffers of the kernel alone take this much of a
-body (Linux, tcp(7), "tcp_wmem"), even if the client reads nothing."""
+PROVEN_BYTES = 4 * MiB
+"""Bytes after which a client counts as fast. The kernel alone buffers this much of a body (Linux,
+tcp(7), "tcp_wmem"), even if the client reads nothing."""
 
-PROMPT = 0.1
+PROMPT_SECONDS = 0.1
 """Maximum seconds in which a fast client receives a chunk: 10 MB/s for a large one."""
 
 
@@ -31,8 +31,8 @@ class Pace:
     @property
     def size(self) -> int:
         """The size of the next chunk in bytes."""
-        return LARGE if self._prompt_bytes >= PROVEN else SMALL
+        return LARGE if self._prompt_bytes >= PROVEN_BYTES else SMALL
 
     def record(self, size: int, seconds: float) -> None:
         """Record that the client received a chunk of `size` bytes in `seconds`."""
-        self._prompt_bytes = self._prompt_bytes + size if seconds <= PROMPT else 0
+        self._prompt_bytes = self._prompt_bytes + size if seconds <= PROMPT_SECONDS else 0

@@ -1,6 +1,6 @@
 """Error responses: one table from the errors of the store to HTTP statuses.
 
-Bodies are problem details (RFC 9457). They describe the kind of the error. The names of backends,
+Bodies are problem details (RFC 9457), which describe only the kind of the error. The names of backends,
 buckets and keys, and the messages of services, are only logged.
 """
 
@@ -68,7 +68,7 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.PoolTimeoutError: Problem(503, "The service is busy."),
 }
 """The response to every class of `trove_async.errors`. If a backend throttles this service, the client
-gets a 503, not a 429, because it is not the cause."""
+gets a 503, not a 429, because the client is not the cause."""
 
 
 def problem(
@@ -95,7 +95,7 @@ def problem(
 
 def problem_for(error: TroveError) -> ServerResponse:
     """Return the response to an error of the store. Log the error if the status is 5xx."""
-    # A subclass of another package has the problem of its nearest base class.
+    # A subclass from another package has the problem of its nearest base class.
     entry = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
     if entry.status >= _SERVER_ERROR:
         _logger.warning("responded with %d: %s", entry.status, error, exc_info=error)

@@ -2,7 +2,7 @@
 
 The body is read only as fast as the store accepts it, which slows the client down to the speed of the
 backend. If the client disconnects, a limit is exceeded or the form is malformed, the put fails and
-leaves nothing behind.
+stores nothing.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ MIN_RATE = 500.0
 
 GRACE = 20.0
 """Seconds that a client may fall behind `Limits.min_rate`, because any connection may stall briefly.
-This is from the same default."""
+This is the 20 of the same default."""
 
 _MAX_INLINE_HASH = 256 * 1024
 """Maximum bytes to hash on the event loop. Below that, a thread costs more than the hashing."""
 
-_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: URL characters besides letters and digits
+_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: in addition to letters and digits
 
 
 class ClientDisconnectedError(Exception):
@@ -90,9 +90,9 @@ class ServerRequest:
 
     Attributes:
         method: The method.
-        header: A function that returns a header.
+        header: Returns a header of the request.
         chunks: The body; raises `ClientDisconnectedError` if it ends early.
-        location: The path at which the object is available afterwards.
+        location: The path or URL at which the object is available once it is stored.
         decoded: Whether `chunks` are decoded from the Content-Encoding of the request.
     """
 
@@ -148,14 +148,14 @@ async def store_body(
         try:
             info = await upload.put(store, bucket, key)
         except _RejectionError as rejection:
-            return upload.rejected(rejection.status, rejection.detail)
+            return upload.reject(rejection.status, rejection.detail)
         except (FormError, DigestError) as error:
-            return upload.rejected(400, str(error))
+            return upload.reject(400, str(error))
         except ClientDisconnectedError:
             _logger.debug("the client disconnected during the upload of %r", f"{bucket}/{key}")
-            return upload.rejected(400, "The request ended early.")  # the client will not see it
+            return upload.reject(400, "The request ended early.")  # the client will not see this
         except (ObjectExistsError, PreconditionFailedError):
-            return upload.rejected(412, PROBLEMS[PreconditionFailedError].detail)
+            return upload.reject(412, PROBLEMS[PreconditionFailedError].detail)
     # 2. Return the response to a stored object.
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
@@ -211,7 +211,7 @@ class _Upload:
         header = self._request.header
         # 1. Check the headers.
         if header("content-range") is not None:
-            # RFC 9110, section 14.5: a part must not be stored as a complete object.
+            # RFC 9110, section 14.5: a range must not be stored as a complete object.
             raise _RejectionError(400, "An object cannot be uploaded in parts with Content-Range.")
         digests = Digests(header)
         if digests:
@@ -261,7 +261,7 @@ class _Upload:
         """The fields of the form other than its file."""
         return () if self._form is None else tuple(self._form.fields)
 
-    def rejected(self, status: int, detail: str) -> UploadResult:
+    def reject(self, status: int, detail: str) -> UploadResult:
         """Return a problem response. It closes the connection unless the body was read to its end."""
         return UploadResult(response=problem(status, detail, close=not self._is_complete))
 
@@ -356,7 +356,7 @@ class _Upload:
     ) -> AsyncGenerator[bytes]:
         """Yield the file, then read the form to its end.
 
-        The rest of the form may be malformed, contain a second file or be missing.
+        The put must fail if the rest of the form is missing or malformed, or has a second file.
         """
         for piece in pieces:
             yield piece

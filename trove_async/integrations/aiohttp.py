@@ -50,7 +50,7 @@ from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
 )
-"""Content-Encodings that aiohttp decodes. It does not change other bodies."""
+"""Content-Encodings that aiohttp decodes. It leaves bodies with other encodings unchanged."""
 
 WATCH = 1.0
 """Seconds between two checks for a disconnect, which aiohttp reports only on a write."""
@@ -93,7 +93,7 @@ class ObjectResponse(web.StreamResponse):
         return writer
 
     async def _send(self, request: web.BaseRequest, stream: BodyStream) -> None:
-        # A client may disconnect while the backend is slow, when there is no write to fail.
+        # A write fails after a disconnect, but a slow backend may leave nothing to write.
         async with task_group() as group:
             group.start_soon(_wait_for_disconnect, request)
             async for chunk in stream:

@@ -6,8 +6,8 @@ Example::
 
 A span is a child of the span of the caller, and the parent of the spans of an instrumented SDK. It is
 named after the operation (``trove put``). Its attributes include the bucket, the key and the backend
-that the router chose. Failed attempts, waits and spills are span events. The module subscribes to
-`Trove.events`, so a store that is not instrumented has no overhead.
+that the router chose. Failed attempts, waits, spills, parks and resumes are span events. The module
+subscribes to `Trove.events`, so a store that is not instrumented has no overhead.
 
 ============================  ==========  ====================================================
 metric                        unit
@@ -19,7 +19,7 @@ trove.retries                 {attempt}   attempts after the first
 trove.pool.limit              By          limit of the store's `BufferPool`
 trove.pool.leased             By          leased bytes
 trove.pool.waiting            {transfer}  transfers that wait for memory
-trove.pool.spilled            By          parts that wait on disk
+trove.pool.spilled            By          bytes of parts that wait on disk
 ============================  ==========  ====================================================
 """
 
@@ -33,7 +33,7 @@ try:
     from opentelemetry.trace import Status, StatusCode
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove-async[otel]'", name=error.name
+        f"{__name__} requires an extra: pip install 'trove-async[otel]'", name=error.name
     ) from error
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +50,7 @@ _POOL = [
     ("limit", "By", "Maximum memory of the transfers of a store", "max_bytes"),
     ("leased", "By", "Memory leased by transfers", "leased"),
     ("waiting", "{transfer}", "Transfers waiting for memory", "waiting"),
-    ("spilled", "By", "Parts waiting on disk", "spilled"),
+    ("spilled", "By", "Bytes of parts waiting on disk", "spilled"),
 ]
 
 
@@ -160,7 +160,7 @@ class _Listener:
         context.detach(open_span.token)
         span = open_span.span
         span.set_attributes(attributes)
-        # A copy between backends has two.
+        # A copy between backends has two of them.
         if len(open_span.backends) > 1:
             span.set_attribute("trove.backends", open_span.backends)
         # A cancelled operation has not failed.

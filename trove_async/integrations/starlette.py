@@ -54,7 +54,7 @@ from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 _STATE = "trove"
 
 LINGER = 5.0
-"""Seconds for which the body of a rejected request is still read: see `ObjectResponse`."""
+"""Seconds for which the body of a rejected request is still read: see `_send_and_drain`."""
 
 
 class ObjectResponse(Response):
