@@ -18,7 +18,7 @@ from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
 from ._locks import Locks
 from ._metadata import NO_METADATA, decode, decode_owner
-from ._openat2 import DIRECTORY, READ, ConfinedDirectory
+from ._openat2 import ABSENT, DIRECTORY, READ, ConfinedDirectory
 from ._sidecars import Sidecars, sidecar_name
 from ._snapshots import Snapshots
 from ._staging import XATTR, Staging
@@ -268,7 +268,7 @@ class Root:
                 self.sidecars.remove(name)
 
     def _file_exists(self, name: str, raw: bytes) -> bool:
-        """Return whether the file of a sidecar still exists."""
+        """Return whether the file of a sidecar may still exist."""
         owner = decode_owner(raw)
         if owner is None:
             return False
@@ -276,14 +276,18 @@ class Root:
         for path in (location.plain, location.overflow):
             if path is None:
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 fd = self.confined.open(path, READ)
                 try:
                     status = os.fstat(fd)
                 finally:
                     os.close(fd)
-                if sidecar_name(status) == name:
-                    return True
+            except OSError as error:
+                if error.errno in ABSENT:
+                    continue
+                return True  # the file may exist: it merely cannot be opened now
+            if sidecar_name(status) == name:
+                return True
         return False
 
     def _open_or_create(self, stack: ExitStack, parent: int, name: str) -> int:
