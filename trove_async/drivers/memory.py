@@ -188,7 +188,7 @@ class MemoryDriver:
         source = self._source(src_bucket, src_key, options)
         if source.info.etag != options.source.etag:
             raise ObjectChangedError(
-                "the source must not change before it is copied, but it was replaced: retry",
+                "the source was replaced before it was copied: retry",
                 bucket=src_bucket,
                 key=src_key,
             )

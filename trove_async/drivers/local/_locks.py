@@ -52,7 +52,7 @@ class Locks:
     def __init__(self, area: int, mode: int, *, ofd: bool = True) -> None:
         self._area = area
         self._mode = mode
-        # Open descriptors that hold no lock. If there is none for a new lock, another one is opened.
+        # Open descriptors that hold no lock. If none is left, a new one is opened.
         self._idle = [self._open()]
         self._ofd = ofd and _SETLK is not None and self._probe()
 

@@ -45,7 +45,7 @@ _OTHER_TICK_NS = 2_000_000_000
 
 _NO_SUBDIRECTORIES: Final = 2
 """Number of links of a directory without subdirectories: its name and its ``.``. Some of
-`_LOCAL_FILE_SYSTEMS` do not count links like this, and report less than 2 (Btrfs: 1). Other file systems
+`_LOCAL_FILE_SYSTEMS` do not count links like this, and report a smaller number (Btrfs: 1). Other file systems
 may report 2 for every directory (CIFS: linux/fs/smb/client/inode.c; many in user space)."""
 
 _OVERFLOW: Final = "overflow"
