@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trove_async._http import Origin
 
-BUCKET, OTHER, KEY = "recorded", "recorded-too", "a/key"
+BUCKET, OTHER_BUCKET, KEY = "recorded", "recorded-too", "a/key"
 BODY = bytes(range(256)) * 3
 RANGE = (10, 200)
 
@@ -125,7 +125,7 @@ async def gc_uploads(client: Client) -> None:
 
 
 async def create_bucket(client: Client) -> None:
-    await client.store.create_bucket(OTHER)
+    await client.store.create_bucket(OTHER_BUCKET)
 
 
 async def list_buckets(client: Client) -> None:
@@ -133,7 +133,7 @@ async def list_buckets(client: Client) -> None:
 
 
 async def delete_bucket(client: Client) -> None:
-    await client.store.delete_bucket(OTHER)
+    await client.store.delete_bucket(OTHER_BUCKET)
 
 
 async def create_only(client: Client) -> None:
@@ -256,7 +256,7 @@ def mutate(exchange: Exchange, random: Random) -> Mutant:
     head, body = exchange.head, exchange.body
     names: list[str] = []
     mutation: Callable[[bytes, Random], bytes]
-    transfer = random.random()  # decides how the response is sent: in chunks, truncated, with noise
+    transfer = random.random()  # decides whether the response is chunked, truncated or damaged
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         if random.random() < 0.5 or not body:
             mutation = random.choice(HEAD_MUTATIONS)
@@ -394,7 +394,7 @@ def invalidate_body_value(body: bytes, random: Random) -> bytes:
     return body[:start] + random.choice(INVALID_VALUES) + body[min(ends, default=start) :]
 
 
-def replace_body(body: bytes, random: Random) -> bytes:  # noqa: ARG001 - as all mutations
+def replace_body(body: bytes, random: Random) -> bytes:  # noqa: ARG001 - the signature of all mutations
     return random.choice(
         [b"", b"<html>", b"{", b"[]", b"null", b'{"error": []}', b'{"error": {"errors": 5}}', b"\xff\xfe",
          b"<Error/>", b"<Error><Code>SlowDown</Code></Error>", b"[" * 5000, b"<a>" * 5000,
@@ -447,8 +447,8 @@ class FakeSocket(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._request += data
-        head, mark, body = bytes(self._request).partition(b"\r\n\r\n")
-        if not mark or self._responded:
+        head, separator, body = bytes(self._request).partition(b"\r\n\r\n")
+        if not separator or self._responded:
             return
         _, _, length = head.lower().partition(b"\r\ncontent-length:")
         if len(body) >= int(length.split(b"\r\n")[0] or b"0"):
@@ -542,7 +542,7 @@ async def replay(
             return case.mutant.raw
         if index < len(exchanges) and exchanges[index].method == method:
             return exchanges[index].head + exchanges[index].body
-        # A mutated response can cause other requests than the recorded ones.
+        # A mutated response can cause requests that were not recorded.
         for exchange in reversed(exchanges):
             if exchange.method == method:
                 return exchange.head + exchange.body

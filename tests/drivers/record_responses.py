@@ -77,10 +77,10 @@ async def record(driver: Any) -> dict[str, list[dict[str, str]]]:
         await store.create_bucket(BUCKET)
         for key in (KEY, "one", "two", "b/c", "d"):
             await store.put(BUCKET, key, BODY)
-        for name, operate in OPERATIONS.items():
+        for name, operation in OPERATIONS.items():
             Recorder.recorded = []
             with suppress(TroveError, AttributeError):
-                await operate(Client(store, driver))
+                await operation(Client(store, driver))
             if Recorder.recorded:
                 recordings[name] = Recorder.recorded
     return recordings

@@ -78,7 +78,8 @@ def chain_of(error: BaseException) -> list[BaseException]:
 def leaks_of(error: BaseException) -> list[str]:
     """Return the places where an error shows a canary.
 
-    They are the error's chain, the local variables of the package's frames, and the error's pickle.
+    This searches the messages and reprs of the error's chain, the local variables in the package's
+    frames, and the error's pickle.
     """
     leaks: list[str] = []
 

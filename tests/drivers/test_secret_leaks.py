@@ -40,7 +40,7 @@ SECRETS_OF = {
     "sdk with a key": _KEYS_WITH_CUSTOMER_KEY,
     "gcs": (canaries.BEARER, canaries.CLIENT_SECRET, canaries.REFRESH_TOKEN),
 }
-"""The secrets of each driver that a service or a proxy can know, and quote in a response."""
+"""The secrets of each driver that a service or proxy knows, and may quote in a response."""
 
 LAST_MODIFIED = "Sat, 28 Nov 2026 12:00:00 GMT"
 
@@ -102,7 +102,7 @@ def error_json(secrets: Sequence[str]) -> str:
 class Service:
     """A server that sends the same response to all requests, or none if it hangs.
 
-    ``POST /token`` gets a token.
+    The response to ``POST /token`` is always a token.
     """
 
     def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
@@ -260,7 +260,7 @@ class RecordedStore:
 
 @pytest.mark.parametrize("kind", responses("s3"))
 @pytest.mark.parametrize("name", ALL_DRIVERS)
-async def test_response_that_quotes_secrets_shows_none(name: str, kind: str) -> None:
+async def test_no_secret_is_shown_if_a_response_quotes_it(name: str, kind: str) -> None:
     async with serving(Service(*responses(name)[kind])) as url:
         recorded = RecordedStore(ALL_DRIVERS[name](url))
         async with recorded.store:

@@ -9,7 +9,7 @@ URL                      backend                                     options
 ``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``file_mode``, …
 ``local:///abs/olute``   the same                                    the same
 ``local://./rel/ative``  the same, below the working directory       the same
-``mem://``               `MemoryDriver`, empty, of its own           ``parallel_parts``, …
+``mem://``               a new, empty `MemoryDriver`                 ``parallel_parts``, …
 ``memory://``            the same                                    the same
 ``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
 ``s3://ID:KEY@REGION/``  `S3Driver`, signing with these keys         ``endpoint``, …
@@ -17,8 +17,8 @@ URL                      backend                                     options
 ``gs://BUCKET/PREFIX``   the same                                    the same
 =======================  ==========================================  ==============================
 
-The options of a directory are ``fsync``, ``mkdir``, ``file_mode`` and ``dir_mode`` (permissions in
-octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max_reads`` and
+The options of a `LocalDriver` are ``fsync``, ``mkdir``, ``file_mode`` and ``dir_mode`` (permissions
+in octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max_reads`` and
 ``max_writes``.
 
 The host of an ``s3`` URL is a region if it looks like one (``eu-west-1``), else a bucket. A bucket
@@ -27,18 +27,18 @@ keys, the SDK's default credential chain applies. More options: ``path_style=tru
 ``role_arn``, ``dialect``, ``storage_class``, and every other argument of `S3Driver` that is text, a
 number or a switch. In a secret, write ``/``, ``?`` and ``#`` as ``%2F``, ``%3F`` and ``%23``.
 
-A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket of that name. Its
-options are ``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``,
-``token_origins`` (one origin from which tokens may be fetched), and every other argument of `GCSDriver`
-that is text, a number or a switch.
+A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket with the same
+name. The options are ``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``,
+``token_origins`` (one origin from which tokens may be fetched), and every other argument of
+`GCSDriver` that is text, a number or a switch.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 write ``#``, ``%`` and ``?`` as ``%23``, ``%25`` and ``%3F``.
 
-Other packages add schemes by an entry point of the group ``trove_async.drivers``: its name is the
-scheme, and it loads a driver class with a ``from_url(url)``, or a callable that takes the unparsed
-URL and returns a driver. The schemes above cannot be replaced. A scheme that two packages register
-raises ConfigError.
+Other packages add schemes through entry points in the group ``trove_async.drivers``. The name of an
+entry point is the scheme. It refers to a driver class with a ``from_url(url)``, or to a callable that
+takes the unparsed URL and returns a driver. The schemes above cannot be replaced. The use of a scheme
+that two packages register raises ConfigError.
 """
 
 from __future__ import annotations
@@ -73,15 +73,17 @@ def __getattr__(name: str) -> object:
 def _placeholder(name: str, error: ModuleNotFoundError) -> type:
     """Return a class for a driver whose extra is missing. It raises ImportError when called.
 
-    Raising it already in ``__getattr__`` would break `hasattr`, `help` and ``import *`` on this module,
-    also for users of other drivers.
+    If ``__getattr__`` raised it, `hasattr`, `help` and ``import *`` would fail on this module, even for
+    users of other drivers.
     """
     message = str(error)
 
-    def refuse(*_args: object, **_options: object) -> None:
+    def raise_import_error(*_args: object, **_options: object) -> None:
         raise ImportError(message, name=error.name)
 
-    return type(name, (), {"__init__": refuse, "__doc__": message, "__module__": __name__})
+    return type(
+        name, (), {"__init__": raise_import_error, "__doc__": message, "__module__": __name__}
+    )
 
 
 def __dir__() -> list[str]:

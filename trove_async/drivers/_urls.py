@@ -23,11 +23,11 @@ MODULES = {
 """The module of each driver, imported when it is first used."""
 
 ENTRY_POINTS = "trove_async.drivers"
-"""The group in which other packages register their schemes."""
+"""The group of entry points in which other packages register their schemes."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 _DIGITS = 9
-"""Maximum number of digits in a number, so that `int` never gets a huge one."""
+"""Maximum number of digits in an option that is a number, so that `int` never parses a huge one."""
 # Characters that must be percent-encoded. `urlsplit` silently drops tabs and line breaks.
 _UNENCODED = re.compile(r"[\x00-\x20\x7f]")
 
@@ -40,7 +40,7 @@ class Address:
         driver: The driver, not yet open.
         into: The physical bucket that contains all logical buckets, or None if buckets are not
             mapped.
-        prefix: The prefix of their keys in the physical bucket.
+        prefix: The prefix of all keys in the physical bucket.
     """
 
     driver: AsyncDriver
@@ -56,7 +56,7 @@ class SplitURL:
         scheme: The scheme, in lower case.
         host: The text between ``//`` and the next ``/``, decoded.
         netloc: The same text, not decoded.
-        path: The text from that ``/`` to the query, decoded.
+        path: The text from this ``/`` to the query, decoded.
         options: The query, decoded.
     """
 
@@ -94,7 +94,7 @@ class SplitURL:
         if "\0" in host + path:
             raise _error(scheme, "names must not contain NUL")
         if len(dict(options)) < len(options):
-            raise _error(scheme, "each option must occur once, but one occurs twice")
+            raise _error(scheme, "an option occurs twice")
         return cls(scheme=scheme, host=host, netloc=parts.netloc, path=path, options=dict(options))
 
     def check_options(self, known: Collection[str] = ()) -> None:
@@ -105,17 +105,17 @@ class SplitURL:
             raise _error(self.scheme, f"unknown option {unknown[0]!r}: {hint}")
 
     def switch(self, name: str, *, default: bool) -> bool:
-        """Return an option that is ``true`` or ``false``."""
+        """Return the value of an option that must be ``true`` or ``false``."""
         value = self.options.get(name, str(default)).lower()
         if value not in {"true", "false"}:
             raise _error(self.scheme, f"option {name} must be true or false")
         return value == "true"
 
     def count(self, name: str) -> int:
-        """Return an option that is a number above 0."""
+        """Return the value of an option that must be a number above 0, of at most nine digits."""
         value = self.options[name]
         if not (value.isascii() and value.isdigit() and 0 < len(value) <= _DIGITS and int(value)):
-            raise _error(self.scheme, f"option {name} must be a number above 0")
+            raise _error(self.scheme, f"option {name} must be a number from 1 to {10**_DIGITS - 1}")
         return int(value)
 
     def settings(
@@ -129,8 +129,8 @@ class SplitURL:
 
         Args:
             texts: Text options, as a mapping from option to argument name.
-            switches: Options that are ``true`` or ``false``; each names its argument.
-            counts: Options that are numbers above 0; each names its argument.
+            switches: Options that are ``true`` or ``false``, named like their arguments.
+            counts: Options that are numbers above 0, named like their arguments.
         """
         arguments: dict[str, Any] = {
             argument: self.options[name] for name, argument in texts.items() if name in self.options
@@ -146,7 +146,7 @@ class SplitURL:
 def address_from_url(url: str) -> Address:
     """Create the driver for a URL, without I/O.
 
-    `trove_async.layers.driver_from_url` also maps buckets into the URL's bucket.
+    `trove_async.layers.driver_from_url` also maps the logical buckets into the URL's bucket.
 
     Args:
         url: A URL of a scheme in the table of `trove_async.drivers`, or of an installed package.
@@ -159,7 +159,7 @@ def address_from_url(url: str) -> Address:
         return _address(url)
     except TroveError as error:
         del url
-        drop_variables(error)  # they hold the URL and its parts
+        drop_variables(error)  # variables in the traceback hold the URL and its parts
         raise
 
 
@@ -184,7 +184,7 @@ def _scheme(url: str) -> str:
 
 
 def _option(text: str) -> tuple[str, str]:
-    # `parse_qsl` would decode "+" as a space, and credentials often contain it.
+    # `parse_qsl` would decode "+" as a space, but credentials often contain a "+".
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError
@@ -225,7 +225,7 @@ def _memory_address(url: SplitURL) -> Address:
     url.check_options(_MEMORY_COUNTS)
     if url.host or url.path not in {"", "/"}:
         raise _error(
-            url.scheme, "it must have nothing after '//': each URL is a new, empty backend"
+            url.scheme, "it must have nothing after '//': each URL creates a new, empty backend"
         )
     driver = _driver_class("MemoryDriver")
     return Address(driver=driver(**url.settings({}, counts=_MEMORY_COUNTS)))
@@ -255,13 +255,13 @@ _S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
 
 
 def _s3_address(url: SplitURL) -> Address:
-    # 1. Take credentials from the text before "@". It is decoded only after it is split.
+    # 1. Take credentials from the text before "@". Split this text before it is decoded.
     url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
     credentials, at, location = url.netloc.rpartition("@")
     key_id, colon, secret = credentials.partition(":")
     if at and not (key_id and colon and secret):
         raise _error(
-            "s3", "the text before '@' must be an access key's ID and secret, with a colon between"
+            "s3", "the text before '@' must be an access key's ID and secret, separated by a colon"
         )
     settings = url.settings(_S3_OPTIONS, switches=_S3_SWITCHES, counts=_S3_COUNTS)
     if at:
@@ -276,9 +276,11 @@ def _s3_address(url: SplitURL) -> Address:
     region = url.options.get("region")
     if _REGION(bucket):
         if region is not None:
-            raise _error("s3", "it must name its region once, got two")
+            raise _error("s3", "it must name one region, got two")
         region, (bucket, _, prefix) = bucket, prefix.partition("/")
-    if not bucket and (prefix or region is None):
+    if prefix and not bucket:
+        raise _error("s3", "it must name a bucket before the prefix")
+    if not bucket and region is None:
         raise _error("s3", "it must name a bucket or a region, got neither")
     # 3. Translate the other options.
     if "path_style" in url.options and "addressing_style" in url.options:
@@ -344,7 +346,9 @@ def _plugin_driver(url: str, scheme: str) -> AsyncDriver:
         known = sorted({*_SCHEMES, *(point.name.lower() for point in registered)})
         raise ConfigError(f"unknown scheme {scheme!r}: known schemes are {', '.join(known)}")
     if len(matching) > 1:
-        raise _error(scheme, f"several packages register it: {', '.join(sorted(matching))}")
+        raise _error(
+            scheme, f"several packages register this scheme: {', '.join(sorted(matching))}"
+        )
     [point] = matching.values()
     # 2. Load it and create the driver.
     loaded = _load(point, scheme)

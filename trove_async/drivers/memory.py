@@ -43,19 +43,19 @@ from trove_async.options import (
 from trove_async.paging import paginate
 
 _YIELD_SIZE = 256 * KiB
-"""Minimum size of a copy that first yields to other tasks. No call here waits for I/O, so a transfer
-between two memory backends would otherwise starve all other tasks."""
+"""A call that copies at least this many bytes also yields to other tasks. No call here waits for I/O, so
+a transfer between two memory backends would otherwise starve all other tasks."""
 
 
 class MemoryDriver:
     """A backend in memory. Objects exist as long as the driver, even if it is closed and reopened.
 
-    It copies every byte once. An object that was uploaded in parts is stored as these parts.
+    A put copies each byte once. An object that was uploaded in parts is stored as these parts.
 
     Args:
         parallel_parts: Maximum number of concurrent parts of one upload.
-        max_connections: Maximum number of open readers, and of open writers, to simulate a network
-            service. None: no limit.
+        max_connections: Maximum number of open readers, of concurrent writes, and of other
+            concurrent calls, to simulate a network service. None: no limit.
     """
 
     def __init__(self, *, parallel_parts: int = 4, max_connections: int | None = None) -> None:
@@ -95,12 +95,12 @@ class MemoryDriver:
 
     @property
     def name(self) -> str:
-        """``"memory"``."""
+        """The name of the driver."""
         return "memory"
 
     @property
     def capabilities(self) -> Capabilities:
-        """All capabilities except presigned URLs and versions."""
+        """The features and limits of the driver."""
         return self._capabilities
 
     async def open(self, context: DriverContext) -> None:
@@ -114,7 +114,7 @@ class MemoryDriver:
         """Do nothing: memory is always available."""
 
     def place(self, bucket: str, key: str) -> tuple[object, str, str]:
-        """Return this driver and the names, which are used unchanged."""
+        """Return this driver, the bucket and the key."""
         return self, bucket, key
 
     async def put(
@@ -178,7 +178,7 @@ class MemoryDriver:
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Open an upload. Without a commit its parts are dropped."""
+        """Open an upload. Without a commit, its parts are discarded."""
         return _Upload(self, bucket, key, options)
 
     async def copy(
@@ -188,7 +188,7 @@ class MemoryDriver:
         source = self._source(src_bucket, src_key, options)
         if source.info.etag != options.source.etag:
             raise ObjectChangedError(
-                "the source must not change before it is copied, but it was replaced: retry",
+                "the source was replaced before it was copied: retry",
                 bucket=src_bucket,
                 key=src_key,
             )
@@ -223,7 +223,7 @@ class MemoryDriver:
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        """Create the object if its conditions hold. All writes end here; nothing is awaited."""
+        """Create the object if the conditions hold. All writes end here, and nothing is awaited."""
         # 1. Check the conditions and the checksum.
         contents = self._bucket(bucket)
         current = contents.objects.get(key)
@@ -265,7 +265,7 @@ def _check_match(etag: str | None, current: _Object | None, bucket: str, key: st
 
 
 class _Object(NamedTuple):
-    """A stored object. Its chunks are never empty."""
+    """A stored object. No chunk is empty."""
 
     info: ObjectInfo
     chunks: tuple[bytes, ...]
@@ -277,7 +277,7 @@ def _info(_key: str, stored: _Object) -> ObjectInfo:
 
 
 class _Bucket:
-    """Objects by key, and a list of their keys, which is sorted only when it is listed.
+    """Objects by key, and a list of their keys, which is sorted only when the bucket is listed.
 
     Sorting strings by code points gives the bytewise order of UTF-8.
     """
@@ -285,8 +285,8 @@ class _Bucket:
     __slots__ = ("_added", "_keys", "_removed", "info", "objects")
 
     MAX_INSERTIONS = 16
-    """Maximum number of new keys that are inserted one by one, with a memmove each. For more, sorting
-    all keys is faster."""
+    """Maximum number of new keys to insert one by one, which takes one memmove each. For more keys,
+    sorting the whole list is faster."""
 
     def __init__(self, name: str) -> None:
         self.info = BucketInfo(name=name, created=datetime.now(UTC))
@@ -295,13 +295,13 @@ class _Bucket:
         self._added: set[str] = set()
         self._removed: set[str] = set()  # these keys are still in `_keys`; `seek` skips them
 
-    def add(self, key: str, new: _Object) -> None:
+    def add(self, key: str, stored: _Object) -> None:
         if key not in self.objects:
             if key in self._removed:
                 self._removed.remove(key)
             else:
                 self._added.add(key)
-        self.objects[key] = new
+        self.objects[key] = stored
 
     def remove(self, key: str) -> None:
         del self.objects[key]
@@ -404,7 +404,7 @@ class _Reader:
         return end - start
 
     def _advance(self, size: int) -> tuple[bytes, int, int]:
-        """Return a chunk and the range of the next bytes in it, at most `size`, and skip them."""
+        """Advance by up to `size` bytes. Return the chunk with these bytes, and their range in it."""
         if self._chunks is None:
             raise ClosedError("the reader is closed", bucket=self._bucket, key=self._key)
         if size == 0:
@@ -455,7 +455,7 @@ class _Upload:
         """Create the object from the parts, without joining them. See `Upload.commit`."""
         if self._info is not None:
             return self._info
-        # 1. Check that the parts are complete, and compute the checksum of all.
+        # 1. Check that the parts are complete, and compute their combined checksum.
         chunks: list[bytes] = []
         size = checksum = 0
         for number in sorted(self._parts):

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from trove_async.models import Prefix
 
 
-FEATURES = {"openat2", "ofd_locks", "xattrs", "folding"}
-"""Settings that simulate a system without a feature."""
+SIMULATED = {"openat2", "ofd_locks", "xattrs", "folding"}
+"""Settings that simulate different systems."""
 
 
 class BucketClient:
-    """An open driver and its bucket ``b``, with shorter methods."""
+    """An open driver, and short methods for its bucket ``b``."""
 
     def __init__(self, driver: LocalDriver, root: Path) -> None:
         self.driver = driver
@@ -85,8 +85,8 @@ def context() -> DriverContext:
 
 @asynccontextmanager
 async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
-    features = {name: settings.pop(name) for name in FEATURES & settings.keys()}
-    driver = LocalDriver(root, **settings)._without(**features)
+    simulated = {name: settings.pop(name) for name in SIMULATED & settings.keys()}
+    driver = LocalDriver(root, **settings)._simulating(**simulated)
     try:
         await driver.open(context())
         yield driver
@@ -135,12 +135,12 @@ CONFIGURATIONS: list[dict[str, bool]] = [
     ids=["default", "no-openat2", "no-ofd-locks", "no-xattrs", "folding", "fsync"],
 )
 async def any_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BucketClient]:
-    """Open a client on a system with all features, with each feature missing in turn, and with fsync."""
+    """Open a client with each of `CONFIGURATIONS` in turn."""
     async with client_at(tmp_path / "root", **request.param) as client:
         yield client
 
 
 @pytest.fixture
-def open_files() -> Callable[[], int]:
+def count_open_files() -> Callable[[], int]:
     """Return a function that counts the open files of this process."""
     return lambda: len(list(Path("/proc/self/fd").iterdir()))

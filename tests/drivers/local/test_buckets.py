@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.errors import (
-    BucketExistsError,
-    BucketNotEmptyError,
-    BucketNotFoundError,
-)
+from trove_async.errors import BucketExistsError, BucketNotEmptyError, BucketNotFoundError
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: int = 1) -> None:
-    """Cancel `work` while its thread is blocked at the gate, then open the gate."""
+    """Cancel `work` once or more while its thread is blocked at the gate, then open the gate."""
 
     async def run() -> None:
         await work()
@@ -52,12 +52,12 @@ async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: i
 async def test_put_cancelled_before_its_rename_leaves_the_old_object(
     client: BucketClient,
     monkeypatch: pytest.MonkeyPatch,
-    open_files: Callable[[], int],
+    count_open_files: Callable[[], int],
     call: str,
     times: int,
 ) -> None:
     await client.put("d/k", b"old", metadata={"a": "b"})
-    before = open_files()
+    before = count_open_files()
     with monkeypatch.context() as patch:
         gate = Gate(getattr(os, call))
         patch.setattr(os, call, gate)
@@ -66,7 +66,7 @@ async def test_put_cancelled_before_its_rename_leaves_the_old_object(
             gate = Gate(gate.real)
             patch.setattr(os, call, gate)
             await _cancel_at(gate, lambda key=key: client.put(key, b"new"), times)  # type: ignore[misc] # a default binds the loop's variable
-    assert open_files() == before
+    assert count_open_files() == before
     assert await client.read("d/k") == b"old"
     assert await client.keys() == ["d/k"]
     assert client.own_files() == []
@@ -86,59 +86,62 @@ async def test_put_cancelled_while_waiting_for_its_lock_leaves_nothing(
 
 
 async def test_cancelled_part_waits_for_its_thread(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     async with client.driver.upload("b", "k", PutOptions()) as upload:
         gate = Gate(os.pwritev)
         part = Part(number=1, offset=0, size=3, last=True)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwritev", gate)
             await _cancel_at(gate, lambda: upload.send(part, [memoryview(b"abc")]))
-    assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
+    assert (await client.keys(), client.own_files(), count_open_files()) == ([], [], before)
 
 
 async def test_upload_cancelled_while_opening_leaves_nothing(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.open)
         patch.setattr(os, "open", gate)
         await _cancel_at(gate, lambda: client.driver.upload("b", "k", PutOptions()).__aenter__())
-    assert (client.own_files(), open_files()) == ([], before)
+    assert (client.own_files(), count_open_files()) == ([], before)
 
 
 async def test_upload_cancelled_during_its_commit_leaves_nothing(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     async with client.driver.upload("b", "k", PutOptions()) as upload:
         with monkeypatch.context() as patch:
             gate = Gate(os.utime)
             patch.setattr(os, "utime", gate)
             await _cancel_at(gate, lambda: upload.commit({}))
-    assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
+    assert (await client.keys(), client.own_files(), count_open_files()) == ([], [], before)
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024])
 async def test_get_cancelled_while_opening_closes_its_file(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], size: int
+    client: BucketClient,
+    monkeypatch: pytest.MonkeyPatch,
+    count_open_files: Callable[[], int],
+    size: int,
 ) -> None:
     await client.put("dir/", bytes(size))
-    before = open_files()
+    before = count_open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.getxattr)
         patch.setattr(os, "getxattr", gate)
         await _cancel_at(gate, lambda: client.read("dir/"))
-    assert open_files() == before
+    assert count_open_files() == before
 
 
 async def test_cancelled_read_waits_for_its_thread(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
 ) -> None:
     await client.put("big", bytes(1024 * 1024))
-    before = open_files()
+    before = count_open_files()
     real = FileExecutor.submit
     async with client.driver.get("b", "big", GetOptions()) as reader:
         gates: list[Gate] = []
@@ -152,14 +155,14 @@ async def test_cancelled_read_waits_for_its_thread(
             with monkeypatch.context() as patch:
                 patch.setattr(FileExecutor, "submit", submit)
                 await _cancel_at(gates[0], lambda: reader.read(1000), times)
-    assert open_files() == before
+    assert count_open_files() == before
 
 
 async def test_cancelled_copy_and_listing_leave_nothing(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
 ) -> None:
     source = await client.put("d/k", bytes(100))
-    before = open_files()
+    before = count_open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.copy_file_range)
         patch.setattr(os, "copy_file_range", gate)
@@ -169,7 +172,7 @@ async def test_cancelled_copy_and_listing_leave_nothing(
         gate = Gate(os.scandir)
         patch.setattr(os, "scandir", gate)
         await _cancel_at(gate, lambda: client.driver.list_page("b", ListOptions()))
-    assert (await client.keys(), client.own_files(), open_files()) == (["d/k"], [], before)
+    assert (await client.keys(), client.own_files(), count_open_files()) == (["d/k"], [], before)
 
 
 async def test_delete_cancelled_before_its_unlink_deletes_nothing(
@@ -209,7 +212,7 @@ async def test_result_of_cancelled_work_is_undone() -> None:
     await threads.aclose()
 
 
-async def test_error_of_cancelled_work_is_dropped() -> None:
+async def test_error_of_cancelled_work_is_discarded() -> None:
     def fail() -> None:
         raise OSError
 

@@ -44,8 +44,8 @@ def test_file_inside_the_root_is_opened(confined: ConfinedDirectory) -> None:
     fd = confined.open("d/f", READ)
     assert os.read(fd, 10) == b"inside"
     os.close(fd)
-    assert confined.exists("d")
-    assert not confined.exists("no/no")
+    assert confined.is_directory("d")
+    assert not confined.is_directory("no/no")
 
 
 @pytest.mark.parametrize("path", ["out/f", "out", "in/f", "d/link"])
@@ -53,20 +53,20 @@ def test_links_are_never_followed(confined: ConfinedDirectory, path: str) -> Non
     with pytest.raises(OSError, match=r".*") as caught:
         confined.open(path, READ)
     assert caught.value.errno in {errno.ELOOP, errno.ENOTDIR}
-    assert not confined.exists(path)
+    assert not confined.is_directory(path)
     assert confined.open_cached(path) < 0
 
 
 def test_open_or_create_never_follows_a_link(
-    confined: ConfinedDirectory, tmp_path: Path, open_files: Callable[[], int]
+    confined: ConfinedDirectory, tmp_path: Path, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     for path in ["out/new", "d/f/new", "d/link/new"]:
         with pytest.raises(OSError, match=r".*"):
             confined.open_or_create(path, 0o700, existing=1)
     with pytest.raises(FileNotFoundError):
         confined.open_or_create("no/new", 0o700, existing=1)
-    assert open_files() == before
+    assert count_open_files() == before
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["f"]
 
 
@@ -77,26 +77,26 @@ def test_open_or_create_returns_how_many_directories_existed(confined: ConfinedD
         assert existed == expected
 
 
-def test_exists_raises_other_errors(
+def test_is_directory_raises_other_errors(
     confined: ConfinedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(errno.EACCES, "refused")
+    def deny(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "denied")
 
-    monkeypatch.setattr(ConfinedDirectory, "open", refuse)
+    monkeypatch.setattr(ConfinedDirectory, "open", deny)
     with pytest.raises(PermissionError):
-        confined.exists("d")
+        confined.is_directory("d")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
-def test_walk_is_used_if_the_kernel_refuses_openat2(
+def test_walk_is_used_if_openat2_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def refuse(*_: object) -> int:
+    def fail(*_: object) -> int:
         ctypes.set_errno(code)
         return -1
 
-    monkeypatch.setattr(_openat2, "_syscall", lambda _: refuse)
+    monkeypatch.setattr(_openat2, "_syscall", lambda _: fail)
     (tmp_path / "f").write_bytes(b"x")
     fd = os.open(tmp_path, DIRECTORY)
     confined = ConfinedDirectory(fd)
@@ -150,7 +150,7 @@ class SwappingThread:
             self._swap()
 
     def _swap(self) -> None:
-        # Atomic: otherwise the driver could find the name free and create a directory there.
+        # The exchange is atomic: otherwise the driver could find no directory and create one.
         at_cwd, exchange = -100, 2  # linux/fcntl.h, linux/fs.h: AT_FDCWD, RENAME_EXCHANGE
         inside, link = self._names
         assert ctypes.CDLL(None).renameat2(at_cwd, inside, at_cwd, link, exchange) == 0

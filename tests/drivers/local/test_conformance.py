@@ -1,4 +1,4 @@
-"""The driver passes the conformance suite with and without the features of the system."""
+"""The driver passes the conformance suite on this system and on a simulated one."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class TestPortable(DriverSuite):
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> LocalDriver:
-        return LocalDriver(tmp_path, fsync=False)._without(
+        return LocalDriver(tmp_path, fsync=False)._simulating(
             openat2=False, ofd_locks=False, xattrs=False, folding=True
         )

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.drivers.local.system_calls import FailingCall
 from trove_async.drivers.local import _copy
+from trove_async.drivers.local._objects import find
 from trove_async.errors import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     PreconditionFailedError,
 )
-from trove_async.options import (
-    CopyOptions,
-    PutOptions,
-)
+from trove_async.options import CopyOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
-@pytest.mark.parametrize("missing", ["nothing", "ioctl", "copy_file_range", "both"])
-async def test_copy_works_with_each_copy_method_missing(
-    client: BucketClient, monkeypatch: pytest.MonkeyPatch, missing: str
+@pytest.mark.parametrize("unsupported", ["nothing", "ioctl", "copy_file_range", "both"])
+async def test_copy_works_if_a_method_is_not_supported(
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, unsupported: str
 ) -> None:
-    def refuse(*_: object) -> int:
+    def fail(*_: object) -> int:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    if missing in {"ioctl", "both"}:
-        monkeypatch.setattr(fcntl, "ioctl", refuse)
-    if missing in {"copy_file_range", "both"}:
-        monkeypatch.setattr(os, "copy_file_range", refuse)
+    if unsupported in {"ioctl", "both"}:
+        monkeypatch.setattr(fcntl, "ioctl", fail)
+    if unsupported in {"copy_file_range", "both"}:
+        monkeypatch.setattr(os, "copy_file_range", fail)
     monkeypatch.setattr(_copy, "_MAX_COPY", 1000)
     body = os.urandom(5001)
     source = await client.put("k", body)
@@ -70,6 +70,21 @@ async def test_copy_checks_its_source_version_and_its_conditions(client: BucketC
         await client.driver.copy("b", "k", "b", "k", stale)
     assert type(caught.value) is PreconditionFailedError
     assert client.own_files() == []
+
+
+async def test_error_about_the_source_names_the_source(
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await client.put("k", b"old")
+    await client.put("k", b"new")
+    options = CopyOptions(source=old, put=PutOptions())
+    with pytest.raises(ObjectChangedError) as changed:
+        await client.driver.copy("b", "k", "b", "copy", options)
+    assert (changed.value.bucket, changed.value.key) == ("b", "k")
+    monkeypatch.setattr(_copy, "find", FailingCall(find, errno.EACCES))
+    with pytest.raises(PermissionDeniedError) as denied:
+        await client.driver.copy("b", "k", "b", "copy", options)
+    assert (denied.value.bucket, denied.value.key) == ("b", "k")
 
 
 async def test_copy_onto_itself_fails_if_the_object_changes_during_the_copy(

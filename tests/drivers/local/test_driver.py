@@ -11,17 +11,9 @@ import pytest
 from tests.drivers.local.system_calls import Gate
 from trove_async.driver import DriverContext
 from trove_async.drivers.local import LocalDriver
-from trove_async.errors import (
-    BackendError,
-    ClosedError,
-    ConfigError,
-    NotSupportedError,
-)
+from trove_async.errors import BackendError, ClosedError, ConfigError, NotSupportedError
 from trove_async.models import MiB
-from trove_async.options import (
-    DeleteOptions,
-    GetOptions,
-)
+from trove_async.options import DeleteOptions, GetOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +29,7 @@ if TYPE_CHECKING:
     "settings",
     [{"threads": 0}, {"max_reads": 0}, {"file_mode": 0o444}, {"dir_mode": 0o600}, {"root": ""}],
 )
-def test_invalid_settings_are_refused_by_the_constructor(settings: dict[str, object]) -> None:
+def test_constructor_rejects_invalid_settings(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         LocalDriver(**({"root": "/x"} | settings))  # type: ignore[arg-type] # the types of the settings differ
     with pytest.raises(TypeError):
@@ -45,7 +37,7 @@ def test_invalid_settings_are_refused_by_the_constructor(settings: dict[str, obj
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "types"),
+    ("setting", "value", "problem"),
     [
         ("threads", "3", "an int, got str"),
         ("max_reads", 1.5, "an int, got float"),
@@ -55,8 +47,8 @@ def test_invalid_settings_are_refused_by_the_constructor(settings: dict[str, obj
         ("mkdir", 0, "a bool, got int"),
     ],
 )
-def test_settings_of_a_wrong_type_are_refused(setting: str, value: Any, types: str) -> None:
-    with pytest.raises(TypeError, match=f"{setting} must be {types}"):
+def test_setting_of_a_wrong_type_raises_type_error(setting: str, value: Any, problem: str) -> None:
+    with pytest.raises(TypeError, match=f"{setting} must be {problem}"):
         LocalDriver("objects", **{setting: value})
 
 
@@ -101,9 +93,9 @@ async def test_closed_driver_raises_closed_error(tmp_path: Path, open_client: Op
 
 
 async def test_reader_of_a_closed_driver_closes_its_file(
-    tmp_path: Path, open_client: OpenClient, open_files: Callable[[], int]
+    tmp_path: Path, open_client: OpenClient, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     async with open_client(tmp_path) as client:
         await client.put("big", bytes(MiB))
         context = client.driver.get("b", "big", GetOptions())
@@ -111,7 +103,7 @@ async def test_reader_of_a_closed_driver_closes_its_file(
     with pytest.raises(ClosedError):
         await reader.read(10)
     await context.__aexit__(None, None, None)
-    assert open_files() == before
+    assert count_open_files() == before
 
 
 @pytest.mark.parametrize("fsync", [True, False])

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("code", [*ERRORS, errno.EPROTO], ids=errno.errorcode.get)
 def test_each_errno_maps_to_its_error(code: int) -> None:
-    kind = ERRORS.get(code, (BackendError,))[0]
+    error_class = ERRORS.get(code, (BackendError,))[0]
     error = translate_error(OSError(code, "x"), "b", "k")
-    assert type(error) is kind
+    assert type(error) is error_class
     assert (error.bucket, error.key) == ("b", "k")
     assert "\n" not in str(error)
     assert errno.errorcode[code] in str(error)
@@ -44,14 +44,14 @@ def test_error_without_errno_is_a_backend_error() -> None:
 async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parameters
     client: BucketClient,
     monkeypatch: pytest.MonkeyPatch,
-    open_files: Callable[[], int],
+    count_open_files: Callable[[], int],
     code: int,
     call: str,
     key: str,
 ) -> None:
-    object.__setattr__(client.driver._root.staging, "fsync", True)  # type: ignore[union-attr]
+    client.driver._root.staging.fsync = True  # type: ignore[union-attr] # the driver is open
     await client.put("existing")
-    before = open_files()
+    before = count_open_files()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, FailingCall(getattr(os, call), code))
         with pytest.raises(ERRORS[code][0]) as caught:
@@ -63,7 +63,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     assert client.own_files() == []
     assert list((client.root / ".trove/overflow").rglob("*")) == []
     assert [path.name for path in client.bucket.iterdir()] == ["existing"]
-    assert open_files() == before
+    assert count_open_files() == before
     await client.put(key, b"x")
     assert await client.read(key) == b"x"
 
@@ -111,14 +111,14 @@ async def test_failed_reads_raise_and_close_their_files(  # noqa: PLR0917 - as a
     tmp_path: Path,
     open_client: OpenClient,
     monkeypatch: pytest.MonkeyPatch,
-    open_files: Callable[[], int],
+    count_open_files: Callable[[], int],
     code: int,
     call: str,
 ) -> None:
     async with open_client(tmp_path, openat2=False) as client:
         info = await client.put("d/k", b"x")
         await client.keys()
-        before = open_files()
+        before = count_open_files()
         with monkeypatch.context() as patch:
             patch.setattr(os, call, FailingCall(getattr(os, call), code))
             reads: list[Callable[[], Awaitable[object]]] = [
@@ -132,7 +132,7 @@ async def test_failed_reads_raise_and_close_their_files(  # noqa: PLR0917 - as a
             for read in reads:
                 with pytest.raises(ERRORS[code][0]):
                     await read()
-        assert open_files() == before
+        assert count_open_files() == before
         assert await client.keys() == ["d/k"]
 
 
@@ -202,11 +202,11 @@ async def test_failed_open_closes_all_files(
     tmp_path: Path,
     open_client: OpenClient,
     monkeypatch: pytest.MonkeyPatch,
-    open_files: Callable[[], int],
+    count_open_files: Callable[[], int],
 ) -> None:
     async with open_client(tmp_path):
         pass
-    before = open_files()
+    before = count_open_files()
     for call in ["mkdir", "open", "write"]:
         for successes in range(12):
             with monkeypatch.context() as patch:
@@ -216,7 +216,7 @@ async def test_failed_open_closes_all_files(
                         pass
                 except TroveError as error:
                     assert isinstance(error, BackendError)  # noqa: PT017 - it may also succeed
-            assert open_files() == before, (call, successes)
+            assert count_open_files() == before, (call, successes)
     async with open_client(tmp_path) as client:
         await client.put("k", b"x")
     assert list((tmp_path / ".trove/staging").iterdir()) == []

@@ -52,8 +52,7 @@ ODD_KEYS = [
 
 
 async def test_odd_keys_coexist(any_client: BucketClient) -> None:
-    order = random.sample(ODD_KEYS, len(ODD_KEYS))
-    for key in order:
+    for key in random.sample(ODD_KEYS, len(ODD_KEYS)):
         await any_client.put(key, key.encode(), metadata={"k": key.encode().hex()[:600]})
     for key in ODD_KEYS:
         assert await any_client.read(key) == key.encode()
@@ -140,9 +139,9 @@ async def test_delete_removes_the_file_and_the_overflow(client: BucketClient) ->
 
 
 async def test_place_returns_the_path_of_the_file(client: BucketClient) -> None:
-    driver, top = client.driver, client.root.resolve()
-    assert driver.place("b", "x/y") == ("file", f"{top}/b/x/y")
-    assert driver.place("b", "x//y") == ("file", f"{top}/.trove/overflow/b/x%2f%2fy.o")
+    driver, root = client.driver, client.root.resolve()
+    assert driver.place("b", "x/y") == ("file", f"{root}/b/x/y")
+    assert driver.place("b", "x//y") == ("file", f"{root}/.trove/overflow/b/x%2f%2fy.o")
 
 
 async def test_key_with_the_name_of_the_area_is_an_ordinary_object(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The mapping of keys to paths: reversible, in key order, and one path for each key."""
+"""The mapping of keys to paths: reversible, in key order, and without conflicts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_other_directory_names_are_not_buckets(name: str) -> None:
     assert Layout().bucket(name) is None
 
 
-def test_bucket_that_is_too_long_when_escaped_is_refused() -> None:
+def test_bucket_name_that_is_too_long_when_escaped_is_rejected() -> None:
     with pytest.raises(InvalidNameError, match="too long"):
         Layout(folding=True).directory("Ä" * 100)
 

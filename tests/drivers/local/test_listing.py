@@ -9,14 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trove_async._names import check_key
-from trove_async.errors import (
-    InvalidNameError,
-)
+from trove_async.errors import InvalidNameError
 from trove_async.models import Prefix
-from trove_async.options import (
-    DeleteOptions,
-    ListOptions,
-)
+from trove_async.options import DeleteOptions, ListOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

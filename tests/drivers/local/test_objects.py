@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.errors import (
-    IntegrityError,
-    ObjectExistsError,
-    PreconditionFailedError,
-)
+from trove_async.errors import IntegrityError, ObjectExistsError, PreconditionFailedError
 from trove_async.models import MiB
-from trove_async.options import (
-    DeleteOptions,
-    PutOptions,
-)
+from trove_async.options import DeleteOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +67,7 @@ async def test_conditions_of_put_get_and_delete_are_checked(
     assert any_client.own_files() == []
 
 
-async def test_body_with_a_wrong_checksum_is_refused(client: BucketClient) -> None:
+async def test_body_with_a_wrong_checksum_is_rejected(client: BucketClient) -> None:
     with pytest.raises(IntegrityError):
         await client.put("k", b"body", checksums={"crc32c": "AAAAAA=="})
     assert await client.keys() == []

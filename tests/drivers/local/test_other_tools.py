@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.errors import (
-    ObjectExistsError,
-    ObjectNotFoundError,
-    PreconditionFailedError,
-)
-from trove_async.options import (
-    DeleteOptions,
-)
+from trove_async.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError
+from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +93,7 @@ async def test_foreign_path_longer_than_a_key_is_not_listed(client: BucketClient
     assert await client.keys() == ["/".join(["d" * 250] * 3) + "/ok"]
 
 
-async def test_time_out_of_range_is_listed_as_the_nearest(client: BucketClient) -> None:
+async def test_time_out_of_range_is_listed_as_the_nearest_datetime(client: BucketClient) -> None:
     (client.bucket / "f").write_bytes(b"")
     os.utime(client.bucket / "f", ns=(0, 2**62 * 2 - 1))
     info = await client.driver.head("b", "f")

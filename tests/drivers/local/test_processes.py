@@ -1,4 +1,4 @@
-"""Several processes on one root, and roots of processes that were killed."""
+"""Several processes on one root, and the roots of killed processes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ async def test_only_one_of_many_processes_creates_a_key(
     created = await run_workloads(
         [("create", client.root, {"keys": keys, "settings": settings})] * 6
     )
-    assert sorted(key for keys_of_one in created for key in keys_of_one) == sorted(set(keys))
+    assert sorted(key for keys_of_process in created for key in keys_of_process) == sorted(
+        set(keys)
+    )
 
 
 async def test_only_one_of_many_tasks_creates_a_key(client: BucketClient) -> None:
@@ -93,7 +95,7 @@ async def test_compare_and_swap_loses_no_increment(
 ) -> None:
     await client.put(key, b"0")
     arguments = {"key": key, "times": 60, "settings": {"ofd_locks": ofd_locks}}
-    await run_workloads([("count", client.root, arguments)] * 3)
+    await run_workloads([("increment", client.root, arguments)] * 3)
     assert await client.read(key) == b"180"
 
 

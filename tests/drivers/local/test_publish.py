@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.errors import (
-    ObjectExistsError,
-)
+from trove_async.errors import ObjectExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +39,10 @@ async def test_create_fails_if_another_tool_creates_the_file_first(
 async def test_create_works_without_hard_links(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "hard links are not supported")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", fail)
     await client.put("k", b"new", if_none_match="*")
     assert await client.read("k") == b"new"
 
@@ -67,21 +65,21 @@ async def test_files_in_a_setgid_directory_get_its_group(
     tmp_path: Path, open_client: OpenClient, *, fsync: bool
 ) -> None:
     groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any group
-    other = next((group for group in groups if group != os.getegid()), None)
-    if other is None:
+    other_group = next((group for group in groups if group != os.getegid()), None)
+    if other_group is None:
         pytest.skip("needs root, or a user in two groups: only they can change a file's group")
     root = tmp_path / "root"
     async with open_client(root, fsync=fsync, file_mode=0o640, dir_mode=0o750) as client:
         await client.put("before", b"x")
-        os.chown(root / "b", -1, other)
+        os.chown(root / "b", -1, other_group)
         (root / "b").chmod(0o2750)
         await client.put("plain", b"x", metadata={"by": "me"})
         await client.put("d/e/below", b"x")
         await client.put("once", b"x", if_none_match="*")
         await client.put("before", b"y")
         for key in ("plain", "d/e/below", "once", "before"):
-            assert (root / "b" / key).stat().st_gid == other, key
-        assert (root / "b/d/e").stat().st_gid == other
+            assert (root / "b" / key).stat().st_gid == other_group, key
+        assert (root / "b/d/e").stat().st_gid == other_group
         assert (await client.driver.head("b", "plain")).metadata == {"by": "me"}
 
 

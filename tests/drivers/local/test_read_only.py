@@ -62,7 +62,7 @@ async def denial(call):
     raise AssertionError("the call must raise PermissionDeniedError")
 
 async def main():
-    driver = trove_async.drivers.local.LocalDriver(root)._without(xattrs=xattrs)
+    driver = trove_async.drivers.local.LocalDriver(root)._simulating(xattrs=xattrs)
     async with Trove(driver) as store:
         print([bucket.name for bucket in await store.list_buckets()])
         print([obj.key for obj in await store.list("b").all()])
@@ -208,12 +208,12 @@ async def test_area_that_cannot_be_read_is_an_error(
     await fill(root, open_client, xattrs=True)
     real = os.open
 
-    def forbidden(path: object, *args: int, **kwargs: int) -> int:
+    def deny_area(path: object, *args: int, **kwargs: int) -> int:
         if path in {".trove", "overflow"}:
             raise PermissionError(errno.EACCES, "permission denied", path)
         return real(path, *args, **kwargs)  # type: ignore[arg-type] # a path, as os.open takes it
 
-    monkeypatch.setattr(os, "open", forbidden)
+    monkeypatch.setattr(os, "open", deny_area)
     with pytest.raises(PermissionDeniedError):
         async with open_client(root):
             pass

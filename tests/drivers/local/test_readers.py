@@ -13,16 +13,9 @@ import pytest
 from trove_async import BufferPool
 from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.local._threads import FileExecutor
-from trove_async.errors import (
-    BackendError,
-    RangeError,
-    UnavailableError,
-)
+from trove_async.errors import BackendError, RangeError, UnavailableError
 from trove_async.models import ByteRange, MiB
-from trove_async.options import (
-    GetOptions,
-    PutOptions,
-)
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:
@@ -56,9 +49,14 @@ async def test_get_returns_the_body_that_was_put(any_client: BucketClient, size:
 async def test_range_returns_the_same_bytes_as_a_slice(any_client: BucketClient, size: int) -> None:
     body = os.urandom(size)
     await any_client.put("k", body)
-    for span in [ByteRange(10, 20), ByteRange(0), ByteRange(size - 5, size + 5), ByteRange.last(7)]:
-        start, end = span.resolve(size)
-        assert await any_client.read("k", range=span) == body[start:end]
+    for byte_range in [
+        ByteRange(10, 20),
+        ByteRange(0),
+        ByteRange(size - 5, size + 5),
+        ByteRange.last(7),
+    ]:
+        start, end = byte_range.resolve(size)
+        assert await any_client.read("k", range=byte_range) == body[start:end]
     for key in ["k", "empty"]:
         await any_client.put("empty")
         with pytest.raises(RangeError):
@@ -138,12 +136,12 @@ async def test_failed_prefetch_raises_in_the_read_that_needs_it(
 ) -> None:
     real = FileExecutor.submit
 
-    def failing() -> bytes:
+    def fail() -> bytes:
         raise OSError(errno.EIO, "input/output error")
 
     def submit(executor: FileExecutor, work: Callable[..., object], *arguments: object) -> object:
         # Only a prefetch passes its size as an argument.
-        return real(executor, failing) if arguments else real(executor, work)
+        return real(executor, fail) if arguments else real(executor, work)
 
     async with open_stream(tmp_path, BufferPool(4 * MiB)) as reader:
         assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]

@@ -8,9 +8,7 @@ import pytest
 
 from trove_async import Trove
 from trove_async.drivers.local import LocalDriver
-from trove_async.errors import (
-    ConfigError,
-)
+from trove_async.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

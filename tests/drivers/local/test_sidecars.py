@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import time
@@ -11,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trove_async.drivers.local._metadata import Metadata
+from trove_async.drivers.local._openat2 import ConfinedDirectory
 from trove_async.drivers.local._sidecars import Sidecars
-from trove_async.errors import (
-    ObjectNotFoundError,
-)
-from trove_async.options import (
-    DeleteOptions,
-    GetOptions,
-)
+from trove_async.errors import ObjectNotFoundError
+from trove_async.options import DeleteOptions, GetOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +137,30 @@ async def test_sidecars_without_their_file_are_removed(
             if b"recent" not in sidecar.read_bytes():
                 os.utime(sidecar, (old, old))
     async with open_client(tmp_path, xattrs=False) as client:
-        # A recent sidecar stays, because its file may not be renamed yet.
+        # A recent sidecar stays, because its file may still be staged.
         assert len(list((tmp_path / ".trove/meta").iterdir())) == 3
         for key in ["existing", "dir/"]:
             assert (await client.driver.head("b", key)).metadata == {"k": key}
+
+
+async def test_sidecar_of_a_file_that_cannot_be_opened_is_kept(
+    tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_client(tmp_path, xattrs=False) as client:
+        await client.put("k", b"body", metadata={"a": "b"})
+    (sidecar,) = (tmp_path / ".trove/meta").iterdir()
+    old = time.time() - 3600
+    os.utime(sidecar, (old, old))
+    real = ConfinedDirectory.open
+
+    def fail_to_open_the_file(directory: ConfinedDirectory, path: str, flags: int) -> int:
+        if path == "b/k":
+            raise OSError(errno.EMFILE, "too many open files")
+        return real(directory, path, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfinedDirectory, "open", fail_to_open_the_file)
+        async with open_client(tmp_path, xattrs=False):
+            pass
+    async with open_client(tmp_path, xattrs=False) as client:
+        assert (await client.driver.head("b", "k")).metadata == {"a": "b"}

@@ -37,16 +37,16 @@ async def test_changed_directory_is_read_again(client: BucketClient) -> None:
 
 def test_snapshots_are_bounded_and_the_oldest_is_dropped() -> None:
     snapshots = Snapshots(tick_ns=0, limit=10)
-    old = [_status(ino=number, mtime_ns=1) for number in range(4)]
-    for status in old[:3]:
+    statuses = [_status(ino=number, mtime_ns=1) for number in range(4)]
+    for status in statuses[:3]:
         snapshots.add("plain", status, ["a", "b", "c"])
-    assert snapshots.get("plain", old[0]) is None
-    assert snapshots.get("plain", old[2]) == ["a", "b", "c"]
-    assert snapshots.get("overflow", old[2]) is None
-    snapshots.add("plain", old[3], ["n"] * 11)
-    assert snapshots.get("plain", old[3]) is None
-    snapshots.add("plain", old[2], ["a"])
-    assert snapshots.get("plain", old[2]) == ["a"]
+    assert snapshots.get("plain", statuses[0]) is None
+    assert snapshots.get("plain", statuses[2]) == ["a", "b", "c"]
+    assert snapshots.get("overflow", statuses[2]) is None
+    snapshots.add("plain", statuses[3], ["n"] * 11)
+    assert snapshots.get("plain", statuses[3]) is None
+    snapshots.add("plain", statuses[2], ["a"])
+    assert snapshots.get("plain", statuses[2]) == ["a"]
 
 
 def test_recently_changed_directory_is_not_cached() -> None:

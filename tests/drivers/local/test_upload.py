@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from crc32c import crc32c
 
-from trove_async.errors import (
-    BackendError,
-    ClosedError,
-    IntegrityError,
-    StreamError,
-)
+from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
 from trove_async.models import MiB
-from trove_async.options import (
-    Part,
-    PutOptions,
-)
+from trove_async.options import Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +50,12 @@ async def test_upload_accepts_parts_in_any_order_and_repeated(any_client: Bucket
 
 
 async def test_upload_without_a_commit_leaves_nothing(
-    client: BucketClient, open_files: Callable[[], int]
+    client: BucketClient, count_open_files: Callable[[], int]
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     async with client.driver.upload("b", "k", PutOptions()) as upload:
         await upload.send(_part(1, 0, 3), [memoryview(b"abc")])
-    assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
+    assert (await client.keys(), client.own_files(), count_open_files()) == ([], [], before)
     with pytest.raises(StreamError):
         await upload.commit({})
 
@@ -74,7 +66,7 @@ async def test_upload_without_parts_creates_an_empty_object(client: BucketClient
     assert await client.read("k") == b""
 
 
-async def test_upload_with_a_gap_or_a_wrong_size_is_refused(client: BucketClient) -> None:
+async def test_upload_with_a_gap_or_a_wrong_size_is_rejected(client: BucketClient) -> None:
     async with client.driver.upload("b", "k", PutOptions(size=7)) as upload:
         with pytest.raises(IntegrityError):
             await upload.send(_part(1, 0, 4), [memoryview(b"abc")])
@@ -91,9 +83,9 @@ async def test_upload_with_a_gap_or_a_wrong_size_is_refused(client: BucketClient
 async def test_upload_that_outlives_its_driver_keeps_no_file_open(
     tmp_path: Path,
     open_client: Callable[..., AbstractAsyncContextManager[BucketClient]],
-    open_files: Callable[[], int],
+    count_open_files: Callable[[], int],
 ) -> None:
-    before = open_files()
+    before = count_open_files()
     async with open_client(tmp_path) as client:
         part = Part(number=1, offset=0, size=4, last=False)
         with pytest.raises(ClosedError):
@@ -101,5 +93,5 @@ async def test_upload_that_outlives_its_driver_keeps_no_file_open(
                 await upload.send(part, [memoryview(b"body")])
                 await client.driver.aclose()
                 await upload.commit({})
-    assert open_files() == before
+    assert count_open_files() == before
     assert not client.own_files()

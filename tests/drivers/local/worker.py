@@ -1,6 +1,6 @@
 """A worker process for tests with many processes: ``python worker.py WORKLOAD ROOT JSON``.
 
-It prints its result as JSON on its last line.
+The last line of its output is the result in JSON.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def context() -> DriverContext:
     )
 
 
-def local(root: str, settings: Settings) -> LocalDriver:
-    features = dict(settings)
-    driver = LocalDriver(root, fsync=features.pop("fsync"))
-    return driver._without(**features)
+def make_driver(root: str, settings: Settings) -> LocalDriver:
+    simulated = dict(settings)
+    driver = LocalDriver(root, fsync=simulated.pop("fsync"))
+    return driver._simulating(**simulated)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:
@@ -65,7 +65,7 @@ async def read_to_end(reader: DriverReader) -> bytes:
     return b"".join(chunks)
 
 
-def version(number: int, seed: int) -> bytes:
+def make_body(number: int, seed: int) -> bytes:
     """Return a body that contains its number and its size, so that a mixed body is detected."""
     rng = random.Random(seed)
     size = rng.choice([0, 1, 10, 5000, 300_000])
@@ -98,8 +98,8 @@ async def create(driver: LocalDriver, keys: list[str]) -> list[str]:
     return created
 
 
-async def count(driver: LocalDriver, key: str, times: int) -> None:
-    """Increment a number by compare-and-swap, `times` times."""
+async def increment(driver: LocalDriver, key: str, times: int) -> None:
+    """Increment a stored number `times` times, by compare-and-swap."""
     while times:
         async with driver.get("b", key, GetOptions()) as reader:
             info = reader.info
@@ -119,7 +119,7 @@ async def conflict(driver: LocalDriver, seed: int, rounds: int) -> None:
         key = rng.choice(KEYS)
         match rng.randrange(4):
             case 0 | 1:
-                body = version(number, rng.randrange(2**32))
+                body = make_body(number, rng.randrange(2**32))
                 await driver.put(
                     "b", key, [memoryview(body)], PutOptions(metadata=metadata_of(number))
                 )
@@ -135,7 +135,7 @@ async def conflict(driver: LocalDriver, seed: int, rounds: int) -> None:
 async def replace(driver: LocalDriver, key: str, rounds: int) -> None:
     """Replace one key repeatedly. Assert that each read and each listing finds it."""
     for number in range(rounds):
-        await driver.put("b", key, [memoryview(version(number, number))], PutOptions())
+        await driver.put("b", key, [memoryview(make_body(number, number))], PutOptions())
         number_of(await read(driver, key))
         page = await driver.list_page("b", ListOptions())
         assert key in {entry.key for entry in page.entries}, "an existing key must be listed"
@@ -183,7 +183,7 @@ async def put_until_killed(driver: LocalDriver, key: str, start: int, log: int) 
     while True:
         number += 1
         os.write(log, b"%d " % number)
-        body = version(number, number)
+        body = make_body(number, number)
         options = PutOptions(metadata=metadata_of(number))
         await driver.put("b", key, [memoryview(body)], options)
         os.write(log, b"%d! " % number)
@@ -192,7 +192,8 @@ async def put_until_killed(driver: LocalDriver, key: str, start: int, log: int) 
 async def check_after_kill(root: str, key: str, old: int, log: str, settings: Settings) -> int:
     """Open the root after a kill, and return the version of the key.
 
-    Assert that it is complete, and as new as the last put that ended or the last that started.
+    Assert that this version is complete. It must not be older than the last put that ended, nor newer
+    than the last put that started.
 
     Args:
         root: The root.
@@ -205,7 +206,7 @@ async def check_after_kill(root: str, key: str, old: int, log: str, settings: Se
     ended = [int(item[:-1]) for item in log.split() if item.endswith("!")]
     oldest, newest = max(ended, default=old), max(started, default=old)
     staging = Path(root) / ".trove/staging"
-    driver = local(root, settings)
+    driver = make_driver(root, settings)
     await driver.open(context())
     try:
         for entry in (await driver.list_page("b", ListOptions())).entries:
@@ -217,15 +218,15 @@ async def check_after_kill(root: str, key: str, old: int, log: str, settings: Se
         number = number_of(await read(driver, key))
         assert oldest <= number <= newest, f"the version must be {oldest} to {newest}, got {number}"
         assert info.metadata == metadata_of(number), "body and metadata must be of one version"
-        assert not list(staging.glob("*/*")), "the open must remove staged files"
+        assert not list(staging.glob("*/*")), "opening the root must remove staged files"
     finally:
         await driver.aclose()
-    assert not list(staging.iterdir()), "the close must remove the staging directory"
+    assert not list(staging.iterdir()), "closing the driver must remove the staging directory"
     return number
 
 
 def kill(root: str, kills: int, seed: int, settings: Settings) -> None:
-    """Fork a process that puts, kill it at a random moment, and check the root. Repeat `kills` times."""
+    """Fork a process that puts objects, kill it at a random moment, check the root, and repeat."""
     rng = random.Random(seed)
     numbers = dict.fromkeys(KEYS, 0)
     for _ in range(kills):
@@ -246,7 +247,7 @@ def kill(root: str, kills: int, seed: int, settings: Settings) -> None:
 
 
 async def _put_in_child(root: str, key: str, start: int, log: int, settings: Settings) -> None:
-    driver = local(root, settings)
+    driver = make_driver(root, settings)
     await driver.open(context())
     os.write(log, b" ")
     await put_until_killed(driver, key, start, log)
@@ -254,20 +255,20 @@ async def _put_in_child(root: str, key: str, start: int, log: int, settings: Set
 
 async def prepare(root: str, settings: Settings) -> None:
     """Create the bucket, and version 0 of every key."""
-    driver = local(root, settings)
+    driver = make_driver(root, settings)
     await driver.open(context())
     await driver.create_bucket("b")
     for key in KEYS:
         options = PutOptions(metadata=metadata_of(0))
-        await driver.put("b", key, [memoryview(version(0, 0))], options)
+        await driver.put("b", key, [memoryview(make_body(0, 0))], options)
     await driver.aclose()
 
 
 async def put_once(root: str, settings: Settings) -> None:
     """Put version 1 of every key and of a new key. A test kills this at each system call."""
-    driver = local(root, settings)
+    driver = make_driver(root, settings)
     await driver.open(context())
-    views = [memoryview(version(1, 4))]
+    views = [memoryview(make_body(1, 4))]
     for key in KEYS:
         await driver.put("b", key, views, PutOptions(metadata=metadata_of(1)))
     options = PutOptions(metadata=metadata_of(1), if_none_match="*")
@@ -282,7 +283,7 @@ async def check_once(root: str, settings: Settings) -> None:
 
 
 async def _run(workload: str, root: str, arguments: dict[str, Any]) -> object:
-    driver = local(root, {"fsync": False} | arguments.pop("settings", {}))
+    driver = make_driver(root, {"fsync": False} | arguments.pop("settings", {}))
     await driver.open(context())
     try:
         function: Any = globals()[workload]

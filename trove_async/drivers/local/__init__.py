@@ -5,8 +5,8 @@ files.
 
 The driver
 `driver`            `LocalDriver`, which implements the driver contract on the event loop
-`_threads`          calls from the event loop to worker threads, safe to cancel; all modules below
-                    block, and run in these threads
+`_threads`          run blocking work in threads, with safe cancellation; the modules below block,
+                    except for their coroutines and functions named ``…_nowait``
 
 Objects and buckets
 `_objects`          find, store and delete one object; `_copy`: copy one
@@ -29,7 +29,9 @@ The root
 import sys
 
 if sys.platform == "win32":
-    raise ImportError("LocalDriver confines paths by openat(2), which Windows does not have")
+    raise ImportError(
+        "LocalDriver does not support Windows, which has no openat(2) to confine paths"
+    )
 
 from .driver import LocalDriver
 

@@ -27,8 +27,8 @@ def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
     """Create the bucket."""
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
-        if not root.confined.exists(directory):
-            # If another tool removed a bucket of this name, its overflow is still there.
+        if not root.confined.is_directory(directory):
+            # If another tool removed a bucket with this name, its overflow may still exist.
             _remove_overflow(root, directory)
         try:
             os.mkdir(directory, root.settings.dir_mode, dir_fd=root.fd)
@@ -39,21 +39,21 @@ def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
 
 
 def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
-    """Delete the bucket, with empty directories in it that other tools created."""
+    """Delete the bucket, even if it contains empty directories that other tools created."""
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
-        # 1. Check that it has no objects. The lock keeps other calls from adding one.
+        # 1. Check that it has no objects. While the lock is held, no other call can add one.
         walk = BucketWalk(root, bucket, cancel, use_cache=False)
         try:
-            is_empty = not walk.any()
+            is_empty = not walk.has_objects()
         finally:
             walk.close()
         if not is_empty:
             raise BucketNotEmptyError("the bucket has objects: delete them first", bucket=bucket)
-        # 2. Remove directories below it. Files that are not objects stay.
+        # 2. Remove empty directories in it. Other entries that are not objects stay.
         _remove_overflow(root, directory)
         _remove_empty_directories(root, directory)
-        # 3. Remove its own directory. This fails if another tool has created a file in it.
+        # 3. Remove its own directory. This fails if any entry is left in it.
         try:
             os.rmdir(directory, dir_fd=root.fd)
         except OSError as error:
@@ -110,7 +110,7 @@ def _remove_empty_directories(root: Root, directory: str) -> None:
     try:
         for _, directories, _, parent in os.fwalk(".", topdown=False, dir_fd=fd):
             for name in directories:
-                # A directory that is not empty stays: then the caller's rmdir fails.
+                # A directory that is not empty stays, and then the caller's rmdir fails.
                 with contextlib.suppress(OSError):
                     os.rmdir(name, dir_fd=parent)
     finally:

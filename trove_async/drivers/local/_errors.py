@@ -30,8 +30,8 @@ ERRORS: Final[dict[int, tuple[type[TroveError], str]]] = {
         "this process has no permission: check the files' owner and flags",
     ),
     errno.EROFS: (PermissionDeniedError, "the file system is mounted read-only: remount it"),
-    errno.EMFILE: (UnavailableError, "too many files are open here: raise `ulimit -n`"),
-    errno.ENFILE: (UnavailableError, "too many files are open on the system: raise fs.file-max"),
+    errno.EMFILE: (UnavailableError, "this process has too many open files: raise `ulimit -n`"),
+    errno.ENFILE: (UnavailableError, "the system has too many open files: raise fs.file-max"),
     errno.ENOMEM: (UnavailableError, "the system is out of memory"),
     errno.ENOLCK: (UnavailableError, "the system has no locks left: is its lock service running?"),
     errno.EAGAIN: (UnavailableError, "the file system is temporarily unavailable: retry"),
@@ -42,8 +42,8 @@ ERRORS: Final[dict[int, tuple[type[TroveError], str]]] = {
         "the network file system did not respond: check its server",
     ),
     errno.EFBIG: (BackendError, "the file is larger than the file system, or `ulimit -f`, allows"),
-    errno.EXDEV: (BackendError, "another file system is mounted below the root: unmount it there"),
-    # A missing object is an ObjectNotFoundError before this table is used.
+    errno.EXDEV: (BackendError, "a different file system is mounted below the root: unmount it"),
+    # A missing object raises ObjectNotFoundError before this table is used.
     errno.ENOENT: (BackendError, "the root, or `.trove` in it, was removed: reopen the store"),
     errno.EIO: (BackendError, "the disk failed: check the kernel's log"),
     errno.ENAMETOOLONG: (InvalidNameError, "the name is too long for the file system"),
@@ -55,18 +55,18 @@ def translate_error(
 ) -> TroveError:
     """Return the library's error for an OSError, to be raised from it."""
     code = error.errno or 0
-    kind, advice = ERRORS.get(code, (BackendError, "the file system failed"))
+    error_class, message = ERRORS.get(code, (BackendError, "the file system failed"))
     name = errno.errorcode.get(code, "no errno")
-    return kind(f"{advice} ({name}: {os.strerror(code)})", bucket=bucket, key=key)
+    return error_class(f"{message} ({name}: {os.strerror(code)})", bucket=bucket, key=key)
 
 
 def translate_opening_error(error: OSError, root: str) -> TroveError:
     """Return the error for a root that cannot be opened, to be raised from the OSError."""
     opening_error = translate_error(error)
     path = error.filename
-    # Files below the root are opened by their names in it, so the OSError has no full path.
-    place = "" if path in {None, root} else f", at {path!r}"
-    opening_error.message = f"the root {root!r} cannot be opened{place}: {opening_error.message}"
+    # Files below the root are opened by relative paths, so the OSError has no full path.
+    location = "" if path in {None, root} else f", at {path!r}"
+    opening_error.message = f"the root {root!r} cannot be opened{location}: {opening_error.message}"
     return opening_error
 
 

@@ -2,11 +2,12 @@
 
 A key is *plain* if the file system can hold it under its own name. Its path is then
 ``<bucket>/<key>``, as other tools expect. All other keys are in the overflow,
-``.trove/overflow/<bucket>/…``, and so is a plain key that needs a directory where a file exists.
+``.trove/overflow/<bucket>/…``. So is a plain key that needs a directory where a file exists, or a file
+where a directory exists.
 
-In the overflow, a key is split into pieces of 64 bytes. They are escaped, because many file systems
-treat some different names as equal. The last piece is the name of a file, with a suffix that no
-escaped piece has. The other pieces are directories. Pieces of a fixed size sort as the keys do.
+In the overflow, a key is split into pieces of 64 bytes. They are escaped, because some file systems
+treat different names as equal. The last piece, with a suffix that no escaped piece has, is the name of
+a file. The other pieces are directories. Pieces of a fixed size sort as the keys do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from trove_async._names import has_dot_segment
 from trove_async.errors import InvalidNameError
 
 AREA: Final = ".trove"
-"""The driver's own directory in a root. No key's path leads into one, even of a nested root."""
+"""The driver's own directory in a root. No plain path contains this name, so none leads into the area of
+a nested root."""
 
 OVERFLOW: Final = f"{AREA}/overflow"
 
@@ -27,8 +29,8 @@ MAX_NAME: Final = 255  # POSIX <limits.h>, NAME_MAX, on every file system in com
 MAX_KEY: Final = 1024  # trove_async._names.MAX_KEY_BYTES
 
 PIECE: Final = 64
-"""Bytes in one piece of a key. Escaped, they are at most 192 characters, less than `MAX_NAME` with the
-suffix. The longest key has 16 pieces."""
+"""Size of a piece of a key in bytes. Its escaped name has at most 192 characters, so that it is shorter
+than `MAX_NAME` even with the suffix. The longest key has 16 pieces."""
 
 SUFFIX: Final = ".o"
 
@@ -37,7 +39,7 @@ _ESCAPED = [chr(byte) if byte in _UNESCAPED else f"%{byte:02x}" for byte in rang
 _ESCAPE = re.compile(r"%([0-9a-f]{2})")
 
 PROBE: Final = "Prob\u00e9."
-"""A name that a folding file system also finds in other forms. See `is_folding`."""
+"""A name under which a folding file system also finds files with similar names. See `is_folding`."""
 
 # Names that no file system folds: lower case, ASCII, no dot at the end (VFAT drops it).
 _UNFOLDED = re.compile(r"(?:[a-z0-9._-]*[a-z0-9_-](?:/|\Z))+")
@@ -63,7 +65,7 @@ class Location:
         bucket: The bucket's name.
         key: The object's key.
         directory: The name of the bucket's directory in the root.
-        plain: The path of a plain key from the root, or None if the key is not plain.
+        plain: The plain path, relative to the root; None if the key is not plain.
     """
 
     __slots__ = ("_overflow", "bucket", "directory", "key", "plain")
@@ -77,7 +79,7 @@ class Location:
 
     @property
     def overflow(self) -> str:
-        """The path in the overflow, from the root."""
+        """The path in the overflow, relative to the root."""
         if self._overflow is None:  # computed on demand: most calls do not need it
             data = self.key.encode()
             pieces = [escape(data[start : start + PIECE]) for start in range(0, len(data), PIECE)]
@@ -110,7 +112,7 @@ class Layout:
         if key[0] == "/" or key[-1] == "/" or "//" in key:
             return False
         if "." in key and has_dot_segment(key):
-            return False  # its path would leave the bucket; stores refuse such keys earlier
+            return False  # its path could lead out of the bucket
         if AREA in key and AREA in key.split("/"):
             return False  # reserved for the area of a root nested in this one
         # A code point has at most 4 bytes in UTF-8, so short keys cannot have long segments.
@@ -130,14 +132,14 @@ class Layout:
             name = f"%={escape(bucket.encode())}"
             if len(name) > MAX_NAME:
                 raise InvalidNameError(
-                    "the bucket's name is too long for a file system that folds names",
+                    "the bucket's name is too long when it is escaped for this file system",
                     bucket=bucket,
                 )
             return name
         return f"%{bucket}" if bucket.startswith((AREA, "%")) else bucket
 
     def bucket(self, directory: str) -> str | None:
-        """Return the name of the bucket in a directory of the root, or None if it holds none."""
+        """Return the name of the bucket that a directory of the root holds; None if it is not a bucket."""
         if directory.startswith("%="):
             data = unescape(directory[2:])
             try:
@@ -152,7 +154,7 @@ class Layout:
 
 
 def is_text(name: str) -> bool:
-    """Return whether a name that Python read from a directory is UTF-8."""
+    """Return whether a name that Python read from a directory is valid UTF-8."""
     if name.isascii():
         return True
     try:

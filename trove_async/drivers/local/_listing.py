@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._threads import CancelFlag
 
 _BATCH: Final = 256
-"""Maximum number of entries in one batch. A small page would discard most of a larger one."""
+"""Maximum number of entries in one batch. A small page would discard most of a larger batch."""
 
 
 class _NameScheme(Protocol):
@@ -46,7 +46,7 @@ class _NameScheme(Protocol):
     mark: str
 
     def scan(self, fd: int, base: str) -> list[str]:
-        """Return the entries of the directory for the key prefix `base`, sorted."""
+        """Return the sorted entries of the open directory `fd`, whose keys start with `base`."""
         ...
 
     def child(self, remainder: str) -> str | None:
@@ -111,7 +111,7 @@ class _OverflowNames:
     kind = "overflow"
     mark = "\0"  # no key contains it, and it sorts before every other character
 
-    def scan(self, fd: int, base: str) -> list[str]:  # noqa: ARG002 - the rule is the same at all depths
+    def scan(self, fd: int, base: str) -> list[str]:  # noqa: ARG002 - the same at all depths
         names: list[str] = []
         with os.scandir(fd) as entries:
             for entry in entries:
@@ -139,7 +139,7 @@ class _OverflowNames:
 
 
 class _Level:
-    """A directory that the walk is in: its key prefix, path, entries, and the next entry's index."""
+    """A directory that the walk has entered: key prefix, path, entries, and the next entry's index."""
 
     __slots__ = ("base", "entries", "index", "path")
 
@@ -151,16 +151,19 @@ class _Level:
 
 
 class TreeWalk:
-    """A walk through one tree that can seek to any key. It holds one directory open.
+    """A walk through one tree that can seek to any key. It holds at most one directory open.
 
     Args:
         root: The root.
         bucket: The bucket's name.
         scheme: The tree's name scheme.
-        path: The path of the tree's top directory from the root.
-        prefix: Directories without keys that start with this prefix are skipped.
+        path: The path of the tree's top directory, relative to the root.
+        prefix: Directories that cannot contain keys with this prefix are skipped.
         cancel: Stops the listing when its call is cancelled.
-        use_cache: Whether unchanged directories may come from the cache.
+        use_cache: Whether the names in unchanged directories may come from the cache.
+
+    Attributes:
+        exists: Whether the top directory existed when the walk was created.
     """
 
     def __init__(
@@ -222,20 +225,20 @@ class TreeWalk:
                     return
 
     def load(self, key: str, entry: str) -> ObjectInfo | None:
-        """Return the info of the key that was yielded last, or None if its file is gone."""
+        """Return the info of the last key that was yielded, or None if its file no longer exists."""
         name = self._scheme.name(entry) if self._escapes else entry
         infos = self._load_all([(key, name)])
         return infos[0] if infos else None
 
     def load_batch(self, base: str, batch: list[str]) -> list[ObjectInfo]:
-        """Return the infos of the batch that was yielded last, except for files that are gone."""
+        """Return the infos of the last batch that was yielded, without files that no longer exist."""
         if self._escapes:
             return self._load_all([(base + entry, self._scheme.name(entry)) for entry in batch])
         return self._load_all([(base + entry, entry) for entry in batch])
 
-    def _load_all(self, names: list[tuple[str, str]]) -> list[ObjectInfo]:
-        """Return the infos of files in the current directory, from pairs of key and file name."""
-        if self._fd < 0:  # entering a subdirectory has closed it
+    def _load_all(self, files: list[tuple[str, str]]) -> list[ObjectInfo]:
+        """Return the infos of files in the current directory, each passed as its key and name."""
+        if self._fd < 0:  # it was closed to enter a subdirectory
             try:
                 self._fd = self._root.confined.open(self._levels[-1].path, DIRECTORY)
             except OSError as error:
@@ -243,7 +246,7 @@ class TreeWalk:
                     return []
                 raise
         bucket, backend, fd, infos = self._bucket, self._root.backend, self._fd, []
-        for key, name in names:
+        for key, name in files:
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -289,7 +292,7 @@ class TreeWalk:
         return base.startswith(self._prefix) or self._prefix.startswith(base)
 
     def _enter(self, base: str, path: str) -> bool:
-        """Read and enter a directory. Return False if it is gone."""
+        """Read and enter a directory. Return False if it no longer exists."""
         self._cancel.check()
         self.close()
         try:
@@ -312,8 +315,8 @@ class TreeWalk:
         entries = snapshots.get(kind, status) if self._use_cache else None
         if entries is None:
             entries = self._scheme.scan(self._fd, base)
-            # After a long `base`, the scan omits entries whose keys would be too long. If the
-            # directory is moved, they may fit, so such a scan is not cached.
+            # If `base` is long, the scan omits entries whose keys would be too long. Once the
+            # directory is moved, these keys may be short enough, so such a scan is not cached.
             if len(base) * 4 < MAX_KEY - MAX_NAME:
                 snapshots.add(kind, status, entries)
         return entries
@@ -328,10 +331,10 @@ class BucketWalk:
 
     Args:
         root: The root.
-        bucket: The bucket.
+        bucket: The bucket's name.
         cancel: Stops the listing when its call is cancelled.
         prefix: The prefix of the keys to list.
-        use_cache: Whether unchanged directories may come from the cache.
+        use_cache: Whether the names in unchanged directories may come from the cache.
 
     Raises:
         BucketNotFoundError: The bucket does not exist.
@@ -382,9 +385,9 @@ class BucketWalk:
         return self._page_of_batches(options)
 
     def _page_of_batches(self, options: ListOptions) -> Page:
-        """Return the page that `paginate` returns, for plain keys without a delimiter.
+        """Return the same page as `paginate`, for a listing of plain keys without a delimiter.
 
-        Loading a batch at a time takes two thirds of the time of `paginate`.
+        This loads a batch at a time, and takes two thirds of the time of `paginate`.
         """
         infos: list[ObjectInfo] = []
         prefix, limit = options.prefix, options.limit
@@ -394,20 +397,20 @@ class BucketWalk:
             matching = batch
             if is_last:
                 matching = [entry for entry in batch if (base + entry).startswith(prefix)]
-            # 2. Load infos until the page is full. Files that are gone leave room for more.
+            # 2. Load infos until the page is full. Files that no longer exist take up no space.
             start = 0
             while start < len(matching):
                 if len(infos) == limit:
                     return Page(entries=infos, token=base + matching[start])
-                part = matching[start : start + limit - len(infos)]
-                infos += self._plain.load_batch(base, part)
-                start += len(part)
+                selected = matching[start : start + limit - len(infos)]
+                infos += self._plain.load_batch(base, selected)
+                start += len(selected)
             if is_last:
                 break
         return Page(entries=infos)
 
-    def any(self) -> bool:
-        """Return whether the bucket has an object."""
+    def has_objects(self) -> bool:
+        """Return whether the bucket has any objects."""
         return any(next(walk.seek(""), None) for walk in (self._plain, self._overflow))
 
     def close(self) -> None:
@@ -451,4 +454,4 @@ def _decode_keys(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         try:
             yield key.encode("latin-1").decode(), entry
         except UnicodeDecodeError:
-            continue  # a file of another tool: its name encodes no key
+            continue  # a file of another tool, whose name does not encode a key

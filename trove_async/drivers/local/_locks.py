@@ -1,10 +1,10 @@
-"""One lock for each key, between the threads of this process and between processes.
+"""One lock for each key, which excludes other threads and other processes.
 
-A key's lock is a lock on one byte of a lock file ("open file description locks", fcntl(2), Linux
-3.15). Each lock is held through an open file description of its own, so it also excludes other
-threads, and it ends with its process. A bucket's lock covers the bytes of all its keys, so it
+A key's lock is a lock on one byte of the root's lock file ("open file description locks", fcntl(2),
+Linux 3.15). Each held lock has a separate open file description, so it also excludes other threads,
+and the system releases it if the process dies. A bucket's lock covers the bytes of all its keys, so it
 excludes calls on these keys. If two keys share a byte, their calls merely wait for each other.
-Without such locks, `flock` on the whole file has the same effect with less concurrency.
+Where such locks are not available, `flock` on the whole file has the same effect with less concurrency.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 
 _LOCKED = frozenset((errno.EAGAIN, errno.EACCES))  # fcntl(2), F_OFD_SETLK
 
-_FIRST_PAUSE = 0.00005
-_LAST_PAUSE = 0.005
+_MIN_PAUSE = 0.00005
+_MAX_PAUSE = 0.005
 LOCK_TIMEOUT: Final = 30.0
-"""Seconds to wait for a lock. Locks are held for microseconds, so a process that holds one for longer
-is probably suspended."""
+"""Seconds to wait for a lock. Most locks are held for microseconds, so a process that holds one for this
+long is probably suspended."""
 
 
 class Locks:
@@ -52,16 +52,16 @@ class Locks:
     def __init__(self, area: int, mode: int, *, ofd: bool = True) -> None:
         self._area = area
         self._mode = mode
-        # Open descriptors without a lock. A lock needs one of its own, which is opened on demand.
+        # Open descriptors that hold no lock. If none is left, a new one is opened.
         self._idle = [self._open()]
         self._ofd = ofd and _SETLK is not None and self._probe()
 
     def key(self, bucket: str, key: str, cancel: CancelFlag) -> Lock:
-        """Return the lock of one key, a context manager."""
+        """Return a context manager that holds the lock of one key."""
         return Lock(self, _start(bucket) + zlib.crc32(key.encode()), 1, cancel)
 
     def bucket(self, bucket: str, cancel: CancelFlag) -> Lock:
-        """Return the lock of a bucket and all its keys, a context manager."""
+        """Return a context manager that holds the lock of a bucket and all its keys."""
         return Lock(self, _start(bucket), _KEYS_PER_BUCKET, cancel)
 
     def close(self) -> None:
@@ -70,7 +70,12 @@ class Locks:
             os.close(self._idle.pop())
 
     def acquire(self, start: int, length: int, cancel: CancelFlag) -> int:
-        """Acquire a lock, and return the descriptor that holds it."""
+        """Acquire a lock, and return the descriptor that holds it.
+
+        Raises:
+            UnavailableError: The lock was not released within `LOCK_TIMEOUT`.
+            CallCancelled: The call was cancelled while it waited.
+        """
         try:
             fd = self._idle.pop()
         except IndexError:
@@ -110,16 +115,16 @@ class Locks:
     def _wait_for_lock(self, fd: int, start: int, length: int, cancel: CancelFlag) -> None:
         # Poll, because a wait in the kernel cannot be cancelled.
         deadline = time.monotonic() + LOCK_TIMEOUT
-        pause = _FIRST_PAUSE
+        pause = _MIN_PAUSE
         while not self._try_lock(fd, start, length):
             cancel.check()
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"the lock must be free within {LOCK_TIMEOUT:g} s, but another process still"
-                    " holds it: is that process suspended?"
+                    f"the lock of the key or bucket was not released in {LOCK_TIMEOUT:g} s: is the"
+                    " process that holds it suspended?"
                 )
             time.sleep(pause)
-            pause = min(pause * 1.5, _LAST_PAUSE)
+            pause = min(pause * 1.5, _MAX_PAUSE)
 
     def _probe(self) -> bool:
         self._ofd = True

@@ -1,6 +1,6 @@
 """The metadata of an object, and its binary form.
 
-A record is a head of 23 bytes and the write_id, followed by JSON for fields that few objects have. The
+A record consists of a head of 23 bytes, the write_id, and JSON with fields that few objects have. The
 usual record fits in the 60 bytes that are free in an inode of ext4. Writing it there takes 5 µs, instead
 of 15 µs and a block of 4 KiB.
 
@@ -66,11 +66,11 @@ class Metadata(NamedTuple):
         return cls(crc32c, options.write_id, fields)
 
     def encode(self, status: os.stat_result, owner: tuple[str, str] | None = None) -> bytes:
-        """Return the record.
+        """Return the encoded record.
 
         Args:
-            status: The status of the file that it is valid for.
-            owner: Bucket and key, for a record in a sidecar.
+            status: The status of the file that the record describes.
+            owner: The object's bucket and key, for a record in a sidecar.
         """
         write_id = b"" if self.write_id is None else self.write_id.encode()
         fields = dict(self.fields)
@@ -78,7 +78,7 @@ class Metadata(NamedTuple):
             fields["expires"] = fields["expires"].isoformat()
         if owner is not None:
             fields["owner"] = owner
-        if len(write_id) > _MAX_WRITE_ID:  # the head has one byte for its length
+        if len(write_id) > _MAX_WRITE_ID:  # the head has one byte for the length
             fields["write_id"], write_id = self.write_id, b""
         flags = 0 if self.crc32c is None else _HAS_CRC32C
         crc32c = 0 if self.crc32c is None else int.from_bytes(b64decode(self.crc32c))
@@ -117,7 +117,7 @@ def decode(raw: bytes, status: os.stat_result) -> tuple[Metadata, tuple[str, str
 
 
 def decode_owner(raw: bytes) -> tuple[str, str] | None:
-    """Return the bucket and key in the record of a sidecar."""
+    """Return the bucket and key in the record of a sidecar, or None if it is not a valid record."""
     try:
         start = _HEAD.size + _HEAD.unpack_from(raw)[2]
         bucket, key = json.loads(raw[start:])["owner"]
@@ -132,7 +132,7 @@ def etag(status: os.stat_result) -> str:
 
 
 def etag_of(mtime_ns: int, size: int, ino: int) -> str:
-    """Return the etag of a file. Two versions at one path always differ in one of the arguments."""
+    """Return the etag of a file. Two puts of one object always differ in at least one argument."""
     return "%x-%x-%x" % (mtime_ns, size, ino)  # noqa: UP031 - takes half the time of an f-string
 
 

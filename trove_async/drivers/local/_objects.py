@@ -1,4 +1,4 @@
-"""Find, store and delete one object. All functions but `find_nowait` block, and run in threads."""
+"""Find, store and delete one object. All functions except `find_nowait` block, and run in threads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def find(root: Root, location: Location) -> ObjectFile:
 def find_nowait(root: Root, location: Location) -> ObjectFile | None:
     """Open the object on the event loop, without blocking. If this returns None, use `find`.
 
-    It handles the usual case: a plain file whose metadata is in an extended attribute.
+    This handles the usual case: a plain file whose metadata is in an extended attribute.
     """
     if location.plain is None or not root.is_local:
         return None
@@ -122,8 +122,8 @@ def delete(root: Root, location: Location, if_match: str | None, cancel: CancelF
             root.require_bucket(location)
         check_conditions(existing.current, if_match, None)
         cancel.check()
-        # 2. Remove its files. The one in the overflow goes first: as long as both exist, the object
-        #    is the plain file, and the other must not reappear as the object.
+        # 2. Remove its files, first the one in the overflow. If both exist, it is an old version,
+        #    which would become the object if only the plain file were removed.
         if existing.overflow is not None:
             unlink(root, location.overflow)
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
@@ -141,18 +141,18 @@ def delete(root: Root, location: Location, if_match: str | None, cancel: CancelF
 
 
 def _open_current(root: Root, location: Location, path: str) -> ObjectFile | None:
-    """Open the file at `path`, with the metadata that belongs to it."""
+    """Open the file at `path`, with its own metadata. Return None if it is not an object's file."""
     while (object_file := _open_file(root, location, path)) is not None:
         # If the metadata is missing, a put or delete may have removed the sidecar after the file was
         # opened. Not every file system shows this in the link count of the file, so check that the
         # path still leads to it.
-        if object_file.metadata is not NO_METADATA or _is_at(root, path, object_file.status):
+        if object_file.metadata is not NO_METADATA or _is_current(root, path, object_file.status):
             break
         object_file.close()
     return object_file
 
 
-def _is_at(root: Root, path: str, status: os.stat_result) -> bool:
+def _is_current(root: Root, path: str, status: os.stat_result) -> bool:
     """Return whether the path still leads to this file."""
     try:
         fd = root.confined.open(path, READ)

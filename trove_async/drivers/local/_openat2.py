@@ -18,8 +18,8 @@ READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_OPENAT2 = 437  # linux/include/uapi/asm-generic/unistd.h; the same number on all but alpha
-_RESOLVE_NO_MAGICLINKS = 0x02  # linux/include/uapi/linux/openat2.h, and the following
+_OPENAT2 = 437  # linux/include/uapi/asm-generic/unistd.h; only alpha has a different number
+_RESOLVE_NO_MAGICLINKS = 0x02  # this and the next three: linux/include/uapi/linux/openat2.h
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_CACHED = 0x20
@@ -27,8 +27,8 @@ _CONFINED = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
 
 _RETRIABLE = frozenset((errno.EINTR, errno.EAGAIN))
 _ATTEMPTS = 100
-"""Maximum number of attempts of one lookup. A signal or a rename occasionally interrupts one; a file
-lease (fcntl(2)) interrupts all of them while it lasts."""
+"""Maximum number of attempts to open a path. A signal or a rename occasionally interrupts an attempt. A
+file lease (fcntl(2)) interrupts all attempts while it lasts."""
 
 ABSENT: Final = frozenset(
     (
@@ -44,7 +44,7 @@ ABSENT: Final = frozenset(
         errno.EILSEQ,
     )
 )
-"""Errors that mean that a path leads to no object."""
+"""Errors that mean that there is no object at a path."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -58,11 +58,14 @@ class _OpenHow(ctypes.Structure):
 
 
 class ConfinedDirectory:
-    """The paths below one open directory.
+    """An open directory, and operations on the paths below it.
 
     Args:
         directory: The descriptor of the directory. The caller closes it.
         openat2: False to open each component separately even if openat2 is available.
+
+    Attributes:
+        has_cached: Whether `open_cached` works: the kernel supports ``RESOLVE_CACHED``.
     """
 
     __slots__ = (
@@ -82,7 +85,7 @@ class ConfinedDirectory:
         self.has_cached = False
         if openat2 and sys.platform == "linux":
             self._syscall = _syscall(ctypes.CDLL(None, use_errno=True))
-            # PyDLL keeps the GIL. That is faster, and harmless for calls that never wait.
+            # PyDLL keeps the GIL. This is faster, and harmless for calls that never wait.
             self._syscall_with_gil = _syscall(ctypes.PyDLL(None, use_errno=True))
             self._cached = _open_how(READ, _CONFINED | _RESOLVE_CACHED)
             self._cached_directory = _open_how(DIRECTORY, _CONFINED | _RESOLVE_CACHED)
@@ -110,7 +113,7 @@ class ConfinedDirectory:
         raise OSError(code, os.strerror(code), path)
 
     def open_cached(self, path: str) -> int:
-        """Open a file for reading if its path is in the kernel's cache; else return -1."""
+        """Open a file for reading. Return -1 if this fails or the path is not in the kernel's cache."""
         if not self.has_cached or self._syscall_with_gil is None:
             return -1
         fd: int = self._syscall_with_gil(_OPENAT2, self._directory, path.encode(), self._cached, 24)
@@ -126,8 +129,8 @@ class ConfinedDirectory:
                 return fd
         return self.open(path, DIRECTORY)
 
-    def exists(self, path: str) -> bool:
-        """Return whether the path is a directory."""
+    def is_directory(self, path: str) -> bool:
+        """Return whether a directory exists at the path. Raise OSError if this cannot be determined."""
         try:
             fd = self.open(path, DIRECTORY)
         except OSError as error:
@@ -138,18 +141,18 @@ class ConfinedDirectory:
         return True
 
     def open_or_create(self, path: str, mode: int, *, existing: int) -> tuple[int, int]:
-        """Open a directory, and create its missing components.
+        """Open a directory, and create the missing components of its path.
 
         Args:
-            path: The path from the root.
+            path: The path, relative to this directory.
             mode: The mode of new directories.
-            existing: Number of leading components that must exist.
+            existing: Number of leading components that must exist, at least 1.
 
         Returns:
             The descriptor, and the number of leading components that existed before.
 
         Raises:
-            FileNotFoundError: One of these components does not exist, or another call removed a
+            FileNotFoundError: A component that must exist does not, or another call removed a
                 component during this one.
         """
         names = path.split("/")
@@ -203,7 +206,7 @@ class ConfinedDirectory:
 def _open_how(flags: int, resolve: int) -> ctypes.c_void_p:
     argument = _OpenHow(flags, 0, resolve)
     pointer = ctypes.cast(ctypes.pointer(argument), ctypes.c_void_p)
-    pointer.keep = argument  # type: ignore[attr-defined] # else the structure would be freed
+    pointer.keep = argument  # type: ignore[attr-defined] # prevents the structure from being freed
     return pointer
 
 

@@ -14,11 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
-from trove_async.errors import (
-    ObjectExistsError,
-    PreconditionFailedError,
-    UnavailableError,
-)
+from trove_async.errors import ObjectExistsError, PreconditionFailedError, UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 

@@ -61,12 +61,12 @@ class BufferedBody:
 class FileBody:
     """A body that the driver's threads read from its file on demand.
 
-    While the caller reads `SLOT` bytes at a time, the next `SLOT` is prefetched if the pool has memory
-    for it.
+    While the caller reads at least `SLOT` bytes at a time, the next `SLOT` bytes are prefetched if the
+    pool has memory for them.
 
     Args:
         object_file: The open file, positioned at the first byte. The body closes it.
-        info: The object.
+        info: The object's info.
         span: The range to read.
         threads: The driver's threads.
         pool: The store's pool.
@@ -122,7 +122,7 @@ class FileBody:
         except OSError as error:
             raise translate_error(error, self.info.bucket, self.info.key) from error
         self._remaining -= len(chunk)
-        # At the end, a changed file raises an error, because earlier chunks may be of another version.
+        # If the file was changed, raise at the end: earlier chunks may be of a different version.
         if not chunk or (not self._remaining and not is_unchanged(self._object_file)):
             raise _changed_in_place()
         # One large read does not make a stream: it may be the only one.
@@ -132,7 +132,7 @@ class FileBody:
         return chunk
 
     async def aclose(self) -> None:
-        """Close the file in a thread: closing a deleted file also frees its disk space."""
+        """Close the file in a thread, because closing a deleted file also frees its disk space."""
         self._prefetch_in_use = True  # the pool can no longer revoke the lease
         try:
             await self._executor.wait_idle()
@@ -154,7 +154,7 @@ class FileBody:
         finally:
             self._prefetch_in_use = False
             self._drop_prefetch()
-        if len(chunk) > size:  # the caller changed its read size
+        if len(chunk) > size:  # the caller now reads less at a time
             self._file.seek(size - len(chunk), os.SEEK_CUR)
         return chunk[:size]
 
@@ -167,7 +167,7 @@ class FileBody:
     def _revoke_prefetch(self) -> bool:
         """Drop the prefetched data if it is complete and not in use. Return whether it was dropped.
 
-        The next read reads it again.
+        The next read then reads the file again from the same position.
         """
         if self._prefetch is None or self._prefetch_in_use or not self._prefetch.done():
             return False
@@ -209,7 +209,7 @@ def open_body(
 
 
 def open_body_nowait(root: Root, location: Location, options: GetOptions) -> BufferedBody | None:
-    """Open and read a small object on the event loop if the kernel has it in its cache, else return None.
+    """Open and read a small object on the event loop. Return None if it is not in the kernel's cache.
 
     This takes 20 µs. A thread hop takes 100 to 300 µs.
     """

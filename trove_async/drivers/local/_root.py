@@ -18,7 +18,7 @@ from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
 from ._locks import Locks
 from ._metadata import NO_METADATA, decode, decode_owner
-from ._openat2 import DIRECTORY, READ, ConfinedDirectory
+from ._openat2 import ABSENT, DIRECTORY, READ, ConfinedDirectory
 from ._sidecars import Sidecars, sidecar_name
 from ._snapshots import Snapshots
 from ._staging import XATTR, Staging
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     (
-        0xEF53,  # ext2, ext3, ext4: linux/include/uapi/linux/magic.h, and the following
+        0xEF53,  # ext2, ext3, ext4; all values: linux/include/uapi/linux/magic.h
         0x58465342,  # XFS
         0x9123683E,  # Btrfs
         _TMPFS := 0x01021994,
@@ -38,14 +38,14 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
     )
 )
 
-# Resolution of a directory's times. Linux takes them from its timer ticks, every 10 ms or less. Other
-# file systems may round them further (VFAT: to 2 s).
+# Resolution of a directory's times. Linux takes them from its timer ticks, every 10 ms or less. File
+# systems that are not in the list may round them further (VFAT: to 2 s).
 _LOCAL_TICK_NS = 50_000_000
 _OTHER_TICK_NS = 2_000_000_000
 
 _NO_SUBDIRECTORIES: Final = 2
 """Number of links of a directory without subdirectories: its name and its ``.``. Some of
-`_LOCAL_FILE_SYSTEMS` do not count links like this, and report less than 2 (Btrfs: 1). Other file systems
+`_LOCAL_FILE_SYSTEMS` do not count links like this, and report a smaller number (Btrfs: 1). Other file systems
 may report 2 for every directory (CIFS: linux/fs/smb/client/inode.c; many in user space)."""
 
 _OVERFLOW: Final = "overflow"
@@ -53,16 +53,19 @@ _META: Final = "meta"
 _STAGING: Final = "staging"
 
 _READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
-"""Errors of creating a file where this process may not write."""
+"""Errors of creating a file that mean that this process may not write to the root."""
 
-# A sweep looks at some sidecars only, so that opening a large root stays fast.
-_SWEPT_SIDECARS = 1000
-_SWEPT_AGE = 600.0  # the file of a younger sidecar may not be renamed to its path yet
+# A sweep checks only some sidecars, so that opening a large root stays fast.
+_MAX_SWEPT_SIDECARS = 1000
+_MIN_SWEPT_AGE = 600.0  # the file of a younger sidecar may still be staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The arguments of a LocalDriver. The last four simulate systems without a feature, for tests."""
+    """The arguments of a LocalDriver that concern its root.
+
+    The last four simulate a different system, for tests.
+    """
 
     root: str
     fsync: bool
@@ -84,7 +87,7 @@ class _Area:
 
 
 class Root:
-    """An open root. All its methods block.
+    """An open root. Its methods may block.
 
     Attributes:
         path: The root's path, without symbolic links.
@@ -93,23 +96,24 @@ class Root:
         fsync: Whether writes must survive a power cut.
         confined: Opens paths below the root.
         layout: The rules that map keys to paths.
-        xattrs: Whether files support extended attributes.
+        xattrs: Whether extended attributes are used for metadata.
         sidecars: Metadata that does not fit in extended attributes.
-        snapshots: The cache of listed directories.
+        snapshots: The cache of the names in listed directories.
         is_local: Whether the file system is one of `_LOCAL_FILE_SYSTEMS`. If so, a cached path can be
             opened without waiting, and link counts are reliable.
-        read_flags: Flags for preadv(2) that only read cached data and never wait, or None if there
-            are none.
+        read_flags: Flags with which preadv(2) reads only cached data and never waits; None if this
+            is not supported.
     """
 
     def __init__(self, settings: Settings, backend: str = "") -> None:
-        """Open the root, create its area if it is missing, and remove files of dead processes.
+        """Open the root, create its area if it is missing, and remove files of killed processes.
 
         A root that this process may not write to is opened for reading only. Then nothing is created
         or changed in it.
 
         Raises:
             ConfigError: The root is not a directory, or this system cannot confine paths.
+            OSError: The root or its area cannot be opened.
         """
         self.settings = settings
         self.backend = backend
@@ -125,7 +129,7 @@ class Root:
             self._fd = fd = _open_root(stack, settings)
             self.path = os.path.realpath(settings.root)
             self.confined = ConfinedDirectory(fd, openat2=settings.openat2)
-            kind = _file_system(fd)
+            kind = _file_system_type(fd)
             self.is_local = kind in _LOCAL_FILE_SYSTEMS
             self.snapshots = Snapshots(_LOCAL_TICK_NS if self.is_local else _OTHER_TICK_NS)
             # 2. Open the area for writing. If that is not permitted, open it for reading.
@@ -208,13 +212,13 @@ class Root:
         self._stack.close()
 
     def ping(self) -> None:
-        """Raise OSError if the root was removed."""
+        """Raise OSError if the root was removed or its file system fails."""
         os.stat(".", dir_fd=self._fd)
         Path(self.path).stat()
 
     def require_bucket(self, location: Location) -> None:
         """Raise BucketNotFoundError if the bucket has no directory."""
-        if not self.confined.exists(location.directory):
+        if not self.confined.is_directory(location.directory):
             raise missing_bucket(location.bucket)
 
     def has_overflow(self, location: Location) -> bool:
@@ -257,14 +261,14 @@ class Root:
             return None
 
     def sweep(self) -> None:
-        """Remove files of killed processes, and sidecars whose file another tool has removed."""
+        """Remove files of killed processes. From a sample of sidecars, remove those without a file."""
         self.staging.sweep()
-        for name, raw in self.sidecars.sample(_SWEPT_SIDECARS, _SWEPT_AGE):
+        for name, raw in self.sidecars.sample(_MAX_SWEPT_SIDECARS, _MIN_SWEPT_AGE):
             if not self._file_exists(name, raw):
                 self.sidecars.remove(name)
 
     def _file_exists(self, name: str, raw: bytes) -> bool:
-        """Return whether the file of a sidecar still exists."""
+        """Return whether the file of a sidecar may still exist."""
         owner = decode_owner(raw)
         if owner is None:
             return False
@@ -272,14 +276,18 @@ class Root:
         for path in (location.plain, location.overflow):
             if path is None:
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 fd = self.confined.open(path, READ)
                 try:
                     status = os.fstat(fd)
                 finally:
                     os.close(fd)
-                if sidecar_name(status) == name:
-                    return True
+            except OSError as error:
+                if error.errno in ABSENT:
+                    continue
+                return True  # the file may exist: it merely cannot be opened now
+            if sidecar_name(status) == name:
+                return True
         return False
 
     def _open_or_create(self, stack: ExitStack, parent: int, name: str) -> int:
@@ -331,7 +339,8 @@ _CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and (
 def _check_platform() -> None:
     if not _CAN_CONFINE:
         raise ConfigError(
-            "the system must have openat(2) to confine paths to the root, but has not"
+            "the local driver requires openat(2) to confine paths to the root, but this system does"
+            " not have it"
         )
     encoding = sys.getfilesystemencoding()
     if encoding.lower() != "utf-8":
@@ -379,7 +388,7 @@ def _open_existing(stack: ExitStack, parent: int, name: str) -> int:
 
 
 def _ignores_case(fd: int) -> bool:
-    """Return whether a directory also finds its entries by their names in the opposite case.
+    """Return whether a directory also finds its entries by names with upper and lower case swapped.
 
     This is the check for a root that is open for reading only, where no probe can be created.
     """
@@ -401,7 +410,7 @@ class _StatFs(ctypes.Structure):
     _fields_ = (("type", ctypes.c_long), ("padding", ctypes.c_byte * 248))
 
 
-def _file_system(fd: int) -> int:
+def _file_system_type(fd: int) -> int:
     """Return the magic number of the file system's type, or 0 if it is unknown."""
     buffer = _StatFs()
     if sys.platform != "linux" or ctypes.CDLL(None).fstatfs(fd, ctypes.byref(buffer)) != 0:
@@ -411,7 +420,7 @@ def _file_system(fd: int) -> int:
 
 
 def _read_flags(fd: int, kind: int) -> int | None:
-    """Return the value of `Root.read_flags`, after a test with a file that is not empty."""
+    """Return the value of `Root.read_flags`, after a test read from a file that is not empty."""
     if kind == _TMPFS:
         return 0  # its files are in memory; it does not support RWF_NOWAIT
     if kind not in _LOCAL_FILE_SYSTEMS or not hasattr(os, "RWF_NOWAIT"):

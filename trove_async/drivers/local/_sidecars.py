@@ -1,8 +1,8 @@
 """Sidecars: files for metadata that does not fit in an extended attribute.
 
-A sidecar is named after its file's modification time and size, and created exclusively, so it belongs to
-one file. It is written before the file is renamed to its object's path. Backups and moves to another disk
-keep times but not inode numbers, so the sidecar still belongs to the file afterwards.
+A sidecar is named after the modification time and size of its file, and created exclusively, so it
+belongs to one file. It is written before the file is renamed to its object's path. Backups and moves to
+another disk keep times but not inode numbers, so the sidecar still belongs to the file afterwards.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Sidecars:
     """The sidecars of one root.
 
     Args:
-        directory: The descriptor of their directory, or -1 if a root that is open for reading only
-            has none.
+        directory: The descriptor of their directory, or -1 if there is none and the root is open for
+            reading only.
         mode: The mode of new sidecars.
         fsync: Whether sidecars must survive a power cut.
 
@@ -54,7 +54,7 @@ class Sidecars:
         """Write the record of a file.
 
         Raises:
-            FileExistsError: Another file has the same time and size.
+            FileExistsError: A different file has the same time and size.
         """
         self.used = True
         fd = os.open(sidecar_name(status), _NEW, self._mode, dir_fd=self._directory)
@@ -73,7 +73,7 @@ class Sidecars:
             os.fsync(self._directory)
 
     def read(self, bucket: str, key: str, status: os.stat_result) -> Metadata:
-        """Return the metadata of a file, or `NO_METADATA`."""
+        """Return the metadata in a file's sidecar, or `NO_METADATA` if it has no valid one."""
         raw = self._read_raw(sidecar_name(status))
         record = None if raw is None else decode(raw, status)
         return record[0] if record is not None and record[1] == (bucket, key) else NO_METADATA
@@ -84,13 +84,13 @@ class Sidecars:
             return  # usually there is none, and this check takes half the time of a failed open
         with contextlib.suppress(OSError):
             raw = self._read_raw(sidecar_name(status))
-            # If the file is a copy by another tool with the same time, the sidecar is the original's.
+            # If another tool copied the file and its time, the sidecar belongs to the original.
             if raw is not None and decode_owner(raw) == (bucket, key):
                 self.remove(status)
 
-    def remove(self, status: os.stat_result | str) -> None:
-        """Remove a sidecar that no object needs."""
-        name = status if isinstance(status, str) else sidecar_name(status)
+    def remove(self, status_or_name: os.stat_result | str) -> None:
+        """Remove a sidecar, by its file's status or by its own name. Errors are ignored."""
+        name = status_or_name if isinstance(status_or_name, str) else sidecar_name(status_or_name)
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._directory)
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Final
 
 MAX_NAMES: Final = 250_000
-"""Maximum number of cached names, of all directories together: about 20 MB."""
+"""Maximum number of cached names in all directories together: about 20 MB."""
 
 
 class Snapshots:
@@ -17,20 +17,20 @@ class Snapshots:
 
     Args:
         tick_ns: Resolution of the file system's times. A directory that changed within the last tick
-            is not cached, because it may change again and have the same times ("racy" in git).
+            is not cached, because another change may leave its times the same ("racy" in git).
         limit: Maximum number of cached names.
     """
 
     def __init__(self, tick_ns: int, limit: int = MAX_NAMES) -> None:
         self._tick_ns = tick_ns
         self._limit = limit
-        # The least recently used entry is the first.
+        # The first entry is the least recently used one.
         self._entries: OrderedDict[tuple[str, int, int], tuple[int, int, list[str]]] = OrderedDict()
         self._count = 0
         self._lock = threading.Lock()
 
     def get(self, kind: str, status: os.stat_result) -> list[str] | None:
-        """Return the cached names if the directory is unchanged, else None."""
+        """Return the cached names of a name scheme if the directory is unchanged, else None."""
         directory = (kind, status.st_dev, status.st_ino)
         with self._lock:
             entry = self._entries.get(directory)

@@ -78,7 +78,7 @@ class StagedFile:
         """Truncate the file to `size`."""
         os.ftruncate(self.fd, size)
 
-    def seal(self, bucket: str, key: str, record: Metadata) -> os.stat_result:
+    def seal(self, bucket: str, key: str, metadata: Metadata) -> os.stat_result:
         """Set the file's modification time and metadata, sync it if required, and return its status."""
         staging = self._staging
         # 1. Set the modification time. The kernel's own would be the same for all files of one timer
@@ -87,11 +87,11 @@ class StagedFile:
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
         # 2. Write the record to an extended attribute, or to a sidecar if it does not fit.
-        if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
+        if not (staging.xattrs and _set_xattr(self.fd, metadata.encode(status))):
             try:
-                staging.sidecars.write(status, record.encode(status, (bucket, key)))
+                staging.sidecars.write(status, metadata.encode(status, (bucket, key)))
             except FileExistsError:  # another file has this time and size: seal with a new time
-                return self.seal(bucket, key, record)
+                return self.seal(bucket, key, metadata)
             self._has_sidecar = True
         # 3. Sync the file.
         if staging.fsync:
@@ -159,7 +159,7 @@ class Staging:
                 return StagedFile(
                     self, os.open(name, _NEW, self._mode, dir_fd=self.directory), name
                 )
-            except FileExistsError:  # a forked child counts from the same number
+            except FileExistsError:  # a forked process continues with the same numbers
                 continue
 
     def close(self) -> None:

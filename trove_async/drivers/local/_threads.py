@@ -1,11 +1,12 @@
-"""Calls from the event loop to worker threads. The work ends before the caller continues.
+"""Worker threads for blocking calls. A call returns only once its work has ended, even if cancelled.
 
 A thread cannot be interrupted. A cancelled call is withdrawn if it has not started. Otherwise the call
-sets a `CancelFlag` and waits until the thread has ended it. Only then can the views that the thread reads
+sets a `CancelFlag` and waits until the thread has finished. Only then can the views that the thread reads
 and the files that it uses be released.
 
-The driver has threads of its own because the hop is most of the cost of a small call. An empty hop takes
-139 µs of CPU time, compared with 227 µs through an executor with its future and condition.
+The driver has its own threads, and no executor, because the hop to a thread is most of the cost of a
+small call. An empty hop takes 139 µs of CPU time. Through an executor, with its future and condition, it
+takes 227 µs.
 
 Brief work (a small put makes a dozen system calls of a few microseconds) shares a *lane*: one thread runs
 all queued jobs and reports their results together. With one thread for each job, the threads and the event
@@ -33,17 +34,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LANE_POLL = 0.005
-"""Seconds between two polls of a busy lane. A poll delivers the results of the jobs that have ended: the
-less often the event loop and the lane's thread compete for the GIL, the faster both are. If no job has
-ended since the last poll, the thread probably waits for a disk, and a second thread joins the lane. The
-interpreter's switch interval is as long, so a thread that only waits for the GIL gets no helper."""
+"""Seconds between two polls of a busy lane. A poll delivers the results of all finished jobs: the less
+often the event loop and the lane's thread compete for the GIL, the faster both are. If no job has finished
+since the last poll, the thread probably waits for a disk, and a second thread joins it as a helper.
+This is also the interpreter's switch interval, so a thread that only waits for the GIL gets no helper."""
 
 _HELPER_TIME = 0.05
-"""Seconds after which a helper leaves a lane that another thread still serves."""
+"""Seconds after which a helper leaves a lane that a different thread still serves."""
 
 
 class CallCancelled(Exception):  # noqa: N818 - a signal, not an error
-    """The call that a thread works for was cancelled."""
+    """Raised in a thread if the call that it works for was cancelled."""
 
 
 class CancelFlag:
@@ -55,7 +56,7 @@ class CancelFlag:
         self.requested = False
 
     def check(self) -> None:
-        """Raise `CallCancelled` if the call was cancelled. Call it only where no change is half made."""
+        """Raise `CallCancelled` if the call was cancelled. Only check where no change is half made."""
         if self.requested:
             raise CallCancelled
 
@@ -74,13 +75,13 @@ class Threads:
         self._lane: deque[_Job[object]] = deque()
         self._lane_lock = threading.Lock()
         self._lane_threads = 0
-        self._lane_finished = 0  # number of jobs
+        self._lane_finished_count = 0
         self._lane_callbacks: deque[Callable[[], None]] = deque()
         self._poll: asyncio.TimerHandle | None = None
         self._running_threads = count
         self._final_job: _Job[object] | None = None
-        # Daemon threads do not keep a program alive that never closes its store. Its files are then in
-        # the same state as after a kill.
+        # With daemon threads, a program that never closes its store can still exit. The files are then
+        # in the same state as after a kill.
         self._threads = [
             threading.Thread(target=self._run_thread, name=f"trove-local-{number}", daemon=True)
             for number in range(count)
@@ -96,12 +97,12 @@ class Threads:
         undo: Callable[[T], object] | None = None,
         brief: bool = False,
     ) -> T:
-        """Run `work` in a thread. If the caller is cancelled, `work` has ended or never starts.
+        """Run `work` in a thread. If the caller is cancelled, wait for `work`, or never start it.
 
         Args:
             work: The function to run.
             cancel: The flag to set if the caller is cancelled.
-            undo: Called with the result of `work` if the caller was cancelled.
+            undo: Called in a thread with the result of `work`, if the caller was cancelled.
             brief: Whether `work` usually takes microseconds, so that it can share the lane.
         """
         # 1. Queue the work and wait for its result.
@@ -124,7 +125,7 @@ class Threads:
             raise
 
     async def _undo(self, undo: Callable[[T], object], outcome: T) -> None:
-        with suppress(asyncio.CancelledError):  # the second cancel: `run` raises the first
+        with suppress(asyncio.CancelledError):  # a second cancel: `run` re-raises the first
             await self.finish(lambda: undo(outcome))
 
     async def finish(self, work: Callable[[], T]) -> T:
@@ -149,12 +150,12 @@ class Threads:
         try:
             await wait_until_done(self._final_job.result)
         finally:
-            # The final job runs at the end of the last thread, so this hardly waits.
+            # The last thread has run the final job, so all threads are about to end.
             for thread in self._threads:
                 thread.join()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Queue `work` for a thread. It must not raise.
+        """Queue `work` for a thread. `work` must not raise.
 
         Raises:
             ClosedError: The driver is closed.
@@ -170,14 +171,20 @@ class Threads:
                 self._lane_threads = 1
             self._lane.append(job)  # type: ignore[arg-type] # its result type does not matter here
         if self._poll is None:
-            self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished)
+            self._poll = self._loop.call_later(
+                _LANE_POLL, self._poll_lane, self._lane_finished_count
+            )
 
     def _drain_lane(self, leave_at: float = math.inf) -> None:
-        """Run the jobs of the lane in this thread until it is empty."""
+        """Run the jobs of the lane in this thread until the lane is empty.
+
+        Args:
+            leave_at: The monotonic time at which this thread leaves, if it is a helper.
+        """
         while True:
             with self._lane_lock:
-                # A helper leaves after a while. If the other thread still waits then, the next poll
-                # adds another helper.
+                # A helper leaves after a while. If the other thread is still waiting, the next poll
+                # adds a new helper.
                 must_leave = self._lane_threads > 1 and time.monotonic() > leave_at
                 job = None if must_leave or not self._lane else self._lane.popleft()
                 if job is None:
@@ -185,7 +192,8 @@ class Threads:
                     break
             job.run(self._lane_callbacks.append)
             del job  # free its memory before the next one
-            self._lane_finished += 1  # two threads may lose a count: a poll only compares it
+            # Two threads may lose an increment. Polls only check whether the count has changed.
+            self._lane_finished_count += 1
         _call_soon(self._loop, self._run_callbacks)
 
     def _poll_lane(self, finished_before: int) -> None:
@@ -197,11 +205,11 @@ class Threads:
                 return
             # One thread stays free for other work, because a busy lane may never become empty.
             spare = len(self._threads) - 1 - self._lane_threads
-            is_stuck = self._lane_finished == finished_before
+            is_stuck = self._lane_finished_count == finished_before
             if self._lane and is_stuck and spare > 0 and self._open:
                 self.put(partial(self._drain_lane, time.monotonic() + _HELPER_TIME))
                 self._lane_threads += 1
-        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished)
+        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished_count)
 
     def _run_callbacks(self) -> None:
         while self._lane_callbacks:
@@ -244,14 +252,14 @@ class _Job(Generic[T]):
         """Run the job in a thread.
 
         Args:
-            report: Receives a callback for the event loop, which sets the result. The default
-                schedules the callback immediately.
+            report: Called with a callback that sets the result and must run on the event loop. By
+                default, the callback is scheduled immediately.
         """
         if not self.claim():
             return
         try:
             outcome = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             callback = partial(self._fail, error)
         else:
             callback = partial(self._succeed, outcome)
@@ -261,10 +269,10 @@ class _Job(Generic[T]):
             report(callback)
 
     async def wait_finished(self) -> None:
-        """Wait until the thread has run the job. The result is discarded."""
+        """Wait until the thread has run the job. An exception of the job is discarded."""
         if not self._finished:
             self._waiter = self._loop.create_future()
-            with suppress(asyncio.CancelledError):  # the second cancel: `run` raises the first
+            with suppress(asyncio.CancelledError):  # a second cancel: `run` re-raises the first
                 await wait_until_done(self._waiter)
         if self.result.done() and not self.result.cancelled():
             # Without this, asyncio logs an exception that was never retrieved.
@@ -288,14 +296,14 @@ class _Job(Generic[T]):
 
 
 class FileExecutor(Executor):
-    """An executor for one aiofiles handle, which can wait for the end of the handle's last call.
+    """An executor for one aiofiles handle. It can wait until the handle's last call has ended.
 
-    After a cancel, the coroutine of aiofiles ends while the thread still reads from the file.
+    This is needed after a cancel: the coroutine of aiofiles ends while the thread still reads.
     """
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
-        self._job: Future[object] | None = None
+        self._last_call: Future[object] | None = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn` in a thread."""
@@ -306,20 +314,20 @@ class FileExecutor(Executor):
                 return
             try:
                 result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
                 future.set_exception(error)
             else:
                 future.set_result(result)
 
         self._threads.put(work)
-        self._job = future  # type: ignore[assignment] # its result type does not matter here
+        self._last_call = future  # type: ignore[assignment] # its result type does not matter here
         return future
 
     async def wait_idle(self) -> None:
         """Wait until no thread uses the handle."""
-        if self._job is not None and not self._job.cancel():
+        if self._last_call is not None and not self._last_call.cancel():
             with suppress(OSError):
-                await wait_until_done(asyncio.wrap_future(self._job))
+                await wait_until_done(asyncio.wrap_future(self._last_call))
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

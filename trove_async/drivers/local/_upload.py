@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FileUpload:
-    """One upload. Entering it creates a staged file; leaving it without a commit removes the file.
+    """One upload. Entering it creates a staged file. Leaving it without a commit removes the file.
 
     Args:
         root: The root.
@@ -83,15 +83,15 @@ class FileUpload:
         """Publish the parts as the object. A second call returns the same info."""
         if self._info is not None:
             return self._info
-        # 1. Check that the parts are complete, and their checksum. No byte is read again.
+        # 1. Check that the parts are complete, and combine their checksums. Nothing is read again.
         staged, cancel = self._require_file(), CancelFlag()
         size, checksum = self._combine_parts()
         compare_announced(checksums, checksum)
         compare_announced(self._options.checksums, checksum)
         metadata = Metadata.from_options(self._options, checksum)
 
-        # 2. Publish the file. A part that was sent again with a smaller size may have left bytes
-        #    beyond the end.
+        # 2. Publish the file. If a part was sent again with a smaller size, the file may be longer
+        #    than the object.
         def publish_parts() -> ObjectInfo:
             staged.truncate(size)
             return publish(
@@ -115,8 +115,8 @@ class FileUpload:
         """Return the size of all parts together, and their checksum.
 
         Raises:
-            BackendError: The parts leave a gap or overlap.
-            IntegrityError: The size differs from the size in the options.
+            BackendError: There is a gap between two parts, or they overlap.
+            IntegrityError: The size differs from `PutOptions.size`.
         """
         end = checksum = 0
         for part, part_checksum in sorted(self._parts.values(), key=lambda entry: entry[0].offset):

@@ -10,13 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trove_async._settings import check_counts, check_ints, check_switches
-from trove_async.driver import (
-    Capabilities,
-    DriverContext,
-    DriverInUseError,
-    DriverReader,
-    Upload,
-)
+from trove_async.driver import Capabilities, DriverContext, DriverInUseError, DriverReader, Upload
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, TiB
 from trove_async.options import (
@@ -50,8 +44,8 @@ _BULK_DELETE: Final = 1000
 _MAX_MODE: Final = 0o7777
 _MAX_METADATA = 64 * 1024
 _MAX_PARTS: Final = 1_000_000
-"""Maximum number of parts. It limits the memory of an upload, which stores a record of each part. In parts
-of 8 MiB, a stream of unknown size can have 7.6 TiB."""
+"""Maximum number of parts. It limits the memory of an upload, which keeps a record of each part. With parts
+of 8 MiB, a stream of unknown size can have up to 7.6 TiB."""
 
 
 class LocalDriver:
@@ -62,24 +56,25 @@ class LocalDriver:
     processes can use one root concurrently, with conditional writes. No key leads out of the root.
 
     Args:
-        root: The root directory. The driver keeps its own files in ``.trove`` below it. If this
-            process may not write there, objects can be read, nothing is created, and every write
-            raises PermissionDeniedError.
+        root: The root directory. The driver keeps its own files in ``.trove`` in this directory. If
+            this process may not write to it, objects can be read, nothing is created, and every
+            write raises PermissionDeniedError.
         fsync: Whether writes and deletes survive a power cut once the call returns. If False,
-            killing the process loses nothing. A power cut may lose the effects of the latest calls,
-            each completely or not at all.
+            killing the process loses nothing, but a power cut may lose the effects of the latest
+            calls, or leave their files empty or incomplete.
         mkdir: Whether to create the root if it is missing.
         file_mode: Permissions of new files, less the process's umask. By default only this user
-            can read them: ``0o640`` lets the group read, ``0o644`` all users. In a setgid
-            directory, files get its group if this process is a member of it.
-        dir_mode: Permissions of new directories, less the process's umask: ``0o750`` goes with
-            ``0o640``, ``0o755`` with ``0o644``.
-        threads: Maximum number of concurrent calls to the file system.
-        max_reads: Maximum number of open readers. Each holds one file open.
+            can read them. ``0o640`` also lets the group read them, ``0o644`` all users. In a setgid
+            directory, files get its group if this process is a member of that group.
+        dir_mode: Permissions of new directories, less the process's umask. Use ``0o750`` with
+            ``0o640``, and ``0o755`` with ``0o644``.
+        threads: Number of worker threads. Each makes one call to the file system at a time.
+        max_reads: Maximum number of open readers. A reader of a large body holds its file open.
         max_writes: Maximum number of concurrent writes.
 
     Raises:
         ConfigError: A value is out of range.
+        TypeError: A value has the wrong type.
     """
 
     name = "local"
@@ -100,7 +95,7 @@ class LocalDriver:
         if not isinstance(path, str):
             raise TypeError(f"root must be a str or a path of str, got {type(path).__name__}")
         if not path or "\0" in path:
-            raise ConfigError("root must name a directory, got an empty path or one with a NUL")
+            raise ConfigError("root must name a directory, got an empty path or a path with NUL")
         check_switches(fsync=fsync, mkdir=mkdir)
         check_counts(threads=threads, max_reads=max_reads, max_writes=max_writes)
         check_ints(file_mode=file_mode, dir_mode=dir_mode)
@@ -116,7 +111,7 @@ class LocalDriver:
             root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode
         )
         self._thread_count = threads
-        # With fsync, a write waits for the disk, so it needs a thread of its own.
+        # With fsync, a write waits for the disk, so it must not share a thread with other writes.
         self._writes_are_brief = not fsync
         self._threads: Threads | None = None
         self._pool: BufferPool | None = None
@@ -150,20 +145,21 @@ class LocalDriver:
         settings = getattr(self, "_settings", None)  # None if the constructor raised
         return f"LocalDriver({settings.root!r})" if settings else "<LocalDriver, not initialised>"
 
-    def _without(self, **features: bool) -> Self:
-        """Disable features of the system (see `Settings`) and return the driver. For tests."""
-        self._settings = replace(self._settings, **features)  # type: ignore[arg-type] # they are bools
+    def _simulating(self, **settings: bool) -> Self:
+        """Simulate a different system (see `Settings`), and return the driver. For tests."""
+        self._settings = replace(self._settings, **settings)  # type: ignore[arg-type] # they are bools
         return self
 
     @property
     def capabilities(self) -> Capabilities:
-        """The options and operations that the driver supports."""
+        """The features and limits of the backend."""
         return self._capabilities
 
     async def open(self, context: DriverContext) -> None:
         """Open the root, create missing directories, and remove files of killed processes.
 
         Raises:
+            DriverInUseError: The driver was opened before.
             ConfigError: The root is not a directory, or this system cannot confine paths to it.
             PermissionDeniedError: This process may not read the root or the driver's area in it.
         """
@@ -188,8 +184,8 @@ class LocalDriver:
         if threads is None:
             return
         with translated():
-            # The root is closed after the last call. Otherwise a call in flight could use the number
-            # of a closed descriptor, which by then may belong to another file.
+            # The root is closed after the last call. Otherwise a call in flight could use a closed
+            # descriptor, whose number may by then refer to a different file.
             if root is None:
                 await threads.aclose()
             else:
@@ -202,7 +198,7 @@ class LocalDriver:
             await threads.run(root.ping)
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the object's path. It is the same for all drivers whose roots contain the file.
+        """Return the object's path. It is equal for all drivers whose roots contain the same file.
 
         Symbolic links in the root's path are resolved when the driver is opened.
         """
@@ -217,8 +213,8 @@ class LocalDriver:
     ) -> ObjectInfo:
         """Store the object, in one call to a thread.
 
-        A cancel before the file is renamed leaves nothing behind. After the rename, the object is
-        stored.
+        After a cancel, the object is stored if its file was already renamed. Otherwise nothing is
+        left behind.
         """
         return await self._on_object(
             bucket,
@@ -232,12 +228,12 @@ class LocalDriver:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open the object's body: on the event loop if it is small and cached, else in a thread."""
         root, threads = self._require_open()
-        assert self._pool is not None  # noqa: S101 - set together with them
+        assert self._pool is not None  # noqa: S101 - set before the root
         return _Get(root, threads, self._pool, root.layout.locate(bucket, key), options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's info."""
-        _refuse_version(version_id)
+        _reject_version_id(version_id)
         root, _ = self._require_open()
         with translated(bucket, key):
             location = root.layout.locate(bucket, key)
@@ -251,7 +247,7 @@ class LocalDriver:
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object, and directories that become empty."""
-        _refuse_version(options.version_id)
+        _reject_version_id(options.version_id)
         await self._on_object(
             bucket,
             key,
@@ -262,7 +258,7 @@ class LocalDriver:
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return one page. Only directories that can contain matching keys are read."""
+        """Return one page. Only directories that may contain keys with the prefix are read."""
 
         def read_page(root: Root, cancel: CancelFlag) -> Page:
             walk = BucketWalk(root, bucket, cancel, prefix=options.prefix)
@@ -303,7 +299,7 @@ class LocalDriver:
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy within the file system. Blocks are shared if it supports that."""
+        """Copy the object within the file system, which shares the blocks if it supports this."""
         return await self._on_object(
             dst_bucket,
             dst_key,
@@ -376,7 +372,7 @@ class _Get:
 
     async def __aenter__(self) -> BufferedBody | FileBody:
         location = self._location
-        _refuse_version(self._options.version_id)
+        _reject_version_id(self._options.version_id)
         try:
             body = open_body_nowait(self._root, location, self._options)
             self._body = await self._open_in_thread() if body is None else body
@@ -411,7 +407,7 @@ def _close_body(result: BufferedBody | tuple[ObjectFile, tuple[int, int], Object
         result[0].close()
 
 
-def _refuse_version(version_id: str | None) -> None:
+def _reject_version_id(version_id: str | None) -> None:
     if version_id is not None:
         raise NotSupportedError("the local driver does not support versions: omit version_id")
 
