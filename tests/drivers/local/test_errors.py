@@ -105,6 +105,21 @@ async def test_unexpected_xattr_error_raises_and_leaves_nothing(
     assert client.own_files() == []
 
 
+async def test_unreadable_metadata_raises_and_does_not_seem_to_be_missing(
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, count_open_files: Callable[[], int]
+) -> None:
+    await client.put("k", b"x", metadata={"a": "b"})
+    before = count_open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getxattr", FailingCall(os.getxattr, errno.EIO))
+        with pytest.raises(BackendError):
+            await client.driver.head("b", "k")
+        with pytest.raises(BackendError):
+            await client.read("k")
+    assert (await client.driver.head("b", "k")).metadata == {"a": "b"}
+    assert count_open_files() == before
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.EIO])
 @pytest.mark.parametrize("call", ["open", "fstat"])
 async def test_failed_reads_raise_and_close_their_files(  # noqa: PLR0917 - as above

@@ -52,6 +52,10 @@ _OVERFLOW: Final = "overflow"
 _META: Final = "meta"
 _STAGING: Final = "staging"
 
+# getxattr(2): the file does not have the attribute, or the file system does not support it. Some file
+# systems and sandboxes report the latter as one of the last two.
+_NO_XATTR: Final = frozenset((errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOSYS))
+
 _READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 """Errors of creating a file that mean that this process may not write to the root."""
 
@@ -252,13 +256,20 @@ class Root:
         return NO_METADATA if record is None else record[0]
 
     def read_xattr(self, fd: int) -> bytes | None:
-        """Return the encoded record in an open file's extended attribute, or None."""
+        """Return the encoded record in an open file's extended attribute, or None if it has none.
+
+        Raises:
+            OSError: The attribute cannot be read. Without it, the object would seem to have no
+                metadata and no checksum.
+        """
         if not self.xattrs:
             return None
         try:
             return os.getxattr(fd, XATTR)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in _NO_XATTR:
+                return None
+            raise
 
     def sweep(self) -> None:
         """Remove files of killed processes. From a sample of sidecars, remove those without a file."""
