@@ -10,7 +10,13 @@ from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._versions import version_page
-from trove_async.errors import BackendError, BucketNotFoundError, ClosedError, UnavailableError
+from trove_async.errors import (
+    BackendError,
+    BucketNotFoundError,
+    ClosedError,
+    ObjectNotFoundError,
+    UnavailableError,
+)
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
@@ -37,6 +43,19 @@ async def test_deleted_object_has_no_latest_version() -> None:
         ] == [(new, new, 5, False, False), (old, old, 3, False, False)]
         async with driver.get("bucket", "key", GetOptions(version_id=old)) as reader:
             assert await reader.read(10) == b"old"
+
+
+async def test_version_id_is_encoded_in_every_request() -> None:
+    async with gcs_server(InMemoryGCS()) as url, opened(driver := GCSDriver(endpoint_url=url)):
+        await driver.create_bucket("bucket")
+        version_id = f"{await put(driver, 'key')}&fields=name"
+        with pytest.raises(ObjectNotFoundError):
+            await driver.head("bucket", "key", version_id)
+        with pytest.raises(ObjectNotFoundError):
+            async with driver.get("bucket", "key", GetOptions(version_id=version_id)):
+                pass
+        await driver.delete("bucket", "key", DeleteOptions(version_id=version_id))
+        assert (await driver.head("bucket", "key")).size == 4
 
 
 async def test_existing_versions_remain_after_versioning_is_disabled() -> None:

@@ -19,7 +19,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions
 
 from ._client import JSON
-from ._encoding import encode_query, object_path
+from ._encoding import append_query, encode_query, object_path
 from ._lost_responses import retry_if_replaced
 from ._resources import (
     FIELDS,
@@ -99,7 +99,7 @@ class Copier:
                 outcome = await self._lost_responses.before_put(dst_bucket, dst_key, options.put)
                 if isinstance(outcome, ObjectInfo):
                     return outcome
-                condition = f"&{encode_query(outcome)[1:]}"
+                condition = append_query(outcome)
             # 4. Copy.
             with retry_if_replaced() if condition else map_condition_errors(options.put):
                 try:
@@ -139,7 +139,7 @@ class Copier:
             token = self._tokens.get(job)
             target = path + condition
             if token is not None:
-                target += f"&{encode_query({'rewriteToken': token})[1:]}"
+                target += append_query({"rewriteToken": token})
             document = await self._client.request("POST", target, JSON, [memoryview(body)])
             if document.get("done"):
                 self._tokens.pop(job, None)

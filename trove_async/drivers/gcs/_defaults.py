@@ -14,7 +14,7 @@ from trove_async._settings import check_texts
 from trove_async.errors import ConfigError
 from trove_async.options import PutOptions
 
-from ._encoding import encode_query
+from ._encoding import append_query
 
 _PRINTABLE = re.compile(r"[!-~]{1,1024}").fullmatch
 
@@ -57,8 +57,8 @@ class Defaults:
 
     @property
     def create_suffix(self) -> str:
-        """`create_query`, encoded, for appending to another query."""
-        return f"&{encode_query(self.create_query)[1:]}" if self.kms_key_name is not None else ""
+        """`create_query`, encoded, to append to a query that is not empty."""
+        return append_query(self.create_query)
 
     @property
     def copy_query(self) -> Mapping[str, str]:

@@ -79,8 +79,8 @@ def encode_query(values: Mapping[str, str]) -> str:
 
 
 def append_query(query: Mapping[str, str]) -> str:
-    """Return parameters to append to a query that is not empty. Values are not encoded."""
-    return "".join([f"&{name}={value}" for name, value in query.items()])
+    """Return encoded parameters to append to a query that is not empty."""
+    return "".join([f"&{name}={encode(value)}" for name, value in query.items()])
 
 
 def bucket_path(bucket: str) -> str:
