@@ -81,7 +81,6 @@ REASONS: Final[dict[str, ErrorMapping]] = {
     ),
     "requestTimeout": _REQUEST_TIMEOUT,
     "authError": _UNAUTHENTICATED,
-    "required": _REJECTED,
     "accountDisabled": _ACCOUNT_REJECTED,
     "projectAccessDenied": _ACCOUNT_REJECTED,
     "countryBlocked": _ACCOUNT_REJECTED,
