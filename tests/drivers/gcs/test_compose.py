@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,8 +104,9 @@ async def test_invalid_compose_raises_and_creates_nothing() -> None:
             await driver.compose("no-bucket", ["a"], "all")
         with pytest.raises(InvalidNameError):
             await driver.compose("bucket", ["a"], "line\nbreak")
-        with pytest.raises(NotSupportedError):
-            await driver.compose("bucket", ["a"], "all", PutOptions(tags={"a": "b"}))
+        for unsupported in (PutOptions(tags={"a": "b"}), PutOptions(expires=datetime.now(UTC))):
+            with pytest.raises(NotSupportedError, match="must not have tags or expires"):
+                await driver.compose("bucket", ["a"], "all", unsupported)
         for options in (PutOptions(size=2), PutOptions(checksums={"crc32c": crc32c_of(b"b")})):
             with pytest.raises(IntegrityError, match=r"must be .+ of the sources"):
                 await driver.compose("bucket", ["a"], "all", options)

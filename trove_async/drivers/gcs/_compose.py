@@ -70,8 +70,8 @@ class Composer:
         # 1. Validate the arguments and look up the sources.
         if isinstance(keys, str) or not 1 <= len(keys) <= MAX_SOURCES:
             raise ValueError(f"keys must be a sequence of 1 to {MAX_SOURCES} keys")
-        if options.tags:
-            raise NotSupportedError("options must not have tags: gcs cannot store them")
+        if options.tags or options.expires is not None:
+            raise NotSupportedError("options must not have tags or expires: gcs cannot store them")
         infos = await self._head_sources(bucket, keys)
         sources = [infos[source_key] for source_key in keys]
         size, checksum = _expected_content(sources, options)
