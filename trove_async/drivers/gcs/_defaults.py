@@ -1,7 +1,7 @@
 """The storage class and the encryption key of a driver's new objects.
 
-JSON API, "Objects": the parameters ``kmsKeyName`` of insert and compose, ``destinationKmsKeyName`` of
-rewrite.
+The key is a query parameter: ``kmsKeyName`` of insert and compose, ``destinationKmsKeyName`` of rewrite
+(JSON API, "Objects").
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: The storage class of objects whose put specifies none.
-        kms_key_name: The resource name of a Cloud KMS key.
+        storage_class: The storage class of objects whose put specifies none. None: the bucket's.
+        kms_key_name: The resource name of a Cloud KMS key. None: the bucket's.
 
     Raises:
         ConfigError: A value is not a valid name.

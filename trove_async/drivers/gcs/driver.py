@@ -109,9 +109,10 @@ class GCSDriver:
     stored two names that differ only in case, both keep their spelling.
 
     Args:
-        project: The project for creating and listing buckets. Default: the credentials' project.
+        project: The project for creating and listing buckets. Default: the credentials' project,
+            else ``GOOGLE_CLOUD_PROJECT``, else that of the Google Cloud machine.
         credentials: The path of a credentials file, such as a service account's key, or its
-            content as a mapping.
+            content as a mapping. Default: see above.
         endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
             ``STORAGE_EMULATOR_HOST`` if it is set, else Google's service.
         anonymous: Whether to send no credentials. None: only if the endpoint is not Google's and
@@ -119,13 +120,13 @@ class GCSDriver:
         location: The location of new buckets (``"EU"``, ``"us-east1"``). Default: the service
             chooses.
         token_origins: Origins that may issue tokens in addition to Google's own hosts, as
-            ``https://host[:port]``: a private mirror, another universe, or a test server over
-            ``http``. Credentials that name any other issuer are rejected, because otherwise the
-            file would decide where a signed assertion or a client secret is sent.
+            ``https://host[:port]``: a private mirror, a different universe domain, or a test server
+            over ``http``. Credentials that name any other issuer are rejected, because otherwise
+            the file would decide where a signed assertion or a client secret is sent.
         bucket_storage_class: The default storage class of new buckets.
         max_connections: The maximum number of open readers, of concurrent writes, and of other
             concurrent requests. Each of the three is counted separately.
-        tls: The TLS context, for a server with a private certificate authority.
+        tls: The TLS context, for example to trust a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests to the service. Requests for access tokens
             and remote signatures do not use it, but only the proxies of `trust_env`.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
@@ -250,7 +251,7 @@ class GCSDriver:
                 error.message = f"{source}{error.message}"
                 raise
             self._capabilities = self._build_capabilities(can_sign=self._credentials.can_sign)
-        # 2. Create the transport and the components that use it. It connects on demand.
+        # 2. Create the transport, which connects on demand, and the components that use it.
         self._transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
@@ -327,7 +328,7 @@ class GCSDriver:
         target = upload_path(bucket) + _INSERT_QUERY + self._defaults.create_suffix
         headers = {"content-type": content_type}
         # 2. Send it with the user's condition. Without one, a retry first finds out whether an
-        # earlier attempt stored the object. If none did, it replaces only the object that it found.
+        # earlier attempt stored the object. If not, the retry is conditional on the current object.
         try:
             if options.conditional:
                 with map_condition_errors(options):
@@ -447,26 +448,28 @@ class GCSDriver:
 
         The sources are not changed. `key` may be the key of a source, which the new object then
         replaces. The new object appears atomically. Its size is compared with the total size of the
-        sources, and its CRC-32C with theirs if every source has one.
+        sources, and its CRC-32C with theirs if every source has one. If they differ, the new object
+        is deleted, unless it replaced a source.
 
         Args:
             bucket: An existing bucket.
             keys: The keys of 1 to 32 sources, in the order of their content. A key may occur more
                 than once. Each source is pinned to its generation at the start.
             key: The key of the new object.
-            options: Metadata and conditions, as for `put`.
+            options: Metadata and conditions, as for `put`, but without tags and expires.
 
         Returns:
             The metadata of the stored object.
 
         Raises:
             ValueError: There are no sources, or more than 32.
+            NotSupportedError: The options have tags or expires.
             ObjectNotFoundError: A source does not exist.
             ObjectChangedError: A source was replaced or deleted during the call; nothing was
                 stored.
-            IntegrityError: The size or the checksum of the new object differs from that of the
-                sources, or that of the sources from the one in `options`.
-            Also every error of `put`.
+            IntegrityError: The new object differs from its sources in size or checksum, or the
+                sources differ from `options`; in the second case, nothing was stored.
+            TroveError: Otherwise as `put`.
         """
         check_key(bucket, key)
         composer = Composer(self._client, self.head, self._backend, defaults=self._defaults)
@@ -490,7 +493,7 @@ class GCSDriver:
             NotSupportedError: The current custom time is later.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: `if_match` is not the current version.
+            PreconditionFailedError: `if_match` names a different version than the current one.
             ObjectChangedError: Another client changed the object or its metadata during the call.
                 The custom time was not set.
             ValueError: `when` has no time zone, or the ObjectInfo has no etag.
@@ -555,7 +558,7 @@ class GCSDriver:
 
         Args:
             bucket: An existing bucket.
-            enabled: Whether to keep versions.
+            enabled: Whether the bucket keeps the versions that are replaced or deleted.
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
