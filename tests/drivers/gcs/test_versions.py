@@ -1,4 +1,4 @@
-"""Versions of Cloud Storage: listed oldest first, without delete markers."""
+"""Versions of objects, which the service lists oldest first and without delete markers."""
 
 from __future__ import annotations
 
@@ -84,14 +84,19 @@ async def test_set_versioning_raises_for_missing_bucket_and_closed_driver() -> N
 
 
 class PagedClient:
-    """A client that returns versions, oldest first, in pages of at most `page_size`."""
+    """A client that returns versions, oldest first, in pages of at most `page_size`.
 
-    def __init__(self, page_size: int, **versions: int) -> None:
+    Args:
+        page_size: The maximum number of versions on a page.
+        counts: The number of versions by key.
+    """
+
+    def __init__(self, page_size: int, **counts: int) -> None:
         self.page_size = page_size
         self.targets: list[str] = []
         self.items = [
             {"name": key, "generation": str(number), "size": "0", "updated": "2026-01-01T00:00:00Z"}
-            for key, count in sorted(versions.items())
+            for key, count in sorted(counts.items())
             for number in range(1, count + 1)
         ]
 
@@ -125,7 +130,7 @@ async def read_pages(client: PagedClient, limit: int, **options: Any) -> list[li
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 1000])
-async def test_pages_do_not_split_keys(page_size: int) -> None:
+async def test_pages_do_not_split_the_versions_of_a_key(page_size: int) -> None:
     expected = ["a1", "b3", "b2", "b1", "c2", "c1", "d1"]
     for limit in range(1, 9):
         pages_read = await read_pages(PagedClient(page_size, a=1, b=3, c=2, d=1), limit)
@@ -143,7 +148,7 @@ async def test_many_versions_of_one_key_are_on_one_page() -> None:
     assert await read_pages(PagedClient(2, a=5), 1000, start_after="a") == [[]]
 
 
-async def test_page_that_repeats_itself_raises() -> None:
+async def test_repeated_page_raises() -> None:
     class RepeatingClient(PagedClient):
         async def get_page(self, target: str) -> dict[str, Any]:
             return {
