@@ -352,10 +352,15 @@ def _create_sdk_token(
         file = StringIO(json.dumps(document))
     # 2. Create the SDK's token. It annotates the session with the type of its synchronous variant.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
-    # 3. Check the key now: the SDK would fail only when it signs.
-    if not _is_rsa_key(token.service_data.get("private_key")):
+    # 3. Check the key and its owner now: the SDK would fail only when it signs.
+    private_key = token.service_data.get("private_key")
+    if not _is_rsa_key(private_key):
         raise ConfigError(
             "the credentials' private_key must be an RSA key in PEM: download the file again"
+        )
+    if private_key is not None and not token.service_data.get("client_email"):
+        raise ConfigError(
+            "credentials with a private_key must have a client_email: download the file again"
         )
     return token
 
