@@ -45,7 +45,8 @@ _RENEW_BEFORE: Final = 300.0
 """A token is renewed this many seconds before it expires: clocks differ, and requests take time."""
 
 _MIN_VALIDITY: Final = 30.0
-"""A token is not used if it expires in fewer seconds. Until then, it is used if its renewal fails."""
+"""A token that expires in fewer seconds is not used. Until then, it is used while its renewal is in progress
+or fails."""
 
 _FETCH_TIMEOUT: Final = 10  # seconds
 _SIGN_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"

@@ -105,7 +105,8 @@ class Downloader:
             try:
                 response = await self._client.send("GET", target, {**headers, **condition})
             except NotFoundError as error:
-                # An error that does not distinguish the two is not from the XML API.
+                # The XML API reports whether the object or the bucket is missing. After any other 404,
+                # the JSON API is tried.
                 if self._has_xml_api or isinstance(
                     error, (ObjectNotFoundError, BucketNotFoundError)
                 ):

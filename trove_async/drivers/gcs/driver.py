@@ -112,7 +112,7 @@ class GCSDriver:
         project: The project for creating and listing buckets. Default: the credentials' project,
             else ``GOOGLE_CLOUD_PROJECT``, else that of the Google Cloud machine.
         credentials: The path of a credentials file, such as a service account's key, or its
-            content as a mapping. Default: see above.
+            content as a mapping. Default: Application Default Credentials.
         endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
             ``STORAGE_EMULATOR_HOST`` if it is set, else Google's service.
         anonymous: Whether to send no credentials. None: only if the endpoint is not Google's and
@@ -493,7 +493,7 @@ class GCSDriver:
             NotSupportedError: The current custom time is later.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: `if_match` names a different version than the current one.
+            PreconditionFailedError: `if_match` names a version other than the current one.
             ObjectChangedError: Another client changed the object or its metadata during the call.
                 The custom time was not set.
             ValueError: `when` has no time zone, or the ObjectInfo has no etag.
