@@ -324,8 +324,8 @@ def main() -> int:
         name, root = arguments.child
         results = asyncio.run(work(name, Path(root)))
         figures = {
-            what: {"rate": result.rate, "cpu": result.cpu / result.amount}
-            for what, result in results.items()
+            work_name: {"rate": result.rate, "cpu": result.cpu / result.amount}
+            for work_name, result in results.items()
         }
         print(json.dumps({**figures, "peak": {"rss": peak_rss()}}))
         return 0
@@ -351,8 +351,8 @@ def measure(name: str, directory: str) -> dict[str, dict[str, float]]:
 def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     """Print the results. Return 1 if a target was missed."""
 
-    def series(name: str, what: str, figure: str) -> list[float]:
-        return [round_[name][what][figure] for round_ in rounds]
+    def series(name: str, work_name: str, figure: str) -> list[float]:
+        return [round_[name][work_name][figure] for round_ in rounds]
 
     print(
         f"Medians of {len(rounds)} interleaved rounds; {machine('obstore', 'opendal', 'aiofiles')}."
@@ -360,20 +360,22 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     print("Ratios are those of trove_async to the peer: above 1.00, trove_async is faster.\n")
     rows = []
     missed = 0
-    for what in (what for what in rounds[0]["trove_async"] if what != "peak"):
-        rate = statistics.median(series("trove_async", what, "rate"))
-        cpu = statistics.median(series("trove_async", what, "cpu")) * 1e6
+    for work_name in (work_name for work_name in rounds[0]["trove_async"] if work_name != "peak"):
+        rate = statistics.median(series("trove_async", work_name, "rate"))
+        cpu = statistics.median(series("trove_async", work_name, "cpu")) * 1e6
         ratios = [
-            median_ratio(series("trove_async", what, "rate"), series(peer, what, "rate"))
+            median_ratio(series("trove_async", work_name, "rate"), series(peer, work_name, "rate"))
             for peer in NAMES[1:]
         ]
-        rows.append([what, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)])
-        for _, peer, target in (target for target in TARGETS if target[0] == what):
+        rows.append(
+            [work_name, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        )
+        for _, peer, target in (target for target in TARGETS if target[0] == work_name):
             ratio = ratios[NAMES.index(peer) - 1]
             if ratio < target:
                 missed += 1
                 print(
-                    f"missed: {what} must reach {target} times the rate of {peer}, got {ratio:.2f}"
+                    f"missed: {work_name} must reach {target} times the rate of {peer}, got {ratio:.2f}"
                 )
     header = ["work", "trove_async", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
     print(table(header, rows))
