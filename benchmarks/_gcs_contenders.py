@@ -15,7 +15,7 @@ CONNECTIONS = 64
 
 
 class Contender(Protocol):
-    """One client, open on one bucket."""
+    """One client, opened for one bucket."""
 
     async def put(self, key: str, body: bytes) -> None:
         """Store a small object."""
@@ -34,7 +34,7 @@ class Contender(Protocol):
         ...
 
     async def put_large(self, key: str, piece: bytes, count: int) -> None:
-        """Store an object that repeats `piece`."""
+        """Store an object that consists of `count` times `piece`."""
         ...
 
     async def get_large(self, key: str) -> int:
@@ -85,9 +85,9 @@ async def trove_async(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class GcloudAio:
-    """The SDK's own calls, in one request each."""
+    """gcloud-aio-storage, which makes one request per call."""
 
-    def __init__(self, storage: Any, bucket: str) -> None:  # noqa: ANN401 - of an untyped library
+    def __init__(self, storage: Any, bucket: str) -> None:  # noqa: ANN401 - the library is untyped
         self._storage = storage
         self._bucket = bucket
 
@@ -123,11 +123,11 @@ class GcloudAio:
 async def gcloud_aio(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open gcloud-aio-storage."""
     import aiohttp  # noqa: PLC0415 - each process imports its contender only
-    from gcloud.aio.storage import Storage  # noqa: PLC0415 - likewise
+    from gcloud.aio.storage import Storage  # noqa: PLC0415 - as above
 
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(connector=connector) as session:
-        untyped: Any = session  # the SDK annotates a session of its own
+        untyped: Any = session  # the SDK annotates it with a different type
         async with Storage(api_root=url, session=untyped) as storage:
             yield GcloudAio(storage, bucket)
 
@@ -135,7 +135,7 @@ async def gcloud_aio(url: str, bucket: str) -> AsyncIterator[Contender]:
 class Gcsfs:
     """gcsfs, through its asynchronous API."""
 
-    def __init__(self, fs: Any, bucket: str) -> None:  # noqa: ANN401 - of an untyped library
+    def __init__(self, fs: Any, bucket: str) -> None:  # noqa: ANN401 - the library is untyped
         self._fs = fs
         self._bucket = bucket
 
@@ -143,13 +143,13 @@ class Gcsfs:
         await self._fs._pipe_file(f"{self._bucket}/{key}", body)  # noqa: SLF001 - its async API
 
     async def get(self, key: str) -> int:
-        return len(await self._fs._cat_file(f"{self._bucket}/{key}"))  # noqa: SLF001 - likewise
+        return len(await self._fs._cat_file(f"{self._bucket}/{key}"))  # noqa: SLF001 - as above
 
     async def head(self, key: str) -> int:
-        return int((await self._fs._info(f"{self._bucket}/{key}"))["size"])  # noqa: SLF001 - likewise
+        return int((await self._fs._info(f"{self._bucket}/{key}"))["size"])  # noqa: SLF001 - as above
 
     async def delete(self, key: str) -> None:
-        await self._fs._rm_file(f"{self._bucket}/{key}")  # noqa: SLF001 - likewise
+        await self._fs._rm_file(f"{self._bucket}/{key}")  # noqa: SLF001 - as above
 
     async def put_large(self, key: str, piece: bytes, count: int) -> None:
         await self.put(key, piece * count)
@@ -161,7 +161,7 @@ class Gcsfs:
 @asynccontextmanager
 async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open gcsfs."""
-    # Otherwise gcsfs requests the kind of the bucket from a gRPC service, which the emulator lacks.
+    # Otherwise gcsfs requests the kind of bucket from a gRPC service, which the emulator lacks.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     from gcsfs import GCSFileSystem  # noqa: PLC0415 - each process imports its contender only
 
@@ -181,9 +181,9 @@ async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Obstore:
-    """obstore's GCSStore, for reading only: this server does not support writes through the XML API."""
+    """obstore's GCSStore, only for reads: this server does not support writes through the XML API."""
 
-    def __init__(self, store: Any) -> None:  # noqa: ANN401 - of an untyped library
+    def __init__(self, store: Any) -> None:  # noqa: ANN401 - the library is untyped
         self._store = store
 
     async def put(self, key: str, body: bytes) -> None:
@@ -213,7 +213,7 @@ async def obstore(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open obstore."""
     import json  # noqa: PLC0415 - each process imports its contender only
 
-    from obstore.store import GCSStore  # noqa: PLC0415 - likewise
+    from obstore.store import GCSStore  # noqa: PLC0415 - as above
 
     account = {
         "gcs_base_url": url,

@@ -36,7 +36,7 @@ class Measurement:
 async def concurrently(
     count: int, limit: int, work: Callable[[int], Awaitable[object]]
 ) -> Measurement:
-    """Run `work` for 0 to `count` - 1, `limit` at a time, and measure it."""
+    """Run `work` for the numbers from 0 to `count` - 1, `limit` at a time, and measure it."""
     numbers = iter(range(count))
 
     async def worker() -> None:
@@ -53,7 +53,7 @@ async def concurrently(
 
 
 async def once(amount: float, work: Awaitable[object]) -> Measurement:
-    """Run one piece of work of a given amount, and measure it."""
+    """Run one piece of work with the given amount, and measure it."""
     started, cpu = time.perf_counter(), time.process_time()
     await work
     return Measurement(
@@ -68,7 +68,7 @@ def peak_rss() -> float:
 
 
 class Memory:
-    """The peak growth of resident memory since the construction. Linux only."""
+    """The peak growth of resident memory since this object was created. Linux only."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
@@ -93,7 +93,7 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]
 
     Raises:
         CalledProcessError: The process failed before it printed a result. Later failures are
-            ignored: some libraries sometimes abort when their process ends.
+            ignored, because some libraries sometimes abort when their process ends.
     """
     run = subprocess.run(  # noqa: S603 - this script
         [sys.executable, script, *arguments], check=False, stdout=subprocess.PIPE, text=True
@@ -107,7 +107,7 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]
 def median_ratio(figures: Sequence[float], references: Sequence[float]) -> float:
     """Return the median of the ratios of all rounds.
 
-    Changes of the machine's speed between two rounds cancel out.
+    Changes in the machine's speed between two rounds cancel out.
     """
     pairs = zip(figures, references, strict=True)
     return statistics.median(figure / reference for figure, reference in pairs)

@@ -34,7 +34,7 @@ CONCURRENT_PARTS = 4
 
 
 class Contender(Protocol):
-    """One library, open on one bucket."""
+    """One library, opened for one bucket."""
 
     async def put(self, key: str, body: bytes) -> object:
         """Store bytes, in parts if the body is large."""
@@ -102,7 +102,7 @@ class TroveAsync:
 
 
 class Obstore:
-    """obstore: Rust's object_store."""
+    """obstore, which wraps Rust's object_store."""
 
     def __init__(self, server: S3Server) -> None:
         self._store = S3Store(
@@ -146,7 +146,7 @@ class Obstore:
 
 
 class OpenDAL:
-    """OpenDAL's s3 service, with our part size and concurrency for large objects."""
+    """OpenDAL's s3 service, with `PART` and `CONCURRENT_PARTS` for large objects."""
 
     def __init__(self, server: S3Server) -> None:
         self._operator = opendal.AsyncOperator(
@@ -199,7 +199,7 @@ class OpenDAL:
 
 
 class S3FS:
-    """s3fs, through its asynchronous API, without its cache of listings."""
+    """s3fs, through its asynchronous API, without its listings cache."""
 
     def __init__(self, fs: Any) -> None:  # noqa: ANN401 - s3fs has no types
         self._fs = fs
@@ -232,7 +232,7 @@ class S3FS:
 
 
 class Aiobotocore:
-    """aiobotocore's client, with the code that its users write for uploads in parts."""
+    """aiobotocore's client, with the code that users must write to upload in parts."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - its methods are created at run time
         self._client = client
@@ -240,7 +240,7 @@ class Aiobotocore:
     async def put(self, key: str, body: bytes) -> object:
         if len(body) <= PART:
             return await self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        # botocore accepts no memoryview, so each part is a copy.
+        # botocore does not accept a memoryview, so each part is a copy.
         return await self._parts(key, len(body), lambda start: body[start : start + PART])
 
     async def put_file(self, key: str, path: Path) -> object:
@@ -250,12 +250,12 @@ class Aiobotocore:
 
     async def _parts(self, key: str, size: int, part: Callable[[int], bytes]) -> object:
         target = {"Bucket": BUCKET, "Key": key}
-        upload = (await self._client.create_multipart_upload(**target))["UploadId"]
+        upload_id = (await self._client.create_multipart_upload(**target))["UploadId"]
         parts: dict[int, dict[str, object]] = {}
 
         async def send(number: int) -> None:
             response = await self._client.upload_part(
-                **target, UploadId=upload, PartNumber=number + 1, Body=part(number * PART)
+                **target, UploadId=upload_id, PartNumber=number + 1, Body=part(number * PART)
             )
             fields = {
                 name: response[name] for name in response if name.startswith(("ETag", "ChecksumC"))
@@ -265,7 +265,7 @@ class Aiobotocore:
         await concurrently(-(-size // PART), CONCURRENT_PARTS, send)
         completed = {"Parts": [parts[number] for number in sorted(parts)]}
         return await self._client.complete_multipart_upload(
-            **target, UploadId=upload, MultipartUpload=completed
+            **target, UploadId=upload_id, MultipartUpload=completed
         )
 
     async def get(self, key: str) -> bytes:
@@ -298,7 +298,7 @@ class Aiobotocore:
 
 
 class Plain:
-    """aiohttp with a signer of twenty lines, without checks, retries and verification: a lower bound."""
+    """aiohttp with a signer of twenty lines, without checks, retries or verification: the lowest cost."""
 
     def __init__(self, server: S3Server, session: aiohttp.ClientSession) -> None:
         self._server = server
@@ -353,7 +353,7 @@ class Plain:
             return response.headers
 
     async def create_bucket(self) -> None:
-        """Create the bucket for all contenders."""
+        """Create the bucket that all contenders use."""
         await self._send("PUT", "")
 
     async def put(self, key: str, body: bytes) -> object:
@@ -372,12 +372,12 @@ class Plain:
         self, key: str, size: int, part: Callable[[int], bytes | memoryview]
     ) -> object:
         async with self._request("POST", key, query={"uploads": ""}) as response:
-            upload = ET.fromstring(await response.read()).findtext("{*}UploadId") or ""  # noqa: S314
+            upload_id = ET.fromstring(await response.read()).findtext("{*}UploadId") or ""  # noqa: S314
         etags: dict[int, str] = {}
 
         async def send(number: int) -> None:
-            at = {"partNumber": str(number + 1), "uploadId": upload}
-            etags[number] = (await self._send("PUT", key, part(number * PART), at))["ETag"]
+            query = {"partNumber": str(number + 1), "uploadId": upload_id}
+            etags[number] = (await self._send("PUT", key, part(number * PART), query))["ETag"]
 
         await concurrently(-(-size // PART), CONCURRENT_PARTS, send)
         parts = "".join(
@@ -385,7 +385,7 @@ class Plain:
             for number in sorted(etags)
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        return await self._send("POST", key, body, {"uploadId": upload})
+        return await self._send("POST", key, body, {"uploadId": upload_id})
 
     async def get(self, key: str) -> bytes:
         async with self._request("GET", key) as response:
@@ -446,7 +446,7 @@ NAMES = (
     "aiobotocore, tuned",
     "aiohttp, uvloop",
 )
-"""The contenders, ours first. Those with ``uvloop`` in their name run on uvloop, the others on asyncio's loop.
+"""The contenders, trove_async first. Those with ``uvloop`` in their name run on uvloop, the others on asyncio.
 *Unsigned* means ``payload_signing=False``, which is the default over https."""
 
 CONNECTIONS = 64
@@ -470,7 +470,7 @@ async def opened(
     Args:
         name: One of `NAMES`.
         server: The server.
-        pool_size: The size of our pool in bytes. None: the default.
+        pool_size: The size of trove_async's pool in bytes. None: the default.
     """
     library = name.split(",", maxsplit=1)[0]
     async with AsyncExitStack() as stack:

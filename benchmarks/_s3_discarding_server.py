@@ -23,10 +23,10 @@ import uvloop
 from crc32c import crc32c
 
 MiB = 1024 * 1024
-LISTED = 10_000
-PAGE = 1000
+LISTED_KEYS = 10_000
+KEYS_PER_PAGE = 1000
 ETAG = '"0123456789abcdef0123456789abcdef"'
-WHEN = b"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
+LAST_MODIFIED = b"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
 
 SINK = memoryview(bytearray(MiB))
 ZEROS = memoryview(bytes(MiB))
@@ -46,26 +46,31 @@ def checksum(size: int) -> bytes:
 def page(token: str) -> bytes:
     """Return one page of the listing."""
     start = int(token or 0)
-    more = start + PAGE < LISTED
+    has_more = start + KEYS_PER_PAGE < LISTED_KEYS
     entries = "".join(
         f"<Contents><Key>listed/{n // 100:03}/{n:06}.bin</Key>"
         "<LastModified>2025-01-01T00:00:00.000Z</LastModified>"
         f"<ETag>&quot;{n:032x}&quot;</ETag><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>"
         f"<ChecksumType>FULL_OBJECT</ChecksumType><Size>{n}</Size>"
         "<StorageClass>STANDARD</StorageClass></Contents>"
-        for n in range(start, min(start + PAGE, LISTED))
+        for n in range(start, min(start + KEYS_PER_PAGE, LISTED_KEYS))
     )
-    next_token = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
+    next_token = (
+        f"<NextContinuationToken>{start + KEYS_PER_PAGE}</NextContinuationToken>"
+        if has_more
+        else ""
+    )
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bench</Name>'
-        f"<Prefix>listed/</Prefix><KeyCount>{PAGE}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
-        f"<IsTruncated>{str(more).lower()}</IsTruncated>{next_token}{entries}</ListBucketResult>"
+        f"<Prefix>listed/</Prefix><KeyCount>{KEYS_PER_PAGE}</KeyCount>"
+        f"<MaxKeys>{KEYS_PER_PAGE}</MaxKeys>"
+        f"<IsTruncated>{str(has_more).lower()}</IsTruncated>{next_token}{entries}</ListBucketResult>"
     ).encode()
 
 
 def headers(lines: list[bytes]) -> dict[bytes, bytes]:
-    """Return the header fields, by names in lower case."""
+    """Return the header fields by name, in lower case."""
     pairs = (line.partition(b":") for line in lines)
     return {name.lower(): value.strip() for name, _, value in pairs}
 
@@ -76,7 +81,7 @@ class DiscardingServer(asyncio.BufferedProtocol):
     asyncio receives directly into the buffer of a `BufferedProtocol`, without a copy.
     """
 
-    refused: set[str] = set()  # noqa: RUF012 - shared by all connections: busy keys that got a 503
+    rejected_keys: set[str] = set()  # noqa: RUF012 - busy keys that got a 503, on any connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Prepare for the first request of the connection."""
@@ -90,7 +95,7 @@ class DiscardingServer(asyncio.BufferedProtocol):
         self._paused = False
 
     def get_buffer(self, _hint: int) -> memoryview:
-        """Return the buffer for the next bytes, which ends with the body."""
+        """Return a buffer for the next bytes: for the rest of the body, or else for a head."""
         if self._remaining:
             return (
                 SINK[: self._remaining]
@@ -117,7 +122,7 @@ class DiscardingServer(asyncio.BufferedProtocol):
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
         fields = headers(lines)
-        # Only the body follows the head: no client sends a request before the last response.
+        # Only the body follows the head, because no client pipelines requests.
         size = int(fields.get(b"content-length", 0))
         self._remaining = size - len(body)
         self._filled = 0
@@ -175,12 +180,12 @@ class DiscardingServer(asyncio.BufferedProtocol):
         )
 
     def _serve(self, key: str, byte_range: bytes | None, *, has_body: bool) -> None:
-        if "busy" in key and key not in self.refused:
-            self.refused.add(key)
+        if "busy" in key and key not in self.rejected_keys:
+            self.rejected_keys.add(key)
             self._send(b"503 Slow Down", b"Retry-After: 0\r\n")
             return
-        found = re.search(r"(\d+)$", key)
-        size = int(found[1]) if found else 0
+        match = re.search(r"(\d+)$", key)
+        size = int(match[1]) if match else 0
         start, end, status, extra = 0, size, b"200 OK", checksum(size)
         if byte_range is not None:
             first, _, last = byte_range.removeprefix(b"bytes=").partition(b"-")
@@ -190,7 +195,7 @@ class DiscardingServer(asyncio.BufferedProtocol):
         self._transport.write(
             b"HTTP/1.1 %s\r\nETag: %s\r\n%s%sContent-Type: binary/octet-stream\r\n"
             b"Accept-Ranges: bytes\r\nContent-Length: %d\r\nx-amz-request-id: 0\r\n\r\n"
-            % (status, ETAG.encode(), WHEN, extra, end - start)
+            % (status, ETAG.encode(), LAST_MODIFIED, extra, end - start)
         )
         if has_body:
             self._writing = self._zeros(end - start, flipped="flipped" in key)
@@ -214,11 +219,11 @@ class DiscardingServer(asyncio.BufferedProtocol):
             self._transport.write(piece)
 
     def pause_writing(self) -> None:
-        """Stop sending until the client reads."""
+        """Stop sending the body until the client has read enough."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Continue to send the body."""
+        """Continue sending the body."""
         self._paused = False
         self._write_body()
 

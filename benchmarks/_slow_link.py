@@ -1,8 +1,8 @@
-"""A relay that delays and limits each connection, like a distant service that needs many streams.
+"""A relay that delays and throttles each connection, like a link to a distant service.
 
     python benchmarks/_slow_link.py HOST PORT   # prints its port, and runs until its input ends
 
-Every connection passes `RATE` bytes a second each way, and a round trip takes `ROUND_TRIP` seconds.
+Every connection carries `RATE` bytes per second each way, and a round trip takes `ROUND_TRIP` seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 RATE = 40e6
 ROUND_TRIP = 0.020
 PIECE = 128 * 1024
-PIECES = 8  # pieces in flight, more than RATE and ROUND_TRIP allow
+PIECES = 8  # the maximum in flight: more than RATE * ROUND_TRIP, so that it does not limit the rate
 
 
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,7 +48,7 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             group.create_task(receive())
             group.create_task(send())
     except* ConnectionError:
-        pass  # the other direction fails with the same error
+        pass  # a peer has disconnected
     finally:
         writer.close()
 
@@ -56,14 +56,14 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def main(host: str, port: int) -> None:
     """Serve until the input ends."""
 
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         responses, requests = await asyncio.open_connection(host, port, limit=PIECE)
-        with suppress(asyncio.CancelledError):  # the program ends
+        with suppress(asyncio.CancelledError):  # the relay is ending
             async with asyncio.TaskGroup() as group:
                 group.create_task(relay(reader, requests))
                 group.create_task(relay(responses, writer))
 
-    server = await asyncio.start_server(connect, "127.0.0.1", 0, limit=PIECE)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=PIECE)
     print(server.sockets[0].getsockname()[1], flush=True)
     loop = asyncio.get_running_loop()
     input_ended = asyncio.Event()

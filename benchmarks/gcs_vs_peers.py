@@ -1,9 +1,9 @@
 """How fast is the GCS driver, compared with gcloud-aio-storage, gcsfs and obstore?
 
-Every contender does the same work on the same fake-gcs-server, in a process of its own, in turn, for
-several rounds. The server shares the machine and is often the bottleneck, so the table has the CPU time
-as well as the rates. trove_async runs with its defaults, through a `Trove`, with verification, timeouts and
-retries. obstore writes through an API that this server lacks, so it reads what trove_async has written.
+In each round, the contenders do the same work in turn, in separate processes, on one fake-gcs-server. The
+server shares the machine and is often the bottleneck, so the table has the CPU time as well as the rates.
+trove_async runs with its defaults, through a `Trove`, with verification, timeouts and retries. obstore writes
+through an API that this server lacks, so it reads what the others have written.
 
     python benchmarks/gcs_vs_peers.py [--rounds 3]
 """
@@ -35,8 +35,8 @@ from trove_async.drivers import GCSDriver
 from trove_async.testing.servers import fake_gcs
 
 SIZES = {"4 KiB": 4 * 1024, "64 KiB": 64 * 1024}
-COUNTS = {1: 150, 32: 600}  # the number of operations, by the number that run at a time
-LARGE = 256
+COUNTS = {1: 150, 32: 600}  # the number of operations, by concurrency
+LARGE_MIB = 256
 BUCKET = "benchmark"
 OURS = "trove_async"
 
@@ -45,12 +45,12 @@ Figures = dict[str, dict[str, float]]
 
 def figures(measured: Measurement, memory: Memory | None = None) -> dict[str, float]:
     """Return the figures of a piece of work."""
-    figures = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
-    return figures if memory is None else {**figures, "rss": memory.peak}
+    values = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
+    return values if memory is None else {**values, "rss": memory.peak}
 
 
 async def small(name: str, contender: Contender) -> Figures:
-    """Put, get, head and delete small objects."""
+    """Put, get and head small objects."""
     results: Figures = {}
     writes = name != "obstore"
     for size_name, size in SIZES.items():
@@ -85,15 +85,15 @@ async def large(name: str, contender: Contender) -> Figures:
         await contender.put_large("large", bytes(MiB), 16)
         piece = os.urandom(MiB)
         memory = Memory()
-        measured = await once(LARGE, contender.put_large("large", piece, LARGE))
-        results[f"put {LARGE} MiB"] = figures(measured, memory)
+        measured = await once(LARGE_MIB, contender.put_large("large", piece, LARGE_MIB))
+        results[f"put {LARGE_MIB} MiB"] = figures(measured, memory)
     memory = Memory()
-    results[f"get {LARGE} MiB"] = figures(await once(LARGE, _get_large(contender)), memory)
+    results[f"get {LARGE_MIB} MiB"] = figures(await once(LARGE_MIB, _get_large(contender)), memory)
     return results
 
 
 async def _get_large(contender: Contender) -> None:
-    assert await contender.get_large("large") == LARGE * MiB  # noqa: S101
+    assert await contender.get_large("large") == LARGE_MIB * MiB  # noqa: S101
 
 
 async def child(name: str, url: str) -> None:
@@ -110,7 +110,7 @@ async def create_bucket(url: str) -> None:
 
 
 def run(work: Awaitable[None]) -> None:
-    """Run a coroutine to its end."""
+    """Run an awaitable to its end."""
 
     async def main() -> None:
         await work
@@ -122,22 +122,25 @@ def report(rounds: list[dict[str, Figures]]) -> str:
     """Return the table: medians, and the median ratio of trove_async to each peer."""
     names = list(CONTENDERS)
     rows = []
-    for scene in rounds[0][OURS]:
-        cells = [scene]
+    for work in rounds[0][OURS]:
+        cells = [work]
         for name in names:
-            results = [round_[name][scene] for round_ in rounds if scene in round_[name]]
+            results = [round_[name][work] for round_ in rounds if work in round_[name]]
             if not results:
                 cells.append("")
                 continue
-            rate, cpu = (statistics.median(f[k] for f in results) for k in ("rate", "cpu"))
-            rss = max((f["rss"] for f in results if "rss" in f), default=None)
-            unit = "MiB/s" if "MiB" in scene else "/s"
+            rate, cpu = (
+                statistics.median(result[figure] for result in results)
+                for figure in ("rate", "cpu")
+            )
+            rss = max((result["rss"] for result in results if "rss" in result), default=None)
+            unit = "MiB/s" if "MiB" in work else "/s"
             cell = f"{rate:,.0f} {unit}, {cpu * 1e6:,.0f} µs"
             cells.append(cell if rss is None else f"{cell}, {rss:,.0f} MiB")
         for name in names[1:]:
             ratios = [
-                [round_[which][scene]["rate"] for round_ in rounds if scene in round_[name]]
-                for which in (OURS, name)
+                [round_[contender][work]["rate"] for round_ in rounds if work in round_[name]]
+                for contender in (OURS, name)
             ]
             cells.append(f"{median_ratio(*ratios):.2f}x" if ratios[1] else "")
         rows.append(cells)
@@ -155,7 +158,7 @@ def main() -> None:
         return
     rounds = []
     for _ in range(arguments.rounds):
-        with fake_gcs() as server:  # a new server for each round, so that its memory is the same
+        with fake_gcs() as server:  # a new server for each round: it keeps all objects in memory
             run(create_bucket(server.endpoint_url))
             rounds.append(
                 {
@@ -163,7 +166,7 @@ def main() -> None:
                     for name in CONTENDERS
                 }
             )
-    print("Rate, CPU of the client per operation or MiB, peak growth of resident memory.\n")
+    print("The rate, the client's CPU per operation or MiB, and its peak growth of memory.\n")
     print(report(rounds))
     print(f"\n{machine('aiohttp', 'gcloud-aio-storage', 'gcsfs', 'obstore')}")
 

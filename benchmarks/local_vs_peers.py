@@ -1,7 +1,7 @@
 """How fast is the local driver, compared with obstore, OpenDAL, aiofiles and synchronous calls?
 
-Every contender does the same work on the same file system, in a process of its own, in turn, for
-several rounds. trove_async runs with its defaults, through a `Trove`, with checks, routing and checksums,
+In each round, the contenders do the same work in turn, in separate processes, on the same file system.
+trove_async runs with its defaults, through a `Trove`, with checks, routing and checksums,
 except that fsync is off, because the others do not call it.
 
     python benchmarks/local_vs_peers.py [--rounds 5] [--dir DIRECTORY]
@@ -44,12 +44,13 @@ from trove_async.drivers import LocalDriver
 SMALL = 4096
 COUNT = 2000
 LARGE = 256 * MiB
-STREAMED = 8  # reads of the large object: one takes 50 ms, so other processes would disturb it
-LISTED = 100, 1000  # directories, files in each
+STREAMS = 8  # reads of the large object: a single one takes 50 ms, too short to measure reliably
+DIRECTORIES = 100
+FILES = 1000  # in each directory
 
 
 class Contender(Protocol):
-    """One library, open on one directory."""
+    """One library, opened for one directory."""
 
     async def put(self, key: str, body: bytes) -> object:
         """Store bytes."""
@@ -95,7 +96,7 @@ class TroveAsync:
 
 
 class Obstore:
-    """obstore's LocalStore: Rust's object_store."""
+    """obstore's LocalStore, which wraps Rust's object_store."""
 
     def __init__(self, root: Path) -> None:
         self._store = LocalStore(root / "bench")
@@ -150,7 +151,7 @@ class OpenDAL:
 
 
 class Aiofiles:
-    """aiofiles, as most services use it: files written in place, without rename or metadata."""
+    """aiofiles, as most services use it: files are written in place, without a rename or metadata."""
 
     def __init__(self, root: Path) -> None:
         self._root = root / "bench"
@@ -179,7 +180,7 @@ class Aiofiles:
 
 
 class Synchronous:
-    """Synchronous calls that block the loop: a lower bound that no service can use."""
+    """Synchronous calls, which block the event loop: the lowest cost, but unusable in a service."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root / "bench")
@@ -237,21 +238,21 @@ NAMES = ["trove_async", "obstore", "OpenDAL", "aiofiles", "synchronous"]
 
 async def work(name: str, root: Path) -> dict[str, Measurement]:
     """Do all the work once with one contender."""
-    run = os.getpid()
+    pid = os.getpid()
     small = os.urandom(SMALL)
     large = os.urandom(MiB) * (LARGE // MiB)
-    found: dict[str, Measurement] = {}
+    results: dict[str, Measurement] = {}
     async with opened(name, root) as contender:
 
         async def warm(number: int) -> None:
-            await contender.put(f"{name}-{run}/warm/{number}", small)
-            await contender.get(f"{name}-{run}/warm/{number}")
+            await contender.put(f"{name}-{pid}/warm/{number}", small)
+            await contender.get(f"{name}-{pid}/warm/{number}")
 
-        # OpenDAL's listing has no sizes, and a call for each key takes a minute. It lists a tenth.
-        prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", LISTED[0])
+        # OpenDAL's listing has no sizes, and requesting each takes a minute. So it lists a tenth.
+        prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", DIRECTORIES)
 
         async def list_all() -> None:
-            assert await contender.list(prefix) == directories * LISTED[1]  # noqa: S101
+            assert await contender.list(prefix) == directories * FILES  # noqa: S101
 
         async def put_large() -> None:
             await contender.put(f"{name}-large", large)
@@ -259,10 +260,10 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
         async def stream_large() -> None:
             await stream(contender, f"{name}-large")
 
-        await concurrently(200, 32, warm)  # threads, directories, caches
+        await concurrently(200, 32, warm)  # starts threads, creates directories, fills caches
         for limit in (1, 32):
-            # New keys in each round: a file system is slow for a while after files were replaced.
-            keys = [f"{name}-{run}/{limit}/{number}" for number in range(COUNT)]
+            # New keys in each round, because a file system is slow for a while after files are replaced.
+            keys = [f"{name}-{pid}/{limit}/{number}" for number in range(COUNT)]
 
             def put(number: int, keys: list[str] = keys) -> Awaitable[object]:
                 return contender.put(keys[number], small)
@@ -270,33 +271,32 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             def get(number: int, keys: list[str] = keys) -> Awaitable[object]:
                 return contender.get(keys[number])
 
-            found[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
-            found[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
-        for amount, what, step in (
+            results[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
+            results[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
+        for amount, step_name, step in (
             (LARGE / MiB, "put 256 MiB", put_large),
-            (STREAMED * LARGE / MiB, "get 256 MiB, streamed", stream_large),
-            (directories * LISTED[1], "list 100,000 keys with sizes", list_all),
+            (STREAMS * LARGE / MiB, "get 256 MiB, streamed", stream_large),
+            (directories * FILES, "list 100,000 keys with sizes", list_all),
         ):
-            if (
-                step is not list_all
-            ):  # the kernel has cached the directories since they were created
+            # The kernel has cached the directories since they were created.
+            if step is not list_all:
                 await step()
-            found[what] = await once(amount, step())
-    return found
+            results[step_name] = await once(amount, step())
+    return results
 
 
 async def stream(contender: Contender, key: str) -> None:
     """Read the large object several times."""
-    for _ in range(STREAMED):
+    for _ in range(STREAMS):
         assert await contender.stream(key) == LARGE  # noqa: S101
 
 
 def prepare(root: Path) -> None:
-    """Create the tree to list: plain files, the same for all."""
-    for directory in range(LISTED[0]):
+    """Create the files to list. All contenders list the same ones."""
+    for directory in range(DIRECTORIES):
         path = root / "bench" / "listed" / f"{directory:03}"
         path.mkdir(parents=True, exist_ok=True)
-        for number in range(LISTED[1]):
+        for number in range(FILES):
             (path / f"{number:05}.txt").touch()
 
 
@@ -308,7 +308,7 @@ TARGETS = [
     ("put 256 MiB", "obstore", 0.9),
     ("list 100,000 keys with sizes", "obstore", 1.3),
 ]
-"""The targets: the work, the peer, and the smallest ratio of our rate to the peer's."""
+"""The targets: the work, the peer, and the lowest ratio of trove_async's rate to the peer's."""
 
 
 def main() -> int:
@@ -322,37 +322,37 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.child:
         name, root = arguments.child
-        found = asyncio.run(work(name, Path(root)))
+        results = asyncio.run(work(name, Path(root)))
         figures = {
-            what: {"rate": result.rate, "cpu": result.cpu / result.amount}
-            for what, result in found.items()
+            work_name: {"rate": result.rate, "cpu": result.cpu / result.amount}
+            for work_name, result in results.items()
         }
         print(json.dumps({**figures, "peak": {"rss": peak_rss()}}))
         return 0
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         prepare(Path(directory))
         rounds = [
-            {name: measured(name, directory) for name in (NAMES if number % 2 else NAMES[::-1])}
+            {name: measure(name, directory) for name in (NAMES if number % 2 else NAMES[::-1])}
             for number in range(arguments.rounds)
         ]
     return report(rounds)
 
 
-def measured(name: str, directory: str) -> dict[str, dict[str, float]]:
+def measure(name: str, directory: str) -> dict[str, dict[str, float]]:
     """Measure one contender, after a pause for the file system.
 
-    ext4 does not reuse an inode within five seconds of its deletion (fs/ext4/ialloc.c,
-    `recently_deleted`), and examines each such inode when a file is created.
+    ext4 does not reuse an inode in the first five seconds after its deletion (fs/ext4/ialloc.c,
+    `recently_deleted`), and examines all such inodes whenever a file is created.
     """
     time.sleep(6)
     return in_fresh_process(__file__, "--child", name, directory)
 
 
 def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
-    """Print the results."""
+    """Print the results. Return 1 if a target was missed."""
 
-    def series(name: str, what: str, figure: str) -> list[float]:
-        return [round_[name][what][figure] for round_ in rounds]
+    def series(name: str, work_name: str, figure: str) -> list[float]:
+        return [round_[name][work_name][figure] for round_ in rounds]
 
     print(
         f"Medians of {len(rounds)} interleaved rounds; {machine('obstore', 'opendal', 'aiofiles')}."
@@ -360,19 +360,23 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     print("Ratios are those of trove_async to the peer: above 1.00, trove_async is faster.\n")
     rows = []
     missed = 0
-    for what in (what for what in rounds[0]["trove_async"] if what != "peak"):
-        rate = statistics.median(series("trove_async", what, "rate"))
-        cpu = statistics.median(series("trove_async", what, "cpu")) * 1e6
+    for work_name in (work_name for work_name in rounds[0]["trove_async"] if work_name != "peak"):
+        rate = statistics.median(series("trove_async", work_name, "rate"))
+        cpu = statistics.median(series("trove_async", work_name, "cpu")) * 1e6
         ratios = [
-            median_ratio(series("trove_async", what, "rate"), series(peer, what, "rate"))
+            median_ratio(series("trove_async", work_name, "rate"), series(peer, work_name, "rate"))
             for peer in NAMES[1:]
         ]
-        rows.append([what, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)])
-        for _, peer, target in (target for target in TARGETS if target[0] == what):
+        rows.append(
+            [work_name, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        )
+        for _, peer, target in (target for target in TARGETS if target[0] == work_name):
             ratio = ratios[NAMES.index(peer) - 1]
             if ratio < target:
                 missed += 1
-                print(f"missed: {what} must be at least {target} of {peer}, got {ratio:.2f}")
+                print(
+                    f"missed: {work_name} must reach {target} times the rate of {peer}, got {ratio:.2f}"
+                )
     header = ["work", "trove_async", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
     print(table(header, rows))
     peaks = ", ".join(

@@ -1,4 +1,4 @@
-"""Run every benchmark, and write their output to RESULTS.md.
+"""Run every benchmark, and write the output to RESULTS.md.
 
 python benchmarks/run_all.py
 """
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run all benchmarks. Return 1 if one of them failed or missed a target."""
+    """Run all benchmarks. Return 1 if one fails or misses a target."""
     sections = [f"# Results\n\nLast run on {datetime.now(UTC):%Y-%m-%d} by `make bench`."]
     failed = 0
     for script in sorted(HERE.glob("[!_]*.py")):

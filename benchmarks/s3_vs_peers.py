@@ -1,14 +1,14 @@
 """How fast is the S3 driver, compared with obstore, OpenDAL, s3fs, aiobotocore and bare aiohttp?
 
-Every contender does the same work in a process of its own, in turn, for several rounds, in scenes:
+In each round, the contenders do the same work in turn, in separate processes. The scenes are:
 
-- against SeaweedFS, a real server: small objects, large objects, many at once, a listing. On a machine
-  with few cores the server is often the bottleneck;
-- against a server that discards bodies and serves zeros, so that the client is the bottleneck;
-- over a link with 40 MB/s per connection and 20 ms round trip, where parallel streams matter.
+- SeaweedFS, a real server: small objects, large objects, many large objects at once, and a listing. On a
+  machine with few cores, the server is often the bottleneck;
+- a server that discards bodies and serves zeros, so that the client is the bottleneck;
+- a link with 40 MB/s per connection and a round trip of 20 ms, where parallel streams matter.
 
 trove_async runs with its defaults, through a `Trove`, with verification, timeouts, retries and the pool.
-The program checks that it verifies and retries before it measures.
+Before the scenes with zeros, the program checks that trove_async verifies and retries.
 
     python benchmarks/s3_vs_peers.py [--rounds 3] [--scenes NAME …] [--contenders NAME …] [--gib]
 """
@@ -48,10 +48,10 @@ from trove_async.testing.servers import S3Server, seaweedfs
 HERE = Path(__file__).parent
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
-COUNTS = {1: 200, 32: 1000}  # the number of operations, by the number that run at a time
+COUNTS = {1: 200, 32: 1000}  # the number of operations, by concurrency
 LARGE = 256 * MiB
-MANY = 64  # files transferred concurrently
-EACH = 32 * MiB  # the size of each of them
+FILES = 64  # transferred concurrently
+FILE_SIZE = 32 * MiB
 LISTED = 10_000
 POOL = 64 * MiB
 
@@ -64,7 +64,7 @@ Work = Callable[[str, Contender, argparse.Namespace], Awaitable[Figures]]
 
 async def small(name: str, contender: Contender, options: argparse.Namespace) -> Figures:
     """Put, get, head and delete small objects."""
-    found: Figures = {}
+    results: Figures = {}
     for size_name, size in SIZES.items():
         body = os.urandom(size)
         for limit, count in COUNTS.items():
@@ -85,15 +85,15 @@ async def small(name: str, contender: Contender, options: argparse.Namespace) ->
                 await contender.delete(keys[n])
 
             await concurrently(limit, limit, put)  # opens the connections
-            for what, work in (("put", put), ("get", get), ("head", head), ("delete", delete)):
-                measured = await concurrently(len(keys), limit, work)
-                found[f"{what} {size_name}, {limit} at once"] = figures(measured)
-    return found
+            for operation, call in (("put", put), ("get", get), ("head", head), ("delete", delete)):
+                measured = await concurrently(len(keys), limit, call)
+                results[f"{operation} {size_name}, {limit} at once"] = figures(measured)
+    return results
 
 
 async def large(name: str, contender: Contender, options: argparse.Namespace) -> Figures:
-    """Put and get one or two large objects."""
-    found: Figures = {}
+    """Put and get an object of 256 MiB, and with ``--gib`` another of 1 GiB."""
+    results: Figures = {}
     for size_name, size in {"256 MiB": LARGE, "1 GiB": 4 * LARGE}.items():
         if size > LARGE and not options.gib:
             continue
@@ -102,32 +102,32 @@ async def large(name: str, contender: Contender, options: argparse.Namespace) ->
         await contender.put(f"{name}/warm-{16 * MiB}", body[: 16 * MiB])
         memory = Memory()
         put = await once(len(body) / MiB, contender.put(key, body))
-        found[f"put {size_name}"] = figures(put, memory)
+        results[f"put {size_name}"] = figures(put, memory)
 
         async def get(key: str = key, size: int = len(body)) -> None:
             assert await contender.stream(key) == size  # noqa: S101
 
         del body
         memory = Memory()
-        found[f"get {size_name}"] = figures(await once(size / options.part / MiB, get()), memory)
-    return found
+        results[f"get {size_name}"] = figures(await once(size / options.part / MiB, get()), memory)
+    return results
 
 
 def _many(name: str) -> list[str]:
-    return [f"{name}/many/{n}-{EACH}" for n in range(MANY)]
+    return [f"{name}/many/{n}-{FILE_SIZE}" for n in range(FILES)]
 
 
 async def many_puts(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
     """Put many files concurrently."""
     keys = _many(name)
     with tempfile.NamedTemporaryFile() as file:
-        file.truncate(EACH)
+        file.truncate(FILE_SIZE)
         path = Path(file.name)
         await contender.put(f"{name}/warm-{KiB}", bytes(KiB))
         memory = Memory()
-        transfers = await concurrently(MANY, MANY, lambda n: contender.put_file(keys[n], path))
-    measured = replace(transfers, amount=MANY * EACH / MiB)
-    return {f"put {MANY} x 32 MiB at once": figures(measured, memory)}
+        transfers = await concurrently(FILES, FILES, lambda n: contender.put_file(keys[n], path))
+    measured = replace(transfers, amount=FILES * FILE_SIZE / MiB)
+    return {f"put {FILES} x 32 MiB at once": figures(measured, memory)}
 
 
 async def many_gets(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
@@ -135,12 +135,12 @@ async def many_gets(name: str, contender: Contender, _options: argparse.Namespac
     keys = _many(name)
 
     async def get(n: int) -> None:
-        assert await contender.stream(keys[n]) == EACH  # noqa: S101
+        assert await contender.stream(keys[n]) == FILE_SIZE  # noqa: S101
 
     await contender.head(keys[0])
     memory = Memory()
-    measured = replace(await concurrently(MANY, MANY, get), amount=MANY * EACH / MiB)
-    return {f"get {MANY} x 32 MiB at once": figures(measured, memory)}
+    measured = replace(await concurrently(FILES, FILES, get), amount=FILES * FILE_SIZE / MiB)
+    return {f"get {FILES} x 32 MiB at once": figures(measured, memory)}
 
 
 async def listing(_name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
@@ -156,8 +156,8 @@ async def listing(_name: str, contender: Contender, _options: argparse.Namespace
 
 def figures(measured: Measurement, memory: Memory | None = None) -> dict[str, float]:
     """Return the figures of one piece of work."""
-    found = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
-    return found if memory is None else {**found, "rss": memory.peak}
+    values = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
+    return values if memory is None else {**values, "rss": memory.peak}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +166,11 @@ class Scene:
 
     Attributes:
         against: The kind of server.
-        works: The pieces of work, each in a process of its own.
-        unit: The unit of the amounts.
-        per: The amount for which the CPU time is printed.
-        fill: Whether the keys to list are created first.
-        contenders: The contenders.
+        works: The names of the pieces of work. Each runs in its own process.
+        unit: The unit of the rates.
+        per: The amount of work for which the CPU time is printed.
+        fill: Whether to create the keys to list first.
+        contenders: The contenders that do the work.
     """
 
     against: str
@@ -190,22 +190,22 @@ WORKS: dict[str, Work] = {
 }
 
 SCENES = {
-    "small": Scene(against="SeaweedFS", works=["small"], unit="/s"),
-    "large": Scene(against="SeaweedFS", works=["large"], unit=" MiB/s", per=1024, contenders=NAMES),
+    "small": Scene(against="SeaweedFS", works=["small"], unit="operations/s"),
+    "large": Scene(against="SeaweedFS", works=["large"], unit="MiB/s", per=1024, contenders=NAMES),
     "many": Scene(
         against="SeaweedFS",
         works=["many_puts", "many_gets"],
-        unit=" MiB/s",
+        unit="MiB/s",
         per=1024,
         contenders=["trove_async", "trove_async, uvloop", "obstore", "s3fs", "aiobotocore"],
     ),
-    "list": Scene(against="SeaweedFS", works=["listing"], unit=" keys/s", fill=True),
-    "small, zeros": Scene(against="zeros", works=["small"], unit="/s"),
+    "list": Scene(against="SeaweedFS", works=["listing"], unit="keys/s", fill=True),
+    "small, zeros": Scene(against="zeros", works=["small"], unit="operations/s"),
     "large, zeros": Scene(
-        against="zeros", works=["large"], unit=" MiB/s", per=1024, contenders=NAMES
+        against="zeros", works=["large"], unit="MiB/s", per=1024, contenders=NAMES
     ),
-    "list, zeros": Scene(against="zeros", works=["listing"], unit=" keys/s"),
-    "slow link": Scene(against="a slow link", works=["large"], unit=" MiB/s", per=1024),
+    "list, zeros": Scene(against="zeros", works=["listing"], unit="keys/s"),
+    "slow link": Scene(against="a slow link", works=["large"], unit="MiB/s", per=1024),
 }
 
 
@@ -214,21 +214,21 @@ SCENES = {
 
 @contextmanager
 def process(script: str, *arguments: str) -> Iterator[int]:
-    """Run a server in this folder, which prints its port and stops when its input ends."""
+    """Run a server script of this folder; yield the port that it prints. It stops when its input ends."""
     with subprocess.Popen(  # noqa: S603 - the scripts in this folder
         [sys.executable, str(HERE / script), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as running:
-        assert running.stdout is not None  # noqa: S101 - it is a pipe
-        yield int(running.stdout.readline())
-        running.communicate()
+    ) as server:
+        assert server.stdout is not None  # noqa: S101 - it is a pipe
+        yield int(server.stdout.readline())
+        server.communicate()
 
 
 @contextmanager
 def serving(scene: Scene) -> Iterator[S3Server]:
-    """Run the server of a scene."""
+    """Run the server of a scene; yield its address."""
     if scene.against == "SeaweedFS":
         with seaweedfs() as server:
             asyncio.run(prepare(server, fill=scene.fill))
@@ -238,8 +238,8 @@ def serving(scene: Scene) -> Iterator[S3Server]:
         if scene.against == "zeros":
             yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
         else:
-            with process("_slow_link.py", "127.0.0.1", str(port)) as slow:
-                yield S3Server(endpoint_url=f"http://127.0.0.1:{slow}")
+            with process("_slow_link.py", "127.0.0.1", str(port)) as slow_port:
+                yield S3Server(endpoint_url=f"http://127.0.0.1:{slow_port}")
 
 
 async def prepare(server: S3Server, *, fill: bool) -> None:
@@ -253,7 +253,7 @@ async def prepare(server: S3Server, *, fill: bool) -> None:
 
 
 async def check_defaults(server: S3Server) -> None:
-    """Check that trove_async retries and verifies as it does by default."""
+    """Check that trove_async, with its defaults, retries and verifies."""
     async with opened(NAMES[0], server) as client:
         assert len(await client.get(f"busy-{os.getpid()}-{KiB}")) == KiB  # noqa: S101 - after a retry
         for size in (KiB, 16 * MiB):
@@ -269,7 +269,17 @@ async def check_defaults(server: S3Server) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The bounds for the median ratio of a figure of trove_async to that of a peer."""
+    """Bounds for the median ratio of a figure of trove_async to the peer's.
+
+    Attributes:
+        scene: A key of `SCENES`.
+        work: The name of the work in the results.
+        variant: The contender that is trove_async.
+        peer: The other contender, or `ONE_STREAM`.
+        figure: A key of the figures: ``"rate"`` or ``"cpu"``.
+        minimum: The lowest acceptable ratio.
+        maximum: The highest acceptable ratio.
+    """
 
     scene: str
     work: str
@@ -281,7 +291,7 @@ class Target:
 
 
 ONE_STREAM = "one stream"
-"""The rate of bare aiohttp over one connection, as a reference."""
+"""As a peer: bare aiohttp, whose get over one connection is the reference for gets and puts."""
 
 
 def targets() -> Iterator[Target]:
@@ -289,18 +299,18 @@ def targets() -> Iterator[Target]:
     on_asyncio, on_uvloop, unsigned = NAMES[:3]
     for size in SIZES:
         for operation, rate in (("get", 1.2), ("delete", 1.2), ("put", 1.0), ("head", 1.0)):
-            small = Target(
+            target = Target(
                 scene="small",
                 work=f"{operation} {size}, 32 at once",
                 variant=on_uvloop,
                 peer="obstore",
                 figure="rate",
             )
-            yield replace(small, minimum=rate)
-            yield replace(small, figure="cpu", maximum=0.8)
-            yield replace(small, figure="cpu", maximum=0.95, variant=on_asyncio)
-            yield replace(small, peer="aiobotocore, tuned", minimum=2.5)
-            yield replace(small, peer="aiobotocore, tuned", figure="cpu", maximum=0.25)
+            yield replace(target, minimum=rate)
+            yield replace(target, figure="cpu", maximum=0.8)
+            yield replace(target, figure="cpu", maximum=0.95, variant=on_asyncio)
+            yield replace(target, peer="aiobotocore, tuned", minimum=2.5)
+            yield replace(target, peer="aiobotocore, tuned", figure="cpu", maximum=0.25)
     get = Target(
         scene="large", work="get 256 MiB", variant=on_uvloop, peer="obstore", figure="rate"
     )
@@ -319,8 +329,8 @@ def targets() -> Iterator[Target]:
         yield replace(link, peer=ONE_STREAM, minimum=5)
 
 
-LIMITS = {f"put {MANY} x 32 MiB at once": 96.0, f"get {MANY} x 32 MiB at once": 48.0}
-"""The largest growth of memory of trove_async, in MiB."""
+LIMITS = {f"put {FILES} x 32 MiB at once": 96.0, f"get {FILES} x 32 MiB at once": 48.0}
+"""The maximum growth of trove_async's memory, in MiB."""
 
 
 # -- running and printing -----------------------------------------------------------------------------
@@ -332,16 +342,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--contenders", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--gib", action="store_true", help="objects of 1 GiB as well")
+    parser.add_argument("--gib", action="store_true", help="also transfer objects of 1 GiB")
     parser.add_argument(
-        "--part", type=int, default=1, help="do only a part of the work, to try the program"
+        "--part", type=int, default=1, help="do only 1/PART of the work, to try the program"
     )
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         work, name, server = options.child
         print(json.dumps(child(work, name, S3Server(**json.loads(server)), options)), flush=True)
-        os._exit(0)  # obstore's threads sometimes abort the interpreter at its exit
+        os._exit(0)  # obstore's threads sometimes abort the interpreter when it exits
     print(
         f"Medians of {options.rounds} interleaved rounds;"
         f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')}."
@@ -365,9 +375,9 @@ def child(work: str, name: str, server: S3Server, options: argparse.Namespace) -
 
 
 def run_scene(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
-    """Run a scene once with every contender, in turn."""
+    """Run a scene once with each contender in turn."""
     contenders = [name for name in scene.contenders if name in options.contenders]
-    found: dict[str, Figures] = {name: {} for name in contenders}
+    results: dict[str, Figures] = {name: {} for name in contenders}
     flags = ["--part", str(options.part), *(["--gib"] if options.gib else [])]
     with serving(scene) as server:
         if scene.against == "zeros" and NAMES[0] in contenders:
@@ -376,8 +386,8 @@ def run_scene(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
         for name in contenders:
             for work in scene.works:
                 print(f"{scene.against}: {work} by {name}", file=sys.stderr, flush=True)
-                found[name] |= in_fresh_process(__file__, *flags, "--child", work, name, address)
-    return found
+                results[name] |= in_fresh_process(__file__, *flags, "--child", work, name, address)
+    return results
 
 
 def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
@@ -385,27 +395,27 @@ def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
     scene = SCENES[scene_name]
     names = list(rounds[0])
 
-    def series(name: str, what: str, figure: str) -> list[float]:
-        return [round_[name][what][figure] for round_ in rounds]
+    def series(name: str, work: str, figure: str) -> list[float]:
+        return [round_[name][work][figure] for round_ in rounds]
 
-    def cell(name: str, what: str) -> str:
-        rate = statistics.median(series(name, what, "rate"))
-        cpu = statistics.median(series(name, what, "cpu")) * scene.per
+    def cell(name: str, work: str) -> str:
+        rate = statistics.median(series(name, work, "rate"))
+        cpu = statistics.median(series(name, work, "cpu")) * scene.per
         cpu_text = f"{cpu:.2f} s/GiB" if scene.per > 1 else f"{cpu * 1e6:,.0f} µs"
-        if "rss" not in rounds[0][name][what]:
+        if "rss" not in rounds[0][name][work]:
             return f"{rate:,.0f}, {cpu_text}"
-        return f"{rate:,.0f}, {cpu_text}, {statistics.median(series(name, what, 'rss')):,.0f} MiB"
+        return f"{rate:,.0f}, {cpu_text}, {statistics.median(series(name, work, 'rss')):,.0f} MiB"
 
     print(f"\n### {scene_name}\n")
     cost = "CPU per GiB" if scene.per > 1 else "CPU per operation"
     print(
-        f"Against {scene.against}:{scene.unit}, the client's {cost}, its peak growth of memory.\n"
+        f"Against {scene.against}: {scene.unit}, the client's {cost}, and its peak growth of memory.\n"
     )
     works = list(rounds[0][names[0]])
-    print(table(["work", *names], [[what, *(cell(n, what) for n in names)] for what in works]))
+    print(table(["work", *names], [[work, *(cell(n, work) for n in names)] for work in works]))
     rows = []
     missed = 0
-    # 1. The targets of this scene, if the contenders of each were run.
+    # 1. Check the targets of this scene whose contenders were run.
     for target in targets():
         peer, peer_work = target.peer, target.work
         if peer == ONE_STREAM:
@@ -428,15 +438,15 @@ def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
                 "" if reached else "missed",
             ]
         )
-    # 2. The limits of memory.
-    for what in works:
-        for name in set(names) & set(NAMES[:2]) if what in LIMITS else ():
-            peak = statistics.median(series(name, what, "rss"))
-            reached = peak <= LIMITS[what]
+    # 2. Check the limits of memory.
+    for work in works:
+        for name in set(names) & set(NAMES[:2]) if work in LIMITS else ():
+            peak = statistics.median(series(name, work, "rss"))
+            reached = peak <= LIMITS[work]
             missed += not reached
-            bound = f"≤ {LIMITS[what]:.0f} MiB"
+            bound = f"≤ {LIMITS[work]:.0f} MiB"
             rows.append(
-                [f"{what}: memory, {name}", "", bound, f"{peak:.0f}", "" if reached else "missed"]
+                [f"{work}: memory, {name}", "", bound, f"{peak:.0f}", "" if reached else "missed"]
             )
     if rows:
         print()

@@ -1,9 +1,9 @@
 """How much does a web download cost, compared with FileResponse and with a handler on obstore?
 
-Every contender is a FastAPI or aiohttp service in a process of its own. Threads with bare sockets request
-small objects over persistent connections, large objects, and large objects that 200 clients start and
-never read, in turn for several rounds. trove_async runs with its defaults: conditions, ranges, headers,
-checks, routing and verification. FileResponse serves local files only; S3 is SeaweedFS.
+Every contender is a FastAPI or aiohttp service in a separate process. Threads with bare sockets download
+small objects and large objects over persistent connections. Then 200 clients request a large object and do
+not read its body. The contenders take turns for several rounds. trove_async runs with its defaults: conditions, ranges, headers,
+checks, routing and verification. FileResponse only serves local files. The S3 server is SeaweedFS.
 
     python benchmarks/web_download.py [--rounds 3] [--dir DIRECTORY]
 """
@@ -50,11 +50,11 @@ NAMES = {
     "s3": [*OURS, "obstore by hand"],
 }
 
-BOUND = 0.5
-"""The largest memory of a stalled download, in MiB. See `trove_async.integrations._download`."""
+MAX_STALLED_MIB = 0.5
+"""The maximum memory of a stalled download, in MiB. See `trove_async.integrations._download`."""
 
 TARGETS = [("s3", "trove_async on FastAPI", "obstore by hand", 0.9)]
-"""The targets for the rate of large objects."""
+"""The targets: the backend, the contender, the peer, and the lowest ratio of their rates of large objects."""
 
 
 # -- servers -------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def usage() -> dict[str, float]:
 
 
 def trove(backend: dict[str, str]) -> Trove:
-    """Return a store on the backend."""
+    """Return a store over the backend."""
     if "root" in backend:
         return Trove(LocalDriver(backend["root"], fsync=False))
     driver = S3Driver(
@@ -81,7 +81,7 @@ def trove(backend: dict[str, str]) -> Trove:
 
 
 def peer(backend: dict[str, str]) -> LocalStore | S3Store:
-    """Return obstore's store on the backend's bucket."""
+    """Return obstore's store for the backend's bucket."""
     if "root" in backend:
         return LocalStore(Path(backend["root"]) / "bench")
     return S3Store(
@@ -96,7 +96,7 @@ def peer(backend: dict[str, str]) -> LocalStore | S3Store:
 
 
 def asgi(name: str, backend: dict[str, str]) -> FastAPI:
-    """Return a contender's app."""
+    """Return a contender's FastAPI app."""
 
     async def report_usage() -> Response:
         return JSONResponse(usage())
@@ -126,15 +126,15 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
         "FastAPI FileResponse": file,
         "obstore by hand": by_hand,
     }[name]
-    life = on_starlette.lifespan(trove(backend)) if endpoint is stored_object else None
-    app = FastAPI(lifespan=life)
+    lifespan = on_starlette.lifespan(trove(backend)) if endpoint is stored_object else None
+    app = FastAPI(lifespan=lifespan)
     app.add_api_route("/usage", report_usage)
     app.add_api_route("/{key:path}", endpoint)
     return app
 
 
 def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
-    """Return a contender's app."""
+    """Return a contender's aiohttp app."""
 
     async def report_usage(_: web.Request) -> web.Response:
         return web.json_response(usage())
@@ -155,9 +155,9 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
 
 
 def serve(name: str, backend: dict[str, str]) -> None:
-    """Print the port, and run a contender until the process is stopped."""
-    # asyncio sets TCP_NODELAY only on sockets whose protocol is named explicitly. Servers that bind
-    # their own sockets name it.
+    """Run a contender until the process is killed. Print its port first."""
+    # asyncio sets TCP_NODELAY only on a socket that was created with an explicit protocol, as servers
+    # create theirs.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(STALLED)
@@ -171,7 +171,7 @@ def serve(name: str, backend: dict[str, str]) -> None:
 
 @contextmanager
 def running(name: str, backend: dict[str, str]) -> Iterator[int]:
-    """Run a contender in a fresh process, and yield its port."""
+    """Run a contender in a new process; yield its port."""
     command = [sys.executable, __file__, "--serve", name, json.dumps(backend)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - this script
         try:
@@ -205,7 +205,7 @@ class Client:
                 raise ConnectionError("the server closed the connection")
             head += piece
         head, _, body = head.partition(b"\r\n\r\n")
-        assert b" 200 " in head.partition(b"\r\n")[0], head  # noqa: S101 - nothing else is measured
+        assert b" 200 " in head.partition(b"\r\n")[0], head  # noqa: S101 - other responses are not measured
         length = next(
             line.split(b":")[1]
             for line in head.lower().split(b"\r\n")
@@ -221,7 +221,7 @@ class Client:
         return body
 
     def get(self, key: str) -> None:
-        """Download an object, and discard it."""
+        """Download an object and discard it."""
         size, body = self.begin(key)
         remaining = size - len(body)
         while remaining:
@@ -235,11 +235,11 @@ class Client:
 
 
 def server_usage(port: int) -> dict[str, float]:
-    """Return the CPU seconds and the memory of a server."""
+    """Return the `usage` of a server's process."""
     client = Client(port)
-    usage: dict[str, float] = json.loads(client.read("usage"))
+    figures: dict[str, float] = json.loads(client.read("usage"))
     client.close()
-    return usage
+    return figures
 
 
 def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
@@ -270,18 +270,19 @@ def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
 
 
 def memory_of_stalled(port: int) -> float:
-    """Return the growth of the server in MiB with 200 clients that have stopped reading."""
+    """Return the growth of the server's memory in MiB with 200 clients that do not read."""
     before = server_usage(port)["rss"]
     with ExitStack() as stack:
         for _ in range(STALLED):
             client = Client(port, buffer=16 * 1024)
             stack.callback(client.close)
             client.begin("large")
-        figures = [before]
-        while len(figures) < 4 or max(figures[-3:]) - min(figures[-3:]) > 1:  # its memory is stable
+        samples = [before]
+        # Wait until the memory is stable.
+        while len(samples) < 4 or max(samples[-3:]) - min(samples[-3:]) > 1:
             time.sleep(0.5)
-            figures.append(server_usage(port)["rss"])
-        return figures[-1] - before
+            samples.append(server_usage(port)["rss"])
+        return samples[-1] - before
 
 
 def measure(name: str, backend: dict[str, str]) -> dict[str, float]:
@@ -313,14 +314,14 @@ async def fill(store: Trove) -> None:
 
 @contextmanager
 def backends(directory: str) -> Iterator[dict[str, dict[str, str]]]:
-    """Yield the backends: the disk and an S3 server."""
+    """Yield the settings of the backends, the disk and an S3 server, filled with the objects."""
     with servers.seaweedfs() as server:
         names = ("endpoint_url", "access_key_id", "secret_access_key", "region")
         s3 = {name: getattr(server, name) for name in names}
-        found = {"local": {"root": directory}, "s3": s3}
-        for backend in found.values():
+        by_kind = {"local": {"root": directory}, "s3": s3}
+        for backend in by_kind.values():
             asyncio.run(fill(trove(backend)))
-        yield found
+        yield by_kind
 
 
 def main() -> int:
@@ -375,16 +376,16 @@ def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
     for backend, contender, other, target in TARGETS:
         if backend == kind:
             ratio = median_ratio(series(contender, "MB/s"), series(other, "MB/s"))
-            print(f"\n{contender} serves large objects at {ratio:.2f} of the rate of {other}.")
+            print(f"\n{contender} serves large objects at {ratio:.2f} times the rate of {other}.")
             if ratio < target:
                 missed += 1
                 print(f"missed: the ratio must be at least {target}")
+    limit = STALLED * MAX_STALLED_MIB
     for contender in OURS:
-        grown = statistics.median(series(contender, figures[-1]))
-        if grown > STALLED * BOUND:
+        growth = statistics.median(series(contender, figures[-1]))
+        if growth > limit:
             missed += 1
-            limit = STALLED * BOUND
-            print(f"\nmissed: {contender} must grow by at most {limit:.0f} MiB, got {grown:.0f}")
+            print(f"\nmissed: {contender} must grow by at most {limit:.0f} MiB, got {growth:.0f}")
     return missed
 
 

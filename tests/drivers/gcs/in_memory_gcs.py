@@ -1,7 +1,7 @@
 """An in-memory Cloud Storage that follows the documentation of Google's JSON API.
 
-It is stricter than an emulator: it checks the conditions of every request and the checksums of
-uploads. On demand it persists only a part of a chunk, or splits a rewrite into several requests.
+It is stricter than an emulator: it checks the conditions of every read and write, and the checksums of
+uploads. It can persist only a part of each chunk, and split a rewrite into several requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTUM = 256 * 1024
 
 
 class RejectedError(Exception):
-    """The service rejects a request."""
+    """Raised if the service rejects a request."""
 
     def __init__(self, status: int, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
@@ -41,8 +41,8 @@ class StoredObject:
 
     Attributes:
         fields: The fields of the resource that the client set.
-        deleted_at: When the version was replaced or deleted. None: it is live.
-        components: The number of objects that it was composed of. 0: it was not composed.
+        deleted_at: The time at which the version was replaced or deleted. None: it is live.
+        components: The number of components of a composite object. 0: it was not composed.
     """
 
     name: str
@@ -85,20 +85,32 @@ def encoded_crc32c(body: bytes) -> str:
 
 @dataclass
 class Session:
-    """A resumable upload."""
+    """The session of a resumable upload.
+
+    Attributes:
+        fields: The resource in the request that started the session.
+        query: The query of that request.
+        persisted: The bytes that the service has persisted.
+        created: The object, once all bytes are persisted.
+    """
 
     bucket: str
     fields: dict[str, Any]
     query: Mapping[str, str]
-    received: bytearray = field(default_factory=bytearray)
+    persisted: bytearray = field(default_factory=bytearray)
     created: StoredObject | None = None
 
 
 @dataclass
 class Rewrite:
-    """A copy in several requests."""
+    """A copy that may take several requests.
 
-    key: tuple[str, ...]
+    Attributes:
+        addresses: The bucket and name of the source, then those of the copy.
+        copied: The number of bytes copied.
+    """
+
+    addresses: tuple[str, ...]
     copied: int = 0
 
 
@@ -106,12 +118,14 @@ class InMemoryGCS:
     """The state and the behaviour of the service.
 
     Attributes:
+        buckets: The live objects by name, by bucket.
+        noncurrent: The noncurrent versions by name, by bucket.
         bucket_documents: The documents that created the buckets, with their projects.
-        max_persisted: Bytes that a session persists of one request. None: all.
-        max_rewritten: Bytes that one rewrite request copies.
+        max_persisted: The maximum number of bytes of one request that a session persists. None: all.
+        max_rewritten: The maximum number of bytes that one rewrite request copies.
         has_xml_api: Whether the XML API is available.
         valid_tokens: The valid access tokens. None: requests need no token.
-        sends_dates: Whether responses with bodies have a Last-Modified.
+        sends_dates: Whether responses of the XML API have a Last-Modified.
         sends_zero_sizes: Whether resources of empty objects include their size.
         supports_batches: Whether the service accepts batch requests.
         resolves_dots: Whether the server resolves dot segments in paths, even encoded ones.
@@ -155,7 +169,7 @@ class InMemoryGCS:
     # -- objects -----------------------------------------------------------------------------------
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> StoredObject:
-        """Return the object that a read selects, if its conditions hold."""
+        """Return the live object, or the version that a query selects, if the query's conditions hold."""
         live, requested = self.bucket(bucket).get(name), query.get("generation")
         noncurrent = self.noncurrent.get(bucket, {}).get(name, [])
         stored = live
@@ -188,8 +202,10 @@ class InMemoryGCS:
                 f'Provided CRC32C "{declared_checksum}" doesn\'t match calculated CRC32C "{encoded_crc32c(body)}".',
             )
         # The service computes the checksums itself.
-        metadata = {key: value for key, value in fields.items() if key not in {"crc32c", "md5Hash"}}
-        created = StoredObject(name, bytes(body), next(self._generations), _now(), metadata)
+        stored_fields = {
+            field: value for field, value in fields.items() if field not in {"crc32c", "md5Hash"}
+        }
+        created = StoredObject(name, bytes(body), next(self._generations), _now(), stored_fields)
         self._retire(bucket, name)
         objects[name] = created
         return created
@@ -240,7 +256,7 @@ class InMemoryGCS:
     def compose(
         self, bucket: str, name: str, fields: Mapping[str, Any], query: Mapping[str, str]
     ) -> StoredObject:
-        """Concatenate 1 to 32 objects if the condition of each holds."""
+        """Concatenate 1 to 32 objects if the condition on each holds."""
         if not 1 <= len(fields["sourceObjects"]) <= 32:
             raise RejectedError(400, "invalid", "The number of source components is 1 to 32.")
         sources = []
@@ -252,8 +268,8 @@ class InMemoryGCS:
             sources.append(source)
         body = b"".join(source.body for source in sources)
         created = self.insert(bucket, {**fields["destination"], "name": name}, body, query)
-        count = sum(source.components or 1 for source in sources)
-        created = self.buckets[bucket][name] = replace(created, components=count)
+        components = sum(source.components or 1 for source in sources)
+        created = self.buckets[bucket][name] = replace(created, components=components)
         return created
 
     def rewrite(
@@ -263,14 +279,14 @@ class InMemoryGCS:
         fields: Mapping[str, Any],
         query: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Copy up to `max_rewritten` bytes."""
+        """Copy up to `max_rewritten` bytes. Create the copy once all bytes are copied."""
         requested = query.get("sourceGeneration")
         stored = self.object(*source, {} if requested is None else {"generation": requested})
         check_generation(stored, query.get("ifSourceGenerationMatch"))
         check_generation(self.bucket(target[0]).get(target[1]), query.get("ifGenerationMatch"))
         token = query.get("rewriteToken") or secrets.token_hex(8)
         rewrite = self.rewrites.setdefault(token, Rewrite((*source, *target)))
-        if rewrite.key != (*source, *target):
+        if rewrite.addresses != (*source, *target):
             raise RejectedError(400, "invalid", "The token belongs to another rewrite.")
         rewrite.copied = min(rewrite.copied + self.max_rewritten, len(stored.body))
         document: dict[str, Any] = {
@@ -289,18 +305,21 @@ class InMemoryGCS:
     # -- listings ----------------------------------------------------------------------------------
 
     def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return a page of at most maxResults objects and prefixes together."""
+        """Return a page. maxResults limits the number of objects and prefixes together."""
         if query.get("versions") == "true":
             return self._versions(bucket, query)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         start, limit = query.get("startOffset", ""), min(int(query.get("maxResults", "1000")), 1000)
-        last = query.get("pageToken", "")
+        after = query.get("pageToken", "")
         names: dict[str, StoredObject | None] = {}
         for name, stored in sorted(self.bucket(bucket).items()):
             if name.startswith(prefix) and name >= start:
-                at = name.find(delimiter, len(prefix)) if delimiter else -1
-                names[name if at < 0 else name[: at + len(delimiter)]] = stored if at < 0 else None
-        remaining = sorted(name for name in names if not last or name > last)
+                index = name.find(delimiter, len(prefix)) if delimiter else -1
+                if index < 0:
+                    names[name] = stored
+                else:
+                    names[name[: index + len(delimiter)]] = None  # a prefix
+        remaining = sorted(name for name in names if not after or name > after)
         page = {name: names[name] for name in remaining[:limit]}
         document: dict[str, Any] = {"kind": "storage#objects"}
         items = [stored.resource(bucket) for stored in page.values() if stored is not None]
@@ -339,7 +358,7 @@ class InMemoryGCS:
 
 
 def check_generation(stored: StoredObject | None, generation: str | None) -> None:
-    """Raise RejectedError if the generation differs. 0 requires that there is no object."""
+    """Raise RejectedError if the object has a different generation. 0 requires that it does not exist."""
     current = "0" if stored is None else str(stored.generation)
     if generation not in {None, current}:
         raise RejectedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")

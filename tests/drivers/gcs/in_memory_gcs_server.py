@@ -46,9 +46,10 @@ ROUTES = [
     ("POST", r"/batch/storage/v1", "batch"),
     ("GET", r"/([^/]+)/(.+)", "read"),
 ]
-"""The name of the handler for each method and path. The groups of the path are its arguments."""
+"""The name of the handler for each method and path. The groups in the path are passed to the handler."""
 
 BUCKETS_PER_PAGE = 2
+"""So few that every listing of buckets has several pages."""
 
 
 @asynccontextmanager
@@ -69,7 +70,7 @@ async def gcs_server(service: InMemoryGCS) -> AsyncIterator[str]:
 class Server:
     """Parses requests and encodes responses.
 
-    `ROUTES` names the handler of each request. A handler returns a response or a JSON document.
+    `ROUTES` names the handler of each request. A handler returns a response, or a document to send.
     """
 
     def __init__(self, service: InMemoryGCS) -> None:
@@ -238,28 +239,28 @@ class Server:
             request.headers["content-range"].removeprefix("bytes ").partition("/")
         )
         await self._receive(request, session, byte_range, is_last=total != "*")
-        complete = total != "*" and len(session.received) == int(total)
+        complete = total != "*" and len(session.persisted) == int(total)
         if session.created is None and complete:
             fields = dict(session.fields)
             for pair in request.headers.get("x-goog-hash", "").split(","):
                 if pair.startswith("crc32c="):
                     fields["crc32c"] = pair.removeprefix("crc32c=")
             session.created = self.service.insert(
-                session.bucket, fields, bytes(session.received), session.query
+                session.bucket, fields, bytes(session.persisted), session.query
             )
         if session.created is not None:
             return session.created.resource(session.bucket)
-        persisted = len(session.received)
-        headers = {"Range": f"bytes=0-{persisted - 1}"} if persisted else {}
+        persisted_size = len(session.persisted)
+        headers = {"Range": f"bytes=0-{persisted_size - 1}"} if persisted_size else {}
         return web.Response(status=308, headers=headers)
 
     async def _receive(
         self, request: web.Request, session: Session, byte_range: str, *, is_last: bool
     ) -> None:
-        """Read the body of a request and persist what the service would.
+        """Read the body of a request, and persist what the service would.
 
-        The last chunk is persisted completely. Of any other chunk, or of one that is cut off, only
-        whole quanta are.
+        The last chunk is persisted completely. Any other chunk, and one that is cut off, is persisted
+        up to a multiple of `QUANTUM`.
         """
         body = bytearray()
         is_cut = False
@@ -279,16 +280,18 @@ class Server:
             raise RejectedError(
                 400, "invalid", "The size of a chunk must be a multiple of 256 KiB."
             )
-        persisted = len(session.received)
-        if start > persisted:
-            raise RejectedError(503, "backendError", f"The next chunk must start at {persisted}.")
-        new_bytes = body[persisted - start :]
+        persisted_size = len(session.persisted)
+        if start > persisted_size:
+            raise RejectedError(
+                503, "backendError", f"The next chunk must start at {persisted_size}."
+            )
+        new_bytes = body[persisted_size - start :]
         if self.service.max_persisted is not None and len(new_bytes) > self.service.max_persisted:
             new_bytes = new_bytes[: self.service.max_persisted]
             is_last = False
         if is_cut or not is_last:
             new_bytes = new_bytes[: len(new_bytes) // QUANTUM * QUANTUM]
-        session.received += new_bytes
+        session.persisted += new_bytes
 
     async def cancel(self, request: web.Request, _: str) -> web.Response:
         if self.service.sessions.pop(request.query["upload_id"], None) is None:
@@ -333,8 +336,8 @@ def without_zero_sizes(document: Any) -> Any:
 def _media_response(
     request: web.Request, stored: StoredObject, fields: Mapping[str, Any]
 ) -> web.StreamResponse:
-    """Return the body of an object, or a range of it, with its metadata in headers."""
-    # 1. The body: decompressed for clients that do not accept gzip, then the requested range.
+    """Return a response with an object's body, or a range of the body, and the metadata in headers."""
+    # 1. Decompress the body for a client that does not accept gzip, then select the requested range.
     body, status = stored.body, 200
     response = web.Response()
     headers = response.headers
@@ -353,7 +356,7 @@ def _media_response(
         status = 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
         body = body[start:end]
-    # 2. The metadata.
+    # 2. Send the metadata as headers.
     for name, value in fields.get("metadata", {}).items():
         # Characters that a header cannot carry are lost.
         headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
@@ -396,10 +399,10 @@ def split_multipart(content_type: str, body: bytes) -> tuple[dict[str, Any], byt
     boundary = content_type.partition("boundary=")[2].encode()
     assert body.endswith(b"\r\n--" + boundary + b"--\r\n")
     _, resource_part, media_part = body[: -len(boundary) - 8].split(b"--" + boundary + b"\r\n")
-    head, _, media = media_part.partition(b"\r\n\r\n")
+    media_headers, _, media = media_part.partition(b"\r\n\r\n")
     fields = json.loads(resource_part.partition(b"\r\n\r\n")[2])
     with suppress(IndexError):
-        fields.setdefault("contentType", head.decode().split(": ")[1])
+        fields.setdefault("contentType", media_headers.decode().split(": ")[1])
     return fields, media
 
 

@@ -31,7 +31,7 @@ class ProxiedStore:
     Attributes:
         store: The store.
         proxy: The proxy.
-        service: The service behind it.
+        service: The service behind the proxy.
         bucket: An empty bucket.
     """
 
@@ -41,7 +41,7 @@ class ProxiedStore:
     bucket: str = BUCKET
 
     def stored_body(self, key: str) -> bytes | None:
-        """Return the body that the service has for a key; None if it has no object."""
+        """Return the body that the service stores under a key, or None."""
         stored = self.service.buckets[self.bucket].get(key)
         return None if stored is None else stored.body
 
@@ -51,7 +51,7 @@ class ProxiedStore:
         Args:
             key: The key.
             body: The body.
-            backdated: Whether the object is an hour old, and so older than any request of the store.
+            backdated: Whether to make the object an hour old, and so older than any request.
         """
         fields = {"name": key, "contentType": "text/plain"}
         created = self.service.insert(self.bucket, fields, body, {})
@@ -62,7 +62,7 @@ class ProxiedStore:
 
     @property
     def requests(self) -> list[str]:
-        """The requests that the proxy received: the method, and the upload type or the API."""
+        """The requests that the proxy received, each as its method and its upload type or API."""
         return [
             f"{request.method} {request.query.get('uploadType') or request.path.split('/')[1]}"
             for request in self.proxy.requests
@@ -97,7 +97,6 @@ async def proxied_store(
             assert_idle(store)
         await proxy.deserted()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    remaining = [
-        task for task in tasks if "RequestHandler" not in repr(task)
-    ]  # tasks of the server
+    # The server's tasks may still be running.
+    remaining = [task for task in tasks if "RequestHandler" not in repr(task)]
     assert not remaining, remaining

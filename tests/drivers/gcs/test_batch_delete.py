@@ -107,7 +107,7 @@ async def test_repeated_failure_of_one_batch_key_is_reported(proxied: ProxiedSto
     assert proxied.stored_body("key") == b"body"
 
 
-async def test_batch_key_is_not_retried_without_retries() -> None:
+async def test_failed_batch_key_raises_if_retries_are_disabled() -> None:
     async with proxied_store(retry=NO_RETRY) as proxied:
         proxied.proxy.arm(Response(200, BATCH_HEADERS, BATCH_RESPONSE % 503), method="POST")
         with pytest.raises(UnavailableError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,8 +104,9 @@ async def test_invalid_compose_raises_and_creates_nothing() -> None:
             await driver.compose("no-bucket", ["a"], "all")
         with pytest.raises(InvalidNameError):
             await driver.compose("bucket", ["a"], "line\nbreak")
-        with pytest.raises(NotSupportedError):
-            await driver.compose("bucket", ["a"], "all", PutOptions(tags={"a": "b"}))
+        for unsupported in (PutOptions(tags={"a": "b"}), PutOptions(expires=datetime.now(UTC))):
+            with pytest.raises(NotSupportedError, match="must not have tags or expires"):
+                await driver.compose("bucket", ["a"], "all", unsupported)
         for options in (PutOptions(size=2), PutOptions(checksums={"crc32c": crc32c_of(b"b")})):
             with pytest.raises(IntegrityError, match=r"must be .+ of the sources"):
                 await driver.compose("bucket", ["a"], "all", options)
@@ -142,7 +144,7 @@ async def test_concurrently_changed_source_raises_and_creates_nothing(deletes: b
 
 
 class CorruptingGCS(InMemoryGCS):
-    """A service that composes a body that differs from the sources."""
+    """A service that stores a different body than the concatenated sources."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__()
@@ -157,7 +159,7 @@ class CorruptingGCS(InMemoryGCS):
 
 
 @pytest.mark.parametrize("body", [b"aB", b"ab!"])
-async def test_composed_object_that_differs_from_sources_is_removed(body: bytes) -> None:
+async def test_corrupt_composed_object_is_deleted_unless_it_replaced_a_source(body: bytes) -> None:
     async with open_driver(CorruptingGCS(body)) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())
@@ -179,7 +181,7 @@ class ObjectWithoutChecksum(StoredObject):
 
 
 class CorruptingGCSWithoutChecksum(CorruptingGCS):
-    """A corrupting service that also omits the CRC-32C of one source."""
+    """A corrupting service whose object `b` has no CRC-32C."""
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> StoredObject:
         stored = super().object(bucket, name, query)

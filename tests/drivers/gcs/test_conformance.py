@@ -26,7 +26,7 @@ REJECTED_KEYS = frozenset({"new\nline", "carriage\rreturn"})
 
 
 class VersionedBuckets:
-    """Enables versioning of a bucket for the suite."""
+    """Lets the suite enable versioning of a bucket."""
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         assert isinstance(backend, GCSDriver)
@@ -58,7 +58,7 @@ class TestInMemoryGCSWithoutXML(VersionedBuckets, DriverSuite):
 
 
 class TestInMemoryGCSWithManyRequests(VersionedBuckets, DriverSuite):
-    """A server whose sessions persist 256 KiB a request, and whose rewrites copy 100 KiB a request."""
+    """A server that persists 256 KiB of an upload, and copies 100 KiB in a rewrite, per request."""
 
     refused_keys = REJECTED_KEYS
 
@@ -86,21 +86,21 @@ EMULATOR_REPEATS_ONE_NAME = dict.fromkeys(
         "test_version_listing_applies_start_after",
         "test_versions_can_be_deleted_while_listing",
     ),
-    "its pages start at a name, so it never gets past a name with more versions than a page has",
+    "its pages start at a name, so a name with more versions than fit on a page is repeated forever",
 )
 EMULATOR_REPEATS_ONE_OF_MANY_NAMES = dict.fromkeys(
     (
         "test_versions_of_one_key_can_be_deleted_while_listing",
         "test_start_after_excludes_all_versions_of_its_key",
     ),
-    "its pages start at a name, so it never gets past a name with more versions than a page has",
+    "its pages start at a name, so a name with more versions than fit on a page is repeated forever",
 )
 EMULATOR_KEEPS_VERSIONS = dict.fromkeys(
     (
         "test_delete_of_a_version_keeps_the_others",
         "test_bucket_whose_versions_are_all_deleted_is_empty",
     ),
-    "it deletes no noncurrent version permanently",
+    "it does not delete noncurrent versions permanently",
 )
 EMULATOR_OTHERS = {
     "test_listing_applies_prefix_delimiter_and_start_after": "it uses only the first character of a delimiter",
@@ -109,8 +109,12 @@ EMULATOR_OTHERS = {
 
 
 @expect_failures(
-    {"test_body_that_does_not_match_its_checksum_is_refused": "it verifies no checksums of a put"},
-    where=lambda case: case["operation"] == "put",  # the driver verifies those of an upload itself
+    {
+        "test_body_that_does_not_match_its_checksum_is_refused": "it does not verify checksums of puts"
+    },
+    where=lambda case: (
+        case["operation"] == "put"
+    ),  # the driver itself verifies the checksum of an upload
 )
 @expect_failures({**EMULATOR_IGNORES, **EMULATOR_OTHERS, **EMULATOR_KEEPS_VERSIONS})
 @expect_failures(EMULATOR_REPEATS_ONE_NAME, where=lambda case: case["limit"] == 1)

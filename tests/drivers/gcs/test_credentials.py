@@ -227,6 +227,14 @@ async def test_unusable_private_key_is_rejected_on_open(key: object) -> None:
     assert caught.value.__context__ is None
 
 
+async def test_private_key_without_email_is_rejected_on_open() -> None:
+    credentials = service_account_key()
+    del credentials["client_email"]
+    with pytest.raises(ConfigError, match="must have a client_email"):
+        async with opened(GCSDriver(credentials=credentials)):
+            pass
+
+
 async def test_missing_project_raises_config_error() -> None:
     async with opened(GCSDriver(anonymous=True)) as driver:
         with pytest.raises(ConfigError, match="project"):

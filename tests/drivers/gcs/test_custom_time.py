@@ -52,8 +52,8 @@ async def test_custom_time_is_set_and_moves_forward() -> None:
     service = InMemoryGCS()
     async with open_driver(service) as driver:
         before = await driver.head("bucket", "a/key")
-        elsewhere = NOON.astimezone(timezone(timedelta(hours=2)))
-        for when in (NOON, elsewhere, NOON + timedelta(microseconds=1), NOON + timedelta(days=1)):
+        local_noon = NOON.astimezone(timezone(timedelta(hours=2)))
+        for when in (NOON, local_noon, NOON + timedelta(microseconds=1), NOON + timedelta(days=1)):
             await driver.set_custom_time("bucket", "a/key", when)
             assert custom_time(service) == when
         assert await driver.head("bucket", "a/key") == before
@@ -91,17 +91,17 @@ async def test_if_match_of_object_without_etag_raises() -> None:
         assert custom_time(service) is None
 
 
-@pytest.mark.parametrize("to", ["copy", "a/key"])
-async def test_copy_keeps_custom_time_of_source(to: str) -> None:
+@pytest.mark.parametrize("dst_key", ["copy", "a/key"])
+async def test_copy_keeps_custom_time_of_source(dst_key: str) -> None:
     service = InMemoryGCS()
     async with gcs_server(service) as url, Trove(GCSDriver(endpoint_url=url)) as store:
         await store.create_bucket("bucket")
         await store.put("bucket", "a/key", b"body", metadata={"old": "yes"})
         service.patch("bucket", "a/key", {"customTime": "2026-06-01T12:00:00.5Z"}, {})
-        copied = await store.copy("bucket", "a/key", "bucket", to, metadata={"new": "yes"})
+        copied = await store.copy("bucket", "a/key", "bucket", dst_key, metadata={"new": "yes"})
         assert copied.metadata == {"new": "yes"}
-        assert service.buckets["bucket"][to].fields["customTime"] == "2026-06-01T12:00:00.5Z"
-        await store.move("bucket", to, "bucket", "moved")
+        assert service.buckets["bucket"][dst_key].fields["customTime"] == "2026-06-01T12:00:00.5Z"
+        await store.move("bucket", dst_key, "bucket", "moved")
         assert service.buckets["bucket"]["moved"].fields["customTime"] == "2026-06-01T12:00:00.5Z"
 
 
@@ -137,7 +137,7 @@ class RacingGCS(InMemoryGCS):
 
 
 @pytest.mark.parametrize("replaces", [True, False])
-async def test_concurrently_changed_object_is_left_unchanged(replaces: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_custom_time_of_concurrently_changed_object_is_not_set(replaces: bool) -> None:  # noqa: FBT001 - a parameter
     service = RacingGCS(replaces=replaces)
     async with open_driver(service) as driver:
         with pytest.raises(ObjectChangedError, match="its custom time was not set"):

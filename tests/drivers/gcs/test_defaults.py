@@ -22,7 +22,7 @@ KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
 
 
 async def record_writes(**settings: Any) -> tuple[dict[str, Request], dict[str, str | None]]:
-    """Create objects in every way; return the requests by kind, and the storage classes by key."""
+    """Create an object in every way. Return the requests by kind, and the storage classes by key."""
     async with gcs_server(InMemoryGCS()) as url, FaultProxy(url) as proxy:
         driver = GCSDriver(endpoint_url=proxy.endpoint_url, **settings)
         async with opened(driver) as backend:

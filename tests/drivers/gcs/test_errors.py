@@ -88,6 +88,15 @@ def test_reason_takes_precedence_over_status(status: int, reason: str, kind: typ
     assert type(parse_error(status, {}, error_document(reason)).error()) is kind
 
 
+def test_missing_credentials_are_unauthenticated() -> None:
+    # The service sends this reason with a 400 as well, about a missing parameter.
+    document = error_document(
+        "required", "Anonymous caller does not have storage.objects.get access"
+    )
+    assert type(parse_error(401, {}, document).error()) is UnauthenticatedError
+    assert type(parse_error(400, {}, document).error()) is BackendError
+
+
 @pytest.mark.parametrize(
     "message",
     [

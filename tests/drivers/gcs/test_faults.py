@@ -139,7 +139,7 @@ async def test_permanent_fault_raises(operation: Callable[[ProxiedStore], Awaita
 # -- lost responses to writes ----------------------------------------------------------------------
 
 
-async def test_lost_response_to_create_only_put_is_recognized_as_own_write(
+async def test_create_only_put_recognises_its_object_after_lost_response(
     proxied: ProxiedStore,
 ) -> None:
     proxied.proxy.arm(Cut("response head"), method="POST")
@@ -149,7 +149,7 @@ async def test_lost_response_to_create_only_put_is_recognized_as_own_write(
     assert proxied.requests == ["POST multipart", "POST multipart", "GET storage"]
 
 
-async def test_object_of_another_client_is_not_taken_for_own_write(proxied: ProxiedStore) -> None:
+async def test_create_only_put_rejects_object_of_another_client(proxied: ProxiedStore) -> None:
     proxied.proxy.arm(Response(503), method="POST")
     proxied.put_directly("key", b"other")
     with pytest.raises(ObjectExistsError):
@@ -157,7 +157,9 @@ async def test_object_of_another_client_is_not_taken_for_own_write(proxied: Prox
     assert proxied.stored_body("key") == b"other"
 
 
-async def test_lost_response_to_commit_is_queried(proxied: ProxiedStore) -> None:
+async def test_upload_queries_its_progress_after_lost_response_to_commit(
+    proxied: ProxiedStore,
+) -> None:
     proxied.proxy.arm(Cut("response head"), method="PUT", skip=3)
     info = await proxied.store.put(proxied.bucket, "key", stream(LARGE), if_none_match="*")
     assert proxied.stored_body("key") == LARGE
@@ -170,7 +172,7 @@ async def test_existing_bucket_is_not_created_again(proxied: ProxiedStore) -> No
         await proxied.store.create_bucket(proxied.bucket)
 
 
-async def test_inaccessible_bucket_is_not_taken_for_own_after_lost_response(
+async def test_inaccessible_bucket_exists_after_lost_response(
     proxied: ProxiedStore,
 ) -> None:
     proxied.proxy.arm(Response(503), method="POST")
@@ -209,7 +211,7 @@ async def test_upload_resends_bytes_that_were_not_persisted(proxied: ProxiedStor
     ]
 
 
-async def test_upload_with_lost_session_raises(proxied: ProxiedStore) -> None:
+async def test_upload_whose_session_was_removed_raises(proxied: ProxiedStore) -> None:
     proxied.proxy.arm(Response(410), method="PUT", skip=1, times=None)
     with pytest.raises(Exception, match="session does not exist"):
         await proxied.store.put(proxied.bucket, "key", stream(LARGE))
@@ -217,12 +219,12 @@ async def test_upload_with_lost_session_raises(proxied: ProxiedStore) -> None:
 
 
 async def test_upload_from_failing_source_leaves_no_session(proxied: ProxiedStore) -> None:
-    async def broken() -> AsyncIterator[bytes]:
+    async def failing_source() -> AsyncIterator[bytes]:
         yield LARGE
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await proxied.store.put(proxied.bucket, "key", broken())
+        await proxied.store.put(proxied.bucket, "key", failing_source())
     assert proxied.stored_body("key") is None
     assert proxied.service.sessions == {}
     assert proxied.requests[-1] == "DELETE resumable"
@@ -301,6 +303,7 @@ async def test_interrupted_copy_resumes_with_its_token(proxied: ProxiedStore) ->
 
 
 async def cancel_at(proxied: ProxiedStore, stall: Stall, work: Coroutine[Any, Any, object]) -> None:
+    """Run `work` until a request reaches the stall, and cancel it there."""
     task = OwnedTask(work)
     task.when_done(stall.reached.set)
     await stall.reached.wait()

@@ -69,6 +69,7 @@ def after_each_failure(proxied: ProxiedStore, action: Callable[[], object]) -> N
 
 
 def conditions(proxied: ProxiedStore, method: str) -> list[str | None]:
+    """Return the generation that each request with a method requires; None: any."""
     return [
         request.query.get("ifGenerationMatch")
         for request in proxied.proxy.requests
@@ -89,7 +90,7 @@ async def test_later_write_of_another_client_is_kept(
 
 
 @pytest.mark.parametrize("write", [put, copy])
-async def test_own_write_is_recognized_and_not_repeated(
+async def test_own_write_is_recognised_and_not_repeated(
     proxied: ProxiedStore, write: Write
 ) -> None:
     proxied.proxy.arm(Cut("response head"), method="POST")
@@ -116,7 +117,7 @@ async def test_retry_deletes_only_the_earlier_version(proxied: ProxiedStore, wri
     assert conditions(proxied, "DELETE")[-1] == str(generation)
 
 
-async def test_retry_of_new_object_requires_absence(proxied: ProxiedStore) -> None:
+async def test_retry_only_creates_an_object_that_was_missing(proxied: ProxiedStore) -> None:
     proxied.proxy.arm(Response(503), method="POST")
     await proxied.store.put(proxied.bucket, "new", b"own")
     assert conditions(proxied, "POST") == [None, "0"]
@@ -137,7 +138,7 @@ async def test_own_earlier_write_does_not_block_retry(proxied: ProxiedStore, wri
     assert proxied.stored_body("key") == (b"own" if write is put else None)
 
 
-async def test_retry_checks_again_after_412(proxied: ProxiedStore) -> None:
+async def test_retry_reads_the_object_again_after_412(proxied: ProxiedStore) -> None:
     proxied.proxy.arm(Response(503), method="POST")
     proxied.proxy.arm(Response(412), method="POST")
     await put(proxied)

@@ -25,11 +25,11 @@ RESOURCE: dict[str, Any] = {
 }
 
 
-async def listing(store: Trove) -> None:
+async def list_objects(store: Trove) -> None:
     await store.list("proxied").all()
 
 
-async def buckets(store: Trove) -> None:
+async def list_buckets(store: Trove) -> None:
     await store.list_buckets()
 
 
@@ -37,7 +37,7 @@ async def head(store: Trove) -> None:
     await store.head("proxied", "a")
 
 
-async def versions(store: Trove) -> None:
+async def list_versions(store: Trove) -> None:
     await store.list_versions("proxied").all()
 
 
@@ -55,14 +55,14 @@ def batch_response(number: int) -> bytes:
 
 
 MALFORMED: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
-    (listing, b"[" * 100_000),
-    (listing, json.dumps({"items": [{**RESOURCE, "name": 5}]}).encode()),
-    (listing, json.dumps({"items": [{**RESOURCE, "generation": 1}]}).encode()),
-    (listing, json.dumps({"items": [RESOURCE], "prefixes": [5]}).encode()),
-    (listing, json.dumps({"prefixes": [5]}).encode()),
-    (listing, json.dumps({"items": [RESOURCE], "nextPageToken": 5}).encode()),
-    (listing, json.dumps({"items": {"a": 1}}).encode()),
-    (listing, json.dumps({"items": [{**RESOURCE, "name": "\ud800"}]}).encode()),
+    (list_objects, b"[" * 100_000),
+    (list_objects, json.dumps({"items": [{**RESOURCE, "name": 5}]}).encode()),
+    (list_objects, json.dumps({"items": [{**RESOURCE, "generation": 1}]}).encode()),
+    (list_objects, json.dumps({"items": [RESOURCE], "prefixes": [5]}).encode()),
+    (list_objects, json.dumps({"prefixes": [5]}).encode()),
+    (list_objects, json.dumps({"items": [RESOURCE], "nextPageToken": 5}).encode()),
+    (list_objects, json.dumps({"items": {"a": 1}}).encode()),
+    (list_objects, json.dumps({"items": [{**RESOURCE, "name": "\ud800"}]}).encode()),
     *[
         (head, json.dumps({**RESOURCE, name: value}).encode())
         for name, value in [
@@ -84,12 +84,12 @@ MALFORMED: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
             ("md5Hash", "\u00e9"),
         ]
     ],
-    (versions, json.dumps({"items": [{**RESOURCE, "generation": "\u0663"}]}).encode()),
-    (versions, json.dumps({"items": [{**RESOURCE, "name": []}]}).encode()),
+    (list_versions, json.dumps({"items": [{**RESOURCE, "generation": "\u0663"}]}).encode()),
+    (list_versions, json.dumps({"items": [{**RESOURCE, "name": []}]}).encode()),
     (head, json.dumps({**RESOURCE, "generation": 1}).encode()),
-    (buckets, b'{"items": [{}]}'),
-    (buckets, b'{"items": ["x"]}'),
-    (buckets, b'{"items": [{"name": "a", "timeCreated": "x"}]}'),
+    (list_buckets, b'{"items": [{}]}'),
+    (list_buckets, b'{"items": ["x"]}'),
+    (list_buckets, b'{"items": [{"name": "a", "timeCreated": "x"}]}'),
     (delete_many, batch_response(10**20)),
 ]
 

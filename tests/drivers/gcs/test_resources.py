@@ -1,4 +1,4 @@
-"""Object metadata to and from JSON resources and headers."""
+"""Conversion of object metadata to and from JSON resources and headers."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ def test_metadata_headers_that_differ_in_case_are_not_exact() -> None:
     headers = CIMultiDict(HEADERS)
     headers.add("X-Goog-Meta-Key", "1")
     assert info_from_headers(headers, bucket="b", key="key", backend="x")[1]
-    headers.add("x-goog-meta-key", "2")  # as a transport reports them, or joined
+    # A transport may report the two fields separately or joined.
+    headers.add("x-goog-meta-key", "2")
     assert not info_from_headers(headers, bucket="b", key="key", backend="x")[1]
     joined = CIMultiDict({**HEADERS, "X-Goog-Meta-Key": "1, 2"})
     assert not info_from_headers(joined, bucket="b", key="key", backend="x")[1]

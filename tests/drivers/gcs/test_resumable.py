@@ -1,4 +1,4 @@
-"""Offsets and ranges of resumable sessions."""
+"""Ranges and sizes of chunks in resumable uploads."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_slice_of_views_equals_slice_of_joined_bytes(
 
 
 @given(st.integers(1, 1 << 45))
-def test_tail_is_not_empty_and_the_bytes_before_it_are_whole_chunks(size: int) -> None:
-    size_of_tail = tail_size(size)
-    assert 1 <= size_of_tail <= QUANTUM
-    assert (size - size_of_tail) % QUANTUM == 0
+def test_tail_is_not_empty_and_the_rest_is_a_multiple_of_the_quantum(size: int) -> None:
+    tail = tail_size(size)
+    assert 1 <= tail <= QUANTUM
+    assert (size - tail) % QUANTUM == 0
 
 
 def test_empty_body_has_no_tail() -> None:

@@ -136,7 +136,7 @@ async def test_metadata_names_agree_in_head_get_and_list(
         (None, ["/bucket/key", "/storage/v1/b/bucket/o/key"]),  # the comma may join two values
     ],
 )
-async def test_only_metadata_of_this_library_needs_no_second_request(
+async def test_comma_in_metadata_of_another_tool_needs_a_second_request(
     service: InMemoryGCS, write_id: str | None, requests: list[str]
 ) -> None:
     options = PutOptions(metadata={"list": "a, b"}, write_id=write_id)

@@ -85,6 +85,7 @@ async def test_all_requests_use_the_proxy() -> None:
             assert [info.name for info in await driver.list_buckets()] == ["bucket"]
 
 
-async def test_max_connections_limits_reads_and_writes() -> None:
+def test_max_connections_limits_reads_writes_and_other_requests() -> None:
     capabilities = GCSDriver(endpoint_url="http://storage.invalid", max_connections=3).capabilities
-    assert (capabilities.max_reads, capabilities.max_writes) == (3, 3)
+    limits = capabilities.max_reads, capabilities.max_writes, capabilities.max_requests
+    assert limits == (3, 3, 3)

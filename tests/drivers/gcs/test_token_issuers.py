@@ -1,4 +1,4 @@
-"""Credentials go only to Google's hosts and to origins that the user trusts."""
+"""Secrets are sent only to Google's hosts and to origins that the user trusts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RecordingServer:
 
 @asynccontextmanager
 async def http_server(handler: Any) -> AsyncIterator[str]:
-    """Serve every request with a handler; yield the origin."""
+    """Run a server that passes every request to a handler; yield its origin."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -76,13 +76,15 @@ def authorized_user(token_uri: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("kind", [service_account_key, authorized_user])
-async def test_redirect_of_issuer_is_rejected_and_leaks_no_secret(status: int, kind: Any) -> None:
+@pytest.mark.parametrize("create_credentials", [service_account_key, authorized_user])
+async def test_redirect_of_issuer_is_rejected_and_leaks_no_secret(
+    status: int, create_credentials: Any
+) -> None:
     recorder = RecordingServer()
     async with redirecting_server(status, recorder) as issuer:
         driver = GCSDriver(
             endpoint_url="http://127.0.0.1:9",
-            credentials=kind(f"{issuer}/token"),
+            credentials=create_credentials(f"{issuer}/token"),
             token_origins=issuer,
         )
         async with opened(driver):

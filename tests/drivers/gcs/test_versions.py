@@ -1,4 +1,4 @@
-"""Versions of Cloud Storage: listed oldest first, without delete markers."""
+"""Versions of objects, which the service lists oldest first and without delete markers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._versions import version_page
-from trove_async.errors import BackendError, BucketNotFoundError, ClosedError, UnavailableError
+from trove_async.errors import (
+    BackendError,
+    BucketNotFoundError,
+    ClosedError,
+    ObjectNotFoundError,
+    UnavailableError,
+)
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
@@ -39,6 +45,19 @@ async def test_deleted_object_has_no_latest_version() -> None:
             assert await reader.read(10) == b"old"
 
 
+async def test_version_id_is_encoded_in_every_request() -> None:
+    async with gcs_server(InMemoryGCS()) as url, opened(driver := GCSDriver(endpoint_url=url)):
+        await driver.create_bucket("bucket")
+        version_id = f"{await put(driver, 'key')}&fields=name"
+        with pytest.raises(ObjectNotFoundError):
+            await driver.head("bucket", "key", version_id)
+        with pytest.raises(ObjectNotFoundError):
+            async with driver.get("bucket", "key", GetOptions(version_id=version_id)):
+                pass
+        await driver.delete("bucket", "key", DeleteOptions(version_id=version_id))
+        assert (await driver.head("bucket", "key")).size == 4
+
+
 async def test_existing_versions_remain_after_versioning_is_disabled() -> None:
     async with gcs_server(InMemoryGCS()) as url, opened(driver := GCSDriver(endpoint_url=url)):
         await driver.create_bucket("bucket")
@@ -65,14 +84,19 @@ async def test_set_versioning_raises_for_missing_bucket_and_closed_driver() -> N
 
 
 class PagedClient:
-    """A client that returns versions, oldest first, in pages of at most `page_size`."""
+    """A client that returns versions, oldest first, in pages of at most `page_size`.
 
-    def __init__(self, page_size: int, **versions: int) -> None:
+    Args:
+        page_size: The maximum number of versions on a page.
+        counts: The number of versions by key.
+    """
+
+    def __init__(self, page_size: int, **counts: int) -> None:
         self.page_size = page_size
         self.targets: list[str] = []
         self.items = [
             {"name": key, "generation": str(number), "size": "0", "updated": "2026-01-01T00:00:00Z"}
-            for key, count in sorted(versions.items())
+            for key, count in sorted(counts.items())
             for number in range(1, count + 1)
         ]
 
@@ -106,7 +130,7 @@ async def read_pages(client: PagedClient, limit: int, **options: Any) -> list[li
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 1000])
-async def test_pages_do_not_split_keys(page_size: int) -> None:
+async def test_pages_do_not_split_the_versions_of_a_key(page_size: int) -> None:
     expected = ["a1", "b3", "b2", "b1", "c2", "c1", "d1"]
     for limit in range(1, 9):
         pages_read = await read_pages(PagedClient(page_size, a=1, b=3, c=2, d=1), limit)
@@ -124,7 +148,7 @@ async def test_many_versions_of_one_key_are_on_one_page() -> None:
     assert await read_pages(PagedClient(2, a=5), 1000, start_after="a") == [[]]
 
 
-async def test_page_that_repeats_itself_raises() -> None:
+async def test_repeated_page_raises() -> None:
     class RepeatingClient(PagedClient):
         async def get_page(self, target: str) -> dict[str, Any]:
             return {

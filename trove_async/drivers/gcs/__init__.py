@@ -2,6 +2,7 @@
 
 The contract
 `driver`            `GCSDriver`: the methods of the driver contract, and those that only GCS has
+`_components`       creates the components of an open driver
 `_capabilities`     the features and limits that the driver declares
 `_defaults`         the storage class and the encryption key of new objects
 
@@ -9,13 +10,13 @@ Requests
 `_client`           sends one request with an access token and returns a successful response
 `_credentials`      access tokens, the project and signatures
 `_encoding`         buckets, keys and queries in URLs, and the names that the service rejects
-`_errors`           the table from error responses to exceptions
+`_errors`           maps error responses to exceptions
 `_resources`        object metadata: options to JSON, and JSON or headers to `ObjectInfo`
 
 Objects
 `_multipart`        the body of an upload in one request
 `_upload`           uploads in parts
-`_resumable`        the arithmetic of their sessions
+`_resumable`        the ranges and sizes of chunks in such an upload
 `_download`         bodies of objects
 `_copy`             copies on the server
 `_compose`          concatenation on the server
@@ -25,7 +26,7 @@ Objects
 `_lost_responses`   retries of a write whose first attempt may have succeeded
 
 Buckets
-`_buckets`          create, head, list and delete buckets
+`_buckets`          creates, looks up, lists and deletes buckets, and sets their versioning
 `_list_objects`     one page of objects
 `_versions`         one page of versions
 """
@@ -34,13 +35,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# The driver imports the SDK when it first needs it, which is too late for a helpful message.
+# The SDK is imported on first use, which is too late for this message.
 for _package in ("aiohttp", "gcloud"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(
             f"{__name__} needs {_package}: pip install 'trove-async[gcs]'", name=_package
         )
 
-from trove_async.drivers.gcs.driver import GCSDriver  # noqa: E402 - it imports aiohttp
+from trove_async.drivers.gcs.driver import GCSDriver  # noqa: E402 - after the check for its packages
 
 __all__ = ["GCSDriver"]

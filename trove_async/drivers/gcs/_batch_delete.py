@@ -1,7 +1,7 @@
-"""Deletes many keys in one batch request. JSON API, "Batch requests".
+"""Deletes many objects in one batch request (JSON API, "Batch requests").
 
 Each part of the ``multipart/mixed`` body is an HTTP request. The response has one part for each
-request, in any order. The Content-ID of a part names its request.
+request, in any order. The Content-ID of a part identifies its request.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from ._errors import parse_error
 
 if TYPE_CHECKING:
     from ._client import Client
+
 Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
 
 MAX_KEYS: Final = 100
-"""The maximum number of calls in one batch. JSON API, "Batch requests"."""
+"""The maximum number of requests in one batch. JSON API, "Batch requests"."""
 
 _CONCURRENT_DELETES: Final = 8
-"""Concurrent delete requests if the service does not support batches."""
+"""The maximum number of concurrent requests if keys are deleted individually."""
 
 _BATCH_PATH: Final = "/batch/storage/v1"
 
@@ -48,7 +49,10 @@ _STATUS = re.compile(rb"(?m)^HTTP/[0-9.]+ ([0-9]{3})\b")
 
 
 class Deleter:
-    """Deletes many objects.
+    """Deletes many objects, in a batch or individually.
+
+    Objects are deleted individually if the service does not support batches, or if a key is a dot
+    segment, which needs a check first.
 
     Args:
         client: Sends requests.
@@ -74,14 +78,14 @@ class Deleter:
     async def _delete_in_batch(
         self, bucket: str, keys: Sequence[str]
     ) -> Sequence[DeleteResult] | None:
-        """Delete the keys in one batch. Return None if the service, an emulator, has no batches."""
+        """Delete the keys in one batch. Return None if the service does not support batches."""
         # 1. Send all deletes in one request.
         content_type, body = encode_batch(bucket, keys)
         try:
             response = await self._client.send(
                 "POST", _BATCH_PATH, {"content-type": content_type}, [memoryview(body)]
             )
-        except (NotSupportedError, NotFoundError):
+        except (NotSupportedError, NotFoundError):  # an emulator
             return None
         try:
             response_body = await response.read_all(_MAX_RESPONSE)
@@ -89,8 +93,8 @@ class Deleter:
             response.close()
         # 2. Match the responses to the keys.
         results = parse_results(response.headers.get("content-type", ""), response_body, keys)
-        # 3. A 404 does not say whether the object or the bucket is missing. Deleting a missing object
-        # is a success.
+        # 3. A 404 does not show whether the object or the bucket is missing. Deleting a missing object
+        # succeeds.
         not_found = [
             n for n, result in enumerate(results) if isinstance(result.error, NotFoundError)
         ]

@@ -1,4 +1,4 @@
-"""Create, head, list and delete the buckets of a project."""
+"""Creates, looks up, lists and deletes buckets, and sets their versioning."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ _BUCKETS_PATH = "/storage/v1/b"
 
 
 class Buckets:
-    """The buckets that the credentials can access.
+    """Performs operations on buckets.
 
     Args:
         client: Sends requests.
         location: The location of new buckets. None: the service chooses.
-        storage_class: The default storage class of new buckets.
+        storage_class: The default storage class of new buckets. None: the service chooses.
     """
 
     def __init__(self, client: Client, location: str | None, storage_class: str | None) -> None:
         self._client = client
-        settings = {"location": location, "storageClass": storage_class}
-        self._settings = {name: value for name, value in settings.items() if value is not None}
+        fields = {"location": location, "storageClass": storage_class}
+        self._new_bucket_fields = {
+            name: value for name, value in fields.items() if value is not None
+        }
 
     async def ping(self, project: str) -> None:
         """List at most one bucket. The service is reachable even if it denies the permission."""
@@ -49,7 +51,7 @@ class Buckets:
 
     async def create(self, bucket: str, project: str) -> None:
         """Create a bucket."""
-        document = {"name": check_bucket(bucket), **self._settings}
+        document = {"name": check_bucket(bucket), **self._new_bucket_fields}
         query = encode_query({"project": project, "fields": "name"})
         try:
             await self._client.request(

@@ -14,19 +14,20 @@ _MAX_OBJECT: Final = 5 * TiB
 """Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
 
 _MAX_METADATA: Final = 8 * KiB - 256
-"""Bytes of custom metadata ("Quotas and limits": 8 KiB), minus those that the driver adds."""
+"""The maximum size of custom metadata in bytes ("Quotas and limits": 8 KiB), minus what the driver adds."""
 
 _PARALLEL_READS: Final = 3
-"""Concurrent ranges of one slow body: three times as fast as one range, in less than 16 MiB."""
+"""Concurrent ranges of one slow body: three times the rate of one range, with less than 16 MiB of memory."""
 
 
 def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Capabilities:
-    """Return the capabilities of a driver.
+    """Return the capabilities of a GCS driver.
 
     Args:
         is_google: Whether the service is Google's own.
         can_sign: Whether the credentials can sign URLs.
-        max_connections: The maximum number of open readers, of writes, and of other requests.
+        max_connections: The maximum number of open readers, of concurrent writes, and of other
+            concurrent requests.
     """
     return Capabilities(
         put_if_none_match=True,

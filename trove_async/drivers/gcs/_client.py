@@ -32,31 +32,34 @@ _MAX_DOCUMENT: Final = MiB
 """More than any other document needs: an object, a bucket, or the result of a request."""
 
 _MAX_ERROR_BODY: Final = 64 * KiB
+_MAX_DISCARDED: Final = 64 * KiB
+"""The largest body that is discarded. The responses to such requests are usually empty."""
 
 _MAX_INLINE_PARSE: Final = MiB
 """Largest document that is parsed on the event loop, which takes about 10 ms."""
 
 _MAX_CONTAINERS: Final = 1_000_000
-"""The maximum number of arrays and objects in a document. Each takes at least a hundred bytes of
+"""The maximum number of arrays and objects in a document. Each takes about a hundred bytes of
 memory, and a page of 1,000 entries has 2,000. Brackets in strings are counted as well."""
 
 JSON: Final = {"content-type": "application/json; charset=UTF-8"}
+"""The headers of a request whose body is a JSON document."""
 
 RESUME_INCOMPLETE: Final = 308
 """JSON API, "Perform a resumable upload": the session continues. In HTTP, 308 is a redirect."""
 
-
 _TOKEN_FIELDS: Final = ("nextPageToken", "rewriteToken")
-"""Fields that become a part of the next request."""
+"""Fields of a response that are sent in the next request."""
 
 _ESCAPED_SURROGATE: Final = b"\\ud"
+"""The start of an escaped surrogate, in lower case."""
 
 
 class Client:
-    """Sends requests.
+    """Sends authenticated requests to the service.
 
     Args:
-        transport: Sends the requests.
+        transport: Sends each request once.
         origin: The origin of the service.
         credentials: Provides access tokens. None: requests are anonymous.
         redactor: Removes secrets that error responses quote.
@@ -86,8 +89,8 @@ class Client:
         """Send a request and return the successful response. The caller closes it.
 
         Args:
-            method: In upper case.
-            target: Path and query, encoded.
+            method: The method in upper case.
+            target: The encoded path and query.
             headers: Headers in addition to those of every request.
             views: The body.
             accepted_statuses: Statuses of 300 and above that count as success.
@@ -136,7 +139,7 @@ class Client:
         """Send a request and discard the body of the response."""
         response = await self.send(method, target, {}, accepted_statuses=accepted_statuses)
         try:
-            await response.read_all(_MAX_ERROR_BODY)  # the connection can then be used again
+            await response.read_all(_MAX_DISCARDED)  # so that the connection can be reused
         finally:
             response.close()
 
@@ -155,7 +158,7 @@ class Client:
             isinstance(document.get(name, ""), str) for name in _TOKEN_FIELDS
         ):
             raise UnavailableError(
-                f"the service's response is malformed: {len(body)} bytes that are not a JSON object"
+                f"the service's response is malformed: {len(body)} bytes that are not a valid JSON object"
             )
         return document
 
@@ -172,8 +175,8 @@ class Client:
 def _request_headers(headers: Mapping[str, str], token: AccessToken | None) -> Headers:
     """Return all headers of a request.
 
-    They contain the token, so the caller must not keep them in a variable: a recorded traceback would
-    show it.
+    They contain the token, so the caller must not keep them in a variable: error reporters record the
+    local variables of a traceback.
     """
     request_headers = Headers(headers)
     request_headers.setdefault("user-agent", "trove-async")
@@ -184,20 +187,20 @@ def _request_headers(headers: Mapping[str, str], token: AccessToken | None) -> H
 
 
 def _parse_json(body: bytes) -> object:
-    """Return a parsed JSON document, or None if it is invalid or has too many arrays and objects."""
+    """Parse a JSON document. Return None if it is invalid or has too many arrays and objects."""
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         return None
     try:
         document: object = json.loads(body)
         if _ESCAPED_SURROGATE in body.lower():
-            json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is not a character
+            json.dumps(document, ensure_ascii=False).encode()  # raises for a lone surrogate
     except (ValueError, RecursionError):
         return None
     return document
 
 
 def default_endpoint() -> str:
-    """Return the URL of the emulator that the environment names, else that of Google's service."""
+    """Return the URL of the emulator in ``STORAGE_EMULATOR_HOST``, else of Google's service."""
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if not host:
         return _GOOGLE

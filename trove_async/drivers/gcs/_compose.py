@@ -1,4 +1,4 @@
-"""Concatenates objects on the server and verifies the result without reading it."""
+"""Concatenates objects on the server, and verifies the new object without reading it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ from ._resources import (
 if TYPE_CHECKING:
     from ._client import Client
     from ._defaults import Defaults
+
 Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
 MAX_SOURCES: Final = 32
-"""The maximum number of sources of one object. Cloud Storage documentation, "Composite objects"; JSON
+"""The maximum number of sources in one request. Cloud Storage documentation, "Composite objects"; JSON
 API, "Objects: compose"."""
 
 _CONCURRENT_HEADS: Final = 8
-"""Concurrent head requests."""
+"""The maximum number of concurrent head requests."""
 
 
 class Composer:
@@ -70,8 +71,8 @@ class Composer:
         # 1. Validate the arguments and look up the sources.
         if isinstance(keys, str) or not 1 <= len(keys) <= MAX_SOURCES:
             raise ValueError(f"keys must be a sequence of 1 to {MAX_SOURCES} keys")
-        if options.tags:
-            raise NotSupportedError("options must not have tags: gcs cannot store them")
+        if options.tags or options.expires is not None:
+            raise NotSupportedError("options must not have tags or expires: gcs cannot store them")
         infos = await self._head_sources(bucket, keys)
         sources = [infos[source_key] for source_key in keys]
         size, checksum = _expected_content(sources, options)
@@ -85,12 +86,12 @@ class Composer:
                     "POST", target, JSON, [_encode_request(sources, options)]
                 )
             except (PreconditionFailedError, NotFoundError) as error:
-                # The response does not name the object whose condition failed.
+                # The response does not show whose condition failed: the new object's or a source's.
                 await self._check_unchanged(bucket, infos.values(), error)
                 raise
         info = info_from_resource(document, bucket=bucket, backend=self._backend)
-        # 3. Verify the new object and delete it if it is corrupt. Keep it if it replaced a source:
-        # deleting it would leave no object under that key.
+        # 3. Verify the new object, and delete it if it is corrupt. If it replaced a source, keep it:
+        # otherwise that key would have no object.
         try:
             _verify_composed(info, size, checksum)
         except IntegrityError:
@@ -118,7 +119,7 @@ class Composer:
     async def _check_unchanged(
         self, bucket: str, sources: Iterable[ObjectInfo], error: TroveError
     ) -> None:
-        """Raise ObjectChangedError if the generation of a source has changed."""
+        """Raise ObjectChangedError if a source was replaced or deleted."""
         for source in sources:
             try:
                 if (await self._head(bucket, source.key)).etag == source.etag:
@@ -145,16 +146,16 @@ def _encode_request(sources: Sequence[ObjectInfo], options: PutOptions) -> memor
 
 
 def _expected_content(sources: Sequence[ObjectInfo], options: PutOptions) -> tuple[int, str | None]:
-    """Return the expected size and CRC-32C of the new object.
+    """Return the expected size and CRC-32C of the new object. None: the CRC-32C is unknown.
 
     Raises:
-        IntegrityError: The sources do not have the size or the checksum in `options`.
+        IntegrityError: The sources differ from the size or the checksum in `options`.
     """
     size, checksum = sum(source.stored_size for source in sources), _combined_checksum(sources)
     announced = options.checksums.get("crc32c", checksum)
     if options.size not in {None, size}:
         raise IntegrityError(
-            f"size must be the total of the sources, {size} bytes, got {options.size}"
+            f"size must be the total size of the sources, {size} bytes, got {options.size}"
         )
     if checksum not in {None, announced}:
         raise IntegrityError(f"crc32c must be that of the sources, {checksum}, got {announced}")
@@ -162,7 +163,7 @@ def _expected_content(sources: Sequence[ObjectInfo], options: PutOptions) -> tup
 
 
 def _combined_checksum(sources: Sequence[ObjectInfo]) -> str | None:
-    """Return the CRC-32C of the concatenation, or None if a source has none."""
+    """Return the CRC-32C of the concatenated sources, or None if a source has none."""
     combined = 0
     for source in sources:
         stored_checksum = source.checksums.get("crc32c")
@@ -182,5 +183,5 @@ def _verify_composed(info: ObjectInfo, size: int, checksum: str | None) -> None:
     stored_checksum = info.checksums.get("crc32c")
     if None not in {stored_checksum, checksum} and stored_checksum != checksum:
         raise IntegrityError(
-            f"the composed object's crc32c is {stored_checksum}, but that of its sources is {checksum}"
+            f"the composed object has the crc32c {stored_checksum}, but {checksum} was expected"
         )

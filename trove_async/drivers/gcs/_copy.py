@@ -1,4 +1,4 @@
-"""Copies on the server: a rewrite request, repeated until the copy is complete."""
+"""Copies objects on the server, by rewrite requests that are repeated until the copy is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions
 
 from ._client import JSON
-from ._encoding import encode_query, object_path
+from ._encoding import append_query, encode_query, object_path
 from ._lost_responses import retry_if_replaced
 from ._resources import (
     FIELDS,
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from ._client import Client, Document
     from ._defaults import Defaults
     from ._lost_responses import LostResponses
+
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _MAX_TOKENS: Final = 1024
-"""The maximum number of unfinished copies whose rewrite tokens are stored. With its token, a retry
-resumes the copy."""
+"""The maximum number of unfinished copies whose rewrite tokens are kept. A retry resumes a copy by its
+token."""
 
 
 class Copier:
@@ -93,13 +94,13 @@ class Copier:
             custom_time = await self._custom_time(src_bucket, src_key, options.source)
             put_options = self._defaults.apply(replace(options.put, checksums={}))
             resource = encode_resource(put_options, custom_time=custom_time)
-            # 3. On a retry, an earlier attempt may have succeeded. If it did not, make this one
+            # 3. On a retry, an earlier attempt may have succeeded. If it did not, make the retry
             # conditional on the current object.
             if options.put.in_doubt_since is not None and not options.put.conditional:
                 outcome = await self._lost_responses.before_put(dst_bucket, dst_key, options.put)
                 if isinstance(outcome, ObjectInfo):
                     return outcome
-                condition = f"&{encode_query(outcome)[1:]}"
+                condition = append_query(outcome)
             # 4. Copy.
             with retry_if_replaced() if condition else map_condition_errors(options.put):
                 try:
@@ -114,8 +115,8 @@ class Copier:
     async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
         """Return the custom time of the source, which `ObjectInfo` does not have.
 
-        A rewrite that sets any metadata of the copy must set all of it: JSON API, "Objects:
-        rewrite", request body.
+        A rewrite that sets any metadata of the copy must set all of it (JSON API, "Objects: rewrite":
+        request body).
         """
         query = {"fields": "customTime", "generation": require_generation(source.etag)}
         try:
@@ -123,7 +124,7 @@ class Copier:
                 "GET", object_path(bucket, key) + encode_query(query)
             )
         except NotFoundError:
-            return None  # the rewrite then fails as well, with a more precise error
+            return None  # the rewrite fails as well, and its error is more precise
         custom_time = document.get("customTime")
         return custom_time if isinstance(custom_time, str) and custom_time else None
 
@@ -139,7 +140,7 @@ class Copier:
             token = self._tokens.get(job)
             target = path + condition
             if token is not None:
-                target += f"&{encode_query({'rewriteToken': token})[1:]}"
+                target += append_query({"rewriteToken": token})
             document = await self._client.request("POST", target, JSON, [memoryview(body)])
             if document.get("done"):
                 self._tokens.pop(job, None)
@@ -157,10 +158,9 @@ class Copier:
     async def _check_source(
         self, bucket: str, key: str, options: CopyOptions, error: PreconditionFailedError
     ) -> None:
-        """Raise ObjectChangedError if the source changed.
+        """Raise ObjectChangedError if the source has changed.
 
-        A failed condition may concern the source or the destination. The response does not distinguish
-        the two.
+        The response does not show whether the condition on the source or on the destination failed.
         """
         try:
             current = await self._head(bucket, key, options.version_id)
@@ -170,13 +170,13 @@ class Copier:
             if current.etag == options.source.etag:
                 return
         raise ObjectChangedError(
-            "the source was replaced before it was copied", bucket=bucket, key=key
+            "the source was replaced or deleted before it was copied", bucket=bucket, key=key
         ) from error
 
     async def _explain_not_found(
         self, error: NotFoundError, src_bucket: str, src_key: str, dst_bucket: str
     ) -> NotFoundError:
-        """Return the error for the object or the bucket that is missing."""
+        """Return the error that names the missing bucket or object."""
         for bucket in (dst_bucket, src_bucket):
             if not await self._bucket_cache.exists(bucket):
                 return BucketNotFoundError(

@@ -1,10 +1,9 @@
-"""Access tokens, the project and signatures, fetched through the SDK and cached.
+"""Fetches and caches access tokens, determines the project, and signs text.
 
-The SDK's `Token` supports every kind of Google credentials. This module decides when to fetch a token
+The SDK's `Token` supports every kind of Google credentials. This module decides when to fetch a token,
 and translates failures: the SDK alone would make five attempts over several minutes, in a background
-task. The module also checks the issuer of tokens. Requests to an issuer carry a signed assertion or a
-client secret. Redirects are therefore rejected, and only Google's issuers are trusted unless the user
-adds others.
+task. Requests to an issuer of tokens carry a signed assertion or a client secret. Redirects are therefore
+rejected, and only Google's issuers are trusted unless the user adds others.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ SCOPE: Final = "https://www.googleapis.com/auth/devstorage.full_control"
 """The scope of the tokens. Cloud Storage documentation, "Cloud Storage authentication": scopes."""
 
 _RENEW_BEFORE: Final = 300.0
-"""How many seconds before its expiry a token is renewed: clocks differ, and requests take time."""
+"""A token is renewed this many seconds before it expires: clocks differ, and requests take time."""
 
 _MIN_VALIDITY: Final = 30.0
-"""If its renewal fails, a token is still used until it expires in fewer seconds."""
+"""A token that expires in fewer seconds is not used. Until then, it is used while its renewal is in progress
+or fails."""
 
-_FETCH_TIMEOUT: Final = 10
+_FETCH_TIMEOUT: Final = 10  # seconds
 _SIGN_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"
 
-
 _ISSUER_HOSTS: Final = frozenset({"googleapis.com", "accounts.google.com"})
-"""Hosts of Google's token endpoints, and the parents of others: regions and Private Service Connect have
-subdomains of the first. Old credentials files name `accounts.google.com`."""
+"""Google's token endpoints have these hosts or subdomains of them. Regional endpoints and Private Service
+Connect have subdomains of the first. Old credentials files name the second."""
 
 _ISSUER_FIELDS: Final = ("token_uri", "token_url", "service_account_impersonation_url")
-"""Fields of a credentials file with URLs to which the SDK sends an assertion, a secret or a token."""
+"""The fields of a credentials file whose URLs receive an assertion, a secret or a token from the SDK."""
 
 _HEADER_SAFE = re.compile(r"[!-~]+").fullmatch
 """Matches a token that is valid in a header."""
@@ -73,8 +72,9 @@ class Identity:
     """The arguments of the driver that concern credentials.
 
     Attributes:
-        credentials: A credentials file or its content. None: Application Default Credentials.
-        project: The project for buckets. None: that of the credentials.
+        credentials: The path of a credentials file, or its content. None: Application Default
+            Credentials.
+        project: The project for creating and listing buckets. None: see `Credentials.project`.
         token_origins: Origins that may issue tokens, in addition to Google's own.
     """
 
@@ -84,7 +84,7 @@ class Identity:
 
 
 class _RedirectedError(Exception):
-    """The server responded with a redirect."""
+    """An issuer, a signer or the metadata server responded with a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class AccessToken:
     """A token that authorises requests.
 
     Attributes:
-        value: The text after ``Bearer`` in the header.
+        value: The text after ``Bearer`` in the Authorization header.
     """
 
     value: str = field(repr=False)
@@ -103,8 +103,8 @@ class Credentials:
 
     Args:
         identity: The arguments of the driver.
-        redactor: Records every secret that is sent.
-        trust_env: Whether to use the proxies of the environment.
+        redactor: Records the secrets in the credentials, and every token.
+        trust_env: Whether to use the proxies that the environment sets.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor, *, trust_env: bool = True) -> None:
@@ -118,11 +118,11 @@ class Credentials:
         self._token: Token | None = None
 
     async def open(self) -> None:
-        """Read the credentials. The first request fetches the first token.
+        """Read the credentials. The first request to the service fetches a token.
 
         Raises:
-            ConfigError: The file is missing or invalid, or names a token endpoint that is neither
-                Google's nor among the `token_origins`.
+            ConfigError: The file is missing or invalid, or names an issuer that is neither Google's
+                nor among the `token_origins`.
         """
         self._http = aiohttp.ClientSession(
             trust_env=self._trust_env, middlewares=(_reject_redirects,)
@@ -176,7 +176,7 @@ class Credentials:
             return self._cached
 
     async def renew(self, rejected: AccessToken) -> bool:
-        """Replace a token that the service rejected; return whether the new token is different."""
+        """Replace a token that the service rejected. Return whether the cached token is different now."""
         async with self._lock:
             if self._cached == rejected:
                 await self._fetch()
@@ -205,7 +205,10 @@ class Credentials:
     # -- project and signatures ----------------------------------------------------------------------------
 
     async def project(self) -> str | None:
-        """Return the project of the driver, of the credentials or of the environment, else None."""
+        """Return the project of the driver, the credentials, the environment or this machine.
+
+        None: credentials were found, but no project.
+        """
         if self._identity.project is not None:
             return self._identity.project
         document = self._sdk_token.service_data
@@ -219,12 +222,12 @@ class Credentials:
 
     @property
     def can_sign(self) -> bool:
-        """Whether URLs can be signed: by a service account's key, or by the IAM API on Google Cloud."""
+        """Whether URLs can be signed: with a service account's key, or by the IAM API on Google Cloud."""
         document = self._sdk_token.service_data
         return not document or bool(document.get("private_key"))
 
     async def email(self) -> str:
-        """Return the email of the service account that signs."""
+        """Return the email address of the service account that signs."""
         document = self._sdk_token.service_data
         if document:
             return str(document["client_email"])
@@ -286,15 +289,15 @@ async def _reject_redirects(
 
 def _field_values(document: Mapping[str, Any], name: str) -> list[str]:
     """Return the values of a field in credentials and in their nested source credentials."""
-    inner = document.get("source_credentials")
-    documents = (document, inner) if isinstance(inner, Mapping) else (document,)
-    return [str(each[name]) for each in documents if each.get(name) is not None]
+    source = document.get("source_credentials")
+    documents = (document, source) if isinstance(source, Mapping) else (document,)
+    return [str(fields[name]) for fields in documents if fields.get(name) is not None]
 
 
 def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
-    """Return whether a URL is that of a trusted issuer."""
+    """Return whether a URL belongs to Google or to one of the origins."""
     try:
-        # The SDK's HTTP client parses the URL with yarl. Another parser might find another host.
+        # The SDK's HTTP client parses the URL with yarl. A different parser might find a different host.
         parsed = yarl.URL(url)
         host, port = parsed.host_subcomponent, parsed.port
     except ValueError:
@@ -302,7 +305,7 @@ def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
     if not host or port is None or parsed.user is not None or parsed.password is not None:
         return False
     if parsed.scheme == "https" and (
-        host in _ISSUER_HOSTS or host.endswith(tuple(f".{issuer}" for issuer in _ISSUER_HOSTS))
+        host in _ISSUER_HOSTS or host.endswith(tuple(f".{parent}" for parent in _ISSUER_HOSTS))
     ):
         return True
     return any(
@@ -316,7 +319,7 @@ def _load_sdk_token(
 ) -> Token:
     """Return the SDK's `Token` for the credentials.
 
-    Errors are raised outside `except`, so they have no context: a parser's error quotes the file.
+    Errors are raised outside `except`, so that they have no context: a parser's error quotes the file.
     """
     try:
         return _create_sdk_token(credentials, session)
@@ -336,7 +339,7 @@ def _create_sdk_token(
 ) -> Token:
     from gcloud.aio.auth import Token  # noqa: PLC0415 - slow to import
 
-    # 1. Read the file. The SDK would ignore an unreadable file and try the next source.
+    # 1. Read the file, because the SDK would ignore an unreadable one and try the next source.
     file = None
     source = credentials.reveal()
     if source is None:
@@ -348,22 +351,27 @@ def _create_sdk_token(
             document = json.loads(Path(source).read_text("utf-8"))
         document["type"]  # raises KeyError if it is missing
         file = StringIO(json.dumps(document))
-    # 2. Create the SDK's token. Its annotations name the session type of its synchronous twin package.
+    # 2. Create the SDK's token. It annotates the session with the type of its synchronous variant.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
-    # 3. Check the key now: the SDK would fail only when it signs.
-    if not _is_rsa_key(token.service_data.get("private_key")):
+    # 3. Check the key and its owner now: the SDK would fail only when it signs.
+    private_key = token.service_data.get("private_key")
+    if not _is_rsa_key(private_key):
         raise ConfigError(
             "the credentials' private_key must be an RSA key in PEM: download the file again"
+        )
+    if private_key is not None and not token.service_data.get("client_email"):
+        raise ConfigError(
+            "credentials with a private_key must have a client_email: download the file again"
         )
     return token
 
 
 def _is_rsa_key(pem: object) -> bool:
-    """Return whether a value is a key that the SDK can sign with, or None (no key)."""
+    """Return whether a value is a key with which the SDK can sign, or None: there is no key."""
     from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
         RSAPrivateKey,
     )
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - likewise
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - slow to import
         load_pem_private_key,
     )
 
@@ -386,14 +394,14 @@ def _sign_with_key(text: str, token: Token) -> bytes:
 
 
 async def _call_sdk(action: str, call: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of an SDK call; translate its exceptions.
+    """Return the result of a call to the SDK; translate its exceptions.
 
-    Errors are raised outside `except`, and their cause is at most a socket error: the SDK's exceptions
+    Errors are raised outside `except`, and are chained to a socket error at most: the SDK's exceptions
     hold the request, which contains an assertion, a client secret or a token.
 
     Args:
-        action: What the call does, for messages.
-        call: Makes the call.
+        action: The name of the action, for messages: ``"fetching an access token"``.
+        call: Calls the SDK, or the service with the SDK's session.
     """
     cause: BaseException | None = None
     try:
@@ -427,9 +435,9 @@ async def _call_sdk(action: str, call: Callable[[], Awaitable[T]]) -> T:
 
 
 def describe_source(credentials: CredentialsArgument) -> str | None:
-    """Return a prefix for messages that names the source of credentials, never their content.
+    """Return a prefix for messages that names the source of credentials but never shows their content.
 
-    Returns None if the credentials come from the environment.
+    None: the credentials come from the environment.
     """
     if credentials is None:
         return None
@@ -437,7 +445,7 @@ def describe_source(credentials: CredentialsArgument) -> str | None:
         return "credentials: "
     if not isinstance(credentials, (str, os.PathLike)):
         kind = type(credentials).__name__
-        del credentials  # it may be the file's content as bytes, and a traceback shows variables
+        del credentials  # may be the file's content; error reporters record local variables
         raise TypeError(f"credentials must be a path, or a file's content as a mapping, got {kind}")
     path = os.fspath(credentials)
     if not path:
@@ -448,7 +456,7 @@ def describe_source(credentials: CredentialsArgument) -> str | None:
 
 
 def describe_environment_source() -> str:
-    """Return a prefix for messages that names the environment variable in use, or nothing."""
+    """Return a prefix for messages that names GOOGLE_APPLICATION_CREDENTIALS, if it is set."""
     path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     return _source_prefix("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
 

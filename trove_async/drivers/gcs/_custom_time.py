@@ -1,7 +1,7 @@
 """Sets the custom time of an object, a date that lifecycle rules can refer to.
 
 Cloud Storage documentation, "Object metadata", Custom-Time: once set, it can be neither removed nor
-set to an earlier time. A put creates an object without one. A copy keeps its source's.
+set to an earlier time. A put creates an object without a custom time. A copy keeps its source's.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         when: The new custom time.
         if_match: The generation that the object must have. None: any.
     """
-    # 1. Read the current generation and custom time.
     if when.tzinfo is None:
         raise ValueError("when must have a time zone, got a naive datetime")
+    # 1. Read the current generation and custom time.
     document = await client.request("GET", path + encode_query({"fields": _FIELDS}))
     try:
         generation = str(parse_number(document["generation"]))
@@ -56,8 +56,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
             f"when must not be before the current custom time, {current.isoformat()},"
             f" got {when.isoformat()}"
         )
-    # 3. Set the custom time, unless the object changed since step 1. JSON API, "Objects: patch".
-    # The generation alone does not suffice, because a change of the metadata does not change it.
+    # 3. Set the custom time if the object is unchanged since step 1 (JSON API, "Objects: patch").
+    # Changes of the metadata change only the metageneration.
     query = encode_query(
         {
             "ifGenerationMatch": generation,

@@ -1,7 +1,7 @@
 """The storage class and the encryption key of a driver's new objects.
 
-JSON API, "Objects": the parameters ``kmsKeyName`` of insert and compose, ``destinationKmsKeyName`` of
-rewrite.
+The key is a query parameter: ``kmsKeyName`` of insert and compose, ``destinationKmsKeyName`` of rewrite
+(JSON API, "Objects").
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trove_async._settings import check_texts
 from trove_async.errors import ConfigError
 from trove_async.options import PutOptions
 
-from ._encoding import encode_query
+from ._encoding import append_query
 
 _PRINTABLE = re.compile(r"[!-~]{1,1024}").fullmatch
 
@@ -24,8 +24,8 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: The storage class of objects whose put specifies none.
-        kms_key_name: The resource name of a Cloud KMS key.
+        storage_class: The storage class of objects whose put specifies none. None: the bucket's.
+        kms_key_name: The resource name of a Cloud KMS key. None: the bucket's.
 
     Raises:
         ConfigError: A value is not a valid name.
@@ -57,8 +57,8 @@ class Defaults:
 
     @property
     def create_suffix(self) -> str:
-        """`create_query`, encoded, for appending to another query."""
-        return f"&{encode_query(self.create_query)[1:]}" if self.kms_key_name is not None else ""
+        """`create_query`, encoded, to append to a query that is not empty."""
+        return append_query(self.create_query)
 
     @property
     def copy_query(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Opens bodies as stored, together with their objects' metadata."""
+"""Opens the bodies of objects as stored, together with the metadata."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from ._resources import content_part, info_from_headers, is_generation
 
 if TYPE_CHECKING:
     from ._client import Client
+
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 
 class Downloader:
-    """Opens bodies.
+    """Opens the bodies of objects.
 
     Args:
         client: Sends requests.
@@ -55,10 +56,9 @@ class Downloader:
         self._backend = backend
 
     async def open(self, bucket: str, key: str, options: GetOptions) -> GetResult:
-        """Open a body; the caller closes it."""
-        # 1. Check the condition that a request for a body cannot carry.
+        """Open the body of an object. The caller closes the response."""
+        # 1. Check if_none_match first: the XML API has no header for this condition on a generation.
         if options.if_none_match is not None:
-            # The XML API has no header for this condition on a generation.
             _check_version(options, await self._head(bucket, key, options.version_id))
         # 2. Request the body.
         response, is_xml = await resolve_not_found(
@@ -67,7 +67,7 @@ class Downloader:
         try:
             if options.range is not None and response.headers.get("content-length") == "0":
                 raise RangeError("the object is empty")  # noqa: TRY301 - closes the response
-            # 3. Read the metadata in the headers. If they do not carry all of it, request the rest.
+            # 3. Read the metadata from the headers. If it is not exact, request the object's resource.
             info, is_exact = info_from_headers(
                 response.headers,
                 bucket=bucket,
@@ -87,9 +87,8 @@ class Downloader:
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Request a body; return the response and whether it came from the XML API.
 
-        Only the headers of the XML API carry the metadata. Emulators may serve that API only under
-        their configured host name, which may differ from the endpoint. They serve the JSON API under
-        every host name.
+        Only the XML API sends the metadata with the body. Emulators may serve it only under their
+        configured host name, which may differ from the endpoint's, and the JSON API under any.
         """
         # The service decompresses gzip objects for clients that do not accept gzip. Cloud Storage
         # documentation, "Transcoding of gzip-compressed files".
@@ -106,7 +105,8 @@ class Downloader:
             try:
                 response = await self._client.send("GET", target, {**headers, **condition})
             except NotFoundError as error:
-                # Only the XML API says whether the object or the bucket is missing.
+                # The XML API reports whether the object or the bucket is missing. After any other 404,
+                # the JSON API is tried.
                 if self._has_xml_api or isinstance(
                     error, (ObjectNotFoundError, BucketNotFoundError)
                 ):
@@ -122,11 +122,13 @@ class Downloader:
         return response, False
 
     async def _refetch(self, info: ObjectInfo) -> ObjectInfo:
-        """Return the metadata of this version from the JSON API, which has all of it."""
+        """Return the complete metadata of this version, from the JSON API."""
         try:
             return await self._head(info.bucket, info.key, info.version_id)
         except ObjectNotFoundError as error:
-            raise UnavailableError("the object was replaced while it was being opened") from error
+            raise UnavailableError(
+                "the object was replaced or deleted while it was opened"
+            ) from error
 
 
 def _is_partial(response: Response) -> bool:
@@ -141,7 +143,7 @@ def _parse_part(response: Response) -> tuple[int, int, int] | None:
 
 
 def _check_version(options: GetOptions, info: ObjectInfo) -> None:
-    """Raise PreconditionFailedError if a condition excludes the version."""
+    """Raise PreconditionFailedError if the version does not satisfy a condition."""
     if options.if_match not in {None, info.etag}:
         raise PreconditionFailedError("if_match: the current version has a different etag")
     if options.if_none_match is not None and options.if_none_match == info.etag:

@@ -1,4 +1,4 @@
-"""Buckets, keys and queries in URLs, and the names that the service rejects.
+"""Encodes buckets, keys and queries in URLs, and checks names.
 
 The driver uses the JSON API for documents and the XML API for reading bodies: only the XML API returns
 an object's metadata together with its body.
@@ -14,25 +14,26 @@ from urllib.parse import quote
 from trove_async.errors import InvalidNameError
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]").fullmatch
-"""A valid bucket name. Cloud Storage documentation, "About Cloud Storage buckets"."""
+"""Matches a valid bucket name. Cloud Storage documentation, "About Cloud Storage buckets"."""
 
 _FORBIDDEN_IN_KEYS = re.compile(r"[\r\n]").search
-"""Characters that a key must not have. Cloud Storage documentation, "About Cloud Storage objects"."""
+"""Finds a forbidden character in a key. Cloud Storage documentation, "About Cloud Storage objects"."""
 
 _UNRESERVED_ONLY = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 UNRESERVED: Final = "-._~"
-"""Characters that are never encoded, besides letters and digits (RFC 3986, 2.3)."""
+"""The characters that are never encoded, in addition to letters and digits (RFC 3986, 2.3)."""
 
 
 def check_bucket(bucket: str) -> str:
-    """Return a valid bucket name unchanged.
+    """Return the bucket name if it is valid.
 
     Raises:
         InvalidNameError: The name is not valid.
     """
     if not _BUCKET(bucket):
         raise InvalidNameError(
-            "a bucket name must be 3 to 222 lower-case letters, digits, dots, hyphens and underscores",
+            "a bucket name must have 3 to 222 lower-case letters, digits, dots, hyphens and underscores,"
+            " and must start and end with a letter or digit",
             bucket=bucket,
         )
     return bucket
@@ -46,26 +47,26 @@ def is_valid_key(key: str) -> bool:
 def check_key(bucket: str, key: str) -> None:
     """Raise InvalidNameError for a key that the service does not accept."""
     if not is_valid_key(key):
-        raise InvalidNameError("a key must not have a line break", bucket=bucket, key=key)
+        raise InvalidNameError("a key must not contain a line break", bucket=bucket, key=key)
 
 
 _DOT_SEGMENTS: Final = {".": "%2E", "..": "%2E%2E"}
-"""Keys that have a special meaning as a path segment (RFC 3986, 3.3)."""
+"""The encoded forms of the keys that have a special meaning as a path segment (RFC 3986, 3.3)."""
 
 
 def is_dot_segment(key: str) -> bool:
-    """Return whether a server may resolve a key as a path segment of dots, even if it is encoded.
+    """Return whether a key is ``.`` or ``..``, which some servers resolve even if it is encoded.
 
-    Google's service has no such objects; other servers may.
+    Google's service does not store such keys. Other servers may.
     """
     return key in _DOT_SEGMENTS
 
 
 def encode(text: str) -> str:
-    """Return a name or a value encoded as a path segment or a query value.
+    """Encode a key as a path segment, or a value in a query.
 
-    Slashes are encoded as well, so no proxy removes a key's empty segments or resolves its segments
-    of dots. Cloud Storage documentation, "Cloud Storage request endpoints": encoding URI path parts.
+    Slashes are encoded as well, so that no proxy removes a key's empty segments or resolves its dot
+    segments. Cloud Storage documentation, "Cloud Storage request endpoints": encoding URI path parts.
     """
     if _UNRESERVED_ONLY(text):
         return _DOT_SEGMENTS.get(text, text)
@@ -73,14 +74,14 @@ def encode(text: str) -> str:
 
 
 def encode_query(values: Mapping[str, str]) -> str:
-    """Return an encoded query with its ``?``, or nothing if there are no values."""
+    """Return an encoded query that starts with ``?``, or an empty string if there are no values."""
     pairs = "&".join([f"{name}={encode(value)}" for name, value in values.items()])
     return f"?{pairs}" if pairs else ""
 
 
 def append_query(query: Mapping[str, str]) -> str:
-    """Return parameters to append to a query that is not empty. Values are not encoded."""
-    return "".join([f"&{name}={value}" for name, value in query.items()])
+    """Return encoded parameters to append to a query that is not empty."""
+    return "".join([f"&{name}={encode(value)}" for name, value in query.items()])
 
 
 def bucket_path(bucket: str) -> str:
@@ -94,7 +95,7 @@ def object_path(bucket: str, key: str) -> str:
 
 
 def upload_path(bucket: str) -> str:
-    """Return the path of uploads in the JSON API."""
+    """Return the path for uploads to a bucket in the JSON API."""
     return f"/upload{bucket_path(bucket)}/o"
 
 

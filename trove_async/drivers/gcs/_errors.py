@@ -1,8 +1,8 @@
-"""The table from error responses to exceptions.
+"""Maps error responses to exceptions.
 
-The keys of the table are the reasons of the JSON API ("HTTP status and error codes for JSON") and the
-codes of the XML API ("HTTP status and error codes for XML"). A response with neither is mapped by its
-status. The retryable statuses are those that Google lists: 408, 429 and 5xx ("Retry strategy").
+A response is mapped by its reason in the JSON API ("HTTP status and error codes for JSON") or its code in
+the XML API ("HTTP status and error codes for XML"), else by its status. The retryable statuses are those
+that Google lists, 408, 429 and 5xx ("Retry strategy"), except 501 and 507.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from trove_async.errors import (
 
 
 class ConflictError(BackendError):
-    """A 409: a bucket already exists or is not empty, depending on the request."""
+    """A 409. For a bucket: it already exists or is not empty, depending on the request."""
 
 
 _THROTTLED = ErrorMapping(UnavailableError, "the service is throttling requests", no_effect=True)
@@ -56,7 +56,7 @@ _NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
 _NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket creates it")
 _NOT_FOUND = ErrorMapping(NotFoundError, "no such object, or no such bucket")
 _CONFLICT = ErrorMapping(ConflictError, "the request conflicts with the current state")
-# Retryable: the checksum was computed from the memory that was sent, so the error occurred in transit.
+# Retryable: the checksum was computed from the memory that was sent, so the body changed in transit.
 _CORRUPTED = ErrorMapping(IntegrityError, "the body was corrupted in transit", retryable=True)
 _QUOTA_EXCEEDED = ErrorMapping(StorageFullError, "the quota is exhausted")
 _INVALID_NAME = ErrorMapping(InvalidNameError, "the service does not accept this name")
@@ -81,7 +81,6 @@ REASONS: Final[dict[str, ErrorMapping]] = {
     ),
     "requestTimeout": _REQUEST_TIMEOUT,
     "authError": _UNAUTHENTICATED,
-    "required": _REJECTED,
     "accountDisabled": _ACCOUNT_REJECTED,
     "projectAccessDenied": _ACCOUNT_REJECTED,
     "countryBlocked": _ACCOUNT_REJECTED,
@@ -141,12 +140,12 @@ STATUSES: Final[dict[int, ErrorMapping]] = {
 
 _SERVER_ERROR: Final = 500
 _MAX_SHOWN: Final = 300
-"""Characters of the service's message that an error shows."""
+"""The maximum number of characters of the service's message that an error shows."""
 
 _MAX_SEARCHED: Final = 4096
-"""Characters of the service's message that are searched for secrets and known texts."""
+"""The number of characters of the service's message that are searched for secrets and known texts."""
 
-# The JSON API has no reason for a wrong checksum, only a message such as
+# The JSON API has no specific reason for a wrong checksum, only a message such as
 # "Provided CRC32C "AAAA" doesn't match calculated CRC32C "BBBB"."
 _CHECKSUM_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
 # Services may quote the request in their messages, so the value after each of these words is removed.
@@ -160,10 +159,10 @@ class ErrorResponse(NamedTuple):
     """A parsed error response.
 
     Attributes:
-        status: The status.
+        status: The HTTP status.
         reason: The reason of the JSON API or the code of the XML API. May be empty.
-        message: The service's message.
-        headers: The headers.
+        message: The service's message. May be empty.
+        headers: The headers of the response.
     """
 
     status: int
@@ -214,7 +213,7 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorRe
             if isinstance(error, dict):
                 message = str(error.get("message", ""))
                 reason = str((error.get("errors") or [{}])[0].get("reason", ""))
-            else:  # the form of token endpoints and some front ends (RFC 6749, 5.2)
+            else:  # the format of token endpoints and some front ends (RFC 6749, 5.2)
                 reason, message = str(error), str(json.loads(text).get("error_description", ""))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass  # the status is enough

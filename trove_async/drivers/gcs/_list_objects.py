@@ -1,9 +1,9 @@
-"""Returns one page of objects and prefixes in bytewise order.
+"""Lists one page of objects and common prefixes in bytewise order.
 
-The service lists objects and common prefixes separately. Together they cover one contiguous range of
-keys, so sorting merges them. If a server returns more entries than requested (an emulator returns all
-prefixes on every page), the page is truncated. The next page starts after the last key and not at the
-service's token: a key has the same meaning on every server and never expires.
+The service lists objects and prefixes separately. Together they cover one contiguous range of keys, so
+sorting merges them. If a server returns more entries than requested (an emulator returns all prefixes on
+every page), the page is truncated. The next page starts after the last key and not at the service's token,
+because a key has the same meaning on every server and never expires.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MAX_RESULTS: Final = 1000
 _FIELDS: Final = f"items({FIELDS}),prefixes,nextPageToken"
 
 FROM_TEXT, _AFTER_KEY = "=", ">"
-"""The first character of a token. The page starts at the text, or after the key, that follows it."""
+"""The first character of a token. After `FROM_TEXT`, the token contains the text at which the page starts;
+after `_AFTER_KEY`, the key after which it starts."""
 
 _sort_key = attrgetter("key")
 
@@ -37,7 +38,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     """Return one page. See `AsyncDriver.list_page`."""
     after, start = parse_start(options)
     query = {"fields": _FIELDS, "prettyPrint": "false"}
-    # startOffset is inclusive: request the key itself as well, and skip it.
+    # startOffset is inclusive, so request one more entry and skip that key.
     query["maxResults"] = str(min(options.limit + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix
@@ -66,7 +67,7 @@ def _is_prefix(entry: Entry) -> bool:
 
 
 def parse_start(options: ListOptions) -> tuple[str | None, str | None]:
-    """Return the key after which the page starts, or None, and the text at which the request starts."""
+    """Return the key after which the page starts, if any, and the text at which the request starts."""
     if options.token is None:
         return options.start_after, options.start_after
     kind, position = options.token[:1], options.token[1:]
@@ -76,12 +77,12 @@ def parse_start(options: ListOptions) -> tuple[str | None, str | None]:
 def _token_after(last: Entry) -> str | None:
     if not isinstance(last, Prefix):
         return _AFTER_KEY + last.key
-    following = after_prefix(last.prefix)
-    return None if following is None else FROM_TEXT + following
+    next_start = after_prefix(last.prefix)
+    return None if next_start is None else FROM_TEXT + next_start
 
 
 def _entries(document: Document, bucket: str, backend: str) -> list[Entry]:
-    """Return objects and prefixes in bytewise order, which is the order of code points as well."""
+    """Return objects and prefixes in bytewise order, which is also the order of code points."""
     try:
         entries: list[Entry] = [
             info_from_resource(item, bucket=bucket, backend=backend)

@@ -1,11 +1,11 @@
-"""Retries of writes whose first attempt may have succeeded, although its response was lost.
+"""Retries writes whose earlier attempt may have succeeded, although its response was lost.
 
-An unconditional retry could replace an object that another client has written since the first attempt,
-or delete one that it has created. The driver therefore reads the current version first and makes the
-retry conditional on it ("Retry strategy": mutations are idempotent with a generation).
+An unconditional retry could replace or delete an object that another client has written since that
+attempt. The driver therefore reads the current version first, and makes the retry conditional on it
+("Retry strategy": operations are idempotent if they are conditional on a generation).
 
-Two cases remain undetected: another client deleted the object that the first attempt wrote, and the
-retry creates it again; or the first attempt is still in flight and replaces the result of the retry,
+Two cases are not detected. If another client has deleted the object that the earlier attempt wrote, the
+retry creates it again. If the earlier attempt is still in flight, it may replace what the retry writes,
 because it has no condition.
 """
 
@@ -66,7 +66,7 @@ class LostResponses:
         try:
             info = await self._current(bucket, key, options)
         except (ObjectNotFoundError, PermissionDeniedError):
-            # Without the permission to read the object, only a retry that creates it is safe.
+            # Without permission to read the object, only a retry that replaces nothing is safe.
             return {"ifGenerationMatch": "0"}
         if options.write_id is not None and info.write_id == options.write_id:
             return info
@@ -77,7 +77,7 @@ class LostResponses:
 
         Raises:
             ObjectNotFoundError: The object does not exist.
-            UnavailableError: Another client may have created it since.
+            UnavailableError: Another client may have written it since the earlier attempt.
         """
         info = await self._current(bucket, key, options)
         return {"ifGenerationMatch": require_generation(info.etag)}
@@ -98,7 +98,7 @@ class LostResponses:
         info = info_from_resource(
             await self._client.read_document(response), bucket=bucket, backend=self._backend
         )
-        # 2. It is safe if this operation wrote it, or if it is older than this operation: by the order
+        # 2. A retry is safe if this operation wrote the object, or if the object is older: by the order
         # of this store's own writes, or by the service's clock.
         is_own = options.write_id is not None and info.write_id == options.write_id
         if (
@@ -129,11 +129,11 @@ def _is_older(info: ObjectInfo, response: Response, options: PutOptions | Delete
 
 @contextmanager
 def retry_if_replaced() -> Iterator[None]:
-    """Convert a failed condition to a retryable error: the object was replaced after it was read."""
+    """Convert a failed condition to a retryable error: the object was written after it was read."""
     try:
         yield
     except ObjectChangedError:
-        raise  # about the source of a copy, not about the object that is written
+        raise  # it is about the source of a copy
     except PreconditionFailedError as error:
         raise UnavailableError("another client wrote the object at the same time") from error
 

@@ -1,6 +1,6 @@
-"""The ``multipart/related`` body of an upload in one request.
+"""Encodes the ``multipart/related`` body of an upload in one request.
 
-The first part is the metadata, the second the content. JSON API, "Perform a multipart upload".
+The first part is the metadata, the second the content (JSON API, "Perform a multipart upload").
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from trove_async.errors import InvalidNameError
 from trove_async.models import KiB
 
 _MAX_JOINED: Final = 64 * KiB
-"""Largest content that is copied into one buffer. The copy is cheaper than two more socket calls."""
+"""The largest content that is copied into one buffer. The copy is cheaper than two more socket calls."""
 
 
 def encode_related(
     resource: bytes, content_type: str, views: Sequence[memoryview]
 ) -> tuple[str, Sequence[memoryview]]:
-    """Return the Content-Type and the body of a request.
+    """Return the Content-Type and the body of the request.
 
     Args:
         resource: The metadata as JSON.
@@ -27,11 +27,11 @@ def encode_related(
         views: The content.
 
     Raises:
-        InvalidNameError: The media type has characters that would end its header.
+        InvalidNameError: The media type contains characters that would end its header.
     """
     if any(character in content_type for character in "\r\n\0"):
-        raise InvalidNameError("content_type must not have CR, LF or NUL")
-    # 128 random bits: no body contains them by chance or by design (RFC 2046, 5.1.1).
+        raise InvalidNameError("content_type must not contain CR, LF or NUL")
+    # The content must not contain the boundary (RFC 2046, 5.1.1): 128 random bits cannot be guessed.
     boundary = secrets.token_hex(16)
     header = (
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""Object metadata: `PutOptions` to a JSON resource, and a resource or headers to `ObjectInfo`.
+"""Converts `PutOptions` to JSON resources, and resources and headers to `ObjectInfo`.
 
 The etag and the version id of an object are its *generation*: the number that the service assigns to
 each version of a key (Cloud Storage documentation, "Object generations and metagenerations"). Every
@@ -23,14 +23,14 @@ from trove_async.options import PutOptions
 
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"
-"""Reserved metadata names. `EXACT` marks an object that has metadata which headers cannot carry unchanged.
-A reader of such an object requests its resource."""
+"""Reserved metadata names. `WRITE_ID` stores the id of the write. `EXACT` marks an object with metadata that
+headers cannot carry unchanged; a reader of such an object requests its resource."""
 
 DEFAULT_TYPE: Final = "application/octet-stream"
-"""The media type of objects without one. It is always sent, because servers have other defaults."""
+"""The media type of an object whose put specifies none. It is sent because servers' defaults differ."""
 
 CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
-"""The names of checksums in this library and in a resource. Both are in base64. An object that was
+"""The names of checksums in this library and in a resource. The values are in base64. An object that was
 composed, or uploaded in parts through the XML API, has no MD5 (Cloud Storage documentation, "Data
 validation")."""
 
@@ -57,7 +57,7 @@ _EMPTY_CRC32C: Final = "AAAAAA=="
 """The CRC-32C of an empty body."""
 
 _UNKNOWN_DATE: Final = datetime.fromtimestamp(0, UTC)
-"""Placeholder for a missing date until the object's resource is read."""
+"""A placeholder for a missing date until the object's resource is read."""
 
 _HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
 _DIGITS = re.compile(r"[0-9]{1,19}").fullmatch
@@ -75,8 +75,8 @@ def encode_resource(
 
     Args:
         options: The metadata and the checksums.
-        key: The key, if the path of the request does not name it.
-        custom_time: The custom time in the service's format.
+        key: The key. None: the path of the request contains it.
+        custom_time: The custom time in the service's format. None: the object has none.
     """
     document: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
     if key is not None:
@@ -102,20 +102,20 @@ def encode_resource(
 def _encode_json(document: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(document, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # a lone surrogate: only an escape can carry it
+    except UnicodeEncodeError:  # a lone surrogate, which must be escaped
         return json.dumps(document).encode()
 
 
 def _is_header_safe(value: str) -> bool:
-    """Return whether a header carries a value unchanged, and not as an RFC 2047 encoded word."""
+    """Return whether a header carries a value unchanged. An RFC 2047 encoded word might be decoded."""
     return _HEADER_SAFE(value) is not None and "=?" not in value
 
 
 def lower_names(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return metadata with names in lower case, as headers carry them.
+    """Return metadata with names in lower case, because the case of headers has no meaning.
 
-    The service preserves case. Names that differ only in case keep their spelling, because one of them
-    would be lost.
+    The service preserves case. Names that differ only in case keep their spelling, because all but one
+    of them would be lost.
 
     Raises:
         TypeError: A value is not a string.
@@ -188,7 +188,7 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
 
 
 def parse_number(value: object) -> int:
-    """Return a number in a resource, where it is a string because it may need 64 bits.
+    """Return a number in a resource. JSON has it as a string, because it may need 64 bits.
 
     Raises:
         ValueError: The value is not a number, or is negative.
@@ -225,10 +225,10 @@ def optional_text(document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN40
 def info_from_headers(
     headers: Mapping[str, str], *, bucket: str, key: str, backend: str, partial: bool = False
 ) -> tuple[ObjectInfo, bool]:
-    """Return the metadata in the headers of a body, and whether it is exact.
+    """Return the metadata in the headers of a response with a body, and whether it is exact.
 
     It is not exact if a header cannot carry a value, if a header may be the joined values of two names
-    that differ only in case, or if there is no date. The caller then reads the object's resource.
+    that differ only in case, or if the date is missing. The caller then reads the object's resource.
 
     Raises:
         UnavailableError: The headers are malformed.
@@ -245,9 +245,9 @@ def info_from_headers(
             may_be_joined = may_be_joined or ", " in value or lowered[12:] in metadata
             metadata[lowered[12:]] = value
             exact = exact and _is_header_safe(value)
-        elif lowered == "x-goog-hash":  # one header for all checksums, or one for each
+        elif lowered == "x-goog-hash":  # one header with all checksums, or one per checksum
             checksums.update(parse_hashes(value))
-    # 2. Decide whether they are exact.
+    # 2. Decide whether the metadata is exact.
     exact = metadata.pop(EXACT, None) is None and exact
     write_id = metadata.pop(WRITE_ID, None)
     modified = headers.get("last-modified")
@@ -293,7 +293,7 @@ def info_from_headers(
 
 
 def content_part(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int] | None:
-    """Return the start, the end (exclusive) and the total size of a partial body, else None.
+    """Return the start and end (exclusive) of a partial body and the object's size; None: a whole body.
 
     Args:
         headers: The headers of the response.
@@ -328,16 +328,16 @@ def _checksum(name: str, digest: str) -> str:
 
 
 def is_generation(etag: str | None) -> TypeGuard[str]:
-    """Return whether an etag is a generation."""
+    """Return whether an etag has the form of a generation."""
     return etag is not None and _GENERATION(etag) is not None
 
 
 def require_generation(etag: str | None) -> str:
-    """Return an etag as a generation.
+    """Return an etag that has the form of a generation.
 
     Raises:
-        PreconditionFailedError: The etag is not a generation, so no object matches it. Zero is not
-            a generation: to the service it means "no object".
+        PreconditionFailedError: The etag does not have this form, so no object matches it. Zero is
+            not a generation either: to the service it means "no object".
     """
     if not is_generation(etag):
         raise PreconditionFailedError("if_match: no object of this backend can have this etag")
@@ -347,8 +347,8 @@ def require_generation(etag: str | None) -> str:
 def condition_query(options: PutOptions) -> dict[str, str]:
     """Return the condition of a write as query parameters.
 
-    JSON API, "Objects: insert": with "ifGenerationMatch=0", the write succeeds only if there is no live
-    version.
+    JSON API, "Objects: insert": with "ifGenerationMatch=0", the write succeeds only if the object has no
+    live version.
     """
     if options.if_none_match is not None:
         return {"ifGenerationMatch": "0"}

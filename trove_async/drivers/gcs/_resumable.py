@@ -1,6 +1,6 @@
-"""The arithmetic of resumable sessions, without I/O.
+"""Computes the ranges and sizes of chunks in resumable uploads.
 
-JSON API, "Perform a resumable upload": the sizes of all chunks but the last are multiples of 256 KiB.
+JSON API, "Perform a resumable upload": the sizes of all chunks except the last are multiples of 256 KiB.
 The Range of a 308 response states how much the service has persisted, which may be less than was sent.
 """
 
@@ -14,13 +14,13 @@ from trove_async.errors import UnavailableError
 from trove_async.models import KiB
 
 QUANTUM: Final = 256 * KiB
-"""The size of every chunk but the last is a multiple of this."""
+"""The size of every chunk except the last is a multiple of this."""
 
 _PERSISTED_RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
 
 
 def chunk_range(start: int, end: int, total: int | None = None) -> str:
-    """Return the Content-Range of a chunk. Only the last chunk has a total; it may be empty."""
+    """Return the Content-Range of a chunk. Pass `total` only for the last chunk, which may be empty."""
     span = "*" if start == end else f"{start}-{end - 1}"
     return f"bytes {span}/{'*' if total is None else total}"
 
@@ -30,9 +30,9 @@ UNKNOWN_RANGE: Final = "bytes */*"
 
 
 def persisted_size(headers: Mapping[str, str]) -> int:
-    """Return how many bytes the service has persisted, by the headers of a 308 response.
+    """Return how many bytes the service has persisted, according to a 308 response.
 
-    Without a Range it has none.
+    Without a Range, it has persisted none.
 
     Raises:
         UnavailableError: The Range is malformed.
@@ -47,15 +47,16 @@ def persisted_size(headers: Mapping[str, str]) -> int:
 
 
 def tail_size(size: int) -> int:
-    """Return how many bytes at the end of a body to withhold until the commit: at least one.
+    """Return how many bytes at the end of the last part to keep for the commit.
 
-    The service creates the object when it receives the last byte. Only a commit may create it.
+    The service creates the object when it receives the last byte, and only a commit may create it. So
+    at least one byte is kept, unless the part is empty.
     """
     return (size - 1) % QUANTUM + 1 if size else 0
 
 
 def slice_views(views: Sequence[memoryview], start: int, end: int) -> list[memoryview]:
-    """Return the bytes from `start` to `end` of all views, as views."""
+    """Return the bytes from `start` to `end` of the concatenated views, without copying them."""
     pieces = []
     offset = 0
     for view in views:

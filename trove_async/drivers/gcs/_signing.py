@@ -1,4 +1,4 @@
-"""Signed URLs.
+"""Builds signed URLs.
 
 Cloud Storage documentation, "V4 signing process with your own program" and "Canonical requests".
 """
@@ -17,7 +17,7 @@ from ._encoding import encode, media_path
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
 MAX_EXPIRES: Final = 7 * 24 * 3600
-"""The longest validity of a URL in seconds. Cloud Storage documentation, "Signed URLs": expiration."""
+"""The longest validity of a signed URL in seconds. Cloud Storage documentation, "Signed URLs": expiration."""
 
 
 _QUERY_PARAMETERS: Final = {
@@ -25,8 +25,8 @@ _QUERY_PARAMETERS: Final = {
     "response_content_disposition": "response-content-disposition",
     "response_content_type": "response-content-type",
 }
-"""The query parameters of options, in the order of the canonical request: sorted by name, after the
-``X-Goog`` parameters. XML API, "GET object"."""
+"""The query parameter of each option (XML API, "GET object"), in the order of the canonical request: sorted
+by name, after the ``X-Goog`` parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class UnsignedURL:
     """A URL without its signature.
 
     Attributes:
-        url: The URL without the parameter of the signature.
+        url: The URL without the query parameter for the signature.
         to_sign: The text to sign.
     """
 
@@ -61,19 +61,19 @@ def build_url(
 
     Args:
         method: The only method that the URL allows.
-        origin: The origin of the service, which is part of the signature.
+        origin: The origin of the service. The signature covers its host and port.
         bucket: The bucket.
         key: The key.
-        email: The service account that signs.
+        email: The email address of the service account that signs.
         expires: The validity in seconds from `now`.
-        now: Seconds since 1970.
-        options: Parameters and headers that the signature fixes.
+        now: The time of the signature, in seconds since 1970.
+        options: The query parameters and the header that the signature covers.
     """
     # 1. The credential scope: the day and the service.
     date = datetime.fromtimestamp(now, UTC)
     timestamp = date.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{timestamp[:8]}/auto/storage/goog4_request"
-    # 2. The canonical request: path, query and headers. The path has unencoded slashes.
+    # 2. The canonical request: path, query and headers. Slashes in the path are not encoded.
     path = media_path(bucket, key).replace("%2F", "/")
     header_lines, header_names = f"host:{origin.authority}\n", "host"
     if options.content_type is not None:

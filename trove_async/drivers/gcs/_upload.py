@@ -1,4 +1,4 @@
-"""Uploads in parts, by a resumable session that takes the bytes in order."""
+"""Uploads objects in parts, through a resumable session that accepts the bytes in order."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _CANCELLED: Final = 499
 
 
 class ResumableUpload:
-    """An upload and its context manager.
+    """An upload in parts, and the context manager that opens and aborts it.
 
-    After a request without a response, the upload requests the progress of the session before it sends
-    more.
+    If the response to a request is lost, the upload asks the service how much it has persisted before it
+    sends more.
 
     Args:
         client: Sends requests.
@@ -69,11 +69,11 @@ class ResumableUpload:
         self._backend = backend
         self._content_type = {"content-type": options.content_type or DEFAULT_TYPE}
         self._session_path: str | None = None
-        self._accepted = 0  # bytes of the parts that `send` has accepted
-        self._persisted = 0  # bytes of them that the service has persisted
-        self._tail = b""  # the last of the accepted bytes, which are sent with the commit
-        self._crc = 0  # of the accepted bytes
-        self._progress_unknown = False  # whether a request had no response
+        self._accepted = 0  # the number of bytes in the parts for which `send` has returned
+        self._persisted = 0  # the number of bytes that the service has persisted
+        self._tail = b""  # the last of the accepted bytes, which the commit sends
+        self._crc = 0  # the CRC-32C of the accepted bytes
+        self._progress_unknown = False  # a request is in flight, or its response was lost
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,13 +107,13 @@ class ResumableUpload:
         if target is None or self._info is not None:
             return
         # A commit may have succeeded although its response was lost. The service then rejects the cancel
-        # and keeps the object, so unlike for S3 there is no need to check the outcome first.
-        with suppress(TroveError):  # a session expires after a week
+        # and keeps the object, so unlike with S3, the outcome need not be checked first.
+        with suppress(TroveError):  # the session expires after a week
             await run_cleanup(self._cancel_session(target))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Send one part, without the last bytes of the last part. See `Upload.send`."""
-        # 1. Check the order. A part that was accepted may be sent again.
+        """Send one part; keep the last bytes of the last part for the commit. See `Upload.send`."""
+        # 1. Check the order. The caller may send an accepted part again.
         end = part.offset + part.size
         if end <= self._accepted:
             return
@@ -121,7 +121,7 @@ class ResumableUpload:
             raise BackendError(
                 f"parts must be in order: the next offset must be {self._accepted}, got {part.offset}"
             )
-        # 2. Send a multiple of 256 KiB. The rest of the last part is sent with the commit.
+        # 2. Send a multiple of 256 KiB. The commit sends the rest of the last part.
         tail_length = tail_size(part.size) if part.last else part.size % QUANTUM
         await self._send_until(part.offset, views, end - tail_length)
         tail = b"".join(slice_views(views, part.size - tail_length, part.size))
@@ -141,10 +141,10 @@ class ResumableUpload:
 
     async def _send_tail(self, hashes: str) -> Document:
         """Send the tail, which creates the object; return its resource."""
-        # 1. After a lost response, an earlier commit may have created the object.
+        # 1. If the response to an earlier commit was lost, that commit may have created the object.
         if self._progress_unknown and (document := await self._update_progress()) is not None:
             return document
-        # 2. Send the bytes that are not persisted, until the service has all of them.
+        # 2. Send the bytes that are not persisted yet, until the service creates the object.
         tail = [memoryview(self._tail)]
         while True:
             start = self._persisted
@@ -163,8 +163,8 @@ class ResumableUpload:
 
         Args:
             offset: The offset of the part in the object.
-            views: The part.
-            end: An offset in the object.
+            views: The bytes of the part.
+            end: The offset in the object at which to stop.
         """
         if self._progress_unknown:
             await self._update_progress()
@@ -198,11 +198,12 @@ class ResumableUpload:
     async def _send_chunk(
         self, content_range: str, views: Sequence[memoryview] = (), hashes: str = ""
     ) -> Document | None:
-        """Send one request of the session; return the resource if it created the object."""
+        """Send one request of the session; return the resource if the object exists now."""
         assert self._session_path is not None  # noqa: S101 - inside the context
         headers = {**self._content_type, "content-range": content_range}
         if hashes:
-            # The service verifies the body. google-cloud-storage 3 sends this with the last chunk, too.
+            # The service verifies the whole body. google-cloud-storage 3 also sends this field with the
+            # last chunk.
             headers["x-goog-hash"] = hashes
         # 1. Send the chunk. Until its response is read, the progress is unknown.
         self._progress_unknown = True
@@ -214,7 +215,7 @@ class ResumableUpload:
             raise ObjectNotFoundError(
                 "the upload session does not exist: it was committed or cancelled, or it expired after a week"
             ) from error
-        # 2. A 308 reports the progress; any other success has the resource of the object.
+        # 2. A 308 reports the progress. Any other success contains the resource of the object.
         if response.status == RESUME_INCOMPLETE:
             try:
                 self._persisted = persisted_size(response.headers)
@@ -229,14 +230,14 @@ class ResumableUpload:
 
 
 _URL_TEXT = re.compile(r"[!-~]*").fullmatch
-"""RFC 3986, 2: a URL is visible ASCII."""
+"""Matches the characters that a URL may have: visible ASCII (RFC 3986, 2)."""
 
 
 def _parse_session_path(response: Response) -> str:
-    """Return the path of a session in a Location header.
+    """Return the path and query of a session from the Location header.
 
     The host is ignored: requests with tokens go only to the configured endpoint. If the host differs,
-    there is a proxy in between, and later requests must use it as well.
+    the endpoint is a proxy, and later requests must use it as well.
     """
     status, location = response.status, response.headers.get("location", "")
     scheme, _, authority_and_path = location.partition("://")

@@ -1,8 +1,8 @@
-"""Returns one page of the versions of objects: live, replaced and deleted.
+"""Lists one page of versions of objects: live, replaced and deleted ones.
 
-There are no delete markers: a deleted key has no live version. The service lists the versions of a key
-by generation, the oldest first (JSON API, "Objects: list": versions). The contract requires the newest
-first. A page therefore always has all versions of a key.
+There are no delete markers: a deleted object has no live version. The service lists the versions of a key
+by generation, oldest first (JSON API, "Objects: list": versions). The driver contract requires newest
+first, so a page has all versions of each of its keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def version_page(
     """Return one page. See `Versioned.version_page`."""
     after, start = parse_start(options)
     query = {"versions": "true", "fields": _FIELDS, "prettyPrint": "false"}
-    # One entry more than the limit shows whether the last key on the page has more versions.
+    # An entry beyond the limit shows whether the last key on the page has more versions.
     query["maxResults"] = str(min(options.limit + 1 + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix
@@ -50,10 +50,10 @@ async def version_page(
             break
         cycle.check(token, empty=not document.get("items"))
         query["pageToken"] = token
-    page, following = split_at_key(versions, options.limit, ended=not token)
+    entries, next_key = split_at_key(versions, options.limit, ended=not token)
     return VersionPage(
-        entries=sorted(page, key=_newest_first),
-        token=None if following is None else FROM_TEXT + following,
+        entries=sorted(entries, key=_newest_first),
+        token=None if next_key is None else FROM_TEXT + next_key,
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from trove_async._http import (
     Origin,
@@ -20,7 +20,7 @@ from trove_async._http import (
     proxy_urls,
     transport_over,
 )
-from trove_async._http.services import BucketExistenceCache, map_condition_errors
+from trove_async._http.services import map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.driver import (
@@ -53,16 +53,13 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._batch_delete import Deleter
-from ._buckets import Buckets
 from ._capabilities import capabilities
 from ._client import Client, default_endpoint
+from ._components import Components, build_components
 from ._compose import Composer
-from ._copy import Copier
 from ._credentials import Credentials, Identity, describe_environment_source, describe_source
 from ._custom_time import set_custom_time
 from ._defaults import Defaults
-from ._download import Downloader
 from ._encoding import (
     append_query,
     check_key,
@@ -72,7 +69,7 @@ from ._encoding import (
     upload_path,
 )
 from ._list_objects import list_page
-from ._lost_responses import LostResponses, resolve_not_found, retry_if_replaced
+from ._lost_responses import resolve_not_found, retry_if_replaced
 from ._multipart import encode_related
 from ._resources import (
     DEFAULT_TYPE,
@@ -109,9 +106,10 @@ class GCSDriver:
     stored two names that differ only in case, both keep their spelling.
 
     Args:
-        project: The project for creating and listing buckets. Default: the credentials' project.
+        project: The project for creating and listing buckets. Default: the credentials' project,
+            else ``GOOGLE_CLOUD_PROJECT``, else that of the Google Cloud machine.
         credentials: The path of a credentials file, such as a service account's key, or its
-            content as a mapping.
+            content as a mapping. Default: Application Default Credentials.
         endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
             ``STORAGE_EMULATOR_HOST`` if it is set, else Google's service.
         anonymous: Whether to send no credentials. None: only if the endpoint is not Google's and
@@ -119,13 +117,13 @@ class GCSDriver:
         location: The location of new buckets (``"EU"``, ``"us-east1"``). Default: the service
             chooses.
         token_origins: Origins that may issue tokens in addition to Google's own hosts, as
-            ``https://host[:port]``: a private mirror, another universe, or a test server over
-            ``http``. Credentials that name any other issuer are rejected, because otherwise the
-            file would decide where a signed assertion or a client secret is sent.
+            ``https://host[:port]``: a private mirror, a different universe domain, or a test server
+            over ``http``. Credentials that name any other issuer are rejected, because otherwise
+            the file would decide where a signed assertion or a client secret is sent.
         bucket_storage_class: The default storage class of new buckets.
         max_connections: The maximum number of open readers, of concurrent writes, and of other
             concurrent requests. Each of the three is counted separately.
-        tls: The TLS context, for a server with a private certificate authority.
+        tls: The TLS context, for example to trust a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests to the service. Requests for access tokens
             and remote signatures do not use it, but only the proxies of `trust_env`.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
@@ -195,7 +193,7 @@ class GCSDriver:
         self._capabilities = self._build_capabilities(can_sign=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
-        self._open_components: _Components | None = None
+        self._open_components: Components | None = None
         self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._backend = ""
         self._redactor = Redactor()
@@ -250,35 +248,19 @@ class GCSDriver:
                 error.message = f"{source}{error.message}"
                 raise
             self._capabilities = self._build_capabilities(can_sign=self._credentials.can_sign)
-        # 2. Create the transport and the components that use it. It connects on demand.
+        # 2. Create the transport, which connects on demand, and the components that use it.
         self._transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
-        client = Client(self._transport, self._origin, self._credentials, self._redactor)
-        buckets = Buckets(client, self._location, self._bucket_storage_class)
-        bucket_cache = BucketExistenceCache(buckets.head)
-        lost_responses = LostResponses(client, bucket_cache, self._backend)
-        self._open_components = _Components(
-            client=client,
-            buckets=buckets,
-            bucket_cache=bucket_cache,
-            lost_responses=lost_responses,
-            downloader=Downloader(
-                client,
-                bucket_cache,
-                self._head,
-                has_xml_api=self._is_google or None,
-                backend=self._backend,
-            ),
-            deleter=Deleter(client, bucket_cache, self.delete),
-            copier=Copier(
-                client,
-                bucket_cache,
-                self._head,
-                lost_responses,
-                self._backend,
-                defaults=self._defaults,
-            ),
+        self._open_components = build_components(
+            Client(self._transport, self._origin, self._credentials, self._redactor),
+            self._head,
+            self.delete,
+            location=self._location,
+            bucket_storage_class=self._bucket_storage_class,
+            is_google=self._is_google,
+            backend=self._backend,
+            defaults=self._defaults,
         )
 
     async def aclose(self) -> None:
@@ -294,7 +276,7 @@ class GCSDriver:
         self._is_claimed = False
 
     @property
-    def _components(self) -> _Components:
+    def _components(self) -> Components:
         """The components of the open driver. Raises ClosedError if it is not open."""
         if self._open_components is None:
             raise ClosedError("the driver is not open")
@@ -327,7 +309,7 @@ class GCSDriver:
         target = upload_path(bucket) + _INSERT_QUERY + self._defaults.create_suffix
         headers = {"content-type": content_type}
         # 2. Send it with the user's condition. Without one, a retry first finds out whether an
-        # earlier attempt stored the object. If none did, it replaces only the object that it found.
+        # earlier attempt stored the object. If not, the retry is conditional on the current object.
         try:
             if options.conditional:
                 with map_condition_errors(options):
@@ -447,26 +429,28 @@ class GCSDriver:
 
         The sources are not changed. `key` may be the key of a source, which the new object then
         replaces. The new object appears atomically. Its size is compared with the total size of the
-        sources, and its CRC-32C with theirs if every source has one.
+        sources, and its CRC-32C with theirs if every source has one. If they differ, the new object
+        is deleted, unless it replaced a source.
 
         Args:
             bucket: An existing bucket.
             keys: The keys of 1 to 32 sources, in the order of their content. A key may occur more
                 than once. Each source is pinned to its generation at the start.
             key: The key of the new object.
-            options: Metadata and conditions, as for `put`.
+            options: Metadata and conditions, as for `put`, but without tags and expires.
 
         Returns:
             The metadata of the stored object.
 
         Raises:
             ValueError: There are no sources, or more than 32.
+            NotSupportedError: The options have tags or expires.
             ObjectNotFoundError: A source does not exist.
             ObjectChangedError: A source was replaced or deleted during the call; nothing was
                 stored.
-            IntegrityError: The size or the checksum of the new object differs from that of the
-                sources, or that of the sources from the one in `options`.
-            Also every error of `put`.
+            IntegrityError: The new object differs from its sources in size or checksum, or the
+                sources differ from `options`; in the second case, nothing was stored.
+            TroveError: Otherwise as `put`.
         """
         check_key(bucket, key)
         composer = Composer(self._client, self.head, self._backend, defaults=self._defaults)
@@ -490,7 +474,7 @@ class GCSDriver:
             NotSupportedError: The current custom time is later.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: `if_match` is not the current version.
+            PreconditionFailedError: `if_match` names a version other than the current one.
             ObjectChangedError: Another client changed the object or its metadata during the call.
                 The custom time was not set.
             ValueError: `when` has no time zone, or the ObjectInfo has no etag.
@@ -555,7 +539,7 @@ class GCSDriver:
 
         Args:
             bucket: An existing bucket.
-            enabled: Whether to keep versions.
+            enabled: Whether the bucket keeps the versions that are replaced or deleted.
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
@@ -595,15 +579,3 @@ class GCSDriver:
                 "creating and listing buckets requires a project: pass project=… to the driver"
             )
         return project or _NO_PROJECT
-
-
-class _Components(NamedTuple):
-    """The objects that an open driver delegates to."""
-
-    client: Client
-    buckets: Buckets
-    bucket_cache: BucketExistenceCache
-    lost_responses: LostResponses
-    downloader: Downloader
-    deleter: Deleter
-    copier: Copier
