@@ -1,6 +1,6 @@
 """Turns every kind of body into a `Source` that the upload pulls from.
 
-A source never reads ahead. It buffers at most one chunk, which the user made.
+A source never reads ahead. It buffers at most one chunk, which the user created.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ class Source(Protocol):
     """The size of the body, if known. Valid after `ready`."""
 
     memory: memoryview | None
-    """The whole body, if it is in memory. It is not pulled then."""
+    """The whole body, if it is in memory. It is then sent from there, and not pulled."""
 
     async def ready(self) -> bool:
-        """Wait for a byte to take. Return False at the end. Leases no memory.
+        """Wait until a byte can be taken. Return False at the end. No memory is leased.
 
         Raises:
-            BodyConsumedError: No unread byte exists, and an earlier put has read the body to its end.
+            BodyConsumedError: An earlier put has read the body to its end, or failed after reading
+                part of it.
         """
         ...
 
@@ -57,14 +58,14 @@ class Source(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close a file that the source has opened, or an iterator that it has started. Idempotent."""
+        """Close a file that the source has opened, or a generator that it iterates over. Idempotent."""
         ...
 
     async def rewind(self) -> None:
         """Seek a seekable body back to its original position, after a put that failed.
 
-        Record any other body that was read from as incomplete. Called after `aclose`. Raises only a
-        cancel, once it has finished.
+        If a body is not seekable, record that part of it was read. Called after `aclose`. Only a
+        cancel is raised, once the seek has finished.
         """
         ...
 
@@ -76,13 +77,13 @@ class Replayable(Protocol):
     async def file(self) -> BodyFile | None:
         """Return the file, open until `aclose`, or None if the source is not a plain file.
 
-        Call it before anything is taken. It runs no user code.
+        Call this before any byte is taken. It runs no user code.
         """
         ...
 
 
 def source_of(body: BodySource) -> Source:
-    """Return a source for any kind of body, without I/O.
+    """Return a source for any kind of body. Nothing is read yet.
 
     Raises:
         TypeError: The object is not a body. For a str or a response of an HTTP client, the message
@@ -177,7 +178,7 @@ class _MemorySource:
 
 
 class _BytesIOSource(_MemorySource):
-    """The unread bytes of an io.BytesIO. Like any file it is set to its end."""
+    """The unread bytes of an io.BytesIO. It is positioned at its end, like any file that was read."""
 
     __slots__ = ("_file", "_start")
 
@@ -244,7 +245,7 @@ class SizedReader(Protocol):
         ...
 
     async def read(self, n: int, /) -> bytes:
-        """Return 1 to `n` bytes, ``b""`` at the end."""
+        """Return 1 to `n` bytes, or ``b""`` at the end."""
         ...
 
 
@@ -253,11 +254,11 @@ class _TroveReader(Protocol):
     """The reader of `Trove.get`, which can check whether it can still be a body."""
 
     def _check_body(self) -> None:
-        """Raise ClosedError or BodyConsumedError if it cannot be a body."""
+        """Raise ClosedError or BodyConsumedError if the reader cannot be a body."""
         ...
 
     def _mark_partly_read(self) -> None:
-        """Record that a failed put has read part of it."""
+        """Record that a failed put has read part of the body."""
         ...
 
 
@@ -276,11 +277,11 @@ class OpeningBody(Protocol):
 
     async def __aenter__(self) -> AsyncReadable: ...
 
-    async def __aexit__(self, *about: object) -> bool | None: ...
+    async def __aexit__(self, *exc_info: object) -> bool | None: ...
 
 
 class _OpeningSource:
-    """A get that was not sent yet. It is opened by `ready`, which sets its size."""
+    """A get that was not sent yet. The first call opens it and sets `size`."""
 
     memory: memoryview | None = None
     size: int | None = None
@@ -307,9 +308,9 @@ class _OpeningSource:
 
     async def aclose(self) -> None:
         opening, self._opening = self._opening, None
-        # Also close one that was never opened, to prevent its warning.
+        # Also close a get that was never opened, to prevent its warning.
         if opening is not None:
             await opening.__aexit__(None, None, None)
 
     async def rewind(self) -> None:
-        pass  # it is closed, and cannot be opened again
+        pass  # a closed get cannot be opened again
