@@ -68,7 +68,7 @@ async def test_waiting_for_a_permit_does_not_count_as_a_late_response(name: str)
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         waiting = OwnedTask(_call(REQUESTS[name], store))
-        while not calls_of(store).requests.waiting:
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
         elapsed = asyncio.Event()
         asyncio.get_running_loop().call_later(3 * timeout.first_byte, elapsed.set)
@@ -103,7 +103,7 @@ async def test_request_that_waits_for_a_permit_emits_an_event() -> None:
         events: list[Event] = []
         store.events.subscribe(events.append)
         head = OwnedTask(store.head("bucket", "key"))
-        while not calls_of(store).requests.waiting:
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
         await copy.aclose()
         await head.result()
@@ -171,7 +171,7 @@ async def test_request_cancelled_while_it_waits_holds_no_permit() -> None:
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
-        while not calls_of(store).requests.waiting:
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
         await head.aclose()
         await copy.aclose()

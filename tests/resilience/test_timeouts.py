@@ -117,7 +117,7 @@ async def test_wait_for_a_permit_emits_an_event() -> None:
         fake.before["put"] = release.wait
         tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
         store.events.subscribe(events.append)
-        while not store._core.backends["default"].driver.calls.writes.waiting:  # type: ignore[attr-defined]
+        while not store._core.backends["default"].driver.calls.write_permits.waiting:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         release.set()
         for task in tasks:

@@ -42,16 +42,16 @@ class BulkDelete:
         """Delete the keys and return the result for each, in any order."""
         calls, bucket = self._calls, self._bucket
         driver = cast("BulkDeleting", calls.driver)
-        lost, started = calls.track_lost_response(), calls.clock()
+        lost_response, started = calls.track_lost_response(), calls.clock()
         # 1. Delete all keys in one request. If its response is lost, a retry deletes them one by one.
         results = await calls.retry(
             "delete_many",
             bucket,
             None,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 calls.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
-                if lost.since is None
-                else self._delete_each(keys, lost.delete_options(DeleteOptions()))
+                if lost_response.since is None
+                else self._delete_each(keys, lost_response.delete_options(DeleteOptions()))
             ),
         )
         for result in results:

@@ -65,9 +65,11 @@ class Calls:
         self.events = context.events
         self.timeout = context.timeout
         self.capabilities: Capabilities = driver.capabilities
-        self.reads = Permits(self.capabilities.max_reads, "connection for reading")
-        self.writes = Permits(self.capabilities.max_writes, "connection for writing")
-        self.requests = Permits(self.capabilities.max_requests, "connection for other requests")
+        self.read_permits = Permits(self.capabilities.max_reads, "connection for reading")
+        self.write_permits = Permits(self.capabilities.max_writes, "connection for writing")
+        self.request_permits = Permits(
+            self.capabilities.max_requests, "connection for other requests"
+        )
         self.clock = asyncio.get_running_loop().time
         self._policy = policy
         self._within = deadlines.within
@@ -219,22 +221,22 @@ class Calls:
             *args: The arguments of `call`.
             idle_timeouts: The number of idle timeouts to add to `Timeout.first_byte`.
         """
-        if not self.requests.try_acquire():
-            await self.acquire(self.requests, operation, bucket, key)
+        if not self.request_permits.try_acquire():
+            await self.acquire(self.request_permits, operation, bucket, key)
         try:
             return await self.await_response(call(*args), idle_timeouts)
         finally:
-            self.requests.release()
+            self.request_permits.release()
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
     ) -> T:
         """Send `size` bytes, with a permit. The time limit grows by one idle timeout per mebibyte."""
-        await self.acquire(self.writes, operation, bucket, key)
+        await self.acquire(self.write_permits, operation, bucket, key)
         try:
             return await self.await_response(work(), -(-size // MiB))
         finally:
-            self.writes.release()
+            self.write_permits.release()
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata."""

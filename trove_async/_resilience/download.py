@@ -63,7 +63,7 @@ class _Connection:
         except TroveError:
             pass  # failures of the body were raised by its reads
         finally:
-            self._calls.reads.release()
+            self._calls.read_permits.release()
 
     async def _exit(self) -> None:
         await self._context.__aexit__(None, None, None)
@@ -146,7 +146,7 @@ class ResumingReader:
         """Return the next 1 to `size` bytes, or ``b""`` at the end of the range."""
         if self._position >= self._end:
             return b""
-        self._calls.reads.mark_busy(self)
+        self._calls.read_permits.mark_busy(self)
         readahead_position = None if self._readahead is None else self._readahead.position
         try:
             # 1. Read from the connection up to the first piece of the read-ahead, then from the pieces.
@@ -300,12 +300,12 @@ class ResumingReader:
     async def _connect(self, options: GetOptions, *, has_permit: bool = False) -> _Connection:
         calls = self._calls
         if not has_permit:
-            await calls.acquire(calls.reads, "get", self._bucket, self._key)
+            await calls.acquire(calls.read_permits, "get", self._bucket, self._key)
         try:
             context = calls.driver.get(self._bucket, self._key, options)
             reader = await calls.await_response(context.__aenter__())
         except BaseException:
-            calls.reads.release()
+            calls.read_permits.release()
             raise
         connection = _Connection(calls, context, reader)
         if self._closed:  # by another task during the request
@@ -361,7 +361,7 @@ class ResumingReader:
     def _mark_idle(self) -> None:
         """Let the connection be parked if a request waits for one before the next read."""
         if self._connection is not None and self._resumable:
-            self._calls.reads.mark_idle(self)
+            self._calls.read_permits.mark_idle(self)
 
     async def _disconnect(self) -> None:
         """Release the connection, the permit and the memory. Idempotent."""
@@ -382,7 +382,7 @@ class ResumingReader:
     def _detach(self) -> tuple[ReadAhead | None, _Connection | None]:
         """Detach the read-ahead and the connection, without an await. A concurrent read reconnects."""
         self._release_receive_lease()
-        self._calls.reads.mark_busy(self)
+        self._calls.read_permits.mark_busy(self)
         readahead, self._readahead = self._readahead, None
         connection, self._connection = self._connection, None
         return readahead, connection

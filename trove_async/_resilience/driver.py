@@ -90,18 +90,18 @@ class ResilientDriver:
     ) -> ObjectInfo:
         """Store a body from memory. Recognise its own write after a lost response."""
         size = sum(map(len, views))
-        lost = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response()
         return await self.calls.retry(
             "put",
             bucket,
             key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.write(
                     "put",
                     bucket,
                     key,
                     size,
-                    lambda: self.driver.put(bucket, key, views, lost.put_options(options)),
+                    lambda: self.driver.put(bucket, key, views, lost_response.put_options(options)),
                 )
             ),
             recognise=lambda error: self.calls.recognise_write(
@@ -134,12 +134,12 @@ class ResilientDriver:
                 return (None,)
             return None
 
-        lost = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response()
         await self.calls.retry(
             "delete",
             bucket,
             key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.request(
                     "delete",
                     bucket,
@@ -147,7 +147,7 @@ class ResilientDriver:
                     self.driver.delete,
                     bucket,
                     key,
-                    lost.delete_options(options),
+                    lost_response.delete_options(options),
                 )
             ),
             recognise=recognise,
@@ -281,12 +281,12 @@ class ResilientDriver:
         """Copy on the server. Recognise its own write after a lost response."""
         driver = cast("Copying", self.driver)
         idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE_TIMEOUT)
-        lost = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response()
         return await self.calls.retry(
             "copy",
             dst_bucket,
             dst_key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.request(
                     "copy",
                     dst_bucket,
@@ -296,7 +296,7 @@ class ResilientDriver:
                     src_key,
                     dst_bucket,
                     dst_key,
-                    lost.copy_options(options),
+                    lost_response.copy_options(options),
                     idle_timeouts=idle_timeouts,
                 )
             ),

@@ -105,14 +105,14 @@ class ReadAhead:
     def _start_from(self, start: int) -> None:
         calls = self._calls
         while start < self._end and len(self._pieces) < calls.capabilities.parallel_reads:
-            if calls.tasks.closed or not calls.reads.try_acquire():
+            if calls.tasks.closed or not calls.read_permits.try_acquire():
                 return
             piece = _Piece(start, min(start + self._piece_size, self._end))
             lease = calls.pool.try_lease(
                 piece.end - start, revoke=partial(self._revoke, piece), share=POOL_SHARE
             )
             if lease is None:
-                calls.reads.release()
+                calls.read_permits.release()
                 return
             piece.lease = lease
             piece.task = calls.tasks.start(self._fetch(start, piece.end, lease.views))

@@ -73,11 +73,11 @@ class ResilientUpload:
 
     async def _attempt_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         calls = self._calls
-        await calls.acquire(calls.requests, "commit", self._bucket, self._key)
+        await calls.acquire(calls.request_permits, "commit", self._bucket, self._key)
         try:
             return await await_outcome(self._send_commit(checksums), COMMIT_SECONDS)
         finally:
-            calls.requests.release()
+            calls.request_permits.release()
 
     async def _send_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         idle_timeouts = -(-self._part_count // _PARTS_PER_IDLE_TIMEOUT)
