@@ -33,7 +33,7 @@ _ALTERNATIVES: Final = {
 """What to pass instead of an object, by the package and name of its class or of a base class."""
 
 
-def refuse_response(body: object) -> None:
+def check_not_response(body: object) -> None:
     """Raise if the body is a response of an HTTP client, a request, or one of their parts.
 
     Raises:

@@ -142,12 +142,12 @@ def _are_distinct(source: Location, target: Location) -> bool:
 
     Buckets may have aliases (S3 access points), so exact keys prove nothing across two buckets.
     """
-    one, other = source.backend, target.backend
-    if not (one.capabilities.exact_keys and other.capabilities.exact_keys):
+    if not (source.backend.capabilities.exact_keys and target.backend.capabilities.exact_keys):
         return False
-    if one.driver is other.driver:
+    source_driver, target_driver = source.backend.driver, target.backend.driver
+    if source_driver is target_driver:
         return source.bucket == target.bucket
-    return one.driver.name != other.driver.name
+    return source_driver.name != target_driver.name
 
 
 async def _check_not_the_copy(

@@ -215,8 +215,8 @@ class BufferedParts:
         self._pool = pool
         self._backend = backend
         self._emit = emit
-        self._number = 0
-        self._last = False
+        self._part_number = 0
+        self._ended = False
 
     @property
     def checksums(self) -> Mapping[str, str]:
@@ -224,17 +224,17 @@ class BufferedParts:
 
     async def next(self) -> HeldPart | None:
         # 1. Wait for the first byte before memory is leased: a source that is idle between parts holds none.
-        if self._last or not await self._intake.ready():
-            self._last = True
+        if self._ended or not await self._intake.ready():
+            self._ended = True
             return None
         # 2. Plan the part.
         offset = self._intake.byte_count
         total = self._intake.size
         size = self._size if total is None else min(self._size, total - offset)
-        self._number += 1
-        if self._number > self._backend.capabilities.max_parts:
+        self._part_number += 1
+        if self._part_number > self._backend.capabilities.max_parts:
             raise NotSupportedError(
-                f"the body must fit in {self._number - 1} parts of {self._size} bytes, got more than"
+                f"the body must fit in {self._part_number - 1} parts of {self._size} bytes, got more than"
                 f" {offset} bytes: pass its size to put, so that larger parts are planned, or pass a path"
             )
         # 3. Lease memory, fill it, and return the unused slots.
@@ -269,10 +269,12 @@ class BufferedParts:
         position, total = self._intake.byte_count, self._intake.size
         if total is None or position >= total or position - offset < self._size:
             # Check for the end here, so that a body of the wrong size fails before the commit.
-            self._last = not await self._intake.ready()
+            self._ended = not await self._intake.ready()
         max_object = self._backend.capabilities.max_object
         if position > max_object:
             raise NotSupportedError(
                 f"an object on this backend must have at most {max_object} bytes, got more"
             )
-        return Part(number=self._number, offset=offset, size=position - offset, last=self._last)
+        return Part(
+            number=self._part_number, offset=offset, size=position - offset, last=self._ended
+        )

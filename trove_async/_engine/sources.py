@@ -18,7 +18,7 @@ from trove_async._views import BytesLike, byte_view
 from . import consumed
 from .body_file import BodyFile
 from .chunks import source_of_async_iterable, source_of_iterable
-from .client_responses import refuse_response
+from .client_responses import check_not_response
 from .file_sources import ASYNC_READ_SIZE, AsyncFileSource, AsyncReadable, FileSource, PathSource
 
 BodySource: TypeAlias = (
@@ -101,7 +101,7 @@ def source_of(body: BodySource) -> Source:
         return PathSource(body)
     if isinstance(body, _TroveReader):
         body._check_body()  # noqa: SLF001 - a reader of this library
-    refuse_response(body)
+    check_not_response(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
         return _source_of_reader(cast("AsyncReadable", body))
@@ -129,11 +129,11 @@ def _source_of_file(file: BinaryIO) -> Source:
     if isinstance(file, io.TextIOBase):
         raise TypeError("a body must be bytes, got a text file: open it in binary mode ('rb')")
     if not isinstance(file, io.IOBase):
-        _check_takes_size(file)
+        _check_read_takes_size(file)
     return FileSource(file)
 
 
-def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
+def _check_read_takes_size(reader: AsyncReadable | BinaryIO) -> None:
     """Raise TypeError if `read` takes no size: the object is not a reader."""
     try:
         signature(reader.read).bind(1)
@@ -265,7 +265,7 @@ class _TroveReader(Protocol):
 def _source_of_reader(reader: AsyncReadable) -> Source:
     if isinstance(reader, SizedReader) and isinstance(reader.remaining, int):
         return _StoreReaderSource(reader)
-    _check_takes_size(reader)
+    _check_read_takes_size(reader)
     return AsyncFileSource(reader)
 
 

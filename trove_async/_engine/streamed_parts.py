@@ -73,14 +73,14 @@ class StreamedParts:
             last=self._position + size == self._file.size,
         )
         buffer = await reserve_buffer(self._window, self._pool, self._emit)
-        streamed = StreamedPart(part, self._file, buffer, self._backend)
+        streamed_part = StreamedPart(part, self._file, buffer, self._backend)
         try:
-            await streamed.open(self._crc)
+            await streamed_part.open(self._crc)
         except BaseException:
-            await streamed.aclose()
+            await streamed_part.aclose()
             raise
         self._position += size
-        return streamed
+        return streamed_part
 
 
 class StreamedPart:
@@ -104,10 +104,10 @@ class StreamedPart:
         self._halves: list[memoryview] = []
         self._checksum: str | None = None
         self._digests: dict[str, str] = {}
-        self._sent = 0
+        self._reported_bytes = 0
         self._report_sent: ReportSent = lambda size: None  # noqa: ARG005 - replaced by `send`
         self._passes = 0
-        self._reading: asyncio.Future[memoryview] | None = None
+        self._read_in_flight: asyncio.Future[memoryview] | None = None
 
     async def open(self, body_crc: Crc32c) -> None:
         """Read the part for the first time, and update the checksum of the whole body."""
@@ -165,8 +165,8 @@ class StreamedPart:
             self._report_up_to(sent)
 
     def _report_up_to(self, sent: int) -> None:
-        if sent > self._sent:  # otherwise a retry sends bytes that were already reported
-            size, self._sent = sent - self._sent, sent
+        if sent > self._reported_bytes:  # otherwise a retry sends bytes that were already reported
+            size, self._reported_bytes = sent - self._reported_bytes, sent
             self._report_sent(size)
 
     async def _read_all(self, update: Callable[[memoryview], object]) -> None:
@@ -191,8 +191,10 @@ class StreamedPart:
 
         def start_read(position: int) -> asyncio.Future[memoryview]:
             half = self._halves[position // len(self._halves[0]) % 2]
-            self._reading = loop.run_in_executor(None, read, position, half[: self.size - position])
-            return self._reading
+            self._read_in_flight = loop.run_in_executor(
+                None, read, position, half[: self.size - position]
+            )
+            return self._read_in_flight
 
         # 2. End the previous pass, which may still use the window.
         pass_number = await self._next_pass()
@@ -225,9 +227,9 @@ class StreamedPart:
         """End the previous pass, which an abandoned request may still read. Return the new pass's number."""
         self._passes += 1
         pass_number = self._passes
-        if self._reading is not None:
+        if self._read_in_flight is not None:
             with suppress(Exception):
-                await wait_until_done(self._reading)
+                await wait_until_done(self._read_in_flight)
         return pass_number
 
     def _compare(self, checksum: str) -> None:

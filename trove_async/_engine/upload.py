@@ -81,7 +81,7 @@ class Put:
         self._events = events
         self._progress = progress
         self._create_bucket = create_bucket
-        self._sent = 0
+        self._sent_bytes = 0
         self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
@@ -142,11 +142,11 @@ class Put:
     async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, reading the body's file while they are sent."""
         capabilities = self._capabilities
-        streams = capabilities.upload and capabilities.streamed_parts
-        file = await intake.file() if streams else None
+        can_stream = capabilities.upload and capabilities.streamed_parts
+        file = await intake.file() if can_stream else None
         if file is None:
             raise self._parts_too_large_error(
-                part, alternative="a path or a file opened by open()" if streams else None
+                part, alternative="a path or a file opened by open()" if can_stream else None
             )
         parts = StreamedParts(file, part, self._pool, self._backend, self._emit)
         return await self._send_parts(parts, file.size)
@@ -247,7 +247,7 @@ class Put:
                 "the body differs from its declared checksum",
             )
             info = await upload.commit(parts.checksums)
-        return await self._check_stored(info, self._sent, parts.checksums)
+        return await self._check_stored(info, self._sent_bytes, parts.checksums)
 
     async def _send_all(
         self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
@@ -299,9 +299,9 @@ class Put:
         return info
 
     def _report(self, size: int, total: int | None) -> None:
-        self._sent += size
+        self._sent_bytes += size
         if self._progress is not None:
-            self._progress(self._sent, total)
+            self._progress(self._sent_bytes, total)
 
     def _emit(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0

@@ -45,7 +45,7 @@ def checked_backends(
             )
         if name == DEFAULT:
             raise ConfigError(
-                f"{DEFAULT!r} is reserved for the default backend: choose another name"
+                f"{DEFAULT!r} is reserved for the default backend: choose a different name"
             )
     return backends
 
