@@ -53,6 +53,20 @@ async def test_wrapped_driver_is_a_driver() -> None:
         await wrapped.aclose()
 
 
+async def test_copy_of_a_source_replaced_midway_raises() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+
+        async def replace_source() -> None:
+            del fake.before["copy"]
+            await store.put("bucket", "key", b"other")
+
+        fake.before["copy"] = replace_source
+        with pytest.raises(ObjectChangedError):
+            await store.copy("bucket", "key", "bucket", "copy")
+
+
 # -- retries -----------------------------------------------------------------------------------------
 
 
@@ -315,20 +329,6 @@ async def test_retry_of_a_bucket_call_after_a_lost_response_succeeds() -> None:
         await store.delete_bucket("other")
         with pytest.raises(BucketNotFoundError):
             await store.delete_bucket("other")
-
-
-async def test_copy_of_a_source_replaced_midway_raises() -> None:
-    fake = Fake()
-    async with store_of(fake) as store:
-        await store.put("bucket", "key", b"body")
-
-        async def replace_source() -> None:
-            del fake.before["copy"]
-            await store.put("bucket", "key", b"other")
-
-        fake.before["copy"] = replace_source
-        with pytest.raises(ObjectChangedError):
-            await store.copy("bucket", "key", "bucket", "copy")
 
 
 async def test_retried_commit_creates_one_object() -> None:
