@@ -96,9 +96,9 @@ def assert_idle(store: Trove, *fakes: Fake) -> None:
     for name in store._core.names:
         leaf = cast("Any", backends[name].driver)
         for permits, limit in (
-            (leaf.calls.reads, leaf.capabilities.max_reads),
-            (leaf.calls.writes, leaf.capabilities.max_writes),
-            (leaf.calls.requests, leaf.capabilities.max_requests),
+            (leaf.calls.read_permits, leaf.capabilities.max_reads),
+            (leaf.calls.write_permits, leaf.capabilities.max_writes),
+            (leaf.calls.request_permits, leaf.capabilities.max_requests),
         ):
             assert permits.waiting == 0
             assert limit is None or permits.free == limit

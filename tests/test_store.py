@@ -208,7 +208,7 @@ async def test_handle_can_be_made_before_the_store_is_open() -> None:
 def test_unknown_reserved_and_invalid_backends_are_refused() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
         single_attempt_store().backend("gold")
-    with pytest.raises(ConfigError, match="choose another name"):
+    with pytest.raises(ConfigError, match="choose a different name"):
         Trove(CallLog(), backends={"default": CallLog()})
     with pytest.raises(TypeError, match="'cold' must be a driver or a URL, got int"):
         Trove(CallLog(), backends={"cold": 5})  # type: ignore[dict-item]  # tested at run time

@@ -66,8 +66,8 @@ async def test_use_after_closing_is_refused_with_advice() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         pass
-    await assert_refused(store, "make a new Trove")
-    with pytest.raises(ClosedError, match="opened once: make a new Trove"):
+    await assert_refused(store, "create a new Trove")
+    with pytest.raises(ClosedError, match="opened once: create a new Trove"):
         await store.__aenter__()
     assert driver.calls == ["open", "aclose"]
     await store.aclose()
@@ -207,7 +207,7 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
     assert default.calls == ["open", "aclose"]
     assert bad.calls == ["open", "aclose"]  # it is closed although its open failed
     assert never.calls == []
-    await assert_refused(store, "make a new Trove")
+    await assert_refused(store, "create a new Trove")
     await store.aclose()
     assert default.calls == ["open", "aclose"]
 

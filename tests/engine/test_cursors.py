@@ -143,7 +143,7 @@ async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], An
         await store.put("other", "a", b"")
         listing = change(store)
         await anext(listing)
-        with pytest.raises(CursorError, match="belongs to another listing"):
+        with pytest.raises(CursorError, match="belongs to a different listing"):
             await anext(store.list("data", cursor=listing.cursor))
 
 

@@ -16,7 +16,7 @@ from trove_async import (
     ObjectNotFoundError,
     RangeError,
 )
-from trove_async._engine.ranges import coalesced
+from trove_async._engine.ranges import coalesce
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.models import KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
@@ -163,7 +163,7 @@ spans = st.tuples(st.integers(0, 40 * MiB), st.integers(1, 12 * MiB)).map(
 def test_coalesced_spans_cover_each_span_once_and_waste_little(
     ranges: list[tuple[int, int]],
 ) -> None:
-    requests = coalesced(ranges)
+    requests = coalesce(ranges)
     covered = [span for _, spans in requests for span in spans]
     assert sorted(covered) == sorted(set(ranges))
     for (start, end), within in requests:

@@ -407,7 +407,7 @@ async def test_backend_without_streamed_parts_refuses_before_reading(
 async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
     fake = StreamingDriver(max_part=2 * MiB)
     async with store_of(fake) as store:
-        with pytest.raises(NotSupportedError, match="must fit 3 parts"):
+        with pytest.raises(NotSupportedError, match="must fit in 3 parts"):
             await store.put("bucket", "key", path)
         assert_idle(store, fake)
 

@@ -1,4 +1,4 @@
-"""Connections of downloads: parked, closed, and released by dropped readers."""
+"""Connections of downloads: parking, closing, and readers that are dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from trove_async import (
     BufferPool,
     ClosedError,
     Event,
-    ObjectReader,
     PoolTimeoutError,
     Timeout,
     UnavailableError,
@@ -30,19 +29,9 @@ pytestmark = pytest.mark.idle_time
 BODY = content(5 * MiB + 123)
 
 
-async def read_all(reader: ObjectReader, size: int = MiB) -> bytes:
-    pieces = []
-    while piece := await reader.read(size):
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
 async def wait_until(condition: Any) -> None:
     while not condition():
         await asyncio.sleep(0)
-
-
-# -- connections -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reads", [0, 1, 3])
@@ -74,7 +63,7 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
 
 
 async def test_reader_without_a_validator_keeps_its_connection() -> None:
-    """It could not resume: nothing proves that the remaining bytes belong to the same version."""
+    """A parked reader could not resume: nothing proves that the other bytes are of this version."""
     fake = WithoutEtags(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
         await store.put("bucket", "key", BODY)
@@ -92,16 +81,16 @@ async def test_read_during_parking_resumes() -> None:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             first = await obj.read(MiB)
-            leaving = asyncio.Event()
+            reached = asyncio.Event()
             release = asyncio.Event()
 
-            async def leave() -> None:
-                leaving.set()
+            async def wait() -> None:
+                reached.set()
                 await release.wait()
 
-            fake.before["get.exit"] = leave
+            fake.before["get.exit"] = wait
             other = OwnedTask(store.read("bucket", "key"))
-            await leaving.wait()
+            await reached.wait()
             remaining = OwnedTask(obj.read())
             await asyncio.sleep(0)
             release.set()
@@ -123,7 +112,7 @@ async def test_read_right_after_parking_reconnects() -> None:
         assert_idle(store, fake)
 
 
-async def test_connection_is_released_on_close_and_on_errors() -> None:
+async def test_connection_is_released_by_a_close_and_by_an_error() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -140,7 +129,7 @@ async def test_connection_is_released_on_close_and_on_errors() -> None:
         assert_idle(store, fake)
 
 
-async def test_failing_close_does_not_fail_the_read() -> None:
+async def test_failed_close_does_not_fail_the_read() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -186,7 +175,7 @@ async def test_close_by_another_task_ends_a_read_in_flight(step: str) -> None:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
         await obj.read(MiB)
-        if step == "get":  # while it reconnects
+        if step == "get":  # reached when the next read reconnects
             fake.cuts = [MiB]
         release = asyncio.Event()
         reached = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Downloads: resumed after breaks and cancelled reads, verified, and never mixing two versions."""
+"""Downloads: resuming after breaks and cancelled reads, verification, and changed versions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_broken_body_is_resumed_at_its_offset(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bounds", [(0, 100), (5, MiB + 5), (MiB, None)])
-async def test_broken_range_is_resumed_within_it(bounds: tuple[int, int | None]) -> None:
+async def test_broken_range_is_resumed_within_its_bounds(bounds: tuple[int, int | None]) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -94,16 +94,16 @@ async def test_random_breaks_and_reads_return_the_exact_bytes(
                     except ClosedError:
                         fake.cuts.append(rng.randrange(len(BODY)))
                     if rng.random() < 0.1:
-                        await asyncio.sleep(0.11)  # idle, so it may be parked or revoked
+                        await asyncio.sleep(0.11)  # idle long enough to be parked or revoked
             return b"".join(pieces)
 
         readers = [OwnedTask(download_body()) for _ in range(4)]
         fake.cuts.extend(rng.randrange(len(BODY)) for _ in range(5))
         await asyncio.sleep(0)
-        other = await store.pool.lease(MiB)
+        lease = await store.pool.lease(MiB)
         for reader in readers:
             assert await reader.result() == BODY
-        other.release()
+        lease.release()
         assert_idle(store, fake)
 
 
@@ -146,9 +146,7 @@ async def test_two_versions_are_never_mixed(change: str, *, conditions: bool) ->
         async with store.get("bucket", "key") as obj:
             await obj.read(MiB)
             if change == "replaced":
-                await store.put(
-                    "bucket", "key", BODY
-                )  # another version, although the bytes are equal
+                await store.put("bucket", "key", BODY)  # a different version with equal bytes
             elif change == "shrunk":
                 await store.put("bucket", "key", b"short")
             else:
@@ -161,16 +159,15 @@ async def test_two_versions_are_never_mixed(change: str, *, conditions: bool) ->
 
 
 async def test_version_id_is_used_to_resume() -> None:
-    class Versioned(Fake):
+    class VersionedFake(Fake):
         requested: list[str | None]
 
         def get(self, bucket: str, key: str, options: Any) -> Any:
             self.requested.append(options.version_id)
             return super().get(bucket, key, replace(options, version_id=None, if_match=None))
 
-    fake = Versioned(versions=True)
+    fake = VersionedFake(versions=True)
     fake.requested = []
-    fake.change_info = lambda info: info
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         stored = fake._buckets["bucket"].objects["key"]
@@ -198,12 +195,12 @@ async def test_body_without_ranges_resumes_only_from_its_start() -> None:
         assert_idle(store, fake)
 
 
-async def test_response_with_another_range_than_requested_is_refused() -> None:
-    class IgnoresRanges(Fake):
+async def test_response_with_a_different_range_than_requested_raises() -> None:
+    class RangeIgnoringFake(Fake):
         def get(self, bucket: str, key: str, options: Any) -> Any:
             return super().get(bucket, key, replace(options, range=None))
 
-    fake = IgnoresRanges()
+    fake = RangeIgnoringFake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         fake.cuts = [MiB]
@@ -264,9 +261,9 @@ async def test_last_read_cancelled_while_disconnecting_can_be_continued() -> Non
             got = await obj.read(4 * MiB)
             while obj.remaining > MiB:
                 got += await obj.read(MiB)
-            leaving = fake.hang("get.exit")
+            exit_reached = fake.hang("get.exit")
             read = OwnedTask(obj.read(MiB))
-            await leaving.wait()
+            await exit_reached.wait()
             await read.aclose()
             del fake.before["get.exit"]
             got += await obj.read()
@@ -278,26 +275,26 @@ async def test_last_read_cancelled_while_disconnecting_can_be_continued() -> Non
 
 
 @pytest.mark.parametrize("readinto", [False, True])
-@pytest.mark.parametrize("at", [0, 1, MiB - 1, MiB, 3 * MiB + 7, len(BODY) - 1])
-async def test_flipped_byte_raises_before_the_last_chunk(at: int, *, readinto: bool) -> None:
+@pytest.mark.parametrize("position", [0, 1, MiB - 1, MiB, 3 * MiB + 7, len(BODY) - 1])
+async def test_flipped_byte_raises_before_the_last_chunk(position: int, *, readinto: bool) -> None:
     fake = Fake(readinto=readinto)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
-        fake.flips = [at]
-        got = 0
+        fake.flips = [position]
+        received = 0
         with pytest.raises(IntegrityError) as caught:
             async with store.get("bucket", "key") as obj:
                 async for chunk in obj:
-                    got += len(chunk)
-        assert 0 < len(BODY) - got <= MiB
+                    received += len(chunk)
+        assert 0 < len(BODY) - received <= MiB
         assert (caught.value.bucket, caught.value.key) == ("bucket", "key")
         with pytest.raises(IntegrityError):
             await store.read("bucket", "key")
         assert_idle(store, fake)
 
 
-async def test_chunk_longer_than_requested_is_refused() -> None:
-    class TooLong:
+async def test_chunk_longer_than_requested_raises() -> None:
+    class TooLongReader:
         info: Any
         range = (0, 4)
 
@@ -306,7 +303,7 @@ async def test_chunk_longer_than_requested_is_refused() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        reader = TooLong()
+        reader = TooLongReader()
         reader.info = await store.put("bucket", "key", b"body")
         with pytest.raises(IntegrityError):
             await VerifiedBody(reader).read(10)

@@ -11,6 +11,7 @@ from tests.fakes import CALLS, LARGE, Call, Fake, assert_idle, prepare_calls, st
 from trove_async import (
     BucketExistsError,
     BucketNotFoundError,
+    ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -24,6 +25,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
+from trove_async.drivers import MemoryDriver
 from trove_async.options import PutOptions
 
 pytestmark = pytest.mark.idle_time
@@ -38,12 +40,37 @@ def call(request: pytest.FixtureRequest) -> Call:
     return CALLS[request.param]
 
 
+async def test_wrapped_driver_is_a_driver() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        wrapped = store._core.backends["default"].driver
+        assert wrapped.name == "memory"
+        assert wrapped.capabilities is fake.capabilities
+        assert wrapped.place("a", "b") == fake.place("a", "b")
+        await wrapped.open(None)  # type: ignore[arg-type]  # it does nothing
+        assert (await wrapped.head_bucket("bucket")).name == "bucket"
+        assert [bucket.name for bucket in await wrapped.list_buckets()] == ["bucket"]
+        await wrapped.aclose()
+
+
+async def test_copy_of_a_source_replaced_midway_raises() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+
+        async def replace_source() -> None:
+            del fake.before["copy"]
+            await store.put("bucket", "key", b"other")
+
+        fake.before["copy"] = replace_source
+        with pytest.raises(ObjectChangedError):
+            await store.copy("bucket", "key", "bucket", "copy")
+
+
 # -- retries -----------------------------------------------------------------------------------------
 
 
-async def test_temporary_failure_is_retried(
-    call: Call,
-) -> None:
+async def test_temporary_failure_is_retried(call: Call) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
@@ -54,9 +81,7 @@ async def test_temporary_failure_is_retried(
         assert_idle(store, fake)
 
 
-async def test_repeated_failure_is_raised_after_the_last_attempt(
-    call: Call,
-) -> None:
+async def test_repeated_failure_is_raised_after_the_last_attempt(call: Call) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake, retry=RetryPolicy(attempts=3, base_delay=0)) as store:
@@ -68,9 +93,7 @@ async def test_repeated_failure_is_raised_after_the_last_attempt(
         assert_idle(store, fake)
 
 
-async def test_permanent_failure_is_not_retried(
-    call: Call,
-) -> None:
+async def test_permanent_failure_is_not_retried(call: Call) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
@@ -81,9 +104,17 @@ async def test_permanent_failure_is_not_retried(
         assert fake.count(step) == 1
         assert caught.value.backend == "default"
         assert caught.value.bucket in {"bucket", "empty", "other"}
-        assert caught.value.operation in {
-            *{"put", "read", "head", "delete", "list", "copy", "create_bucket", "delete_bucket"}
-        }
+        operations = (
+            "put",
+            "read",
+            "head",
+            "delete",
+            "list",
+            "copy",
+            "create_bucket",
+            "delete_bucket",
+        )
+        assert caught.value.operation in operations
         assert_idle(store, fake)
 
 
@@ -102,12 +133,12 @@ async def test_error_has_operation_backend_bucket_and_key() -> None:
 
 
 async def test_ping_is_not_retried() -> None:
-    class Dead(Fake):
+    class UnreachableDriver(Fake):
         async def ping(self) -> None:
             self.steps.append("ping")
-            raise UnavailableError("dead")
+            raise UnavailableError("no response")
 
-    fake = Dead()
+    fake = UnreachableDriver()
     async with store_of(fake) as store:
         health = (await store.health())["default"]
         assert not health.ok
@@ -125,7 +156,7 @@ async def test_retry_budget_limits_all_calls_of_a_driver() -> None:
             with pytest.raises(UnavailableError):
                 await store.head("bucket", "key")
         assert fake.count("head") == 10 + 3
-        other.fail("head")  # another driver has another budget
+        other.fail("head")  # a different driver has a separate budget
         await store.head("bucket", "b/key")
 
 
@@ -194,7 +225,7 @@ async def test_own_copy_is_recognised_after_a_lost_response() -> None:
         fake.fail("copy.done")
         copied = await store.copy("bucket", "key", "bucket", "copy", if_none_match="*")
         assert copied.key == "copy"
-        # Onto itself: the retry finds that the source is not the version in options.source.
+        # A copy onto itself: the retry finds that the source is not the version in options.source.
         fake.fail("copy.done")
         await store.copy("bucket", "key", "bucket", "key", metadata={"a": "b"})
         assert (await store.head("bucket", "key")).metadata == {"a": "b"}
@@ -206,14 +237,14 @@ async def test_write_of_another_client_is_not_recognised_as_own(step: str) -> No
     async with store_of(fake) as store:
         await store.put("bucket", "source", b"body")
 
-        async def other() -> None:
+        async def put_by_another_client() -> None:
             del fake.before[step]
-            await Fake.__mro__[1].put(  # type: ignore[attr-defined]  # MemoryDriver's own
+            await MemoryDriver.put(
                 fake, "bucket", "key", [memoryview(b"other")], PutOptions(write_id="other's")
             )
             raise UnavailableError("this put was not stored")
 
-        fake.before[step] = other
+        fake.before[step] = put_by_another_client
         with pytest.raises(ObjectExistsError):
             if step == "put":
                 await store.put("bucket", "key", b"body", if_none_match="*")
@@ -222,7 +253,7 @@ async def test_write_of_another_client_is_not_recognised_as_own(step: str) -> No
         assert await store.read("bucket", "key") == b"other"
 
 
-async def test_refused_first_attempt_is_not_treated_as_a_lost_response() -> None:
+async def test_rejected_first_attempt_is_not_treated_as_a_lost_response() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"body")
@@ -289,7 +320,7 @@ async def test_retried_delete_of_another_version_raises() -> None:
             await store.delete("bucket", "key", if_match=info)
 
 
-async def test_retry_of_a_bucket_call_that_had_succeeded_succeeds() -> None:
+async def test_retry_of_a_bucket_call_after_a_lost_response_succeeds() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("create_bucket.done")

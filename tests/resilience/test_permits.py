@@ -47,32 +47,32 @@ async def hold_permit(store: Trove, fake: Fake) -> OwnedTask[object]:
     return cast("OwnedTask[object]", copy)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
-async def test_request_that_waits_too_long_for_a_permit_times_out(request_: str) -> None:
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_request_that_waits_too_long_for_a_permit_times_out(name: str) -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         with pytest.raises(PoolTimeoutError, match="connection for other requests of 1"):
-            await REQUESTS[request_](store)
+            await REQUESTS[name](store)
         await copy.aclose()
-        await REQUESTS[request_](store)
+        await REQUESTS[name](store)
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
-async def test_waiting_for_a_permit_does_not_count_as_a_late_response(request_: str) -> None:
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_waiting_for_a_permit_does_not_count_as_a_late_response(name: str) -> None:
     fake = Fake(max_connections=1, embedded=False)
     timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy gets one more idle timeout
     async with store_of(fake, timeout=timeout) as store:
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
-        waiting = OwnedTask(_call(REQUESTS[request_], store))
-        while not calls_of(store).requests.waiting:
+        waiting = OwnedTask(_call(REQUESTS[name], store))
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
-        served = asyncio.Event()
-        asyncio.get_running_loop().call_later(3 * timeout.first_byte, served.set)
-        await served.wait()
+        elapsed = asyncio.Event()
+        asyncio.get_running_loop().call_later(3 * timeout.first_byte, elapsed.set)
+        await elapsed.wait()
         assert not waiting.done
         await copy.aclose()
         await waiting.result()
@@ -95,7 +95,7 @@ async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
         assert_idle(store, fake)
 
 
-async def test_wait_of_a_request_emits_an_event() -> None:
+async def test_request_that_waits_for_a_permit_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await prepare_calls(store, fake)
@@ -103,7 +103,7 @@ async def test_wait_of_a_request_emits_an_event() -> None:
         events: list[Event] = []
         store.events.subscribe(events.append)
         head = OwnedTask(store.head("bucket", "key"))
-        while not calls_of(store).requests.waiting:
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
         await copy.aclose()
         await head.result()
@@ -165,13 +165,13 @@ async def test_abort_needs_no_permit() -> None:
         assert_idle(store, fake)
 
 
-async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
+async def test_request_cancelled_while_it_waits_holds_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
-        while not calls_of(store).requests.waiting:
+        while not calls_of(store).request_permits.waiting:
             await asyncio.sleep(0)
         await head.aclose()
         await copy.aclose()
@@ -182,13 +182,13 @@ async def test_single_deletes_after_a_lost_bulk_response_need_permits() -> None:
     fake = Fake(max_connections=1, settles_doubt=True)
     peak = 0
 
-    async def count() -> None:
+    async def record_peak() -> None:
         nonlocal peak
         peak = max(peak, fake.calls_under_way)
 
     async with store_of(fake) as store:
         await prepare_calls(store, fake)
-        fake.before["delete"] = count
+        fake.before["delete"] = record_peak
         fake.fail("delete_many.done", UnavailableError("lost"))
         await store.delete_many("bucket", [str(number) for number in range(9)])
         assert fake.count("delete") == 9
@@ -196,7 +196,7 @@ async def test_single_deletes_after_a_lost_bulk_response_need_permits() -> None:
         assert_idle(store, fake)
 
 
-def test_service_drivers_allow_as_many_requests_as_connections() -> None:
+def test_service_drivers_allow_one_other_request_per_connection() -> None:
     s3 = S3Driver(max_connections=3, region="us-east-1", access_key_id="a", secret_access_key="b")  # noqa: S106
     gcs = GCSDriver(max_connections=5, anonymous=True)
     assert (s3.capabilities.max_requests, gcs.capabilities.max_requests) == (3, 5)

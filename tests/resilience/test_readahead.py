@@ -1,4 +1,4 @@
-"""Read-ahead: a slow stream is fetched in pieces, in order, using only unused resources."""
+"""Read-ahead: fetching a slow stream in pieces, with unused resources only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _every_connection_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pool() -> BufferPool:
-    """Return a pool whose pieces have 4 MiB, and which allows two of them together."""
+    """Return a pool in which a piece has 4 MiB and read-ahead may hold two of them."""
     return BufferPool(32 * MiB, 1 * MiB)
 
 
@@ -46,11 +46,11 @@ def parallel_fake(**options: Any) -> Fake:
     return Fake(**{"parallel_reads": 3, **options})
 
 
-def leased(store: Trove) -> int:
+def leased_bytes(store: Trove) -> int:
     return store.pool.statistics().leased
 
 
-async def rest_of(reader: ObjectReader, size: int = MiB) -> bytes:
+async def read_rest(reader: ObjectReader, size: int = MiB) -> bytes:
     pieces = []
     while piece := await reader.read(size):
         pieces.append(piece)
@@ -70,8 +70,8 @@ async def test_pieces_are_read_in_order_for_any_read_size(size: int, *, readinto
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB) + await obj.read(MiB)
-            assert leased(store) == 8 * MiB  # a quarter of the pool
-            got += await rest_of(obj, size)
+            assert leased_bytes(store) == 8 * MiB  # a quarter of the pool
+            got += await read_rest(obj, size)
         assert got == BODY
         assert fake.count("get") == 3
         assert_idle(store, fake)
@@ -100,11 +100,13 @@ async def test_other_work_of_the_thread_does_not_make_a_connection_slow(
         async with store.get("bucket", "key") as obj:
             await obj.read(MiB)
             await obj.read(MiB)
-            assert (leased(store) == 0) == busy
+            assert (leased_bytes(store) == 0) == busy
         assert_idle(store, fake)
 
 
-async def test_connection_is_judged_only_after_trial_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_is_evaluated_only_after_trial_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(download, "TRIAL_BYTES", 4 * MiB)
     fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
@@ -112,9 +114,9 @@ async def test_connection_is_judged_only_after_trial_bytes(monkeypatch: pytest.M
         async with store.get("bucket", "key") as obj:
             for _ in range(3):
                 await obj.read(MiB)
-                assert leased(store) == 0
+                assert leased_bytes(store) == 0
             await obj.read(MiB)
-            assert leased(store) > 0
+            assert leased_bytes(store) > 0
         assert_idle(store, fake)
 
 
@@ -124,26 +126,26 @@ async def test_read_ahead_starts_only_for_a_stream() -> None:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             await obj.read(MiB)
-            assert leased(store) == 0  # a first read may be the only one
+            assert leased_bytes(store) == 0  # a first read may be the only one
             await obj.read(10)
-            assert leased(store) == 0
+            assert leased_bytes(store) == 0
             await obj.read(MiB)
             await obj.read(MiB)
-            assert leased(store) > 0
+            assert leased_bytes(store) > 0
         assert_idle(store, fake)
 
 
 @pytest.mark.parametrize(
     "capabilities", [{"ranges": False}, {"get_conditions": False}, {"parallel_reads": 1}]
 )
-async def test_no_read_ahead_unless_the_version_can_be_pinned(capabilities: Any) -> None:
+async def test_no_read_ahead_without_the_capabilities_for_it(capabilities: Any) -> None:
     fake = parallel_fake(**capabilities)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             for _ in range(4):
                 await obj.read(MiB)
-                assert leased(store) == 0
+                assert leased_bytes(store) == 0
         assert fake.count("get") == 1
 
 
@@ -169,9 +171,9 @@ async def test_no_read_ahead_without_free_resources(exhausted: str) -> None:
         await store.put("bucket", "other", BODY)
         async with store.get("bucket", "other") as other:
             await other.read(10)
-            with await store.pool.lease(MiB) as _, await store.pool.lease(MiB) as _:
+            with await store.pool.lease(MiB), await store.pool.lease(MiB) as lease:
                 if exhausted == "connections":
-                    _.release()
+                    lease.release()
                 assert await store.read("bucket", "key") == BODY
         assert fake.count("get") == 2
         assert_idle(store, fake)
@@ -185,11 +187,11 @@ async def test_pieces_are_revoked_for_a_waiter_and_fetched_again() -> None:
             got = await obj.read(MiB) + await obj.read(MiB)
             await wait_until(lambda: fake.open_readers == 1)
             leases = [await store.pool.lease(MiB, timeout=5) for _ in range(32)]
-            assert leased(store) == 32 * MiB
+            assert leased_bytes(store) == 32 * MiB
             got += await obj.read(MiB)
             for lease in leases:
                 lease.release()
-            got += await rest_of(obj)
+            got += await read_rest(obj)
         assert got == BODY
         assert_idle(store, fake)
 
@@ -202,17 +204,17 @@ async def test_piece_that_a_read_waits_for_is_not_revoked() -> None:
             got = await obj.read(MiB) + await obj.read(MiB)
             release = asyncio.Event()
             fake.before["read"] = release.wait
-            assert leased(store) == MiB
+            assert leased_bytes(store) == MiB
             with await store.pool.lease(MiB):
                 waiter = OwnedTask(store.pool.lease(MiB))
                 read = OwnedTask(obj.read(MiB))
-                await asyncio.sleep(0.25)  # old enough to be revoked
+                await asyncio.sleep(0.25)  # long enough for a piece to be revoked
                 assert not waiter.done
                 release.set()
                 got += await read.result()
                 got += await obj.read(MiB)
                 (await waiter.result()).release()
-            got += await rest_of(obj)
+            got += await read_rest(obj)
         assert got == BODY
         assert_idle(store, fake)
 
@@ -226,7 +228,7 @@ async def test_broken_piece_is_fetched_again_and_counts_as_a_retry(kind: str) ->
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB)
             flaws.extend([7 * MiB, 8 * MiB + 1])
-            got += await rest_of(obj)
+            got += await read_rest(obj)
             assert got == BODY
             assert not flaws
     fake = parallel_fake()
@@ -239,21 +241,21 @@ async def test_broken_piece_is_fetched_again_and_counts_as_a_retry(kind: str) ->
                 while True:
                     got += await obj.read(MiB)
             getattr(fake, kind).clear()
-            assert got + await rest_of(obj) == BODY
+            assert got + await read_rest(obj) == BODY
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("times", range(0, 60, 3))
-async def test_close_at_any_step_holds_nothing_and_returns_no_stale_bytes(times: int) -> None:
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_close_at_any_step_holds_nothing_and_returns_no_stale_bytes(steps: int) -> None:
     fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
-        at = 0
+        position = 0
         for _ in range(5):
-            at += len(await obj.read(MiB))
+            position += len(await obj.read(MiB))
         read = OwnedTask(obj.read(MiB))
-        for _ in range(times):
+        for _ in range(steps):
             await asyncio.sleep(0)
         await obj.aclose()
         lease = store.pool.try_lease(32 * MiB)
@@ -263,7 +265,7 @@ async def test_close_at_any_step_holds_nothing_and_returns_no_stale_bytes(times:
         lease.release()
         with suppress(ClosedError):
             got = await read.result()
-            assert got == BODY[at : at + len(got)]
+            assert got == BODY[position : position + len(got)]
         assert_idle(store, fake)
 
 
@@ -274,7 +276,7 @@ async def test_reader_closed_right_after_starting_pieces_keeps_no_connection() -
         async with store.get("bucket", "key") as obj:
             await obj.read(MiB)
             await obj.read(MiB)
-            assert leased(store) > 0
+            assert leased_bytes(store) > 0
         assert_idle(store, fake)
 
 
@@ -287,7 +289,7 @@ async def test_cancelled_scope_releases_every_piece() -> None:
                 await obj.read(MiB)
                 fake.before["get"] = asyncio.Event().wait  # forever
                 await obj.read(MiB)
-                assert leased(store) == 8 * MiB
+                assert leased_bytes(store) == 8 * MiB
                 await asyncio.sleep(0)
                 scope.cancel()
                 await asyncio.sleep(0)
@@ -303,18 +305,18 @@ async def test_closing_the_store_stops_the_read_ahead() -> None:
         await obj.read(MiB)
         fake.hang("get")
         await obj.read(MiB)
-        assert leased(store) > 0
+        assert leased_bytes(store) > 0
     with pytest.raises(ClosedError):
-        await rest_of(obj)
+        await read_rest(obj)
     await obj.aclose()
-    assert leased(store) == 0
+    assert leased_bytes(store) == 0
 
 
 # -- receiving into a slot ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [255 * KiB, 256 * KiB])
-async def test_small_reads_are_not_received_into_a_slot(
+async def test_only_large_reads_are_received_into_a_slot(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
@@ -328,7 +330,7 @@ async def test_small_reads_are_not_received_into_a_slot(
         assert_idle(store, fake)
 
 
-async def test_stream_is_received_into_a_slot_that_is_revocable(
+async def test_stream_is_received_into_a_revocable_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
@@ -337,14 +339,14 @@ async def test_stream_is_received_into_a_slot_that_is_revocable(
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB)
-            assert (leased(store), fake.count("readinto")) == (0, 0)
+            assert (leased_bytes(store), fake.count("readinto")) == (0, 0)
             got += await obj.read(MiB)
-            assert (leased(store), fake.count("readinto")) == (MiB, 1)
+            assert (leased_bytes(store), fake.count("readinto")) == (MiB, 1)
             leases = [await store.pool.lease(MiB, timeout=5) for _ in range(32)]
             got += await obj.read(MiB)  # without a slot
             for lease in leases:
                 lease.release()
-            got += await rest_of(obj)
+            got += await read_rest(obj)
         assert got == BODY
         assert_idle(store, fake)
 

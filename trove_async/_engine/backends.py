@@ -27,7 +27,8 @@ from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
 SPILL_PERMITS = 1
-"""Spilled parts that one backend sends concurrently. A part being sent is in memory outside the pool."""
+"""Maximum number of spilled parts sent concurrently to one backend: each is read into memory outside the
+pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Backends:
         events: Passed to every driver.
         timeout: Passed to every driver.
         retry: The retry policy of every leaf driver.
-        deadlines: The deadlines of every leaf driver.
+        deadlines: Enforces the time limits of every leaf driver.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Backends:
         return self._backends[name]
 
     def info(self, name: str) -> BackendInfo:
-        """Return the public description of a backend, which may be open or not."""
+        """Return the public description of a backend. The backend need not be open."""
         backend = self._backends.get(name)
         driver = self._drivers[name] if backend is None else backend.driver
         return BackendInfo(name=name, service=driver.name, capabilities=driver.capabilities)
@@ -111,7 +112,7 @@ class Backends:
                     raise
                 self._backends[name] = Backend(name, attached, self._tasks)
         except BaseException:
-            with shielded(), suppress(Exception):  # the error of opening is the one to raise
+            with shielded(), suppress(Exception):  # raise the error of opening instead
                 await self.aclose()
             raise
 
@@ -129,7 +130,8 @@ class Backends:
                 await driver.aclose()
             except Exception as error:  # noqa: BLE001 - close every driver, report every error
                 failures.append(error)
-            # Removed only after it is closed: after a cancel, a second call retries it, then goes on.
+            # Remove the driver only once it is closed: after a cancel, a second call closes it again
+            # and then closes the others.
             if self._opened and self._opened[-1] is driver:
                 self._opened.pop()
         if len(failures) == 1:
@@ -156,7 +158,7 @@ class Backends:
         except BaseException as error:
             if isinstance(error, TroveError) and isinstance(driver, Redacting):
                 driver.redact(error)
-            with shielded(), suppress(Exception):  # the error of opening is the one to raise
+            with shielded(), suppress(Exception):  # raise the error of opening instead
                 await driver.aclose()
             raise
         # 2. Wrap a service's driver. A layer's inner drivers were wrapped when it attached them.
@@ -177,7 +179,7 @@ def driver_of(name: str, url: str) -> AsyncDriver:
     """Return a driver for a backend's URL.
 
     Raises:
-        ConfigError: As `driver_from_url`. The error names the backend.
+        ConfigError: As in `driver_from_url`. The error names the backend.
     """
     try:
         return driver_from_url(url)

@@ -1,4 +1,4 @@
-"""Reads a file that is a put's body at any offset, any number of times, and detects changes."""
+"""Reads the file that is the body of a put, at any offset and repeatedly, and detects changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trove_async.errors import IntegrityError
 
 
 class _FileState(NamedTuple):
-    """The attributes that change when a file is written. Its name is not one: the file is open."""
+    """The identity, size and modification time of an open file. A write changes the size or the time."""
 
     device: int
     inode: int
@@ -20,7 +20,7 @@ class _FileState(NamedTuple):
 
 
 class BodyFile:
-    """A regular file from an offset to its end, unchanged since this object was made.
+    """A regular file, from an offset to its end, that must not change once this object is created.
 
     Methods block and are thread-safe. They neither use nor move the file's position.
 
@@ -42,7 +42,7 @@ class BodyFile:
         """Fill `view` with the bytes that start at `offset`.
 
         Raises:
-            IntegrityError: The file has changed since this object was made.
+            IntegrityError: The file has changed since this object was created.
             OSError: The file cannot be read.
         """
         while view:
@@ -50,8 +50,8 @@ class BodyFile:
             if not count:
                 break
             view, offset = view[count:], offset + count
-        # Checked after the read, to detect a write in between. A write through a mapping may
-        # update the timestamp later; the checksum of the next pass detects that one.
+        # Check after the read, to detect a concurrent write. A write through a memory mapping may
+        # update the timestamp only later. The checksum of the next pass then detects it.
         if view or _state_of(self._descriptor) != self._state:
             raise file_changed_error()
 
@@ -66,9 +66,9 @@ def file_changed_error() -> IntegrityError:
 def descriptor_of(file: BinaryIO) -> int | None:
     """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
 
-    A plain file is a regular file opened with one of Python's own classes. A subclass or wrapper may
-    return bytes that differ from its descriptor's. The file is set to its end, as after a read. The
-    caller closes the descriptor.
+    A plain file is a regular file represented by one of Python's own file classes. A subclass or a
+    wrapper may return bytes that differ from those of its descriptor. The file is positioned at its
+    end, as if it had been read. The caller closes the descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
     is_builtin = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}

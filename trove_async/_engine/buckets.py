@@ -25,7 +25,7 @@ T = TypeVar("T")
 CreateMissing: TypeAlias = bool | Literal["auto"]
 
 _ANY_KEY = "-"
-"""Any key. Two buckets are physically the same if this key has the same place in both."""
+"""An arbitrary key. Two buckets are physically the same if this key has the same place in both."""
 
 
 class Buckets:
@@ -33,8 +33,8 @@ class Buckets:
 
     Args:
         backends: The backends of the handle, the default (or the pinned one) first.
-        create_missing: Whether a put creates a bucket that exists on the default backend only.
-            ``"auto"``: only where bucket names are private to the backend.
+        create_missing: Whether a put creates a bucket that the default backend has and its own
+            backend lacks. ``"auto"``: only if that backend's bucket names are private.
     """
 
     def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:
@@ -44,7 +44,7 @@ class Buckets:
     async def create(
         self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
     ) -> None:
-        """Create the bucket on the first backend, or on the named ones, one after the other."""
+        """Create the bucket on the first backend, on all, or on the named ones, one after another."""
         created: list[str] = []
         for backend in _distinct(self._select(on), bucket):
             try:
@@ -69,21 +69,21 @@ class Buckets:
         names = [on] if isinstance(on, str) else list(on)
         if not names:
             raise ValueError(
-                "backends must name at least one backend: omit it to create the bucket on the default"
+                "backends must name at least one backend: omit it to create the bucket on the default one"
             )
         for name in names:
             if name not in by_name:
                 raise BackendNotFoundError(
-                    f"no backend {name!r} here: there are {', '.join(map(repr, by_name))}"
+                    f"no backend {name!r} to create the bucket on: there are {', '.join(map(repr, by_name))}"
                 )
         return [by_name[name] for name in names]
 
     async def delete(self, bucket: str) -> None:
         """Delete the bucket on every backend, after checking that it is empty on all of them."""
         missing = BucketNotFoundError(
-            "no backend has such a bucket", operation="delete_bucket", bucket=bucket
+            "no backend has this bucket", operation="delete_bucket", bucket=bucket
         )
-        # 1. Check all backends before the first deletion, so that a refusal deletes nothing.
+        # 1. Check all backends before the first deletion, so that an error leaves every bucket.
         holders: list[Backend] = []
         for backend in _distinct(self._backends, bucket):
             try:
@@ -149,9 +149,9 @@ class Buckets:
     async def distinguish_missing(
         self, bucket: str, key: str, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Run `work`; raise ObjectNotFoundError if only this backend's bucket is missing.
+        """Run `work`. If its backend lacks the bucket but another has it, raise ObjectNotFoundError.
 
-        A logical bucket exists if any backend has it: the first put creates it on the others.
+        A logical bucket exists if any backend has it: the other backends have no objects in it yet.
         """
         try:
             return await work()
@@ -168,27 +168,27 @@ class Buckets:
         """Create the bucket that a put found missing on `backend`, or raise with advice.
 
         It is created only if the default backend has a bucket of that name, which shows that the
-        user created the logical bucket, and, with ``"auto"``, only where bucket names are private.
+        user created the logical bucket, and only if `create_missing` allows it on this backend.
         """
         # 1. The logical bucket must exist.
         error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
-        first = f"await {handle}.create_bucket({bucket!r}) first"
+        advice = f"await {handle}.create_bucket({bucket!r}) first"
         if backend is default:
-            error.message = f"no such bucket: {first}"
+            error.message = f"no such bucket: {advice}"
             raise error
         if not await _has_bucket(default, bucket):
-            error.message = f"no such bucket on this backend or on the default one: {first}"
+            error.message = f"no such bucket on this backend or on the default one: {advice}"
             raise error
-        # 2. The settings must allow its creation here.
+        # 2. `create_missing` must allow it on this backend.
         allowed = self._create_missing
         if allowed == "auto":
             allowed = backend.capabilities.private_namespace
         if not allowed:
             error.message = (
                 f"no such bucket on this backend: create it there (create_bucket({bucket!r},"
-                f" backends=[{backend.name!r}])), map it to one (Mapped), or make the store with"
+                f" backends=[{backend.name!r}])), map it to an existing one (Mapped), or create the store with"
                 " create_missing_buckets=True"
             )
             raise error
@@ -200,7 +200,7 @@ class Buckets:
 
 
 def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
-    """Return the backends on which the bucket is physically distinct."""
+    """Return one backend, the first, for each physically distinct bucket."""
     by_place: dict[Hashable, Backend] = {}
     for backend in backends:
         by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)

@@ -31,10 +31,10 @@ from trove_async.options import DeleteOptions
 from .backends import Backend
 
 _BATCH = 1000
-"""Keys taken at a time: the maximum of one S3 request (API Reference, DeleteObjects)."""
+"""Number of keys taken at a time: the maximum of one S3 request (API Reference, DeleteObjects)."""
 
-_LIMIT = 16
-"""Concurrent requests on a backend that deletes one key per request."""
+_MAX_REQUESTS = 16
+"""Maximum number of concurrent requests to a backend that deletes one key per request."""
 
 
 class Run(Protocol):
@@ -48,10 +48,10 @@ class Run(Protocol):
 
 
 class Deletion:
-    """The deletion of many objects. Iterate it for one result per key, or await it to raise errors.
+    """The deletion of many objects. Iterate over it for one result per key, or await it to raise errors.
 
-    The deletion starts then, and runs only once. It takes and deletes a thousand keys at a time.
-    A cancel leaves the keys that it has not reached.
+    Either starts the deletion, which runs only once. It takes and deletes a thousand keys at a time.
+    Objects that it has not reached when it is cancelled are not deleted.
 
     Example:
         >>> async with Trove(MemoryDriver()) as store:
@@ -94,7 +94,7 @@ class Deletion:
         if not self._started:
             warnings.warn(
                 f"store.delete_many({self._bucket!r}, …) was never started, nothing was deleted:"
-                " await it, or iterate it",
+                " await it, or iterate over it",
                 ResourceWarning,
                 stacklevel=2,
             )
@@ -141,23 +141,23 @@ class Deletion:
     async def _delete_on(
         self, backend: Backend, keys: Sequence[str], errors: dict[str, Exception | None]
     ) -> None:
-        size = backend.capabilities.bulk_delete
+        max_keys = backend.capabilities.bulk_delete
 
-        # 1. How to delete a chunk of keys, or a single one.
-        async def delete_in_bulk(chunk: Sequence[str]) -> None:
+        # 1. Define how to delete a batch of keys, and a single one.
+        async def delete_in_bulk(batch: Sequence[str]) -> None:
             driver = cast("BulkDeleting", backend.driver)
             unreported = BackendError(
                 "the service reported no result for this object: delete it again"
             )
-            results_by_key: dict[str, Exception | None] = dict.fromkeys(chunk, unreported)
+            results_by_key: dict[str, Exception | None] = dict.fromkeys(batch, unreported)
             try:
-                results = await driver.delete_many(self._bucket, chunk)
+                results = await driver.delete_many(self._bucket, batch)
             except TroveError as error:
                 failure = await self._failure_of(error, backend)
-                errors.update((key, failure) for key in chunk)
+                errors.update((key, failure) for key in batch)
                 return
             results_by_key.update((result.key, result.error) for result in results)
-            errors.update((key, self._located(results_by_key[key], backend, key)) for key in chunk)
+            errors.update((key, self._located(results_by_key[key], backend, key)) for key in batch)
 
         async def delete_one(key: str) -> None:
             try:
@@ -167,17 +167,17 @@ class Deletion:
             else:
                 errors[key] = None
 
-        # 2. Delete in bulk if the backend can, with one request after the other.
-        if size:
-            for start in range(0, len(keys), size):
-                await delete_in_bulk(keys[start : start + size])
+        # 2. Delete in bulk, one request after another, if the backend supports it.
+        if max_keys:
+            for start in range(0, len(keys), max_keys):
+                await delete_in_bulk(keys[start : start + max_keys])
         else:
-            await for_each(keys, delete_one, limit=_LIMIT)
+            await for_each(keys, delete_one, limit=_MAX_REQUESTS)
 
     async def _failure_of(self, error: TroveError, backend: Backend) -> TroveError | None:
         """Return the error of a request, or None if it proves that the object does not exist.
 
-        That is so if only this backend lacks the bucket.
+        A missing bucket proves it if another backend has the bucket.
         """
         if isinstance(error, BucketNotFoundError) and await self._bucket_exists(self._bucket):
             return None
@@ -215,7 +215,7 @@ async def _as_async(
             async for key in iterator:
                 yield key
         finally:
-            # A generator that is started here is closed here, as for bodies.
+            # Close a generator that was started here, as for bodies.
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()
     else:

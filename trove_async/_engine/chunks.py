@@ -28,7 +28,7 @@ class ChunkSource:
         body: The user's object, if it can be read only once.
 
     Raises:
-        BodyConsumedError: A failed put has read part of the body.
+        BodyConsumedError: An earlier put failed after reading part of the body.
     """
 
     memory: memoryview | None = None
@@ -45,10 +45,10 @@ class ChunkSource:
         self.size = size
         self._body = body
         self._pulled_bytes = 0
-        self._start: int | None = None  # the position at which a seekable body was passed
+        self._start: int | None = None  # the original position of a seekable body
         self._chunks: AsyncIterator[BytesLike] | None = aiter(chunks)
-        # The unread bytes of the last chunk. Released as soon as it is empty: a view of a bytearray
-        # prevents the user from resizing it.
+        # The unread bytes of the last chunk. Released as soon as all are read: a view of a bytearray
+        # prevents the user from resizing the bytearray.
         self._pending = _EMPTY
 
     async def ready(self) -> bool:
@@ -117,10 +117,10 @@ class ChunkSource:
 
 
 class BlockingChunkSource(ChunkSource):
-    """A source that reads a user's iterator or file in a thread, as user code may block.
+    """A source that reads a user's iterator or file in a thread, because user code may block.
 
-    User code may block forever. So each source has a thread of its own, and cannot starve other
-    bodies or the library's file calls. A cancel does not wait for the thread; a chunk that arrives
+    User code may block forever, so each source uses a separate thread and cannot starve other
+    bodies or the library's file calls. A cancel does not wait for the thread. A chunk that arrives
     later is dropped.
 
     Args:
@@ -148,7 +148,7 @@ class BlockingChunkSource(ChunkSource):
     async def aclose(self) -> None:
         await super().aclose()
         if inspect.isgenerator(self._iterator):
-            with suppress(ValueError):  # it is still running in the abandoned thread
+            with suppress(ValueError):  # the generator is running in the abandoned thread
                 await anyio.to_thread.run_sync(self._iterator.close)
 
 
@@ -156,7 +156,7 @@ def source_of_async_iterable(body: AsyncIterable[BytesLike]) -> ChunkSource:
     """Return a source that reads an async iterable.
 
     Raises:
-        BodyConsumedError: The body is a generator that has ended or is being iterated, or an
+        BodyConsumedError: The body is a generator that has ended or is running, or an
             iterator that a failed put has started to read.
     """
     if inspect.isasyncgen(body):
@@ -166,10 +166,10 @@ def source_of_async_iterable(body: AsyncIterable[BytesLike]) -> ChunkSource:
 
 
 def source_of_iterable(body: Iterable[BytesLike]) -> ChunkSource:
-    """Return a source that reads an iterable in a thread.
+    """Return a source that reads an iterable, in a thread unless it is a list or a tuple.
 
     Raises:
-        BodyConsumedError: As for `source_of_async_iterable`.
+        BodyConsumedError: As in `source_of_async_iterable`.
     """
     if isinstance(body, (list, tuple)):
         return ChunkSource(_iterate_inline(body))
@@ -186,7 +186,7 @@ def _check_generator(*, ended: bool, running: bool) -> None:
         )
     if running:
         raise BodyConsumedError(
-            "the body must be a new generator, got one that is being iterated: call its function again"
+            "the body must be a new generator, got one that is running: call its function again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Detects HTTP clients' responses passed as a body, and names what to pass instead.
+"""Detects HTTP responses and requests passed as a body, and names what to pass instead.
 
 These objects look like files or iterables but do not work as a body: `read` takes no size, or returns
 nothing because the body was already read, or iteration yields 128 bytes at a time. Classes are
@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_ITERATED: Final = (
-    "response.iter_content(1024 * 1024) of a response made with stream=True, or response.content"
-)
-_STREAMED: Final = (
-    "response.stream(1024 * 1024) of a response made with preload_content=False, or response.data"
-)
+_REQUESTS_ALTERNATIVE: Final = "response.iter_content(1024 * 1024) of a response requested with stream=True, or response.content"
+_URLLIB3_ALTERNATIVE: Final = "response.stream(1024 * 1024) of a response requested with preload_content=False, or response.data"
 _ALTERNATIVES: Final = {
     ("httpx", "Response"): "response.aiter_bytes() of a streamed response, or response.content",
     ("aiohttp", "ClientResponse"): "response.content, its stream",
@@ -27,29 +23,29 @@ _ALTERNATIVES: Final = {
     ),
     ("aiohttp", "FileField"): "its .file",
     ("aiohttp", "BaseRequest"): "request.content, its stream",
-    ("requests", "Response"): _ITERATED,
-    ("niquests", "Response"): _ITERATED,
-    ("urllib3", "BaseHTTPResponse"): _STREAMED,
-    ("urllib3", "HTTPResponse"): _STREAMED,
+    ("requests", "Response"): _REQUESTS_ALTERNATIVE,
+    ("niquests", "Response"): _REQUESTS_ALTERNATIVE,
+    ("urllib3", "BaseHTTPResponse"): _URLLIB3_ALTERNATIVE,
+    ("urllib3", "HTTPResponse"): _URLLIB3_ALTERNATIVE,
     ("starlette", "Request"): "request.stream()",
     ("fastapi", "Request"): "request.stream()",
 }
-"""What to pass instead, by package and name of a class or of one of its bases."""
+"""What to pass instead of an object, by the package and name of its class or of a base class."""
 
 
-def refuse_response(body: object) -> None:
+def check_not_response(body: object) -> None:
     """Raise if the body is a response of an HTTP client, a request, or one of their parts.
 
     Raises:
-        TypeError: It is one. The message names what to pass instead.
+        TypeError: The body is such an object. The message names what to pass instead.
     """
     kind = type(body)
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
-        instead = _ALTERNATIVES.get((package, base.__name__))
-        if instead is not None:
-            raise TypeError(f"a body must not be {package}'s {kind.__name__}: pass {instead}")
-    if hasattr(body, "aiter_bytes"):  # httpx's relatives
+        alternative = _ALTERNATIVES.get((package, base.__name__))
+        if alternative is not None:
+            raise TypeError(f"a body must not be {package}'s {kind.__name__}: pass {alternative}")
+    if hasattr(body, "aiter_bytes"):  # a client modelled on httpx
         raise TypeError(
             f"a body must not be a {kind.__name__}: pass its aiter_bytes(), or its content"
         )

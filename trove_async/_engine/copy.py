@@ -1,7 +1,7 @@
 """Copies one pinned version of an object within a backend or between two, and verifies the copy.
 
 Locations are compared as physical places (`AsyncDriver.place`), not by name: two backends, or two
-buckets of a `Mapped` layer, may be one place under two names.
+buckets of a `Mapped` layer, may be two names of one place.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Location:
 class CopyOverrides:
     """The options in which the destination differs from the source.
 
-    None keeps the source's value, an empty value (``""``, ``{}``) removes it.
+    None keeps the source's value. An empty value (``""``, ``{}``) removes it.
 
     Attributes:
         put: The options of a put, with the conditions and the write_id, but without inherited and
-            removed values. They can be checked before the source is headed.
+            removed values. They can be checked before any request.
     """
 
     metadata: Mapping[str, str] | None = None
@@ -87,7 +87,7 @@ class CopyOverrides:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the destination is to be equal to the source."""
+        """Whether the copy inherits everything from its source."""
         return self.put.storage_class is None and all(
             getattr(self, name) is None for name in _INHERITED
         )
@@ -103,8 +103,8 @@ _INHERITED = (
     "content_language",
     "expires",
 )
-"""The put options that a copy inherits from its source by default. The storage class is
-not among them, because the destination's backend has classes of its own."""
+"""The put options that a copy inherits from its source by default. The storage class is not among them,
+because each backend has different classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,25 +143,26 @@ async def copy(
         source: The location of the source.
         target: The location of the copy.
         overrides: The options that differ from the source.
-        head: Heads an object, and raises if it does not exist.
+        head: Returns the metadata of an object, or raises if it does not exist.
         check: Raises if the target's backend does not support an option.
         normalize: Checks and normalizes the options inherited from the source.
         put: Returns a put to the target.
         create_bucket: Creates the target's missing bucket, or raises.
         progress: The user's callback.
     """
-    # 1. Refuse the user's options before any request.
+    # 1. Check the user's options before any request.
     with located(target):
         check(overrides.put)
     # 2. Head the source.
     onto_itself = source.is_same(target)
     if onto_itself:
-        # One object under two names: use the target's name, so that all requests go to one backend.
+        # The locations are two names of one object: use the target's, so that all requests go to
+        # one backend.
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await head(source)
     checksums, write_id = info.checksums, overrides.put.write_id
-    # 3. Copy: nothing to do, or on the server, or through this process.
+    # 3. Copy on the server or through this process, unless nothing would change.
     with located(target):
         options = _target_options(source, target, info, overrides)
         stored: ObjectInfo | None = None
@@ -169,7 +170,7 @@ async def copy(
             _check_conditions(info, overrides)
             stored = info
         elif _can_copy_on_server(source, target, info, options):
-            # Metadata that the service copies itself needs no check, even if a put would refuse it.
+            # Metadata that the service copies itself needs no check, even if no put could store it.
             check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
                 stored = await _copy_on_server(source, target, info, options, create_bucket)
@@ -183,8 +184,8 @@ async def copy(
                 stored, checksums = await _copy_through_client(
                     source, target, info, put(options), kinds
                 )
-            progress = None  # the put has reported it
-    # 4. Report the progress that no put has reported.
+            progress = None  # the put has reported the progress
+    # 4. Report the progress, unless a put has.
     if progress is not None:
         progress(info.stored_size, info.stored_size)
     return CopyResult(source=info, stored=stored, checksums=checksums, write_id=write_id)
@@ -193,17 +194,17 @@ async def copy(
 def _target_options(
     source: Location, target: Location, info: ObjectInfo, overrides: CopyOverrides
 ) -> PutOptions:
-    """Return the options that put the source's content at the target."""
-    can = target.backend.capabilities
+    """Return the put options of the target: the overrides, and the values inherited from the source."""
+    capabilities = target.backend.capabilities
     options = overrides.applied_to(info)
     if (
-        not can.headers
+        not capabilities.headers
         and overrides.content_type is None
         and info.content_type == type_of(target.key)
     ):
         # A put would guess the same type, and drop it because the backend cannot store it.
         options = replace(options, content_type=None)
-    if can.storage_class and options.storage_class is None and source.is_same(target):
+    if capabilities.storage_class and options.storage_class is None and source.is_same(target):
         options = replace(options, storage_class=info.storage_class)
     return options
 
@@ -212,13 +213,13 @@ def _can_copy_on_server(
     source: Location, target: Location, info: ObjectInfo, options: PutOptions
 ) -> bool:
     """Return whether the service can copy this version with all options."""
-    can = target.backend.capabilities
+    capabilities = target.backend.capabilities
     return (
         source.backend.driver is target.backend.driver
-        and can.server_copy
-        and (can.copy_conditions or not options.conditional)
-        and (can.copy_tags or not options.tags)
-        and (options.size or 0) <= can.max_copy
+        and capabilities.server_copy
+        and (capabilities.copy_conditions or not options.conditional)
+        and (capabilities.copy_tags or not options.tags)
+        and (options.size or 0) <= capabilities.max_copy
         and can_prove(info)
     )
 
@@ -235,7 +236,7 @@ def _normalized(
         raise InvalidNameError(
             f"{error.message}: the value comes from {info.bucket}/{info.key} on backend"
             f" {source.backend.name!r} and cannot be copied; nothing was stored:"
-            " pass another value for the copy"
+            " pass a different value for the copy"
         ) from error
 
 
@@ -247,15 +248,15 @@ async def _copy_on_server(
     create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
 ) -> ObjectInfo:
     driver = cast("Copying", source.backend.driver)
-    request = CopyOptions(source=info, put=options, version_id=source.version_id)
+    copy_options = CopyOptions(source=info, put=options, version_id=source.version_id)
     names = (source.bucket, source.key, target.bucket, target.key)
     try:
-        stored = await driver.copy(*names, request)
+        stored = await driver.copy(*names, copy_options)
     except BucketNotFoundError as error:
         if error.bucket == source.bucket != target.bucket:
             raise _source_changed(source) from error
         await create_bucket(error)
-        stored = await driver.copy(*names, request)
+        stored = await driver.copy(*names, copy_options)
     try:
         compare_stored(info.checksums, info.stored_size, stored)
     except IntegrityError:
@@ -285,10 +286,12 @@ async def _copy_through_client(
     source: Location, target: Location, info: ObjectInfo, put: Put, kinds: Collection[str]
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
     """Copy the body through this process; return the stored object and the body's checksums."""
-    # 1. Open the version that was headed.
-    can = source.backend.capabilities
-    pin = info.etag if can.get_conditions else None
-    version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
+    # 1. Open the version that `info` describes.
+    capabilities = source.backend.capabilities
+    pin = info.etag if capabilities.get_conditions else None
+    version_id = source.version_id or (
+        info.version_id if capabilities.versions and pin is None else None
+    )
     options = GetOptions(if_match=pin, version_id=version_id)
     async with AsyncExitStack() as stack:
         try:
@@ -299,11 +302,12 @@ async def _copy_through_client(
             raise _source_changed(source) from error
         if not (is_same(info, reader.info) or _has_same_attributes(info, reader.info)):
             raise _source_changed(source)
-        # 2. Put it. The body is verified against the source's checksum while it is read, so its last
-        # bytes are sent only if it is intact. It is hashed in the target's kinds, to compare them.
+        # 2. Put the body. It is verified against the source's checksum while it is read, so its last
+        # bytes are sent only if it is intact. The checksums that the target's backend reports are
+        # computed as well.
         body = VerifiedBody(reader, {CRC32C, *kinds})
         stored = await put.run(source_of(body))
-    # 3. Compare the checksums of both ends.
+    # 3. Compare the computed checksums with those that the target's backend reports.
     checksums = body.checksums
     try:
         compare(checksums, stored.checksums, "the stored bytes differ from those that were read")
@@ -317,8 +321,8 @@ async def _copy_through_client(
 def _has_same_attributes(info: ObjectInfo, opened: ObjectInfo) -> bool:
     """Return whether an object that cannot be pinned was opened with the same attributes.
 
-    The body and the attributes then describe the same state, although its version is unknown. Tags
-    come in another response, so they are not compared.
+    The body then belongs to these attributes, although its version is unknown. Tags come in a
+    separate response, so they are not compared.
     """
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 

@@ -11,8 +11,8 @@ from typing import TypeAlias, TypeGuard
 from trove_async.errors import CursorError
 from trove_async.models import Listed
 
-Facts: TypeAlias = tuple[object, ...]
-"""The facts that must be equal in two listings for a cursor to fit both, as JSON values."""
+Scope: TypeAlias = tuple[object, ...]
+"""The arguments, backends and routes of a listing, as JSON values. A cursor fits only listings of one scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +20,16 @@ class Position:
     """The position of a listing after its last returned entry.
 
     Attributes:
-        start_after: The start of the whole listing: only greater entries are shown.
-        stage: The stage. The ordered backends, merged, are the first stage, if there are any. Every
-            unordered backend is a stage of its own.
+        start_after: The start of the whole listing: only greater keys are listed.
+        stage: The index of the stage. The ordered backends, if any, are merged in the first stage.
+            Each unordered backend is a separate stage.
         key: The key or common prefix of the last entry, or `start_after` before the first one.
         rank: The index of the entry's backend, if the next entry may have the same key
             (`include_shadowed`). None: all entries of the key were returned.
-        before: With `rank`, the greatest key shown before `key`: other backends start after it.
+        before: With `rank`, the greatest key returned before `key`. Backends of a higher rank resume
+            after it, because they may have `key` as well.
         token: The token of the entry's page, if the backend is unordered.
-        limit: The requested length of that page. It is requested again with the same length.
+        limit: The requested length of that page. The page is requested again with the same length.
     """
 
     start_after: str = ""
@@ -50,8 +51,8 @@ class Position:
         return entry.key > self.key
 
     @property
-    def token_of_entry(self) -> bool:
-        """Whether the position is after an entry on the page of `token`."""
+    def is_after_entry(self) -> bool:
+        """Whether the position is after an entry, rather than before the first one."""
         return self.key != self.start_after
 
     def next_stage(self, limit: int) -> Position:
@@ -61,10 +62,10 @@ class Position:
         )
 
 
-def encode(position: Position, facts: Facts) -> str:
+def encode(position: Position, scope: Scope) -> str:
     """Return the position as a cursor: letters, digits, ``-`` and ``_``."""
     content = [
-        _fingerprint(facts),
+        _fingerprint(scope),
         position.start_after,
         position.stage,
         position.key,
@@ -77,11 +78,11 @@ def encode(position: Position, facts: Facts) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, facts: Facts) -> Position:
+def decode(cursor: str, scope: Scope) -> Position:
     """Return the position that a cursor encodes.
 
     Raises:
-        CursorError: The cursor is malformed, or belongs to a listing with other routes or arguments.
+        CursorError: The cursor is malformed, or belongs to a listing with a different scope.
     """
     # 1. Parse it.
     content = _parse(cursor)
@@ -89,12 +90,12 @@ def decode(cursor: str, facts: Facts) -> Position:
         raise CursorError(
             "cursor must be a cursor of a listing: pass a value of ObjectIterator.cursor"
         )
-    # 2. Compare the facts: with other routes or arguments the position would be meaningless.
+    # 2. Compare the scope: the position would be meaningless with other routes or arguments.
     fingerprint, start_after, stage, key, rank, before, token, limit = content
-    if fingerprint != _fingerprint(facts):
+    if fingerprint != _fingerprint(scope):
         raise CursorError(
-            "this cursor belongs to another listing: pass it with the same bucket, prefix,"
-            " delimiter, backends and routes"
+            "this cursor belongs to a different listing: pass it with the same bucket, prefix,"
+            " delimiter, include_shadowed, backends and routes"
         )
     # 3. Check the types. The fingerprint does not cover them, and users may edit a cursor.
     if not (
@@ -125,7 +126,7 @@ def _parse(cursor: str) -> list[object] | None:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, RecursionError):  # of base64, of UTF-8, of JSON
+    except (ValueError, RecursionError):  # of base64, UTF-8 or JSON
         return None
     return (
         content
@@ -148,5 +149,5 @@ def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 
-def _fingerprint(facts: Facts) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def _fingerprint(scope: Scope) -> str:
+    return hashlib.sha256(json.dumps(scope).encode()).hexdigest()[:16]

@@ -24,7 +24,7 @@ from .body_file import BodyFile, descriptor_of
 from .chunks import BlockingChunkSource, ChunkSource
 
 _READ_SIZE = 256 * KiB
-"""Bytes of one read of a blocking file. Above this the cost of a thread hop is negligible."""
+"""Bytes per read of a blocking file. From this size on, the cost of a thread hop is negligible."""
 
 ASYNC_READ_SIZE = 4 * _READ_SIZE
 """Bytes requested per read of an async reader, which may return fewer."""
@@ -39,12 +39,13 @@ class FileSource(BlockingChunkSource):
         file: The file. A put that fails leaves a seekable file at its original position.
 
     Raises:
-        BodyConsumedError: An earlier put has read the file to its end, where it still is.
+        BodyConsumedError: An earlier put has read the file to its end, or failed and could not seek
+            it back, and its position is still the same.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         start, size = _position_and_size(file)
-        super().__init__(iter(self._piece, b""), size, body=file)
+        super().__init__(iter(self._read_piece, b""), size, body=file)
         # read1 returns what a pipe has; read would wait for the full size.
         self._read = file.read1 if isinstance(file, io.BufferedReader) else file.read
         self._file = file
@@ -52,7 +53,7 @@ class FileSource(BlockingChunkSource):
         self._position_known = start is not None
         if start is not None:
             consumed.check(file, start, empty=not size)
-        self._reading = threading.Lock()
+        self._read_lock = threading.Lock()
         self._started = self._abandoned = False
         self._descriptor: int | None = None
 
@@ -63,7 +64,7 @@ class FileSource(BlockingChunkSource):
             return None
         body = BodyFile(self._descriptor, self._start or 0)
         self._started = True
-        self._pulled_bytes = body.size  # descriptor_of has moved it to its end
+        self._pulled_bytes = body.size  # descriptor_of has positioned the file at its end
         consumed.record(self._file, self._position, to_end=True)
         return body
 
@@ -80,20 +81,20 @@ class FileSource(BlockingChunkSource):
         if self._position_known and self._start is None:
             await super().rewind()
         else:
-            # Runs to its end even if the put is cancelled again. An abandoned thread may still read.
+            # Seek back even if the put is cancelled again. An abandoned thread may still be reading.
             await run_cleanup(self._seek_back(), 2 * CLEANUP_SECONDS)
 
-    def _piece(self) -> bytes:
+    def _read_piece(self) -> bytes:
         """Read the next piece, in a thread."""
         self._started = True
-        with self._reading:
+        with self._read_lock:
             if self._abandoned:
                 return b""
             try:
                 self._check_position()
                 return self._read(_READ_SIZE)
             finally:
-                if self._abandoned:  # during the read; `_return_to_start` may have timed out
+                if self._abandoned:  # during the read; `_seek_after_read` may have timed out
                     self._seek_to_start()
 
     def _check_position(self) -> None:
@@ -105,14 +106,14 @@ class FileSource(BlockingChunkSource):
             consumed.check(self._file, self._start, empty=False)
 
     async def _seek_back(self) -> None:
-        await anyio.to_thread.run_sync(self._return_to_start, limiter=anyio.CapacityLimiter(1))
+        await anyio.to_thread.run_sync(self._seek_after_read, limiter=anyio.CapacityLimiter(1))
 
-    def _return_to_start(self) -> None:
-        if self._reading.acquire(timeout=CLEANUP_SECONDS):
+    def _seek_after_read(self) -> None:
+        if self._read_lock.acquire(timeout=CLEANUP_SECONDS):
             try:
                 self._seek_to_start()
             finally:
-                self._reading.release()
+                self._read_lock.release()
 
     def _seek_to_start(self) -> None:
         if self._start is None:
@@ -128,12 +129,12 @@ class AsyncReadable(Protocol):
     """An object with ``async read(n)``, such as an asyncio.StreamReader or an aiofiles handle."""
 
     async def read(self, n: int, /) -> bytes:
-        """Return 1 to `n` bytes, ``b""`` at the end."""
+        """Return 1 to `n` bytes, or ``b""`` at the end."""
         ...
 
 
 class AsyncFileSource(ChunkSource):
-    """An async reader, which may be a file of aiofiles or anyio, or an UploadFile.
+    """An async reader, such as a file of aiofiles or anyio, or an UploadFile.
 
     Args:
         reader: The reader. A put that fails leaves a seekable reader at its original position.
@@ -214,7 +215,7 @@ class PathSource:
         remaining = take(views, self.size - self._position)[:_IOV_MAX]
         count = await in_thread(os.readv, self._file.fileno(), remaining)
         if not count:
-            self.size = self._position  # truncated by another process: it ends here
+            self.size = self._position  # truncated by another process: the body ends here
         self._position += count
         return count
 
@@ -232,7 +233,7 @@ class PathSource:
 def _position_and_size(file: BinaryIO) -> tuple[int | None, int | None]:
     """Return a file's position and the number of unread bytes, each None if unknown."""
     if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
-        # Do not seek to the end: a decompressing file would read everything to find it.
+        # Do not seek to the end: a file that decompresses would have to read everything.
         return None, _declared_length(file)
     try:
         position = file.tell()

@@ -1,4 +1,4 @@
-"""Pings of all backends."""
+"""Pings all backends."""
 
 from __future__ import annotations
 

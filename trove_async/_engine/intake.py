@@ -1,8 +1,8 @@
-"""Counts and hashes a body and checks its size between its source and the upload.
+"""Counts and hashes a body and checks its size, between its source and the upload.
 
-CRC-32C is computed on the event loop: it runs at 20 GB/s, so a thread hop of 200 µs would cost four
-times what it saves. Middleware that transforms bodies would also belong here. It would process
-pieces of more than 256 KiB in a thread.
+CRC-32C is computed on the event loop. At 20 GB/s it takes 50 µs per MiB, a quarter of the cost of a
+thread hop. Middleware that transforms bodies would also belong here. It would process pieces of more
+than 256 KiB in a thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .sources import Replayable, Source
 
 
 class Intake:
-    """Counts and hashes a body, and checks it against the size that the user declared.
+    """Counts and hashes a body, and checks its size if that is known.
 
     Args:
         source: The source of the body.
@@ -31,6 +31,7 @@ class Intake:
     def __init__(self, source: Source, size: int | None) -> None:
         self._source = source
         self._size = size
+        self._size_is_declared = size is not None
         self._crc = Crc32c()
         self.byte_count = 0
 
@@ -40,25 +41,29 @@ class Intake:
         return self._size
 
     async def file(self) -> BodyFile | None:
-        """Return the body's file after checking its size, or None if the body is not a plain file."""
+        """Return the body's file, or None if the body is not a plain file.
+
+        Raises:
+            IntegrityError: The file does not have the known size.
+        """
         file = await self._source.file() if isinstance(self._source, Replayable) else None
         if file is not None and self._size not in {None, file.size}:
-            raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got {file.size}: pass the correct size, or omit it"
-            )
+            raise self._size_error(str(file.size))
         return file
 
     async def ready(self) -> bool:
-        """Wait for a byte to take. Return False at the end, which must be at the declared size."""
-        more = await self._source.ready()
+        """Wait until a byte can be taken. Return False at the end.
+
+        Raises:
+            IntegrityError: The body has more or fewer bytes than its known size.
+        """
+        has_more = await self._source.ready()
         if self._size is None and not self.byte_count:
             self._size = self._source.size
-        if self._size is not None and more != (self.byte_count < self._size):
-            got = f"more than {self.byte_count}" if more else f"only {self.byte_count}"
-            raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got {got}: pass the correct size, or omit it"
-            )
-        return more
+        if self._size is not None and has_more != (self.byte_count < self._size):
+            got = f"more than {self.byte_count}" if has_more else f"only {self.byte_count}"
+            raise self._size_error(got)
+        return has_more
 
     async def take(self, limit: int) -> BytesLike:
         """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
@@ -82,9 +87,18 @@ class Intake:
     def _count(self, size: int) -> None:
         self.byte_count += size
         if self._size is not None and self.byte_count > self._size:
-            raise IntegrityError(
-                f"the body must have {self._size} bytes as declared, got more: pass the correct size, or omit it"
+            raise self._size_error("more")
+
+    def _size_error(self, got: str) -> IntegrityError:
+        if self._size_is_declared:
+            return IntegrityError(
+                f"the body must have {self._size} bytes as declared, got {got}: pass the correct size,"
+                " or omit it"
             )
+        return IntegrityError(
+            f"the body had {self._size} bytes when it was opened, got {got}: it changed or broke off"
+            " while it was read; put it again"
+        )
 
     @property
     def checksums(self) -> Mapping[str, str]:

@@ -1,8 +1,8 @@
-"""Merges the listings of several backends in key order, showing each key where it is routed.
+"""Merges the listings of several backends, with each key from the backend that it is routed to.
 
-Ordered backends are merged. Unordered ones follow, one after the other. Between pages a listing holds
-only entries that have arrived and were not returned yet. An error or a cancel loses no entry: the
-next call resumes at the same position.
+Ordered backends are merged in key order. Unordered ones follow, one after another. Between pages a
+listing holds the entries that have arrived and were not returned yet, and it may be prefetching one page
+per backend. An error or a cancel loses no entry: the next call resumes at the same position.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
 from trove_async.options import ListOptions
 
 from .backends import Backend
-from .cursors import Facts, Position, decode, encode
+from .cursors import Position, Scope, decode, encode
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 
 E = TypeVar("E", bound=Listed)
 
-_LOOKUPS = 16
-"""Concurrent lookups of single entries: heads, prefixes, and async route functions."""
+_MAX_LOOKUPS = 16
+"""Maximum number of concurrent lookups of single entries: heads, prefixes, and async route functions."""
 
-_DETAILED = 4 * _LOOKUPS
-"""Objects whose details are loaded before the first of them is returned."""
+_DETAILS_BATCH = 4 * _MAX_LOOKUPS
+"""Maximum number of entries whose details are loaded before the first of them is returned."""
 
 
 class IsVisible(Protocol):
-    """Decides whether `Trove.get` reaches a key of the bucket on the named backend."""
+    """Decides whether a key of the bucket is routed to the named backend."""
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
         """Return the result, or an awaitable of it if a route function is async."""
@@ -52,12 +52,13 @@ class Query:
 
     Attributes:
         bucket: The bucket.
-        options: Prefix, delimiter, start, and page size.
+        options: The prefix, delimiter, start and page size.
         backends: The backends that may have a matching key.
-        is_visible: Decides which keys of which backend to show. None: all.
-        rules: The fingerprint of the routes, part of a cursor's fingerprint.
+        is_visible: Decides which keys to list from which backend. None: all keys of all backends.
+        routes_fingerprint: The fingerprint of the routes, part of the scope of a cursor.
         details: Whether to head each object whose metadata is incomplete.
-        exists: Returns whether the bucket exists, called when all `backends` lack it.
+        exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
+            lack it.
         cursor: The position at which to resume, or None.
         request_page: Requests a page of objects or of versions.
     """
@@ -66,7 +67,7 @@ class Query:
     options: ListOptions
     backends: Sequence[Backend]
     is_visible: IsVisible | None
-    rules: str
+    routes_fingerprint: str
     details: bool
     exists: Callable[[], Awaitable[bool]]
     cursor: str | None
@@ -78,20 +79,20 @@ class Query:
         return self.is_visible is None and len(self.backends) > 1
 
     def position(self) -> Position:
-        """Return where the listing starts.
+        """Return the position at which the listing starts.
 
         Raises:
-            CursorError: The cursor is malformed, or belongs to another listing.
+            CursorError: The cursor is malformed, or belongs to a different listing.
         """
         # No key contains NUL, so `start_after` matters only up to its first NUL.
         start_after = (self.options.start_after or "").partition("\0")[0]
         if self.cursor is None:
             return Position(start_after=start_after, key=start_after, limit=self.options.limit)
-        return decode(self.cursor, self.facts)
+        return decode(self.cursor, self.cursor_scope)
 
     @property
-    def facts(self) -> Facts:
-        """The facts that must be equal in two listings for a cursor to fit both."""
+    def cursor_scope(self) -> Scope:
+        """The scope of the listing's cursors. They fit only listings of the same scope."""
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
@@ -102,19 +103,19 @@ class Query:
             options.delimiter,
             names,
             ordered,
-            self.rules,
+            self.routes_fingerprint,
             shadowed,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Entries that arrived together, with the state that a cursor among them needs.
+    """Entries that arrived together, with the state for a cursor between them.
 
     Attributes:
         entries: At least one entry.
-        previous_key: The last key shown before them.
-        position: The position, with the token of the page if the backend is unordered.
+        previous_key: The last key returned before these entries.
+        position: The listing's position, with the token of the page if the backend is unordered.
     """
 
     entries: Sequence[Listed]
@@ -125,8 +126,8 @@ class _Batch:
 class _Entries(Generic[E]):
     """An iterator over the entries of one listing.
 
-    It can be iterated once. It holds no connection between pages, and may be dropped at any point.
-    After an error or a cancel, the next call resumes after the last entry returned.
+    It can be iterated over once, and dropped at any point. After an error or a cancel, the next call
+    resumes after the last entry returned.
     """
 
     def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
@@ -135,8 +136,8 @@ class _Entries(Generic[E]):
         self._page_size = page_size
         self._listing: _Listing | None = None
         self._batches: deque[_Batch] = deque()
-        self._entries: Sequence[E] = ()  # of the first batch; `_returned_count` were returned
-        self._returned_count = 0
+        self._entries: Sequence[E] = ()  # of the first batch
+        self._returned_count = 0  # of these entries
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -159,19 +160,19 @@ class _Entries(Generic[E]):
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := await self._next(self._page_size):
+        while page := await self._take(self._page_size):
             yield page
 
     async def all(self) -> Sequence[E]:
         """Return all remaining entries."""
-        return await self._next(None)
+        return await self._take(None)
 
     @property
     def ordered(self) -> bool | None:
         """Whether entries are in bytewise order of UTF-8 keys. None before the first page."""
         return None if self._listing is None else self._listing.ordered
 
-    async def _next(self, count: int | None) -> Sequence[E]:
+    async def _take(self, count: int | None) -> Sequence[E]:
         # Load everything first: a failure on the way must not lose entries.
         while not self._ended and (count is None or self._buffered_count < count):
             await self._fetch()
@@ -191,7 +192,7 @@ class _Entries(Generic[E]):
         return sum(len(batch.entries) for batch in self._batches) - self._returned_count
 
     def _next_batch(self) -> bool:
-        """Replace the first batch, whose entries were returned, by the next. Return False if there is none."""
+        """Drop the first batch, which was returned, and go to the next. Return False if there is none."""
         if self._entries:
             if len(self._batches) == 1:
                 return False
@@ -219,9 +220,9 @@ class _Entries(Generic[E]):
 class ObjectIterator(_Entries[E]):
     """Iterates over the objects of a bucket: use ``async for``, `pages` or `all`.
 
-    It can be iterated once. It holds no connection between pages, and may be dropped at any point.
-    `cursor` resumes the listing in this process or another. After an error or a cancel, the next
-    call resumes after the last entry returned.
+    It can be iterated over once, and dropped at any point. Between pages it holds no connection, except
+    while it prefetches a page (from the third one on). `cursor` resumes the listing in this process or
+    a different one. After an error or a cancel, the next call resumes after the last entry returned.
     """
 
     def __init__(
@@ -269,8 +270,8 @@ class _Listing:
         self._stages = [group for group in [ordered, *([backend] for backend in others)] if group]
         self._ranks = {backend.name: rank for rank, backend in enumerate(query.backends)}
         self._position = query.position()
-        # Entries up to this position were returned before the cursor and are skipped. None: this
-        # stage has none, or all of them have been skipped.
+        # Entries of this stage up to this position were returned before the cursor and are skipped.
+        # None: there are none left to skip.
         self._resume_after: Position | None = self._position
         self._previous_key = (
             self._position.key if self._position.rank is None else self._position.before or ""
@@ -288,11 +289,11 @@ class _Listing:
             if not self._pending:
                 merged = await self._next_merged()
                 if merged is None:
-                    self._next_stage()
+                    self._begin_next_stage()
                     continue
                 self._pending = self._after_start(merged)
             # 2. Filter them, and complete their details.
-            piece = self._pending[:_DETAILED] if self._query.details else self._pending
+            piece = self._pending[:_DETAILS_BATCH] if self._query.details else self._pending
             shown = await self._visible_entries(piece)
             if self._query.details:
                 shown = await self._with_details(shown)
@@ -318,7 +319,7 @@ class _Listing:
     # -- entries of the backends ------------------------------------------------------------------
 
     async def _next_merged(self) -> Sequence[Listed] | None:
-        """Return the stage's next entries up to the lowest last key of its unfinished backends."""
+        """Return the stage's next entries, or None at its end."""
         # 1. Begin the stage.
         if self._streams is None:
             stage = self._stages[self._position.stage]
@@ -350,8 +351,8 @@ class _Listing:
             if not stream.ordered:
                 self._position = replace(self._position, token=stream.token, limit=stream.limit)
             return stream.take()
-        # 4. Merge several backends. Keys after the frontier have to wait: a backend that has not
-        # ended may still list a smaller key.
+        # 4. Merge several backends up to the frontier, the lowest last key of those that have not
+        # ended. Later keys have to wait: such a backend may still list a smaller key.
         frontier = min(
             (stream.entries[-1].key for stream in streams if not stream.ended), default=None
         )
@@ -371,7 +372,7 @@ class _Listing:
             limit=position.limit,
         )
 
-    def _next_stage(self) -> None:
+    def _begin_next_stage(self) -> None:
         self._position = self._position.next_stage(self._query.options.limit)
         self._resume_after = None
         self._streams = None
@@ -390,10 +391,11 @@ class _Listing:
             if remaining:
                 self._resume_after = None
             return remaining
-        if resume_after is not None and resume_after.token_of_entry:
-            # The cursor's page is fetched again: skip up to its entry, if that still exists.
+        if resume_after is not None and resume_after.is_after_entry:
+            # The cursor's page was fetched again: skip up to the cursor's entry, if it still exists.
             start = next(
-                (at for at, entry in enumerate(entries, 1) if entry.key == resume_after.key), 0
+                (index for index, entry in enumerate(entries, 1) if entry.key == resume_after.key),
+                0,
             )
             entries = entries[start:]
         self._resume_after = None
@@ -435,7 +437,7 @@ class _Listing:
                     continue
                 # A route function is async: from here on, await several concurrently.
                 visibility[index] = await visible
-                await for_each(remaining, decide, limit=_LOOKUPS)
+                await for_each(remaining, decide, limit=_MAX_LOOKUPS)
         return visibility
 
     async def _hide_earlier_prefixes(
@@ -463,11 +465,11 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, Prefix) and visibility[index]
         ]
-        await for_each(candidates, look_up, limit=_LOOKUPS)
+        await for_each(candidates, look_up, limit=_MAX_LOOKUPS)
 
     def _record_prefixes(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
-        if self.ordered:  # equal prefixes follow one another
+        if self.ordered:  # equal prefixes are adjacent
             self._shown_prefixes = set(prefixes[-1:]) or self._shown_prefixes
         elif len(self._stages) > 1:
             self._shown_prefixes.update(prefixes)
@@ -490,7 +492,7 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, ObjectInfo) and not entry.complete
         ]
-        await for_each(incomplete, complete, limit=_LOOKUPS)
+        await for_each(incomplete, complete, limit=_MAX_LOOKUPS)
         return [entry for entry in completed if entry is not None]
 
     # -- cursors ---------------------------------------------------------------------------------
@@ -500,7 +502,7 @@ class _Listing:
         last_entry = batch.entries[count - 1]
         position = replace(batch.position, key=last_entry.key, rank=None, before=None)
         if self._query.may_repeat_keys and isinstance(last_entry, ObjectInfo):
-            others = (
+            earlier_keys = (
                 entry.key
                 for entry in reversed(batch.entries[:count])
                 if entry.key != last_entry.key
@@ -508,6 +510,6 @@ class _Listing:
             position = replace(
                 position,
                 rank=self._ranks[last_entry.backend],
-                before=next(others, batch.previous_key),
+                before=next(earlier_keys, batch.previous_key),
             )
-        return encode(position, self._query.facts)
+        return encode(position, self._query.cursor_scope)

@@ -1,16 +1,16 @@
-"""The second half of a move: deletes the source once it is safe.
+"""The second half of a move: deletes the source once that is safe.
 
 Three conditions are proved first. A request is sent only if earlier responses do not prove them:
 
 1. *The destination has the copied bytes.* A checksum in the response to the copy proves it, or, within
-   one service, an etag that source and copy share. Otherwise the destination is headed. Its size and
-   its checksum or write_id are compared.
+   one service, an etag that source and copy share. Otherwise a HEAD of the destination proves it,
+   by its size and its checksum or write_id.
 2. *The destination is not the source under another name.* Some services store two keys (``a//b`` and
    ``a/b``) as one object, and two drivers may reach one service by two addresses. The source is
-   headed: if the copy has replaced it, it has the write_id of the copy. Within one bucket of a
-   service with exact keys (`Capabilities.exact_keys`) no request is needed.
+   headed: if the copy has replaced the source, it has the write_id of the copy. Within one bucket of a
+   service with exact keys (`Capabilities.exact_keys`), no request is needed.
 3. *The source is still the version that was copied.* The deletion is conditional if the backend
-   supports that. Otherwise the source is headed. A version that is put between the head and the
+   supports that. Otherwise the source is headed. A version that is put between the HEAD and the
    deletion is lost: the window is one request long.
 
 A move therefore takes no extra request within a bucket of Amazon S3 or Google Cloud Storage or between
@@ -31,8 +31,8 @@ from trove_async.options import DeleteOptions
 
 from .copy import CopyResult, Location, located
 
-_TICK: Final = timedelta(seconds=1)
-"""The most that two drivers' dates of one object can differ: HTTP dates are whole seconds."""
+_DATE_RESOLUTION: Final = timedelta(seconds=1)
+"""The dates that two drivers report for one object differ by less: HTTP dates are whole seconds."""
 
 
 async def remove_source(source: Location, target: Location, copy: CopyResult) -> None:
@@ -40,13 +40,14 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
 
     Args:
         source: The location of the source.
-        target: The location of the copy, which differs from the source's by name.
+        target: The location of the copy. It is the source's location only if an older version of an
+            object was copied onto its own key.
         copy: The result of the copy.
 
     Raises:
         ObjectChangedError: The source is now a different version, the destination is not the copy or
-            is the source itself, or one of these cannot be excluded. Both objects stay.
-        IntegrityError: The destination has other bytes. Both objects stay.
+            is the source itself, or one of these cannot be ruled out. Neither object is deleted.
+        IntegrityError: The destination has different bytes. Neither object is deleted.
     """
     # 1. Prove that the destination has the copied bytes.
     destination = None
@@ -70,7 +71,7 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
 
 
 async def _delete_version(source: Location, copy: CopyResult) -> None:
-    """Delete a version by its id. A copy written over its key would be another version."""
+    """Delete a version by its id. A copy with the same key must be a different version."""
     with located(source):
         if copy.stored.version_id == source.version_id:
             raise _unproven_error("the copy has the same version id as its source")
@@ -118,7 +119,7 @@ async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
     except NotFoundError as error:
         raise _unproven_error("the destination has no object") from error
     if destination.write_id not in {None, copy.write_id}:
-        raise _unproven_error("the destination was replaced by another object")
+        raise _unproven_error("the destination was replaced by a different object")
     compare_stored(copy.checksums, copy.source.stored_size, destination)
     if (
         copy.checksums.keys() & destination.checksums.keys()
@@ -137,16 +138,16 @@ async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
 
 
 def _are_distinct(source: Location, target: Location) -> bool:
-    """Return whether the properties of their services exclude that the two are one object.
+    """Return whether the services' capabilities rule out that both locations are one object.
 
     Buckets may have aliases (S3 access points), so exact keys prove nothing across two buckets.
     """
-    one, other = source.backend, target.backend
-    if not (one.capabilities.exact_keys and other.capabilities.exact_keys):
+    if not (source.backend.capabilities.exact_keys and target.backend.capabilities.exact_keys):
         return False
-    if one.driver is other.driver:
+    source_driver, target_driver = source.backend.driver, target.backend.driver
+    if source_driver is target_driver:
         return source.bucket == target.bucket
-    return one.driver.name != other.driver.name
+    return source_driver.name != target_driver.name
 
 
 async def _check_not_the_copy(
@@ -167,7 +168,7 @@ async def _check_not_the_copy(
     same_driver = source.backend.driver is target.backend.driver
     if same_driver and current.etag != destination.etag:
         return
-    if abs(current.last_modified - destination.last_modified) < _TICK:
+    if abs(current.last_modified - destination.last_modified) < _DATE_RESOLUTION:
         raise _unproven_error("the destination may be the source under another name")
 
 

@@ -64,7 +64,7 @@ class OpenBody(NamedTuple):
         info: The version that the body belongs to.
         check_usable: Raises ClosedError if the store is not open.
         emit: Emits the event of a body that was read, from the backend's name and the number of
-            bytes. None without listeners.
+            bytes. None if there are no listeners.
     """
 
     context: AbstractAsyncContextManager[DriverReader]
@@ -96,7 +96,7 @@ class Operations:
     def address(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> ObjectAddress:
-        """Check the names of an object that may exist, and return its address."""
+        """Check an address for a read or a deletion, and return it. See `_names.check_address`."""
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         if backend is not None:
@@ -154,7 +154,7 @@ class Operations:
     async def open(
         self, bucket: str, key: str, options: GetOptions, make_reader: Callable[[OpenBody], T]
     ) -> T:
-        """Open a body and return a reader made by `make_reader`. The reader closes the body."""
+        """Open a body and return a reader created by `make_reader`. The reader closes the body."""
 
         async def work() -> T:
             backend = await self._resolve(bucket, key)
@@ -168,7 +168,7 @@ class Operations:
         return await self._run_on_object("get", bucket, key, work)
 
     async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
-        """Return a body of at most `limit` bytes."""
+        """Return a whole body, which must have at most `limit` bytes. None: no limit."""
 
         async def work() -> bytes:
             backend = await self._resolve(bucket, key)
@@ -235,7 +235,7 @@ class Operations:
             except BucketNotFoundError as error:
                 if not await self.buckets.exists_anywhere(bucket):
                     raise
-                # The bucket exists elsewhere; this backend has no object of it yet.
+                # The bucket exists on another backend; this one has no objects in it yet.
                 if options.if_match is not None:
                     raise PreconditionFailedError(
                         "the object does not exist, so if_match does not hold", backend=backend.name
@@ -347,7 +347,7 @@ class Operations:
             options=options,
             backends=[self._runtime.backends[name] for name in names],
             is_visible=None if include_shadowed or len(names) == 1 else self._is_visible(bucket),
-            rules=self._routing.fingerprint,
+            routes_fingerprint=self._routing.fingerprint,
             details=details,
             exists=lambda: self.buckets.exists_anywhere(bucket),
             cursor=cursor,
@@ -451,9 +451,9 @@ class Operations:
 
         def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
             name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else resolve_later(name, backend)
+            return name == backend if isinstance(name, str) else await_and_compare(name, backend)
 
-        async def resolve_later(name: Awaitable[str], backend: str) -> bool:
+        async def await_and_compare(name: Awaitable[str], backend: str) -> bool:
             return await name == backend
 
         return is_visible
@@ -496,7 +496,7 @@ class Operations:
     async def _run_on_object(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Run an operation that needs an object to exist."""
+        """Run an operation on an object that must exist."""
         return await self._runtime.run(
             operation, bucket, key, lambda: self.buckets.distinguish_missing(bucket, key, work)
         )

@@ -1,4 +1,4 @@
-"""Splits a body into parts, and holds each part's bytes until it is sent."""
+"""Splits a body into parts, and holds the bytes of each part until the part is sent."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .backends import Backend
 from .intake import Intake
 
 SPILL_PIECE = 64 * KiB
-"""Bytes pulled at a time into a spill file. Each piece costs one thread hop."""
+"""Maximum number of bytes pulled at a time into a spill file. Each piece costs one thread hop."""
 
 
 def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) -> int:
-    """Return the part size: the pool's, unless the backend or the body needs another.
+    """Return the part size: the pool's, unless the backend or the body needs a different one.
 
     Args:
         size: The size of the body, if known.
@@ -41,18 +41,18 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
     needed = 0 if size is None else -(-size // capabilities.max_parts)
     multiple = capabilities.part_multiple
     preferred = min(pool.part_size, capabilities.max_part) // multiple * multiple
-    least = max(capabilities.min_part, needed, 1)
-    part = max(preferred, -(-least // multiple) * multiple)
+    min_size = max(capabilities.min_part, needed, 1)
+    part = max(preferred, -(-min_size // multiple) * multiple)
     if part > capabilities.max_part:
         raise NotSupportedError(
-            f"an object on this backend must fit {capabilities.max_parts} parts of"
+            f"an object on this backend must fit in {capabilities.max_parts} parts of"
             f" {capabilities.max_part} bytes, got {size} bytes"
         )
     return part
 
 
 def max_held_part(pool: BufferPool) -> int:
-    """Return the largest size of a held part, so that two of them always fit the pool."""
+    """Return the largest size of a held part, so that two of them always fit in the pool."""
     return pool.max_bytes // 2
 
 
@@ -66,13 +66,13 @@ class HeldPart:
         *,
         lease: Lease | None = None,
         spill: SpillFile | None = None,
-        permits: AbstractAsyncContextManager[object] | None = None,
+        spill_permits: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self.part = part
         self._views = views
         self._lease = lease
         self._spill = spill
-        self._permits = permits
+        self._spill_permits = spill_permits
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
         """Send the part. See `SendablePart.send`."""
@@ -82,11 +82,11 @@ class HeldPart:
 
     @asynccontextmanager
     async def loaded(self) -> AsyncIterator[Sequence[memoryview]]:
-        """Enter with the part's bytes. A spill file is read into memory under a permit of the backend."""
-        if self._spill is None or self._permits is None:
+        """Yield the part's bytes. A spill file is read into memory while a spill permit is held."""
+        if self._spill is None or self._spill_permits is None:
             yield self._views
         else:
-            async with self._permits:
+            async with self._spill_permits:
                 yield [await self._spill.view()]
 
     async def __aenter__(self) -> Self:
@@ -110,7 +110,7 @@ class HeldPart:
 
 
 async def reserve_buffer(size: int, pool: BufferPool, emit: EmitPutEvent) -> Lease | SpillFile:
-    """Lease memory, or else a spill file. Emit an event if that had to wait."""
+    """Lease memory, or a spill file if no memory becomes free. Emit an event if that had to wait."""
     lease = pool.try_lease(size)
     if lease is not None:
         return lease
@@ -136,7 +136,7 @@ class ReportSent(Protocol):
 
 
 class SendablePart(Protocol):
-    """A part that is ready to be sent. Leaving it releases its resources."""
+    """A part that is ready to be sent. Leaving its context releases its resources."""
 
     part: Part
 
@@ -215,27 +215,27 @@ class BufferedParts:
         self._pool = pool
         self._backend = backend
         self._emit = emit
-        self._number = 0
-        self._last = False
+        self._part_number = 0
+        self._ended = False
 
     @property
     def checksums(self) -> Mapping[str, str]:
         return self._intake.checksums
 
     async def next(self) -> HeldPart | None:
-        # 1. Wait for the first byte before memory is leased: an idle source holds none.
-        if self._last or not await self._intake.ready():
-            self._last = True
+        # 1. Wait for the first byte before memory is leased: a source that is idle between parts holds none.
+        if self._ended or not await self._intake.ready():
+            self._ended = True
             return None
         # 2. Plan the part.
         offset = self._intake.byte_count
         total = self._intake.size
         size = self._size if total is None else min(self._size, total - offset)
-        self._number += 1
-        if self._number > self._backend.capabilities.max_parts:
+        self._part_number += 1
+        if self._part_number > self._backend.capabilities.max_parts:
             raise NotSupportedError(
-                f"the body must fit {self._number - 1} parts of {self._size} bytes, got more than"
-                f" {offset} bytes: pass its size to put, so that larger parts are planned, or a path"
+                f"the body must fit in {self._part_number - 1} parts of {self._size} bytes, got more than"
+                f" {offset} bytes: pass its size to put, so that larger parts are planned, or pass a path"
             )
         # 3. Lease memory, fill it, and return the unused slots.
         buffer = await reserve_buffer(size, self._pool, self._emit)
@@ -263,16 +263,18 @@ class BufferedParts:
         except BaseException:
             await spill.aclose()
             raise
-        return HeldPart(part, (), spill=spill, permits=self._backend.spill_permits)
+        return HeldPart(part, (), spill=spill, spill_permits=self._backend.spill_permits)
 
     async def _describe_part(self, offset: int) -> Part:
         position, total = self._intake.byte_count, self._intake.size
         if total is None or position >= total or position - offset < self._size:
-            # Check for the end here: a body of the wrong size fails before anything is committed.
-            self._last = not await self._intake.ready()
+            # Check for the end here, so that a body of the wrong size fails before the commit.
+            self._ended = not await self._intake.ready()
         max_object = self._backend.capabilities.max_object
         if position > max_object:
             raise NotSupportedError(
                 f"an object on this backend must have at most {max_object} bytes, got more"
             )
-        return Part(number=self._number, offset=offset, size=position - offset, last=self._last)
+        return Part(
+            number=self._part_number, offset=offset, size=position - offset, last=self._ended
+        )

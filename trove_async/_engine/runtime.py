@@ -1,4 +1,4 @@
-"""The state that all handles of one store share, and the frame around every operation."""
+"""The state that all handles of one store share, and the code that runs around every operation."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Runtime:
         """Open every driver, in this event loop and process.
 
         Raises:
-            ClosedError: The store was opened before.
+            ClosedError: The store was opened or closed before.
             ConfigError: The settings of a driver or of the pool are not valid.
         """
         if self._owner is not None or self._closed:
-            raise ClosedError("a store can be opened once: make a new Trove")
+            raise ClosedError("a store can be opened once: create a new Trove")
         self._owner = os.getpid(), asyncio.get_running_loop()
         self._store_id = secrets.token_hex(8)
         try:
@@ -97,7 +97,7 @@ class Runtime:
     async def aclose(self) -> None:
         """Close every driver once. Idempotent. After a cancel, a second call continues."""
         if self._owner is not None:
-            self._check_owner()  # first: in the wrong loop or process the store stays open
+            self._check_owner()  # before closing: in the wrong loop or process the store stays open
         self._closed = True
         if self._owner is not None:
             try:
@@ -116,9 +116,9 @@ class Runtime:
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {names}")
 
     def check_usable(self) -> None:
-        """Raise ClosedError if the store is not open, or is used in another loop or process."""
+        """Raise ClosedError if the store is not open, or is used in a different loop or process."""
         if self._closed:
-            raise ClosedError("this store is closed: make a new Trove")
+            raise ClosedError("this store is closed: create a new Trove")
         if self._owner is None:
             raise ClosedError(
                 "this store is not open yet: use it inside `async with Trove(…)`, or `await store.open()`"
@@ -131,7 +131,7 @@ class Runtime:
             raise ClosedError("this store was opened before a fork: open a Trove in each process")
         if self._owner[1] is not asyncio.get_running_loop():
             raise ClosedError(
-                "this store belongs to another event loop: open a Trove in each loop that uses one"
+                "this store belongs to a different event loop: open a Trove in each loop that uses one"
             )
 
     async def run(
@@ -181,10 +181,10 @@ class Runtime:
     def body_event_emitter(
         self, operation: str, bucket: str, key: str
     ) -> Callable[[str, int], None] | None:
-        """Return a function that emits the event of a body that was read, or None without listeners.
+        """Return a function that emits the event of a body that was read; None if there are no listeners.
 
-        Call it once, with the backend and the number of bytes. The event belongs to the current
-        operation, even if the body is read after that has returned.
+        Call it once, with the backend's name and the number of bytes. The event belongs to the current
+        operation, even if the body is read after the operation has returned.
         """
         if not self.events:
             return None

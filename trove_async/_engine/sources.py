@@ -1,6 +1,6 @@
 """Turns every kind of body into a `Source` that the upload pulls from.
 
-A source never reads ahead. It buffers at most one chunk, which the user made.
+A source never reads ahead. It buffers at most one chunk, which the user created.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trove_async._views import BytesLike, byte_view
 from . import consumed
 from .body_file import BodyFile
 from .chunks import source_of_async_iterable, source_of_iterable
-from .client_responses import refuse_response
+from .client_responses import check_not_response
 from .file_sources import ASYNC_READ_SIZE, AsyncFileSource, AsyncReadable, FileSource, PathSource
 
 BodySource: TypeAlias = (
@@ -38,13 +38,14 @@ class Source(Protocol):
     """The size of the body, if known. Valid after `ready`."""
 
     memory: memoryview | None
-    """The whole body, if it is in memory. It is not pulled then."""
+    """The whole body, if it is in memory. It is then sent from there, and not pulled."""
 
     async def ready(self) -> bool:
-        """Wait for a byte to take. Return False at the end. Leases no memory.
+        """Wait until a byte can be taken. Return False at the end. No memory is leased.
 
         Raises:
-            BodyConsumedError: No unread byte exists, and an earlier put has read the body to its end.
+            BodyConsumedError: An earlier put has read the body to its end, or failed after reading
+                part of it.
         """
         ...
 
@@ -57,14 +58,14 @@ class Source(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close a file that the source has opened, or an iterator that it has started. Idempotent."""
+        """Close a file that the source has opened, or a generator that it iterates over. Idempotent."""
         ...
 
     async def rewind(self) -> None:
         """Seek a seekable body back to its original position, after a put that failed.
 
-        Record any other body that was read from as incomplete. Called after `aclose`. Raises only a
-        cancel, once it has finished.
+        If a body is not seekable, record that part of it was read. Called after `aclose`. Only a
+        cancel is raised, once the seek has finished.
         """
         ...
 
@@ -76,13 +77,13 @@ class Replayable(Protocol):
     async def file(self) -> BodyFile | None:
         """Return the file, open until `aclose`, or None if the source is not a plain file.
 
-        Call it before anything is taken. It runs no user code.
+        Call this before any byte is taken. It runs no user code.
         """
         ...
 
 
 def source_of(body: BodySource) -> Source:
-    """Return a source for any kind of body, without I/O.
+    """Return a source for any kind of body. Nothing is read yet.
 
     Raises:
         TypeError: The object is not a body. For a str or a response of an HTTP client, the message
@@ -100,7 +101,7 @@ def source_of(body: BodySource) -> Source:
         return PathSource(body)
     if isinstance(body, _TroveReader):
         body._check_body()  # noqa: SLF001 - a reader of this library
-    refuse_response(body)
+    check_not_response(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
         return _source_of_reader(cast("AsyncReadable", body))
@@ -128,11 +129,11 @@ def _source_of_file(file: BinaryIO) -> Source:
     if isinstance(file, io.TextIOBase):
         raise TypeError("a body must be bytes, got a text file: open it in binary mode ('rb')")
     if not isinstance(file, io.IOBase):
-        _check_takes_size(file)
+        _check_read_takes_size(file)
     return FileSource(file)
 
 
-def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
+def _check_read_takes_size(reader: AsyncReadable | BinaryIO) -> None:
     """Raise TypeError if `read` takes no size: the object is not a reader."""
     try:
         signature(reader.read).bind(1)
@@ -177,7 +178,7 @@ class _MemorySource:
 
 
 class _BytesIOSource(_MemorySource):
-    """The unread bytes of an io.BytesIO. Like any file it is set to its end."""
+    """The unread bytes of an io.BytesIO. It is positioned at its end, like any file that was read."""
 
     __slots__ = ("_file", "_start")
 
@@ -244,7 +245,7 @@ class SizedReader(Protocol):
         ...
 
     async def read(self, n: int, /) -> bytes:
-        """Return 1 to `n` bytes, ``b""`` at the end."""
+        """Return 1 to `n` bytes, or ``b""`` at the end."""
         ...
 
 
@@ -253,18 +254,18 @@ class _TroveReader(Protocol):
     """The reader of `Trove.get`, which can check whether it can still be a body."""
 
     def _check_body(self) -> None:
-        """Raise ClosedError or BodyConsumedError if it cannot be a body."""
+        """Raise ClosedError or BodyConsumedError if the reader cannot be a body."""
         ...
 
     def _mark_partly_read(self) -> None:
-        """Record that a failed put has read part of it."""
+        """Record that a failed put has read part of the body."""
         ...
 
 
 def _source_of_reader(reader: AsyncReadable) -> Source:
     if isinstance(reader, SizedReader) and isinstance(reader.remaining, int):
         return _StoreReaderSource(reader)
-    _check_takes_size(reader)
+    _check_read_takes_size(reader)
     return AsyncFileSource(reader)
 
 
@@ -276,11 +277,11 @@ class OpeningBody(Protocol):
 
     async def __aenter__(self) -> AsyncReadable: ...
 
-    async def __aexit__(self, *about: object) -> bool | None: ...
+    async def __aexit__(self, *exc_info: object) -> bool | None: ...
 
 
 class _OpeningSource:
-    """A get that was not sent yet. It is opened by `ready`, which sets its size."""
+    """A get that was not sent yet. The first call opens it and sets `size`."""
 
     memory: memoryview | None = None
     size: int | None = None
@@ -307,9 +308,9 @@ class _OpeningSource:
 
     async def aclose(self) -> None:
         opening, self._opening = self._opening, None
-        # Also close one that was never opened, to prevent its warning.
+        # Also close a get that was never opened, to prevent its warning.
         if opening is not None:
             await opening.__aexit__(None, None, None)
 
     async def rewind(self) -> None:
-        pass  # it is closed, and cannot be opened again
+        pass  # a closed get cannot be opened again

@@ -3,7 +3,7 @@
 Each part is read at least twice. The first pass computes its checksum, which is sent ahead of the
 part, as for a held part, so that every service can verify it. Every later pass (one to sign a body
 over plain HTTP, one for each retry) must compute the same checksum before it yields the last bytes.
-Otherwise the request is broken off, so the bytes of two passes never mix. A trailing checksum would
+Otherwise the request is aborted, so the bytes of two passes never mix. A trailing checksum would
 save a pass but not the comparison, and not every S3-compatible service supports trailers. On a
 later pass the bytes are mostly still in the page cache.
 
@@ -73,14 +73,14 @@ class StreamedParts:
             last=self._position + size == self._file.size,
         )
         buffer = await reserve_buffer(self._window, self._pool, self._emit)
-        streamed = StreamedPart(part, self._file, buffer, self._backend)
+        streamed_part = StreamedPart(part, self._file, buffer, self._backend)
         try:
-            await streamed.open(self._crc)
+            await streamed_part.open(self._crc)
         except BaseException:
-            await streamed.aclose()
+            await streamed_part.aclose()
             raise
         self._position += size
-        return streamed
+        return streamed_part
 
 
 class StreamedPart:
@@ -104,10 +104,10 @@ class StreamedPart:
         self._halves: list[memoryview] = []
         self._checksum: str | None = None
         self._digests: dict[str, str] = {}
-        self._sent = 0
+        self._reported_bytes = 0
         self._report_sent: ReportSent = lambda size: None  # noqa: ARG005 - replaced by `send`
         self._passes = 0
-        self._reading: asyncio.Future[memoryview] | None = None
+        self._read_in_flight: asyncio.Future[memoryview] | None = None
 
     async def open(self, body_crc: Crc32c) -> None:
         """Read the part for the first time, and update the checksum of the whole body."""
@@ -116,7 +116,9 @@ class StreamedPart:
         else:
             window = list(self._buffer.views) if self._buffer is not None else []
         half = sum(map(len, window)) // 2
-        self._halves = [view[at : at + half] for view in window for at in range(0, len(view), half)]
+        self._halves = [
+            view[start : start + half] for view in window for start in range(0, len(view), half)
+        ]
         await self._read_all(body_crc.update)
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
@@ -128,7 +130,7 @@ class StreamedPart:
                 await stream(self.part, self)
         else:
             await stream(self.part, self)
-        self._count(self.size)
+        self._report_up_to(self.size)
 
     # -- PartSource, for the driver --------------------------------------------------------------------
 
@@ -140,31 +142,31 @@ class StreamedPart:
     async def digest(self, algorithm: str) -> str:
         """Return a hash of the part. See `PartSource.digest`."""
         if algorithm not in self._digests:
-            running = new_hash(algorithm, usedforsecurity=False)
-            await self._read_all(running.update)
-            self._digests[algorithm] = running.hexdigest()
+            hasher = new_hash(algorithm, usedforsecurity=False)
+            await self._read_all(hasher.update)
+            self._digests[algorithm] = hasher.hexdigest()
         return self._digests[algorithm]
 
     @asynccontextmanager
     async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
         """Open the part to be sent. See `PartSource.pieces`."""
-        async with aclosing(self._counted()) as pieces:
+        async with aclosing(self._counted_pieces()) as pieces:
             yield pieces
 
     # -- passes ----------------------------------------------------------------------------------------
 
-    async def _counted(self) -> AsyncGenerator[memoryview]:
+    async def _counted_pieces(self) -> AsyncGenerator[memoryview]:
         sent = 0
         async with aclosing(self._pass()) as pieces:
             async for piece in pieces:
-                self._count(sent)  # the pieces before this one are sent
+                self._report_up_to(sent)  # the driver has sent the pieces before this one
                 yield piece
                 sent += len(piece)
-            self._count(sent)
+            self._report_up_to(sent)
 
-    def _count(self, sent: int) -> None:
-        if sent > self._sent:  # else a retry sends bytes that were already counted
-            size, self._sent = sent - self._sent, sent
+    def _report_up_to(self, sent: int) -> None:
+        if sent > self._reported_bytes:  # otherwise a retry sends bytes that were already reported
+            size, self._reported_bytes = sent - self._reported_bytes, sent
             self._report_sent(size)
 
     async def _read_all(self, update: Callable[[memoryview], object]) -> None:
@@ -175,11 +177,11 @@ class StreamedPart:
     async def _pass(
         self, update: Callable[[memoryview], object] | None = None
     ) -> AsyncGenerator[memoryview]:
-        """Read the part once, one piece ahead of the consumer. `update` is called in the thread."""
+        """Read the part once, one piece ahead of the consumer. `update` is called in a thread."""
         crc = Crc32c()
         loop = asyncio.get_running_loop()
 
-        # 1. How to read one half of the window in a thread.
+        # 1. Define how to read one half of the window in a thread.
         def read(position: int, view: memoryview) -> memoryview:
             self._file.read(self.part.offset + position, view)
             crc.update(view)
@@ -189,44 +191,46 @@ class StreamedPart:
 
         def start_read(position: int) -> asyncio.Future[memoryview]:
             half = self._halves[position // len(self._halves[0]) % 2]
-            self._reading = loop.run_in_executor(None, read, position, half[: self.size - position])
-            return self._reading
+            self._read_in_flight = loop.run_in_executor(
+                None, read, position, half[: self.size - position]
+            )
+            return self._read_in_flight
 
         # 2. End the previous pass, which may still use the window.
-        this_pass = await self._next_pass()
-        self._check_current(this_pass)
+        pass_number = await self._next_pass()
+        self._check_current(pass_number)
         # 3. Yield one half while the other is read.
         position, next_read = 0, start_read(0)
         try:
             while position < self.size:
                 view = await wait_until_done(next_read)
-                self._check_current(this_pass)
+                self._check_current(pass_number)
                 position += len(view)
                 if position < self.size:
                     next_read = start_read(position)
                 else:
                     self._compare(crc.digest())
                 yield view
-                self._check_current(this_pass)
+                self._check_current(pass_number)
         # 4. Wait for the read in flight: the caller may release the window.
         finally:
             with suppress(Exception):  # already raised, or no longer relevant
                 await wait_until_done(next_read)
 
-    def _check_current(self, this_pass: int) -> None:
-        if self._passes != this_pass:
+    def _check_current(self, pass_number: int) -> None:
+        if self._passes != pass_number:
             raise ClosedError(
                 "this pass over the part has ended, because a retry has started another"
             )
 
     async def _next_pass(self) -> int:
-        """End the previous pass, which an abandoned request may still be reading."""
+        """End the previous pass, which an abandoned request may still read. Return the new pass's number."""
         self._passes += 1
-        this_pass = self._passes
-        if self._reading is not None:
+        pass_number = self._passes
+        if self._read_in_flight is not None:
             with suppress(Exception):
-                await wait_until_done(self._reading)
-        return this_pass
+                await wait_until_done(self._read_in_flight)
+        return pass_number
 
     def _compare(self, checksum: str) -> None:
         if self._checksum is None:

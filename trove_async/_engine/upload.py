@@ -1,7 +1,7 @@
 """Stores one body: in one request, or as parts sent in parallel.
 
-A request always sends filled memory or a file's pages. So it can be retried, no permit is held while
-the user's source is pulled, and no memory is held while the source is idle.
+A request always sends bytes that are in memory or in a file. So it can be retried, no permit is held
+while the user's source is pulled, and no memory is held before a part's first byte arrives.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Put:
         self._events = events
         self._progress = progress
         self._create_bucket = create_bucket
-        self._sent = 0
+        self._sent_bytes = 0
         self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
-        """Store the body. After an error or a cancel no object is visible and nothing is held."""
+        """Store the body. After an error or a cancel no partial object is visible and nothing is held."""
         if source.memory is not None:
             return await self._put_memory(source.memory)
         try:
@@ -113,8 +113,9 @@ class Put:
     # -- bodies that are pulled ------------------------------------------------------------------------
 
     async def _put_stream(self, intake: Intake) -> ObjectInfo:
-        # 1. With a declared size, a missing bucket or an object too large is detected before any
-        # byte is pulled. Otherwise wait for the first byte, while nothing is held.
+        # 1. With a declared size, an object that is too large is detected before any byte is pulled, and
+        # so is a missing bucket if the body is sent in parts. Otherwise wait for the first byte, while
+        # nothing is held.
         if not intake.size and not await intake.ready():
             return await self._put_in_one_request([], 0)
         # 2. Choose the part size. Parts larger than half of the pool are read from their file.
@@ -141,22 +142,22 @@ class Put:
     async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, reading the body's file while they are sent."""
         capabilities = self._capabilities
-        streams = capabilities.upload and capabilities.streamed_parts
-        file = await intake.file() if streams else None
+        can_stream = capabilities.upload and capabilities.streamed_parts
+        file = await intake.file() if can_stream else None
         if file is None:
-            raise self._parts_too_large(
-                part, alternative="a path or a file opened by open()" if streams else None
+            raise self._parts_too_large_error(
+                part, alternative="a path or a file opened by open()" if can_stream else None
             )
         parts = StreamedParts(file, part, self._pool, self._backend, self._emit)
         return await self._send_parts(parts, file.size)
 
-    def _parts_too_large(self, part: int, alternative: str | None) -> NotSupportedError:
+    def _parts_too_large_error(self, part: int, alternative: str | None) -> NotSupportedError:
         capabilities, half = self._capabilities, max_held_part(self._pool)
         max_part = half // capabilities.part_multiple * capabilities.part_multiple
         max_size = max_part * capabilities.max_parts if max_part >= capabilities.min_part else half
-        advice = f"pass {alternative}, or make" if alternative else "make"
+        advice = f"pass {alternative}, or create" if alternative else "create"
         return NotSupportedError(
-            f"this body needs parts of {part} bytes, which must fit half of the pool; with this pool"
+            f"this body needs parts of {part} bytes, which must fit in half of the pool; with this pool"
             f" at most {min(max_size, capabilities.max_object)} bytes can be sent: {advice} the"
             f" store with a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or a larger one",
             bucket=self._bucket,
@@ -164,11 +165,11 @@ class Put:
         )
 
     async def _put_spilled(self, intake: Intake, first: HeldPart) -> ObjectInfo:
-        """Send a large body in one request, from a spill file, to a driver without multipart uploads."""
+        """Send a large body in one request, from a spill file, because it cannot be sent in parts."""
         async with first:
             spill = self._pool.try_spill(first.part.size)
             if spill is None:
-                raise self._exceeds_spill()
+                raise self._spill_full_error()
             async with spill:
                 async with first.loaded() as views:
                     for view in views:
@@ -178,16 +179,16 @@ class Put:
                     piece = await intake.take(SPILL_PIECE)
                     self._check_fits_put(spill.written + len(piece))
                     if not spill.try_extend(len(piece)):
-                        raise self._exceeds_spill()
+                        raise self._spill_full_error()
                     await spill.write(piece)
                 self._emit("spill", spill.written)
                 async with self._backend.spill_permits:
                     views = [await spill.view()]
                     return await self._put_in_one_request(views, spill.written, intake.checksums)
 
-    def _exceeds_spill(self) -> NotSupportedError:
+    def _spill_full_error(self) -> NotSupportedError:
         return NotSupportedError(
-            f"backend {self._backend.name!r} {self._why_one_request()}, and the spill file is full:"
+            f"backend {self._backend.name!r} {self._one_request_reason()}, and the spill files are full:"
             " raise the pool's spill_max_bytes",
             bucket=self._bucket,
             key=self._key,
@@ -197,11 +198,11 @@ class Put:
         max_size = self._capabilities.max_put
         if size > max_size:
             raise NotSupportedError(
-                f"backend {self._backend.name!r} {self._why_one_request()}, so the body must have at"
+                f"backend {self._backend.name!r} {self._one_request_reason()}, so the body must have at"
                 f" most {max_size} bytes, got {size}"
             )
 
-    def _why_one_request(self) -> str:
+    def _one_request_reason(self) -> str:
         if not self._backend.capabilities.upload:
             return "has no multipart uploads"
         if self._options.conditional and not self._backend.capabilities.commit_conditions:
@@ -246,7 +247,7 @@ class Put:
                 "the body differs from its declared checksum",
             )
             info = await upload.commit(parts.checksums)
-        return await self._check_stored(info, self._sent, parts.checksums)
+        return await self._check_stored(info, self._sent_bytes, parts.checksums)
 
     async def _send_all(
         self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
@@ -260,7 +261,7 @@ class Put:
             async with part:
                 await part.send(upload, lambda sent: self._report(sent, size))
                 self._emit("part", part.part.size)
-            send_permits.release()  # not after a failure: nothing more may be sent then
+            send_permits.release()  # not after a failure: no further part may be sent then
 
         async with task_group() as group:
             part = first or await parts.next()
@@ -298,9 +299,9 @@ class Put:
         return info
 
     def _report(self, size: int, total: int | None) -> None:
-        self._sent += size
+        self._sent_bytes += size
         if self._progress is not None:
-            self._progress(self._sent, total)
+            self._progress(self._sent_bytes, total)
 
     def _emit(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
@@ -320,8 +321,8 @@ class Put:
 
 def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> Capabilities:
     """Return the capabilities, without multipart uploads if these would drop an option."""
-    conditions = capabilities.commit_conditions or not options.conditional
-    if conditions and (capabilities.upload_tags or not options.tags):
+    honours_conditions = capabilities.commit_conditions or not options.conditional
+    if honours_conditions and (capabilities.upload_tags or not options.tags):
         return capabilities
     # The limits on parts do not apply to a put in one request.
     return replace(capabilities, upload=False, min_part=1, part_multiple=1)

@@ -41,11 +41,11 @@ def checked_backends(
             raise TypeError(f"a backend's name must be a str, got {type(name).__name__}")
         if not name:
             raise ConfigError(
-                "a backend's name must not be empty: a route function returns '' to pass"
+                "a backend's name must not be empty, because a route function returns '' to pass"
             )
         if name == DEFAULT:
             raise ConfigError(
-                f"{DEFAULT!r} is reserved for the default backend: choose another name"
+                f"{DEFAULT!r} is reserved for the default backend: choose a different name"
             )
     return backends
 
@@ -56,7 +56,7 @@ def check_store_options(
     timeout: Timeout | None,
     create_missing: object,
 ) -> None:
-    """Check a store's options when it is made rather than at first use.
+    """Check a store's options when it is created rather than at first use.
 
     Raises:
         TypeError: A value has the wrong type.
@@ -106,9 +106,10 @@ def put_options(
     """Check the options of a put and pack them.
 
     Raises:
+        TypeError: A value has the wrong type.
         InvalidNameError: A value cannot be a header, or a metadata name is reserved.
-        ValueError: The size is negative, ``if_none_match`` is not ``"*"``, or `expires` is a naive
-            datetime.
+        ValueError: The size is negative, ``if_none_match`` is not ``"*"`` or is combined with
+            ``if_match``, ``if_match`` does not identify a version, or `expires` is a naive datetime.
     """
     # 1. Check the size and the conditions.
     if size is not None:
@@ -225,7 +226,7 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
 def checked_inherited(options: PutOptions) -> PutOptions:
     """Check the values that a copy inherits from its source like those of a put.
 
-    A service may store values that another one refuses: Cloud Storage allows any text as a metadata
+    A service may store values that others do not accept: Cloud Storage allows any text as a metadata
     name.
 
     Args:
@@ -323,21 +324,21 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
         InvalidNameError: The key is too long for the backend.
     """
     check_key_length(backend, key)
-    can = backend.capabilities
+    capabilities = backend.capabilities
     for option, capability, action in _PUT_NEEDS:
-        if not getattr(can, capability) and getattr(options, option) not in (None, {}):
-            raise _not_supported(backend, action)
+        if not getattr(capabilities, capability) and getattr(options, option) not in (None, {}):
+            raise _not_supported_error(backend, action)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
-        if size > can.max_metadata_bytes:
+        if size > capabilities.max_metadata_bytes:
             raise NotSupportedError(
-                f"metadata on this backend must have at most {can.max_metadata_bytes} bytes, got {size}",
+                f"metadata on this backend must have at most {capabilities.max_metadata_bytes} bytes, got {size}",
                 backend=backend.name,
             )
 
 
 def check_addressable(backend: Backend, key: str) -> None:
-    """Raise if the backend's protocol would resolve the key to another one."""
+    """Raise if the backend's protocol would resolve the key to a different one."""
     if not backend.capabilities.dot_segments and _names.has_dot_segment(key):
         raise InvalidNameError(
             "a key on this backend must not have a '.' or '..' segment",
@@ -386,17 +387,17 @@ def check_read_limit(limit: int | None) -> None:
 def check_version(backend: Backend, version_id: str | None) -> None:
     """Raise NotSupportedError for a version id on a backend without versions."""
     if version_id is not None and not backend.capabilities.versions:
-        raise _not_supported(backend, "read a version by its id")
+        raise _not_supported_error(backend, "read a version by its id")
 
 
 def check_get(backend: Backend, options: GetOptions) -> None:
     """Raise NotSupportedError if the backend would have to ignore an option."""
-    can = backend.capabilities
-    if options.range is not None and not can.ranges:
-        raise _not_supported(backend, "read a range")
+    capabilities = backend.capabilities
+    if options.range is not None and not capabilities.ranges:
+        raise _not_supported_error(backend, "read a range")
     conditional = options.if_match is not None or options.if_none_match is not None
-    if conditional and not can.get_conditions:
-        raise _not_supported(backend, "read on a condition (if_match, if_none_match)")
+    if conditional and not capabilities.get_conditions:
+        raise _not_supported_error(backend, "read on a condition (if_match, if_none_match)")
     check_version(backend, options.version_id)
 
 
@@ -443,20 +444,22 @@ def delete_options(
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:
     """Raise NotSupportedError if the backend would have to ignore an option."""
-    can = backend.capabilities
-    if options.if_match is not None and not can.delete_if_match:
-        raise _not_supported(backend, "delete one version only (if_match)")
-    if options.version_id is not None and not can.versions:
-        raise _not_supported(backend, "delete a version by its id")
+    capabilities = backend.capabilities
+    if options.if_match is not None and not capabilities.delete_if_match:
+        raise _not_supported_error(backend, "delete one version only (if_match)")
+    if options.version_id is not None and not capabilities.versions:
+        raise _not_supported_error(backend, "delete a version by its id")
 
 
 def check_versions(backend: Backend, others: Sequence[Backend]) -> None:
-    """Raise NotSupportedError if the backend has no versions, and name another one that has."""
+    """Raise NotSupportedError if the backend has no versions. Name one of `others` that has them."""
     if not backend.capabilities.versions:
-        error = _not_supported(backend, "list versions")
-        other = next((backend.name for backend in others if backend.capabilities.versions), None)
-        if other is not None:
-            error.message += f": use store.backend({other!r}).list_versions"
+        error = _not_supported_error(backend, "list versions")
+        alternative = next(
+            (backend.name for backend in others if backend.capabilities.versions), None
+        )
+        if alternative is not None:
+            error.message += f": use store.backend({alternative!r}).list_versions"
         raise error
 
 
@@ -468,12 +471,13 @@ def list_options(
     cursor: str | None,
     page_size: int,
 ) -> ListOptions:
-    """Check the options of a listing, and pack all of them but the cursor.
+    """Check the options of a listing, and pack all of them except the cursor.
 
     Raises:
         InvalidNameError: The prefix, delimiter or start cannot be part of a key.
+        TypeError: A value has the wrong type.
         ValueError: `page_size` is less than 1, the delimiter is empty, or both `start_after` and
-            `cursor` are given.
+            `cursor` are passed.
     """
     _names.check_prefix(prefix)
     if delimiter is not None:
@@ -498,7 +502,7 @@ def list_options(
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 
-def _not_supported(backend: Backend, action: str) -> NotSupportedError:
+def _not_supported_error(backend: Backend, action: str) -> NotSupportedError:
     return NotSupportedError(
         f"{backend.driver.name} cannot {action}; nothing was done", backend=backend.name
     )

@@ -1,4 +1,4 @@
-"""Verifies a body against its object's recorded checksums while it is read."""
+"""Verifies a body against the object's recorded checksums while it is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 
 _INLINE_HASH: Final = 256 * KiB
-"""The most bytes hashed on the event loop. Hashing more takes longer than a thread hop (200 µs)."""
+"""Maximum number of bytes hashed on the event loop. Hashing more takes longer than a thread hop (200 µs)."""
 
 
 class _Hash(Protocol):
@@ -46,18 +46,19 @@ _HASHES: Final[Mapping[str, Callable[[], _Hash]]] = {
     "sha1": partial(hashlib.sha1, usedforsecurity=False),
     "sha256": hashlib.sha256,
 }
-"""The supported kinds of checksum besides CRC-32C, cheapest first."""
+"""The supported kinds of checksum besides CRC-32C, in order of preference: shortest first."""
 
 
 class VerifiedBody:
     """A body whose last chunk is returned only after the body is verified.
 
-    A whole object is verified against its recorded CRC-32C or, without one, the cheapest recorded
-    checksum that is supported. Every body is verified against its length.
+    A whole object is verified against its recorded CRC-32C or, without one, the first kind of `_HASHES`
+    that was recorded. Every body is verified against its length.
 
     Args:
         reader: An open body, at its start.
-        kinds: More kinds of checksum to compute of a whole object, for `checksums`.
+        kinds: Additional kinds of checksum to compute of a whole object, for `checksums`. Kinds that
+            are not supported are ignored.
     """
 
     __slots__ = ("_crc", "_hashes", "_pending", "_position", "_reader", "info", "range")
@@ -79,7 +80,7 @@ class VerifiedBody:
             needed = set(kinds)
             if CRC32C not in recorded:
                 needed.update([kind for kind in _HASHES if kind in recorded][:1])
-            self._hashes = {kind: make() for kind, make in _HASHES.items() if kind in needed}
+            self._hashes = {kind: new() for kind, new in _HASHES.items() if kind in needed}
 
     @property
     def remaining(self) -> int:
@@ -90,15 +91,15 @@ class VerifiedBody:
     def checksums(self) -> Mapping[str, str]:
         """The checksums of the bytes so far, by kind. Empty unless a whole object is read."""
         checksums = {} if self._crc is None else {CRC32C: self._crc.digest()}
-        for kind, running in (self._hashes or {}).items():
-            checksums[kind] = b64encode(running.digest()).decode("ascii")
+        for kind, hasher in (self._hashes or {}).items():
+            checksums[kind] = b64encode(hasher.digest()).decode("ascii")
         return checksums
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end.
 
         Raises:
-            IntegrityError: The bytes differ from those that were stored.
+            IntegrityError: The bytes differ from those that were stored, or there are fewer or more.
         """
         if not self.remaining:
             return b""
@@ -119,9 +120,10 @@ class VerifiedBody:
         return data
 
     async def _hashed(self, data: bytes, size: int) -> bytes:
-        """Hash the received bytes, in a thread if there are many; return the bytes to hand out."""
+        """Hash the received bytes, in a thread if there are many; return at most `size` bytes."""
         if len(data) > _INLINE_HASH:
-            # A cancel is raised after the thread ends: the next read returns the data without hashing.
+            # A cancel is raised once the thread has ended. The next read then returns these bytes
+            # without hashing them again.
             self._pending = data
             await in_thread(self._update, data)
         elif data:
@@ -131,8 +133,8 @@ class VerifiedBody:
         return data
 
     def _update(self, data: bytes) -> None:
-        for running in (self._hashes or {}).values():
-            running.update(data)
+        for hasher in (self._hashes or {}).values():
+            hasher.update(data)
 
     def _compare(self) -> None:
         recorded = self.info.checksums

@@ -1,11 +1,11 @@
-"""Resilience around every driver of a service: permits, timeouts, retries and resumed reads.
+"""Permits, timeouts, retries and resumed reads around every driver of a service.
 
 `driver`          wraps the driver of a service
 `calls`           makes one request: permit, time limit, retries, events and error context
 `retries`         the retries of one request, and the retry budget of a driver
 `upload`          an upload whose parts and commit are retried
 `download`        a body that resumes at its offset, with the same version
-`readahead`       fetches the next ranges of a body over further connections
+`readahead`       fetches the next ranges of a body over additional connections
 `bulk_delete`     deletes many keys in few requests
 `lost_responses`  tracks whether an earlier attempt of a write may have succeeded
 """

@@ -16,7 +16,7 @@ from trove_async.options import DeleteOptions
 from .calls import Calls
 
 _SINGLE_DELETES: Final = 8
-"""Concurrent deletions of single keys."""
+"""Maximum number of concurrent deletions of single keys."""
 
 
 class BulkDelete:
@@ -39,19 +39,19 @@ class BulkDelete:
         self._delete = delete
 
     async def delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete the keys. Return the result for each, in their order."""
+        """Delete the keys and return the result for each, in any order."""
         calls, bucket = self._calls, self._bucket
         driver = cast("BulkDeleting", calls.driver)
-        lost, started = calls.track_lost_response(), calls.clock()
+        lost_response, started = calls.track_lost_response(), calls.clock()
         # 1. Delete all keys in one request. If its response is lost, a retry deletes them one by one.
         results = await calls.retry(
             "delete_many",
             bucket,
             None,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 calls.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
-                if lost.since is None
-                else self._delete_each(keys, lost.delete_options(DeleteOptions()))
+                if lost_response.since is None
+                else self._delete_each(keys, lost_response.delete_options(DeleteOptions()))
             ),
         )
         for result in results:
@@ -66,7 +66,7 @@ class BulkDelete:
     ) -> Sequence[DeleteResult]:
         """Delete the keys one by one after a lost response.
 
-        Each may have been deleted by the first attempt, and created again by another client.
+        The first attempt may have deleted any of them, and another client may have created it again.
         """
         calls = self._calls
         errors: dict[str, TroveError | None] = {}
@@ -90,7 +90,7 @@ class BulkDelete:
     async def _retry_failed(
         self, results: Sequence[DeleteResult], failed: Sequence[DeleteResult], started: float
     ) -> Sequence[DeleteResult]:
-        """Delete the keys of temporary failures one by one. Return the results of all keys."""
+        """Delete the keys that failed temporarily one by one. Return the results of all keys."""
         calls = self._calls
         pause = calls.retries().after(cast("TroveError", failed[0].error))
         if pause is None:

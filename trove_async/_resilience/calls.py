@@ -1,8 +1,8 @@
 """Calls of a driver: each request gets a permit, a time limit, retries, events and error context.
 
 While a retry pauses, it holds no permit, and no memory except the part that it will send again.
-Permits are acquired here and nowhere below, one for each call of the driver. The requests that a
-driver sends within a call need no further permit, and neither does an abort.
+Permits are acquired in this package and not by drivers: one for each call of the driver, except pings,
+presigned URLs and aborts. The requests that a driver sends within a call need no further permit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _CAUSED_BY_OWN_WRITE = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
-"""Errors that a retry of a write gets if the first attempt succeeded and its response was lost."""
+"""Errors that a retry of a write gets if an earlier attempt succeeded and its response was lost."""
 
 
 class Calls:
@@ -43,8 +43,8 @@ class Calls:
         driver: The open driver.
         context: The context that it was opened with.
         policy: The retry policy.
-        tasks: The store's tasks, for read-ahead.
-        deadlines: The store's time limits.
+        tasks: The store's tasks, for read-ahead and for parked connections that are being closed.
+        deadlines: Enforces the time limits.
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class Calls:
         self.events = context.events
         self.timeout = context.timeout
         self.capabilities: Capabilities = driver.capabilities
-        self.reads = Permits(self.capabilities.max_reads, "connection for reading")
-        self.writes = Permits(self.capabilities.max_writes, "connection for writing")
-        self.requests = Permits(self.capabilities.max_requests, "connection for other requests")
+        self.read_permits = Permits(self.capabilities.max_reads, "connection for reading")
+        self.write_permits = Permits(self.capabilities.max_writes, "connection for writing")
+        self.request_permits = Permits(
+            self.capabilities.max_requests, "connection for other requests"
+        )
         self.clock = asyncio.get_running_loop().time
         self._policy = policy
         self._within = deadlines.within
@@ -89,8 +91,8 @@ class Calls:
             bucket: The bucket, for events and errors.
             key: The key, for events and errors.
             attempt: Makes one attempt.
-            recognise: Called with the error of a retry. If the error shows that an earlier attempt
-                has succeeded, it returns the result in a tuple, otherwise None.
+            recognise: Called with the error of a retry. If an earlier attempt turns out to have
+                succeeded, it returns the result of that attempt in a tuple, otherwise None.
         """
         retries: Retries | None = None
         clock = asyncio.get_running_loop().time
@@ -174,7 +176,7 @@ class Calls:
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
 
     def await_response(self, work: Awaitable[T], idle_timeouts: int = 0) -> Awaitable[T]:
-        """Limit the time until the response: `Timeout.first_byte`, and some idle timeouts more."""
+        """Limit the time until the response arrives: `Timeout.first_byte`, plus some idle timeouts."""
         if self.capabilities.embedded:
             return work
         seconds = self.timeout.first_byte + self.timeout.idle * idle_timeouts
@@ -209,7 +211,7 @@ class Calls:
     ) -> T:
         """Send a request that is neither a read nor a write, with a permit and a time limit.
 
-        Waiting for the permit counts towards `Timeout.permit`, not as a late response.
+        The time limit does not include the wait for the permit, which `Timeout.permit` limits.
 
         Args:
             operation: The operation, for events.
@@ -217,24 +219,24 @@ class Calls:
             key: The key, for events.
             call: The driver's method.
             *args: The arguments of `call`.
-            idle_timeouts: How many times `Timeout.idle` to allow beyond `Timeout.first_byte`.
+            idle_timeouts: The number of idle timeouts to add to `Timeout.first_byte`.
         """
-        if not self.requests.try_acquire():
-            await self.acquire(self.requests, operation, bucket, key)
+        if not self.request_permits.try_acquire():
+            await self.acquire(self.request_permits, operation, bucket, key)
         try:
             return await self.await_response(call(*args), idle_timeouts)
         finally:
-            self.requests.release()
+            self.request_permits.release()
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Send `size` bytes, with a permit. The time limit allows one idle timeout per mebibyte."""
-        await self.acquire(self.writes, operation, bucket, key)
+        """Send `size` bytes, with a permit. The time limit grows by one idle timeout per mebibyte."""
+        await self.acquire(self.write_permits, operation, bucket, key)
         try:
             return await self.await_response(work(), -(-size // MiB))
         finally:
-            self.writes.release()
+            self.write_permits.release()
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata."""

@@ -1,7 +1,7 @@
 """Downloads: a body that survives a broken connection, parking and cancelled reads.
 
 `ResumingReader` wraps the reader of a driver and pins the version that it opened. Whatever happens to
-the connection after that, it returns the bytes of that version, in order and each once.
+the connection after that, it returns the bytes of that version, in order and each once, or raises.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _RECEIVE_SHARE = 8
 """Slots that streams receive into use at most ``1 / _RECEIVE_SHARE`` of the pool."""
 
 _STREAM_READ = 256 * KiB
-"""Size of a read from which a body counts as a stream, so that it pays to wait for a large chunk.
-Chunks as they arrive, over a connection that keeps up, have a quarter of this size."""
+"""Minimum size of a read that makes a body count as a stream, for which it pays to wait until a large chunk
+has arrived. Over a connection that keeps up, chunks arrive with a quarter of this size."""
 
 
 class _Connection:
@@ -63,7 +63,7 @@ class _Connection:
         except TroveError:
             pass  # failures of the body were raised by its reads
         finally:
-            self._calls.reads.release()
+            self._calls.read_permits.release()
 
     async def _exit(self) -> None:
         await self._context.__aexit__(None, None, None)
@@ -73,8 +73,8 @@ class ResumingReader:
     """A DriverReader that reconnects. It is also the context manager of `ResilientDriver.get`.
 
     At any moment the reader is *connected*, with a connection and a permit, or *disconnected*: it was
-    parked, a read failed or was cancelled, or the range has been read completely. The next read
-    reconnects at `_position`, the end of the bytes returned so far.
+    parked, a read failed or was cancelled, its read-ahead has taken over, or the range has been read
+    completely. A later read reconnects at `_position`, the end of the bytes returned so far.
     """
 
     __slots__ = (
@@ -111,7 +111,7 @@ class ResumingReader:
         self._receive_lease: Lease | None = None  # a slot that a stream is received into
         self._receiving = False  # whether a read is using that slot
         self._streaming = False  # whether the last read was at least _STREAM_READ
-        self._received_bytes = 0  # over the present connection
+        self._received_bytes = 0  # over the current connection
         self._waited_seconds = 0.0  # for these bytes
         self._last_read_slow = False
         self._closed = False
@@ -143,17 +143,17 @@ class ResumingReader:
     # -- reading ---------------------------------------------------------------------------------
 
     async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end of the range."""
+        """Return the next 1 to `size` bytes, or ``b""`` at the end of the range."""
         if self._position >= self._end:
             return b""
-        self._calls.reads.mark_busy(self)
+        self._calls.read_permits.mark_busy(self)
         readahead_position = None if self._readahead is None else self._readahead.position
         try:
-            # 1. Read from the connection up to the first piece of the read-ahead, then from pieces.
+            # 1. Read from the connection up to the first piece of the read-ahead, then from the pieces.
             if self._readahead is None or readahead_position is None:
-                data = await self._read_through(size)
+                data = await self._read_connection(size)
             elif readahead_position > self._position:
-                data = await self._read_through(min(size, readahead_position - self._position))
+                data = await self._read_connection(min(size, readahead_position - self._position))
             else:
                 data = await self._read_piece(self._readahead, size)
             # 2. Advance, and disconnect at the end or else continue the read-ahead.
@@ -169,7 +169,7 @@ class ResumingReader:
             self._mark_idle()
         return data
 
-    async def _read_through(self, size: int, failure: TroveError | None = None) -> bytes:
+    async def _read_connection(self, size: int, failure: TroveError | None = None) -> bytes:
         """Read from the connection. Reconnect after a failure, as the retry policy allows."""
         retries: Retries | None = None
         clock = self._calls.clock
@@ -192,7 +192,7 @@ class ResumingReader:
                     self._waited_seconds += waited
                     self._received_bytes += len(data)
                     self._last_read_slow = waited >= SLOW_SECONDS_PER_BYTE * len(data)
-                return self._check_not_short(data)
+                return self._check_not_ended(data)
             except TroveError as error:
                 failure = error
             except BaseException:
@@ -206,9 +206,8 @@ class ResumingReader:
         if readinto is None or not self._streaming or size < _STREAM_READ:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         if self._receive_lease is None:
-            # A chunk of the user is as large as one read from the connection. If there are more
-            # streams than slots, the others receive small chunks without a slot, so that all users
-            # together hold less memory.
+            # The user holds a chunk as large as one read from the connection. Streams that get no
+            # slot receive small chunks, so that many streams together hold less memory.
             self._receive_lease = self._calls.pool.try_lease(
                 SLOT, revoke=self._release_receive_lease, share=_RECEIVE_SHARE
             )
@@ -221,7 +220,7 @@ class ResumingReader:
             return bytes(slot[:count])
         finally:
             self._receiving = False
-            if self._closed:  # by another task, meanwhile
+            if self._closed:  # by another task during the read
                 self._release_receive_lease()
 
     def _release_receive_lease(self) -> bool:
@@ -240,14 +239,18 @@ class ResumingReader:
         except TroveError as error:
             if readahead.closed:
                 raise
-            return await self._read_through(size, error)
+            return await self._read_connection(size, error)
 
     def _continue_read_ahead(self, size: int) -> None:
-        """Fetch the next pieces while the consumer processes this one, if the connection is slow."""
-        calls, can = self._calls, self._calls.capabilities
+        """Fetch the next pieces while the consumer processes these bytes, if the connection is slow."""
+        calls = self._calls
         was_streaming, self._streaming = self._streaming, size >= _STREAM_READ
         # A first large read may be the only one, so read-ahead begins with the second.
-        if not (was_streaming and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
+        if (
+            not (was_streaming and size >= SLOT)
+            or calls.capabilities.parallel_reads == 1
+            or not self._can_pin
+        ):
             return
         if self._readahead is not None and self._readahead.position is not None:
             self._readahead.start_more()
@@ -260,7 +263,7 @@ class ResumingReader:
             self._readahead = ReadAhead(calls, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
-        connection = await self._open(start, end, permitted=True)
+        connection = await self._open(start, end, has_permit=True)
         try:
             for view in take(views, end - start):
                 await self._fill(connection.reader, view)
@@ -268,7 +271,7 @@ class ResumingReader:
             await connection.aclose()
 
     async def _fill(self, reader: DriverReader, view: memoryview) -> None:
-        readinto = getattr(reader, "readinto", None)  # optional: `ReadsInto`
+        readinto = getattr(reader, "readinto", None)  # optional, see `ReadsInto`
         while view:
             if readinto is None:
                 data = await self._calls.await_progress(reader.read(len(view)), "no bytes arrived")
@@ -294,18 +297,18 @@ class ResumingReader:
         else:
             self._mark_idle()
 
-    async def _connect(self, options: GetOptions, *, permitted: bool = False) -> _Connection:
+    async def _connect(self, options: GetOptions, *, has_permit: bool = False) -> _Connection:
         calls = self._calls
-        if not permitted:
-            await calls.acquire(calls.reads, "get", self._bucket, self._key)
+        if not has_permit:
+            await calls.acquire(calls.read_permits, "get", self._bucket, self._key)
         try:
             context = calls.driver.get(self._bucket, self._key, options)
             reader = await calls.await_response(context.__aenter__())
         except BaseException:
-            calls.reads.release()
+            calls.read_permits.release()
             raise
         connection = _Connection(calls, context, reader)
-        if self._closed:  # by another task, meanwhile
+        if self._closed:  # by another task during the request
             await connection.aclose()
             raise self._closed_error()
         return connection
@@ -325,15 +328,16 @@ class ResumingReader:
         self._connection = await self._open(self._position, self._end)
         return self._connection
 
-    async def _open(self, start: int, end: int, *, permitted: bool = False) -> _Connection:
-        can, info = self._calls.capabilities, self.info
+    async def _open(self, start: int, end: int, *, has_permit: bool = False) -> _Connection:
+        capabilities, info = self._calls.capabilities, self.info
         options = GetOptions(
             range=None if (start, end) == (0, info.stored_size) else ByteRange(start, end),
-            version_id=self._options.version_id or (info.version_id if can.versions else None),
-            if_match=info.etag if can.get_conditions else None,
+            version_id=self._options.version_id
+            or (info.version_id if capabilities.versions else None),
+            if_match=info.etag if capabilities.get_conditions else None,
         )
         try:
-            connection = await self._connect(options, permitted=permitted)
+            connection = await self._connect(options, has_permit=has_permit)
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
             raise self._changed_error() from error
         if not is_same(info, connection.reader.info) or connection.reader.range != (start, end):
@@ -343,9 +347,11 @@ class ResumingReader:
 
     @property
     def _can_pin(self) -> bool:
-        can = self._calls.capabilities
-        return can.ranges and can_pin(
-            self.info, get_conditions=can.get_conditions, versions=can.versions
+        capabilities = self._calls.capabilities
+        return capabilities.ranges and can_pin(
+            self.info,
+            get_conditions=capabilities.get_conditions,
+            versions=capabilities.versions,
         )
 
     @property
@@ -355,7 +361,7 @@ class ResumingReader:
     def _mark_idle(self) -> None:
         """Let the connection be parked if a request waits for one before the next read."""
         if self._connection is not None and self._resumable:
-            self._calls.reads.mark_idle(self)
+            self._calls.read_permits.mark_idle(self)
 
     async def _disconnect(self) -> None:
         """Release the connection, the permit and the memory. Idempotent."""
@@ -376,7 +382,7 @@ class ResumingReader:
     def _detach(self) -> tuple[ReadAhead | None, _Connection | None]:
         """Detach the read-ahead and the connection, without an await. A concurrent read reconnects."""
         self._release_receive_lease()
-        self._calls.reads.mark_busy(self)
+        self._calls.read_permits.mark_busy(self)
         readahead, self._readahead = self._readahead, None
         connection, self._connection = self._connection, None
         return readahead, connection
@@ -403,7 +409,7 @@ class ResumingReader:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
-    def _check_not_short(self, data: bytes) -> bytes:
+    def _check_not_ended(self, data: bytes) -> bytes:
         if not data:
             missing = self._end - self._position
             raise UnavailableError(f"the body ended {missing} bytes early")

@@ -1,8 +1,8 @@
 """The driver that wraps every driver of a service: permits, timeouts, retries and lost responses.
 
 Layers and the engine above it get final results: temporary failures have been retried, and writes
-that succeeded without their response arriving have been recognised. `calls` describes how permits
-and memory are used meanwhile.
+that succeeded without their response arriving have been recognised. `calls` describes which permits
+and memory a call holds.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from .calls import Calls
 from .download import ResumingReader
 from .upload import ResilientUpload
 
-_COPIED_PER_IDLE = 64 * MiB
-"""Bytes of a copy for which the server gets one more idle timeout. It responds only at the end."""
+_COPIED_PER_IDLE_TIMEOUT = 64 * MiB
+"""Bytes for which a copy gets an additional idle timeout: the server responds only at the end."""
 
 
 class ResilientDriver:
@@ -88,20 +88,20 @@ class ResilientDriver:
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store a body from memory. Recognise the own write after a lost response."""
+        """Store a body from memory. Recognise its own write after a lost response."""
         size = sum(map(len, views))
-        lost = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response()
         return await self.calls.retry(
             "put",
             bucket,
             key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.write(
                     "put",
                     bucket,
                     key,
                     size,
-                    lambda: self.driver.put(bucket, key, views, lost.put_options(options)),
+                    lambda: self.driver.put(bucket, key, views, lost_response.put_options(options)),
                 )
             ),
             recognise=lambda error: self.calls.recognise_write(
@@ -122,7 +122,7 @@ class ResilientDriver:
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. A retry that finds the object missing counts as a success.
 
-        An earlier attempt, whose response was lost, has then deleted it.
+        An earlier attempt, whose response was lost, has probably deleted it.
         """
 
         async def recognise(error: TroveError) -> tuple[None] | None:
@@ -134,12 +134,12 @@ class ResilientDriver:
                 return (None,)
             return None
 
-        lost = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response()
         await self.calls.retry(
             "delete",
             bucket,
             key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.request(
                     "delete",
                     bucket,
@@ -147,7 +147,7 @@ class ResilientDriver:
                     self.driver.delete,
                     bucket,
                     key,
-                    lost.delete_options(options),
+                    lost_response.delete_options(options),
                 )
             ),
             recognise=recognise,
@@ -170,15 +170,15 @@ class ResilientDriver:
     async def ping(self) -> None:
         """Check that the backend responds.
 
-        Health is about the present moment, so nothing is retried. No permit is needed, because the
-        number of waiting requests is unrelated to the health of the backend.
+        A ping is not retried, because it reports the current state. It needs no permit, because the
+        number of waiting requests says nothing about the health of the backend.
         """
         await redacted(self.calls.await_response(self.driver.ping()), self.calls.redact)
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket. A retry that finds an accessible bucket counts as a success.
 
-        A bucket that may not be read belongs to another account, if names are global.
+        If bucket names are global, an inaccessible bucket belongs to a different account.
         """
 
         async def recognise(error: TroveError) -> tuple[None] | None:
@@ -238,8 +238,8 @@ class ResilientDriver:
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         """Open an upload whose parts and commit are retried.
 
-        A cancel during the commit is raised once the commit has ended. An upload that is completing
-        is not aborted, and the object stays if it was created.
+        A cancel during the commit is raised once the commit has ended (`ResilientUpload.commit`). The
+        upload is not aborted before that, and the object stays if it was created.
         """
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]
@@ -278,15 +278,15 @@ class ResilientDriver:
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy on the server. Recognise the own write after a lost response."""
+        """Copy on the server. Recognise its own write after a lost response."""
         driver = cast("Copying", self.driver)
-        idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE)
-        lost = self.calls.track_lost_response()
+        idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE_TIMEOUT)
+        lost_response = self.calls.track_lost_response()
         return await self.calls.retry(
             "copy",
             dst_bucket,
             dst_key,
-            lambda: lost.watch(
+            lambda: lost_response.watch(
                 self.calls.request(
                     "copy",
                     dst_bucket,
@@ -296,7 +296,7 @@ class ResilientDriver:
                     src_key,
                     dst_bucket,
                     dst_key,
-                    lost.copy_options(options),
+                    lost_response.copy_options(options),
                     idle_timeouts=idle_timeouts,
                 )
             ),
@@ -312,7 +312,7 @@ class ResilientDriver:
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
-        """Return a URL that allows one method."""
+        """Return a presigned URL for one method."""
         presign = cast("Presigning", self.driver).presign
         return await redacted(presign(method, bucket, key, expires, options), self.calls.redact)
 

@@ -1,4 +1,4 @@
-"""Writes whose response was lost: the time of the first such attempt, which every retry carries."""
+"""Tracks whether a write may have succeeded without its response arriving, for its retries."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ T = TypeVar("T")
 
 
 class LostResponse:
-    """Whether an attempt of one write may have succeeded without its response arriving.
+    """Records whether an attempt of one write may have succeeded without its response arriving.
 
     The backend may have applied such an attempt (`TroveError.maybe_done`), and another client may
-    have written since. So the options of every later attempt carry the time at which the first such
-    attempt was sent, as ``in_doubt_since``. See `Capabilities.settles_doubt`.
+    have written the object since. So the options of every later attempt carry the time at which the
+    first such attempt was sent, as ``in_doubt_since``. See `Capabilities.settles_doubt`.
 
     Args:
         clock: The event loop's clock; None: the driver does not use ``in_doubt_since``.
 
     Attributes:
-        since: When the first attempt that may have succeeded was sent; None: there was none.
+        since: The time at which the first attempt that may have succeeded was sent; None: there was
+            none.
     """
 
     __slots__ = ("_clock", "since")

@@ -1,9 +1,9 @@
-"""Read-ahead: the next pieces of a body, fetched over several connections if one is too slow.
+"""Read-ahead: fetches the next pieces of a body over several connections if one is too slow.
 
 A piece is a range of the pinned version of the object. It is fetched into leased memory. A piece is
-started only with unused resources: a permit that no task waits for, and memory from a part of the
-pool. Pieces are read in order. A piece that is not being read is revoked as soon as a transfer waits
-for its memory.
+started only with unused resources: a permit that no task waits for, and memory from a limited share
+of the pool. Pieces are read in order. A piece that is not being read is revoked as soon as a transfer
+waits for its memory.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from trove_async.pool import SLOT, Lease
 from .calls import Calls
 
 MAX_PIECE = 4 * MiB
-"""Bytes of a piece in a pool of 16 MiB or more. At 40 MB/s and a latency of 20 ms, receiving it takes
-five times as long as requesting it."""
+"""Size of a piece in a pool of 16 MiB or more; less in smaller pools. At 40 MB/s and a latency of 20 ms,
+receiving a piece takes five times as long as requesting it."""
 
 SLOW_SECONDS_PER_BYTE = 1 / (256 * MiB)
-"""Waiting time per byte from which several connections are faster than one. One core receives at
+"""Waiting time per byte above which several connections are faster than one. One core receives at
 about 256 MiB/s. Time in which this thread ran other work does not count as waiting. Otherwise every
 connection would look slow in a busy process, and more of them would make it busier."""
 
@@ -38,7 +38,7 @@ POOL_SHARE = 4
 
 
 class Fetch(Protocol):
-    """Fills memory with a range of a body. The caller acquires a permit, and `Fetch` releases it."""
+    """Fills memory with a range of a body. The caller acquires a read permit, which this releases."""
 
     def __call__(
         self, start: int, end: int, views: Sequence[memoryview], /
@@ -51,9 +51,9 @@ class ReadAhead:
     Args:
         calls: The calls of the driver, whose permits and memory are used.
         fetch: Fetches a piece.
-        position: The position of the reader. The first piece begins one piece after it: the reader's
-            own connection reads up to there.
-        end: The end of the body.
+        position: The position of the reader. The first piece begins one piece size later. The
+            reader's own connection reads up to there.
+        end: The end of the range to read.
 
     Attributes:
         closed: Whether `aclose` was called.
@@ -76,7 +76,7 @@ class ReadAhead:
         return self._pieces[0].position if self._pieces else None
 
     def start_more(self) -> None:
-        """Start as many pieces as the driver allows concurrently, after the existing ones."""
+        """Start more pieces after the existing ones, up to the number that the driver allows."""
         if self._pieces:
             self._start_from(self._pieces[-1].end)
 
@@ -88,7 +88,7 @@ class ReadAhead:
             await piece.task.result()
         finally:
             piece.claimed = False
-        if piece.released:  # closed between the end of the task and the wake-up of this one
+        if piece.released:  # `aclose` was called after the task ended and before this read resumed
             raise ClosedError("the reader or its store was closed while the body was being read")
         data = piece.read(size)
         if piece.position == piece.end:
@@ -105,14 +105,14 @@ class ReadAhead:
     def _start_from(self, start: int) -> None:
         calls = self._calls
         while start < self._end and len(self._pieces) < calls.capabilities.parallel_reads:
-            if calls.tasks.closed or not calls.reads.try_acquire():
+            if calls.tasks.closed or not calls.read_permits.try_acquire():
                 return
             piece = _Piece(start, min(start + self._piece_size, self._end))
             lease = calls.pool.try_lease(
                 piece.end - start, revoke=partial(self._revoke, piece), share=POOL_SHARE
             )
             if lease is None:
-                calls.reads.release()
+                calls.read_permits.release()
                 return
             piece.lease = lease
             piece.task = calls.tasks.start(self._fetch(start, piece.end, lease.views))
@@ -120,9 +120,9 @@ class ReadAhead:
             start = piece.end
 
     def _revoke(self, piece: _Piece) -> bool:
-        """Give up a piece for a waiting transfer, and the later pieces, which are useless then."""
+        """Give up a piece, and the pieces after it, because a transfer waits for memory."""
         if piece.claimed or not piece.task.done or piece not in self._pieces:
-            return False  # it is being fetched or read: the pool calls again soon
+            return False  # a piece that is being fetched or read: the pool calls again soon
         index = self._pieces.index(piece)
         revoked = [self._pieces.pop() for _ in range(len(self._pieces) - index)]
         for later in revoked:
@@ -139,8 +139,8 @@ class _Piece:
     Attributes:
         position: The position of the next byte to read.
         end: The end of the range.
-        claimed: A read waits for this piece, so it must not be revoked.
-        released: The memory was released.
+        claimed: Whether a read waits for this piece, so that it must not be revoked.
+        released: Whether the memory was released.
     """
 
     __slots__ = ("_start", "claimed", "end", "lease", "position", "released", "task")
@@ -154,7 +154,7 @@ class _Piece:
         self.claimed = self.released = False
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, from one slot only."""
+        """Return the next bytes, at most `size` and from one slot only."""
         slot, offset = divmod(self.position - self._start, SLOT)
         size = min(size, SLOT - offset, self.end - self.position)
         self.position += size

@@ -10,29 +10,29 @@ class RetryBudget:
     """The retries that a driver may still make. A retry costs one; a success earns a tenth of one.
 
     Args:
-        policy: `RetryPolicy.budget` is the initial and the largest balance.
+        policy: `RetryPolicy.budget` is the initial and the maximum balance.
     """
 
     __slots__ = ("_balance", "_limit")
 
-    EARNED = 0.1
-    """Ten successes pay for one retry, so in the long run at most a tenth of requests are retries."""
+    COST = 10
+    """The number of successes that pay for one retry. In the long run, at most a tenth of requests are retries."""
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._limit = float(policy.budget)
-        self._balance = self._limit
+        self._limit = policy.budget * self.COST
+        self._balance = self._limit  # in successes: ten floats of 0.1 would not add up to 1
 
     def spend(self) -> bool:
         """Pay for one retry. Return False if the balance is too low."""
-        if self._balance < 1:
+        if self._balance < self.COST:
             return False
-        self._balance -= 1
+        self._balance -= self.COST
         return True
 
     def earn(self) -> None:
         """Record a success."""
         if self._balance < self._limit:
-            self._balance = min(self._limit, self._balance + self.EARNED)
+            self._balance += 1
 
 
 class Retries:
@@ -43,7 +43,7 @@ class Retries:
         budget: The driver's retry budget.
 
     Attributes:
-        attempt: The number of the present attempt, from 1.
+        attempt: The number of the current attempt, from 1.
     """
 
     __slots__ = ("_budget", "_policy", "attempt")
@@ -56,7 +56,7 @@ class Retries:
     def after(self, error: TroveError) -> float | None:
         """Return the pause in seconds before the next attempt; None: do not retry."""
         if not error.retryable or isinstance(error, PoolTimeoutError):
-            return None  # another wait for a permit would only double Timeout.permit
+            return None  # a second wait for a permit would only double Timeout.permit
         if self.attempt >= self._policy.attempts or not self._budget.spend():
             return None
         pause = self._policy.delay(self.attempt, error.retry_after)

@@ -1,4 +1,4 @@
-"""An upload whose parts and commit are retried, and whose commit is never interrupted."""
+"""An upload whose parts and commit are retried, and whose commit may finish after a cancel."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .calls import Calls
 COMMIT_SECONDS = CLEANUP_SECONDS
 """Seconds that a commit in flight may still take after its put was cancelled."""
 
-_PARTS_PER_IDLE = 100
-"""Parts of a commit for which the server gets one more idle timeout. It responds only at the end."""
+_PARTS_PER_IDLE_TIMEOUT = 100
+"""Number of parts for which a commit gets an additional idle timeout: the server responds only at the end."""
 
 
 class ResilientUpload:
     """An `Upload` whose calls are retried.
 
     Attributes:
-        committed: Whether the object is known to exist.
+        committed: Whether the object is known to have been created.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ResilientUpload:
         self._bucket = bucket
         self._key = key
         self._options = options
-        self._parts = 0
+        self._part_count = 0
         self.committed = False
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
@@ -49,7 +49,7 @@ class ResilientUpload:
 
     async def _retry_send(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
         calls = self._calls
-        self._parts += 1
+        self._part_count += 1
         await calls.retry(
             "send",
             self._bucket,
@@ -60,7 +60,7 @@ class ResilientUpload:
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Create the object. See `Upload.commit`.
 
-        A cancel is raised once the outcome of the commit is known.
+        A cancel is raised once the outcome of the commit is known, or after `COMMIT_SECONDS`.
         """
         calls = self._calls
         return await calls.retry(
@@ -73,14 +73,14 @@ class ResilientUpload:
 
     async def _attempt_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         calls = self._calls
-        await calls.acquire(calls.requests, "commit", self._bucket, self._key)
+        await calls.acquire(calls.request_permits, "commit", self._bucket, self._key)
         try:
             return await await_outcome(self._send_commit(checksums), COMMIT_SECONDS)
         finally:
-            calls.requests.release()
+            calls.request_permits.release()
 
     async def _send_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        idle_timeouts = -(-self._parts // _PARTS_PER_IDLE)
+        idle_timeouts = -(-self._part_count // _PARTS_PER_IDLE_TIMEOUT)
         info = await self._calls.await_response(self._upload.commit(checksums), idle_timeouts)
         self.committed = True
         return info
