@@ -121,7 +121,10 @@ async def test_unlimited_permits_never_wait() -> None:
 
 async def test_permit_timeout_names_the_setting_to_raise() -> None:
     permits = Permits(0, "connection for reading")
-    with pytest.raises(PoolTimeoutError, match=r"no connection for reading of 0.*max_connections"):
+    with pytest.raises(
+        PoolTimeoutError,
+        match=r"no connection for reading became free .*limit is 0.*max_connections",
+    ):
         await permits.acquire(0.01)
     assert permits.waiting == 0
 
