@@ -38,7 +38,7 @@ async def download(request: web.Request) -> web.StreamResponse:
 @routes.put("/files/{key:.+}")
 @routes.post("/files/{key:.+}")
 async def upload(request: web.Request) -> web.StreamResponse:
-    """Store a raw body, or the file of a form."""
+    """Store a raw body, or the file in a form."""
     key = request.match_info["key"]
     return await store_upload(get_store(request), "files", key, request, max_size=MAX_SIZE)
 
@@ -72,7 +72,7 @@ async def list_files(request: web.Request) -> web.Response:
 
 @routes.post("/presign/{key:.+}")
 async def presign(request: web.Request) -> web.Response:
-    """Return a URL to get the object directly from the backend; 501 if it cannot presign."""
+    """Return a URL to get the object directly from the backend, or 501 if it cannot presign."""
     url = await get_store(request).presign_get("files", request.match_info["key"], expires=300)
     return web.json_response({"url": url})
 
