@@ -2,7 +2,7 @@
 
 python examples/aiohttp_service.py
 
-It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Use curl:
+It stores files in .demo/files. Set TROVE_URL to use a different backend, such as s3://bucket. Use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
     curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4

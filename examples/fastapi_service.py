@@ -2,7 +2,7 @@
 
 uvicorn examples.fastapi_service:app
 
-It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Open
+It stores files in .demo/files. Set TROVE_URL to use a different backend, such as s3://bucket. Open
 http://127.0.0.1:8000/ for the page, or use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4

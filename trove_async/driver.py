@@ -11,7 +11,7 @@ checks names before any I/O                 maps bucket and key to its own addre
 reads bodies, splits and hashes them        stores the views that it is given, atomically
 retries, backs off, resumes downloads       marks temporary failures as ``retryable``
 limits connections, applies timeouts        lets every call be cancelled, without leftovers
-refuses what `Capabilities` do not claim    honours everything that they claim
+rejects what `Capabilities` do not claim    honours everything that they claim
 ==========================================  =====================================================
 
 **Errors.** For a failure in the backend a driver raises only the classes of `trove_async.errors`. It

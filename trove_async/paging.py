@@ -165,13 +165,13 @@ class TokenCycle:
         if token == self._saved_token:
             raise BackendError(
                 "the pages of a listing must differ, but the service returned the same page again:"
-                " the listing would never end; try another prefix, or no delimiter"
+                " the listing would never end; try a different prefix, or no delimiter"
             )
         self._empty_pages = self._empty_pages + 1 if empty else 0
         if self._empty_pages > _MAX_EMPTY_PAGES:
             raise BackendError(
                 f"a listing must have at most {_MAX_EMPTY_PAGES} consecutive empty pages, but the service"
-                " returned more: try another prefix, or no delimiter"
+                " returned more: try a different prefix, or no delimiter"
             )
         self._pages_since_saved += 1
         if self._pages_since_saved == self._period:

@@ -168,7 +168,7 @@ class BufferPool:
             raise ConfigError(
                 f"max_bytes must be a multiple of 1 MiB and at least 2 MiB, got {max_bytes}"
             )
-        # 2. A part fits half of the pool, so that one can be filled while another is sent.
+        # 2. A part must fit into half of the pool, so that one part is filled while another is sent.
         if part_size is None:
             part_size = min(8 * MiB, max_bytes // 2 // SLOT * SLOT)
         if part_size < SLOT or part_size % SLOT or part_size > max_bytes // 2:

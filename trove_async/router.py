@@ -138,7 +138,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _DeclaredFunction:
-    """A route function and the declarations made by `route_function`."""
+    """A route function and the declarations passed to `route_function`."""
 
     function: RouteFunction
     by: Literal["key", "bucket"] = "key"

@@ -792,7 +792,7 @@ class Trove:
         return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
-        """Return the backend of a key, the rule that chose it, and the reason. Does no I/O of its own."""
+        """Return the backend of a key, the rule that chose it, and the reason. Only route functions do I/O."""
         _names.check_address(bucket, key)
         return await self._routing.explain(bucket, key)
 

@@ -167,7 +167,7 @@ class Folders:
     def locate(self, bucket: str) -> tuple[str, str]:
         if bucket == _MARKERS:
             raise InvalidNameError(
-                f"{_MARKERS!r} is reserved for markers: choose another name", bucket=bucket
+                f"{_MARKERS!r} is reserved for markers: choose a different name", bucket=bucket
             )
         return self._into, f"{self._prefix}{bucket}/"
 
