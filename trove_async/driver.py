@@ -63,7 +63,7 @@ from .pool import BufferPool
 class Capabilities:
     """The features and limits of a backend. The store rejects everything else before any I/O.
 
-    The defaults describe the minimum, so a simple driver sets few fields.
+    Sizes are in bytes. The defaults describe the minimum, so a simple driver sets few fields.
 
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``. The backend must check the condition

@@ -433,7 +433,9 @@ class Trove:
         await self._objects.delete(bucket, key, options)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
-        """Delete many objects. Iterate over the return value for one result per key, or await it to raise errors.
+        """Delete many objects. Iterate over the result, or await it to raise errors.
+
+        The iteration yields one `DeleteResult` per key. The deletion starts with either of them.
 
         Raises:
             TypeError: `keys` is a str, or not an iterable.

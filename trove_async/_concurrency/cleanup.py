@@ -130,7 +130,7 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-    """Run a blocking call in a worker thread and return its result. A cancel waits for its end.
+    """Run a blocking call in a worker thread and return its result. If cancelled, wait for its end.
 
     Use this only for calls that end by themselves, such as file operations of the library, and never
     for user code. anyio's threads cannot be used: its shields do not stop a native cancel, and the

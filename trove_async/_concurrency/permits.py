@@ -171,8 +171,8 @@ class Permits:
         """
         if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
-                f"no {self._purpose} became free in {timeout:g} s (the limit is {self._limit}): close readers,"
-                " or raise the driver's max_connections or Timeout.permit"
+                f"no {self._purpose} became free in {timeout:g} s (the limit is {self._limit}): close"
+                " readers, or raise the driver's max_connections or Timeout.permit"
             )
 
     def release(self) -> None:

@@ -93,8 +93,8 @@ class RenamedBuckets:
         self._logical = {physical: logical for logical, physical in self._physical.items()}
         if len(self._logical) < len(self._physical):
             raise ConfigError(
-                "each bucket must have its own physical bucket, got the same one for two buckets: to share one, use"
-                " into="
+                "each bucket must have its own physical bucket, got the same one for two buckets: to"
+                " share one, use into="
             )
 
     def locate(self, bucket: str) -> tuple[str, str]:
