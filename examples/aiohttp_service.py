@@ -2,7 +2,7 @@
 
 python examples/aiohttp_service.py
 
-It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Use curl:
+It stores files in .demo/files. Set TROVE_URL to use a different backend, such as s3://bucket. Use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
     curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
@@ -38,7 +38,7 @@ async def download(request: web.Request) -> web.StreamResponse:
 @routes.put("/files/{key:.+}")
 @routes.post("/files/{key:.+}")
 async def upload(request: web.Request) -> web.StreamResponse:
-    """Store a raw body, or the file of a form."""
+    """Store a raw body, or the file in a form."""
     key = request.match_info["key"]
     return await store_upload(get_store(request), "files", key, request, max_size=MAX_SIZE)
 
@@ -72,7 +72,7 @@ async def list_files(request: web.Request) -> web.Response:
 
 @routes.post("/presign/{key:.+}")
 async def presign(request: web.Request) -> web.Response:
-    """Return a URL to get the object directly from the backend; 501 if it cannot presign."""
+    """Return a URL to get the object directly from the backend, or 501 if it cannot presign."""
     url = await get_store(request).presign_get("files", request.match_info["key"], expires=300)
     return web.json_response({"url": url})
 

@@ -1,6 +1,6 @@
 """A driver of your own, here over a dict. Copy it and replace the bodies of its methods.
 
-Each method makes one request. The store adds everything else, for every driver: bodies of any kind
+Each method sends one request. The store adds everything else, for every driver: bodies of any kind
 and size, retries, timeouts, limits, routing, and listings over many backends. A driver is complete
 when it passes the conformance suite, which takes four lines::
 
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
 
 class NotebookDriver:
-    """Objects in a dict of dicts."""
+    """Stores objects in a dict for each bucket."""
 
     name = "notebook"
 
-    # The store refuses what is not announced here before it calls the driver: conditions, metadata,
-    # tags, uploads in parts, … Announce more as you implement more.
+    # The store rejects whatever is not claimed here before it calls the driver: conditions,
+    # metadata, tags, uploads in parts, … Claim more as you implement more.
     capabilities = Capabilities(ranges=True, private_namespace=True, embedded=True)
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class NotebookDriver:
         """Raise unless the service responds."""
 
     def place(self, bucket: str, key: str) -> tuple[object, str, str]:
-        """Return a value that is equal if two names mean the same object."""
+        """Return a value that is equal for two names if and only if they name the same object."""
         return self, bucket, key
 
     async def put(
@@ -83,7 +83,7 @@ class NotebookDriver:
             bucket=bucket,
             key=key,
             size=len(body),
-            etag=uuid4().hex,  # unique for each content
+            etag=uuid4().hex,  # unique for each version
             last_modified=datetime.now(UTC),
             write_id=options.write_id,  # identifies this write after a lost response
         )
@@ -98,18 +98,18 @@ class NotebookDriver:
         yield Reader(info, span, body)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return the properties of the object."""
+        """Return the metadata of the object."""
         if version_id is not None:
             raise NotSupportedError("this driver keeps no versions")
         return self._object(bucket, key)[0]
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object. It is not an error if the object is missing."""
-        del options  # conditions, which the capabilities do not announce
+        """Delete the object. A missing object is not an error."""
+        del options  # conditions, which the capabilities do not claim
         self._objects(bucket).pop(key, None)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return a page. `paginate` handles prefixes, delimiters and tokens."""
+        """Return one page. `paginate` handles prefixes, delimiters and tokens."""
         objects = self._objects(bucket)
 
         def seek(start: str) -> Iterator[tuple[str, ObjectInfo]]:
@@ -120,7 +120,7 @@ class NotebookDriver:
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket."""
         if bucket in self._buckets:
-            raise BucketExistsError("the bucket exists", bucket=bucket)
+            raise BucketExistsError("the bucket already exists", bucket=bucket)
         self._buckets[bucket] = {}
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -130,7 +130,7 @@ class NotebookDriver:
         del self._buckets[bucket]
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return the properties of the bucket."""
+        """Return the metadata of the bucket."""
         self._objects(bucket)
         return BucketInfo(name=bucket)
 
@@ -140,19 +140,19 @@ class NotebookDriver:
 
     def _objects(self, bucket: str) -> Objects:
         if bucket not in self._buckets:
-            raise BucketNotFoundError("no such bucket", bucket=bucket)
+            raise BucketNotFoundError("the bucket does not exist", bucket=bucket)
         return self._buckets[bucket]
 
     def _object(self, bucket: str, key: str) -> tuple[ObjectInfo, bytes]:
         objects = self._objects(bucket)
         if key not in objects:
-            raise ObjectNotFoundError("no such object", bucket=bucket, key=key)
+            raise ObjectNotFoundError("the object does not exist", bucket=bucket, key=key)
         return objects[key]
 
 
 @dataclass
 class Reader:
-    """The body of one get, and the position in its range of bytes."""
+    """The body of one get, and the current position in its range."""
 
     info: ObjectInfo
     range: tuple[int, int]
@@ -168,7 +168,7 @@ class Reader:
 
 
 async def main() -> None:
-    """Use the driver together with another one."""
+    """Use the driver in a store with a second backend."""
     async with Trove(
         MemoryDriver(),
         backends={"notebook": NotebookDriver()},

@@ -2,7 +2,7 @@
 
 uvicorn examples.fastapi_service:app
 
-It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Open
+It stores files in .demo/files. Set TROVE_URL to use a different backend, such as s3://bucket. Open
 http://127.0.0.1:8000/ for the page, or use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
@@ -34,7 +34,7 @@ Store = Annotated[Trove, Depends(get_store)]
 
 
 def make_store() -> Trove:
-    """Return a store that is not open yet. The app opens one whenever it starts."""
+    """Return a new store. The app creates and opens one each time it starts."""
     return Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
 
 
@@ -52,7 +52,7 @@ async def download(key: str, request: Request, store: Store) -> Response:
 @app.put("/files/{key:path}")
 @app.post("/files/{key:path}")
 async def upload(key: str, request: Request, store: Store) -> Response:
-    """Store a raw body, or the file of a form."""
+    """Store a raw body, or the file in a form."""
     return await store_upload(store, "files", key, request, max_size=MAX_SIZE)
 
 
@@ -78,7 +78,7 @@ async def list_files(
 
 @app.post("/presign/{key:path}")
 async def presign(key: str, store: Store) -> dict[str, str]:
-    """Return a URL to get the object directly from the backend; 501 if it cannot presign."""
+    """Return a URL to get the object directly from the backend, or 501 if it cannot presign."""
     return {"url": await store.presign_get("files", key, expires=300)}
 
 

@@ -6,9 +6,9 @@ Stores every file of TREE (by default Python's standard library), shows which ba
 back with verified checksums, and moves some objects to another backend. The backends are three
 directories in DIRECTORY, by default a temporary one.
 
-With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS: pip install
-trove-async[demo-s3]. With TROVE_DEMO=cloud, the archive is a GCS emulator as well: pip install
-trove-async[demo-cloud]
+With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS (pip install
+trove-async[demo-s3]). With TROVE_DEMO=cloud, the archive is also a GCS emulator (pip install
+trove-async[demo-cloud]).
 """
 
 import argparse
@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 BUCKET = "stdlib"
 CONCURRENCY = 32
-KINDS = 5  # rows per backend; one more row has the sum of the other kinds
+KINDS = 5  # rows per backend; one more row sums up the other kinds
 MiB = 1024 * 1024
 
 console = Console()
 
 
 def compiled(_bucket: str, key: str) -> str:
-    """Route compiled files to the cold backend. Patterns for the same rule would be longer."""
+    """Route compiled files to the cold backend. The same rule as patterns would be longer."""
     return "cold" if "__pycache__" in key.split("/") or key.endswith(".so") else ""
 
 
@@ -99,7 +99,7 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
         yield drivers
 
 
-async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: int | None) -> None:
+async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: int | None) -> None:
     """Store the files, list them, read them back, move some, and print the results."""
     # 1. Find the files.
     files = sorted(path for path in tree.rglob("*") if is_source(path))[:limit]
@@ -109,7 +109,7 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
 
     async with Trove(
         LocalDriver(root / "hot"),
-        backends=others,
+        backends=drivers,
         routes=ROUTES,
         route_functions=[compiled],
     ) as store:
@@ -163,31 +163,31 @@ def is_source(path: Path) -> bool:
 
 
 async def for_each(
-    what: str, items: Sequence[T], work: Callable[[T], Awaitable[int]], total: int
+    label: str, items: Sequence[T], work: Callable[[T], Awaitable[int]], total: int
 ) -> float:
-    """Do `work` on all items concurrently, with a progress bar. Return MiB per second."""
+    """Run `work` on all items concurrently, with a progress bar. Return MiB per second."""
     started = time.perf_counter()
     queue = iter(items)
     with Progress(
-        TextColumn(f"{what:32}"),
+        TextColumn(f"{label:32}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        count = progress.add_task(what, total=len(items))
+        task = progress.add_task(label, total=len(items))
 
         async def run_worker() -> int:
             size = 0
             for item in queue:
                 size += await work(item)
-                progress.advance(count)
+                progress.advance(task)
             return size
 
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(run_worker()) for _ in range(CONCURRENCY)]
     if sum(worker.result() for worker in workers) != total:
-        raise SystemExit(f"{what}: some bytes are missing")
+        raise SystemExit(f"{label}: some bytes are missing")
     return total / MiB / (time.perf_counter() - started)
 
 
@@ -203,23 +203,23 @@ async def read_verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
 
 
 def table_of(objects: Iterable[ObjectInfo]) -> Table:
-    """Return a table of the objects on each backend, by kind of file."""
+    """Return a table of the objects on each backend, by file extension."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     for obj in objects:
-        place = obj.backend, Path(obj.key).suffix or "(none)"
-        counts[place] += 1
-        sizes[place] += obj.size
+        group = obj.backend, Path(obj.key).suffix or "(none)"
+        counts[group] += 1
+        sizes[group] += obj.size
     table = Table("backend", "kind", "objects", "MiB", title="objects by backend")
     for backend in sorted({backend for backend, _ in counts}):
-        kinds = sorted(
-            (place for place in counts if place[0] == backend), key=lambda place: -counts[place]
+        groups = sorted(
+            (group for group in counts if group[0] == backend), key=lambda group: -counts[group]
         )
-        for place in kinds[:KINDS]:
-            table.add_row(*place, f"{counts[place]:,}", f"{sizes[place] / MiB:.2f}")
-        if others := kinds[KINDS:]:
-            count = sum(counts[place] for place in others)
-            size = sum(sizes[place] for place in others)
+        for group in groups[:KINDS]:
+            table.add_row(*group, f"{counts[group]:,}", f"{sizes[group] / MiB:.2f}")
+        if others := groups[KINDS:]:
+            count = sum(counts[group] for group in others)
+            size = sum(sizes[group] for group in others)
             table.add_row(backend, f"{len(others)} others", f"{count:,}", f"{size / MiB:.2f}")
         table.add_section()
     return table
@@ -231,11 +231,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--root", type=Path, help="the directory of the backends; it is not removed"
     )
-    parser.add_argument("--limit", type=int, help="the largest number of files")
+    parser.add_argument("--limit", type=int, help="the maximum number of files")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         root = arguments.root
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        others = stack.enter_context(backends(root))
-        asyncio.run(main(arguments.tree, root, others, arguments.limit))
+        drivers = stack.enter_context(backends(root))
+        asyncio.run(main(arguments.tree, root, drivers, arguments.limit))

@@ -1,4 +1,4 @@
-"""Two backends in one store: where objects go, and what each listing shows.
+"""Two backends in one store: where objects are stored, and what each listing contains.
 
 python examples/multi_backend.py
 """
@@ -11,12 +11,12 @@ from trove_async.drivers import LocalDriver, MemoryDriver
 
 
 def large_files_are_archived(bucket: str, key: str) -> str:
-    """Return a backend's name, or "" to pass. It is called before the patterns."""
+    """Return the name of a backend, or "" to pass. Called before the patterns are tried."""
     return "archive" if bucket == "data" and key.endswith(".iso") else ""
 
 
 async def main(root: str) -> None:
-    """Route three objects, then list them from both backends."""
+    """Route three objects, then list each backend and the store."""
     async with Trove(
         LocalDriver(root),
         backends={"archive": MemoryDriver()},

@@ -26,7 +26,7 @@ def by_tenant(tenants: Collection[str]) -> RouteFunction:
 
 
 async def main(root: Path) -> None:
-    """Give each tenant a directory. Objects without a tenant are in memory."""
+    """Store the objects of each tenant in a directory, and all other objects in memory."""
     tenants: dict[str, AsyncDriver] = {
         name: LocalDriver(root / name) for name in ("acme", "globex")
     }

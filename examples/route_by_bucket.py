@@ -1,4 +1,4 @@
-"""Route a whole bucket to a backend of its own.
+"""Route a whole bucket to its own backend.
 
 python examples/route_by_bucket.py
 """
@@ -12,7 +12,7 @@ from trove_async.drivers import LocalDriver, MemoryDriver
 
 @route_function(by="bucket")
 def large_files_elsewhere(bucket: str, _key: str) -> str:
-    """Route by the bucket alone. A listing then reads from one backend instead of all."""
+    """Route by the bucket alone, so that a listing reads from one backend instead of all."""
     return "large" if bucket == "large-files" else ""
 
 
@@ -24,7 +24,7 @@ async def main(root: str) -> None:
         route_functions=[large_files_elsewhere],
     ) as store:
         for bucket in ("small-files", "large-files"):
-            # The bucket is created on the default backend, and on `large` by the first put there.
+            # This creates the bucket on the default backend. The first put creates it on `large`.
             await store.create_bucket(bucket)
             await store.put(bucket, "body.bin", bytes(1_000_000 if "large" in bucket else 10))
             async for obj in store.list(bucket):

@@ -18,8 +18,8 @@ async def main(root: str) -> None:
         LocalDriver(root),
         backends={"cold": MemoryDriver(), "archive": MemoryDriver()},
         routes=[
-            ("*.log", "cold"),  # as in a shell: "app.log", but not "logs/2024/app.log"
-            Route.suffix(".log", "archive"),  # any key that ends with it
+            ("*.log", "cold"),  # "app.log", but not "logs/2024/app.log", as in a shell
+            Route.suffix(".log", "archive"),  # any other key that ends with ".log"
             Route.suffix(".tar.gz", "archive"),
         ],
     ) as store:

@@ -42,8 +42,8 @@ def test_bucket_name_is_refused(bucket: str, message: str) -> None:
     "key",
     [
         "a", "a/b", "/", "/a", "a/", "a//b", "...", "a/...", ".hidden", "a/.hidden", "a.", "a/b.",
-        "..a", "a..", "a/..b/c", "\n", "\r\n", " ", "\\", "é", "\U0001f4be", "\uffff", "x" * 1024,
-        "é" * 512, "\x01",
+        "..a", "a..", "a/..b/c", "\n", "\r\n", ".\n", "a/..\n", " ", "\\", "é", "\U0001f4be", "\uffff",
+        "x" * 1024, "é" * 512, "\x01",
     ],
 )  # fmt: skip
 def test_key_is_allowed(key: str) -> None:

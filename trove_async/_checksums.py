@@ -1,4 +1,4 @@
-"""CRC-32C checksums of bodies, combined from parts and compared with those of a backend."""
+"""CRC-32C checksums: computes them, combines those of parts, and compares them with a backend's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .errors import IntegrityError
 from .models import MiB, ObjectInfo
 
 CRC32C: Final = "crc32c"
-"""The kind of checksum that the library computes. S3, GCS and the embedded drivers all store it."""
+"""The kind of checksum that the library computes. S3, GCS and the embedded drivers store it."""
 
 _INLINE_HASH: Final = 4 * MiB
-"""Up to this size, bytes are hashed on the event loop. At 20 GB/s this takes 200 µs, as long as a hop
-to a thread."""
+"""Up to this size, bytes are hashed on the event loop. At 20 GB/s, hashing them takes 200 µs, as long
+as a hop to a thread."""
 
 
 def running_crc32c(views: Iterable[BytesLike], value: int = 0) -> int:
@@ -27,7 +27,7 @@ def running_crc32c(views: Iterable[BytesLike], value: int = 0) -> int:
 
     Args:
         views: The bytes.
-        value: The CRC-32C of the bytes before them.
+        value: The CRC-32C of the bytes before the views.
     """
     for view in views:
         value = crc32c(view, value)
@@ -45,7 +45,7 @@ def crc32c_of(views: Iterable[BytesLike]) -> str:
 
 
 async def hash_crc32c(views: Sequence[memoryview], value: int = 0) -> int:
-    """Return `running_crc32c`, computed in a worker thread if it would block the event loop."""
+    """As `running_crc32c`, but in a worker thread if that would block the event loop."""
     if sum(map(len, views)) > _INLINE_HASH:
         return await in_thread(running_crc32c, views, value)
     return running_crc32c(views, value)
@@ -70,7 +70,7 @@ class Crc32c:
 
 def compare(expected: Mapping[str, str], actual: Mapping[str, str], message: str) -> None:
     """Raise IntegrityError if two sets of checksums differ in a kind that both contain."""
-    # Kinds that only one side has prove nothing, and are ignored.
+    # A kind that only one side has proves nothing, and is ignored.
     for kind in expected.keys() & actual.keys():
         if expected[kind] != actual[kind]:
             raise IntegrityError(f"{message}: {kind} must be {expected[kind]}, got {actual[kind]}")
@@ -84,14 +84,14 @@ def compare_stored(sent: Mapping[str, str], size: int, info: ObjectInfo) -> None
 
 
 def compare_announced(announced: Mapping[str, str], actual: str) -> None:
-    """Raise IntegrityError if a body's CRC-32C differs from an announced one."""
+    """Raise IntegrityError if a body's CRC-32C differs from the announced one, if any."""
     expected = announced.get(CRC32C, actual)
     if expected != actual:
         raise IntegrityError(f"the body's crc32c must be {expected} as announced, got {actual}")
 
 
 _POLYNOMIAL: Final = 0x82F63B78  # RFC 3720, appendix B.4: Castagnoli, bits reversed
-_ONE: Final = 1 << 31  # bits reversed, so the highest bit is x to the 0
+_ONE: Final = 1 << 31  # bits reversed: the highest bit is the coefficient of x to the power of 0
 _X8: Final = _ONE >> 8
 
 
@@ -101,15 +101,15 @@ def combine_crc32c(first: int, second: int, size: int) -> int:
     Args:
         first: The CRC-32C of the first body.
         second: The CRC-32C of the second body.
-        size: The bytes of the second body.
+        size: The size of the second body in bytes.
     """
     return _product(first, _shift(size)) ^ second
 
 
-@lru_cache(maxsize=64)  # all parts of an upload have one size, except the last
+@lru_cache(maxsize=64)  # all parts of an upload, except the last, have the same size
 def _shift(size: int) -> int:
-    """Return x to the 8 · `size`, modulo the polynomial."""
-    # Exponentiation by squaring: the number of products is the number of binary digits of `size`.
+    """Return x to the power of 8 · `size`, modulo the polynomial."""
+    # Exponentiation by squaring: the number of products grows with the binary digits of `size`.
     result, power = _ONE, _X8
     while size:
         if size & 1:

@@ -9,10 +9,10 @@ The rules are those of Go's ``path/filepath.Match`` on Unix::
     c           the character c, for any other character
 
 A pattern matches a whole name. ``!``, and ``[`` inside a class, are literals; ``[]`` and ``[-a]`` are
-errors; ``[z-a]`` is an empty range. As in Go, the text between two ``*`` matches at its first
-occurrence only. That bounds the time by the product of the lengths, and differs from trying every
-occurrence only where a class matches ``/``. Unlike Go, which may resume inside the UTF-8 bytes of a
-character after a ``*``, names are matched by code points.
+errors; ``[z-a]`` is an empty range. As in Go, the text between two ``*`` matches only at its first
+occurrence. The time is then at most proportional to the product of the two lengths. The result differs
+from trying every occurrence only if a class matches ``/``. Names are matched by code points, whereas
+Go may resume inside the UTF-8 bytes of a character after a ``*``.
 
 One extension: a segment ``**`` matches any number of segments, including none. So ``a/**`` matches
 every name that starts with ``a/`` (but not ``a``), ``**/b`` matches ``b`` and ``x/y/b``, ``a/**/b``
@@ -33,7 +33,7 @@ from .errors import PatternError
 
 
 class Meta(Enum):
-    """The special parts of a pattern except classes, with their regular expressions."""
+    """The special parts of a pattern, except classes, with their regular expressions."""
 
     ONE = "[^/]"
     STAR = "[^/]*?"
@@ -74,8 +74,8 @@ class Glob:
         tokens: The parts of the pattern. Patterns with equal parts are equal.
         test: Returns a true value for names that match. It is faster than `matches`.
         literal: Whether the pattern has no special parts.
-        prefix: The literal before the first special part: every match starts with it.
-        suffix: The literal after the last special part: every match ends with it.
+        prefix: The literal before the first special part. Every match starts with it.
+        suffix: The literal after the last special part. Every match ends with it.
     """
 
     __slots__ = ("literal", "prefix", "suffix", "test", "tokens")
@@ -93,7 +93,8 @@ class Glob:
         """Compile a pattern.
 
         Raises:
-            PatternError: It is malformed. The message has the position and the reason.
+            PatternError: The pattern is malformed. The message contains the position and the reason.
+            TypeError: The pattern is not a str.
         """
         if not isinstance(pattern, str):
             raise TypeError(f"a pattern must be a str, got {type(pattern).__name__}")
@@ -131,14 +132,14 @@ class Glob:
         )
 
     def can_match_below(self, prefix: str) -> bool:
-        """Return whether the pattern may match a name that starts with `prefix`. False is certain."""
+        """Return whether the pattern may match a name that starts with `prefix`. Only False is certain."""
         if self.prefix.startswith(prefix):
             return True
         return prefix.startswith(self.prefix) and self._can_continue_after(prefix)
 
     def _can_continue_after(self, prefix: str) -> bool:
-        # Follows all ways to match `prefix` in parallel: `positions` are the positions in the
-        # pattern that may come next.
+        # Follow all ways to match `prefix` in parallel. `positions` are the positions in the pattern
+        # that may match the next character.
         steps: list[Token] = [
             step for token in self.tokens for step in (token if isinstance(token, str) else [token])
         ]
@@ -149,7 +150,7 @@ class Glob:
 
 
 def _skip_stars(steps: Sequence[Token], positions: Iterable[int]) -> set[int]:
-    """Add the positions that are reached if stars match nothing. Negative: inside a segment."""
+    """Add the positions that follow if stars match nothing. A negative one is inside a segment."""
     reached = set()
     for start in positions:
         position = start
@@ -165,6 +166,7 @@ def _skip_stars(steps: Sequence[Token], positions: Iterable[int]) -> set[int]:
 
 
 def _advance(steps: Sequence[Token], positions: Iterable[int], character: str) -> Iterator[int]:
+    """Yield the positions that follow once `character` is matched at `positions`."""
     for start in positions:
         position = ~start if start < 0 else start
         step = steps[position] if position < len(steps) else None
@@ -181,13 +183,13 @@ def _advance(steps: Sequence[Token], positions: Iterable[int], character: str) -
 
 
 def _tokens(pattern: str) -> Iterator[Token]:
-    """Yield the parts of a pattern, and literals character by character."""
+    """Yield the parts of a pattern. A literal is yielded one character at a time."""
     position, end = 0, len(pattern)
     starts_segment = True
     while position < end:
         character = pattern[position]
         if character == "*":
-            # `**` is special only as a whole segment. Elsewhere any number of stars means one star.
+            # `**` is special only as a whole segment. Elsewhere several stars mean the same as one.
             stars = position
             while pattern[position : position + 1] == "*":
                 position += 1
@@ -210,7 +212,7 @@ def _tokens(pattern: str) -> Iterator[Token]:
 
 
 def _class(pattern: str, start: int) -> tuple[CharacterClass, int]:
-    """Parse the class that opens at `start`. Return it and the position after it."""
+    """Parse the class that starts at `start`. Return the class and the position after it."""
     position = start + 1
     negated = pattern[position : position + 1] == "^"
     position += negated
@@ -232,7 +234,7 @@ def _member(pattern: str, position: int, start: int) -> tuple[str, int]:
         raise _malformed(
             pattern,
             position,
-            f"a class must not have {character!r} here: write '\\{character}'",
+            f"a class must not contain {character!r} at this position: write '\\{character}'",
         )
     return _character(pattern, position)
 
@@ -254,7 +256,7 @@ def _malformed(pattern: str, position: int, reason: str) -> PatternError:
 
 
 def _merge(tokens: Iterable[Token]) -> list[Token]:
-    """Join adjacent literals, and drop stars that repeat the one before."""
+    """Join adjacent literals, and drop stars that repeat the preceding one."""
     merged: list[Token] = []
     for token in tokens:
         last = merged[-1] if merged else None
@@ -318,18 +320,18 @@ def _regex(tokens: Sequence[Token]) -> str:
 
 def _atomic(runs: Sequence[str]) -> str:
     # The first run of a group is the text before its first star. It may start with `**/`.
-    return "".join(run if at == 0 else f"(?>{run})" for at, run in enumerate(runs))
+    return "".join(run if index == 0 else f"(?>{run})" for index, run in enumerate(runs))
 
 
 _LONGEST_PIECE = 4
 """Characters. Longer pieces distinguish patterns better, but need more look-ups."""
 
 _COST = {"prefix": 0, "suffix": 0, "segment": 2, "piece": 6}
-"""The cost of a look-up of each kind, in tests of a pattern."""
+"""The cost of one look-up of each kind. The unit is one test of a pattern."""
 
 
 class _Condition(NamedTuple):
-    """A necessary condition for a match: the name has one of `texts` at the place of `kind`."""
+    """A necessary condition for a match: the name contains one of `texts` as a `kind`."""
 
     kind: str
     texts: tuple[str, ...]
@@ -341,8 +343,8 @@ _LOOSE = _Condition("loose", ())
 class FirstMatch:
     """An index that finds the first of many patterns that matches a name.
 
-    Each pattern is filed under one necessary condition of its matches (a prefix, a suffix, a segment
-    or a substring): the one that it shares with the fewest other patterns. A look-up costs about one
+    Each pattern is filed under one necessary condition for a match (a prefix, a suffix, a segment or
+    a substring): the one that it shares with the fewest other patterns. A look-up costs about one
     dictionary access for each length of prefix and suffix in use, and hardly depends on the number
     of patterns.
 
@@ -390,8 +392,8 @@ class FirstMatch:
         for least, size, table in self._pieces:
             if least >= best:
                 break
-            for at in range(0, len(name) - size + 1, size):
-                if (group := table.get(name[at : at + size])) is not None:
+            for start in range(0, len(name) - size + 1, size):
+                if (group := table.get(name[start : start + size])) is not None:
                     best = _first(group, name, best)
         return best
 
@@ -400,6 +402,7 @@ _Group: TypeAlias = "list[tuple[int, Callable[[str], object]]]"
 
 
 def _first(group: _Group, name: str, best: int) -> int:
+    """Return the lowest rank below `best` in the group whose pattern matches, else `best`."""
     for rank, test in group:
         if rank >= best:
             break
@@ -424,8 +427,8 @@ def _conditions(glob: Glob) -> Iterator[_Condition]:
 
 
 def _pieces(literal: str) -> Iterator[_Condition]:
-    # Names are cut into pieces of one size. Wherever the literal occurs in a name, one of any `size`
-    # consecutive substrings of that size in the literal is a piece of the name.
+    # Names are cut into pieces of `size` characters. Wherever the literal occurs in a name, one of
+    # any `size` consecutive substrings of that length in the literal is a piece of the name.
     size = min((len(literal) + 1) // 2, _LONGEST_PIECE)
     for start in range(len(literal) - 2 * size + 2):
         yield _Condition(
@@ -455,9 +458,9 @@ def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
         # Too few patterns to be worth cutting every name into pieces.
         for glob, condition in chosen.items():
             if condition.kind == "piece":
-                others = (one for one in conditions[glob] if one.kind != "piece")
+                others = (other for other in conditions[glob] if other.kind != "piece")
                 chosen[glob] = min(others, key=cost, default=_LOOSE)
-    # 3. Group the patterns. They come in ascending order of rank, so each group is sorted.
+    # 3. Group the patterns. They are in ascending order of rank, so each group is sorted.
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:
         condition = chosen[glob]

@@ -1,4 +1,4 @@
-"""HTTP dates (RFC 9110, section 5.6.7): parsing and formatting. Imports no HTTP library."""
+"""Parses and formats HTTP dates (RFC 9110, section 5.6.7). Imports no HTTP library."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _HTTP_DATES: Final = (  # in the order of the RFC: IMF-fixdate, rfc850-date, asc
 )
 _CENTURY: Final = 100
 _FUTURE_YEARS: Final = 50
-"""A two-digit year further ahead than this is in the past (RFC 9110, section 5.6.7)."""
+"""A two-digit year that would be further in the future is in the past (RFC 9110, section 5.6.7)."""
 
 _MAX_LENGTH: Final = 64
-"""Characters of a date. A date in words, with a comment behind it, has 40."""
+"""Maximum length of a date. A date with a comment, such as ``(UTC)``, has about 40 characters."""
 
 
 def format_http_date(when: datetime) -> str:
@@ -50,7 +50,7 @@ def parse_http_date(text: str, now: datetime | None = None) -> datetime | None:
 
     Args:
         text: The header's value.
-        now: The reference for two-digit years; None: today.
+        now: The time that two-digit years are relative to; None: the current time.
     """
     text = text.strip(" \t")
     for date_format in _HTTP_DATES:
@@ -63,7 +63,7 @@ def parse_http_date(text: str, now: datetime | None = None) -> datetime | None:
     return None
 
 
-@lru_cache(maxsize=64)  # thousands of responses have the same Date
+@lru_cache(maxsize=64)  # many responses have the same Date
 def parse_service_date(text: str) -> datetime:
     """Parse a date that a storage service sent, in any format that `email.utils` understands.
 
@@ -76,7 +76,7 @@ def parse_service_date(text: str) -> datetime:
             if match is not None:
                 return _from_match(match)
             date = parsedate_to_datetime(text)
-            # "-0000" is UTC, too (RFC 5322, section 3.3): without this, it would be local time.
+            # "-0000" is UTC as well (RFC 5322, section 3.3), but `astimezone` would assume local time.
             return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
@@ -98,6 +98,6 @@ def _from_match(match: re.Match[str], now: datetime | None = None) -> datetime:
         int(day),
         int(match["hour"]),
         int(match["minute"]),
-        min(int(match["second"]), 59),  # the grammar has leap seconds, datetime does not
+        min(int(match["second"]), 59),  # the grammar allows leap seconds, datetime does not
         tzinfo=UTC,
     )

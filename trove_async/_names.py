@@ -1,7 +1,7 @@
 """The names of buckets, keys and headers that are allowed on every backend.
 
 The rules allow what S3, GCS, Azure and a POSIX file system can all store, so that an object can move
-to any backend under its own name. The store checks them before any I/O, and drivers rely on it.
+to any backend under its own name. The store checks names before any I/O, and drivers rely on that.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MAX_BUCKET_BYTES = 222
 """GCS documentation, "About Cloud Storage buckets": a name with dots may have 222 characters."""
 
 RESERVED_METADATA = "trove-"
-"""The prefix, in any case, of metadata that the library records for itself."""
+"""The prefix, in upper or lower case, of the metadata names that the library uses itself."""
 
 _HEADER_BREAKING = re.compile(r"[\r\n\0]")
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
-_DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+_DOT_SEGMENT = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 
 
 def check(bucket: str, key: str) -> tuple[str, str]:
@@ -35,8 +35,8 @@ def check(bucket: str, key: str) -> tuple[str, str]:
 def check_address(bucket: str, key: str) -> tuple[str, str]:
     """Return both names if such an object may be read or deleted.
 
-    Other tools can write keys that this library refuses to write. On backends that can address them
-    (`Capabilities.dot_segments`), they are listed, and can be read and deleted.
+    Other tools can write keys that this library does not. Backends that can address such keys
+    (`Capabilities.dot_segments`) list them, and can read and delete them.
     """
     check_bucket(bucket)
     check_addressed_key(bucket, key)
@@ -81,7 +81,7 @@ def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -
 
 
 def has_dot_segment(key: str) -> bool:
-    """Return whether a segment of the key is ``.`` or ``..``. URLs and paths resolve those."""
+    """Return whether a segment of the key is ``.`` or ``..``, which URLs and paths resolve."""
     # Few keys have a dot, so the regular expression rarely runs.
     return "." in key and _DOT_SEGMENT.search(key) is not None
 
@@ -91,7 +91,7 @@ def check_text(name: str, text: str) -> None:
 
     Args:
         name: The name of the argument, for the message.
-        text: A prefix, a delimiter or a key to start after.
+        text: The value of the argument, such as a prefix or a metadata value.
     """
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str, got {type(text).__name__}")
@@ -102,7 +102,7 @@ def check_prefix(prefix: str) -> None:
     """Raise InvalidNameError if no key can start with the prefix."""
     check_text("a prefix", prefix)
     if "\0" in prefix:
-        raise InvalidNameError("a prefix must not contain NUL: no key does")
+        raise InvalidNameError("a prefix must not contain NUL, because no key does")
 
 
 def check_header(name: str, value: str | None) -> None:
@@ -122,7 +122,7 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             raise InvalidNameError(f"metadata name {name!r} must be an HTTP token (RFC 9110)")
         if name.lower().startswith(RESERVED_METADATA):
             raise InvalidNameError(
-                f"metadata name {name!r} must not start with {RESERVED_METADATA}: that is reserved"
+                f"metadata name {name!r} must not start with {RESERVED_METADATA!r}, which is reserved"
             )
         check_text(f"metadata {name!r}", value)
         check_header(f"metadata {name!r}", value)

@@ -1,4 +1,4 @@
-"""Prevents credentials from appearing in messages, tracebacks and logs.
+"""Keeps credentials out of messages, tracebacks and logs.
 
 A service may quote a request in its response, and error reporters record the local variables of a
 traceback. So secrets are stored in a `Secret`, sent in `Headers`, and removed from every message by a
@@ -25,22 +25,22 @@ _PACKAGE: Final = str(Path(__file__).parent)
 _DRIVER_PATHS: Final = tuple(str(Path(_PACKAGE) / name) for name in ("drivers", "_http"))
 
 _MIN_LENGTH: Final = 8
-"""Characters of the shortest value that is removed. Shorter ones occur in ordinary words."""
+"""Length of the shortest value that is removed. Shorter values occur in ordinary words."""
 
-_HEAD: Final = 16
-"""Characters that identify a long secret. A message may contain only a part of it."""
+_HEAD_LENGTH: Final = 16
+"""Length of the beginning that identifies a secret. A message may contain a truncated secret."""
 
 _MAX_RENEWED: Final = 24
-"""Forms of temporary credentials that are remembered. A service may quote one that was renewed."""
+"""Maximum number of remembered forms of temporary credentials. A service may quote expired ones."""
 
 
 class Secret(Generic[T]):
     """A value whose repr hides it.
 
-    It is not a `str`, because error reporters show the text of strings and their subclasses.
+    The class does not inherit from `str`, because error reporters show the text of strings.
 
     Args:
-        value: What `reveal` returns.
+        value: The value that `reveal` returns.
     """
 
     __slots__ = ("_value",)
@@ -72,10 +72,7 @@ class Headers(dict[str, str]):
 
 
 class Redactor:
-    """Removes a driver's secrets from text.
-
-    It finds them verbatim and percent-encoded, and also the beginning of a truncated one.
-    """
+    """Removes a driver's secrets from text: verbatim, percent-encoded or truncated."""
 
     __slots__ = ("_heads", "_permanent", "_renewed", "_values")
 
@@ -91,13 +88,13 @@ class Redactor:
         self._update()
 
     def renew(self, *values: str | None) -> None:
-        """Remember values that replace earlier ones. Only the latest are remembered."""
+        """Remember temporary values. Only the latest are remembered."""
         self._renewed.extend(form for form in _forms(values) if form not in self._values)
         self._update()
 
     def _update(self) -> None:
         self._values = (*self._permanent, *self._renewed)
-        self._heads = frozenset(value[:_HEAD] for value in self._values)
+        self._heads = frozenset(value[:_HEAD_LENGTH] for value in self._values)
 
     def add_urls(self, *urls: str) -> None:
         """Remember the user names and passwords in URLs."""
@@ -108,8 +105,8 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
-        # The beginnings are compared first: few texts contain one, and a truncated secret is found
-        # by its beginning.
+        # Look for the beginnings of the secrets: few texts contain one, and a truncated secret has
+        # nothing else.
         for head in self._heads:
             if head in text:
                 values = [value for value in self._values if value.startswith(head)]
@@ -124,23 +121,23 @@ class Redactor:
         self._sever(error, {id(error): False})
         drop_variables(error)
 
-    def _sever(self, error: BaseException, shows: dict[int, bool]) -> None:
+    def _sever(self, error: BaseException, shows_secret: dict[int, bool]) -> None:
         """Unlink chained exceptions that show a secret.
 
         Args:
-            error: The exception.
-            shows: Whether each exception that was checked shows a secret, by id.
+            error: The exception that they are chained to.
+            shows_secret: By id, whether each checked exception shows a secret.
         """
         for name in ("__cause__", "__context__"):
             link: BaseException | None = getattr(error, name)
             if link is None:
                 continue
-            if id(link) not in shows:
+            if id(link) not in shows_secret:
                 text = f"{link} {link!r}"
-                shows[id(link)] = self.redacted(text) != text
-                if not shows[id(link)]:
-                    self._sever(link, shows)
-            if shows[id(link)]:
+                shows_secret[id(link)] = self.redacted(text) != text
+                if not shows_secret[id(link)]:
+                    self._sever(link, shows_secret)
+            if shows_secret[id(link)]:
                 # Setting __cause__ sets __suppress_context__ as well, so restore it.
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
@@ -148,7 +145,7 @@ class Redactor:
 
 
 async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> T:
-    """Return the result of `work`. Remove the secrets from an error that it raises."""
+    """Return the result of `work`. If it raises a TroveError, redact the error first."""
     try:
         return await work
     except TroveError as error:
@@ -156,20 +153,20 @@ async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> 
         raise
 
 
-def unredacted(error: TroveError) -> None:
-    """Leave an error as it is, for drivers without secrets."""
+def redact_nothing(error: TroveError) -> None:
+    """Leave the error unchanged, for drivers without secrets."""
 
 
 def _forms(values: Iterable[str | None]) -> list[str]:
     """Return the forms in which values may occur in a text: verbatim and percent-encoded."""
-    # With safe="" a slash is encoded, as in a query. Without it the slash stays, as in a path.
+    # With safe="" a slash is encoded, as in a query. By default the slash stays, as in a path.
     secrets = [value for value in values if value is not None and len(value) >= _MIN_LENGTH]
     forms = [form for value in secrets for form in (value, quote(value, safe=""), quote(value))]
     return list(dict.fromkeys(forms))
 
 
 def _replace(text: str, head: str, values: list[str]) -> str:
-    """Return the text with all values, which start with `head`, replaced; also truncated ones."""
+    """Return the text without the values, whole or truncated. All of them start with `head`."""
     pieces: list[str] = []
     at = 0
     while (start := text.find(head, at)) >= 0:
@@ -188,8 +185,9 @@ def _common_length(text: str, start: int, value: str) -> int:
 def drop_variables(error: BaseException) -> None:
     """Clear the local variables in frames of drivers, and in frames of libraries that they called.
 
-    These hold requests and responses. Other frames of this library are not cleared: a generator that
-    has caught an error and continues is also in the traceback, and clearing its frame would end it.
+    The variables refer to requests and responses. Other frames of this library are not cleared: the
+    traceback may contain a generator that has caught the error and continues, and clearing its frame
+    would end it.
     """
     pending: list[BaseException | None] = [error]
     visited: set[int] = set()
@@ -212,7 +210,7 @@ def drop_variables(error: BaseException) -> None:
 
 
 def disarmed(error: BaseException) -> BaseException:
-    """Return an exception of another library without its traceback and chained exceptions.
+    """Return an exception of a different library without its traceback and chained exceptions.
 
     The local variables in that library's frames contain requests with their credentials.
     """

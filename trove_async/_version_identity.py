@@ -1,14 +1,14 @@
 """Proof that several responses describe the same version of an object.
 
-A body is often read from several responses: after a broken connection, or from several ranges at
-once. Joining them is safe only if all of them belong to one version. This is proved by, in order:
+A body is often read from several responses: after a broken connection, or in concurrent ranges.
+Joining them is safe only if all of them belong to one version. The proof is, in this order:
 
 1. the etag, a strong validator (RFC 9110, section 8.8.1);
 2. the version id, if the backend keeps versions;
-3. last_modified and the size, compared between the two responses. A date of whole seconds identifies
-   one version only if the first response was sent at least a second later, because until then
-   another write in the same second would get the same date (RFC 9110, section 8.8.2.2). If this
-   library wrote the object, the write_id distinguishes such writes.
+3. last_modified and the size. A date of whole seconds identifies one version only if the first
+   response was sent at least a second later, because a second write in the same second would get the
+   same date (RFC 9110, section 8.8.2.2). If this library wrote the object, the write_id distinguishes
+   such writes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
     """Return whether two responses are proved to describe the same version.
 
     Args:
-        first: The object as described by the response that the bytes so far came from.
-        later: The object as described by another response.
+        first: The object, as described by the response that provided the bytes so far.
+        later: The object, as described by a later response.
     """
-    # The first kind of proof that either response has decides. If only one response has it, they are
-    # not proved to be the same.
+    # The first kind of proof that either response has decides. If only one of them has it, nothing is
+    # proved.
     if first.etag is not None or later.etag is not None:
         return first.etag == later.etag
     if _names_version(first) or _names_version(later):
@@ -57,8 +57,8 @@ def can_pin(info: ObjectInfo, *, get_conditions: bool, versions: bool) -> bool:
 
     Args:
         info: The metadata of the version.
-        get_conditions: Whether the backend has conditions for a get (`Capabilities.get_conditions`).
-        versions: Whether it reads a version by its id (`Capabilities.versions`).
+        get_conditions: Whether a get can have conditions (`Capabilities.get_conditions`).
+        versions: Whether a get can have a version_id (`Capabilities.versions`).
     """
     return (get_conditions and info.etag is not None) or (versions and _names_version(info))
 

@@ -1,4 +1,4 @@
-"""Slicing sequences of memoryviews, and viewing a body's chunks as bytes."""
+"""Functions that slice sequences of memoryviews, and that view the chunks of a body as bytes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def view_of_chunk(chunk: object) -> memoryview:
         TypeError: The chunk is not bytes-like.
     """
     if isinstance(chunk, str):
-        raise TypeError("the body yielded str: encode its chunks")
+        raise TypeError("the body yielded a str: encode its chunks")
     try:
         view = memoryview(chunk)  # type: ignore[arg-type]  # checked by memoryview itself
     except TypeError:

@@ -18,7 +18,7 @@ from .reader import OpeningReader
 class ObjectMethods(Protocol):
     """The object methods of a store. They take the arguments of `Trove`'s methods.
 
-    `Trove` has a method that returns a `Bucket`, so this module cannot import it.
+    `Trove` has a method that returns a `Bucket`, so this module cannot import `Trove`.
     """
 
     def put(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
@@ -41,8 +41,8 @@ class ObjectMethods(Protocol):
 class Bucket:
     """One bucket of a store: the store's object methods without their bucket argument.
 
-    A handle holds only the store and the name, and needs no closing. When it is made, the store need
-    not be open, and the bucket need not exist.
+    A handle holds only the store and the name, and need not be closed. To create one, the store need
+    not be open and the bucket need not exist.
 
     Example:
         >>> async with Trove("mem://") as store:
@@ -201,10 +201,10 @@ class Bucket:
         if_none_match: str | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Copy an object, within the bucket or into another one. See `Trove.copy`.
+        """Copy an object, within the bucket or into another bucket. See `Trove.copy`.
 
         `dst_bucket` is the name of the destination's bucket, or a handle on it; None: this bucket.
-        Only the name of a handle counts: the destination is routed by this bucket's store.
+        Only the name of a handle is used: this bucket's store routes the destination.
         """
         return await self._store.copy(
             self.name,
@@ -248,7 +248,7 @@ class Bucket:
         if_none_match: str | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Move an object, within the bucket or into another one. See `Trove.move` and `copy`."""
+        """Move an object, within the bucket or into another bucket. See `Trove.move` and `copy`."""
         return await self._store.move(
             self.name,
             src_key,

@@ -1,6 +1,7 @@
 """The contract between the store and the driver of a backend.
 
-A driver translates single requests. It knows nothing of routes, other backends or users' bodies.
+A driver translates single requests. It knows nothing of routes, other backends or the bodies that users
+pass.
 Everything that is common to all backends is implemented once, above the drivers:
 
 ==========================================  =====================================================
@@ -10,7 +11,7 @@ checks names before any I/O                 maps bucket and key to its own addre
 reads bodies, splits and hashes them        stores the views that it is given, atomically
 retries, backs off, resumes downloads       marks temporary failures as ``retryable``
 limits connections, applies timeouts        lets every call be cancelled, without leftovers
-refuses what `Capabilities` do not claim    honours everything that they claim
+rejects what `Capabilities` do not claim    honours everything that they claim
 ==========================================  =====================================================
 
 **Errors.** For a failure in the backend a driver raises only the classes of `trove_async.errors`. It
@@ -23,15 +24,15 @@ raising it again.
 * the driver holds no connection, file or task for the call;
 * a put is either not visible at all, or, if the backend had stored it already, visible as a whole.
 
-What the driver could not undo in the backend must not be visible as an object. It may only be unused
-data, such as parts of an upload that was not aborted.
+If the driver cannot undo a change in the backend, no object may be affected. Only unused data may stay
+behind, such as the parts of an upload that was not aborted.
 
 **Memory.** The caller owns the views. A driver may read them until its call returns or raises, and
-copies what it needs after that. In addition it allocates at most a window of fixed size.
+copies what it needs afterwards. Apart from that, it allocates at most a buffer of fixed size.
 
-Only `AsyncDriver` is required. The other protocols are optional: a driver claims each of them by a
-field of `Capabilities`, and the engine works without them. `trove_async.testing` checks this contract.
-A driver is complete when it passes.
+Only `AsyncDriver` is required. The other protocols are optional: a driver claims each of them with a
+field of `Capabilities`, and the store works without them. `trove_async.testing` tests this contract. A
+driver is complete when it passes these tests.
 """
 
 from __future__ import annotations
@@ -60,65 +61,66 @@ from .pool import BufferPool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """The features and limits of a backend. The store refuses everything else before any I/O.
+    """The features and limits of a backend. The store rejects everything else before any I/O.
 
-    The defaults describe the minimum, so a simple driver sets few fields.
+    Sizes are in bytes. The defaults describe the minimum, so a simple driver sets few fields.
 
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``. The backend must check the condition
             and store the object in one atomic step.
         put_if_match: put honours ``if_match``, in the same way.
         commit_conditions: The commit of an upload honours the conditions that put honours. If False,
-            the store sends a conditional body in one request, whatever its size.
+            the store sends a conditional body in one request, of up to `max_put` bytes.
         copy_conditions: A server-side copy honours the conditions that put honours. If False, the
             body of a conditional copy passes through the store.
         get_conditions: get honours ``if_match`` and ``if_none_match``.
         delete_if_match: delete honours ``if_match``.
         ranges: get honours ``range``. If False, a broken download cannot resume.
-        checksums: The kinds of checksum that put records and head reports.
+        checksums: The kinds of checksums that put records and head reports.
         metadata: User metadata is stored.
         headers: content_type, cache_control, content_disposition, content_encoding and
             content_language are stored.
-        expires: expires is stored.
+        expires: The Expires header is stored.
         tags: Tags are stored.
-        upload_tags: Tags of an object uploaded in parts are stored, if `tags` is True.
+        upload_tags: Tags of an object uploaded in parts are stored, if `tags` is True. If False, the
+            store sends a body with tags in one request, of up to `max_put` bytes.
         copy_tags: Tags passed to a server-side copy are stored, if `tags` is True.
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
-        parallel_parts: The most parts of one upload that may be sent concurrently. With 1, parts are
-            sent in order, one after the other.
-        parallel_reads: The most ranges of one body that may be fetched concurrently. They are used if
-            one connection is slow and the version can be pinned.
-        min_part: The least bytes of a part, except the last.
-        max_part: The most bytes of a part.
+        parallel_parts: The maximum number of parts of one upload to send concurrently. With 1, parts
+            are sent in order, one after the other.
+        parallel_reads: The maximum number of ranges of one body to fetch concurrently. Several are
+            fetched only if one connection is slow and the version can be pinned.
+        min_part: The minimum size of a part, except the last.
+        max_part: The maximum size of a part.
         part_multiple: The size of every part except the last is a multiple of this.
-        max_parts: The most parts of an upload.
+        max_parts: The maximum number of parts of an upload.
         streamed_parts: Uploads implement `StreamedUpload`, so a part may be larger than the memory
             available for it.
-        max_put: The most bytes of one `AsyncDriver.put`.
-        max_object: The most bytes of an object.
+        max_put: The maximum size of the body of one `AsyncDriver.put`.
+        max_object: The maximum size of an object.
         server_copy: `Copying` is implemented.
-        max_copy: The most bytes of an object that a server-side copy accepts.
-        bulk_delete: The most keys of one `BulkDeleting.delete_many`; 0: not implemented.
+        max_copy: The maximum size of an object that a server-side copy accepts.
+        bulk_delete: The maximum number of keys of one `BulkDeleting.delete_many`; 0: not implemented.
         presign: `Presigning` is implemented.
         settles_doubt: put, delete and copy honour ``in_doubt_since``, which is set on a retry if an
-            earlier attempt may have succeeded without its response arriving. They find out whether
+            earlier attempt may have succeeded without its response arriving. They determine whether
             it did, and never replace or delete an object that may be newer than that attempt. If
             False, a retry is sent like the first attempt.
         versions: get, head and delete honour version_id, and `Versioned` is implemented.
         ordered: list_page returns keys in bytewise order of their UTF-8 encoding. The store checks
-            it, because a merged listing relies on it.
+            the order, because a merged listing relies on it.
         exact_keys: Different keys always name different objects. If False, the service may store two
             keys under one name (``a//b`` as ``a/b``, for example). A move then checks its source
             again before it deletes it.
         private_namespace: Bucket names are not shared with other users of the service, so the store
             may create a missing bucket.
         embedded: Calls do not wait for a network, so no timeouts are applied to them.
-        max_reads: The most open readers; None: no limit.
-        max_writes: The most concurrent calls of put and send; None: no limit.
-        max_requests: The most other concurrent calls; None: no limit.
-        max_key_bytes: The most bytes of a key in UTF-8, at most 1,024.
-        max_metadata_bytes: The most bytes of user metadata, names and values together.
+        max_reads: The maximum number of open readers; None: no limit.
+        max_writes: The maximum number of concurrent calls of put and send; None: no limit.
+        max_requests: The maximum number of other concurrent calls; None: no limit.
+        max_key_bytes: The maximum length of a key in UTF-8, at most 1,024.
+        max_metadata_bytes: The maximum size of user metadata, names and values together.
         dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be read
             and deleted. If False, the store passes no such key to the driver.
     """
@@ -192,13 +194,13 @@ class DriverContext:
     Attributes:
         backend: The backend's name in the store (the first one, if it has several). A driver may set
             it as `ObjectInfo.backend`, which saves the store a copy per key in listings. The store
-            corrects it where it differs.
+            corrects a name that differs.
         pool: The store's memory, for a driver that must buffer bytes.
         events: Emits events to the store's listeners.
         timeout: The time limits that a network driver sets on its sockets.
-        attach: Opens an inner driver of a layer and returns it as the layer must use it: a driver of
-            a service is wrapped with permits, retries and timeouts. A driver that several layers
-            share is opened once. The store closes attached drivers, so a layer's `aclose` must not.
+        attach: Opens an inner driver of a layer, and returns the driver that the layer must use: the
+            driver of a service is wrapped with permits, retries and timeouts. A driver that several
+            layers share is opened once. The store closes attached drivers, so a layer's `aclose` must not.
     """
 
     backend: str
@@ -209,7 +211,7 @@ class DriverContext:
 
 
 class DriverReader(Protocol):
-    """The body of one get, once its response has begun. Read by one task at a time."""
+    """The body of one get, once its response has begun. Only one task reads it at a time."""
 
     @property
     def info(self) -> ObjectInfo:
@@ -235,12 +237,12 @@ class DriverReader(Protocol):
 
 @runtime_checkable
 class ReadsInto(Protocol):
-    """Optional: a DriverReader that can receive into memory of the pool."""
+    """Optional: a DriverReader that can receive into memory that the caller owns."""
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into the start of `buffer`. Return their number, 0 at the end.
 
-        Once the call has returned or raised, also because of a cancel, nothing writes to `buffer`.
+        Once the call has returned or raised, even because of a cancel, nothing writes to `buffer`.
         """
         ...
 
@@ -249,8 +251,8 @@ class ReadsInto(Protocol):
 class AsyncDriver(Protocol):
     """The driver of one backend. Implementations need not inherit from this protocol.
 
-    The constructor does no I/O. All methods except `place` are called between `open` and `aclose`,
-    on one event loop, and concurrently.
+    The constructor does no I/O. All methods except `place` are called between `open` and `aclose`, on
+    one event loop. Calls may run concurrently.
     """
 
     @property
@@ -264,12 +266,12 @@ class AsyncDriver(Protocol):
         ...
 
     async def open(self, context: DriverContext) -> None:
-        """Open the driver. Called once, before any other method.
+        """Open the driver. Called once by each store, before any other method except `place`.
 
         Raises:
-            DriverInUseError: The driver is open in another store, which goes on using it. Nothing
-                was changed, and `aclose` is not called. A driver that stores may share does not
-                raise this. After any other error `aclose` is called.
+            DriverInUseError: The driver is open in another store, or can be opened only once.
+                Nothing was changed, and `aclose` is not called. A driver that stores may share does
+                not raise this. After any other error `aclose` is called.
             ConfigError: The settings cannot work, such as a root that is not a directory.
         """
         ...
@@ -279,7 +281,7 @@ class AsyncDriver(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the backend responds. Otherwise raise as any other call would."""
+        """Raise, as any other call would, unless the backend responds."""
         ...
 
     def place(self, bucket: str, key: str) -> Hashable:
@@ -298,14 +300,14 @@ class AsyncDriver(Protocol):
         Readers see either the old object or the new one, complete and with its own metadata. The
         views do not change during the call. A retry calls this method again with the same views.
 
-        After a cancel the object is stored completely or not at all, and the views are not used
-        any more.
+        After a cancel the object is stored completely or not at all, and the driver no longer uses
+        the views.
 
         Args:
             bucket: The bucket. A missing bucket must not be created.
             key: A key that passed the store's checks.
-            views: The body, in views that are not empty. An empty sequence is an empty object.
-            options: Only fields that the capabilities claim are set.
+            views: The body, in views that are not empty. An empty sequence creates an empty object.
+            options: The options. Only fields that the capabilities claim are set.
 
         Returns:
             The stored object, with the checksums reported by the backend itself, and with the
@@ -326,9 +328,8 @@ class AsyncDriver(Protocol):
         """Return a context manager that opens the object's body.
 
         Entering it sends the request and returns once the response has begun. Leaving it releases
-        the connection immediately, even if the body was not read to its end. The task that closes a
-        reader may differ from the one that opened it, so no cancel scope and no task group may be
-        open in between.
+        the connection immediately, even if the body was not read to its end. One task may open a
+        reader and another may close it, so no cancel scope or task group may be open in between.
 
         Raises:
             ObjectNotFoundError: The object does not exist.
@@ -360,7 +361,7 @@ class AsyncDriver(Protocol):
         ...
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return one page of the bucket's objects. `paging.paginate` makes pages of sorted keys.
+        """Return one page of the bucket's objects. `paging.paginate` builds pages from sorted keys.
 
         A listing contains each key and each common prefix once, in bytewise order if
         `Capabilities.ordered` is True. It contains every object that exists during the whole
@@ -375,7 +376,7 @@ class AsyncDriver(Protocol):
         """Create the bucket.
 
         Raises:
-            BucketExistsError: The bucket exists, even if it has the same owner.
+            BucketExistsError: The bucket already exists, even if it belongs to the same account.
         """
         ...
 
@@ -397,7 +398,7 @@ class AsyncDriver(Protocol):
         ...
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets that these credentials own, sorted by name."""
+        """Return the buckets of the account that the credentials belong to, sorted by name."""
         ...
 
 
@@ -408,8 +409,8 @@ class Upload(Protocol):
         """Store one part.
 
         Parts are sent in any order, up to `Capabilities.parallel_parts` concurrently. If that is 1,
-        they are sent in the order of the body. A retry sends a part again. The caller owns the views; the
-        driver may read them until the call returns or raises.
+        they are sent in the order of the body. A retry sends a part again. The caller owns the
+        views. The driver may read them until the call returns or raises.
         """
         ...
 
@@ -417,8 +418,8 @@ class Upload(Protocol):
         """Create the object from the parts sent, atomically, under the conditions of the options.
 
         The call is repeated after an UnavailableError. If the first call has succeeded, the second
-        one returns the object, or raises ObjectNotFoundError and the engine looks for the write_id.
-        A cancel of the put waits for the commit, up to a deadline.
+        one returns the object, or raises ObjectNotFoundError. In that case the engine looks for the
+        write_id. A cancelled put waits for the commit, up to a deadline.
 
         Args:
             checksums: The checksums of the whole body, by algorithm. The driver records them, and
@@ -434,7 +435,8 @@ class PartSource(Protocol):
     """A part that is too large for memory. It is read from a file, through a small window.
 
     The file is read by the library, never by user code. It may be read several times, but never
-    concurrently. Each pass yields the same bytes: one that finds a change raises before its last bytes.
+    concurrently. Each pass yields the same bytes: if the file has changed, it raises before it yields its
+    last bytes.
     """
 
     @property
@@ -463,8 +465,8 @@ class PartSource(Protocol):
         """Open the part and iterate over its bytes from the start, in pieces that are not empty.
 
         The driver may use a piece until it requests the next one, and the last piece until its call
-        ends. The bytes before a requested piece count as sent. They are counted once, however often
-        the part is opened.
+        ends. A request for a piece means that the earlier ones were sent. Bytes are counted as sent
+        once, even if the part is opened several times.
 
         Raises:
             IntegrityError: The file has changed. The driver must not translate it.
@@ -477,7 +479,7 @@ class StreamedUpload(Upload, Protocol):
     """Optional: an upload whose parts need not fit in memory. `Capabilities.streamed_parts`."""
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
-        """Store one part, as `send` does, reading it while it is sent. A retry opens it again."""
+        """Store one part, as `send` does. Read it while it is sent. A retry opens it again."""
         ...
 
 
@@ -490,11 +492,11 @@ class Uploading(Protocol):
         """Return a context manager that opens an upload, and aborts it on exit unless it was committed.
 
         The abort runs under a shield with a deadline. If it fails, parts of the upload stay behind.
-        They take up space, but no object is damaged.
+        They use space, but no object is affected.
 
         If a commit was sent and its response did not arrive, the object may exist. The driver must
-        find out, for example by the write_id, before it aborts the upload. If it cannot find out, it
-        leaves the upload as it is.
+        check, for example by the write_id, before it aborts the upload. If it cannot determine
+        whether the object exists, it leaves the upload as it is.
 
         Raises:
             BucketNotFoundError: The bucket does not exist. Raised on entering, before any part.
@@ -503,11 +505,11 @@ class Uploading(Protocol):
 
 
 class DriverInUseError(ClosedError):
-    """The driver is open in another store, which goes on using it."""
+    """The driver is open in another store, which continues to use it, or can be opened only once."""
 
 
 class CannotCopyError(NotSupportedError):
-    """The service cannot make this copy; nothing was copied."""
+    """The service cannot make this copy. Nothing was copied."""
 
 
 class Copying(Protocol):
@@ -519,7 +521,7 @@ class Copying(Protocol):
         """Copy the version described by `options.source`. The destination may be the source.
 
         Raises:
-            CannotCopyError: The service cannot make this copy. The store copies the body itself.
+            CannotCopyError: The service cannot make this copy. The store then copies the body.
             ObjectChangedError: The source is now a different version.
             TroveError: Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
         """
@@ -530,7 +532,7 @@ class BulkDeleting(Protocol):
     """Optional: many deletes in one request. `Capabilities.bulk_delete`."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to `Capabilities.bulk_delete` keys and return the result for each.
+        """Delete up to `Capabilities.bulk_delete` keys, and return one result for each.
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
@@ -567,8 +569,8 @@ class Versioned(Protocol):
         Args:
             bucket: The bucket.
             options: The page to return; the delimiter is never set. A page may have more than
-                ``limit`` entries only if they all belong to one key, because a backend may list its
-                oldest version first.
+                ``limit`` entries only if they all belong to one key, because a backend may list the
+                oldest version of a key first.
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
@@ -590,10 +592,10 @@ class Redacting(Protocol):
 
 @runtime_checkable
 class Layer(Protocol):
-    """A driver that wraps other drivers, which it opens by `DriverContext.attach`.
+    """A driver that wraps other drivers, which it opens with `DriverContext.attach`.
 
-    Retries, permits and resumed reads happen below it, around the drivers of services. A layer only
-    handles final results.
+    Retries, permits and resumed reads happen below a layer, around the drivers of services. A layer
+    handles only final results.
     """
 
     @property

@@ -41,7 +41,7 @@ from typing import Any, Self
 
 
 class TroveError(Exception):
-    """The base class of all errors. It has a message and the place of the failure.
+    """The base class of all errors. It has a message, and says where the failure occurred.
 
     A driver raises an error with the attributes it knows, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
@@ -51,12 +51,12 @@ class TroveError(Exception):
         message: What happened and, if the user can fix it, how. One line, without credentials,
             signatures or bodies.
         operation: The public operation that failed: ``"put"``, ``"get"``, …
-        backend: The name of the backend that raised it.
+        backend: The name of the backend that failed.
         bucket: The bucket.
         key: The key.
         retryable: Whether the same request may succeed later. The default depends on the class:
             True for `UnavailableError` and its subclasses, else False.
-        retry_after: Seconds to wait before the next attempt, if the service named them.
+        retry_after: Seconds to wait before the next attempt, if the service requested a pause.
 
     Attributes:
         inside: The physical bucket that holds the logical bucket, if the backend stores all its
@@ -94,7 +94,7 @@ class TroveError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, without the place. It can be set, to add advice."""
+        """What happened, without the location. Set it to add advice."""
         return str(self.args[0]) if self.args else ""
 
     @message.setter
@@ -109,7 +109,7 @@ class TroveError(Exception):
         bucket: str | None = None,
         key: str | None = None,
     ) -> Self:
-        """Fill in the parts of the place that are not set yet, and return the error itself."""
+        """Fill in the parts of the location that are not set yet, and return the error itself."""
         # The value that was set first, by the innermost code, is the most precise.
         self.operation = self.operation or operation
         self.backend = self.backend or backend
@@ -120,17 +120,17 @@ class TroveError(Exception):
         return self
 
     def __str__(self) -> str:
-        where = [] if self.operation is None else [self.operation]
+        location = [] if self.operation is None else [self.operation]
         if self.bucket is not None:
-            where.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
+            location.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
         if self.backend is not None:
-            where.append(f"on backend {self.backend!r}")
+            location.append(f"on backend {self.backend!r}")
         if self.inside is not None and (self.key is None or isinstance(self, _BUCKET_ERRORS)):
-            where.append(f"inside the physical bucket {self.inside!r}")
-        return f"{self.message} [{' '.join(where)}]" if where else self.message
+            location.append(f"inside the physical bucket {self.inside!r}")
+        return f"{self.message} [{' '.join(location)}]" if location else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError, a base class of some, pickles only `args`: the other state is added here.
+        # OSError, a base class of some errors, pickles only `args`. Add the other attributes.
         return (_restore, (type(self), self.message, self.__dict__))
 
 
@@ -157,15 +157,15 @@ class BackendNotFoundError(NotFoundError):
 
 
 class AlreadyExistsError(TroveError):
-    """The bucket or object to be created exists already."""
+    """The bucket or object to be created already exists."""
 
 
 class ObjectExistsError(AlreadyExistsError, FileExistsError):
-    """A put with ``if_none_match="*"`` found an object with this key."""
+    """A put, copy or move with ``if_none_match="*"`` found an object with this key."""
 
 
 class BucketExistsError(AlreadyExistsError):
-    """The bucket to be created exists already. It may belong to another account."""
+    """The bucket to be created already exists. It may belong to another account."""
 
 
 class PreconditionFailedError(TroveError):
@@ -189,7 +189,7 @@ class UnauthenticatedError(TroveError):
 
 
 class InvalidNameError(TroveError, ValueError):
-    """A bucket name, a key or a header value is not allowed on any backend."""
+    """A bucket name, a key or a header value is not allowed, or the backend cannot store it."""
 
 
 class PatternError(TroveError, ValueError):
@@ -209,7 +209,7 @@ class NotSupportedError(TroveError):
 
 
 class RangeError(TroveError):
-    """The byte range selects nothing of the object."""
+    """The byte range selects no bytes, or a read selects more bytes than its limit."""
 
 
 class IntegrityError(TroveError):
@@ -229,7 +229,7 @@ class ClosedError(StreamError):
 
 
 class BodyConsumedError(StreamError):
-    """A body that can be read only once has been read already."""
+    """A body that can be read only once has already been read."""
 
 
 class BackendError(TroveError):
@@ -237,7 +237,7 @@ class BackendError(TroveError):
 
 
 class UnavailableError(BackendError):
-    """The backend cannot be reached or is overloaded. The request is retried within the budget."""
+    """The backend cannot be reached, or is overloaded. Another attempt may succeed."""
 
     retryable = True
     maybe_done = True

@@ -1,6 +1,6 @@
 """Events about the progress of operations, for logging, tracing and tests.
 
-Without listeners no `Event` is built: a store then pays for one truth test per event.
+Without listeners no `Event` is created, and a store pays only for one truth test per event.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ EventKind = Literal[
 
 _logger = logging.getLogger("trove_async")
 
-_numbers = count(1)
-_current: ContextVar[int] = ContextVar("trove_async_operation", default=0)
+_operation_ids = count(1)
+_current_operation_id: ContextVar[int] = ContextVar("trove_async_operation", default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Event:
         kind: The kind of event:
 
             * ``start``: an operation of the store has begun.
-            * ``operation``: it has ended.
+            * ``operation``: an operation of the store has ended.
             * ``attempt``: one attempt of a driver's call has ended.
             * ``part``: the driver has stored one part of an upload.
             * ``body``: reading a body has ended, completely or not.
@@ -63,7 +63,7 @@ class Event:
     attempt: int = 1
     size: int = 0
     error: BaseException | None = None
-    operation_id: int = field(default_factory=_current.get)
+    operation_id: int = field(default_factory=_current_operation_id.get)
 
 
 class Events:
@@ -81,14 +81,14 @@ class Events:
         self._listeners: tuple[Callable[[Event], None], ...] = ()
 
     def __bool__(self) -> bool:
-        """Return whether there are listeners. Check this before building an `Event`."""
+        """Return whether there are listeners. Check this before creating an `Event`."""
         return bool(self._listeners)
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event from now on.
 
-        A listener runs on the event loop, within the operation, so it must be fast. An exception that
-        it raises is logged to ``trove_async`` with its traceback. It affects neither the operation
+        A listener runs on the event loop, as part of the operation, so it must be fast. An exception
+        that it raises is logged to ``trove_async`` with its traceback. It affects neither the operation
         nor the other listeners.
 
         Args:
@@ -110,28 +110,28 @@ class Events:
         return unsubscribe
 
     def start(self, operation: str, bucket: str | None, key: str | None) -> int:
-        """Emit the ``start`` of an operation. Events emitted in this context now belong to it.
+        """Emit the ``start`` event of an operation. Later events in this context belong to it.
 
         Returns:
             The id of the enclosing operation of this context, for `end`.
         """
-        # A context variable: tasks started within the operation inherit its number.
-        outer = _current.get()
-        _current.set(next(_numbers))
+        # A context variable, because tasks started by the operation inherit its id.
+        outer = _current_operation_id.get()
+        _current_operation_id.set(next(_operation_ids))
         self.emit(Event(kind="start", operation=operation, bucket=bucket, key=key))
         return outer
 
     def end(self, event: Event, outer: int) -> None:
         """Emit the ``operation`` event of an operation and restore the enclosing one."""
         self.emit(event)
-        _current.set(outer)
+        _current_operation_id.set(outer)
 
     def emit(self, event: Event) -> None:
-        """Call every listener. Their exceptions are logged, including CancelledError."""
+        """Call every listener. Exceptions of listeners are logged, including CancelledError."""
         for listener in self._listeners:
             try:
                 result: object = listener(event)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is logged
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
                 _log_failure(listener, event, error)
             else:
                 if inspect.iscoroutine(result):  # from a lambda, which `subscribe` cannot detect

@@ -20,14 +20,14 @@ TiB = 1024 * GiB
 
 
 class _LazyAttributes:
-    """A slot for the function that computes the remaining attributes of `ObjectInfo.listed`.
+    """A slot for `find` and `raw`, which compute the remaining attributes of `ObjectInfo.listed`.
 
-    It is not a dataclass field, so `dataclasses.asdict` and pickles contain the attributes only.
+    It is not a dataclass field, so `dataclasses.asdict` and pickles contain only the attributes.
     """
 
-    __slots__ = ("_find_lazily",)
+    __slots__ = ("_lazy_source",)
 
-    _find_lazily: tuple[Callable[[Any, str], object], object] | None
+    _lazy_source: tuple[Callable[[Any, str], object], object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -38,14 +38,15 @@ class ObjectInfo(_LazyAttributes):
         bucket: The bucket, under the name that the caller uses.
         key: The key.
         size: The number of bytes that a reader returns.
-        stored_size: The number of bytes on the backend. It differs from `size` under a transform.
-        etag: An opaque strong validator: no two contents share one. ``if_match`` accepts it. None if
-            the service returns no etag, or a weak one.
+        stored_size: The number of bytes that the backend stores. It equals `size` unless a layer
+            transforms the body.
+        etag: An opaque strong validator: different contents have different etags. ``if_match``
+            accepts it. None if the service returns no etag, or a weak one.
         last_modified: Time of the last write, in UTC.
         content_type: The media type, or None.
         metadata: The user's metadata, with names in lower case.
         tags: The user's tags.
-        storage_class: The backend's name of the storage class, or None if it has none.
+        storage_class: The backend's name for the storage class, or None if it has none.
         cache_control: As passed to put.
         content_disposition: As passed to put.
         content_encoding: As passed to put.
@@ -59,9 +60,9 @@ class ObjectInfo(_LazyAttributes):
         complete: False if this comes from a listing that has only names, sizes and dates. `head`
             returns all attributes.
         write_id: The id of the write that created the object, if the backend can record one. It
-            identifies our own write after its response was lost.
-        as_of: The service's time when it sent its response. Drivers set it for objects without an
-            etag: it decides whether `last_modified` identifies one version
+            identifies the store's own write if the response was lost.
+        as_of: The service's time when it sent the response. Drivers set it for objects without an
+            etag: it determines whether `last_modified` identifies one version
             (`trove_async._version_identity`).
     """
 
@@ -112,8 +113,9 @@ class ObjectInfo(_LazyAttributes):
         write_id: str | None = None,
         as_of: datetime | None = None,
     ) -> None:
-        # Sets only the slots whose value differs from the default, through the slots' own setters:
-        # 2 µs, where the __init__ of a frozen dataclass takes 6. `_default_of` returns the defaults.
+        # Set only the slots whose values differ from the defaults, through the slots' own setters.
+        # This takes 2 µs, and the __init__ of a frozen dataclass 6 µs. `_default_of` returns the
+        # defaults.
         _set_bucket(self, bucket)
         _set_key(self, key)
         _set_size(self, size)
@@ -172,7 +174,7 @@ class ObjectInfo(_LazyAttributes):
             size: Size in bytes.
             backend: The backend's name.
             find: Called as ``find(raw, name)`` for ``etag``, ``last_modified`` and
-                ``storage_class``, at most once each. It returns None if there is none.
+                ``storage_class``, at most once each. Returns None if the object has none.
             raw: The argument for `find`.
         """
         # Not __init__, which requires the etag and the date.
@@ -182,7 +184,7 @@ class ObjectInfo(_LazyAttributes):
         _set_size(info, size)
         _set_backend(info, backend)
         _set_complete(info, False)  # noqa: FBT003 - a slot's setter
-        _set_find_lazily(info, (find, raw))
+        _set_lazy_source(info, (find, raw))
         return info
 
     if not TYPE_CHECKING:
@@ -249,7 +251,7 @@ class ObjectInfo(_LazyAttributes):
     _set_write_id,
     _set_as_of,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
-_set_find_lazily = vars(_LazyAttributes)["_find_lazily"].__set__
+_set_lazy_source = vars(_LazyAttributes)["_lazy_source"].__set__
 
 
 def _default_of(info: ObjectInfo, name: str) -> object:
@@ -257,12 +259,12 @@ def _default_of(info: ObjectInfo, name: str) -> object:
         return info.size
     if name in {"metadata", "tags", "checksums"}:
         return {}
-    if name in _LAZY and info._find_lazily is not None:  # noqa: SLF001 - in the same module
-        find, raw = info._find_lazily  # noqa: SLF001 - likewise
+    if name in _LAZY and info._lazy_source is not None:  # noqa: SLF001 - same module
+        find, raw = info._lazy_source  # noqa: SLF001 - same module
         value = find(raw, name)
         _LAZY[name](info, value)
         return value
-    if name == "_find_lazily" or name in ObjectInfo.__slots__:
+    if name == "_lazy_source" or name in ObjectInfo.__slots__:
         return None
     raise AttributeError(f"ObjectInfo has no attribute {name!r}", name=name, obj=info)
 
@@ -285,7 +287,7 @@ class Prefix:
 
     @property
     def key(self) -> str:
-        """The prefix: a listing sorts by it."""
+        """The prefix, by which a listing sorts."""
         return self.prefix
 
 
@@ -300,15 +302,16 @@ class VersionInfo:
     Attributes:
         bucket: The bucket, under the name that the caller uses.
         key: The key.
-        version_id: The argument ``version_id`` of get, head and delete.
+        version_id: The value to pass as ``version_id`` to get, head and delete.
         size: Size in bytes on the backend; 0 for a delete marker.
         etag: As `ObjectInfo.etag`; None for a delete marker.
         last_modified: Time of the write, in UTC.
-        storage_class: The backend's name of the storage class, or None.
-        latest: Whether it is the latest version of its key. A get without an id reads it; if it is a
-            delete marker, the object is not found.
-        deleted: Whether it is a delete marker: a version without content that a delete without an
-            id leaves on some backends. On others the key just has no latest version.
+        storage_class: The backend's name for the storage class, or None if it has none.
+        latest: Whether this is the latest version of its key. A get without a version_id reads it; if
+            it is a delete marker, the object is not found.
+        deleted: Whether this is a delete marker: a version without content, which some backends
+            create when an object is deleted without a version_id. On other backends, a deleted key
+            has no latest version.
         backend: The name of the backend, set by the store.
     """
 
@@ -345,8 +348,8 @@ class BucketInfo:
 
     Attributes:
         name: The name.
-        created: Time of its creation, in UTC, or None if the backend does not record it.
-        backends: The names of the backends that have it, set by the store.
+        created: Time of the bucket's creation, in UTC, or None if the backend does not record it.
+        backends: The names of the backends that have the bucket, set by the store.
     """
 
     name: str
@@ -359,12 +362,13 @@ class ByteRange:
     """A range of an object's bytes: ``[start, end)``, ``[start, …)`` or the last n bytes.
 
     Args:
-        start: The first byte, from 0. It is negative only in a range that `last` made.
-        end: The byte after the last one. It is clamped to the object's size. None: the end.
+        start: The first byte, from 0. Negative only in a range that `last` returned.
+        end: The byte after the last one, clamped to the object's size. None: the end.
 
     Raises:
-        RangeError: The range is empty for every object: ``start >= end``, a negative start, or the
-            last 0 bytes.
+        RangeError: The range is empty for every object (``start >= end``, or the last 0 bytes), or
+            its start is negative.
+        TypeError: A bound is not an int.
     """
 
     start: int
@@ -380,7 +384,7 @@ class ByteRange:
                 raise RangeError(f"n of ByteRange.last(n) must be at least 1, got {-self.start}")
         elif self.start < 0:
             raise RangeError(
-                f"a range must start at 0 or later, got {self.start}; ByteRange.last(n) counts from"
+                f"a range must start at 0 or later, got {self.start}: ByteRange.last(n) counts from"
                 " the end"
             )
         elif self.end is not None and self.end <= self.start:
@@ -437,7 +441,7 @@ class RouteDecision:
     Attributes:
         backend: The backend's name.
         rule: The rule that matched; None for the default and for a pinned handle.
-        reason: The reason in a sentence.
+        reason: The reason, as a sentence.
     """
 
     backend: str
@@ -450,7 +454,7 @@ class Health:
     """The result of a ping to one backend.
 
     Attributes:
-        ok: Whether it responded.
+        ok: Whether the backend responded.
         latency: Seconds until the response, or until the failure.
         error: The failure, or None.
     """
@@ -475,11 +479,11 @@ class Timeout:
     Attributes:
         connect: To establish a connection (network drivers).
         first_byte: From the last byte of a request until the head of its response is complete.
-            Interim responses (1xx) do not extend it.
+            Interim responses (1xx) do not extend the limit.
         idle: Between two chunks of a body, in either direction.
         permit: Until one of the driver's connections is free.
-        total: For a whole operation. None, the default, sets no limit to a transfer that makes
-            progress. Time that a caller spends between reads never counts.
+        total: For a whole operation. None (the default): no limit for a transfer that makes progress.
+            Time that a caller spends between reads never counts.
 
     Raises:
         ConfigError: A limit is not positive.
@@ -502,7 +506,7 @@ class Timeout:
                 raise ConfigError(f"{limit.name} must be more than 0 seconds, got {seconds}")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever `options` has
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of any name in `options`
     """Return a name of `trove_async.options`, for drivers that import it from here."""
     if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ class Part:
         number: The number of the part, from 1, in the order of the body.
         offset: The offset of its first byte in the body.
         size: Its size in bytes.
-        last: Whether it is the last part. Only the last part may be smaller than the others.
+        last: Whether this is the last part. Only the last part may be smaller than the others.
     """
 
     number: int
@@ -31,15 +31,15 @@ class PutOptions:
     """The options of a put. `Trove.put` describes the other fields.
 
     Attributes:
-        size: The bytes of the whole body, if known.
+        size: The size of the whole body in bytes, if known.
         if_match: Replace only the version with this etag.
         if_none_match: ``"*"``: create the object, never replace it.
         checksums: The checksums of the whole body, if known in advance. The driver records them, and
             compares them if the backend can.
         write_id: The id of this write, to be recorded with the object (`ObjectInfo.write_id`).
-        in_doubt_since: If an earlier attempt of this write may have succeeded without its response
-            arriving, the time at which the first such attempt was sent, on the event loop's clock.
-            None: there was no such attempt. See `Capabilities.settles_doubt`.
+        in_doubt_since: When the first attempt was sent that may have succeeded without its response
+            arriving, on the event loop's clock. None: there was no such attempt. See
+            `Capabilities.settles_doubt`.
     """
 
     size: int | None = None
@@ -60,11 +60,11 @@ class PutOptions:
 
     @property
     def conditional(self) -> bool:
-        """Whether the put depends on the present version of the object."""
+        """Whether the put depends on the current version of the object."""
         return self.if_match is not None or self.if_none_match is not None
 
     def of_body(self, size: int, checksums: Mapping[str, str]) -> PutOptions:
-        """Return these options with the size of the body, and with further checksums."""
+        """Return these options with the size of the body and additional checksums."""
         # Copying slot by slot takes a fifth of the time of `dataclasses.replace`.
         options = object.__new__(PutOptions)
         for get, set_to in _PUT_SLOTS:
@@ -108,7 +108,7 @@ class DeleteOptions:
 
 
 def is_earlier(one: str | None, other: str | None) -> bool:
-    """Return whether two write_ids are from the same store, and `one` is the earlier."""
+    """Return whether two write_ids are from the same store, and `one` is the earlier of them."""
     # A write_id is "<store>-<number>". Ids of two stores cannot be ordered.
     if one is None or other is None:
         return False
@@ -129,8 +129,8 @@ class CopyOptions:
         source: The version to copy. If the source's etag differs, the driver raises
             ObjectChangedError. Without an etag, the version_id or else last_modified identifies the
             version.
-        put: The metadata, storage class and conditions of the destination, complete: they include the
-            values that the engine has inherited from the source.
+        put: The metadata, storage class and conditions of the destination, including the values
+            that it inherits from the source.
         version_id: Copy this version, which `source` describes, even if it is no longer the latest.
             None: the source must be the latest version. See `Capabilities.versions`.
     """
@@ -167,11 +167,11 @@ class ListOptions:
 
     Attributes:
         prefix: List only keys that start with this.
-        delimiter: Keys that contain it after the prefix are listed as one `Prefix`, which ends with
-            the delimiter.
+        delimiter: Keys that contain this after the prefix are listed as one `Prefix`, which ends
+            with the delimiter.
         start_after: List only keys greater than this, bytewise in UTF-8.
-        token: The token of the previous page (`Page.token`). Takes precedence over `start_after`.
-        limit: The most entries of the page. A driver may return fewer, but a page with a token must
+        token: The `Page.token` of the previous page. It takes precedence over `start_after`.
+        limit: The maximum number of entries. A driver may return fewer, but a page with a token must
             have at least one.
     """
 

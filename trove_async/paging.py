@@ -13,11 +13,11 @@ from .options import ListOptions, Page, VersionPage
 T = TypeVar("T")
 P = TypeVar("P", Page, VersionPage)
 
-_SURROGATES = range(0xD800, 0xE000)  # Unicode 15, D71: no UTF-8 text holds one
+_SURROGATES = range(0xD800, 0xE000)  # Unicode 15, D71: UTF-8 text contains none
 _LAST_CODE_POINT = 0x10FFFF
 
-_EMPTY_PAGES: Final = 10_000
-"""The most consecutive pages without entries. Each of them costs a request."""
+_MAX_EMPTY_PAGES: Final = 10_000
+"""Maximum number of consecutive pages without entries. Each of them takes a request."""
 
 
 def paginate(
@@ -33,11 +33,11 @@ def paginate(
         options: The prefix, the delimiter, the start and the size of the page.
         seek: Yields ``(key, handle)`` for every key from the given one on, in the order of code
             points, which is the bytewise order of UTF-8. The handle may be any value.
-        load: Returns the object's metadata for a key and its handle; None if the object has been
-            deleted meanwhile.
+        load: Returns the object's metadata for a key and its handle; None if the object no longer
+            exists.
 
     Returns:
-        The page. Its token is the first key of the next page, so no state is held between pages.
+        The page. Its token is the first key of the next page, so no state is kept between pages.
     """
     entries: list[ObjectInfo | Prefix] = []
     keys = seek(first_key(options))
@@ -84,7 +84,7 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
 
 def after_prefix(prefix: str) -> str | None:
     """Return the least string greater than all strings that start with `prefix`, or None."""
-    # Increment the last code point that is not the greatest one, and drop those after it.
+    # Increment the last code point that is not the greatest one, and drop the rest.
     for end in range(len(prefix), 0, -1):
         code_point = ord(prefix[end - 1])
         if code_point < _LAST_CODE_POINT:
@@ -108,21 +108,21 @@ def filter_by_prefix(page: P, prefix: str) -> P:
 def split_at_key(
     versions: Sequence[VersionInfo], limit: int, *, ended: bool
 ) -> tuple[Sequence[VersionInfo], str | None]:
-    """Cut versions into a page and a remainder that starts with another key.
+    """Split versions into a page and a remainder that starts with a different key.
 
     The next page begins with a new key, so deletions between two pages do not shift its start.
 
     Args:
         versions: The versions from the start of the page on, those of one key together.
-        limit: The most entries of the page, unless the first key alone has more versions.
-        ended: Whether the listing ends with these versions. If not, they have at least two keys.
+        limit: The maximum number of entries of the page, unless the first key has more versions.
+        ended: Whether the listing ends with these versions. If not, they must have at least two keys.
 
     Returns:
         The page, and the first key of the next page; None: this is the last page.
     """
     end = len(versions)
     if not ended or end > limit:
-        # More versions of the last key may follow, so move the end back to the end of another key.
+        # More versions of the last key may follow, so move the end back to the end of an earlier key.
         end = min(limit, end - 1)
         while end and versions[end - 1].key == versions[end].key:
             end -= 1
@@ -134,9 +134,9 @@ def split_at_key(
 class TokenCycle:
     """Detects that the pages of one listing repeat, in constant memory.
 
-    It saves one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
-    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before its third
-    round ends.
+    Only one token is saved at a time, each for twice as many pages as the one before (R. P. Brent, "An
+    improved Monte Carlo factorization algorithm", 1980). A cycle is detected before its third round
+    ends.
 
     Args:
         first: The token of the first page, if the listing resumes at one.
@@ -158,20 +158,20 @@ class TokenCycle:
             empty: Whether the page has no entries.
 
         Raises:
-            BackendError: The token occurred before, or too many consecutive pages were empty.
+            BackendError: The tokens repeat, or too many consecutive pages were empty.
         """
         if token is None:
             return
         if token == self._saved_token:
             raise BackendError(
                 "the pages of a listing must differ, but the service returned the same page again:"
-                " the listing would never end; try another prefix, or no delimiter"
+                " the listing would never end; try a different prefix, or no delimiter"
             )
         self._empty_pages = self._empty_pages + 1 if empty else 0
-        if self._empty_pages > _EMPTY_PAGES:
+        if self._empty_pages > _MAX_EMPTY_PAGES:
             raise BackendError(
-                f"a listing must have at most {_EMPTY_PAGES} consecutive empty pages, but the service"
-                " returned more: try another prefix, or no delimiter"
+                f"a listing must have at most {_MAX_EMPTY_PAGES} consecutive empty pages, but the service"
+                " returned more: try a different prefix, or no delimiter"
             )
         self._pages_since_saved += 1
         if self._pages_since_saved == self._period:

@@ -1,15 +1,16 @@
 """The memory of a store: one arena of slots that bounds the bodies the library buffers.
 
-Four rules keep any number of transfers going in any number of slots. A model of them was run on
-random schedules; without any one of them it deadlocks.
+Four rules prevent deadlocks, whatever the number of transfers and slots. A model of them was run on
+random schedules: it deadlocks if any one of the rules is dropped.
 
-* A transfer leases all the slots that it needs together, while it holds no other lease to be filled.
+* A transfer leases all the slots that it needs together, while it holds no other lease that it has yet
+  to fill.
 * Transfers are served strictly in order.
 * A transfer that fills its memory from a user's source does not wait forever, because the memory may
   be held by transfers that wait for such a source. After `BufferPool.spill_after` seconds in a queue
   that hardly moves it gets a file instead (`SpillFile`).
-* Read-ahead uses `try_lease`, which gets memory only if some is free and no transfer waits. Such a
-  lease is revoked as soon as a transfer waits.
+* Read-ahead uses `try_lease`, which returns a lease only if memory is free and no transfer waits. Once
+  such a lease is `REVOKE_AFTER` seconds old, it may be revoked for a waiting transfer.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, KiB, MiB
 
 SLOT = 1 * MiB
-"""Bytes of a slot. Receiving in smaller pieces costs up to five times the CPU, and in larger ones it
-saves nothing (measured from 64 KiB to 8 MiB)."""
+"""Bytes of a slot. Receiving in smaller pieces takes up to five times the CPU time, and larger pieces
+save none (measured from 64 KiB to 8 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,10 @@ class PoolStatistics:
     Attributes:
         max_bytes: The size of the pool.
         leased: Bytes leased now.
-        peak: The most bytes that were ever leased at the same time.
+        peak: The maximum number of bytes leased at one time so far.
         waiting: The number of transfers that wait for memory.
-        spilled: Bytes in spill files now.
-        spilled_total: All bytes that were ever written to spill files.
+        spilled: Bytes reserved in spill files now.
+        spilled_total: All bytes written to spill files so far.
     """
 
     max_bytes: int
@@ -59,8 +60,8 @@ REVOKE_AFTER = 0.1
 
 
 _ACCEPTABLE_CHECKS = 40
-"""The most checks that the queue may need, at its present pace, to serve a transfer; with more the
-transfer spills. At the default `spill_after` these are 10 s."""
+"""A transfer spills if the queue, at its current pace, needs more checks than this to serve it. With
+the default `spill_after` they take 10 s."""
 
 
 _STALLED_CHECKS = 2
@@ -68,9 +69,9 @@ _STALLED_CHECKS = 2
 
 
 class Lease:
-    """A lease of slots. It has one owner, moves by being passed on, and is released once.
+    """A lease of slots. It has one owner, and moves by being passed on.
 
-    Leave its ``with`` block, or call `release`, which is idempotent. Do not use its views after that.
+    To release it, leave its ``with`` block or call `release`. Do not use its views after that.
     """
 
     __slots__ = ("_pool", "_slots")
@@ -90,7 +91,7 @@ class Lease:
         return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - same module
 
     def shrink(self, size: int) -> None:
-        """Release the slots that `size` bytes do not need."""
+        """Release the slots that are not needed for `size` bytes."""
         count = _slots_for(size)
         spare, self._slots = self._slots[count:], self._slots[:count]
         if spare:
@@ -117,23 +118,23 @@ class Lease:
 class BufferPool:
     """A bounded amount of memory that all transfers of a store share.
 
-    The arena is private anonymous memory. It is made at the first lease and reused from then on.
-    Memory that was never leased is not resident. Stores of one event loop may share a pool.
+    The arena is private anonymous memory. It is allocated at the first lease and reused from then on.
+    Memory that was never leased is not resident. Stores on one event loop may share a pool.
 
     Args:
         max_bytes: The size of the pool, a multiple of 1 MiB; at least 2 MiB.
         part_size: Bytes of a part of an upload, a multiple of 1 MiB; at most half of `max_bytes`.
             None: 8 MiB, or half of a small pool.
         spill_after: Seconds that a put waits for memory before it buffers its part in a file. A put
-            that will be served soon goes on waiting.
+            that will be served soon continues to wait.
         spill_dir: The directory of these files; None: the system's directory for temporary files.
             The files have no name, so a killed process leaves none behind.
-        spill_max_bytes: The most bytes in all spill files together; 0: no spilling.
-        deadline: Seconds after which a transfer that gets neither memory nor a file fails.
+        spill_max_bytes: The maximum size of all spill files together; 0: no spilling.
+        deadline: Seconds after which a transfer fails that has got neither memory nor a file.
 
     Raises:
-        ConfigError: The sizes do not fit together. When a store opens: `spill_dir` is not a writable
-            directory.
+        ConfigError: A value is out of range, or the sizes do not fit together. When a store opens:
+            `spill_dir` is not a writable directory.
         TypeError: An argument has the wrong type.
     """
 
@@ -167,7 +168,7 @@ class BufferPool:
             raise ConfigError(
                 f"max_bytes must be a multiple of 1 MiB and at least 2 MiB, got {max_bytes}"
             )
-        # 2. A part fits half of the pool, so that one can be filled while another is sent.
+        # 2. A part must fit into half of the pool, so that one part is filled while another is sent.
         if part_size is None:
             part_size = min(8 * MiB, max_bytes // 2 // SLOT * SLOT)
         if part_size < SLOT or part_size % SLOT or part_size > max_bytes // 2:
@@ -175,7 +176,7 @@ class BufferPool:
                 "part_size must be a multiple of 1 MiB and at most half of max_bytes, got"
                 f" {part_size}"
             )
-        # 3. Allocate nothing yet: the first lease makes the arena, in the process that uses it.
+        # 3. Allocate nothing yet: the first lease allocates the arena, in the process that uses it.
         self.max_bytes = max_bytes
         self.part_size = part_size
         self.spill_after = spill_after
@@ -216,12 +217,12 @@ class BufferPool:
     async def lease(self, size: int, timeout: float | None = None) -> Lease:
         """Wait in turn for enough slots for `size` bytes, and lease all of them together.
 
-        The caller must not hold another lease that it has yet to fill. After a cancel nothing is
+        The caller must not hold another lease that it has yet to fill. After a cancel no memory is
         held.
 
         Args:
-            size: The bytes needed, from 1 up to `part_size`.
-            timeout: Seconds to wait; None: `deadline`.
+            size: The bytes needed, from 1 to `part_size`.
+            timeout: Seconds to wait; None: `BufferPool.deadline`.
 
         Raises:
             PoolTimeoutError: The memory did not become free in time.
@@ -239,10 +240,10 @@ class BufferPool:
     async def lease_or_spill(self, size: int) -> Lease | SpillFile:
         """Lease memory for `size` bytes, or reserve a spill file, to be filled from a user's source.
 
-        If the queue stalls for `spill_after` seconds, the transfer leaves it for a file, because the
-        memory may be held by transfers that wait for slow sources. It stays in a queue that moves
-        fast enough to serve it within `_ACCEPTABLE_CHECKS` checks: writing a thousand files together
-        is slower than waiting for memory.
+        If the queue stalls for `spill_after` seconds, the transfer leaves the queue and gets a file,
+        because the memory may be held by transfers that wait for slow sources. A queue is stalled if
+        it moves too slowly to serve the transfer within `_ACCEPTABLE_CHECKS` checks. The limit is
+        high because writing a thousand files at once is slower than waiting for memory.
 
         Raises:
             PoolTimeoutError: Neither was available within `deadline` seconds.
@@ -263,7 +264,7 @@ class BufferPool:
                 if clock() >= deadline:
                     raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the queue
                 served_count_before = self._semaphore.served_count
-                # Several checks: an event loop that was busy elsewhere could not move the queue.
+                # Several checks, because a queue also stalls while the event loop is busy elsewhere.
                 interval = max(self.spill_after / _STALLED_CHECKS, 0.005)
                 await asyncio.wait([waiter], timeout=min(interval, deadline - clock()))
                 served_count = self._semaphore.served_count - served_count_before
@@ -273,7 +274,7 @@ class BufferPool:
                     stalled_checks += 1
                 if stalled_checks < _STALLED_CHECKS:
                     continue
-                # 3. Leave a stalled queue for a file, if there is room for one.
+                # 3. Leave a stalled queue, if a spill file has room for the bytes.
                 spill = self.try_spill(size)
                 if spill is not None:
                     self._semaphore.abandon(waiter, count)
@@ -287,15 +288,15 @@ class BufferPool:
     def try_lease(
         self, size: int, revoke: Callable[[], bool] | None = None, *, share: int = 2
     ) -> Lease | None:
-        """Lease enough slots for `size` bytes if they are free and no transfer waits, else None.
+        """Lease enough slots for `size` bytes. Return None unless they are free and no transfer waits.
 
         Args:
             size: The bytes needed.
-            revoke: Makes the lease revocable. Called when a transfer waits and the lease is
+            revoke: Makes the lease revocable. Called when a transfer waits and the lease is at least
                 `REVOKE_AFTER` seconds old. It releases the lease and returns True, or returns False
                 and is called again later.
-            share: Only for a revocable lease. It is refused if all revocable leases together would
-                exceed ``1 / share`` of the pool.
+            share: Only for a revocable lease. The result is None if all revocable leases together
+                would exceed ``1 / share`` of the pool.
 
         Raises:
             ConfigError: The pool is smaller than `size`.
@@ -323,7 +324,7 @@ class BufferPool:
         return self._spilled + size <= self.spill_max_bytes
 
     def try_spill(self, size: int) -> SpillFile | None:
-        """Reserve up to `size` bytes in a spill file; None if `spill_max_bytes` is exceeded."""
+        """Reserve `size` bytes in a spill file; None if this would exceed `spill_max_bytes`."""
         return SpillFile(self, size) if self.can_spill(size) else None
 
     def statistics(self) -> PoolStatistics:
@@ -345,16 +346,16 @@ class BufferPool:
         owner = (os.getpid(), asyncio.get_running_loop())
         if self._owner is None:
             self._owner = owner
-            # Python's anonymous mmap is shared with forked children by default.
+            # By default, Python's anonymous mmap is shared with forked children.
             arena = mmap.mmap(-1, self.max_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             self._arena = memoryview(arena)
         elif self._owner != owner:
             raise ClosedError(
-                "the pool belongs to another event loop or process: make one BufferPool in each"
+                "the pool belongs to another event loop or process: create one BufferPool in each"
             )
 
     def _slot(self, number: int) -> memoryview:
-        assert self._arena is not None  # noqa: S101 - made by the first lease
+        assert self._arena is not None  # noqa: S101 - allocated by the first lease
         return self._arena[number * SLOT : (number + 1) * SLOT]
 
     def _pop_slots(self, count: int) -> list[int]:
@@ -364,16 +365,16 @@ class BufferPool:
         return slots
 
     def _release(self, lease: Lease | None, slots: list[int]) -> None:
-        # `shrink` passes no lease: a revocable lease is never shrunk.
+        # `shrink` passes no lease, because a revocable lease is never shrunk.
         if lease is not None and self._revocable.pop(lease, None) is not None:
             self._revocable_slots -= len(slots)
         self._free.extend(slots)
         self._semaphore.release(len(slots))
 
     def _revoke(self) -> None:
-        """Revoke leases, the oldest first, until no transfer waits or none is old enough."""
+        """Revoke leases, oldest first, until no transfer waits or no remaining lease is old enough."""
         revocable_since = asyncio.get_running_loop().time() - REVOKE_AFTER
-        # A copy, because a lease that is revoked removes itself. The order is that of leasing.
+        # A copy, because a revoked lease removes itself. The leases are in order of age.
         for leased_at, revoke in list(self._revocable.values()):
             if leased_at > revocable_since or not self._semaphore:
                 return
@@ -387,15 +388,15 @@ class BufferPool:
 
 
 _WRITE_BUFFER = 64 * KiB
-"""Bytes that a spill file buffers before it writes them in a thread: the hop to the thread costs as
-much as writing them."""
+"""Bytes that a spill file buffers before it writes them in a thread: the hop to the thread takes as
+long as writing them."""
 
 
 class SpillFile:
-    """The bytes of a part in an unlinked temporary file, which is made at the first write.
+    """The bytes of a part in an unlinked temporary file, which the first flush creates.
 
     Args:
-        pool: The pool whose `spill_max_bytes` it counts against.
+        pool: The pool whose `spill_max_bytes` limits the file.
         size: The bytes to reserve.
 
     Attributes:
@@ -413,7 +414,7 @@ class SpillFile:
         pool._spilled += size  # noqa: SLF001 - same module
 
     def try_extend(self, size: int) -> bool:
-        """Reserve `size` more bytes; return False if `spill_max_bytes` is exceeded."""
+        """Reserve `size` more bytes. Return False if this would exceed `spill_max_bytes`."""
         if not self._pool.can_spill(size):
             return False
         self._size += size
@@ -421,7 +422,7 @@ class SpillFile:
         return True
 
     async def write(self, data: BytesLike) -> None:
-        """Append `data` within the reserved bytes. After a cancel the file may only be closed."""
+        """Append `data`, which the reserved bytes must have room for. After a cancel, only close the file."""
         self.written += len(data)
         self._pool._spilled_total += len(data)  # noqa: SLF001 - same module
         if len(self._buffer) + len(data) < _WRITE_BUFFER:
@@ -433,7 +434,7 @@ class SpillFile:
     def _write(self, *pieces: BytesLike) -> None:
         if self._file is None:
             file = tempfile.TemporaryFile(dir=self._pool.spill_dir, buffering=0)  # noqa: SIM115 - closed by aclose
-            self._file = cast("BinaryIO", file)  # unbuffered: small writes are buffered above
+            self._file = cast("BinaryIO", file)  # unbuffered, because `write` buffers small writes
         for piece in pieces:
             remaining = memoryview(piece)
             while remaining:  # an unbuffered write may write only a part
@@ -453,7 +454,7 @@ class SpillFile:
 
     async def window(self) -> memoryview:
         """Return all reserved bytes as writable memory, mapped from the page cache."""
-        # Filled with zeros first: a full disk then raises here instead of a SIGBUS in the mapping.
+        # Fill the file with zeros first, so that a full disk raises here and not a SIGBUS later.
         await self.write(bytes(self._size - self.written))
         return await self._map(mmap.ACCESS_WRITE)
 

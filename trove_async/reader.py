@@ -20,11 +20,11 @@ from .errors import BodyConsumedError, ClosedError
 from .models import MiB
 
 _CHUNK = 1 * MiB
-"""Bytes per chunk. Chunks of 64 KiB cost five times the CPU; larger ones gain nothing."""
+"""Bytes per chunk. Chunks of 64 KiB take five times the CPU time, and larger chunks save none."""
 
 
 class ObjectReader:
-    """The open body of an object. One task reads it once; ``async with`` closes it.
+    """The open body of an object. It is read once, by one task; ``async with`` closes it.
 
     Attributes:
         info: The metadata of the version that is being read. It does not change when the object
@@ -50,7 +50,7 @@ class ObjectReader:
         self._check_usable = opened.check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = opened.context
         self._body = body = opened.body
-        # Bytes that were read by a call that was cancelled, or failed, before it returned them.
+        # Bytes read by a call that was cancelled, or failed, before it returned them.
         self._unreturned: list[bytes] = []
         self._partly_read = False  # a save or a put failed after it had read some of the body
         self._progress = progress
@@ -68,20 +68,21 @@ class ObjectReader:
 
     @property
     def remaining(self) -> int:
-        """The number of bytes that are still to be read."""
+        """The number of bytes that have not been read yet."""
         return self._body.remaining + sum(map(len, self._unreturned))
 
     async def read(self, n: int | None = -1) -> bytes:
         """Return up to `n` bytes, or all remaining bytes.
 
-        ``b""`` means the end. A cancelled read loses no bytes: read again to go on.
+        ``b""`` means the end. A cancelled read loses no bytes: read again to continue.
 
         Args:
-            n: The largest number of bytes. None or a negative number: all, which may take as much
+            n: The maximum number of bytes. None or a negative number: all, which takes as much
                 memory as the object has bytes.
 
         Raises:
-            ClosedError: The reader is closed.
+            ClosedError: The reader or the store is closed.
+            BodyConsumedError: A failed save or put has read some of the body.
             IntegrityError: The bytes differ from those that were stored. It is raised before the
                 last chunk is returned.
             ObjectChangedError: The connection broke, and the version no longer exists.
@@ -99,7 +100,9 @@ class ObjectReader:
         """Fill `buffer` from its start, and return the number of bytes; 0 means the end."""
         view = memoryview(buffer).cast("B")
         if view.readonly:  # before any byte of the body is consumed
-            raise TypeError("the buffer must be writable, such as a bytearray, got a read-only one")
+            raise TypeError(
+                "the buffer must be writable, such as a bytearray, got a read-only buffer"
+            )
         data = await self.read(len(view))
         view[: len(data)] = data
         return len(data)
@@ -108,17 +111,17 @@ class ObjectReader:
         """Write the remaining bytes to a file, atomically. An existing file is replaced.
 
         After an error or a cancel, the old file is unchanged and no temporary file remains. The
-        bytes that were read are lost, so the reader can only be closed. A cancel during the final
-        rename comes too late.
+        bytes that were read are lost, so the reader can only be closed. Only a cancel during the
+        final rename is raised although the file was replaced.
 
         Raises:
             BodyConsumedError: An earlier save, or a put of this body, failed midway.
-            FileExistsError: The path is a device, a pipe or a directory.
+            FileExistsError: The path exists and is neither a regular file nor a symbolic link.
             OSError: The file cannot be written.
             TroveError: As `read`.
         """
         target = os.fsdecode(path)
-        # 1. Choose a random name, because the file's own may already have the maximum length.
+        # 1. Choose a random name. The file's own name may be too long to append a suffix to it.
         partial = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120
         opened: list[BinaryIO] = []
         await in_thread(_check_replaceable, target)
@@ -126,7 +129,8 @@ class ObjectReader:
         # 2. Write the temporary file, and rename it.
         try:
             try:
-                # The thread's call ends even if this task is cancelled, so it stores its result here.
+                # The call in the thread ends even if this task is cancelled, so it stores its result in
+                # `opened`.
                 await in_thread(lambda: opened.append(_create_partial(partial, target)))
                 while chunk := await self._next(_CHUNK):
                     await in_thread(opened[0].write, chunk)
@@ -167,7 +171,7 @@ class ObjectReader:
         return data
 
     def _check_body(self) -> None:
-        """Raise if the reader cannot be the body of a put, because it is closed or at its end."""
+        """Raise if the reader cannot be the body of a put: it is closed, at its end or partly read."""
         self._check_open()
         if self._total and not self.remaining:
             raise BodyConsumedError(
@@ -189,7 +193,7 @@ class ObjectReader:
             )
 
     async def aclose(self) -> None:
-        """Release the connection, even before the end of the body. Idempotent. Any task may call it."""
+        """Release the connection, even before the end of the body. Idempotent. Any task may call this."""
         # Detach the context before the await, so that a concurrent call does not close it again.
         context, self._context = self._context, None
         self._unreturned.clear()
@@ -224,9 +228,7 @@ def _check_replaceable(path: str) -> None:
     with suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise FileExistsError(
-                errno.EEXIST, "the path must be a regular file to be replaced", path
-            )
+            raise FileExistsError(errno.EEXIST, "only a regular file can be replaced", path)
 
 
 def _create_partial(partial: str, target: str) -> BinaryIO:
@@ -249,7 +251,7 @@ class OpeningReader:
     """A get whose request has not been sent yet.
 
     ``async with store.get(…) as obj`` opens and closes the reader. ``obj = await store.get(…)`` opens
-    it, and you close it. If it is the body of a put, the put opens and closes it.
+    it, and you close it. A put whose body is this get opens and closes the reader.
     """
 
     __slots__ = ("_address", "_open", "_reader", "_used")
@@ -268,12 +270,12 @@ class OpeningReader:
         return self._open()
 
     def _check_body(self) -> None:
-        """Raise if it was opened before."""
+        """Raise if this get was opened before."""
         if self._used:
             raise BodyConsumedError("this get was opened before: call store.get again")
 
     def _mark_partly_read(self) -> None:
-        """Do nothing: it can be opened only once."""
+        """Do nothing, because this get cannot be opened again anyway."""
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self

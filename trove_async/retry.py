@@ -1,4 +1,4 @@
-"""The retry policy: how often and after which pauses a failed request is sent again."""
+"""The retry policy: how often a failed request is sent again, and after which pauses."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often, and after which pauses, a failed request is sent again.
+    """How often a failed request is sent again, and after which pauses.
 
     The pause before attempt *n* is random between 0 and ``min(max_delay, base_delay * 2 ** (n - 2))``
     (AWS Architecture Blog, "Exponential Backoff and Jitter": full jitter). If the service requests a
-    longer pause, that one is used, up to `max_delay`.
+    longer pause, the policy uses it, up to `max_delay`.
 
     Args:
         attempts: The number of attempts, including the first; 1 disables retries.
-        base_delay: The longest first pause, in seconds.
-        max_delay: The longest pause, in seconds, even if the service requests more.
-        budget: The retries that each driver may use for all its requests together. Ten successful
-            requests earn one retry back, up to this number. The budget keeps a failing backend from
-            being flooded with retries.
+        base_delay: The maximum of the first pause, in seconds.
+        max_delay: The maximum of any pause, in seconds, even if the service requests a longer one.
+        budget: The number of retries that all requests of one driver share. Ten successful requests
+            earn one retry back, up to this number. The budget keeps a failing backend from being
+            flooded with retries.
 
     Raises:
         ConfigError: A value is out of range.
-        TypeError: A value is not a number.
+        TypeError: A value has the wrong type.
     """
 
     attempts: int = 5
@@ -40,7 +40,7 @@ class RetryPolicy:
         check_numbers(base_delay=self.base_delay, max_delay=self.max_delay)
         if self.attempts < 1 or self.base_delay < 0 or self.max_delay < 0 or self.budget < 0:
             raise ConfigError(
-                f"attempts must be at least 1 and no other value may be negative, got {self}"
+                f"attempts must be at least 1, and the other values must not be negative, got {self}"
             )
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:

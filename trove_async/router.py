@@ -1,4 +1,4 @@
-"""Routing: which backend an object belongs to. The rules do no I/O; route functions may."""
+"""Routing: the backend that an object belongs to. Only route functions may do I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import BackendNotFoundError
 from .models import RouteDecision
 
 RouteFunction: TypeAlias = Callable[[str, str], str | Awaitable[str | None] | None]
-"""Called with bucket and key. It returns the name of a backend, or ``""`` or None to pass."""
+"""Called with bucket and key. Returns the name of a backend, or ``""`` or None to pass."""
 
 DEFAULT = "default"
 """The reserved name of the default backend."""
@@ -33,10 +33,11 @@ class Route:
     Args:
         pattern: The pattern.
         backend: The name of the backend. ``"default"`` is the default backend.
-        bucket: Match only keys of this bucket. None: of any bucket.
+        bucket: Match only keys of this bucket. None: keys of any bucket.
 
     Raises:
-        PatternError: The pattern is malformed. The message has the position and the reason.
+        PatternError: The pattern is malformed. The message contains the position and the reason.
+        TypeError: An argument is not a str.
 
     Example:
         >>> Route("archive/*", "cold")
@@ -56,19 +57,19 @@ class Route:
 
     @classmethod
     def bucket(cls, name: str, backend: str) -> Route:
-        """Return a route that sends every key of a bucket to the backend."""
-        return cls._new("bucket", name, backend, _text("bucket", name), Glob.starting(""))
+        """Return a route for every key of a bucket."""
+        return cls._new("bucket", name, backend, _checked_str("bucket", name), Glob.starting(""))
 
     @classmethod
     def prefix(cls, prefix: str, backend: str, bucket: str | None = None) -> Route:
-        """Return a route that sends keys starting with `prefix` to the backend, without wildcards."""
-        glob = Glob.starting(_text("prefix", prefix))
+        """Return a route for keys that start with `prefix`. No character of it is special."""
+        glob = Glob.starting(_checked_str("prefix", prefix))
         return cls._new("prefix", prefix, backend, bucket, glob)
 
     @classmethod
     def suffix(cls, suffix: str, backend: str, bucket: str | None = None) -> Route:
-        """Return a route that sends keys ending with `suffix` to the backend, without wildcards."""
-        glob = Glob.ending(_text("suffix", suffix))
+        """Return a route for keys that end with `suffix`. No character of it is special."""
+        glob = Glob.ending(_checked_str("suffix", suffix))
         return cls._new("suffix", suffix, backend, bucket, glob)
 
     @classmethod
@@ -119,12 +120,12 @@ class Route:
         if not hasattr(self, "glob"):
             return "<Route, not initialised>"  # its constructor raised
         name = "Route" if self.kind == "pattern" else f"Route.{self.kind}"
-        where = (
+        bucket = (
             f", bucket={self.in_bucket!r}"
             if self.in_bucket is not None and self.kind != "bucket"
             else ""
         )
-        return f"{name}({self.text!r}, {self.backend!r}{where})"
+        return f"{name}({self.text!r}, {self.backend!r}{bucket})"
 
     def can_reach(self, bucket: str, prefix: str) -> bool:
         """Return whether the route may match a key of the bucket that starts with `prefix`."""
@@ -137,7 +138,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _DeclaredFunction:
-    """A route function and the declarations made by `route_function`."""
+    """A route function and the declarations passed to `route_function`."""
 
     function: RouteFunction
     by: Literal["key", "bucket"] = "key"
@@ -175,17 +176,19 @@ def route_function(
 ) -> RouteFunction | Callable[[RouteFunction], RouteFunction]:
     """Declare what a route function depends on, so that listings can skip backends.
 
-    It can be used as a decorator.
+    Use it as a decorator, with or without arguments, or call it with the function.
 
     Args:
         function: The function, sync or async.
         by: ``"bucket"`` if the result depends on the bucket alone. A listing then calls the
             function with an empty key, and lists only the backend that it returns.
-        reaches: Called with a bucket and a prefix. It returns the names of all backends that the
+        reaches: Called with a bucket and a prefix. Returns the names of all backends that the
             function may return for a key of the bucket that starts with the prefix.
 
     Raises:
-        ValueError: Both `by` and `reaches` are given, or `by` is not ``"key"`` or ``"bucket"``.
+        ValueError: `by` is neither ``"key"`` nor ``"bucket"``, or `reaches` is passed with
+            ``by="bucket"``.
+        TypeError: `function` is not callable.
 
     Example:
         >>> @route_function(by="bucket")
@@ -195,7 +198,7 @@ def route_function(
     if by not in {"key", "bucket"}:
         raise ValueError(f"by must be 'key' or 'bucket', got {by!r}")
     if by == "bucket" and reaches is not None:
-        raise ValueError("by='bucket' and reaches exclude each other: omit reaches")
+        raise ValueError("reaches must not be passed with by='bucket'")
 
     def declare(function: RouteFunction) -> RouteFunction:
         if not callable(function):
@@ -206,13 +209,13 @@ def route_function(
 
 
 class Router:
-    """The rules of a store.
+    """The routing rules of a store.
 
     Args:
         routes: Routes, or ``(pattern, backend)`` pairs. The first match wins.
         functions: Route functions, called in this order and before the routes.
         backends: The names of all backends.
-        default: The backend of keys that no rule matches. ``"default"`` is another name of it.
+        default: The backend of keys that no rule matches. ``"default"`` is another name for it.
 
     Raises:
         PatternError: A pattern is malformed.
@@ -236,23 +239,25 @@ class Router:
         self._backends = tuple(dict.fromkeys((default, *backends)))
         self._names = {name: name for name in self._backends}
         self._names.setdefault(DEFAULT, default)
-        self._routes = tuple(_route(one) for one in routes)
+        self._routes = tuple(_as_route(route) for route in routes)
         self._functions = tuple(
-            one if isinstance(one, _DeclaredFunction) else _DeclaredFunction(_check_function(one))
-            for one in functions
+            function
+            if isinstance(function, _DeclaredFunction)
+            else _DeclaredFunction(_check_function(function))
+            for function in functions
         )
         self._callables = tuple(declared.function for declared in self._functions)
         self._targets = tuple(
             self._backend_name(route.backend, f"route {route!r}") for route in self._routes
         )
-        self._everywhere = self._index(None)
-        self._inside = {
-            bucket: self._index(bucket)
+        self._any_bucket_index = self._make_index(None)
+        self._bucket_indexes = {
+            bucket: self._make_index(bucket)
             for bucket in {route.in_bucket for route in self._routes} - {None}
             if bucket is not None
         }
 
-    def _index(self, bucket: str | None) -> FirstMatch:
+    def _make_index(self, bucket: str | None) -> FirstMatch:
         return FirstMatch(
             (rank, route.glob)
             for rank, route in enumerate(self._routes)
@@ -260,12 +265,12 @@ class Router:
         )
 
     def resolve(self, bucket: str, key: str) -> str | Awaitable[str]:
-        """Return the name of the key's backend, or an awaitable of it if a function is async.
+        """Return the name of the key's backend, or an awaitable of the name if a function is async.
 
         Raises:
             BackendNotFoundError: A function returned an unknown name.
             TypeError: A function returned neither a str nor None.
-            Exception: A function raised it.
+            Exception: A function raised an error.
         """
         # Not a coroutine: a listing resolves every key, and most functions are synchronous.
         for position, function in enumerate(self._callables):
@@ -292,7 +297,7 @@ class Router:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the key's backend, the rule that chose it, and the reason.
 
-        It calls the functions as `resolve` does, and raises the same errors.
+        This calls the functions as `resolve` does, and raises the same errors.
         """
         # 1. The functions come before the routes.
         result = await self._call_functions(bucket, key)
@@ -308,11 +313,11 @@ class Router:
         rank = self._rank(bucket, key)
         if rank < len(self._routes):
             route = self._routes[rank]
-            where = "" if route.in_bucket is None else f" in bucket {route.in_bucket!r}"
+            in_bucket = "" if route.in_bucket is None else f" in bucket {route.in_bucket!r}"
             matching = {
-                "pattern": f"{route.text!r} is the first pattern that matches the key{where}",
-                "prefix": f"the key starts with {route.text!r}{where}",
-                "suffix": f"the key ends with {route.text!r}{where}",
+                "pattern": f"{route.text!r} is the first pattern that matches the key{in_bucket}",
+                "prefix": f"the key starts with {route.text!r}{in_bucket}",
+                "suffix": f"the key ends with {route.text!r}{in_bucket}",
                 "bucket": f"it applies to every key in bucket {route.text!r}",
             }[route.kind]
             return RouteDecision(
@@ -321,12 +326,12 @@ class Router:
                 reason=f"Route {rank + 1} of {len(self._routes)}: {matching}.",
             )
         # 3. The default.
-        any_rule = self._routes or self._functions
+        has_rules = self._routes or self._functions
         return RouteDecision(
             backend=self._default,
             rule=None,
             reason="No rule matches the key, so it belongs to the default backend."
-            if any_rule
+            if has_rules
             else "There are no rules, so every key belongs to the default backend.",
         )
 
@@ -342,7 +347,7 @@ class Router:
         """
         # A dict as an ordered set.
         reached: dict[str, None] = {}
-        # 1. The functions, as far as they declare what they return.
+        # 1. The functions, narrowed by their declarations.
         for position, declared in enumerate(self._functions):
             if declared.by == "bucket":
                 result = declared.function(bucket, "")
@@ -371,31 +376,33 @@ class Router:
     def fingerprint(self) -> str:
         """A short hash of the backends and rules, the same in every process. Cursors contain it.
 
-        It covers the name, position and declaration of a route function, but not its code.
+        The hash covers the name, position and declaration of a route function, but not its code.
         """
         parts = (
             self._default,
             sorted(self._backends),
             [
                 (
-                    getattr(item.function, "__module__", ""),
-                    item.name,
-                    item.by,
-                    item.reaches is not None,
+                    getattr(declared.function, "__module__", ""),
+                    declared.name,
+                    declared.by,
+                    declared.reaches is not None,
                 )
-                for item in self._functions
+                for declared in self._functions
             ],
-            [(item.kind, item.text, item.backend, item.in_bucket) for item in self._routes],
+            [(route.kind, route.text, route.backend, route.in_bucket) for route in self._routes],
         )
         return hashlib.blake2b(
             repr(parts).encode(errors="surrogatepass"), digest_size=8
         ).hexdigest()
 
     def _rank(self, bucket: str, key: str) -> int:
-        # Routes of one bucket are indexed apart, so that a look-up tests none of another bucket.
-        rank = self._everywhere.find(key, len(self._routes))
-        inside = self._inside.get(bucket)
-        return rank if inside is None else inside.find(key, rank)
+        """Return the position of the first route that matches, or the number of routes."""
+        # Each bucket's routes have their own index, so that a look-up tests no route of a different
+        # bucket.
+        rank = self._any_bucket_index.find(key, len(self._routes))
+        bucket_index = self._bucket_indexes.get(bucket)
+        return rank if bucket_index is None else bucket_index.find(key, rank)
 
     async def _call_functions(
         self,
@@ -410,7 +417,7 @@ class Router:
             bucket: The bucket.
             key: The key.
             start: The position of the first function to call.
-            pending: The awaitable that this function returned, if it was already called.
+            pending: The awaitable that the first function returned, if it was already called.
         """
         for position in range(start, len(self._callables)):
             result = self._callables[position](bucket, key) if pending is None else pending
@@ -427,7 +434,7 @@ class Router:
                 f"{self._function_label(position)} must return the name of a backend, '' or None, got"
                 f" {type(result).__name__}"
             )
-        # Only a failure pays for the description.
+        # The label costs time, so only an error builds it.
         return self._names.get(result) or self._backend_name(result, self._function_label(position))
 
     def _reachable_names(self, position: int, names: Collection[str]) -> dict[str, None]:
@@ -451,7 +458,7 @@ class Router:
         return name
 
 
-def _text(kind: str, text: str) -> str:
+def _checked_str(kind: str, text: str) -> str:
     if not isinstance(text, str):
         raise TypeError(f"the {kind} of a route must be a str, got {type(text).__name__}")
     return text
@@ -461,7 +468,7 @@ def _quoted_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
-def _route(value: Route | tuple[str, str]) -> Route:
+def _as_route(value: Route | tuple[str, str]) -> Route:
     if isinstance(value, Route):
         return value
     if isinstance(value, tuple) and len(value) == 2:  # noqa: PLR2004 - a pair
@@ -476,7 +483,7 @@ def _check_function(function: RouteFunction) -> RouteFunction:
 
 
 class Pinned:
-    """The routing of a pinned handle: every key belongs to one backend.
+    """The routing of a pinned handle: every key belongs to the same backend.
 
     Args:
         backend: The backend's name.

@@ -34,9 +34,10 @@ from .router import DEFAULT, Pinned, Route, RouteFunction, Router
 class Trove:
     """An object store over one default backend and any number of named ones.
 
-    Every object is routed to one backend: by the first route function that returns a name, else by
-    the first pattern that matches, else to the default. `backend` returns a handle without routing.
-    Use a store inside ``async with``. It belongs to the event loop and process that opened it.
+    Every object is routed to one backend. The first route function that returns a name decides, else
+    the first route that matches, else the object belongs to the default backend. `backend` returns a
+    handle without routing. Use a store in ``async with``. It belongs to the event loop and process
+    that opened it.
 
     Example:
         >>> async with Trove(MemoryDriver(), backends={"cold": MemoryDriver()},
@@ -49,20 +50,20 @@ class Trove:
     Args:
         default: The default backend: a driver, or a URL such as ``"file:///srv/objects"``.
         backends: The named backends.
-        routes: Routes, `Route` or ``(pattern, backend)``. The first match wins.
-        route_functions: Called with bucket and key, in order and before the patterns, once per
+        routes: The routes, as `Route` or ``(pattern, backend)``. The first match wins.
+        route_functions: Called with bucket and key, in order and before the routes, once per
             operation. Each returns the name of a backend, or None or ``""`` to pass.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
-        retry: The retry policy. Every backend has a retry budget of its own.
+        retry: The retry policy. Every driver has its own retry budget.
         timeout: Limits on the time without progress.
         create_missing_buckets: Whether a put creates a bucket that the default backend has and the
-            object's backend lacks. ``"auto"`` does so where bucket names are not shared with other
-            accounts: on disk and in memory, but not on the public clouds.
+            object's backend lacks. ``"auto"``: only where bucket names are not shared with other
+            accounts, that is on disk and in memory, but not on the public clouds.
 
     Raises:
         BackendNotFoundError: A route names an unknown backend.
         PatternError: A pattern is malformed.
-        ConfigError: A URL or a name is not valid.
+        ConfigError: A URL or a backend's name is not valid.
     """
 
     def __init__(
@@ -106,13 +107,13 @@ class Trove:
     # -- opening and closing -----------------------------------------------------------------------
 
     async def open(self) -> Self:
-        """Open every driver, and return the store. Use it where ``async with`` does not fit.
+        """Open every driver, and return the store. Use this where ``async with`` does not fit.
 
         Close the store with `aclose`. On a pinned handle, this does nothing.
 
         Raises:
             ClosedError: The store has been opened before.
-            ConfigError: The settings of a driver are not valid.
+            ConfigError: The settings of a driver or of the pool are not valid.
         """
         if not isinstance(self._routing, Pinned):
             await self._core.open()
@@ -133,8 +134,9 @@ class Trove:
         """Close every driver once. Idempotent. On a pinned handle, this does nothing.
 
         Raises:
-            ExceptionGroup: Several drivers failed to close; it has all their errors. The error of
-                a single driver is raised itself. Every driver is closed in either case.
+            ClosedError: The store belongs to another event loop or process.
+            ExceptionGroup: Several drivers failed to close; the group contains all their errors. The
+                error of a single driver is raised itself. Every driver is closed in either case.
         """
         if not isinstance(self._routing, Pinned):
             await self._core.aclose()
@@ -151,11 +153,11 @@ class Trove:
 
     @property
     def backends(self) -> Mapping[str, BackendInfo]:
-        """The backends by name, the default first. A pinned handle has only its own.
+        """The backends by name, the default first. A pinned handle has only one.
 
         Some capabilities are known only once the store is open.
         """
-        return {backend.name: backend for backend in self._objects.backend_infos}
+        return {info.name: info for info in self._objects.backend_infos}
 
     def bucket(self, name: str) -> Bucket:
         """Return a handle on one bucket: the object methods without their bucket argument.
@@ -171,15 +173,15 @@ class Trove:
     def backend(self, name: str) -> Trove:
         """Return a handle that is pinned to one backend: nothing is routed.
 
-        It shares the store's drivers and pool, and is usable while the store is open.
+        The handle shares the store's drivers and pool, and is usable while the store is open.
 
         Raises:
             BackendNotFoundError: The store has no such backend.
         """
         self._core.check_backend(name)
         handle = copy(self)  # includes attributes of subclasses
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this class
-        handle._objects = Operations(self._core, routing)  # noqa: SLF001 - likewise
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - same class
+        handle._objects = Operations(self._core, routing)  # noqa: SLF001 - same class
         return handle
 
     # -- objects -----------------------------------------------------------------------------------
@@ -216,25 +218,25 @@ class Trove:
                 async), or the result of `get`. It is never held in memory as a whole, and is read
                 once. Files and readers are stored from their current position; if the put fails, a
                 seekable file is set back to it. Very large bodies, whose parts are larger than half
-                of the pool (on S3: 625 GiB with a pool of 128 MiB), must be bytes, a path or a file
-                opened by `open`: their parts are read while they are sent, and again by each
+                of the pool (on S3: over 625 GiB with a pool of 128 MiB), must be bytes, a path or a
+                file opened by `open`: their parts are read while they are sent, and again by each
                 attempt.
-            size: Size of the body in bytes, for a body that does not report its own. A body of
-                another size is refused. The size also allows larger parts: a body of unknown size
-                can have at most `BufferPool.part_size` times the backend's number of parts (on S3:
-                78 GiB with parts of 8 MiB).
+            size: Size of the body in bytes, for a body that does not report its own. A body of a
+                different size raises IntegrityError. A known size allows larger parts: a body of
+                unknown size can have at most `BufferPool.part_size` times the backend's maximum
+                number of parts (on S3: 78 GiB with parts of 8 MiB).
             content_type: Media type. None: guessed from the key's extension, if the backend stores
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: User metadata. Names are stored in lower case.
             tags: Tags, if the backend supports them.
-            storage_class: The backend's name of a storage class.
+            storage_class: The backend's name for a storage class.
             cache_control: The Cache-Control header of responses to HTTP clients.
             content_disposition: The Content-Disposition header.
             content_encoding: The Content-Encoding header. The body is stored unchanged.
             content_language: The Content-Language header, such as ``"de-CH"``.
             expires: The Expires header: an aware datetime, stored in UTC and whole seconds. The
                 object is not deleted at that time.
-            if_none_match: ``"*"``: create the object, but never replace one.
+            if_none_match: ``"*"``: create the object, but never replace an existing one.
             if_match: Replace only this version: an etag or an ObjectInfo.
             progress: Called with the number of bytes that the backend has received, and the total
                 (None if unknown). An exception that it raises ends the put, except in the last
@@ -274,7 +276,7 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
-        # A guessed type is dropped if the backend stores none; the user's own would be refused.
+        # A guessed type is dropped if the backend stores none. A type that the user passed would raise.
         type_guessed = content_type is None
         return await self._objects.put(
             bucket, key, source_of(body), options, progress, type_guessed=type_guessed
@@ -293,7 +295,7 @@ class Trove:
     ) -> OpeningReader:
         """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
 
-        A broken connection is resumed at its offset, with the same version of the object.
+        After a broken connection, the download resumes at its offset, with the same version.
 
         Args:
             bucket: The bucket.
@@ -304,12 +306,12 @@ class Trove:
             if_match: Read only this version: an etag or an ObjectInfo.
             if_none_match: Read only a version other than this one.
             progress: Called with the number of bytes read so far and the total. An exception that
-                it raises ends the read without losing bytes: read again to go on.
+                it raises ends the read without losing bytes: read again to continue.
 
         Raises:
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            RangeError: The range selects nothing.
+            RangeError: The range selects no bytes.
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The backend cannot honour an option.
         """
@@ -344,13 +346,13 @@ class Trove:
             bucket: The bucket.
             key: The key.
             range: As in `get`.
-            limit: The largest number of bytes to return.
+            limit: The maximum number of bytes to return.
             version_id: As in `get`.
             if_match: As in `get`.
             if_none_match: As in `get`.
 
         Raises:
-            RangeError: The range selects nothing, or more bytes than `limit`.
+            RangeError: The range selects no bytes, or more than `limit`.
             ValueError: `limit` is negative.
             Otherwise as `get`.
         """
@@ -366,15 +368,16 @@ class Trove:
     ) -> Sequence[bytes]:
         """Return the bytes of many ranges of one version, in the order of the ranges.
 
-        Adjacent ranges are fetched by one request. Up to 8 requests run concurrently.
+        Ranges that are close together are fetched by one request. Up to 8 requests run concurrently.
 
         Raises:
-            RangeError: A range selects nothing.
-            ObjectChangedError: The object was replaced between two requests.
+            RangeError: A range selects no bytes.
+            ObjectChangedError: The object was replaced or deleted between two requests, or the
+                service does not prove that it was not.
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        byte_ranges = [ByteRange.of(one) for one in ranges]
+        byte_ranges = [ByteRange.of(byte_range) for byte_range in ranges]
         return await self._objects.get_ranges(bucket, key, byte_ranges)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
@@ -388,7 +391,7 @@ class Trove:
         Raises:
             ObjectNotFoundError: The object, or the version, does not exist.
             BucketNotFoundError: The bucket does not exist.
-            NotSupportedError: The backend keeps no versions.
+            NotSupportedError: A version_id, and the backend does not support versions.
         """
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
@@ -399,7 +402,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            NotSupportedError: The backend keeps no versions.
+            NotSupportedError: A version_id, and the backend does not support versions.
         """
         try:
             await self.head(bucket, key, version_id=version_id)
@@ -430,10 +433,12 @@ class Trove:
         await self._objects.delete(bucket, key, options)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
-        """Delete many objects. Iterate over the return value for results, or await it to raise errors.
+        """Delete many objects. Iterate over the result, or await it to raise errors.
+
+        The iteration yields one `DeleteResult` per key. The deletion starts with either of them.
 
         Raises:
-            TypeError: `keys` is a single str.
+            TypeError: `keys` is a str, or not an iterable.
         """
         _names.check_bucket(bucket)
         if isinstance(keys, str):
@@ -464,12 +469,12 @@ class Trove:
     ) -> ObjectInfo:
         """Copy one version of an object.
 
-        Source and destination are routed independently. Within one backend the service copies the
-        object itself if it can; otherwise the body streams through this process. Copying an object
-        onto itself changes its metadata.
+        The source and the destination are routed independently. Within one backend, the service
+        copies the object if it can; otherwise the body streams through this process. Copying an
+        object onto itself changes its metadata.
 
         The copy has the source's metadata, tags and headers, except those that are passed here. An
-        empty value (``""``, ``{}``) removes them. Within Google Cloud Storage the copy also has the
+        empty argument (``""``, ``{}``) removes the source's value. Within Google Cloud Storage the copy also has the
         source's custom time. Settings that `head` does not return are not copied, and take the
         destination's defaults: on S3 the ACL, encryption, object lock and website redirect
         location; on GCS the ACL, holds and customer-supplied keys.
@@ -479,17 +484,18 @@ class Trove:
             src_key: The source's key.
             dst_bucket: The destination's bucket.
             dst_key: The destination's key.
-            source_backend: The backend of the source. None: the routed one.
-            source_version_id: A version of the source, if its backend keeps versions. Copied onto
-                its own key, it becomes the latest version again.
+            source_backend: The backend of the source. None: the one that the source is routed to.
+            source_version_id: A version of the source, if its backend keeps versions. Copying an old
+                version onto its own key makes it the latest again.
             metadata: All metadata of the copy, instead of the source's.
             tags: All tags, instead of the source's.
-            content_type: Instead of the source's.
-            cache_control: Instead of the source's.
-            content_disposition: Instead of the source's.
-            content_encoding: Instead of the source's. The content is copied unchanged.
-            content_language: Instead of the source's.
-            expires: Instead of the source's.
+            content_type: The media type, instead of the source's.
+            cache_control: The Cache-Control header, instead of the source's.
+            content_disposition: The Content-Disposition header, instead of the source's.
+            content_encoding: The Content-Encoding header, instead of the source's. The body is
+                copied unchanged.
+            content_language: The Content-Language header, instead of the source's.
+            expires: The Expires header, instead of the source's.
             storage_class: The destination's storage class. None: its backend's default.
             if_match: Replace only this version of the destination.
             if_none_match: ``"*"``: never replace the destination.
@@ -505,7 +511,7 @@ class Trove:
                 stored.
             NotSupportedError: The destination's backend cannot store an option passed here, or a
                 property of the source. Nothing was stored.
-            BackendNotFoundError: The store has no backend `source_backend`.
+            BackendNotFoundError: `source_backend` is unknown.
             InvalidNameError: The destination cannot store metadata, a tag or a header of the source
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
             Otherwise as `put`.
@@ -558,16 +564,16 @@ class Trove:
         the object exists at its source, at its destination, or at both.
 
         The source is deleted only once the copy is verified: by a checksum or an etag in the
-        response, else by a head of the destination. Where a service may take two keys for one
-        object, the source is headed as well, and stays if the copy has replaced it. Within a bucket
-        of Amazon S3 or Google Cloud Storage, and between the two services, this takes no extra
-        request. Elsewhere it takes one, or two if the service reports no checksums or the source
-        was not written by this library.
+        response, else by a head of the destination. Where a service may store two keys as one
+        object, the source is headed as well, and is not deleted if the copy has replaced it. Within
+        a bucket of Amazon S3 or Google Cloud Storage, and between the two services, the verification
+        takes no extra request. Elsewhere it takes one, or two if the service reports no checksums or
+        the source was not written by this library.
 
         Args and Raises:
-            As `copy`. ObjectChangedError or IntegrityError after the copy means that source and
-            destination both exist: the source was replaced, it is the destination under another
-            name, or the copy could not be verified.
+            As `copy`. ObjectChangedError or IntegrityError after the copy means that nothing was
+            deleted: the source was replaced, it is the destination under a different key, or the
+            copy could not be verified.
         """
         validation.check_progress(progress)
         changes = validation.copy_overrides(
@@ -633,12 +639,12 @@ class Trove:
 
         Args:
             bucket: The bucket.
-            prefix: List only keys that start with it.
-            delimiter: Keys that contain it after the prefix are grouped into one `Prefix`.
+            prefix: List only keys that start with this.
+            delimiter: Keys that contain this after the prefix are grouped into one `Prefix`.
             start_after: List only keys after this one, in bytewise order.
-            cursor: Resume a listing with the same arguments from its `ObjectIterator.cursor`.
-                Do not pass ``start_after`` again.
-            page_size: The number of entries per page and backend.
+            cursor: Resume a listing with the same arguments at its `ObjectIterator.cursor`. Do not
+                pass ``start_after`` again.
+            page_size: The maximum number of entries per page and backend.
             details: Head every object whose metadata is not complete (`ObjectInfo.complete`).
             include_shadowed: Also list objects that the routes hide.
 
@@ -648,7 +654,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: No backend has the bucket (on iteration).
-            CursorError: The cursor belongs to another listing (on iteration).
+            CursorError: The cursor is malformed or belongs to a different listing (on iteration).
         """
         _names.check_bucket(bucket)
         options = validation.list_options(
@@ -668,13 +674,13 @@ class Trove:
     ) -> VersionIterator:
         """List all versions of a bucket's objects, including delete markers.
 
-        Keys come in the order of `list`, and only those that `get` through this handle can reach.
-        The versions of a key come newest first. A bucket that keeps no versions has one per key.
+        The keys are those of `list`, in the same order. The versions of a key are listed newest
+        first. A bucket without versioning has one version per key.
 
         Args:
             bucket: The bucket.
-            prefix: List only keys that start with it.
-            page_size: The number of versions per page and backend.
+            prefix: List only keys that start with this.
+            page_size: The maximum number of versions per page and backend.
 
         Returns:
             An iterator: ``async for version in store.list_versions(bucket)``. The first request is
@@ -682,8 +688,8 @@ class Trove:
 
         Raises:
             BucketNotFoundError: No backend has the bucket (on iteration).
-            NotSupportedError: A backend that the routes can reach keeps no versions (on iteration,
-                before any I/O). Use `backend` to list one that does.
+            NotSupportedError: A backend that the routes can reach does not support versions (on
+                iteration, before any I/O). Use `backend` to list one that does.
         """
         _names.check_bucket(bucket)
         options = validation.list_options(
@@ -700,22 +706,23 @@ class Trove:
         exist_ok: bool = False,
         backends: Iterable[str] | Literal["all"] | None = None,
     ) -> None:
-        """Create a bucket on the default backend, or on those in `backends`.
+        """Create a bucket on the default (or pinned) backend, or on those in `backends`.
 
         Args:
             name: 1 to 222 bytes, without a slash. Cloud services allow fewer names.
             exist_ok: Whether to succeed if the bucket already exists.
-            backends: The backends to create it on instead of the default, or ``"all"``.
+            backends: The backends to create the bucket on, instead of the default, or ``"all"``.
 
         Raises:
             BucketExistsError: The bucket exists. It may belong to another account.
-            BackendNotFoundError: The store has no such backend.
+            BackendNotFoundError: `backends` names an unknown backend.
+            ValueError: `backends` is empty.
         """
         _names.check_bucket(name)
         await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)
 
     async def delete_bucket(self, name: str) -> None:
-        """Delete a bucket on all backends, once it is known to be empty on each of them.
+        """Delete a bucket on all backends, after checking that it is empty on each of them.
 
         Raises:
             BucketNotFoundError: No backend has the bucket.
@@ -725,7 +732,7 @@ class Trove:
         await self._objects.delete_bucket(name)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets of all backends, sorted by name, each name once."""
+        """Return the buckets of all backends, sorted by name. Each name is returned once."""
         return await self._objects.list_buckets()
 
     # -- presigned URLs, routing and health --------------------------------------------------------
@@ -752,7 +759,7 @@ class Trove:
                 object's: ``'attachment; filename="report.pdf"'`` names the download.
 
         Raises:
-            NotSupportedError: The backend has no presigned URLs.
+            NotSupportedError: The backend cannot presign URLs, or cannot honour an option.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check_address(bucket, key)
@@ -775,11 +782,11 @@ class Trove:
             bucket: The bucket.
             key: The key.
             expires: Seconds, 1 to 604,800 (seven days).
-            content_type: The Content-Type that the request must have. The service refuses the
-                request otherwise. None: any.
+            content_type: The Content-Type that the request must have. The service rejects any
+                other. None: any is accepted.
 
         Raises:
-            NotSupportedError: The backend has no presigned URLs.
+            NotSupportedError: The backend cannot presign URLs, or cannot honour an option.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check(bucket, key)
@@ -792,7 +799,7 @@ class Trove:
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
-        """Ping all backends concurrently, and return the result of each. A failure does not raise.
+        """Ping all backends concurrently, and return the result of each. Failures are not raised.
 
         Raises:
             ClosedError: The store is not open.

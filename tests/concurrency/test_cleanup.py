@@ -1,4 +1,4 @@
-"""Cleanup that completes although its task was cancelled."""
+"""Cleanup, requests and thread calls that complete although their task was cancelled."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ async def test_in_thread_returns_the_result_and_raises_the_error() -> None:
         await in_thread(divmod, 7, 0)
 
 
-async def test_cleanup_that_does_not_wait_completes_at_once() -> None:
+async def test_cleanup_that_does_not_wait_completes() -> None:
     done: list[str] = []
 
     async def cleanup() -> None:

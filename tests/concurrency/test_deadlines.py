@@ -1,4 +1,4 @@
-"""Time limits of many calls, served by one timer."""
+"""Time limits of many calls, enforced by one timer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.concurrency.steps import raising
 from trove_async import Timeout, Trove
 from trove_async._concurrency import Deadlines
 from trove_async.drivers import MemoryDriver
@@ -28,17 +29,13 @@ async def wait_forever() -> None:
     await asyncio.Event().wait()
 
 
-async def raising(error: Exception) -> None:
-    raise error
-
-
 async def test_work_within_the_limit_returns(deadlines: Deadlines) -> None:
-    assert await deadlines.within(5, "nothing came", asyncio.sleep(0, "result")) == "result"
+    assert await deadlines.within(5, "nothing arrived", asyncio.sleep(0, "result")) == "result"
 
 
 async def test_work_beyond_the_limit_is_cancelled_and_raises(deadlines: Deadlines) -> None:
-    with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
-        await deadlines.within(0.01, "nothing came", wait_forever())
+    with pytest.raises(TimedOutError, match=r"nothing arrived within 0\.01 s"):
+        await deadlines.within(0.01, "nothing arrived", wait_forever())
 
 
 async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
@@ -46,7 +43,7 @@ async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
 
     async def wait(seconds: float) -> None:
         with pytest.raises(TimedOutError, match=f"within {seconds:g} s"):
-            await deadlines.within(seconds, "nothing came", wait_forever())
+            await deadlines.within(seconds, "nothing arrived", wait_forever())
         ended.append(seconds)
 
     async with asyncio.TaskGroup() as group:
@@ -71,26 +68,28 @@ async def test_inner_timeout_does_not_affect_the_outer_limit(deadlines: Deadline
 
 
 @pytest.mark.parametrize("error", [TimeoutError("its own"), TimedOutError("its own"), KeyError()])
-async def test_error_of_the_work_is_raised(deadlines: Deadlines, error: Exception) -> None:
+async def test_error_of_the_work_is_raised_unchanged(
+    deadlines: Deadlines, error: Exception
+) -> None:
     with pytest.raises(type(error)) as caught:
-        await deadlines.within(5, "nothing came", raising(error))
+        await deadlines.within(5, "nothing arrived", raising(error))
     assert caught.value is error
 
 
-async def test_own_timeout_error_of_the_work_at_the_limit_is_raised(
+async def test_error_that_the_cancelled_work_raises_replaces_the_timeout(
     deadlines: Deadlines,
 ) -> None:
-    own = TimedOutError("its own")
+    own_error = TimedOutError("its own")
 
     async def raise_own_error() -> Any:
         try:
             await wait_forever()
         except asyncio.CancelledError:
-            raise own from None
+            raise own_error from None
 
     with pytest.raises(TimedOutError) as caught:
-        await deadlines.within(0.01, "nothing came", raise_own_error())
-    assert caught.value is own
+        await deadlines.within(0.01, "nothing arrived", raise_own_error())
+    assert caught.value is own_error
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -102,7 +101,7 @@ async def test_work_that_ignores_the_cancel_leaves_none_pending(deadlines: Deadl
             await asyncio.Event().wait()
         return "result"
 
-    assert await deadlines.within(0.01, "nothing came", ignore_cancel()) == "result"
+    assert await deadlines.within(0.01, "nothing arrived", ignore_cancel()) == "result"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0

@@ -1,4 +1,4 @@
-"""Transfers that share a pool, connections or a store make progress whatever the others do."""
+"""Transfers that share a pool, connections or a store progress, whatever the other transfers do."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 MiB = 1024 * 1024
-BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of a mebibyte
+BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of up to 1 MiB
 
 
-def one_part() -> BufferPool:
+def pool_for_one_part() -> BufferPool:
     return BufferPool(2 * MiB, MiB, spill_after=0.05)
 
 
@@ -43,7 +43,7 @@ async def in_pieces(body: bytes = BODY) -> AsyncIterator[bytes]:
 
 async def test_hundred_get_to_put_copies_complete_with_one_part_and_ten_connections() -> None:
     driver = MemoryDriver(max_connections=10)
-    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
         await store.create_bucket("b")
         for number in range(100):
             await store.put("b", f"from/{number}", BODY)
@@ -68,7 +68,7 @@ async def test_copies_in_both_directions_between_two_backends_complete() -> None
             MemoryDriver(max_connections=2),
             backends=backends,
             routes=[("b/*", "b")],
-            pool=one_part(),
+            pool=pool_for_one_part(),
         ) as store,
     ):
         await store.create_bucket("x", backends="all")
@@ -85,7 +85,7 @@ async def test_copies_in_both_directions_between_two_backends_complete() -> None
 
 async def test_put_from_within_a_body_completes() -> None:
     driver = MemoryDriver(max_connections=1)
-    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
         await store.create_bucket("b")
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
@@ -100,7 +100,7 @@ async def test_put_from_within_a_body_completes() -> None:
 
 
 async def test_silent_sources_do_not_block_a_fast_put() -> None:
-    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_for_one_part()) as store:
         await store.create_bucket("b")
         release = asyncio.Event()
         started = 0
@@ -127,7 +127,7 @@ async def test_silent_sources_do_not_block_a_fast_put() -> None:
 
 async def test_stalled_readers_do_not_block_a_fast_get_and_continue_later() -> None:
     driver = MemoryDriver(max_connections=3)
-    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
         await store.create_bucket("b")
         await store.put("b", "k", BODY)
         stalled = [await store.get("b", "k") for _ in range(10)]
@@ -149,7 +149,7 @@ async def test_failing_backend_does_not_block_a_healthy_one() -> None:
             MemoryDriver(),
             backends={"broken": broken},
             routes=[("broken/*", "broken")],
-            pool=one_part(),
+            pool=pool_for_one_part(),
             retry=RetryPolicy(attempts=2, base_delay=0.01, budget=10),
             timeout=Timeout(first_byte=0.05, idle=0.05),
         ) as store,
@@ -158,13 +158,13 @@ async def test_failing_backend_does_not_block_a_healthy_one() -> None:
         broken.fail("put", error=UnavailableError("down"), times=None)
         broken.fail("upload", error=UnavailableError("down"), times=None)
 
-        async def failing(number: int) -> None:
+        async def put_on_broken_backend(number: int) -> None:
             with pytest.raises(TroveError, match="down"):
                 await store.put("b", f"broken/{number}", in_pieces())
 
         async with asyncio.TaskGroup() as group:
             for number in range(20):
-                group.create_task(failing(number))
+                group.create_task(put_on_broken_backend(number))
                 group.create_task(store.put("b", f"healthy-{number}", in_pieces()))
         assert len(await store.list("b", prefix="healthy-").all()) == 20
         assert store.pool.statistics().leased == 0
@@ -181,7 +181,7 @@ async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
             MemoryDriver(),
             backends={"broken": broken},
             routes=[("broken/*", "broken")],
-            pool=one_part(),
+            pool=pool_for_one_part(),
             retry=RetryPolicy(attempts=2, base_delay=0.01),
             timeout=Timeout(first_byte=0.2, idle=0.1),
         ) as store,
@@ -189,13 +189,13 @@ async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
         await store.create_bucket("b", backends="all")
         hang = broken.hang("send", times=None)
 
-        async def failing(number: int) -> None:
+        async def put_on_broken_backend(number: int) -> None:
             with pytest.raises(TimedOutError):
                 await store.put("b", f"broken/{number}", in_pieces())
 
         async with asyncio.TaskGroup() as group:
             for number in range(10):
-                group.create_task(failing(number))
+                group.create_task(put_on_broken_backend(number))
             await hang.reached.wait()
             for number in range(10):
                 await store.put("b", f"healthy-{number}", in_pieces())
@@ -203,25 +203,25 @@ async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
 
 
 async def test_silent_pipes_do_not_block_a_fast_file(tmp_path: Path) -> None:
-    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_for_one_part()) as store:
         await store.create_bucket("b")
         pipes = [os.pipe() for _ in range(60)]
 
-        async def slow(number: int, reading: int) -> None:
-            with os.fdopen(reading, "rb") as pipe:
+        async def put_from_pipe(number: int, read_end: int) -> None:
+            with os.fdopen(read_end, "rb") as pipe:
                 await store.put("b", f"slow/{number}", pipe)
 
         fast = tmp_path / "fast"
         await in_thread(fast.write_bytes, BODY)
         async with asyncio.TaskGroup() as group:
-            for number, (reading, writing) in enumerate(pipes):
-                os.write(writing, b".")
-                group.create_task(slow(number, reading))
+            for number, (read_end, write_end) in enumerate(pipes):
+                os.write(write_end, b".")
+                group.create_task(put_from_pipe(number, read_end))
             with fast.open("rb") as file:
                 await store.put("b", "fast", file)
             await store.put("b", "faster", fast)
             await store.put("b", "fastest", iter([BODY]))
-            for _, writing in pipes:
-                os.close(writing)
+            for _, write_end in pipes:
+                os.close(write_end)
         assert len(await store.list("b", prefix="slow/").all()) == 60
         assert await store.read("b", "fast") == await store.read("b", "faster") == BODY

@@ -1,4 +1,4 @@
-"""Fair semaphores and permits: served in order, parked when idle, released after a cancel."""
+"""Fair semaphores and permits: order, parking of idle holders, and release after a cancel."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ async def test_unlimited_permits_never_wait() -> None:
 
 async def test_permit_timeout_names_the_setting_to_raise() -> None:
     permits = Permits(0, "connection for reading")
-    with pytest.raises(PoolTimeoutError, match=r"no connection for reading of 0.*max_connections"):
+    with pytest.raises(
+        PoolTimeoutError,
+        match=r"no connection for reading became free .*limit is 0.*max_connections",
+    ):
         await permits.acquire(0.01)
     assert permits.waiting == 0
 
@@ -144,7 +147,7 @@ async def test_longest_idle_holder_is_parked_for_a_waiter() -> None:
         await permits.acquire(1)
         permits.mark_idle(holder)
     permits.mark_busy(first)
-    permits.mark_idle(first)  # read again, so now idle for less time than the second
+    permits.mark_idle(first)  # read again, so the second holder has been idle longer
     await permits.acquire(5)
     assert (first.parked, second.parked) == (0, 1)
 

@@ -11,20 +11,20 @@ from trove_async._concurrency import OwnedTask, OwnedTasks, task_group
 from trove_async.errors import ClosedError, ObjectNotFoundError, UnavailableError
 
 
-async def test_single_failure_of_a_group_is_raised_itself() -> None:
+async def test_single_failure_is_raised_without_an_exception_group() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group() as group:
             group.start_soon(raising, ObjectNotFoundError("gone"))
 
 
-async def test_failure_in_the_body_of_a_group_is_raised_itself() -> None:
+async def test_failure_in_the_body_is_raised_without_an_exception_group() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group() as group:
             group.start_soon(asyncio.sleep, 60)
             raise ObjectNotFoundError("gone")
 
 
-async def test_failure_of_nested_groups_is_raised_itself() -> None:
+async def test_failure_in_nested_groups_is_raised_without_an_exception_group() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group(), task_group(), task_group() as group:
             group.start_soon(raising, ObjectNotFoundError("gone"))
@@ -82,7 +82,7 @@ async def test_result_of_a_failed_owned_task_raises_its_error() -> None:
         await task.result()
 
 
-async def test_failure_that_is_not_awaited_is_discarded() -> None:
+async def test_failure_that_is_never_awaited_is_discarded() -> None:
     OwnedTask(raising(KeyError("discarded")))
     await let_tasks_run()
 
@@ -98,7 +98,7 @@ async def test_cancelled_wait_leaves_an_owned_task_running() -> None:
     assert await task.result() is True
 
 
-async def test_waiter_of_a_closed_owned_task_gets_closed_error() -> None:
+async def test_waiting_for_a_closed_owned_task_raises_closed_error() -> None:
     task = OwnedTask(asyncio.Event().wait())
     waiter = OwnedTask(task.result())
     await let_tasks_run()

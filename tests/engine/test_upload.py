@@ -435,7 +435,7 @@ async def test_store_closed_in_an_upload_aborts_it_first(
         await reached.wait()
         await store.aclose()
         assert fake.open_uploads == 0
-        with pytest.raises(ClosedError, match="closed meanwhile"):
+        with pytest.raises(ClosedError, match="closed during the operation"):
             await putting.result()
         assert_idle(store)
 

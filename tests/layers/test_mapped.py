@@ -103,7 +103,7 @@ class PublicCloud(MemoryDriver):
         return replace(super().capabilities, **self.claims)
 
 
-def names_of(error: TroveError) -> tuple[str | None, str | None]:
+def names_in_error(error: TroveError) -> tuple[str | None, str | None]:
     return error.bucket, error.key
 
 
@@ -112,7 +112,7 @@ async def test_object_is_stored_below_prefix_and_bucket() -> None:
     async with opened(Mapped(inner, into="all", prefix="p")) as layer:
         await layer.create_bucket("data")
         info = await put(layer, "data", "a/b")
-        assert names_of_info(info) == ("data", "a/b")
+        assert names_in_info(info) == ("data", "a/b")
         assert await keys(inner, "all") == ["p/data/", "p/data/a/b"]
         assert layer.place("data", "a/b") == inner.place("all", "p/data/a/b")
         assert await keys(layer, "data") == ["a/b"]
@@ -122,7 +122,7 @@ async def test_object_is_stored_below_prefix_and_bucket() -> None:
     assert layer.name == "memory"
 
 
-def names_of_info(info: ObjectInfo) -> tuple[str, str]:
+def names_in_info(info: ObjectInfo) -> tuple[str, str]:
     return info.bucket, info.key
 
 
@@ -133,13 +133,13 @@ async def test_renamed_bucket_maps_to_physical_bucket() -> None:
         await put(layer, "a", "key")
         assert await keys(inner, "b") == ["key"]
         assert [info.name for info in await layer.list_buckets()] == ["a"]
-        await inner.create_bucket("unlisted")
+        await inner.create_bucket("unmapped")
         assert [info.name for info in await layer.list_buckets()] == ["a"]
         assert layer.capabilities == inner.capabilities
         assert layer.place("a", "key") == inner.place("b", "key")
 
 
-async def test_unlisted_bucket_does_not_exist_and_cannot_be_created() -> None:
+async def test_unmapped_bucket_does_not_exist_and_cannot_be_created() -> None:
     inner = MemoryDriver()
     await inner.create_bucket("b")
     async with opened(Mapped(inner, buckets={"a": "b"})) as layer:
@@ -224,7 +224,7 @@ async def test_existing_folder_is_a_bucket() -> None:
             await layer.create_bucket("data")
         with pytest.raises(BucketNotEmptyError) as caught:
             await layer.delete_bucket("data")
-        assert names_of(caught.value) == ("data", None)
+        assert names_in_error(caught.value) == ("data", None)
 
 
 async def test_put_into_missing_bucket_stores_nothing() -> None:
@@ -233,7 +233,7 @@ async def test_put_into_missing_bucket_stores_nothing() -> None:
     async with opened(Mapped(inner, into="all")) as layer:
         with pytest.raises(BucketNotFoundError) as caught:
             await put(layer, "data", "key")
-        assert names_of(caught.value) == ("data", None)
+        assert names_in_error(caught.value) == ("data", None)
         assert await keys(inner, "all") == []
 
 
@@ -250,35 +250,35 @@ async def test_deleted_bucket_is_missing_immediately() -> None:
 
 
 async def test_put_during_delete_bucket_keeps_the_bucket() -> None:
-    class Racing(MemoryDriver):
+    class RacingDriver(MemoryDriver):
         async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
             await put(self, "all", "data/late")
             await super().delete(bucket, key, options)
 
-    async with opened(Mapped(Racing(), into="all")) as layer:
+    async with opened(Mapped(RacingDriver(), into="all")) as layer:
         await layer.create_bucket("data")
         await layer.delete_bucket("data")
         assert await keys(layer, "data") == ["late"]
 
 
 async def test_create_race_raises_bucket_exists() -> None:
-    class Racing(MemoryDriver):
+    class RacingDriver(MemoryDriver):
         async def create_bucket(self, bucket: str) -> None:
             await super().create_bucket(bucket)
-            raise BucketExistsError("somebody else", bucket=bucket)
+            raise BucketExistsError("created concurrently", bucket=bucket)
 
         async def put(
             self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
         ) -> ObjectInfo:
             if key == "twice/" and bucket == "all":
-                raise ObjectExistsError("somebody else", bucket=bucket, key=key)
+                raise ObjectExistsError("created concurrently", bucket=bucket, key=key)
             return await super().put(bucket, key, views, options)
 
-    async with opened(Mapped(Racing(), into="all")) as layer:
+    async with opened(Mapped(RacingDriver(), into="all")) as layer:
         await layer.create_bucket("data")
         with pytest.raises(BucketExistsError) as caught:
             await layer.create_bucket("twice")
-        assert names_of(caught.value) == ("twice", None)
+        assert names_in_error(caught.value) == ("twice", None)
 
 
 async def test_physical_bucket_is_not_created_in_global_namespace() -> None:
@@ -311,7 +311,7 @@ async def test_operation_missing_in_inner_driver_is_not_supported() -> None:
 
 
 async def test_presigned_url_names_the_physical_object() -> None:
-    class Signing(PublicCloud):
+    class SigningDriver(PublicCloud):
         claims = {"presign": True}  # noqa: RUF012 - constant
 
         async def presign(
@@ -319,14 +319,14 @@ async def test_presigned_url_names_the_physical_object() -> None:
         ) -> str:
             return f"{method} {bucket}/{key} {expires} {options.content_type}"
 
-    async with opened(Mapped(Signing(), into="all", prefix="p")) as layer:
+    async with opened(Mapped(SigningDriver(), into="all", prefix="p")) as layer:
         assert isinstance(layer, Mapped)
         url = await layer.presign("PUT", "data", "key", 60, PresignOptions(content_type="a/b"))
         assert url == "PUT all/p/data/key 60 a/b"
 
 
 class FailingDriver(MemoryDriver):
-    """A memory driver where some calls fail with errors that carry physical names."""
+    """A memory driver with calls that fail, with physical names in their errors."""
 
     def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
         super().__init__()
@@ -361,14 +361,14 @@ async def test_errors_carry_logical_names(
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
             await layer.head("data", "a/b")
-        assert names_of(caught.value) == ("data", "a/b")
+        assert names_in_error(caught.value) == ("data", "a/b")
         assert "phys" not in str(caught.value)
         assert any("phys" in note for note in caught.value.__notes__)
         results = await layer.delete_many("data", ["a", "b", "c"])
         assert [result.key for result in results] == ["a", "b", "c"]
         denied = results[0].error
         assert isinstance(denied, PermissionDeniedError)
-        assert names_of(denied) == ("data", "a")
+        assert names_in_error(denied) == ("data", "a")
         assert [type(result.error) for result in results[1:]] == [OSError, type(None)]
 
 
@@ -382,7 +382,7 @@ async def test_copy_error_names_the_side_that_failed() -> None:
         await put(layer, "b", "dst")
         with pytest.raises(ObjectChangedError) as changed:
             await layer.copy("a", "src", "b", "dst", CopyOptions(source=source, put=PutOptions()))
-        assert names_of(changed.value) == ("a", "src")
+        assert names_in_error(changed.value) == ("a", "src")
         source = await layer.head("a", "src")
         with pytest.raises(ObjectExistsError) as exists:
             await layer.copy(
@@ -392,7 +392,7 @@ async def test_copy_error_names_the_side_that_failed() -> None:
                 "dst",
                 CopyOptions(source=source, put=PutOptions(if_none_match="*")),
             )
-        assert names_of(exists.value) == ("b", "dst")
+        assert names_in_error(exists.value) == ("b", "dst")
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("elsewhere", "data/k"), ("all", "k")])
@@ -401,19 +401,19 @@ async def test_error_about_other_object_is_unchanged(bucket: str, key: str) -> N
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
             await layer.head("data", "object")
-        assert names_of(caught.value) == (bucket, key)
+        assert names_in_error(caught.value) == (bucket, key)
 
 
 async def test_error_without_bucket_keeps_the_logical_key() -> None:
-    class Silent(MemoryDriver):
+    class ErrorsWithoutBucket(MemoryDriver):
         async def head(self, _bucket: str, key: str, _version_id: str | None = None) -> ObjectInfo:
             raise UnavailableError("no", key=key)
 
-    async with opened(Mapped(Silent(), into="all")) as layer:
+    async with opened(Mapped(ErrorsWithoutBucket(), into="all")) as layer:
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
             await layer.head("data", "k")
-        assert names_of(caught.value) == (None, "k")
+        assert names_in_error(caught.value) == (None, "k")
 
 
 async def test_missing_object_and_missing_bucket_are_distinguished() -> None:
@@ -439,9 +439,9 @@ async def test_reader_and_upload_carry_logical_names() -> None:
             part = Part(number=1, offset=0, size=4, last=True)
             await upload.send(part, [memoryview(b"body")])
             info = await upload.commit({})
-        assert names_of_info(info) == ("data", "key")
+        assert names_in_info(info) == ("data", "key")
         async with layer.get("data", "key", GetOptions()) as reader:
-            assert names_of_info(reader.info) == ("data", "key")
+            assert names_in_info(reader.info) == ("data", "key")
             assert reader.range == (0, 4)
             assert isinstance(reader, ReadsInto)
             buffer = bytearray(2)
@@ -449,16 +449,16 @@ async def test_reader_and_upload_carry_logical_names() -> None:
             assert bytes(buffer) + await reader.read(9) == b"body"
         with pytest.raises(ClosedError) as caught:
             await reader.read(1)
-        assert names_of(caught.value) == ("data", "key")
+        assert names_in_error(caught.value) == ("data", "key")
 
 
-async def test_reader_without_readinto_does_not_get_it() -> None:
-    class Plain:
-        def __init__(self, below: AbstractAsyncContextManager[DriverReader]) -> None:
-            self.below = below
+async def test_reader_without_readinto_stays_without_it() -> None:
+    class PlainReader:
+        def __init__(self, inner: AbstractAsyncContextManager[DriverReader]) -> None:
+            self.inner = inner
 
         async def __aenter__(self) -> Self:
-            reader = await self.below.__aenter__()
+            reader = await self.inner.__aenter__()
             self.info, self.range, self.read = reader.info, reader.range, reader.read
             return self
 
@@ -468,13 +468,15 @@ async def test_reader_without_readinto_does_not_get_it() -> None:
             error: BaseException | None,
             traceback: TracebackType | None,
         ) -> bool | None:
-            return await self.below.__aexit__(kind, error, traceback)
+            return await self.inner.__aexit__(kind, error, traceback)
 
-    class PlainReads(MemoryDriver):
-        def get(self, bucket: str, key: str, options: GetOptions) -> Plain:  # another shape
-            return Plain(super().get(bucket, key, options))
+    class PlainReadsDriver(MemoryDriver):
+        def get(
+            self, bucket: str, key: str, options: GetOptions
+        ) -> PlainReader:  # not the base class's type
+            return PlainReader(super().get(bucket, key, options))
 
-    async with opened(Mapped(PlainReads(), into="all")) as layer:
+    async with opened(Mapped(PlainReadsDriver(), into="all")) as layer:
         await layer.create_bucket("data")
         await put(layer, "data", "key")
         async with layer.get("data", "key", GetOptions()) as reader:
@@ -524,7 +526,7 @@ async def test_inner_driver_is_the_one_attach_returns() -> None:
         assert await wrapped.list_buckets() == []
 
 
-async def test_more_buckets_than_the_cache_holds() -> None:
+async def test_more_buckets_than_fit_in_the_cache_are_usable() -> None:
     async with opened(Mapped(MemoryDriver(), into="all")) as layer:
         for number in range(1030):
             await layer.create_bucket(f"b{number}")
@@ -533,7 +535,7 @@ async def test_more_buckets_than_the_cache_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "message"),
     [
         ({}, "either"),
         ({"buckets": {}, "into": "x"}, "either"),
@@ -545,8 +547,8 @@ async def test_more_buckets_than_the_cache_holds() -> None:
         ({"into": "x", "prefix": "a/../b"}, "segment"),
     ],
 )
-def test_invalid_settings_are_rejected(settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
+def test_invalid_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Mapped(MemoryDriver(), **settings)
 
 
@@ -556,7 +558,7 @@ def test_prefix_that_leaves_no_room_for_keys_is_rejected() -> None:
         _ = layer.capabilities
 
 
-class Paths(MemoryDriver):
+class PathDriver(MemoryDriver):
     """A memory driver that, like a file system, rejects keys that end in a slash."""
 
     async def put(
@@ -575,7 +577,7 @@ class Paths(MemoryDriver):
 
 
 async def test_bucket_marker_is_stored_apart_if_driver_rejects_folder_keys() -> None:
-    inner = Paths()
+    inner = PathDriver()
     async with opened(Mapped(inner, into="all", prefix="p")) as layer:
         await layer.create_bucket("empty")
         assert await keys(inner, "all") == ["p/.trove/empty"]
@@ -603,7 +605,7 @@ async def test_bucket_marker_is_stored_apart_if_driver_rejects_folder_keys() -> 
 
 
 @pytest.fixture
-async def inside() -> AsyncIterator[Trove]:
+async def mapped_store() -> AsyncIterator[Trove]:
     # The same mapping as a URL with a bucket, such as `s3://acme`.
     async with Trove(
         Mapped(MemoryDriver(), into="acme"),
@@ -629,19 +631,19 @@ async def inside() -> AsyncIterator[Trove]:
     ids=["put", "upload", "read", "head", "delete", "delete_many", "list", "copy", "delete_bucket"],
 )
 async def test_missing_bucket_error_names_physical_bucket(
-    inside: Trove, call: Callable[[Trove, str], Awaitable[object]], bucket: str
+    mapped_store: Trove, call: Callable[[Trove, str], Awaitable[object]], bucket: str
 ) -> None:
-    await inside.create_bucket("other")  # creates the physical bucket
+    await mapped_store.create_bucket("other")  # creates the physical bucket
     with pytest.raises(BucketNotFoundError) as caught:
-        await call(inside, bucket)
+        await call(mapped_store, bucket)
     assert "inside the physical bucket 'acme'" in str(caught.value)
     assert f"'{bucket}" in str(caught.value)
 
 
-async def test_existing_bucket_error_names_physical_bucket(inside: Trove) -> None:
-    await inside.create_bucket("data")
+async def test_existing_bucket_error_names_physical_bucket(mapped_store: Trove) -> None:
+    await mapped_store.create_bucket("data")
     with pytest.raises(BucketExistsError, match="inside the physical bucket 'acme'"):
-        await inside.create_bucket("data")
+        await mapped_store.create_bucket("data")
 
 
 async def test_missing_physical_bucket_is_named() -> None:
@@ -652,15 +654,15 @@ async def test_missing_physical_bucket_is_named() -> None:
             await store.create_bucket("data")
 
 
-async def test_missing_object_error_hides_physical_bucket(inside: Trove) -> None:
-    await inside.create_bucket("data")
+async def test_missing_object_error_hides_physical_bucket(mapped_store: Trove) -> None:
+    await mapped_store.create_bucket("data")
     with pytest.raises(ObjectNotFoundError) as caught:
-        await inside.head("data", "key")
+        await mapped_store.head("data", "key")
     assert "acme" not in str(caught.value)
     assert caught.value.bucket == "data"
 
 
-async def test_renamed_bucket_error_has_no_containing_bucket(inside: Trove) -> None:
+async def test_renamed_bucket_error_has_no_containing_bucket(mapped_store: Trove) -> None:
     with pytest.raises(BucketNotFoundError) as caught:
-        await inside.backend("cold").put("data", "key", b"body")
+        await mapped_store.backend("cold").put("data", "key", b"body")
     assert caught.value.inside is None

@@ -57,7 +57,7 @@ async def test_deleted_bucket_lists_no_remaining_versions() -> None:
         with pytest.raises(BucketNotFoundError) as caught:
             await versions(layer, "gone")
         assert caught.value.bucket == "gone"
-        assert [(one.bucket, one.key) for one in await versions(layer, "other")] == [
+        assert [(version.bucket, version.key) for version in await versions(layer, "other")] == [
             ("other", "key")
         ]
 

@@ -1,11 +1,11 @@
 """Concurrency primitives: tasks, deadlines, permits, cancellation and cleanup.
 
 `tasks`         task groups, bounded loops, and tasks owned by an object
-`deadlines`     time limits of many calls, served by one timer
+`deadlines`     time limits of many calls, enforced by one timer
 `permits`       fair semaphores for connections and memory
 `cancellation`  cancels requested by the library, distinguished from the caller's
 `cleanup`       work that completes although its task was cancelled, and calls in worker threads
-`inflight`      work that is cancelled, and rolls back, when the store closes
+`inflight`      work that is cancelled and rolled back before a store or driver closes
 """
 
 from .cleanup import (

@@ -1,4 +1,4 @@
-"""Cancels that the library requests itself, distinguished from those of the caller."""
+"""Cancels that the library requests, distinguished from the caller's."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import asyncio
 class OwnCancel:
     """A revocable cancel of the current task.
 
-    `asyncio.Task.cancelling` counts the pending cancel requests. A CancelledError is due to this
-    request alone if no more requests remain without it than there were at first. Otherwise the
-    caller was cancelled as well, and its cancel must propagate.
+    `asyncio.Task.cancelling` counts the pending cancel requests. If the count, without this request,
+    is not higher than it was at the start, the CancelledError is due to this request alone.
+    Otherwise the caller was cancelled as well, and its cancel must propagate.
     """
 
-    __slots__ = ("_before", "requested", "task")
+    __slots__ = ("_requests_before", "requested", "task")
 
     def __init__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines are run by tasks
         self.task = task
         self.requested = False
-        self._before = task.cancelling()
+        self._requests_before = task.cancelling()
 
     def request(self) -> None:
         """Cancel the task. Idempotent."""
@@ -29,8 +29,8 @@ class OwnCancel:
             self.task.cancel()
 
     def revoke(self) -> bool:
-        """Revoke the request, if any. Return whether it was the only one.
+        """Revoke the request, if any. Return whether it is the only cause of a CancelledError.
 
-        Call it exactly once, however the work has ended.
+        Call this exactly once, however the work has ended.
         """
-        return self.requested and self.task.uncancel() <= self._before
+        return self.requested and self.task.uncancel() <= self._requests_before

@@ -18,21 +18,21 @@ Args = TypeVarTuple("Args")
 
 
 CLEANUP_SECONDS = 10.0
-"""Seconds that an abort or a close may take under its shield. Unfinished cleanup is then abandoned."""
+"""Seconds that an abort or a close may take under its shield, before it is cancelled."""
 
 
 @contextmanager
 def shielded(seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
-    """Shield a block that cleans up from cancellation, for up to `seconds` seconds."""
+    """Shield the cleanup in a block from cancellation, for up to `seconds` seconds."""
     with anyio.move_on_after(seconds, shield=True):
         yield
 
 
 async def run_shielded(work: Coroutine[Any, Any, object], seconds: float = CLEANUP_SECONDS) -> None:
-    """Run cleanup under a shield. Open the shield, which costs 25 µs, only if the cleanup waits.
+    """Run cleanup under a shield. The shield costs 25 µs, so it is opened only if the cleanup waits.
 
     Args:
-        work: The cleanup. Most often it completes without waiting.
+        work: The cleanup. It usually completes without waiting.
         seconds: The time limit of the shield.
     """
     try:
@@ -50,7 +50,7 @@ def _resume(work: Coroutine[Any, Any, object], first: object) -> Generator[objec
     while True:
         try:
             value = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - it is thrown into the coroutine
+        except BaseException as error:  # noqa: BLE001 - thrown into the coroutine
             step = partial(work.throw, error)
         else:
             step = partial(work.send, value)
@@ -61,10 +61,10 @@ def _resume(work: Coroutine[Any, Any, object], first: object) -> Generator[objec
 
 
 async def wait_until_done(work: asyncio.Future[T]) -> T:
-    """Await work that cannot be stopped, such as a thread's, to its end even if cancelled.
+    """Wait for work that cannot be stopped, such as a call in a thread, even if cancelled.
 
-    The CancelledError is raised once the work has ended. Until then the work may use memory or a
-    file that the caller is about to release.
+    A CancelledError is raised once the work has ended. Until then, the work may use memory or a file
+    that the caller is about to release.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -82,27 +82,27 @@ async def wait_until_done(work: asyncio.Future[T]) -> T:
 async def run_cleanup(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECONDS) -> T:
     """Run cleanup that no cancel interrupts, for up to `seconds` seconds, and return its result.
 
-    `shielded` only holds off the cancels of anyio's scopes. A native one (`asyncio.Task.cancel`)
-    passes through it. Here either is raised once the cleanup has ended.
+    `shielded` stops only the cancels of anyio's scopes, and not native ones (`asyncio.Task.cancel`).
+    Here, a cancel of either kind is raised once the cleanup has ended.
 
     Raises:
-        TimedOutError: The cleanup took longer and was stopped.
+        TimedOutError: The cleanup took longer and was cancelled.
     """
-    task = asyncio.get_running_loop().create_task(within(seconds, "cleaning up did not end", work))
+    task = asyncio.get_running_loop().create_task(within(seconds, "the cleanup did not end", work))
     return await wait_until_done(task)
 
 
 async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Await a request whose outcome must be known before anything is rolled back.
 
-    A cancel does not interrupt the request. It is raised once the request has ended. `work` itself
-    records whether it succeeded.
+    A cancel does not interrupt the request, and is raised once the request has ended. `work` itself
+    must record whether it succeeded.
 
     Args:
         work: The request.
-        seconds: The time that the request may still take after a cancel. Then it is cancelled too.
+        seconds: The time that the request may take after a cancel, before it is cancelled as well.
     """
-    # 1. Run the request in a task of its own, which a cancel of the caller does not reach.
+    # 1. Run the request in its own task, which a cancel of the caller does not reach.
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
     try:
@@ -113,7 +113,7 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
         return task.result()
     # 2. The caller was cancelled: wait for the outcome, up to the limit.
     end = loop.time() + seconds
-    # A cancelled scope of anyio cancels again at every step of the loop, unless it is shielded.
+    # Without a shield, a cancelled scope of anyio would cancel again at every step of the loop.
     with anyio.CancelScope(shield=True):
         while not task.done():
             remaining = end - loop.time()
@@ -130,10 +130,10 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-    """Run a blocking call in a worker thread and return its result; wait for its end if cancelled.
+    """Run a blocking call in a worker thread and return its result. If cancelled, wait for its end.
 
-    Only for calls that end by themselves: on files of the library, never in user code. anyio's
-    threads cannot be used: its shields do not stop a native cancel, and the thread would go on
-    writing to memory that has been released.
+    Use this only for calls that end by themselves, such as file operations of the library, and never
+    for user code. anyio's threads cannot be used: its shields do not stop a native cancel, and the
+    thread would continue to write to memory that has been released.
     """
     return await wait_until_done(asyncio.get_running_loop().run_in_executor(None, call, *args))

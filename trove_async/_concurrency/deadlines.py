@@ -1,8 +1,8 @@
-"""Time limits of many calls, served by one timer.
+"""Time limits of many calls, enforced by one timer.
 
-A timer for each call (`asyncio.timeout`) costs 8 µs, a tenth of a small request. Most calls end long
-before their limit. So there is one timer, set for the nearest limit. When it fires, it cancels the
-calls that are overdue and is set for the nearest limit of the remaining ones.
+A timer for each call (`asyncio.timeout`) costs 8 µs, a tenth of a small request, and most calls end
+long before their limit. So there is one timer, set for the earliest limit. When it fires, it cancels
+the calls that are overdue, and is set for the earliest of the remaining limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Deadlines:
-    """The time limits of one store's calls. Used on one event loop."""
+    """The time limits of one store's calls. All methods must be called on the same event loop."""
 
     def __init__(self) -> None:
         self._limits: set[_Limit] = set()
@@ -31,7 +31,7 @@ class Deadlines:
         Args:
             seconds: The time limit.
             message: The start of the error's message: ``"no response arrived"``.
-            work: The work. If it turns the cancel into an error of its own, that error is raised.
+            work: The work. If it converts the cancel to a different error, that error is raised.
 
         Raises:
             TimedOutError: The work was cancelled at the limit.
@@ -67,7 +67,7 @@ class Deadlines:
         self._timer = loop.call_at(when, self._cancel_overdue, loop)
 
     def _cancel_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
-        # The calls themselves are only cancelled here. They leave `_limits` when they end.
+        # This only cancels the calls. They remove their limits from `_limits` when they end.
         self._timer = None
         now = loop.time()
         for limit in self._limits:
@@ -89,7 +89,7 @@ class _Limit(OwnCancel):
 
 
 async def within(seconds: float, message: str, work: Awaitable[T]) -> T:
-    """Apply `Deadlines.within` to one rare call, with a timer of its own."""
+    """Apply `Deadlines.within` to a single call, which has its own timer."""
     deadlines = Deadlines()
     try:
         return await deadlines.within(seconds, message, work)

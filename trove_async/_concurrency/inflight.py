@@ -1,4 +1,4 @@
-"""Work in flight that is cancelled, and rolls back, before its store or driver closes."""
+"""Work in flight that is cancelled and rolled back before a store or driver closes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .cancellation import OwnCancel
 
 
 class InFlight:
-    """The work in flight in callers' tasks. Used on one event loop."""
+    """The work in flight in callers' tasks. All methods must be called on the same event loop."""
 
     def __init__(self) -> None:
         self._tracked: dict[OwnCancel, asyncio.Event] = {}
@@ -30,7 +30,7 @@ class InFlight:
             yield
         except asyncio.CancelledError:
             if cancel.revoke():
-                raise ClosedError("the store was closed meanwhile") from None
+                raise ClosedError("the store was closed during the operation") from None
             raise
         except BaseException:
             cancel.revoke()
@@ -44,12 +44,12 @@ class InFlight:
     async def cancel_all(self) -> None:
         """Cancel all tracked work and wait until it has rolled back.
 
-        There is no time limit here: each cleanup has its own.
+        This has no time limit, because each cleanup has its own.
         """
-        # A task that closes the store within its own tracked block must not wait for itself.
-        here = asyncio.current_task()
+        # A task that closes the store in its own tracked block must not wait for itself.
+        current = asyncio.current_task()
         others = [
-            (cancel, ended) for cancel, ended in self._tracked.items() if cancel.task is not here
+            (cancel, ended) for cancel, ended in self._tracked.items() if cancel.task is not current
         ]
         for cancel, _ in others:
             cancel.request()

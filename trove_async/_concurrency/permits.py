@@ -1,4 +1,4 @@
-"""Fair semaphores for connections and memory: waiters are served in first-in, first-out order."""
+"""Fair semaphores for connections and memory. Waiters are served first in, first out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ RECLAIM_SECONDS = 0.1
 class FairSemaphore:
     """A semaphore that counts units and serves its waiters strictly in order.
 
-    A small request waits behind a large one, even if enough units for it are free. Otherwise a
-    steady flow of small requests would starve the large one.
+    A small request waits behind a large one, even if there are enough free units for the small one.
+    Otherwise a steady flow of small requests would starve the large one.
 
     Args:
         free: The number of units.
@@ -69,19 +69,19 @@ class FairSemaphore:
         return True
 
     def release(self, count: int) -> None:
-        """Release `count` units and serve the waiters that they suffice for."""
+        """Release `count` units, and serve the next waiters that there are enough units for."""
         self.free += count
         self._serve()
 
     def enqueue(self, count: int) -> asyncio.Future[None]:
         """Queue a waiter for `count` units. It holds them once the returned future is done.
 
-        The caller either calls `abandon` or, once the future is done, keeps the units.
+        Then release the units when they are no longer needed. To stop waiting, call `abandon`.
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters[waiter] = count
-        # Reclaim after queueing: `reclaim` depends on the number of waiters, and may serve this one.
+        # Reclaim only now, because `reclaim` depends on the number of waiters and may serve this one.
         try:
             self._reclaim()
         except BaseException:
@@ -122,10 +122,10 @@ class FairSemaphore:
 
 
 class Parkable(Protocol):
-    """The holder of a permit that it can give up while it is idle."""
+    """The holder of a permit. It can give up the permit while it is idle."""
 
     def park(self) -> None:
-        """Begin to release the permit. Acquire a new one before the next use."""
+        """Start to release the permit. Acquire a new one before the next use."""
         ...
 
 
@@ -134,7 +134,7 @@ PARK_AFTER = 0.1
 
 
 class Permits:
-    """Permits for a limited number of connections, served in order.
+    """Permits for a limited number of connections, granted in order.
 
     Args:
         limit: The number of permits; None: no limit.
@@ -164,15 +164,15 @@ class Permits:
         return self._semaphore.try_acquire(1)
 
     async def acquire(self, timeout: float) -> None:
-        """Acquire a permit. If none is free, park idle holders. After a cancel none is held.
+        """Acquire a permit. If none is free, park idle holders. After a cancel no permit is held.
 
         Raises:
             PoolTimeoutError: No permit became free within `timeout` seconds.
         """
         if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
-                f"no {self._purpose} of {self._limit} became free in {timeout:g} s: close readers, or"
-                " raise the driver's max_connections or Timeout.permit"
+                f"no {self._purpose} became free in {timeout:g} s (the limit is {self._limit}): close"
+                " readers, or raise the driver's max_connections or Timeout.permit"
             )
 
     def release(self) -> None:
@@ -185,7 +185,7 @@ class Permits:
             self._idle[holder] = asyncio.get_running_loop().time()
 
     def mark_busy(self, holder: Parkable) -> None:
-        """Record that the holder uses its permit, or has released it."""
+        """Record that the holder is using its permit, or has released it."""
         self._idle.pop(holder, None)
 
     def _park_idle(self) -> None:

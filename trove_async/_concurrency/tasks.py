@@ -20,14 +20,14 @@ T = TypeVar("T")
 class task_group:  # noqa: N801 - used as a function, as contextlib's are
     """Open a task group that raises the first failure itself instead of an exception group.
 
-    If several tasks fail at once, the others failed for the same reason, or while they were being
-    cancelled because of it. An exception group raised by a task is raised as it is.
+    Later failures are dropped: they usually have the same cause, or occur because the first failure
+    cancels the other tasks. An exception group that a task raises is raised unchanged.
     """
 
     __slots__ = ("_group",)
 
     async def __aenter__(self) -> TaskGroup:
-        self._group = anyio.create_task_group()  # noqa: TID251 - the one place
+        self._group = anyio.create_task_group()  # noqa: TID251 - the only caller
         return await self._group.__aenter__()
 
     async def __aexit__(
@@ -40,14 +40,14 @@ class task_group:  # noqa: N801 - used as a function, as contextlib's are
             return await self._group.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as failures:
             first = failures.exceptions[0]
-        # Raised outside the handler, it keeps its own cause and context.
+        # Outside the handler, so that the failure keeps its own cause and context.
         raise first
 
 
 async def for_each(
     items: Iterable[T], work: Callable[[T], Awaitable[object]], *, limit: int
 ) -> None:
-    """Run `work` on every item, at most `limit` at a time. The first failure ends it and is raised.
+    """Run `work` on every item, at most `limit` at a time. The first failure ends the loop.
 
     The next item is taken from `items` only when a worker is free.
     """
@@ -70,8 +70,8 @@ async def for_each(
 class OwnedTask(Generic[T]):
     """A task owned by an object rather than by a block, such as the read-ahead of a reader.
 
-    This is the one exception to "every task lives in a task group". The owner must call `aclose`,
-    from any task, or await `result`. A failure that is not awaited is discarded.
+    All other tasks end within the function that starts them. The owner must call `aclose`, from any
+    task, or await `result`. A failure that is not awaited is discarded.
     """
 
     __slots__ = ("_task",)
@@ -102,7 +102,7 @@ class OwnedTask(Generic[T]):
         A cancel of the caller leaves the task running.
 
         Raises:
-            ClosedError: The task was closed meanwhile.
+            ClosedError: The task was cancelled by `aclose`.
         """
         if not self._task.done():
             await asyncio.wait([self._task])
@@ -117,14 +117,14 @@ class OwnedTask(Generic[T]):
         The outcome of the task is ignored. A cancel of the caller is raised once the task has ended.
         """
         cancelled: asyncio.CancelledError | None = None
-        # A task that is cancelled before its first step never runs, and so never releases what was
-        # passed to it: a permit, or memory.
+        # A task that is cancelled before its first step never runs, so it would not release a permit or
+        # memory that was passed to it.
         while _is_unstarted(self._task):
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError as error:
                 cancelled = error
-        # `asyncio.wait` raises a cancel of the caller, but never the outcome of the task.
+        # `asyncio.wait` raises only a cancel of the caller, and not the outcome of the task.
         self._task.cancel()
         while not self._task.done():
             try:
@@ -150,10 +150,10 @@ def _retrieve_exception(task: asyncio.Task[Any]) -> None:
 
 
 class OwnedTasks:
-    """The owned tasks of one store. None outlives it.
+    """The owned tasks of one store. None of them outlives the store.
 
     Attributes:
-        closed: Whether the store is closing, so that no more tasks may be started.
+        closed: Whether `aclose` was called, so that no more tasks may be started.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar, TypeVarTuple, Unpack
 import anyio
 
 from trove_async._concurrency import Deadlines, OwnedTasks, Permits
-from trove_async._secrets import unredacted
+from trove_async._secrets import redact_nothing
 from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Redacting
 from trove_async.errors import (
     AlreadyExistsError,
@@ -58,7 +58,7 @@ class Calls:
     ) -> None:
         self.driver = driver
         # Services quote requests in their errors, including the driver's secrets.
-        self.redact = driver.redact if isinstance(driver, Redacting) else unredacted
+        self.redact = driver.redact if isinstance(driver, Redacting) else redact_nothing
         self.tasks = tasks
         self.backend = context.backend
         self.pool = context.pool

@@ -1,4 +1,8 @@
-"""Layers: drivers that wrap other drivers. A layer can be a backend, and layers can be nested."""
+"""Layers: drivers that wrap other drivers. A layer can be a backend, and layers can be nested.
+
+`mapped`        `Mapped`: buckets under different names, or all buckets inside one
+`_namespaces`   the two mappings of `Mapped`
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ __all__ = ["Mapped"]
 
 
 def driver_from_url(url: str) -> AsyncDriver:
-    """Create the driver for a URL. If the URL names a bucket, map all buckets into it.
+    """Create the driver for a URL. If the URL names a bucket, all buckets are mapped into it.
 
     Raises:
         ConfigError: As `trove_async.drivers.address_from_url`.
     """
-    # `Mapped` wraps drivers, so `trove_async.drivers` cannot import it.
+    # `trove_async.drivers` cannot do this, because layers import drivers.
     address = address_from_url(url)
     if address.into is None:
         return address.driver

@@ -1,4 +1,4 @@
-"""The two mappings of `Mapped`: one physical bucket for each logical bucket, or one for all."""
+"""The two mappings of `Mapped`: a physical bucket for each logical bucket, or one for all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trove_async.options import DeleteOptions, ListOptions, PutOptions
 from trove_async.paging import TokenCycle
 
 _MARKERS = ".trove"
-"""The folder for markers that a service cannot store in the bucket's own folder."""
+"""The folder of the markers that a service cannot store in the folders of their buckets."""
 
 _MAX_CACHED = 1024
 """Maximum number of cached names of existing buckets."""
@@ -35,15 +35,20 @@ class Namespace(Protocol):
 
     @property
     def inside(self) -> str | None:
-        """The physical bucket that holds all logical ones, or None if each has its own."""
+        """The physical bucket that holds all logical buckets, or None if each has its own."""
         ...
 
     def locate(self, bucket: str) -> tuple[str, str]:
-        """Return the physical bucket and the prefix of all keys. Does no I/O."""
+        """Return the physical bucket, and the prefix of the bucket's keys in it. Does no I/O.
+
+        Raises:
+            BucketNotFoundError: The bucket is not mapped.
+            InvalidNameError: The name is reserved.
+        """
         ...
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
-        """Return the capabilities through the mapping."""
+        """Return the capabilities of a driver behind this mapping."""
         ...
 
     def forget(self) -> None:
@@ -53,8 +58,8 @@ class Namespace(Protocol):
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
         """Raise BucketNotFoundError if the bucket is known to be missing.
 
-        An earlier result may be reused. No check is needed where the driver itself notices a
-        missing bucket in every call.
+        A cached result may be used. The check is skipped if every call of the driver raises the error
+        itself.
         """
         ...
 
@@ -75,7 +80,7 @@ class Namespace(Protocol):
         ...
 
 
-class Renamed:
+class RenamedBuckets:
     """Each logical bucket is a physical bucket with a different name."""
 
     inside = None
@@ -88,7 +93,8 @@ class Renamed:
         self._logical = {physical: logical for logical, physical in self._physical.items()}
         if len(self._logical) < len(self._physical):
             raise ConfigError(
-                "each bucket must have its own physical bucket, got the same one twice: use into= to share one"
+                "each bucket must have its own physical bucket, got the same one for two buckets: to"
+                " share one, use into="
             )
 
     def locate(self, bucket: str) -> tuple[str, str]:
@@ -106,12 +112,12 @@ class Renamed:
         """Do nothing: nothing is cached."""
 
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
-        """Do nothing: the driver notices a missing bucket."""
+        """Do nothing: the driver raises the error itself."""
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
         if bucket not in self._physical:
             raise InvalidNameError(
-                f"the bucket has no physical name here: add it to Mapped(buckets={{{bucket!r}: …}})",
+                f"the bucket is not mapped: add it to Mapped(buckets={{{bucket!r}: …}})",
                 bucket=bucket,
             )
         await driver.create_bucket(self._physical[bucket])
@@ -134,11 +140,12 @@ class Renamed:
 class Folders:
     """Each logical bucket is a folder of one physical bucket: the keys that start with its name and "/".
 
-    An empty object, the *marker*, has the folder's own key, which ends with the slash. No user key
-    maps to it. It keeps an empty bucket in existence. A folder that other tools filled is a bucket
-    without a marker. So a put during a concurrent delete_bucket loses nothing: the bucket stays.
+    A bucket exists if its folder contains an object. In an empty bucket this is the *marker*, an empty
+    object whose key is the folder with its slash. No key of a user maps to it. A folder that other
+    tools filled is a bucket without a marker. So a put during a delete_bucket loses no object: the
+    bucket still exists.
 
-    Services that store keys as file paths (SeaweedFS) cannot hold such a key. There the marker is
+    Services that store keys as file paths (SeaweedFS) cannot store such a key. There, the marker is
     in a separate folder of markers, whose name is not allowed for buckets.
     """
 
@@ -149,8 +156,8 @@ class Folders:
         self._prefix_bytes = len(self._prefix.encode())
         if prefix:
             _check_prefix_setting(into, self._prefix)
-        # Existing buckets, cached so that a put costs no extra request. If another process deletes
-        # one meanwhile, a put creates it again. An earlier put would have prevented the deletion.
+        # Existing buckets, cached so that a put takes no extra request. If another process has deleted
+        # a cached bucket, a put creates it again.
         self._existing: set[str] = set()
 
     @property
@@ -160,16 +167,16 @@ class Folders:
     def locate(self, bucket: str) -> tuple[str, str]:
         if bucket == _MARKERS:
             raise InvalidNameError(
-                f"{_MARKERS!r} is reserved for markers: choose another name", bucket=bucket
+                f"{_MARKERS!r} is reserved for markers: choose a different name", bucket=bucket
             )
         return self._into, f"{self._prefix}{bucket}/"
 
     def _marker_keys(self, bucket: str) -> tuple[str, str]:
-        """Return the possible keys of the bucket's marker: in its folder, or among the markers."""
+        """Return the possible keys of the bucket's marker: in its folder, and in the folder of markers."""
         return self.locate(bucket)[1], f"{self._prefix}{_MARKERS}/{bucket}"
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
-        # Keys must fit after the longest bucket name.
+        # A key must fit behind the longest bucket name.
         max_key_bytes = inner.max_key_bytes - self._prefix_bytes - MAX_BUCKET_BYTES - len("/")
         if max_key_bytes < 1:
             raise ConfigError(
@@ -236,14 +243,14 @@ class Folders:
         try:
             await driver.create_bucket(self._into)
         except BucketExistsError:
-            return  # another process created it meanwhile
+            return  # another process has just created it
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
         physical, folder = self.locate(bucket)
-        # Uncache the bucket first: a put from now on checks that it exists.
+        # Uncache the bucket first, so that every put from now on checks that it exists.
         self._existing.discard(bucket)
-        content = ListOptions(prefix=folder, start_after=folder, limit=1)
-        if (await driver.list_page(physical, content)).entries:
+        options = ListOptions(prefix=folder, start_after=folder, limit=1)
+        if (await driver.list_page(physical, options)).entries:
             raise BucketNotEmptyError("the bucket must be empty, but has objects", bucket=bucket)
         marker = await self._head_marker(driver, bucket)
         await driver.delete(physical, marker.key, DeleteOptions())
@@ -269,7 +276,7 @@ class Folders:
         folders = {name.removesuffix("/") for name in names} - {_MARKERS}
         if f"{_MARKERS}/" in names:
             marked = await self._names_below(driver, f"{self._prefix}{_MARKERS}/")
-            # Such a service also lists folders that are empty.
+            # A service that needs this folder also lists folders that are empty.
             nonempty = {name for name in folders - marked if await self._exists(driver, name)}
             folders = marked | nonempty
         return [BucketInfo(name=name) for name in sorted(filter(_is_bucket_name, folders))]
@@ -282,7 +289,7 @@ class Folders:
         return True
 
     async def _names_below(self, driver: AsyncDriver, prefix: str) -> set[str]:
-        """Return the next path components after the prefix: folders and markers."""
+        """Return the path components that follow the prefix: of folders, or of markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
         cycle = TokenCycle()
@@ -291,7 +298,7 @@ class Folders:
                 page = await driver.list_page(self._into, options)
             except BucketNotFoundError:
                 if driver.capabilities.private_namespace:
-                    return names  # the first create_bucket creates it
+                    return names  # the first create_bucket creates the physical bucket
                 raise
             for entry in page.entries:
                 name = entry.prefix if isinstance(entry, Prefix) else entry.key
@@ -303,7 +310,7 @@ class Folders:
             options = replace(options, token=page.token)
 
     def _cache(self, bucket: str) -> None:
-        # Clearing is simpler than evicting the oldest, and a bucket costs one request to cache again.
+        # Clearing is simpler than evicting the oldest, and costs only one request per bucket.
         if len(self._existing) >= _MAX_CACHED:
             self._existing.clear()
         self._existing.add(bucket)
@@ -329,4 +336,4 @@ def _check_prefix_setting(into: str, prefix: str) -> None:
     try:
         check_key(into, prefix, MAX_KEY_BYTES)
     except InvalidNameError as error:
-        raise ConfigError(f"Mapped, prefix: {error.message}") from error
+        raise ConfigError(f"Mapped: invalid prefix: {error.message}") from error

@@ -50,25 +50,25 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._namespaces import Folders, Namespace, Renamed
+from ._namespaces import Folders, Namespace, RenamedBuckets
 
 
 class Mapped:
     """A layer that maps logical buckets to physical ones.
 
-    It is useful because bucket names are global on public clouds.
+    This is useful because bucket names are global on public clouds.
 
     With `buckets`, each logical bucket is one physical bucket. A bucket that is not in the mapping
     does not exist (BucketNotFoundError; InvalidNameError from create_bucket), so a typo never
-    reaches another owner's bucket. list_buckets returns only mapped buckets.
+    reaches a bucket of another account. list_buckets returns only mapped buckets.
 
     With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
     is stored as ``<prefix>data/key``. The physical bucket must exist, except on backends with a
     private namespace (such as memory and local), where create_bucket creates it. All keys under
     ``<prefix>name/`` belong to bucket ``name``, even if other tools wrote them. create_bucket
     stores a marker, an empty object that is not listed, so a bucket can be empty. The maximum key
-    length is smaller by the lengths of the prefix and of the longest bucket name. If another
-    process deletes a bucket during a write, the write may create it again.
+    length is reduced by the lengths of the prefix and of the longest bucket name. If another
+    process deletes a bucket, a later write through this layer may create it again.
 
     Args:
         driver: The driver that stores the objects, which may be a layer.
@@ -77,8 +77,8 @@ class Mapped:
         prefix: With `into`: the prefix of all keys. A missing ``/`` at the end is added.
 
     Raises:
-        ConfigError: Neither or both of `buckets` and `into` are given, a name is not valid, or two
-            buckets are mapped to one.
+        ConfigError: Neither or both of `buckets` and `into` are passed, `prefix` is passed with
+            `buckets`, a name or the prefix is not valid, or two buckets are mapped to one.
 
     Example:
         >>> from trove_async.drivers import MemoryDriver
@@ -99,7 +99,7 @@ class Mapped:
         if buckets is not None and into is None:
             if prefix:
                 raise ConfigError("Mapped: prefix requires into='…'")
-            self._namespace = Renamed(buckets)
+            self._namespace = RenamedBuckets(buckets)
         elif into is not None and buckets is None:
             self._namespace = Folders(into, prefix)
         else:
@@ -123,6 +123,9 @@ class Mapped:
         """The capabilities of the wrapped driver.
 
         With `into`, the maximum key length is smaller, and the namespace is private.
+
+        Raises:
+            ConfigError: The prefix leaves no room for keys.
         """
         if self._capabilities is not None:
             return self._capabilities
@@ -144,11 +147,11 @@ class Mapped:
         self._is_claimed = False
 
     async def ping(self) -> None:
-        """Check that the wrapped driver is available."""
+        """Ping the wrapped driver. See `AsyncDriver.ping`."""
         await self._driver.ping()
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the wrapped driver's place. Two names of one object have the same place."""
+        """Return the place of the object in the wrapped driver. See `AsyncDriver.place`."""
         try:
             names = _Names(self._namespace, bucket, key)
         except BucketNotFoundError:
@@ -177,7 +180,7 @@ class Mapped:
             try:
                 return names.logical_info(await self._driver.head(*names.physical, version_id))
             except ObjectNotFoundError:
-                # Within one physical bucket, a missing object may mean a missing logical bucket.
+                # With `into`, a missing object may mean that the logical bucket is missing.
                 await self._namespace.require(self._driver, bucket)
                 raise
 
@@ -202,7 +205,7 @@ class Mapped:
         )
 
     async def create_bucket(self, bucket: str) -> None:
-        """Create the bucket or its marker. See `AsyncDriver.create_bucket`."""
+        """Create the bucket, or its marker. See `AsyncDriver.create_bucket`."""
         with self._logical_bucket_in_errors(bucket):
             await self._namespace.create(self._driver, bucket)
 
@@ -285,7 +288,7 @@ class Mapped:
         )
 
     def _logical_bucket_in_errors(self, bucket: str) -> AbstractContextManager[None]:
-        """Return a context manager that puts the logical bucket into errors."""
+        """Return a context manager that replaces the physical bucket in errors."""
         try:
             return _logical_names_in_errors(_Names(self._namespace, bucket))
         except BucketNotFoundError:
@@ -297,13 +300,13 @@ class Mapped:
             raise ClosedError("the layer is not open: use it through a store")
         return self._attached
 
-    def _require_feature(self, supported: bool, feature: str) -> None:  # noqa: FBT001 - the only flag, in private calls
+    def _require_feature(self, supported: bool, feature: str) -> None:  # noqa: FBT001 - private
         if not supported:
             raise NotSupportedError(f"the {self.name} backend does not support {feature}")
 
 
 class _Names:
-    """The logical and physical names of one object or bucket. Translates between them."""
+    """The logical and physical names of one object or bucket, and translations between them."""
 
     __slots__ = ("bucket", "folder", "inside", "key", "physical_bucket", "physical_key")
 
@@ -347,17 +350,17 @@ class _Names:
     def put_logical_names(self, error: TroveError) -> bool:
         """Replace the physical names in an error with the logical ones.
 
-        Return whether the error is about this object or bucket.
+        Return whether the error is about this object or bucket. Other errors are not changed.
         """
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
-        # An error about another object, such as the source of a copy, is not changed.
+        # An error about a different object, such as the source of a copy, is not changed.
         if error.bucket not in {None, self.physical_bucket}:
             return False
         key = error.key
         if key is not None and not key.startswith(self.folder):
             return False
-        # With the physical names, an operator can find the object in the service.
+        # An operator needs the physical names to find the object in the service.
         if error.bucket is not None:
             error.add_note(f"(physical names: bucket {error.bucket!r}, key {key!r})")
             error.bucket = self.bucket
@@ -379,7 +382,7 @@ def _logical_names_in_errors(*names: _Names) -> Iterator[None]:
 
 
 class _Get:
-    """The context manager of one get. It enters and exits that of the wrapped driver."""
+    """The context manager of one get. It enters and exits the one of the wrapped driver."""
 
     __slots__ = ("_bucket", "_context", "_key", "_layer", "_options")
 
@@ -434,13 +437,13 @@ class _ReadIntoReader(_Reader):
     __slots__ = ()
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer from the wrapped reader. See `ReadsInto.readinto`."""
+        """Read into the buffer from the wrapped reader. See `ReadsInto.readinto`."""
         with _logical_names_in_errors(self._names):
             return await cast("ReadsInto", self._wrapped).readinto(buffer)
 
 
 class _Upload:
-    """One upload with logical names, and its context manager."""
+    """One upload with logical names. It is also its context manager."""
 
     __slots__ = ("_bucket", "_context", "_key", "_layer", "_names", "_options", "_upload")
 
