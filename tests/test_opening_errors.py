@@ -1,4 +1,4 @@
-"""Errors while a store is made or opened name the backend, the setting and the path."""
+"""Errors while a store is created or opened name the backend, the setting and the path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def failure(cold: AsyncDriver | str) -> TroveError:
-    """Return the error of a store with this backend."""
+    """Return the error that opening a store with this backend raises."""
     with pytest.raises(TroveError) as caught:
         async with Trove(MemoryDriver(), backends={"cold": cold}):
             pass
@@ -86,17 +86,17 @@ async def test_error_names_a_root_that_cannot_be_created() -> None:
 async def test_error_names_a_root_without_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.open
+    real_open = os.open
+    forbidden = ""
 
-    def forbidden(path: Any, *args: Any, **named: Any) -> int:
-        if path == closed[0]:
+    def open_unless_forbidden(path: Any, *args: Any, **options: Any) -> int:
+        if path == forbidden:
             raise PermissionError(13, "Permission denied", path)
-        return real(path, *args, **named)
+        return real_open(path, *args, **options)
 
-    monkeypatch.setattr(os, "open", forbidden)
-    closed = [""]
+    monkeypatch.setattr(os, "open", open_unless_forbidden)
     for path, message in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
-        closed[0] = path
+        forbidden = path
         error = await failure(LocalDriver(tmp_path))
         assert isinstance(error, PermissionDeniedError)
         assert f"the root '{tmp_path}' cannot be opened" in str(error)
@@ -113,21 +113,21 @@ CREDENTIALS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
-@pytest.mark.parametrize("how", ["driver", "url", "environment"])
+@pytest.mark.parametrize("source", ["driver", "url", "environment"])
 async def test_error_names_the_file_of_invalid_credentials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, source: str
 ) -> None:
     path = tmp_path / "credentials.json"
     CREDENTIALS[kind](path)
-    if how == "environment":
+    if source == "environment":
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
-    cold: dict[str, Callable[[], AsyncDriver | str]] = {
+    backends: dict[str, Callable[[], AsyncDriver | str]] = {
         "driver": lambda: GCSDriver(credentials=path),
         "url": lambda: f"gcs://bucket?credentials={path}",
         "environment": GCSDriver,
     }
-    error = await failure(cold[how]())
-    setting = "GOOGLE_APPLICATION_CREDENTIALS" if how == "environment" else "credentials"
+    error = await failure(backends[source]())
+    setting = "GOOGLE_APPLICATION_CREDENTIALS" if source == "environment" else "credentials"
     assert f"{setting} '{path}': " in str(error)
     assert "SECRET" not in str(error)
     assert "KEY" not in str(error)
@@ -151,7 +151,7 @@ async def test_error_does_not_show_credentials_passed_as_a_path() -> None:
         ("ftp://host", "unknown scheme 'ftp'"),
     ],
 )
-def test_error_names_the_backend_of_a_refused_url(url: str, setting: str) -> None:
+def test_error_names_the_backend_of_an_invalid_url(url: str, setting: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Trove(MemoryDriver(), backends={"cold": url})
     assert setting in str(caught.value)
@@ -168,13 +168,13 @@ async def test_error_names_an_unknown_profile(
 
 
 async def test_error_of_open_names_the_backend_and_the_operation() -> None:
-    bad = Fake()
-    bad.fail("open", UnavailableError("down"))
+    driver = Fake()
+    driver.fail("open", UnavailableError("down"))
 
-    async def opened(context: object) -> None:
+    async def fail_to_open(context: object) -> None:
         del context
-        await bad.step("open")
+        await driver.step("open")
 
-    bad.open = opened  # type: ignore[method-assign] # a third-party driver
-    error = await failure(bad)
+    driver.open = fail_to_open  # type: ignore[method-assign] # a third-party driver
+    error = await failure(driver)
     assert error.operation == "open"

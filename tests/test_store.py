@@ -155,7 +155,7 @@ async def test_explain_returns_the_reason() -> None:
     assert "pinned" in (await store.backend("cold").explain("data", "x")).reason
 
 
-async def test_route_to_an_unknown_backend_is_refused() -> None:
+async def test_route_to_an_unknown_backend_is_rejected() -> None:
     with pytest.raises(BackendNotFoundError, match="'nowhere': there are 'cold', 'default'"):
         single_attempt_store(routes=[("*", "nowhere")], backends={"cold": CallLog()})
     single_attempt_store(routes=[("*", "default")])
@@ -205,7 +205,7 @@ async def test_handle_can_be_made_before_the_store_is_open() -> None:
         await handle.put("data", "key", b"")
 
 
-def test_unknown_reserved_and_invalid_backends_are_refused() -> None:
+def test_unknown_reserved_and_invalid_backends_are_rejected() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
         single_attempt_store().backend("gold")
     with pytest.raises(ConfigError, match="choose another name"):
@@ -360,14 +360,14 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "kind", "hint"), WRONG)
-def test_wrong_argument_is_refused_when_the_store_is_made(
+def test_wrong_argument_is_rejected_when_the_store_is_made(
     arguments: dict[str, Any], kind: type[Exception], hint: str
 ) -> None:
     with pytest.raises(kind, match=hint):
         Trove(CallLog(), **arguments)
 
 
-async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
+async def test_progress_that_is_not_callable_is_rejected_before_any_io() -> None:
     async with Trove(CallLog()) as store:
         await store.create_bucket("data")
         wrong: Any = 5

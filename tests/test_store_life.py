@@ -58,11 +58,11 @@ async def assert_refused(store: Trove, hint: str) -> None:
         store.delete_many("data", [])
 
 
-async def test_use_before_opening_is_refused_with_advice() -> None:
+async def test_use_before_opening_is_rejected_with_advice() -> None:
     await assert_refused(single_attempt_store(), "use it inside `async with Trove")
 
 
-async def test_use_after_closing_is_refused_with_advice() -> None:
+async def test_use_after_closing_is_rejected_with_advice() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         pass
@@ -74,7 +74,7 @@ async def test_use_after_closing_is_refused_with_advice() -> None:
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_use_from_another_loop_is_refused() -> None:
+async def test_use_from_another_loop_is_rejected() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     driver.calls.clear()
@@ -133,7 +133,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_use_after_a_fork_is_refused_with_advice() -> None:
+def test_use_after_a_fork_is_rejected_with_advice() -> None:
     result = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", FORKING],
         capture_output=True,
@@ -214,7 +214,7 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
 
 @pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
-async def test_driver_of_an_open_store_is_refused_by_another(
+async def test_driver_of_an_open_store_is_rejected_by_another(
     make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
     shared = make(tmp_path)

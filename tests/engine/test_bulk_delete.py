@@ -193,7 +193,7 @@ async def test_deletion_that_was_never_started_warns() -> None:
 
 
 @pytest.mark.parametrize("keys", ["key", b"key", None, 5])
-async def test_invalid_keys_argument_is_refused(keys: object) -> None:
+async def test_invalid_keys_argument_is_rejected(keys: object) -> None:
     async with single_attempt_store() as store:
         with pytest.raises(TypeError, match="iterable of keys"):
             store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point

@@ -61,7 +61,7 @@ async def test_large_body_is_put_in_one_request_if_parts_would_drop_an_option(
         assert "upload" in driver.calls
 
 
-async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> None:
+async def test_body_beyond_one_request_is_rejected_before_any_of_it_is_read() -> None:
     driver = CallLog(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
@@ -80,7 +80,7 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
         assert driver.calls == calls_before
 
 
-async def test_stream_larger_than_the_spill_budget_is_refused() -> None:
+async def test_stream_larger_than_the_spill_budget_is_rejected() -> None:
     driver = CallLog(commit_conditions=False)
     async with store_on(driver, spill_max_bytes=2 * MiB) as store:
         await store.create_bucket("data")

@@ -60,7 +60,7 @@ async def assert_refused(store: Trove, fake: Fake, response: Any, message: str) 
     assert fake.steps == []
 
 
-async def test_response_of_httpx_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_httpx_is_rejected_and_its_chunks_are_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store, serving(body) as url, httpx.AsyncClient() as client:
         async with client.stream("GET", url) as response:
@@ -70,7 +70,7 @@ async def test_response_of_httpx_is_refused_and_its_chunks_are_a_body() -> None:
         await assert_refused(store, fake, await client.get(url), r"response\.content")
 
 
-async def test_response_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
+async def test_response_of_aiohttp_is_rejected_and_its_stream_is_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store, serving(body) as url, aiohttp.ClientSession() as session:
         async with session.get(url) as response:
@@ -79,7 +79,7 @@ async def test_response_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_request_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
+async def test_request_of_aiohttp_is_rejected_and_its_stream_is_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store:
 
@@ -92,7 +92,7 @@ async def test_request_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_part_of_an_aiohttp_form_is_rejected_and_its_chunks_are_a_body() -> None:
     fake = Fake()
 
     async def chunks(part: aiohttp.BodyPartReader) -> AsyncIterator[bytes]:
@@ -116,7 +116,7 @@ async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() ->
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_file_of_an_aiohttp_form_is_refused_and_its_file_is_a_body() -> None:
+async def test_file_of_an_aiohttp_form_is_rejected_and_its_file_is_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store:
 
@@ -133,7 +133,7 @@ async def test_file_of_an_aiohttp_form_is_refused_and_its_file_is_a_body() -> No
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_response_of_requests_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_requests_is_rejected_and_its_chunks_are_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         response = requests.Response()
@@ -143,7 +143,7 @@ async def test_response_of_requests_is_refused_and_its_chunks_are_a_body() -> No
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_response_of_urllib3_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_urllib3_is_rejected_and_its_chunks_are_a_body() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         for preload in (False, True):
@@ -153,7 +153,7 @@ async def test_response_of_urllib3_is_refused_and_its_chunks_are_a_body() -> Non
             assert await store.read("bucket", "key") == BODY
 
 
-async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> None:
+async def test_request_of_starlette_is_rejected_and_its_stream_is_a_body() -> None:
     fake = Fake()
 
     async def receive() -> dict[str, Any]:
@@ -166,7 +166,7 @@ async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> Non
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_subclass_of_a_response_is_refused_too() -> None:
+async def test_subclass_of_a_response_is_rejected_too() -> None:
     class OwnResponse(httpx.Response):
         pass
 
@@ -175,7 +175,7 @@ async def test_subclass_of_a_response_is_refused_too() -> None:
         await assert_refused(store, fake, OwnResponse(200, content=BODY), "httpx's OwnResponse")
 
 
-async def test_response_like_object_is_refused_by_its_methods() -> None:
+async def test_response_like_object_is_rejected_by_its_methods() -> None:
     class ResponseLike:
         def aiter_bytes(self) -> None: ...
 

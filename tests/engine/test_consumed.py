@@ -96,7 +96,7 @@ class OnlyRead:
         self.read = io.BytesIO(BODY).read
 
 
-ONCE: dict[str, Callable[[], Any]] = {
+NO_RETRIES: dict[str, Callable[[], Any]] = {
     "generator": chunks,
     "async generator": async_chunks,
     "iterator": Chunks,
@@ -111,11 +111,11 @@ ONCE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ONCE)
-async def test_body_already_read_by_a_put_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", NO_RETRIES)
+async def test_body_already_read_by_a_put_is_rejected(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        body = ONCE[kind]()
+        body = NO_RETRIES[kind]()
         await store.put("bucket", "first", body)
         puts = fake.count("put")
         with pytest.raises(BodyConsumedError):
@@ -128,11 +128,11 @@ async def test_body_already_read_by_a_put_is_refused(kind: str) -> None:
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ONCE if kind != "BytesIO"])
-async def test_body_partly_read_by_a_failed_put_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in NO_RETRIES if kind != "BytesIO"])
+async def test_body_partly_read_by_a_failed_put_is_rejected(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        body = ONCE[kind]()
+        body = NO_RETRIES[kind]()
         fake.fail("send", PermissionError("no"))
         with pytest.raises(PermissionError):
             await store.put("bucket", "key", body)
@@ -143,7 +143,7 @@ async def test_body_partly_read_by_a_failed_put_is_refused(kind: str) -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_file_left_at_its_end_by_a_put_is_refused_until_it_is_seeked(
+async def test_file_left_at_its_end_by_a_put_is_rejected_until_it_is_seeked(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "body"
@@ -214,7 +214,7 @@ async def test_reiterable_body_may_be_put_twice() -> None:
                 assert await store.read("bucket", key) == BODY
 
 
-async def test_generator_that_is_being_iterated_is_refused() -> None:
+async def test_generator_that_is_being_iterated_is_rejected() -> None:
     async with store_of(Fake()) as store:
         errors: list[BaseException] = []
 
@@ -250,7 +250,7 @@ async def other(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield other
 
 
-async def test_reader_that_was_read_to_its_end_is_refused_before_any_request(other: Trove) -> None:
+async def test_reader_that_was_read_to_its_end_is_rejected_before_any_request(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"what is there")
@@ -268,7 +268,7 @@ async def test_reader_that_was_read_to_its_end_is_refused_before_any_request(oth
         assert await store.read("bucket", "key") == b"what is there"
 
 
-async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove) -> None:
+async def test_reader_that_is_closed_is_rejected_before_any_request(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
@@ -281,7 +281,7 @@ async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove)
         assert fake.steps == []
 
 
-async def test_already_opened_get_is_refused_before_any_request(other: Trove) -> None:
+async def test_already_opened_get_is_rejected_before_any_request(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         get = other.get("bucket", "key")
@@ -311,7 +311,7 @@ async def test_reader_of_an_empty_object_is_an_empty_body(other: Trove) -> None:
         assert (await store.put("bucket", "key", reader)).size == 0
 
 
-async def test_reader_partly_read_by_a_failed_put_is_refused(other: Trove) -> None:
+async def test_reader_partly_read_by_a_failed_put_is_rejected(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store, other.get("bucket", "key") as reader:
         fake.fail("send", PermissionError("no"))

@@ -105,7 +105,7 @@ async def test_move_applies_its_options() -> None:
         ("expires", {"expires": OTHERS["expires"]}),
     ],
 )
-async def test_option_unsupported_by_the_destination_is_refused_before_the_source_is_read(
+async def test_option_unsupported_by_the_destination_is_rejected_before_the_source_is_read(
     capability: str, options: dict[str, Any]
 ) -> None:
     source, target = CallLog(), CallLog(**{capability: False})
@@ -138,7 +138,7 @@ async def test_guessable_type_is_dropped_if_the_destination_keeps_none() -> None
         assert await store.exists("data", "page.html")
 
 
-async def test_source_fact_unsupported_by_the_destination_is_refused_unless_removed() -> None:
+async def test_source_fact_unsupported_by_the_destination_is_rejected_unless_removed() -> None:
     target = CallLog(expires=False)
     async with single_attempt_store(
         CallLog(), backends={"cold": target}, routes=[("*.cold", "cold")]
@@ -166,7 +166,7 @@ async def test_source_is_read_from_the_named_backend() -> None:
         assert cold.stored_keys("data") == []
 
 
-async def test_unknown_source_backend_is_refused_before_any_io() -> None:
+async def test_unknown_source_backend_is_rejected_before_any_io() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         for act in (store.copy, store.move):
@@ -180,7 +180,7 @@ async def test_unknown_source_backend_is_refused_before_any_io() -> None:
 
 
 @pytest.mark.parametrize("key", ["../other/key", "a/../../other/key", "./key", ".."])
-async def test_source_key_that_the_named_backend_cannot_address_is_refused(
+async def test_source_key_that_the_named_backend_cannot_address_is_rejected(
     tmp_path: Path, key: str
 ) -> None:
     local = LocalDriver(tmp_path)

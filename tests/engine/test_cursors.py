@@ -136,7 +136,7 @@ async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
         lambda store: store.backend("cold").list("data"),
     ],
 )
-async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], Any]) -> None:
+async def test_cursor_of_another_listing_is_rejected(change: Callable[[Trove], Any]) -> None:
     drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         await store.create_bucket("other")
@@ -147,7 +147,7 @@ async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], An
             await anext(store.list("data", cursor=listing.cursor))
 
 
-async def test_cursor_of_other_routes_is_refused() -> None:
+async def test_cursor_of_other_routes_is_rejected() -> None:
     drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing = store.list("data")
@@ -176,12 +176,12 @@ def cursor_of(content: object) -> str:
 
 @given(st.text())
 @settings(deadline=None)
-def test_arbitrary_text_is_refused_as_a_cursor(text: str) -> None:
+def test_arbitrary_text_is_rejected_as_a_cursor(text: str) -> None:
     refused(text)
 
 
 @pytest.mark.parametrize("text", ["", "=", "A", "é", "\ud800", "bnVsbA", "W10", "a b", "[" * 9000])
-def test_almost_decodable_text_is_refused_as_a_cursor(text: str) -> None:
+def test_almost_decodable_text_is_rejected_as_a_cursor(text: str) -> None:
     refused(text)
 
 
@@ -194,17 +194,17 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(deadline=None)
-def test_json_of_a_wrong_shape_is_refused_as_a_cursor(value: object) -> None:
+def test_json_of_a_wrong_shape_is_rejected_as_a_cursor(value: object) -> None:
     refused(cursor_of(value))
 
 
-def test_deeply_nested_json_is_refused_as_a_cursor() -> None:
+def test_deeply_nested_json_is_rejected_as_a_cursor() -> None:
     refused(base64.urlsafe_b64encode(b"[" * 30_000 + b"]" * 30_000).decode())
 
 
 @given(at=st.integers(1, 7), value=json_values)
 @settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, value: object) -> None:
+def test_right_fingerprint_with_wrong_facts_is_rejected_or_harmless(at: int, value: object) -> None:
     async def main() -> None:
         driver = CallLog()
         await fill(driver, "data", "a", "b")
@@ -227,7 +227,7 @@ def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, valu
     ("at", "value"),
     [(1, 5), (2, -1), (2, True), (3, None), (3, "\ud800"), (4, "0"), (5, 1), (6, 3), (7, 0)],
 )
-async def test_modified_cursor_is_refused(at: int, value: object) -> None:
+async def test_modified_cursor_is_rejected(at: int, value: object) -> None:
     driver = CallLog()
     await fill(driver, "data", "a", "b")
     async with single_attempt_store(driver) as store:

@@ -153,7 +153,7 @@ async def failing_backend(scene: Scene) -> None:
             assert await position(scene.file) == len(HEAD)
         else:  # a step that this body does not take
             await called(scene.file.seek, len(HEAD))
-        scene.fake._failures.clear()
+        scene.fake._faults.clear()
 
 
 async def wrong_size(scene: Scene) -> None:
@@ -316,7 +316,7 @@ async def test_file_with_a_hanging_read_is_seeked_back_by_its_own_thread(
             await asyncio.sleep(0)
 
 
-async def test_pipe_of_a_failed_put_is_refused() -> None:
+async def test_pipe_of_a_failed_put_is_rejected() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         reading, writing = os.pipe()

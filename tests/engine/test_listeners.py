@@ -198,7 +198,7 @@ class Async:
     ],
     ids=["function", "generator", "object", "method", "partial", "of an object", "of a method"],
 )
-def test_async_listener_is_refused(listener: Any) -> None:
+def test_async_listener_is_rejected(listener: Any) -> None:
     events = Events()
     with pytest.raises(TypeError, match="not awaited"):
         events.subscribe(listener)

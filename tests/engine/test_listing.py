@@ -614,7 +614,7 @@ async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
         ({"cursor": "x", "start_after": "y"}, ValueError, "exclude each other"),
     ],
 )
-def test_invalid_arguments_are_refused_immediately(
+def test_invalid_arguments_are_rejected_immediately(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

@@ -105,7 +105,7 @@ def test_planned_parts_are_allowed_and_cover_the_body(  # noqa: PLR0917 - as dra
     assert part <= max(pool.part_size, -(-least // multiple) * multiple)
 
 
-def test_object_beyond_the_backends_limit_is_refused() -> None:
+def test_object_beyond_the_backends_limit_is_rejected() -> None:
     with pytest.raises(NotSupportedError, match="at most 10 bytes"):
         part_size(11, Capabilities(max_object=10), BufferPool())
 
@@ -173,7 +173,7 @@ async def test_part_beyond_half_of_the_pool_raises_with_advice() -> None:
         assert_idle(store, fake)
 
 
-async def test_stream_beyond_the_largest_object_is_refused() -> None:
+async def test_stream_beyond_the_largest_object_is_rejected() -> None:
     fake = Fake(max_object=3 * MiB)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="at most"):

@@ -340,7 +340,7 @@ async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
         (object(), "got object"),
     ],
 )
-async def test_invalid_body_is_refused_before_any_io(body: Any, message: str) -> None:
+async def test_invalid_body_is_rejected_before_any_io(body: Any, message: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
@@ -351,7 +351,7 @@ async def test_invalid_body_is_refused_before_any_io(body: Any, message: str) ->
 
 @pytest.mark.parametrize("chunk", ["text", 5, None, object()])
 @pytest.mark.parametrize("size", [0, 3 * MiB])
-async def test_chunk_that_is_not_bytes_is_refused(chunk: Any, size: int) -> None:
+async def test_chunk_that_is_not_bytes_is_rejected(chunk: Any, size: int) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(TypeError, match="the body yielded"):

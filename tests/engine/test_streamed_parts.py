@@ -350,7 +350,7 @@ class CountingFile(io.FileIO):
         return super().readinto(buffer)
 
 
-async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Path) -> None:
+async def test_single_use_body_is_rejected_before_reading_with_the_limit(path: Path) -> None:
     fake = StreamingDriver()
     pulled = 0
 
@@ -377,7 +377,7 @@ async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Pa
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_fifo_is_refused_for_any_declared_size(tmp_path: Path) -> None:
+async def test_fifo_is_rejected_for_any_declared_size(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -404,7 +404,7 @@ async def test_backend_without_streamed_parts_refuses_before_reading(
         assert_idle(store, fake)
 
 
-async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
+async def test_part_that_is_larger_than_the_backends_largest_is_rejected(path: Path) -> None:
     fake = StreamingDriver(max_part=2 * MiB)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="must fit 3 parts"):

@@ -64,7 +64,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
 
 
 @pytest.mark.parametrize(("capabilities", "act", "message"), UNSUPPORTED)
-async def test_option_unsupported_by_the_backend_is_refused_before_any_io(
+async def test_option_unsupported_by_the_backend_is_rejected_before_any_io(
     capabilities: dict[str, Any], act: Callable[[Trove], Awaitable[object]], message: str
 ) -> None:
     driver = CallLog(**capabilities)
@@ -78,7 +78,7 @@ async def test_option_unsupported_by_the_backend_is_refused_before_any_io(
     assert "\n" not in str(caught.value)
 
 
-async def test_key_too_long_for_the_backend_is_refused_before_any_io() -> None:
+async def test_key_too_long_for_the_backend_is_rejected_before_any_io() -> None:
     driver = CallLog(max_key_bytes=10)
     async with single_attempt_store(driver) as store:
         with pytest.raises(InvalidNameError, match="10 bytes"):
@@ -140,7 +140,7 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
 
 
 @pytest.mark.parametrize(("act", "error", "message"), IMPOSSIBLE)
-async def test_invalid_option_is_refused_before_any_io(
+async def test_invalid_option_is_rejected_before_any_io(
     act: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
 ) -> None:
     driver = CallLog()

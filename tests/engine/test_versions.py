@@ -154,7 +154,7 @@ async def test_pages_are_fetched_on_demand() -> None:
         assert (sum(pages), pages[:-1]) == (8, [2] * (len(pages) - 1))
 
 
-async def test_backend_without_versions_is_refused_before_any_io() -> None:
+async def test_backend_without_versions_is_rejected_before_any_io() -> None:
     default, cold = CallLog(), versioned_memory()
     async with single_attempt_store(default, backends={"cold": cold}, routes=LOGS) as store:
         await store.create_bucket("data", backends="all")

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import AT_ONCE, CALLS, LARGE, Call, Fake, assert_idle, prepare_calls, store_of
+from tests.fakes import (
+    IMMEDIATE_RETRIES,
+    CALLS,
+    LARGE,
+    Call,
+    Fake,
+    assert_idle,
+    prepare_calls,
+    store_of,
+)
 from trove_async import (
     Event,
     ObjectChangedError,
@@ -130,7 +139,7 @@ async def test_wait_for_a_permit_emits_an_event() -> None:
 
 async def test_wrapped_driver_is_a_driver() -> None:
     fake = Fake()
-    async with store_of(fake, retry=AT_ONCE) as store:
+    async with store_of(fake, retry=IMMEDIATE_RETRIES) as store:
         wrapped = store._core.backends["default"].driver
         assert wrapped.name == "memory"
         assert wrapped.capabilities is fake.capabilities
