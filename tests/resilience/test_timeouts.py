@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.fakes import (
-    IMMEDIATE_RETRIES,
     CALLS,
+    IMMEDIATE_RETRIES,
     LARGE,
     Call,
     Fake,
