@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trove_async.driver import AsyncDriver, DriverContext
 
-SECRET_ACCESS_KEY = "secret-of-the-test"
+SIGNING_KEY = "secret-of-the-test"
 
 CALLS: list[Callable[[Trove], Awaitable[Any]]] = [
     lambda store: store.put("data", "key", b""),
@@ -252,7 +252,7 @@ async def test_driver_is_closed_if_its_open_raises_closed_error_for_another_reas
             region="eu-west-1",
             dialect="s3",
             access_key_id="id",
-            secret_access_key=SECRET_ACCESS_KEY,
+            secret_access_key=SIGNING_KEY,
         ),
         lambda _: Mapped(CallLog(), into="all"),
     ],

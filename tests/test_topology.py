@@ -150,7 +150,7 @@ async def test_listing_merges_all_backends(store: Trove, bucket: str) -> None:
     assert sorted(entry.key for entry in top_level) == sorted(
         {"cold/", "archive/", *(f"{n:02}/" for n in range(12))}
     )
-    # Only ordered backends have keys with this prefix, so the listing is ordered.
+    # Only the archive has keys with this prefix, and it lists them in bytewise order.
     listing = store.list(bucket, prefix="archive/", page_size=5)
     assert [entry.key async for entry in listing] == sorted(k for k in keys if "archive" in k)
     assert listing.ordered
