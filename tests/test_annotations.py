@@ -27,6 +27,7 @@ PUBLIC = [
     "trove_async.integrations.starlette",
     "trove_async.layers",
     "trove_async.models",
+    "trove_async.options",
     "trove_async.paging",
     "trove_async.pool",
     "trove_async.reader",

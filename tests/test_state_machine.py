@@ -267,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         source=st.tuples(buckets, keys),
-        target=st.tuples(buckets, keys),
+        destination=st.tuples(buckets, keys),
         move=st.booleans(),
         metadata=st.sampled_from([None, {}, {"new": "1"}]),
         create=st.booleans(),
@@ -276,7 +276,7 @@ class StoreMachine(RuleBasedStateMachine):
         self,
         *,
         source: tuple[str, str],
-        target: tuple[str, str],
+        destination: tuple[str, str],
         move: bool,
         metadata: dict[str, str] | None,
         create: bool,
@@ -286,24 +286,24 @@ class StoreMachine(RuleBasedStateMachine):
         expected_error: type[Exception] | None = None
         if stored is None:
             expected_error = ObjectNotFoundError if source[0] in self.model else BucketNotFoundError
-        elif target[0] not in self.model:
+        elif destination[0] not in self.model:
             expected_error = BucketNotFoundError
         if create:
             options["if_none_match"] = "*"
-            existing = self.model.get(target[0], {}).get(target[1])
+            existing = self.model.get(destination[0], {}).get(destination[1])
             expected_error = expected_error or (ObjectExistsError if existing else None)
         operation = self.store.move if move else self.store.copy
         if expected_error is not None:
             with pytest.raises(expected_error):
-                self.run(operation(*source, *target, **options))
+                self.run(operation(*source, *destination, **options))
             return
         assert stored is not None
-        info = self.run(operation(*source, *target, **options))
-        assert (info.bucket, info.key, info.size) == (*target, len(stored.body))
+        info = self.run(operation(*source, *destination, **options))
+        assert (info.bucket, info.key, info.size) == (*destination, len(stored.body))
         expected = stored.metadata if metadata is None else metadata
         assert info.metadata == expected
-        self.model[target[0]][target[1]] = StoredObject(stored.body, info, expected)
-        if move and source != target:
+        self.model[destination[0]][destination[1]] = StoredObject(stored.body, info, expected)
+        if move and source != destination:
             del self.model[source[0]][source[1]]
 
     # -- listings --------------------------------------------------------------------------------

@@ -165,9 +165,9 @@ async def test_start_after_applies_to_unordered_backends() -> None:
     ) as store:
         listing = store.list("data", delimiter="/", start_after="b", page_size=1)
         assert sorted(names(await listing.all())) == ["b.log", "c/", "d"]
-        listing = store.list("data", start_after="b", page_size=1)
-        first = await anext(listing)
-        remaining = await store.list("data", cursor=listing.cursor, page_size=1).all()
+        interrupted = store.list("data", start_after="b", page_size=1)
+        first = await anext(interrupted)
+        remaining = await store.list("data", cursor=interrupted.cursor, page_size=1).all()
         assert sorted([first.key, *names(remaining)]) == ["b.log", "c/1", "d"]
 
 

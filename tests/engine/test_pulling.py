@@ -156,7 +156,7 @@ async def test_output_of_a_process_is_read_as_it_arrives() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10])
-async def test_source_can_be_taken_and_filled(size: int, tmp_path: Path) -> None:
+async def test_take_and_fill_read_a_source_to_its_end(size: int, tmp_path: Path) -> None:
     expected = content(size)
     (tmp_path / "body").write_bytes(expected)
     for body in (expected, tmp_path / "body", [expected]):

@@ -150,7 +150,7 @@ BODIES: dict[str, Callable[[bytes], Any]] = {
     "async generator": split_slowly,
     "async iterable": AsyncIterable,
     "bytearray chunks": lambda body: [bytearray(chunk) for chunk in split(body)],
-    "odd chunks": lambda body: [words(chunk) for chunk in split(body)],
+    "chunks of words": lambda body: [words(chunk) for chunk in split(body)],
     "empty chunks": lambda body: [b"", *split(body), b"", b""],
 }
 
