@@ -1,7 +1,8 @@
 """Run the failed tests once more, each alone. Print those that pass as ``FLAKY name``.
 
-Exit with 1 if one of them fails again. Exit with 1 without a rerun if the list of failed tests is empty,
-incomplete or longer than `MAX_RERUNS`. The results are also appended to the log.
+Exit with 1 if one of them fails again. Exit with 1 without a rerun if no failure is recorded, if more than
+`MAX_RERUNS` are, or if the records do not match the summary of the run: it was killed, or a file could not
+be collected. The results are also appended to the log.
 
 Usage: ``rerun.py LOG [OPTION …]``. The options are those that pytest needs to select these tests.
 """

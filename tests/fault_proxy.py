@@ -10,7 +10,7 @@ fault for certain requests. By default it applies to the first one only::
         ...
         assert proxy.request_lines == ["GET /bucket/key"]
 
-A fault that was never applied fails the test at the end of the block, because nothing was tested.
+A fault that was applied fewer times than it was armed for fails the test at the end of the block.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class FaultProxy:
             fault: The fault.
             method: The method of the requests it applies to. None: any.
             target: A glob for the target of these requests. ``*`` matches slashes as well.
-            times: The maximum number of these requests. None: no limit.
+            times: The number of these requests. None: any number.
             skip: The number of matching requests to forward first.
         """
         self._armed.append(_ArmedFault(fault, method, target, times, skip))
@@ -287,7 +287,7 @@ class FaultProxy:
             for failure in self._errors:
                 raise failure
             unused = [armed.fault for armed in self._armed if armed.times]
-            assert not unused, f"never applied: {unused}"
+            assert not unused, f"applied fewer times than armed for: {unused}"
 
     async def _serve(
         self,

@@ -1,7 +1,8 @@
 """Expected failures of conformance suites, where a server deviates from the real service.
 
 Emulators and S3-compatible servers do not behave as S3 or GCS do in every detail. The deviations are
-listed next to the suites, with their reasons. A test that is expected to fail must not pass.
+listed next to the suites, with their reasons. A test whose deviation is gone fails until its entry is
+removed.
 """
 
 from __future__ import annotations

@@ -357,9 +357,17 @@ async def test_fault_without_times_applies_always() -> None:
 
 
 async def test_unused_fault_fails_the_test() -> None:
-    with pytest.raises(AssertionError, match=r"never applied.*Shorten"):
+    with pytest.raises(AssertionError, match=r"fewer times than armed for.*Shorten"):
         async with server_and_proxy() as (_, proxy):
             proxy.arm(Shorten(1))
+
+
+async def test_fault_applied_fewer_times_than_armed_for_fails_the_test() -> None:
+    with pytest.raises(AssertionError, match=r"fewer times than armed for.*status=500"):
+        async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+            proxy.arm(Response(500), times=2)
+            connection.send("HEAD /a HTTP/1.1")
+            await connection.head()
 
 
 async def test_fault_beyond_the_end_fails_the_test() -> None:

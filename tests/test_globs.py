@@ -327,7 +327,7 @@ def go_escape(chunk: str) -> tuple[str, str]:
 
 
 def matches_segments(parts: tuple[str, ...], segments: tuple[str, ...]) -> bool:
-    """Return whether the segments match. This is what `**` means if no class contains "/"."""
+    """Match segment by segment. This defines `**` for patterns whose classes do not contain "/"."""
     if not parts:
         return not segments
     if parts[0] == "**":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trove_async.driver import AsyncDriver
 
 
-async def failure(cold: AsyncDriver | str) -> TroveError:
+async def opening_error(cold: AsyncDriver | str) -> TroveError:
     """Return the error that opening a store with this backend raises."""
     with pytest.raises(TroveError) as caught:
         async with Trove(MemoryDriver(), backends={"cold": cold}):
@@ -72,14 +72,14 @@ async def test_error_names_a_root_that_is_not_a_directory(
         f"file://{tmp_path / name}{options}",
         Mapped(LocalDriver(tmp_path / name, **settings), into="b"),
     ):
-        error = await failure(cold)
+        error = await opening_error(cold)
         assert isinstance(error, ConfigError)
         assert message.format(tmp_path) in str(error)
         assert error.operation == "open"
 
 
 async def test_error_names_a_root_that_cannot_be_created() -> None:
-    error = await failure(LocalDriver("/proc/self/nothing"))
+    error = await opening_error(LocalDriver("/proc/self/nothing"))
     assert "the root '/proc/self/nothing' does not exist and cannot be created" in str(error)
 
 
@@ -97,7 +97,7 @@ async def test_error_names_a_root_without_permission(
     monkeypatch.setattr(os, "open", open_unless_forbidden)
     for path, message in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
         forbidden = path
-        error = await failure(LocalDriver(tmp_path))
+        error = await opening_error(LocalDriver(tmp_path))
         assert isinstance(error, PermissionDeniedError)
         assert f"the root '{tmp_path}' cannot be opened" in str(error)
         assert message in str(error)
@@ -126,7 +126,7 @@ async def test_error_names_the_file_of_invalid_credentials(
         "url": lambda: f"gcs://bucket?credentials={path}",
         "environment": GCSDriver,
     }
-    error = await failure(backends[source]())
+    error = await opening_error(backends[source]())
     setting = "GOOGLE_APPLICATION_CREDENTIALS" if source == "environment" else "credentials"
     assert f"{setting} '{path}': " in str(error)
     assert "SECRET" not in str(error)
@@ -134,7 +134,7 @@ async def test_error_names_the_file_of_invalid_credentials(
 
 
 async def test_error_does_not_show_credentials_passed_as_a_path() -> None:
-    error = await failure(
+    error = await opening_error(
         GCSDriver(credentials='{"type": "service_account", "private_key": "KEY"}')
     )
     assert "credentials: " in str(error)
@@ -163,7 +163,7 @@ async def test_error_names_an_unknown_profile(
 ) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    error = await failure("s3://bucket?region=eu-west-1&profile=nobody")
+    error = await opening_error("s3://bucket?region=eu-west-1&profile=nobody")
     assert "config profile (nobody)" in str(error)
 
 
@@ -176,5 +176,5 @@ async def test_error_of_open_names_the_backend_and_the_operation() -> None:
         await driver.step("open")
 
     driver.open = fail_to_open  # type: ignore[method-assign] # a third-party driver
-    error = await failure(driver)
+    error = await opening_error(driver)
     assert error.operation == "open"

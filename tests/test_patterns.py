@@ -158,7 +158,7 @@ def beginnings(pattern: re.Pattern[Any]) -> list[str]:
 
 
 def extend(nodes: Any, found: set[str]) -> list[str]:
-    """Return a few texts that match a sequence of nodes, and add its beginnings to `found`."""
+    """Return a few texts that match all nodes, and add to `found` texts that match the first ones."""
     texts = [""]
     for node in nodes:
         texts = list(dict.fromkeys(a + b for a, b in product(texts, samples(node, found))))[:6]

@@ -85,7 +85,7 @@ STORES: dict[str, Callable[[str], Trove]] = {
         LocalDriver(f"{root}/third", fsync=False),
     ),
 }
-"""By name: a function that creates an empty store, and is passed the path of an empty directory."""
+"""By name: a function that creates an empty store, which may use the directory at a path."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(

@@ -1,6 +1,6 @@
-"""Opening and closing a store, and the errors of a store that is not open or is used in a wrong place.
+"""Opening and closing a store.
 
-Wrong places are a different event loop and a forked child process.
+A store that is not open, or that was opened on a different event loop or before a fork, raises.
 """
 
 from __future__ import annotations

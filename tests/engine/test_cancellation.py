@@ -116,9 +116,9 @@ FAKES: dict[str, Callable[[], Fake]] = {
 
 
 CONSECUTIVE_STEPS = 64
-"""Calls are cancelled after every number of loop iterations up to this one, then after some.
+"""Up to this number of loop iterations, a cancel is tested after each one; later, only after some.
 
-By then most calls only wait for threads.
+Most calls then only wait for threads.
 """
 
 COMBINATIONS = [

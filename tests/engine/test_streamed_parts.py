@@ -341,7 +341,7 @@ class FileWithoutDescriptor(io.RawIOBase):
 
 
 class CustomFileIO(io.FileIO):
-    """A raw file that counts its reads. Its `readinto` could change the bytes of its descriptor."""
+    """A raw file with its own `readinto`, which counts its reads."""
 
     read_count = 0
 
