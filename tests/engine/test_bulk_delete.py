@@ -203,7 +203,7 @@ async def test_invalid_keys_argument_is_rejected(keys: object) -> None:
             await store.delete_many("data", [5])  # type: ignore[list-item]  # tested at run time
 
 
-async def test_store_closed_midway_raises() -> None:
+async def test_deletion_raises_if_its_store_is_closed() -> None:
     default = CallLog()
     await fill(default, "data")
     async with single_attempt_store(default) as store:

@@ -242,7 +242,7 @@ async def test_cancel_at_any_step_of_the_loop_leaves_nothing(call: str, kind: st
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
-async def test_two_cancels_leave_nothing_held(call: str, kind: str) -> None:
+async def test_repeated_cancels_leave_nothing(call: str, kind: str) -> None:
     fakes = FAKES[kind](), FAKES[kind]()
     async with store_of(*fakes, pool=small_pool(spill_after=0.001)) as store:
         scene = Scene(call, store, fakes)

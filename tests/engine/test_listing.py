@@ -92,7 +92,7 @@ async def test_include_shadowed_lists_every_object_of_every_backend() -> None:
     assert {("b.log", "default"), ("b.log", "cold"), ("c.txt", "archive")} < set(listed)
 
 
-async def test_pinned_listing_is_the_unmerged_view() -> None:
+async def test_pinned_handle_lists_every_object_on_its_backend() -> None:
     default, cold, archive = await filled_drivers()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=ROUTES
@@ -171,7 +171,7 @@ async def test_start_after_applies_to_unordered_backends() -> None:
         assert sorted([first.key, *names(remaining)]) == ["b.log", "c/1", "d"]
 
 
-async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
+async def test_cursor_is_exact_and_none_once_the_listing_has_ended() -> None:
     default, cold, archive = await filled_drivers()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=ROUTES
@@ -559,7 +559,7 @@ async def test_failing_details_make_the_listing_raise() -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
-async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> None:
+async def test_unordered_backends_are_listed_one_after_another(page_size: int) -> None:
     default, cold, archive = CallLog(), Unordered(), Unordered()
     await fill(default, "data", "a", "d/1", "e", "hidden.log")
     await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
@@ -582,7 +582,7 @@ async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> 
         assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.zip", "p.zip", "x/"]
 
 
-async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
+async def test_unordered_backend_is_requested_only_when_it_is_reached() -> None:
     default, cold = CallLog(), Unordered()
     await fill(default, "data", "a", "b")
     await fill(cold, "data", "c.log")

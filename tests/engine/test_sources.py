@@ -215,7 +215,7 @@ async def test_put_of_a_fifo_without_a_writer_can_be_cancelled(tmp_path: Path) -
         os.close(os.open(path, os.O_RDWR))  # releases the thread that is opening the other end
 
 
-async def test_file_of_reported_size_zero_may_have_bytes() -> None:
+async def test_file_that_reports_size_zero_may_have_bytes() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         assert (await store.put("bucket", "key", Path("/proc/self/status"))).size > 0

@@ -469,7 +469,7 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
         os.close(end)
 
 
-async def test_window_without_memory_is_a_spill_file(path: Path) -> None:
+async def test_window_is_a_spill_file_if_no_memory_is_free(path: Path) -> None:
     fake = StreamingDriver()
     async with store_of(fake) as store:
         with await store.pool.lease(2 * MiB):
@@ -479,7 +479,7 @@ async def test_window_without_memory_is_a_spill_file(path: Path) -> None:
         assert_idle(store, fake)
 
 
-async def test_window_without_memory_and_spill_file_times_out(path: Path) -> None:
+async def test_window_times_out_without_memory_or_a_spill_file(path: Path) -> None:
     fake = StreamingDriver()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from trove_async import (
     PoolTimeoutError,
     Trove,
     UnavailableError,
+    _checksums,
 )
+from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, in_thread
 from trove_async._engine.sources import source_of
 from trove_async._engine.upload import Put
@@ -27,7 +30,7 @@ from trove_async.models import KiB, MiB
 from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from trove_async.models import ObjectInfo
 
@@ -183,11 +186,21 @@ async def test_backend_that_reports_no_checksum_is_trusted() -> None:
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_large_body_in_memory_is_hashed_in_a_thread() -> None:
+async def test_large_body_in_memory_is_hashed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def record_thread(views: Sequence[memoryview], value: int = 0) -> int:
+        threads.append(threading.current_thread())
+        return running_crc32c(views, value)
+
     fake = Fake(upload=False)
     async with store_of(fake) as store:
         body = content(5 * MiB)
-        await store.put("bucket", "key", body)
+        with monkeypatch.context() as patched:
+            patched.setattr(_checksums, "running_crc32c", record_thread)
+            await store.put("bucket", "key", body)
+        assert threads
+        assert threading.main_thread() not in threads
         assert await store.read("bucket", "key") == body
 
 

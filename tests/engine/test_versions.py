@@ -206,7 +206,7 @@ async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
         assert (caught.value.bucket, caught.value.operation) == ("none", "list_versions")
 
 
-async def test_unordered_backends_follow_one_after_the_other() -> None:
+async def test_unordered_backends_are_listed_one_after_another() -> None:
     async with single_attempt_store(
         versioned_memory(ordered=False), backends={"cold": versioned_memory()}, routes=ROUTES
     ) as store:
