@@ -36,8 +36,8 @@ check: .venv/check  ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The lowest versions that pyproject.toml allows, in an environment of their own. Dependencies that only
-# the tests need have their latest versions.
+# The lowest versions that pyproject.toml allows, in a separate environment. Dependencies that only the
+# tests need have their latest versions.
 LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
 	tests/integrations/test_download.py tests/integrations/test_upload.py tests/integrations/test_otel.py \

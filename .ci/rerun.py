@@ -1,9 +1,10 @@
 """Run the failed tests once more, each alone. Print those that pass as ``FLAKY name``.
 
-Exit with 1 if one of them fails again, or if the run did not end normally, so that its failures are not
-known. The results are also appended to the log.
+Exit with 1 if one of them fails again. Exit with 1 without a rerun if no failure is recorded, if more than
+`MAX_RERUNS` are, or if the records do not match the summary of the run: it was killed, or a file could not
+be collected. The results are also appended to the log.
 
-Usage: ``rerun.py LOG [OPTION …]``, with the options with which pytest selects these tests.
+Usage: ``rerun.py LOG [OPTION …]``. The options are those that pytest needs to select these tests.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def main() -> int:
     log = Path(sys.argv[1])
     text = log.read_text(errors="replace")
     summary = re.findall(r"^=+ (.* in [0-9.]+s.*) =+$", text, re.MULTILINE)
-    record = Path(".pytest_cache/v/cache/lastfailed")
-    failed = sorted(json.loads(record.read_text())) if record.exists() else []
+    last_failed = Path(".pytest_cache/v/cache/lastfailed")
+    failed = sorted(json.loads(last_failed.read_text())) if last_failed.exists() else []
     counts = re.findall(r"(\d+) (?:failed|errors?)", summary[-1]) if summary else []
     complete = sum(map(int, counts)) >= len(failed) and all("::" in name for name in failed)
     if not complete or not 0 < len(failed) <= MAX_RERUNS:

@@ -28,8 +28,8 @@ class IdleTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
-    def pass_idle(self, seconds: float) -> None:
-        """Advance the clock."""
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
         self._now += seconds
 
     @property
@@ -57,9 +57,10 @@ class _IdleSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or self._loop.waits_for_threads:
-            # A thread or a socket will wake the loop; 1 s only bounds a missed wake-up.
+            # A thread or a socket will wake the loop. The limit of 1 s only guards against a missed
+            # wake-up.
             return super().select(timeout and 1.0)
         events = super().select(0)
         if not events and timeout > 0:
-            self._loop.pass_idle(timeout)
+            self._loop.advance(timeout)
         return events

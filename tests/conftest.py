@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Return the event loops for a test: asyncio's, or those that its markers select."""
+    """Return the event loops of a test: asyncio's, also uvloop's if marked, or only `IdleTimeLoop`."""
     del config
     if item.get_closest_marker("idle_time") is not None:
         return {"idle": IdleTimeLoop}
@@ -46,7 +46,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Start a second timeout for the fixtures: the test's own is spent once it has fired."""
+    """Start a new timeout for the fixtures, because a test's timeout fires only once."""
     hooks, settings = item.config.hook, pytest_timeout._get_item_settings(item)
     hooks.pytest_timeout_cancel_timer(item=item)
     if settings.timeout and not settings.func_only:
@@ -58,9 +58,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 def nothing_blocks_the_loop() -> Iterator[None]:
     """Make blocking calls raise if they run on an event loop below a frame of the package."""
     with blockbuster_ctx("trove_async", excluded_modules=["trove_async.testing"]) as guard:
-        # Joins a thread whose only call was already awaited, so the thread is about to end.
+        # `aclose` joins a thread whose only call was already awaited, so the thread is about to end.
         guard.functions["threading.Lock.acquire"].can_block_in("local/_threads.py", "aclose")
-        # The SDK runs on an event loop of its own in a worker thread.
+        # The SDK runs on a separate event loop in a worker thread.
         for function in guard.functions.values():
             function.can_block_in("s3/_credentials.py", "_run")
         yield
@@ -89,7 +89,7 @@ def fake_gcs() -> Iterator[GCSServer]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a server context and a client context of a new self-signed certificate."""
+    """Return a server context and a client context for a new self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

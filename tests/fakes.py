@@ -34,11 +34,8 @@ if TYPE_CHECKING:
     from trove_async.options import CopyOptions, GetOptions, ListOptions, Part
     from trove_async.testing import Operation
 
-AT_ONCE = RetryPolicy(base_delay=0.0)
-"""Retries that do not pause."""
-
-ONCE = RetryPolicy(attempts=1)
-"""No retries."""
+IMMEDIATE_RETRIES = RetryPolicy(base_delay=0.0)
+NO_RETRIES = RetryPolicy(attempts=1)
 
 content = cache(_harness.content)
 """Return `size` bytes in which no sequence repeats, different for every seed."""
@@ -56,10 +53,10 @@ def small_pool(**options: Any) -> BufferPool:
 async def store_of(
     *drivers: AsyncDriver,
     pool: BufferPool | None = None,
-    retry: RetryPolicy = AT_ONCE,
+    retry: RetryPolicy = IMMEDIATE_RETRIES,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[Trove]:
-    """Open a store of up to two drivers with the bucket ``bucket``; ``b/…`` goes to the second."""
+    """Open a store of one or two drivers with the bucket ``bucket``; ``b/*`` goes to the second."""
     default, *more = drivers
     async with Trove(
         default,
@@ -75,11 +72,11 @@ async def store_of(
 
 def single_attempt_store(default: AsyncDriver | None = None, **arguments: Any) -> Trove:
     """Return a store, not yet open, that does not retry."""
-    return Trove(default or CallLog(), **{"retry": ONCE, **arguments})
+    return Trove(default or CallLog(), **{"retry": NO_RETRIES, **arguments})
 
 
 async def fill(driver: AsyncDriver, bucket: str, *keys: str) -> None:
-    """Put objects on a driver directly, without a store; each key is its own body."""
+    """Put objects directly into a driver, without a store. The body of each is its key."""
     if bucket not in [info.name for info in await driver.list_buckets()]:
         await driver.create_bucket(bucket)
     for key in keys:
@@ -87,7 +84,7 @@ async def fill(driver: AsyncDriver, bucket: str, *keys: str) -> None:
 
 
 def assert_idle(store: Trove, *fakes: Fake) -> None:
-    """Assert that nothing is held: no memory, no file, no connection, no permit."""
+    """Assert that the store holds no buffer, spill file, reader, upload or permit."""
     statistics = store.pool.statistics()
     assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0), statistics
     for fake in fakes:
@@ -110,7 +107,7 @@ def assert_idle(store: Trove, *fakes: Fake) -> None:
 class _Memory(MemoryDriver):
     """The memory inside a `Fake`, with the steps that `Faulty` does not have.
 
-    These are leaving a get or an upload, filling a buffer, and reading a piece of a streamed part.
+    They are: exiting a get or an upload, `readinto`, and reading a piece of a streamed part.
     """
 
     change_info: Callable[[ObjectInfo], ObjectInfo]
@@ -149,8 +146,8 @@ class Fake(Faulty, _Memory):
         steps: All steps so far.
         hang_at: The index of the step that hangs until it is cancelled. An exit hangs for 20 ms.
         reached: Set when that step is reached.
-        calls_under_way: Calls that are at a step now.
-        before: Functions by step, called and awaited at that step.
+        calls_under_way: The number of calls that are at a step now.
+        before: Async functions by step, called at that step.
         cuts: Positions at which the body of a get breaks, each once.
         shorts: Positions at which the body of a get ends early, each once.
         flips: Positions at which a byte of a get is wrong, every time.
@@ -184,10 +181,6 @@ class Fake(Faulty, _Memory):
         self.change_info = lambda info: info
         self.pages: list[ListOptions] = []
 
-    @property
-    def _failures(self) -> list[Any]:
-        return self._faults
-
     def fail(  # type: ignore[override]  # several errors in one call, and steps for operations
         self, step: str, *errors: Exception, **options: Any
     ) -> None:
@@ -195,7 +188,7 @@ class Fake(Faulty, _Memory):
 
         Args:
             step: An operation, or an operation with ``.done`` for the time after its work.
-            errors: The errors. Without any: one UnavailableError.
+            errors: The errors. If there are none: one UnavailableError.
             options: See `Faults.fail`.
         """
         operation, when = _parse(step)
@@ -205,13 +198,13 @@ class Fake(Faulty, _Memory):
     def hang(  # type: ignore[override]  # every pass hangs, until the step is removed from `before`
         self, step: str
     ) -> asyncio.Event:
-        """Make every pass through a step wait. Return an event that is set by the first one."""
+        """Make every pass through a step hang. Return an event that the first pass sets."""
         hang = Hang()
         self.before[step] = hang.wait
         return hang.reached
 
     def count(self, step: str) -> int:
-        """Return how often a step was passed."""
+        """Return how many times a step was passed."""
         return self.steps.count(step)
 
     def flaws(self, call: DriverCall) -> Iterator[Flaw]:
@@ -240,7 +233,7 @@ class Fake(Faulty, _Memory):
         self.calls.append(call)
 
     async def step(self, name: str, call: DriverCall | None = None) -> None:
-        """Pass a step: hang, call the function of `before`, or fail."""
+        """Pass a step: log it, then hang, call its function in `before`, or fail."""
         self.steps.append(name)
         self.calls_under_way += 1
         try:
@@ -282,7 +275,7 @@ class Fake(Faulty, _Memory):
 
 
 def _parse(step: str) -> tuple[Operation, Any]:
-    """Return the operation of a step, and when in the operation the step is."""
+    """Return the operation of a step, and whether the step is before or after its work."""
     operation = step.removesuffix(".done")
     return cast("Operation", operation), "before" if operation == step else "after"
 
@@ -302,7 +295,7 @@ class CallLog(Fake):
     """A `Fake` that logs the names of its calls and whose failures persist.
 
     Attributes:
-        calls: The names of the driver's methods, as they were called.
+        calls: The names of the driver's methods, in the order of the calls.
     """
 
     calls: list[str]  # type: ignore[assignment]  # names only, to compare with a literal list
@@ -349,7 +342,10 @@ class WithoutEtags(Fake):
 
 
 class Unordered(CallLog):
-    """Memory that lists keys in the order of their hashes. Its tokens count entries."""
+    """Memory that lists keys in the order of their hashes.
+
+    A token is the number of entries on the pages before.
+    """
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(ordered=False, **capabilities)
@@ -357,25 +353,25 @@ class Unordered(CallLog):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         self.pages.append(options)
         await self.begin(DriverCall("list_page", bucket))
-        everything: dict[str, ObjectInfo | Prefix] = {}
+        entries: dict[str, ObjectInfo | Prefix] = {}
         for key, stored in self._bucket(bucket).objects.items():
             if key.startswith(options.prefix) and key > (options.start_after or ""):
                 common = common_prefix(key, options)
                 if common is None:
-                    everything[key] = stored.info
+                    entries[key] = stored.info
                 else:
-                    everything[common] = Prefix(bucket=bucket, prefix=common)
-        keys = sorted(everything, key=lambda key: hashlib.sha256(key.encode()).digest())
+                    entries[common] = Prefix(bucket=bucket, prefix=common)
+        keys = sorted(entries, key=lambda key: hashlib.sha256(key.encode()).digest())
         start = int(options.token or 0)
         end = start + options.limit
         return Page(
-            entries=[everything[key] for key in keys[start:end]],
+            entries=[entries[key] for key in keys[start:end]],
             token=str(end) if end < len(keys) else None,
         )
 
 
 class Sparse(CallLog):
-    """Memory whose pages have only names, sizes, etags and dates, as those of S3 do."""
+    """Memory whose pages have only names, sizes, etags and dates, like the pages of S3."""
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, options)
@@ -398,7 +394,7 @@ class Sparse(CallLog):
 
 
 class _Get:
-    """A get whose end is a step."""
+    """A get whose exit is a step."""
 
     def __init__(self, memory: _Memory, inner: AbstractAsyncContextManager[DriverReader]) -> None:
         self._memory = memory
@@ -430,7 +426,7 @@ class _Reader:
 
 
 class _ReadIntoReader(_Reader):
-    """A reader with `readinto`. Each call of it is a step."""
+    """A reader with `readinto`, each call of which is a step."""
 
     async def readinto(self, buffer: memoryview) -> int:
         await self._memory.step("readinto")
@@ -440,7 +436,7 @@ class _ReadIntoReader(_Reader):
 
 
 class _Upload:
-    """An upload whose end is a step, and that accepts streamed parts."""
+    """An upload whose exit is a step, and that accepts streamed parts."""
 
     def __init__(self, memory: _Memory, inner: AbstractAsyncContextManager[Upload]) -> None:
         self._memory = memory
@@ -476,7 +472,7 @@ class _Upload:
         return self._memory.change_info(await self._upload.commit(checksums))
 
 
-# -- calls of a store, by the step that they pass ------------------------------------------------------
+# -- calls of a store, and the steps that they pass ----------------------------------------------------
 
 LARGE = content(2 * MiB + 17)
 """A body of more than one part."""

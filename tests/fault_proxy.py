@@ -1,7 +1,7 @@
 """An HTTP proxy that injects faults at an exact byte of an exchange.
 
-It forwards requests byte for byte, so that signatures stay valid, and records them. `arm` adds a fault
-for certain requests; it applies once by default::
+The proxy forwards requests byte for byte, so that signatures stay valid, and records them. `arm` adds a
+fault for certain requests. By default it applies to the first one only::
 
     async with FaultProxy(server.endpoint_url) as proxy:
         stall = proxy.arm(Stall("response body", 100), method="GET")
@@ -10,7 +10,7 @@ for certain requests; it applies once by default::
         ...
         assert proxy.request_lines == ["GET /bucket/key"]
 
-A fault that was never applied fails the test at the end of the block: the test did not test anything.
+A fault that was applied fewer times than it was armed for fails the test at the end of the block.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ class _ArmedFault:
 
 @dataclass
 class Request:
-    """A request whose head arrived. Header names are in lower case.
+    """A request whose head has arrived.
 
     Attributes:
+        headers: The header fields, with names in lower case.
         failed: Whether the server itself responded with 500.
     """
 
@@ -100,29 +101,30 @@ class Request:
 @dataclass(frozen=True)
 class _Head:
     raw: bytes
-    start: list[str]
+    start_line: list[str]
     headers: Mapping[str, str]
 
     @classmethod
     async def read(cls, reader: asyncio.StreamReader) -> _Head:
         raw = await reader.readuntil(b"\r\n\r\n")
-        start, *lines = raw.decode("latin-1").splitlines()
+        start_line, *lines = raw.decode("latin-1").splitlines()
         pairs = (line.partition(":") for line in lines if line)
         return cls(
-            raw, start.split(" ", 2), {name.lower(): value.strip() for name, _, value in pairs}
+            raw, start_line.split(" ", 2), {name.lower(): value.strip() for name, _, value in pairs}
         )
 
     @property
     def status(self) -> int:
-        return int(self.start[1])
+        return int(self.start_line[1])
 
     @property
-    def last(self) -> bool:
-        """Whether the connection ends with this message."""
-        default = "close" if "HTTP/1.0" in self.start else "keep-alive"
+    def closes_connection(self) -> bool:
+        """Whether the connection is closed after this message."""
+        default = "close" if "HTTP/1.0" in self.start_line else "keep-alive"
         return self.headers.get("connection", default).lower() == "close"
 
     def shortened(self, by: int) -> bytes:
+        """Return the bytes of the head, with a Content-Length reduced by `by`."""
         length = self.headers["content-length"]
         lines = self.raw.split(b"\r\n")
         at = next(n for n, line in enumerate(lines) if line.lower().startswith(b"content-length:"))
@@ -166,23 +168,23 @@ async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncGenerator[by
 # -- the proxy ---------------------------------------------------------------------------------------
 
 
-class _BrokenError(Exception):
-    """A cut was applied. The connection must end, by a reset or an orderly close."""
+class _CutError(Exception):
+    """A cut was applied. The connection must be reset or closed."""
 
     def __init__(self, *, reset: bool) -> None:
         self.reset = reset
 
 
 class FaultProxy:
-    """A proxy between a client and a server, on the event loop that enters it.
+    """A proxy between a client and a server. It runs on the event loop of the test.
 
     Args:
         upstream: The URL of the server.
 
     Attributes:
         requests: All requests so far, in the order in which their heads arrived.
-        patience: Seconds that `quiet` and `deserted` wait. The timeout of a test does not cover the
-            teardown of its fixtures.
+        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. The
+            timeout of a test does not cover the teardown of its fixtures.
         connections: The number of open client connections.
         busy: The number of requests in flight.
     """
@@ -225,20 +227,20 @@ class FaultProxy:
 
         Args:
             fault: The fault.
-            method: Only requests of this method; None: any.
-            target: Only requests whose target matches this glob; ``*`` matches slashes as well.
-            times: The number of requests that it applies to; None: all.
-            skip: The number of matching requests before it applies.
+            method: The method of the requests it applies to. None: any.
+            target: A glob for the target of these requests. ``*`` matches slashes as well.
+            times: The number of these requests. None: any number.
+            skip: The number of matching requests to forward first.
         """
         self._armed.append(_ArmedFault(fault, method, target, times, skip))
         return fault
 
-    async def quiet(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""
         await self._wait_for(lambda: not self.busy, "requests did not end")
 
-    async def deserted(self) -> None:
-        """Wait until no connection is open."""
+    async def wait_until_disconnected(self) -> None:
+        """Wait until no client connection is open."""
         await self._wait_for(lambda: not self.connections, "connections were not closed")
 
     async def _wait_for(self, condition: Callable[[], bool], problem: str) -> None:
@@ -259,13 +261,13 @@ class FaultProxy:
         return set(self._tasks)
 
     async def __aenter__(self) -> Self:
-        listening = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", 0))
         # A small window, and segments as on a real network. Otherwise the kernel buffers megabytes,
         # and a stalled client would have sent far more than the proxy forwarded.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _ClientProtocol(self._serve), sock=listening
+            lambda: _ClientProtocol(self._serve), sock=listener
         )
         return self
 
@@ -285,7 +287,7 @@ class FaultProxy:
             for failure in self._errors:
                 raise failure
             unused = [armed.fault for armed in self._armed if armed.times]
-            assert not unused, f"never applied: {unused}"
+            assert not unused, f"applied fewer times than armed for: {unused}"
 
     async def _serve(
         self,
@@ -297,25 +299,25 @@ class FaultProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await self._count(connections=1)
-        writer.transport.set_write_buffer_limits(0)  # drain then means sent
+        await self._change_counts(connections=1)
+        writer.transport.set_write_buffer_limits(0)  # `drain` returns once all bytes are sent
         reset = False
         try:
             while await self._exchange(reader, writer, disconnected):
                 pass
-        except _BrokenError as broken:
-            reset = broken.reset
+        except _CutError as error:
+            reset = error.reset
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # one side closed the connection; closing the other follows
+            pass  # one side closed its connection: close the other one below
         except asyncio.CancelledError:
             pass  # the block was left; asyncio would log the cancelled task of its server
         except Exception as error:  # noqa: BLE001 - raised at the end of the block
             self._errors.append(error)
         finally:
             _close(writer, reset=reset)
-            await self._count(connections=-1)
+            await self._change_counts(connections=-1)
 
-    async def _count(self, *, connections: int = 0, busy: int = 0) -> None:
+    async def _change_counts(self, *, connections: int = 0, busy: int = 0) -> None:
         self.connections += connections
         self.busy += busy
         async with self._changed:
@@ -327,28 +329,28 @@ class FaultProxy:
         writer: asyncio.StreamWriter,
         disconnected: asyncio.Event,
     ) -> bool:
-        """Forward one request and its response. Return whether another request may follow."""
+        """Forward one request and its response. Return whether the connection stays open."""
         head = await _Head.read(reader)
-        request = Request(head.start[0], head.start[1], head.headers)
+        request = Request(head.start_line[0], head.start_line[1], head.headers)
         self.requests.append(request)
         fault = next((armed.fault for armed in self._armed if armed.matches(request)), None)
         exchange = _Exchange(request, head, fault, reader, writer)
-        await self._count(busy=1)
+        await self._change_counts(busy=1)
         try:
             async with task_group() as group:
 
-                async def end_with_the_client() -> None:
+                async def raise_on_disconnect() -> None:
                     await disconnected.wait()
                     raise ConnectionResetError("the client disconnected")
 
-                group.start_soon(end_with_the_client)
-                more = await exchange.run(self._upstream)
+                group.start_soon(raise_on_disconnect)
+                keep_alive = await exchange.run(self._upstream)
                 group.cancel_scope.cancel()
             if not exchange.applied:
                 raise AssertionError(f"{fault} is beyond the end of {request}")
-            return more
+            return keep_alive
         finally:
-            await self._count(busy=-1)
+            await self._change_counts(busy=-1)
 
 
 class _Exchange:
@@ -367,10 +369,11 @@ class _Exchange:
         self._fault = fault
         self._reader = reader
         self._writer = writer
-        self._sent = False
+        self._request_sent = False
         self.applied = fault is None
 
     async def run(self, upstream: tuple[str, int]) -> bool:
+        """Forward the exchange. Return whether the client's connection stays open."""
         fault = self._fault
         if isinstance(fault, Response) and not fault.served:
             if "expect" in self._head.headers:
@@ -380,9 +383,9 @@ class _Exchange:
             return await self._respond(fault)
         async with _connected(upstream) as (server, to_server), task_group() as group:
             group.start_soon(self._forward_request, to_server)
-            more = await self._forward_response(server)
+            keep_alive = await self._forward_response(server)
             group.cancel_scope.cancel()
-            return more and self._sent
+            return keep_alive and self._request_sent
 
     def _request_body(self) -> AsyncGenerator[bytes]:
         return _body(self._reader, self._head.headers, to_the_end=False)
@@ -399,9 +402,9 @@ class _Exchange:
 
     async def _forward_request(self, to_server: asyncio.StreamWriter) -> None:
         to_server.transport.set_write_buffer_limits(0)
-        await self._relay("request head", _one(self._head.raw), to_server)
+        await self._relay("request head", _single(self._head.raw), to_server)
         await self._relay("request body", self._request_body(), to_server)
-        self._sent = True
+        self._request_sent = True
 
     async def _forward_response(self, server: asyncio.StreamReader) -> bool:
         head = await _Head.read(server)
@@ -410,24 +413,23 @@ class _Exchange:
             head = await _Head.read(server)
         self._request.failed = head.status == 500
         has_no_body = self._request.method == "HEAD" or head.status in {204, 304}
-        body = _one(b"") if has_no_body else _body(server, head.headers, to_the_end=True)
+        body = _single(b"") if has_no_body else _body(server, head.headers, to_the_end=True)
         if isinstance(self._fault, Response):
             async for _ in body:
                 pass
             return await self._respond(self._fault)
         try:
             await self._relay_response(head, body)
-        except _BrokenError:
+        except _CutError:
+            # The server must finish before the client loses the connection.
             async with aclosing(body):
-                async for (
-                    _
-                ) in body:  # the server must finish before the client loses the connection
+                async for _ in body:
                     pass
             raise
         ends_with_connection = not (
             has_no_body or {"content-length", "transfer-encoding"} & head.headers.keys()
         )
-        return not (head.last or ends_with_connection)
+        return not (head.closes_connection or ends_with_connection)
 
     async def _relay_response(self, head: _Head, body: AsyncGenerator[bytes]) -> None:
         raw = head.raw
@@ -435,32 +437,32 @@ class _Exchange:
             self.applied = True
             raw = head.shortened(self._fault.by)
             body = _without_last(body, self._fault.by)
-        await self._relay("response head", _one(raw), self._writer)
+        await self._relay("response head", _single(raw), self._writer)
         await self._relay("response body", body, self._writer)
 
     async def _relay(
-        self, point: Point, pieces: AsyncGenerator[bytes], to: asyncio.StreamWriter
+        self, point: Point, pieces: AsyncGenerator[bytes], writer: asyncio.StreamWriter
     ) -> None:
         fault = self._fault
-        is_here = isinstance(fault, (Cut, Stall, Flip)) and fault.at == point
-        at = fault.byte if isinstance(fault, (Cut, Stall, Flip)) and is_here else None
-        passed = 0
+        applies = isinstance(fault, (Cut, Stall, Flip)) and fault.at == point
+        position = fault.byte if isinstance(fault, (Cut, Stall, Flip)) and applies else None
+        forwarded = 0
         async for piece in pieces:
             remaining = piece
-            if at is not None and passed <= at < passed + len(piece):
-                await _send(to, piece[: at - passed])
-                remaining = await self._apply(piece[at - passed :])
-            await _send(to, remaining)
-            passed += len(piece)
-        if at == passed:  # at the end of the body, or in an empty one
+            if position is not None and forwarded <= position < forwarded + len(piece):
+                await _send(writer, piece[: position - forwarded])
+                remaining = await self._apply(piece[position - forwarded :])
+            await _send(writer, remaining)
+            forwarded += len(piece)
+        if position == forwarded:  # at the end of the body, or in an empty one
             await self._apply(b"")
 
     async def _apply(self, remaining: bytes) -> bytes:
-        """Apply the fault at its byte. Return what to forward of the bytes from there on."""
+        """Apply the fault to the bytes that start at its position. Return the bytes to forward."""
         self.applied = True
         match self._fault:
             case Cut(reset=reset):
-                raise _BrokenError(reset=reset)
+                raise _CutError(reset=reset)
             case Stall() as stall:
                 await stall.wait()
             case Flip():
@@ -469,7 +471,7 @@ class _Exchange:
         return remaining
 
 
-async def _one(piece: bytes) -> AsyncGenerator[bytes]:
+async def _single(piece: bytes) -> AsyncGenerator[bytes]:
     yield piece
 
 
@@ -482,10 +484,10 @@ async def _without_last(pieces: AsyncGenerator[bytes], count: int) -> AsyncGener
             pending = pending[-count:]
 
 
-async def _send(to: asyncio.StreamWriter, piece: bytes) -> None:
+async def _send(writer: asyncio.StreamWriter, piece: bytes) -> None:
     if piece:
-        to.write(piece)
-        await to.drain()
+        writer.write(piece)
+        await writer.drain()
 
 
 @asynccontextmanager

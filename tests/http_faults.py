@@ -1,6 +1,7 @@
 """Faults of one HTTP exchange, for `tests.fault_proxy`.
 
-Most of them apply at a byte of one point of the exchange. The bytes before it are forwarded.
+A `Cut`, `Stall` or `Flip` applies at one byte of a head or a body, counted from 0. The bytes before it are
+forwarded unchanged.
 """
 
 from __future__ import annotations

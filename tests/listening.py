@@ -30,7 +30,7 @@ async def listening(
     tasks: set[asyncio.Task[object]] = set()
     failures: list[Exception] = []
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
@@ -46,7 +46,7 @@ async def listening(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 24, ssl=tls)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 24, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -65,7 +65,7 @@ async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
     """Relay https connections to the server at `url`, and yield the https URL."""
     upstream = urlsplit(url)
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while piece := await reader.read(1 << 16):
                 writer.write(piece)
@@ -76,10 +76,12 @@ async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
             writer.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        responses, requests = await asyncio.open_connection(upstream.hostname, upstream.port)
+        server_reader, server_writer = await asyncio.open_connection(
+            upstream.hostname, upstream.port
+        )
         async with task_group() as group:
-            group.start_soon(pass_on, reader, requests)
-            group.start_soon(pass_on, responses, writer)
+            group.start_soon(forward, reader, server_writer)
+            group.start_soon(forward, server_reader, writer)
 
     async with listening(relay, tls=context) as port:
         yield f"https://127.0.0.1:{port}"

@@ -1,7 +1,8 @@
 """Expected failures of conformance suites, where a server deviates from the real service.
 
-Emulators and S3-compatible servers do not behave as S3 or GCS in every detail. Each deviation is
-listed next to the suite with its reason. A test fails when its deviation is gone.
+Emulators and S3-compatible servers do not behave as S3 or GCS do in every detail. The deviations are
+listed next to the suites, with their reasons. A test whose deviation is gone fails until its entry is
+removed.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def expect_failures(
     """Return a class decorator for a suite, some of whose tests are expected to fail.
 
     Args:
-        reasons: The deviation of the server by test name.
-        where: Returns whether a case of the test is expected to fail. It gets the parameters.
-        always: Fail if such a case passes. False is for deviations that occur only sometimes.
+        reasons: The deviations of the server by test name.
+        where: Returns whether a case of the test is expected to fail, from the case's parameters.
+        always: Fail if such a case passes. False is for deviations that do not always occur.
         raises: The expected error. None: any error, including a failed assertion.
     """
 

@@ -27,6 +27,7 @@ PUBLIC = [
     "trove_async.integrations.starlette",
     "trove_async.layers",
     "trove_async.models",
+    "trove_async.options",
     "trove_async.paging",
     "trove_async.pool",
     "trove_async.reader",
@@ -54,7 +55,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 
 def objects_of_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
-    # Without inherited annotations: those of another package may not resolve here.
+    # Inherited annotations are left out, because those of other packages may not resolve here.
     own = {"__annotations__": vars(cls).get("__annotations__", {}), "__module__": cls.__module__}
     yield name, type(cls.__name__, (), own)
     for attribute, value in vars(cls).items():

@@ -1,4 +1,4 @@
-"""The guard against blocking calls, which conftest.py installs for all tests, raises."""
+"""Blocking calls on the event loop raise, because of the guard that conftest.py installs."""
 
 from __future__ import annotations
 

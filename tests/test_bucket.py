@@ -18,7 +18,7 @@ METHODS = [
     "put", "get", "read", "get_ranges", "head", "exists", "delete", "delete_many", "list",
     "list_versions", "copy", "move", "presign_get", "presign_put", "explain",
 ]  # fmt: skip
-NOT_OF_OBJECTS = {
+STORE_ONLY = {
     "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
     "delete_bucket", "list_buckets", "health",
 }  # fmt: skip
@@ -26,20 +26,22 @@ NOT_OF_OBJECTS = {
 
 def test_bucket_has_every_object_method_of_the_store() -> None:
     public = {name for name in vars(Trove) if not name.startswith("_")}
-    assert public == {*METHODS, *NOT_OF_OBJECTS}
+    assert public == {*METHODS, *STORE_ONLY}
     assert {name for name in vars(Bucket) if not name.startswith("_")} == {*METHODS, "name"}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_signature_is_that_of_the_store_without_its_bucket(name: str) -> None:
-    of_bucket = inspect.signature(getattr(Bucket, name))
-    of_store = inspect.signature(getattr(Trove, name))
+    bucket_method = inspect.signature(getattr(Bucket, name))
+    store_method = inspect.signature(getattr(Trove, name))
     omitted = {"bucket", "src_bucket", "dst_bucket"}
-    assert [
-        parameter for parameter in of_bucket.parameters.values() if parameter.name not in omitted
-    ] == [parameter for parameter in of_store.parameters.values() if parameter.name not in omitted]
-    assert of_bucket.return_annotation == of_store.return_annotation
-    assert ("dst_bucket" in of_bucket.parameters) is (name in {"copy", "move"})
+    bucket_parameters, store_parameters = (
+        [parameter for parameter in method.parameters.values() if parameter.name not in omitted]
+        for method in (bucket_method, store_method)
+    )
+    assert bucket_parameters == store_parameters
+    assert bucket_method.return_annotation == store_method.return_annotation
+    assert ("dst_bucket" in bucket_method.parameters) is (name in {"copy", "move"})
 
 
 async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
@@ -105,10 +107,10 @@ INVALID_NAMES: list[Callable[[Trove], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("act", INVALID_NAMES)
-def test_invalid_name_is_refused(act: Callable[[Trove], Any]) -> None:
+@pytest.mark.parametrize("create", INVALID_NAMES)
+def test_invalid_name_is_rejected(create: Callable[[Trove], Any]) -> None:
     with pytest.raises(InvalidNameError):
-        act(single_attempt_store(CallLog()))
+        create(single_attempt_store(CallLog()))
 
 
 def test_name_must_be_a_str() -> None:
@@ -116,7 +118,7 @@ def test_name_must_be_a_str() -> None:
         single_attempt_store(CallLog()).bucket(5)  # type: ignore[arg-type]  # tested at run time
 
 
-async def test_handle_can_be_made_before_its_bucket_exists() -> None:
+async def test_handle_can_be_created_before_its_bucket_exists() -> None:
     store = single_attempt_store(CallLog())
     data = store.bucket("data")
     async with store:

@@ -1,4 +1,4 @@
-"""Checksums of bodies made of several parts."""
+"""CRC-32C checksums of concatenated pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock of tests whose timeouts must not depend on the speed of the machine."""
+"""The clock of `IdleTimeLoop` advances only while every task waits."""
 
 from __future__ import annotations
 

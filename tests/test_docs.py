@@ -79,7 +79,7 @@ def test_structure_in_contributing_has_every_module() -> None:
     assert {name for name in names if name not in diagram} == {"__init__.py"}
 
 
-def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
+def test_readme_service_stores_and_serves_a_file(tmp_path: Path) -> None:
     [snippet] = [code for code in SNIPPETS if "FastAPI(" in code]
     (tmp_path / "service.py").write_text(snippet)
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
@@ -90,11 +90,11 @@ def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, pass_fds=[listener.fileno()]
         ) as service:
             try:
-                # The socket listens already, so requests wait until the service has started.
+                # The socket is already listening, so requests wait until the service has started.
                 with httpx.Client(timeout=50, verify=False) as client:  # noqa: S501 - no TLS here
                     assert client.put(url, content=b"hello").status_code == 201
-                    got = client.get(url)
-                    assert (got.status_code, got.content) == (200, b"hello")
+                    response = client.get(url)
+                    assert (response.status_code, response.content) == (200, b"hello")
                     assert client.head(url).headers["content-length"] == "5"
                     assert client.get(f"{url}x").status_code == 404
             finally:

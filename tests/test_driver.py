@@ -15,10 +15,10 @@ from trove_async.driver import Capabilities
     [("parallel_parts", 0), ("max_parts", 0), ("part_multiple", 0), ("max_reads", 0),
      ("max_writes", -1)],
 )  # fmt: skip
-def test_limits_below_one_are_refused(field: str, value: int) -> None:
-    wrong: dict[str, Any] = {field: value}
+def test_limits_below_one_are_rejected(field: str, value: int) -> None:
+    limits: dict[str, Any] = {field: value}
     with pytest.raises(ConfigError, match=f"{field} must be at least 1, got {value}"):
-        Capabilities(**wrong)
+        Capabilities(**limits)
 
 
 def test_none_means_no_limit() -> None:

@@ -1,4 +1,4 @@
-"""The tree of errors, their messages, and their copies."""
+"""The error hierarchy, the messages of errors, and copying and pickling them."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_errors_survive_pickling_and_copying(kind: type[TroveError]) -> None:
     )
     error.add_note("a note")
     pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own data
-    for other in (pickled, copy.copy(error)):
-        assert type(other) is kind
-        assert str(other) == str(error)
-        assert vars(other) == vars(error)
+    for copied in (pickled, copy.copy(error)):
+        assert type(copied) is kind
+        assert str(copied) == str(error)
+        assert vars(copied) == vars(error)
     assert str(error) == "no such thing [put 'data/a\\nb' on backend 'cold']"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import trove_async
 
-ELSEWHERE = {
+NOT_FROM_THE_PACKAGE = {
     *dir(builtins), *dir(typing), *dir(collections.abc), *dir(types),
     "os", "datetime", "Exception",
     "_store",  # the module's name in an annotation that avoids an import cycle
@@ -26,7 +26,7 @@ def signatures(kind: type[Any]) -> dict[str, inspect.Signature]:
     result = {"__init__": inspect.signature(kind)}
     for name, member in vars(kind).items():
         if isinstance(member, property):
-            member = member.fget  # noqa: PLW2901 - the function behind it
+            member = member.fget  # noqa: PLW2901 - the function of the property
         if name.startswith("_") or not callable(member):
             continue
         result[name] = inspect.signature(member)
@@ -44,7 +44,7 @@ def test_every_name_in_a_public_signature_is_exported(kind: type[Any]) -> None:
                 continue  # self
             text = re.sub(r"[\"'][^\"']*[\"']", "", str(annotation))
             for name in re.findall(r"(?<![\w.])[A-Za-z_]\w*", text):
-                importable = name in ELSEWHERE or name in trove_async.__all__
+                importable = name in NOT_FROM_THE_PACKAGE or name in trove_async.__all__
                 assert importable, f"{kind.__name__}.{method}: {name}"
 
 

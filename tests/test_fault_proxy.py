@@ -1,4 +1,4 @@
-"""Tests of `tests.fault_proxy`: a fault applies to its request at its byte, and to nothing else."""
+"""Tests of `tests.fault_proxy`: a fault applies at its byte of its request, and nowhere else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ CHUNKED = b"5\r\nhello\r\n5;x=y\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n"
 
 
 class Server:
-    """Stores a PUT, and responds to GET with `BODY`: with a length, chunked or until the close."""
+    """Stores the body of a PUT. Responds to a GET with `BODY` or, if its target has "chunked", `CHUNKED`.
+
+    If the target has "without-length", the end of the connection is the end of the body.
+    """
 
     def __init__(self) -> None:
         self.stored: list[bytes] = []
@@ -34,7 +37,7 @@ class Server:
                 pass
         except asyncio.IncompleteReadError as error:
             if error.partial:
-                self.stored.append(b"part of " + error.partial[:10])
+                self.stored.append(b"incomplete: " + error.partial[:10])
         except ConnectionError:
             pass
         finally:
@@ -58,7 +61,7 @@ class Server:
         elif "chunked" in target:
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             writer.write(CHUNKED)
-        elif "endless" in target:
+        elif "without-length" in target:
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + BODY)
             return False
         else:
@@ -78,7 +81,7 @@ async def server_and_proxy() -> AsyncIterator[tuple[Server, FaultProxy]]:
 
 
 class Client:
-    """A plain connection for raw requests and responses."""
+    """A connection that sends requests and reads responses byte for byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -134,7 +137,7 @@ async def test_exchanges_without_a_fault_pass_unchanged() -> None:
         assert await connection.read(len(CHUNKED)) == CHUNKED
         connection.send("PUT /b HTTP/1.1\r\nTransfer-Encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n")
         assert "200 OK" in await connection.head()
-        await proxy.quiet()
+        await proxy.wait_until_idle()
         assert server.stored == [BODY, b"2\r\nhi\r\n0\r\n\r\n"]
         assert proxy.request_lines == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
         assert proxy.connections == 1
@@ -142,7 +145,7 @@ async def test_exchanges_without_a_fault_pass_unchanged() -> None:
 
 async def test_body_without_a_length_ends_with_its_connection() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        connection.send("GET /endless HTTP/1.1")
+        connection.send("GET /without-length HTTP/1.1")
         await connection.head()
         assert await connection.read_to_end() == (BODY, False)
 
@@ -186,13 +189,13 @@ async def test_cut_in_response_head_delivers_half_a_line() -> None:
         assert await connection.read_to_end() == (b"HTTP/1.1 200", False)
 
 
-async def test_cut_in_request_body_leaves_server_with_a_part() -> None:
+async def test_cut_in_request_body_sends_server_only_the_bytes_before_it() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Cut("request body", 10))
         connection.put("/a", BODY)
         assert await connection.read_to_end() == (b"", True)
         await server.disconnected.wait()
-        assert server.stored in ([b"part of " + BODY[:10]], [])
+        assert server.stored in ([b"incomplete: " + BODY[:10]], [])
         assert proxy.request_lines == ["PUT /a"]
 
 
@@ -214,7 +217,7 @@ async def test_stall_in_response_body_lasts_until_release() -> None:
         assert proxy.busy == 1
         stall.release()
         assert await connection.read(len(BODY) - 5) == BODY[5:]
-        await proxy.quiet()
+        await proxy.wait_until_idle()
 
 
 async def test_stall_before_response_comes_after_server_has_finished() -> None:
@@ -245,13 +248,13 @@ async def test_stalled_exchange_ends_when_the_client_disconnects(at: str) -> Non
         connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         connection.disconnect()
-        await proxy.deserted()
+        await proxy.wait_until_disconnected()
         assert proxy.busy == 0
         if at != "request head":
             await server.disconnected.wait()
 
 
-@pytest.mark.parametrize("wait", [FaultProxy.quiet, FaultProxy.deserted])
+@pytest.mark.parametrize("wait", [FaultProxy.wait_until_idle, FaultProxy.wait_until_disconnected])
 async def test_wait_that_times_out_reports_open_connections(
     wait: Callable[[FaultProxy], Awaitable[None]],
 ) -> None:
@@ -354,9 +357,17 @@ async def test_fault_without_times_applies_always() -> None:
 
 
 async def test_unused_fault_fails_the_test() -> None:
-    with pytest.raises(AssertionError, match=r"never applied.*Shorten"):
+    with pytest.raises(AssertionError, match=r"fewer times than armed for.*Shorten"):
         async with server_and_proxy() as (_, proxy):
             proxy.arm(Shorten(1))
+
+
+async def test_fault_applied_fewer_times_than_armed_for_fails_the_test() -> None:
+    with pytest.raises(AssertionError, match=r"fewer times than armed for.*status=500"):
+        async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+            proxy.arm(Response(500), times=2)
+            connection.send("HEAD /a HTTP/1.1")
+            await connection.head()
 
 
 async def test_fault_beyond_the_end_fails_the_test() -> None:

@@ -67,7 +67,7 @@ FURTHER_MATCHES = [
     ("*.log", "logs/app.log", False),
     ("archive/*", "archive/2023/r.pdf", False),
     ("archive/*", "archive/r.pdf", True),
-    ("ab*ba", "aba", False),  # the two ends may not overlap
+    ("ab*ba", "aba", False),  # the literals before and after "*" must not overlap
     ("a[/]b", "a/b", True),
     ("a[^x]b", "a/b", True),
     ("[!a]", "!", True),
@@ -88,11 +88,11 @@ FURTHER_MATCHES = [
     ("?", "é", True),
     ("??", "é", False),
     ("\\a\\/b", "a/b", True),
-    # As in Go, the middle matches at its first occurrence, the "b"; the "*" after it meets "/".
+    # As in Go, "[/b]" matches at its first occurrence, the "b". The second "*" cannot match the "/".
     ("*[/b]*c", "abx/c", False),
     ("*[/b]*c", "ax/c", True),
 ]
-SEGMENTS = [
+DOUBLE_STAR_MATCHES = [
     ("**", "", True),
     ("**", "a/b", True),
     ("a/**", "a", False),
@@ -122,7 +122,7 @@ SEGMENTS = [
     ("a/\\**", "a/*x", True),
     ("[/]**", "//x", False),  # a segment starts only after a literal "/"
 ]
-BAD = [
+MALFORMED = [
     ("[]a]", 1),
     ("[-]", 1),
     ("[--0]", 1),
@@ -147,14 +147,16 @@ BAD = [
 
 @pytest.mark.parametrize(
     ("pattern", "name", "expected"),
-    GO_MATCHES + FURTHER_MATCHES + SEGMENTS,
+    GO_MATCHES + FURTHER_MATCHES + DOUBLE_STAR_MATCHES,
 )
 def test_pattern_matches_whole_names_as_go_does(pattern: str, name: str, *, expected: bool) -> None:
     assert Glob.parse(pattern).matches(name) is expected
 
 
-@pytest.mark.parametrize(("pattern", "position"), BAD)
-def test_malformed_pattern_is_refused_with_position_and_reason(pattern: str, position: int) -> None:
+@pytest.mark.parametrize(("pattern", "position"), MALFORMED)
+def test_malformed_pattern_is_rejected_with_position_and_reason(
+    pattern: str, position: int
+) -> None:
     with pytest.raises(
         PatternError, match=rf"^bad pattern .* at position {position}: \S"
     ) as caught:
@@ -162,7 +164,7 @@ def test_malformed_pattern_is_refused_with_position_and_reason(pattern: str, pos
     assert "\n" not in str(caught.value)
 
 
-def test_pattern_is_a_string() -> None:
+def test_pattern_must_be_a_str() -> None:
     with pytest.raises(TypeError, match="must be a str, got bytes"):
         Glob.parse(b"*")  # type: ignore[arg-type]  # tested at run time
 
@@ -325,7 +327,7 @@ def go_escape(chunk: str) -> tuple[str, str]:
 
 
 def matches_segments(parts: tuple[str, ...], segments: tuple[str, ...]) -> bool:
-    """Match segment by segment and try every split. This defines `**`, without classes of "/"."""
+    """Match segment by segment. This defines `**` for patterns whose classes do not contain "/"."""
     if not parts:
         return not segments
     if parts[0] == "**":
@@ -351,7 +353,7 @@ def has_double_star_segment(pattern: str) -> bool:
 @given(patterns, names)
 @example("*[/b]*c", "abx/c")
 @example("*[^a]*[/]b", "b/b/b")
-def test_matches_and_refuses_as_go_does(pattern: str, name: str) -> None:
+def test_matches_and_errors_are_those_of_go(pattern: str, name: str) -> None:
     if has_double_star_segment(pattern):
         return
     try:
@@ -377,7 +379,7 @@ def test_double_star_matches_any_number_of_segments(
     )
 
 
-good_patterns = st.lists(
+valid_patterns = st.lists(
     st.sampled_from(
         ["a", "b", "ab", "aba", "bb/", "é", "*", "**", "/**/", "/", "?", "[ab]", "[^a]", "[b/]"]
     ),
@@ -385,7 +387,7 @@ good_patterns = st.lists(
 ).map("".join)
 
 
-@given(good_patterns, names, names)
+@given(valid_patterns, names, names)
 def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, suffix: str) -> None:
     glob = Glob.parse(pattern)
     if glob.matches(prefix + suffix):
@@ -394,29 +396,29 @@ def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, s
         assert not glob.covers(prefix)
 
 
-@given(st.lists(good_patterns, max_size=40), st.lists(names, max_size=10), st.integers(0, 45))
+@given(st.lists(valid_patterns, max_size=40), st.lists(names, max_size=10), st.integers(0, 45))
 def test_index_finds_the_first_match_in_order(
     patterns: list[str], names: list[str], limit: int
 ) -> None:
     globs = [Glob.parse(pattern) for pattern in patterns]
     index = FirstMatch(enumerate(globs))
     for name in names:
-        naive = next((rank for rank, glob in enumerate(globs) if glob.matches(name)), limit)
-        assert index.find(name, limit) == min(naive, limit)
+        expected = next((rank for rank, glob in enumerate(globs) if glob.matches(name)), limit)
+        assert index.find(name, limit) == min(expected, limit)
 
 
 @given(st.data())
 def test_index_finds_the_first_match_of_similar_patterns(data: st.DataObject) -> None:
     words = st.text("xyz", min_size=1, max_size=4)
     shapes = ["**/{}/*.log", "*{}*", "data/*{}*.log", "{}", "{}/**", "*.{}", "[a-x]{}?", "?{}"]
-    rules = [
+    patterns = [
         data.draw(st.sampled_from(shapes)).format(data.draw(words))
         for _ in range(data.draw(st.integers(0, 60)))
     ]
-    globs = [Glob.parse(rule) for rule in rules]
+    globs = [Glob.parse(pattern) for pattern in patterns]
     index = FirstMatch(enumerate(globs))
     for shape in shapes:
         name = shape.replace("**", "q").replace("*", "").replace("?", "k").replace("[a-x]", "b")
         name = name.format(data.draw(words))
-        naive = next((rank for rank, glob in enumerate(globs) if glob.matches(name)), len(globs))
-        assert index.find(name, len(globs)) == naive
+        expected = next((rank for rank, glob in enumerate(globs) if glob.matches(name)), len(globs))
+        assert index.find(name, len(globs)) == expected

@@ -13,18 +13,18 @@ from trove_async._http_dates import format_http_date, parse_http_date, parse_ser
 
 
 def test_all_three_formats_are_parsed() -> None:
-    when = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
+    date = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
     now = datetime(2024, 1, 1, tzinfo=UTC)
     for text in (
         "Sun, 06 Nov 1994 08:49:37 GMT",
         "Sunday, 06-Nov-94 08:49:37 GMT",
         "Sun Nov  6 08:49:37 1994",
     ):
-        assert parse_http_date(text, now) == when
-    assert format_http_date(when) == "Sun, 06 Nov 1994 08:49:37 GMT"
-    soon = parse_http_date("Sunday, 06-Nov-30 08:49:37 GMT", now)
-    assert soon is not None
-    assert soon.year == 2030
+        assert parse_http_date(text, now) == date
+    assert format_http_date(date) == "Sun, 06 Nov 1994 08:49:37 GMT"
+    future = parse_http_date("Sunday, 06-Nov-30 08:49:37 GMT", now)
+    assert future is not None
+    assert future.year == 2030
     assert parse_http_date("Wed, 31 Dec 2016 23:59:60 GMT") is not None
 
 
@@ -47,8 +47,8 @@ def test_other_text_is_not_a_date(text: str) -> None:
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001
 def test_formatted_date_parses_to_the_same_second(naive: datetime) -> None:
-    when = naive.replace(tzinfo=UTC)
-    assert parse_http_date(format_http_date(when)) == when.replace(microsecond=0)
+    date = naive.replace(tzinfo=UTC)
+    assert parse_http_date(format_http_date(date)) == date.replace(microsecond=0)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_text_that_is_not_a_service_date_raises(text: str) -> None:
 
 @given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001
 def test_dates_are_formatted_as_the_standard_library_does(naive: datetime) -> None:
-    when = naive.replace(tzinfo=UTC)
-    assert format_http_date(when) == format_datetime(when, usegmt=True)
+    date = naive.replace(tzinfo=UTC)
+    assert format_http_date(date) == format_datetime(date, usegmt=True)

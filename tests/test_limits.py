@@ -48,7 +48,7 @@ def test_run_ends_if_a_test_hangs(
     tmp_path.joinpath("conftest.py").write_text(
         "from tests.conftest import pytest_runtest_teardown"
     )
-    tmp_path.joinpath("test_it.py").write_text(program)
+    tmp_path.joinpath("test_hanging.py").write_text(program)
     settings = request.config.rootpath / "pyproject.toml"
     result = subprocess.run(  # noqa: S603 - runs the tests above
         [

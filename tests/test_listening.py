@@ -1,4 +1,4 @@
-"""The server fixture for tests that write their own protocol."""
+"""The small servers of `tests.listening`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a process is bounded by the pool, however much data it transfers."""
+"""The pool bounds the memory of a process, however much data it transfers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from trove_async.drivers import MemoryDriver
 MiB = 1024 * 1024
 
 
-class Discarding(MemoryDriver):
+class DiscardingDriver(MemoryDriver):
     '''Discards all bodies and keeps their sizes.'''
 
-    def __init__(self, source=0):
+    def __init__(self):
         super().__init__(parallel_parts=4)
-        self.source, self.received = source, 0
+        self.received = 0
 
     async def put(self, bucket, key, views, options):
         self.received += sum(map(len, views))
@@ -37,13 +37,13 @@ class Discarding(MemoryDriver):
 
     @asynccontextmanager
     async def upload(self, bucket, key, options):
-        yield Parts(self, bucket, key)
+        yield DiscardingUpload(self, bucket, key)
 
     def _info(self, bucket, key, size):
         return ObjectInfo(bucket=bucket, key=key, size=size, etag="e", last_modified=datetime.now(UTC))
 
 
-class Parts:
+class DiscardingUpload:
     def __init__(self, driver, bucket, key):
         self.driver, self.bucket, self.key, self.size = driver, bucket, key, 0
 
@@ -68,7 +68,7 @@ async def body(size):
         yield bytes(256 * 1024)
 
 async def main(count, size):
-    driver = Discarding()
+    driver = DiscardingDriver()
     async with Trove(driver, pool=BufferPool(64 * MiB)) as store:
         await store.create_bucket("b")
         await store.put("b", "warm", body(MiB))
@@ -87,7 +87,7 @@ COPIES = (
     COMMON
     + """
 async def main():
-    source, target = MemoryDriver(), Discarding()
+    source, target = MemoryDriver(), DiscardingDriver()
     async with Trove(source, backends={"far": target}, routes=[("far/*", "far")],
                      pool=BufferPool(64 * MiB, spill_after=10)) as store:
         await store.create_bucket("b", backends="all")
@@ -106,7 +106,7 @@ asyncio.run(main())
 
 
 def run(program: str) -> tuple[int, int]:
-    """Run a program in a new process. Return its growth and the peak of its pool, in MiB."""
+    """Run a program in a new process. Return how much its memory grew and its pool's peak, in MiB."""
     result = subprocess.run(  # noqa: S603 - runs the programs above
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,

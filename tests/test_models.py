@@ -1,4 +1,4 @@
-"""Values of the public API: ranges, infos, options and timeouts."""
+"""The values of `trove_async.models`: ranges, infos and timeouts, and the options of a put."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_range_is_resolved_for_a_size(
 
 
 @pytest.mark.parametrize(
-    "make",
+    "create",
     [
         lambda: ByteRange(5, 5),
         lambda: ByteRange(5, 4),
@@ -96,16 +96,14 @@ def test_range_is_resolved_for_a_size(
         lambda: ByteRange.of((3, 1)),
     ],
 )
-def test_range_that_is_empty_for_every_object_is_refused(
-    make: Callable[[], ByteRange],
-) -> None:
+def test_range_invalid_for_every_object_is_rejected(create: Callable[[], ByteRange]) -> None:
     with pytest.raises(RangeError) as caught:
-        make()
+        create()
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "make",
+    "create",
     [
         lambda: ByteRange("0"),  # type: ignore[arg-type]  # tested at run time, as below
         lambda: ByteRange(0, 1.5),  # type: ignore[arg-type]
@@ -115,9 +113,9 @@ def test_range_that_is_empty_for_every_object_is_refused(
         lambda: ByteRange.of(range(5)),  # type: ignore[arg-type]
     ],
 )
-def test_range_of_a_wrong_type_is_a_type_error(make: Callable[[], ByteRange]) -> None:
+def test_range_of_a_wrong_type_raises_type_error(create: Callable[[], ByteRange]) -> None:
     with pytest.raises(TypeError, match="range"):
-        make()
+        create()
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.none() | st.integers(0, 60))
@@ -125,11 +123,11 @@ def test_resolved_range_is_what_a_slice_selects(size: int, start: int, end: int 
     body = bytes(range(size))
     selected = body[start:end]
     try:
-        first, last = ByteRange(start, end).resolve(size)
+        resolved_start, resolved_end = ByteRange(start, end).resolve(size)
     except RangeError:
         assert not selected
     else:
-        assert selected == body[first:last] != b""
+        assert selected == body[resolved_start:resolved_end] != b""
 
 
 @given(st.integers(0, 50), st.integers(1, 60))
@@ -138,8 +136,8 @@ def test_last_bytes_are_what_a_slice_selects(size: int, count: int) -> None:
     byte_range = ByteRange.last(count)
     assert byte_range.suffix == count
     if size:
-        first, last = byte_range.resolve(size)
-        assert body[first:last] == body[-count:]
+        start, end = byte_range.resolve(size)
+        assert body[start:end] == body[-count:]
 
 
 def test_of_returns_a_range_unchanged() -> None:
@@ -168,9 +166,9 @@ def test_info_is_frozen_hashable_and_comparable() -> None:
 def test_info_survives_pickling_and_copying(
     duplicate: Callable[[ObjectInfo], ObjectInfo],
 ) -> None:
-    other = duplicate(INFO)
-    assert other == INFO
-    assert other.write_id == "w"
+    copied = duplicate(INFO)
+    assert copied == INFO
+    assert copied.write_id == "w"
 
 
 def test_info_has_defaults() -> None:
@@ -180,11 +178,11 @@ def test_info_has_defaults() -> None:
 
 
 def test_located_changes_only_names() -> None:
-    other = INFO.located(backend="x", bucket="y", key="z")
-    assert (other.backend, other.bucket, other.key) == ("x", "y", "z")
+    located = INFO.located(backend="x", bucket="y", key="z")
+    assert (located.backend, located.bucket, located.key) == ("x", "y", "z")
     for field in fields(ObjectInfo):
         if field.name not in {"backend", "bucket", "key"}:
-            assert getattr(other, field.name) == getattr(INFO, field.name)
+            assert getattr(located, field.name) == getattr(INFO, field.name)
     assert INFO.located() == INFO
 
 
@@ -220,7 +218,7 @@ def test_only_the_total_timeout_can_be_none() -> None:
 
 
 @pytest.mark.parametrize("bounds", [(None, 3), ("0", 3), (0, 1.5)])
-def test_bounds_of_a_wrong_type_are_refused(bounds: tuple[Any, Any]) -> None:
+def test_bounds_of_a_wrong_type_are_rejected(bounds: tuple[Any, Any]) -> None:
     with pytest.raises(TypeError, match="the bounds of a range must be ints"):
         ByteRange.of(bounds)
 
@@ -255,7 +253,7 @@ def test_pickle_of_a_listed_info_has_only_the_properties() -> None:
     listed = ObjectInfo.listed(
         "b", "k", 3, backend="cold", find=lambda _, name: properties[name], raw=object()
     )
-    other = pickle.loads(pickle.dumps(listed))  # noqa: S301 - our own
-    assert other == copy.deepcopy(listed) == listed
-    assert (other.etag, other.last_modified, other.storage_class) == ("e", NOW, "COLD")
+    pickled = pickle.loads(pickle.dumps(listed))  # noqa: S301 - our own
+    assert pickled == copy.deepcopy(listed) == listed
+    assert (pickled.etag, pickled.last_modified, pickled.storage_class) == ("e", NOW, "COLD")
     assert asdict(listed).keys() == ObjectInfo.__annotations__.keys()

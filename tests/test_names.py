@@ -1,4 +1,4 @@
-"""The names of buckets, keys, headers and metadata that are allowed and refused."""
+"""Checks of bucket names, keys, prefixes, header values and metadata."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_bucket_name_is_allowed(bucket: str) -> None:
         ("\ud800", "UTF-8"),
     ],
 )
-def test_bucket_name_is_refused(bucket: str, message: str) -> None:
+def test_bucket_name_is_rejected(bucket: str, message: str) -> None:
     with pytest.raises(InvalidNameError, match=message) as caught:
         names.check_bucket(bucket)
     assert isinstance(caught.value, ValueError)
@@ -70,7 +70,7 @@ def test_key_is_allowed(key: str) -> None:
         ("a\udfff", "UTF-8"),
     ],
 )
-def test_key_is_refused(key: str, message: str) -> None:
+def test_key_is_rejected(key: str, message: str) -> None:
     with pytest.raises(InvalidNameError, match=message) as caught:
         names.check_key("data", key)
     assert "\n" not in str(caught.value)
@@ -78,7 +78,7 @@ def test_key_is_refused(key: str, message: str) -> None:
 
 
 @given(st.text(st.sampled_from("./a"), min_size=1))
-def test_dot_segment_is_refused_anywhere_in_a_key(key: str) -> None:
+def test_dot_segment_is_rejected_anywhere_in_a_key(key: str) -> None:
     if {".", ".."} & set(key.split("/")):
         with pytest.raises(InvalidNameError):
             names.check_key("data", key)
@@ -86,8 +86,8 @@ def test_dot_segment_is_refused_anywhere_in_a_key(key: str) -> None:
         names.check_key("data", key)
 
 
-@pytest.mark.parametrize("wrong", [None, b"a", 5])
-def test_name_that_is_not_a_str_is_a_type_error(wrong: str) -> None:
+@pytest.mark.parametrize("value", [None, b"a", 5])
+def test_name_that_is_not_a_str_raises_type_error(value: str) -> None:
     for check in (
         names.check_bucket,
         lambda name: names.check_key("data", name),
@@ -95,8 +95,8 @@ def test_name_that_is_not_a_str_is_a_type_error(wrong: str) -> None:
         lambda name: names.check_metadata({"a": name}),
         lambda name: names.check_metadata({name: "a"}),
     ):
-        with pytest.raises(TypeError, match=f"must be a str, got {type(wrong).__name__}"):
-            check(wrong)
+        with pytest.raises(TypeError, match=f"must be a str, got {type(value).__name__}"):
+            check(value)
 
 
 def test_check_returns_both_names() -> None:
@@ -109,7 +109,7 @@ def test_header_value_is_allowed(value: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\rb", "a\nb", "\0", "\ud800", "x\r\nInjected: 1"])
-def test_header_value_is_refused(value: str) -> None:
+def test_header_value_is_rejected(value: str) -> None:
     with pytest.raises(InvalidNameError, match="content_type") as caught:
         names.check_header("content_type", value)
     assert "\n" not in str(caught.value)
@@ -118,7 +118,7 @@ def test_header_value_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "a:b", "a\n", "trove-id", "Trove-Anything"])
-def test_metadata_name_is_refused(name: str) -> None:
+def test_metadata_name_is_rejected(name: str) -> None:
     with pytest.raises(InvalidNameError, match="metadata name"):
         names.check_metadata({name: "value"})
 

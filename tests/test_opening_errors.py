@@ -1,4 +1,4 @@
-"""Errors while a store is made or opened name the backend, the setting and the path."""
+"""Errors while a store is created or opened name the backend, the setting and the path."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from trove_async.driver import AsyncDriver
 
 
-async def failure(cold: AsyncDriver | str) -> TroveError:
-    """Return the error of a store with this backend."""
+async def opening_error(cold: AsyncDriver | str) -> TroveError:
+    """Return the error that opening a store with this backend raises."""
     with pytest.raises(TroveError) as caught:
         async with Trove(MemoryDriver(), backends={"cold": cold}):
             pass
@@ -72,32 +72,32 @@ async def test_error_names_a_root_that_is_not_a_directory(
         f"file://{tmp_path / name}{options}",
         Mapped(LocalDriver(tmp_path / name, **settings), into="b"),
     ):
-        error = await failure(cold)
+        error = await opening_error(cold)
         assert isinstance(error, ConfigError)
         assert message.format(tmp_path) in str(error)
         assert error.operation == "open"
 
 
 async def test_error_names_a_root_that_cannot_be_created() -> None:
-    error = await failure(LocalDriver("/proc/self/nothing"))
+    error = await opening_error(LocalDriver("/proc/self/nothing"))
     assert "the root '/proc/self/nothing' does not exist and cannot be created" in str(error)
 
 
 async def test_error_names_a_root_without_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.open
+    real_open = os.open
+    forbidden = ""
 
-    def forbidden(path: Any, *args: Any, **named: Any) -> int:
-        if path == closed[0]:
+    def open_unless_forbidden(path: Any, *args: Any, **options: Any) -> int:
+        if path == forbidden:
             raise PermissionError(13, "Permission denied", path)
-        return real(path, *args, **named)
+        return real_open(path, *args, **options)
 
-    monkeypatch.setattr(os, "open", forbidden)
-    closed = [""]
+    monkeypatch.setattr(os, "open", open_unless_forbidden)
     for path, message in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
-        closed[0] = path
-        error = await failure(LocalDriver(tmp_path))
+        forbidden = path
+        error = await opening_error(LocalDriver(tmp_path))
         assert isinstance(error, PermissionDeniedError)
         assert f"the root '{tmp_path}' cannot be opened" in str(error)
         assert message in str(error)
@@ -113,28 +113,28 @@ CREDENTIALS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
-@pytest.mark.parametrize("how", ["driver", "url", "environment"])
+@pytest.mark.parametrize("source", ["driver", "url", "environment"])
 async def test_error_names_the_file_of_invalid_credentials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, source: str
 ) -> None:
     path = tmp_path / "credentials.json"
     CREDENTIALS[kind](path)
-    if how == "environment":
+    if source == "environment":
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
-    cold: dict[str, Callable[[], AsyncDriver | str]] = {
+    backends: dict[str, Callable[[], AsyncDriver | str]] = {
         "driver": lambda: GCSDriver(credentials=path),
         "url": lambda: f"gcs://bucket?credentials={path}",
         "environment": GCSDriver,
     }
-    error = await failure(cold[how]())
-    setting = "GOOGLE_APPLICATION_CREDENTIALS" if how == "environment" else "credentials"
+    error = await opening_error(backends[source]())
+    setting = "GOOGLE_APPLICATION_CREDENTIALS" if source == "environment" else "credentials"
     assert f"{setting} '{path}': " in str(error)
     assert "SECRET" not in str(error)
     assert "KEY" not in str(error)
 
 
 async def test_error_does_not_show_credentials_passed_as_a_path() -> None:
-    error = await failure(
+    error = await opening_error(
         GCSDriver(credentials='{"type": "service_account", "private_key": "KEY"}')
     )
     assert "credentials: " in str(error)
@@ -151,7 +151,7 @@ async def test_error_does_not_show_credentials_passed_as_a_path() -> None:
         ("ftp://host", "unknown scheme 'ftp'"),
     ],
 )
-def test_error_names_the_backend_of_a_refused_url(url: str, setting: str) -> None:
+def test_error_names_the_backend_of_an_invalid_url(url: str, setting: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Trove(MemoryDriver(), backends={"cold": url})
     assert setting in str(caught.value)
@@ -163,18 +163,18 @@ async def test_error_names_an_unknown_profile(
 ) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    error = await failure("s3://bucket?region=eu-west-1&profile=nobody")
+    error = await opening_error("s3://bucket?region=eu-west-1&profile=nobody")
     assert "config profile (nobody)" in str(error)
 
 
 async def test_error_of_open_names_the_backend_and_the_operation() -> None:
-    bad = Fake()
-    bad.fail("open", UnavailableError("down"))
+    driver = Fake()
+    driver.fail("open", UnavailableError("down"))
 
-    async def opened(context: object) -> None:
+    async def fail_to_open(context: object) -> None:
         del context
-        await bad.step("open")
+        await driver.step("open")
 
-    bad.open = opened  # type: ignore[method-assign] # a third-party driver
-    error = await failure(bad)
+    driver.open = fail_to_open  # type: ignore[method-assign] # a third-party driver
+    error = await opening_error(driver)
     assert error.operation == "open"

@@ -29,7 +29,7 @@ def info(key: str, _handle: None = None) -> ObjectInfo:
 
 
 class Keys:
-    """Sorted keys that count how many of them were visited."""
+    """Sorted keys, and the number of them that were visited."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = sorted(keys)
@@ -48,10 +48,10 @@ def pages(
 ) -> list[Page]:
     result = [paginate("b", options, source.seek, load)]
     while (token := result[-1].token) is not None:
-        following = ListOptions(
+        next_options = ListOptions(
             prefix=options.prefix, delimiter=options.delimiter, token=token, limit=options.limit
         )
-        result.append(paginate("b", following, source.seek, load))
+        result.append(paginate("b", next_options, source.seek, load))
     return result
 
 
@@ -105,7 +105,7 @@ def test_pages_equal_a_brute_force_listing(
 
 
 @pytest.mark.parametrize("limit", range(1, 12))
-def test_every_page_size_gives_the_same_entries(limit: int) -> None:
+def test_entries_do_not_depend_on_the_page_size(limit: int) -> None:
     bucket_keys = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
     for delimiter in (None, "/"):
         options = ListOptions(delimiter=delimiter, limit=limit)
@@ -138,8 +138,8 @@ def test_token_of_a_deleted_key_continues_after_it() -> None:
     source = Keys(["a", "b", "c"])
     page = paginate("b", ListOptions(limit=1), source.seek, info)
     source.keys.remove("b")
-    following = paginate("b", ListOptions(limit=1, token=page.token), source.seek, info)
-    assert [entry.key for entry in following.entries] == ["c"]
+    next_page = paginate("b", ListOptions(limit=1, token=page.token), source.seek, info)
+    assert [entry.key for entry in next_page.entries] == ["c"]
 
 
 @given(keys, keys)
@@ -169,7 +169,7 @@ def test_after_prefix_is_above_every_string_with_the_prefix(prefix: str, other: 
         ("", None),
     ],
 )
-def test_after_prefix_of(prefix: str, beyond: str | None) -> None:
+def test_after_prefix_is_the_smallest_string_above(prefix: str, beyond: str | None) -> None:
     assert after_prefix(prefix) == beyond
 
 
@@ -200,7 +200,7 @@ def test_cycle_of_tokens_is_detected_before_its_third_round(lead: int, cycle: in
             tokens.check(str(lead + number % cycle))
 
 
-def test_token_of_its_own_page_is_detected_immediately() -> None:
+def test_token_that_leads_to_its_own_page_is_detected_immediately() -> None:
     with pytest.raises(BackendError, match="same page"):
         TokenCycle("t").check("t")
 

@@ -1,4 +1,4 @@
-"""The buffer pool: leases in order, revocable leases, spilling, and random schedules."""
+"""The buffer pool: settings, the order of leases, revocable leases, and random schedules."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def leased(pool: BufferPool) -> int:
         (8 * MiB, -MiB),
     ],
 )
-def test_inconsistent_sizes_are_refused(max_bytes: int, part_size: int | None) -> None:
+def test_inconsistent_sizes_are_rejected(max_bytes: int, part_size: int | None) -> None:
     with pytest.raises(ConfigError):
         BufferPool(max_bytes, part_size)
 
@@ -56,7 +56,7 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
 
 
 @pytest.mark.parametrize(
-    ("settings_", "message"),
+    ("arguments", "message"),
     [
         ({"max_bytes": "64 MiB"}, r"max_bytes must be an int \(bytes\)"),
         ({"part_size": 1e6}, "part_size must be an int"),
@@ -65,16 +65,16 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
         ({"deadline": None}, "deadline must be a number of seconds"),
     ],
 )
-def test_settings_of_a_wrong_type_are_refused(settings_: dict[str, Any], message: str) -> None:
+def test_settings_of_a_wrong_type_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        BufferPool(**settings_)
+        BufferPool(**arguments)
 
 
 def test_repr_of_a_pool_shows_its_sizes() -> None:
     assert repr(BufferPool(2 * MiB)) == "BufferPool(max_bytes=2097152, part_size=1048576)"
 
 
-async def test_lease_larger_than_the_pool_is_refused_immediately() -> None:
+async def test_lease_larger_than_the_pool_is_rejected_immediately() -> None:
     with pytest.raises(ConfigError):
         await BufferPool(2 * MiB).lease(3 * MiB)
 
@@ -82,7 +82,7 @@ async def test_lease_larger_than_the_pool_is_refused_immediately() -> None:
 # -- leases ------------------------------------------------------------------------------------------
 
 
-async def test_lease_has_writable_slots_of_its_own() -> None:
+async def test_leases_have_separate_writable_slots() -> None:
     pool = BufferPool(4 * MiB)
     with await pool.lease(2 * MiB) as first, await pool.lease(1) as second:
         assert (first.size, second.size, leased(pool)) == (2 * MiB, SLOT, 3 * MiB)
@@ -244,12 +244,12 @@ async def test_try_lease_returns_none_if_too_little_is_free() -> None:
 
 async def test_oldest_revocable_lease_is_revoked_first() -> None:
     pool = BufferPool(4 * MiB)
-    old, young = RevocableLease(pool), RevocableLease(pool)
+    older, newer = RevocableLease(pool), RevocableLease(pool)
     with await pool.lease(2 * MiB):
         (await pool.lease(MiB, timeout=5)).release()
-    assert (old.revocations, young.revocations) == (1, 0)
-    assert young.lease is not None
-    young.lease.release()
+    assert (older.revocations, newer.revocations) == (1, 0)
+    assert newer.lease is not None
+    newer.lease.release()
 
 
 async def test_revocable_leases_use_at_most_half_of_the_pool() -> None:
@@ -266,7 +266,7 @@ async def test_revocable_leases_use_at_most_half_of_the_pool() -> None:
     assert RevocableLease(pool, 3 * MiB).lease is None
 
 
-async def test_lease_that_refused_to_be_revoked_is_revoked_later() -> None:
+async def test_lease_that_cannot_be_revoked_yet_is_revoked_later() -> None:
     pool = BufferPool(2 * MiB)
     revocable, lease = RevocableLease(pool), pool.try_lease(MiB)
     assert lease is not None
@@ -311,9 +311,9 @@ def test_pool_belongs_to_one_process() -> None:
 
     with asyncio.Runner() as runner:
         runner.run(use())
-        home = pool._owner
-        assert home is not None
-        pool._owner = (home[0] + 1, home[1])  # as a child of a fork would see it
+        owner = pool._owner
+        assert owner is not None
+        pool._owner = (owner[0] + 1, owner[1])  # as in a forked child, whose process id differs
         with pytest.raises(ClosedError, match="process"):
             runner.run(use())
 

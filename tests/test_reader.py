@@ -76,12 +76,12 @@ async def test_save_to_the_longest_file_name(store: Trove, tmp_path: Path) -> No
     assert await in_thread(target.read_bytes) == BODY
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("create", [os.mkfifo, os.mkdir])
 async def test_save_replaces_only_regular_files(
-    store: Trove, tmp_path: Path, make: Callable[[Path], None]
+    store: Trove, tmp_path: Path, create: Callable[[Path], None]
 ) -> None:
-    target = tmp_path / "there"
-    await in_thread(make, target)
+    target = tmp_path / "existing"
+    await in_thread(create, target)
     before = await in_thread(target.stat)
     async with store.get("data", "key") as obj:
         with pytest.raises(FileExistsError):
@@ -94,36 +94,36 @@ async def test_save_replaces_only_regular_files(
 async def test_failed_save_makes_later_reads_raise(
     store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no room")
 
     async with store.get("data", "key") as obj:
         with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
-            patched.setattr(os, "replace", full)
+            patched.setattr(os, "replace", raise_disk_full)
             await obj.save(tmp_path / "first")
-        for use in (lambda: obj.save(tmp_path / "second"), obj.read, lambda: obj.read(10)):
+        for call in (lambda: obj.save(tmp_path / "second"), obj.read, lambda: obj.read(10)):
             with pytest.raises(BodyConsumedError, match="open the object again"):
-                await use()
+                await call()
     assert await in_thread(lambda: list(tmp_path.iterdir())) == []
 
 
 @pytest.mark.parametrize("size", [-1, 1000])
 async def test_exception_of_a_progress_callback_loses_no_byte(store: Trove, size: int) -> None:
-    raising = iter([False, True] * 10_000)
+    should_raise = iter([False, True] * 10_000)
 
     def progress(*_: int | None) -> None:
-        if next(raising):
+        if next(should_raise):
             raise LookupError
 
-    got, failures = [], 0
+    received, failures = [], 0
     async with store.get("data", "key", progress=progress) as obj:
         while obj.remaining:
             try:
-                got.append(await obj.read(size))
+                received.append(await obj.read(size))
             except LookupError:
                 failures += 1
     assert failures
-    assert b"".join(got) == BODY
+    assert b"".join(received) == BODY
 
 
 async def test_read_none_returns_all_bytes(store: Trove) -> None:
@@ -140,7 +140,7 @@ async def test_readinto_a_read_only_buffer_loses_no_byte(store: Trove) -> None:
         assert await obj.read() == BODY
 
 
-async def test_read_after_the_store_was_closed_is_refused() -> None:
+async def test_read_after_the_store_was_closed_raises() -> None:
     async with Trove(MemoryDriver()) as store:
         await store.create_bucket("b")
         await store.put("b", "k", b"0123456789")
@@ -165,8 +165,8 @@ async def test_read_cancelled_at_any_step_loses_no_byte(store: Trove) -> None:
                 assert task.result() == BODY
                 return
             assert obj.remaining == remaining
-            got = await obj.read(10)
-            got += await obj.read(2 * len(BODY))
-            assert got + await obj.read() == BODY
+            received = await obj.read(10)
+            received += await obj.read(2 * len(BODY))
+            assert received + await obj.read() == BODY
             assert await obj.read() == b""
     pytest.fail("no read finished within 100 steps")

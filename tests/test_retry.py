@@ -1,4 +1,4 @@
-"""The retry policy: its checks, and the pauses that it returns."""
+"""The retry policy: the validation of its settings, and the delays that it returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = st.floats(0, 1000)
     "policy",
     [{"attempts": 0}, {"base_delay": -1}, {"max_delay": -0.1}, {"budget": -1}],
 )
-def test_policy_out_of_range_is_refused(policy: dict[str, Any]) -> None:
+def test_policy_out_of_range_is_rejected(policy: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         RetryPolicy(**policy)
 
@@ -33,7 +33,7 @@ def test_policy_out_of_range_is_refused(policy: dict[str, Any]) -> None:
         {"budget": "1"},
     ],
 )
-def test_policy_of_a_wrong_type_is_refused(policy: dict[str, Any]) -> None:
+def test_policy_of_a_wrong_type_is_rejected(policy: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(policy))} must be an? (int|number)"):
         RetryPolicy(**policy)
 
@@ -44,13 +44,13 @@ def test_policy_of_a_wrong_type_is_refused(policy: dict[str, Any]) -> None:
     attempt=st.integers(1, 10**9),
     retry_after=st.none() | st.floats(0, 10**6),
 )
-def test_pause_is_within_its_bounds(
+def test_delay_is_within_its_bounds(
     base_delay: float, max_delay: float, attempt: int, retry_after: float | None
 ) -> None:
     policy = RetryPolicy(base_delay=base_delay, max_delay=max_delay)
-    pause = policy.delay(attempt, retry_after)
-    assert 0 <= pause <= max_delay
+    delay = policy.delay(attempt, retry_after)
+    assert 0 <= delay <= max_delay
     if retry_after is not None:
-        assert pause >= min(retry_after, max_delay)
+        assert delay >= min(retry_after, max_delay)
     else:
-        assert pause <= base_delay * 2.0 ** min(attempt - 1, 1000)
+        assert delay <= base_delay * 2.0 ** min(attempt - 1, 1000)

@@ -1,4 +1,4 @@
-"""Routes, route functions and their order."""
+"""Routes, route functions, and the order in which they apply."""
 
 from __future__ import annotations
 
@@ -121,17 +121,19 @@ async def test_function_that_returns_an_unknown_backend_raises() -> None:
 
 
 @pytest.mark.parametrize("result", [0, False, 7, b"cold", []])
-async def test_function_that_returns_another_type_is_named_in_the_error(result: object) -> None:
-    def wrong(_bucket: str, _key: str) -> str:
+async def test_function_that_returns_a_wrong_type_is_named_in_the_error(result: object) -> None:
+    def sync_route(_bucket: str, _key: str) -> str:
         return result  # type: ignore[return-value]  # tested at run time
 
-    async def later(_bucket: str, _key: str) -> str:
+    async def async_route(_bucket: str, _key: str) -> str:
         return result  # type: ignore[return-value]  # tested at run time
 
-    with pytest.raises(TypeError, match=rf"route function 1 .*wrong\).* {type(result).__name__}"):
-        router([], [wrong]).resolve("b", "k")
-    with pytest.raises(TypeError, match=r"later\) must return"):
-        await resolved(router([], [later]), "b", "k")
+    with pytest.raises(
+        TypeError, match=rf"route function 1 .*sync_route\).* {type(result).__name__}"
+    ):
+        router([], [sync_route]).resolve("b", "k")
+    with pytest.raises(TypeError, match=r"async_route\) must return"):
+        await resolved(router([], [async_route]), "b", "k")
 
 
 async def test_exception_of_a_function_passes_through() -> None:
@@ -153,25 +155,25 @@ def test_default_is_a_name_of_the_default_backend() -> None:
     assert table.resolve("b", "q") == "hot"
 
 
-def test_malformed_pattern_is_refused_when_the_route_is_made() -> None:
+def test_malformed_pattern_is_rejected_when_the_route_is_created() -> None:
     with pytest.raises(PatternError, match="position 0"):
         Route("[", "cold")
     with pytest.raises(PatternError):
         router([("a[", "cold")])
 
 
-def test_unknown_backend_is_refused_when_the_router_is_made() -> None:
+def test_unknown_backend_is_rejected_when_the_router_is_created() -> None:
     with pytest.raises(BackendNotFoundError, match=r"'clod'.*'archive', 'cold', 'default', 'fast'"):
         router([Route.suffix(".log", "clod")])
 
 
 @pytest.mark.parametrize("route", ["*.log", ("*.log",), ("a", "b", "c", "d"), ["*.log", "cold"], 1])
-def test_route_of_the_wrong_shape_is_a_type_error(route: object) -> None:
+def test_route_of_the_wrong_shape_raises_type_error(route: object) -> None:
     with pytest.raises(TypeError, match="pair"):
         router([route])  # type: ignore[list-item]  # tested at run time
 
 
-def test_arguments_of_a_wrong_type_are_refused() -> None:
+def test_arguments_of_a_wrong_type_are_rejected() -> None:
     with pytest.raises(TypeError, match="callable"):
         router([], ["cold"])  # type: ignore[list-item]  # tested at run time
     with pytest.raises(TypeError, match="callable"):
@@ -261,7 +263,7 @@ async def test_explain_returns_the_rule_and_the_reason() -> None:
     assert "no rules" in (await router().explain("b", "k")).reason
 
 
-async def test_callable_without_a_name_is_called_by_its_class() -> None:
+async def test_rule_of_a_callable_without_a_name_is_its_class() -> None:
     table = router([], [partial(lambda name, _b, _k: name, "cold")])
     assert (await table.explain("b", "k")).rule == "partial"
 
@@ -288,7 +290,7 @@ async def test_undeclared_function_may_reach_every_backend() -> None:
 
 
 async def test_function_by_bucket_is_called_and_ends_the_search() -> None:
-    async def later(bucket: str, _key: str) -> str | None:
+    async def archive_old(bucket: str, _key: str) -> str | None:
         return "archive" if bucket == "old" else None
 
     table = router(
@@ -298,7 +300,7 @@ async def test_function_by_bucket_is_called_and_ends_the_search() -> None:
                 lambda _b, k: "cold" if k.startswith("c") else ""
             ),
             route_function(lambda b, _k: "fast" if b == "quick" else "", by="bucket"),
-            route_function(later, by="bucket"),
+            route_function(archive_old, by="bucket"),
         ],
     )
     assert await table.reaches("quick", "c") == ("cold", "fast")
@@ -309,18 +311,18 @@ async def test_function_by_bucket_is_called_and_ends_the_search() -> None:
 
 
 async def test_result_of_reaches_is_checked() -> None:
-    def declared(names: object) -> Router:
+    def router_with_reaches(names: object) -> Router:
         return router(
             [],
             [route_function(lambda _b, _k: "", reaches=lambda _b, _p: names)],  # type: ignore[arg-type,return-value]  # tested at run time
         )
 
     with pytest.raises(BackendNotFoundError, match=r"`reaches` of route function 1 .*'cloud'"):
-        await declared({"cloud"}).reaches("b")
-    for wrong in ("cold", None, 3):
+        await router_with_reaches({"cloud"}).reaches("b")
+    for names in ("cold", None, 3):
         with pytest.raises(TypeError, match="must return a set"):
-            await declared(wrong).reaches("b")
-    assert await declared({"default"}).reaches("b") == ("default",)
+            await router_with_reaches(names).reaches("b")
+    assert await router_with_reaches({"default"}).reaches("b") == ("default",)
 
 
 def test_fingerprint_depends_only_on_the_rules() -> None:
@@ -329,7 +331,7 @@ def test_fingerprint_depends_only_on_the_rules() -> None:
         "print(Router([('*.log', 'cold'), Route.prefix('a', 'b')], backends={'cold', 'b'}).fingerprint)"
     )
     fingerprints = {
-        subprocess.run(  # noqa: S603 - our own interpreter, so that another hash seed is used
+        subprocess.run(  # noqa: S603 - this interpreter, with a different hash seed
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
@@ -340,7 +342,7 @@ def test_fingerprint_depends_only_on_the_rules() -> None:
     }
     equal = Router([("*.log", "cold"), Route.prefix("a", "b")], backends=["b", "cold"])
     assert fingerprints == {equal.fingerprint}
-    others = [
+    routers = [
         router(),
         router(default="fast"),
         router([("*.log", "cold")]),
@@ -354,7 +356,7 @@ def test_fingerprint_depends_only_on_the_rules() -> None:
         router(backends=["default", "more"]),
         equal,
     ]
-    assert len({other.fingerprint for other in others}) == len(others)
+    assert len({table.fingerprint for table in routers}) == len(routers)
 
 
 keys = st.text("ab/.", min_size=1, max_size=6)

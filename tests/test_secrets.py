@@ -126,10 +126,11 @@ def test_frames_of_a_caller_keep_their_variables() -> None:
 
 def function_at(path: str) -> Callable[[Callable[[], None]], None]:
     """Return a function that calls its argument, compiled as if from a file at `path`."""
+    code = "def call_argument(argument):\n    token = 'secret'\n    argument()\n"
     names: dict[str, Any] = {}
-    exec(compile("def work(call):\n    token = 'secret'\n    call()\n", path, "exec"), names)  # noqa: S102 - the code above
-    work: Callable[[Callable[[], None]], None] = names["work"]
-    return work
+    exec(compile(code, path, "exec"), names)  # noqa: S102 - the code above
+    function: Callable[[Callable[[], None]], None] = names["call_argument"]
+    return function
 
 
 def test_frames_of_drivers_and_their_libraries_lose_variables() -> None:
@@ -147,11 +148,11 @@ def test_frames_of_drivers_and_their_libraries_lose_variables() -> None:
     variables = [
         (Path(frame.f_code.co_filename).name, "token" in frame.f_locals)
         for frame, _ in traceback.walk_tb(caught.value.__traceback__)
-        if frame.f_code.co_name == "work"
+        if frame.f_code.co_name == "call_argument"
     ]
     assert variables == [
         ("_engine.py", True),
         ("cloud.py", False),
         ("sdk.py", False),
-        ("_engine.py", True),  # its frame may still be running
+        ("_engine.py", True),  # a frame of the package outside of drivers
     ]

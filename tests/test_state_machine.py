@@ -66,7 +66,7 @@ def routed(default: Any, cold: Any, third: Any, *, part_size: int = MiB) -> Trov
 
 
 def one_memory_behind_two_backends(_: str) -> Trove:
-    """Return a store whose first two backends share one memory under different bucket names."""
+    """Return a store whose first two backends share one memory, with different bucket names."""
     shared = MemoryDriver()
     names = {"data": "hidden-data", "other": "hidden-other"}
     return routed(shared, Mapped(shared, buckets=names), Mapped(MemoryDriver(), into="box"))
@@ -85,7 +85,7 @@ STORES: dict[str, Callable[[str], Trove]] = {
         LocalDriver(f"{root}/third", fsync=False),
     ),
 }
-"""Functions that return a new, empty store, given an empty directory."""
+"""By name: a function that creates an empty store, which may use the directory at a path."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(
@@ -94,7 +94,7 @@ keys = st.sampled_from(
 sizes = st.sampled_from([0, 1, 17, 70_001, MiB, MiB + 5, 2 * MiB])
 
 
-TICK = timedelta(seconds=2)
+DATE_TOLERANCE = timedelta(seconds=2)
 
 
 @dataclass
@@ -107,13 +107,13 @@ class StoredObject:
 
 
 def agree(actual: ObjectInfo, expected: ObjectInfo) -> bool:
-    """Return whether two infos of one object agree in every field that both have.
+    """Return whether two infos of one object agree, except in dates and unreported checksums.
 
-    A service may report the checksums of a copy later, and dates either in milliseconds or in
-    seconds. The date in the response to a put is the date of the response.
+    A service may report the checksums of a copy later. Some dates are in whole seconds, and the date
+    that a put returns may be the date of its response, so dates may differ by `DATE_TOLERANCE`.
     """
     common = actual.checksums.keys() & expected.checksums.keys()
-    if abs(actual.last_modified - expected.last_modified) < TICK:
+    if abs(actual.last_modified - expected.last_modified) < DATE_TOLERANCE:
         actual = replace(actual, last_modified=expected.last_modified)
     return all(actual.checksums[name] == expected.checksums[name] for name in common) and (
         replace(actual, checksums=expected.checksums) == expected
@@ -131,8 +131,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = store
         self.run(store.__aenter__())
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
 
     def teardown(self) -> None:
         self.run(self.store.aclose())
@@ -192,23 +192,23 @@ class StoreMachine(RuleBasedStateMachine):
         body = shake_128(bytes([seed])).digest(size)
         stored = self.model.get(bucket, {}).get(key)
         options: dict[str, Any] = {"metadata": metadata}
-        refusal: type[Exception] | tuple[type[Exception], ...] | None = None
+        expected_error: type[Exception] | tuple[type[Exception], ...] | None = None
         if bucket not in self.model:
-            refusal = BucketNotFoundError
+            expected_error = BucketNotFoundError
             if condition == "stale":  # both apply, and a backend may check either one first
-                refusal = BucketNotFoundError, PreconditionFailedError
+                expected_error = BucketNotFoundError, PreconditionFailedError
         if condition == "create":
             options["if_none_match"] = "*"
-            refusal = refusal or (ObjectExistsError if stored else None)
+            expected_error = expected_error or (ObjectExistsError if stored else None)
         elif condition == "match" and stored:
             options["if_match"] = stored.info
         elif condition == "stale":
             options["if_match"] = "0-stale"
-            refusal = refusal or PreconditionFailedError
+            expected_error = expected_error or PreconditionFailedError
         pieces = [body[at : at + 70_001] for at in range(0, len(body), 70_001)]
         source = pieces if streamed else body
-        if refusal is not None:
-            with pytest.raises(refusal):
+        if expected_error is not None:
+            with pytest.raises(expected_error):
                 self.run(self.store.put(bucket, key, source, **options))
             return
         info = self.run(self.store.put(bucket, key, source, **options))
@@ -220,10 +220,10 @@ class StoreMachine(RuleBasedStateMachine):
     def read(self, bucket: str, key: str, data: st.DataObject) -> None:
         stored = self.model.get(bucket, {}).get(key)
         if stored is None:
-            missing = ObjectNotFoundError if bucket in self.model else BucketNotFoundError
-            with pytest.raises(missing):
+            expected_error = ObjectNotFoundError if bucket in self.model else BucketNotFoundError
+            with pytest.raises(expected_error):
                 self.run(self.store.read(bucket, key))
-            with pytest.raises(missing):
+            with pytest.raises(expected_error):
                 self.run(self.store.head(bucket, key))
             return
         assert self.run(self.store.read(bucket, key)) == stored.body
@@ -260,14 +260,14 @@ class StoreMachine(RuleBasedStateMachine):
                 async for result in self.store.delete_many(bucket, chosen)
             ]
 
-        failure = None if bucket in self.model else BucketNotFoundError
-        assert self.run(results()) == [(key, failure) for key in chosen]
+        expected_error = None if bucket in self.model else BucketNotFoundError
+        assert self.run(results()) == [(key, expected_error) for key in chosen]
         for key in chosen:
             self.model.get(bucket, {}).pop(key, None)
 
     @rule(
-        start=st.tuples(buckets, keys),
-        end=st.tuples(buckets, keys),
+        source=st.tuples(buckets, keys),
+        destination=st.tuples(buckets, keys),
         move=st.booleans(),
         metadata=st.sampled_from([None, {}, {"new": "1"}]),
         create=st.booleans(),
@@ -275,36 +275,36 @@ class StoreMachine(RuleBasedStateMachine):
     def copy_or_move(
         self,
         *,
-        start: tuple[str, str],
-        end: tuple[str, str],
+        source: tuple[str, str],
+        destination: tuple[str, str],
         move: bool,
         metadata: dict[str, str] | None,
         create: bool,
     ) -> None:
-        stored = self.model.get(start[0], {}).get(start[1])
+        stored = self.model.get(source[0], {}).get(source[1])
         options: dict[str, Any] = {"metadata": metadata}
-        refusal: type[Exception] | None = None
+        expected_error: type[Exception] | None = None
         if stored is None:
-            refusal = ObjectNotFoundError if start[0] in self.model else BucketNotFoundError
-        elif end[0] not in self.model:
-            refusal = BucketNotFoundError
+            expected_error = ObjectNotFoundError if source[0] in self.model else BucketNotFoundError
+        elif destination[0] not in self.model:
+            expected_error = BucketNotFoundError
         if create:
             options["if_none_match"] = "*"
-            existing = self.model.get(end[0], {}).get(end[1])
-            refusal = refusal or (ObjectExistsError if existing else None)
+            existing = self.model.get(destination[0], {}).get(destination[1])
+            expected_error = expected_error or (ObjectExistsError if existing else None)
         operation = self.store.move if move else self.store.copy
-        if refusal is not None:
-            with pytest.raises(refusal):
-                self.run(operation(*start, *end, **options))
+        if expected_error is not None:
+            with pytest.raises(expected_error):
+                self.run(operation(*source, *destination, **options))
             return
         assert stored is not None
-        info = self.run(operation(*start, *end, **options))
-        assert (info.bucket, info.key, info.size) == (*end, len(stored.body))
+        info = self.run(operation(*source, *destination, **options))
+        assert (info.bucket, info.key, info.size) == (*destination, len(stored.body))
         expected = stored.metadata if metadata is None else metadata
         assert info.metadata == expected
-        self.model[end[0]][end[1]] = StoredObject(stored.body, info, expected)
-        if move and start != end:
-            del self.model[start[0]][start[1]]
+        self.model[destination[0]][destination[1]] = StoredObject(stored.body, info, expected)
+        if move and source != destination:
+            del self.model[source[0]][source[1]]
 
     # -- listings --------------------------------------------------------------------------------
 
@@ -313,10 +313,10 @@ class StoreMachine(RuleBasedStateMachine):
         prefix=st.sampled_from(["", "a", "a/", "b/", "c/", "é", "nothing"]),
         delimiter=st.sampled_from([None, "/"]),
         page_size=st.integers(1, 5),
-        at=st.integers(0, 12),
+        resume_after=st.integers(0, 12),
     )
     def list_all(
-        self, *, bucket: str, prefix: str, delimiter: str | None, page_size: int, at: int
+        self, *, bucket: str, prefix: str, delimiter: str | None, page_size: int, resume_after: int
     ) -> None:
         arguments: dict[str, Any] = {"prefix": prefix, "delimiter": delimiter}
 
@@ -325,7 +325,7 @@ class StoreMachine(RuleBasedStateMachine):
             first: list[ObjectInfo | Prefix] = []
             async for entry in listing:
                 first.append(entry)
-                if len(first) > at:
+                if len(first) > resume_after:
                     break
             remaining = await self._resume(bucket, listing.cursor, **arguments) if first else []
             return [*first, *remaining], bool(listing.ordered)
@@ -359,7 +359,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     @precondition(lambda self: self.model)
     def list_and_head_agree(self) -> None:
-        async def both(bucket: str) -> tuple[set[str], set[str]]:
+        async def listed_and_found(bucket: str) -> tuple[set[str], set[str]]:
             listed = {info.key for info in await self.store.list(bucket).all()}
             names = ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é"]
             return listed, {
@@ -367,7 +367,7 @@ class StoreMachine(RuleBasedStateMachine):
             }
 
         for bucket, objects in self.model.items():
-            listed, found = self.run(both(bucket))
+            listed, found = self.run(listed_and_found(bucket))
             assert listed == found == set(objects)
 
 
@@ -379,7 +379,7 @@ def run_machine(
 ) -> None:
     directories = count()
     run_state_machine_as_test(
-        # A factory is accepted, though the annotation asks for a class.
+        # Hypothesis accepts a function here, although the annotation requires a class.
         lambda: StoreMachine(STORES[name](f"{root}/{next(directories)}"), agree),  # type: ignore[arg-type]
         settings=settings(
             deadline=None,

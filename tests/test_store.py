@@ -41,7 +41,7 @@ pytestmark = pytest.mark.idle_time
 # -- routing ---------------------------------------------------------------------------------------
 
 
-async def test_order_is_functions_patterns_default() -> None:
+async def test_functions_apply_before_patterns_and_the_default_last() -> None:
     def first(_bucket: str, key: str) -> str | None:
         return "one" if key.startswith("f") else None
 
@@ -89,9 +89,11 @@ OPERATIONS: list[tuple[str, int, Callable[[Trove], Awaitable[object]]]] = [
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("name", "times", "act"), OPERATIONS, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+    ("name", "times", "operate"), OPERATIONS, ids=lambda value: str(value)[:12]
+)
 async def test_route_function_is_called_once_per_operation_and_key(
-    *, asynchronous: bool, name: str, times: int, act: Callable[[Trove], Awaitable[object]]
+    *, asynchronous: bool, name: str, times: int, operate: Callable[[Trove], Awaitable[object]]
 ) -> None:
     calls: list[tuple[str, str]] = []
 
@@ -99,15 +101,15 @@ async def test_route_function_is_called_once_per_operation_and_key(
         calls.append((bucket, key))
         return ""
 
-    async def later(bucket: str, key: str) -> str:
+    async def async_function(bucket: str, key: str) -> str:
         return function(bucket, key)
 
     default = CallLog()
     await fill(default, "data", "key")
     async with single_attempt_store(
-        default, route_functions=[later if asynchronous else function]
+        default, route_functions=[async_function if asynchronous else function]
     ) as store:
-        await act(store)
+        await operate(store)
     assert len(calls) == times, name
     assert {bucket for bucket, _ in calls} == {"data"}
 
@@ -120,9 +122,9 @@ async def test_unknown_backend_from_a_route_function_changes_nothing() -> None:
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=[lambda _bucket, _key: "gold"]
     ) as store:
-        for _, _, act in OPERATIONS:
+        for _, _, operate in OPERATIONS:
             with pytest.raises(BackendNotFoundError, match=r"'gold': there are 'cold', 'default'"):
-                await act(store)
+                await operate(store)
         assert (await store.backend("default").head("data", "key")).size == 3
     assert default.calls == ["open", "head", "aclose"]
     assert cold.calls == ["open", "aclose"]
@@ -155,7 +157,7 @@ async def test_explain_returns_the_reason() -> None:
     assert "pinned" in (await store.backend("cold").explain("data", "x")).reason
 
 
-async def test_route_to_an_unknown_backend_is_refused() -> None:
+async def test_route_to_an_unknown_backend_is_rejected() -> None:
     with pytest.raises(BackendNotFoundError, match="'nowhere': there are 'cold', 'default'"):
         single_attempt_store(routes=[("*", "nowhere")], backends={"cold": CallLog()})
     single_attempt_store(routes=[("*", "default")])
@@ -197,7 +199,7 @@ async def test_closing_a_handle_leaves_the_store_open() -> None:
     assert cold.calls.count("aclose") == 1
 
 
-async def test_handle_can_be_made_before_the_store_is_open() -> None:
+async def test_handle_can_be_created_before_the_store_is_open() -> None:
     store = single_attempt_store()
     handle = store.backend("default")
     async with store:
@@ -205,7 +207,7 @@ async def test_handle_can_be_made_before_the_store_is_open() -> None:
         await handle.put("data", "key", b"")
 
 
-def test_unknown_reserved_and_invalid_backends_are_refused() -> None:
+def test_unknown_reserved_and_invalid_backends_are_rejected() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
         single_attempt_store().backend("gold")
     with pytest.raises(ConfigError, match="choose a different name"):
@@ -230,8 +232,8 @@ def test_handle_of_a_subclass_keeps_its_attributes() -> None:
 
 async def test_health_pings_concurrently_and_never_raises() -> None:
     default, cold, stuck = CallLog(), CallLog(), CallLog(embedded=False)
-    both = asyncio.Barrier(2)
-    default.before["ping"] = cold.before["ping"] = both.wait
+    barrier = asyncio.Barrier(2)
+    default.before["ping"] = cold.before["ping"] = barrier.wait
     stuck.before["ping"] = asyncio.Event().wait
     async with single_attempt_store(
         default,
@@ -255,9 +257,9 @@ async def test_total_timeout_ends_an_operation() -> None:
     await fill(driver, "data", "key")
     driver.before["head"] = driver.before["list_page"] = asyncio.Event().wait
     async with single_attempt_store(driver, timeout=Timeout(total=0.02)) as store:
-        for act in (store.head("data", "key"), store.list("data").all()):
+        for operation in (store.head("data", "key"), store.list("data").all()):
             with pytest.raises(TimedOutError, match=r"did not finish within 0\.02 s") as caught:
-                await act
+                await operation
             assert caught.value.bucket == "data"
 
 
@@ -266,11 +268,11 @@ async def test_events_of_operations_attempts_and_parts() -> None:
     events: list[Event] = []
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
-        stop = store.events.subscribe(events.append)
+        unsubscribe = store.events.subscribe(events.append)
         await store.put("data", "key", b"body")
         with pytest.raises(ObjectNotFoundError):
             await store.head("data", "missing")
-        stop()
+        unsubscribe()
         await store.head("data", "key")
     by_kind = {
         kind: [event for event in events if event.kind == kind]
@@ -315,15 +317,15 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("act", "error", "remedy"), REMEDIES)
+@pytest.mark.parametrize(("call", "error", "remedy"), REMEDIES)
 async def test_message_is_one_line_and_has_advice(
-    act: Callable[[Trove], Any], error: type[Exception], remedy: str
+    call: Callable[[Trove], Any], error: type[Exception], remedy: str
 ) -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     async with single_attempt_store(driver) as store:
         with pytest.raises(error) as caught:
-            await act(store)
+            await call(store)
     assert remedy in str(caught.value)
     assert "\n" not in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args  # noqa: S301 - our own
@@ -345,7 +347,7 @@ def test_repr_has_names_and_no_secrets() -> None:
     assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"
 
 
-WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+INVALID_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"backends": [CallLog()]}, TypeError, "backends must map names"),
     ({"backends": {1: CallLog()}}, TypeError, "a backend's name must be a str, got int"),
     ({"backends": {"": CallLog()}}, ConfigError, "name must not be empty"),
@@ -359,20 +361,20 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "kind", "hint"), WRONG)
-def test_wrong_argument_is_refused_when_the_store_is_made(
-    arguments: dict[str, Any], kind: type[Exception], hint: str
+@pytest.mark.parametrize(("arguments", "error", "message"), INVALID_ARGUMENTS)
+def test_invalid_argument_is_rejected_when_the_store_is_created(
+    arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=hint):
+    with pytest.raises(error, match=message):
         Trove(CallLog(), **arguments)
 
 
-async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
+async def test_progress_that_is_not_callable_is_rejected_before_any_io() -> None:
     async with Trove(CallLog()) as store:
         await store.create_bucket("data")
-        wrong: Any = 5
+        progress: Any = 5
         with pytest.raises(TypeError, match="progress must be callable with"):
-            await store.put("data", "key", b"", progress=wrong)
+            await store.put("data", "key", b"", progress=progress)
         assert not await store.exists("data", "key")
 
 

@@ -1,4 +1,7 @@
-"""Opening and closing a store. Use on another loop, after a fork or after closing is refused."""
+"""Opening and closing a store.
+
+A store that is not open, or that was opened on a different event loop or before a fork, raises.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 SIGNING_KEY = "secret-of-the-test"
 
-USES: list[Callable[[Trove], Awaitable[Any]]] = [
+CALLS: list[Callable[[Trove], Awaitable[Any]]] = [
     lambda store: store.put("data", "key", b""),
     lambda store: store.get("data", "key").__aenter__(),
     lambda store: store.read("data", "key"),
@@ -49,24 +52,24 @@ USES: list[Callable[[Trove], Awaitable[Any]]] = [
 ]
 
 
-async def assert_refused(store: Trove, hint: str) -> None:
-    for use in USES:
-        with pytest.raises(ClosedError, match=hint) as caught:
-            await use(store)
+async def assert_every_call_raises(store: Trove, advice: str) -> None:
+    for call in CALLS:
+        with pytest.raises(ClosedError, match=advice) as caught:
+            await call(store)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ClosedError, match=hint):
+    with pytest.raises(ClosedError, match=advice):
         store.delete_many("data", [])
 
 
-async def test_use_before_opening_is_refused_with_advice() -> None:
-    await assert_refused(single_attempt_store(), "use it inside `async with Trove")
+async def test_use_before_opening_raises_with_advice() -> None:
+    await assert_every_call_raises(single_attempt_store(), "use it inside `async with Trove")
 
 
-async def test_use_after_closing_is_refused_with_advice() -> None:
+async def test_use_after_closing_raises_with_advice() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         pass
-    await assert_refused(store, "create a new Trove")
+    await assert_every_call_raises(store, "create a new Trove")
     with pytest.raises(ClosedError, match="opened once: create a new Trove"):
         await store.__aenter__()
     assert driver.calls == ["open", "aclose"]
@@ -74,15 +77,15 @@ async def test_use_after_closing_is_refused_with_advice() -> None:
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_use_from_another_loop_is_refused() -> None:
+async def test_use_on_a_different_loop_raises_with_advice() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     driver.calls.clear()
     failures: list[BaseException] = []
 
-    def elsewhere() -> None:
+    def run_new_loop() -> None:
         async def main() -> None:
-            await assert_refused(store, "open a Trove in each loop")
+            await assert_every_call_raises(store, "open a Trove in each loop")
             with pytest.raises(ClosedError):
                 await store.aclose()
 
@@ -92,7 +95,7 @@ async def test_use_from_another_loop_is_refused() -> None:
             failures.append(error)
 
     async with single_attempt_store(driver) as store:
-        thread = threading.Thread(target=elsewhere)
+        thread = threading.Thread(target=run_new_loop)
         thread.start()
         await asyncio.to_thread(thread.join)
         assert failures == []
@@ -100,7 +103,7 @@ async def test_use_from_another_loop_is_refused() -> None:
         assert await store.read("data", "key") == b"key"
 
 
-FORKING = """
+FORKING_PROGRAM = """
 import asyncio, os, sys
 from trove_async import ClosedError, Trove
 from trove_async.drivers.memory import MemoryDriver
@@ -111,9 +114,9 @@ async def main():
         child = os.fork()
         if child == 0:
             async def use():
-                for act in (lambda: store.list_buckets(), lambda: store.list("data").all()):
+                for call in (lambda: store.list_buckets(), lambda: store.list("data").all()):
                     try:
-                        await act()
+                        await call()
                     except ClosedError as error:
                         assert "before a fork" in str(error), error
                     else:
@@ -133,9 +136,9 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_use_after_a_fork_is_refused_with_advice() -> None:
+def test_use_after_a_fork_raises_with_advice() -> None:
     result = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", FORKING],
+        [sys.executable, "-c", FORKING_PROGRAM],
         capture_output=True,
         text=True,
         timeout=30,
@@ -167,8 +170,8 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
     assert shared.calls == below.calls == ["open", "aclose"]
 
 
-class Unclosable(CallLog):
-    """A driver whose close raises an error with this message."""
+class FailingCloseDriver(CallLog):
+    """A driver whose `aclose` raises an error with this message."""
 
     def __init__(self, message: str) -> None:
         super().__init__()
@@ -180,7 +183,7 @@ class Unclosable(CallLog):
 
 
 async def test_failing_close_does_not_stop_the_others() -> None:
-    default, bad, last = CallLog(), Unclosable("stuck"), CallLog()
+    default, bad, last = CallLog(), FailingCloseDriver("stuck"), CallLog()
     with pytest.raises(RuntimeError, match="stuck"):
         async with single_attempt_store(default, backends={"bad": bad, "last": last}):
             pass
@@ -191,7 +194,7 @@ async def test_several_failing_closes_raise_an_exception_group() -> None:
     default = CallLog()
     with pytest.raises(ExceptionGroup) as caught:
         async with single_attempt_store(
-            default, backends={"one": Unclosable("one"), "two": Unclosable("two")}
+            default, backends={"one": FailingCloseDriver("one"), "two": FailingCloseDriver("two")}
         ):
             pass
     assert sorted(map(str, caught.value.exceptions)) == ["one", "two"]
@@ -205,19 +208,19 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
     with pytest.raises(ConfigError, match="no such place"):
         await store.__aenter__()
     assert default.calls == ["open", "aclose"]
-    assert bad.calls == ["open", "aclose"]  # it is closed although its open failed
+    assert bad.calls == ["open", "aclose"]  # closed, although its `open` failed
     assert never.calls == []
-    await assert_refused(store, "create a new Trove")
+    await assert_every_call_raises(store, "create a new Trove")
     await store.aclose()
     assert default.calls == ["open", "aclose"]
 
 
 @pytest.mark.parametrize("layered", [False, True])
-@pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
-async def test_driver_of_an_open_store_is_refused_by_another(
-    make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
+@pytest.mark.parametrize("create", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
+async def test_driver_of_an_open_store_cannot_be_opened_by_another(
+    create: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
-    shared = make(tmp_path)
+    shared = create(tmp_path)
     if layered:
         shared = Mapped(shared, into="below")
     other = CallLog()
@@ -241,7 +244,7 @@ async def test_driver_is_closed_if_its_open_raises_closed_error_for_another_reas
 
 
 @pytest.mark.parametrize(
-    "make",
+    "create",
     [
         LocalDriver,
         lambda _: GCSDriver(anonymous=True),
@@ -256,16 +259,16 @@ async def test_driver_is_closed_if_its_open_raises_closed_error_for_another_reas
     ids=["local", "gcs", "s3", "mapped"],
 )
 async def test_second_open_reports_that_the_driver_is_in_use(
-    make: Callable[[Path], AsyncDriver], tmp_path: Path
+    create: Callable[[Path], AsyncDriver], tmp_path: Path
 ) -> None:
-    driver = make(tmp_path)
+    driver = create(tmp_path)
     async with single_attempt_store(driver):
         with pytest.raises(DriverInUseError):
             await single_attempt_store(driver).__aenter__()
 
 
 @pytest.mark.parametrize(
-    "make",
+    "create",
     [
         lambda path: LocalDriver(path / "root"),
         lambda path: GCSDriver(credentials=path / "key.json"),
@@ -274,10 +277,10 @@ async def test_second_open_reports_that_the_driver_is_in_use(
     ids=["local", "gcs", "mapped"],
 )
 async def test_driver_opened_by_two_stores_concurrently_belongs_to_one(
-    make: Callable[[Path], AsyncDriver], tmp_path: Path
+    create: Callable[[Path], AsyncDriver], tmp_path: Path
 ) -> None:
     (tmp_path / "key.json").write_text(json.dumps(service_account_key()))
-    driver = make(tmp_path)
+    driver = create(tmp_path)
     winners: list[Trove] = []
     errors: list[DriverInUseError] = []
 
@@ -296,7 +299,7 @@ async def test_driver_opened_by_two_stores_concurrently_belongs_to_one(
 
 
 class SlowToOpen(MemoryDriver):
-    """A shared driver that lets other tasks run while it opens."""
+    """A driver that lets other tasks run while it opens."""
 
     async def open(self, context: DriverContext) -> None:
         await asyncio.sleep(0)

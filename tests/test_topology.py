@@ -112,28 +112,28 @@ async def test_first_program_of_the_readme_runs_on_real_protocols(
 
 
 @pytest.mark.parametrize("size", [0, 1, len(LARGE)])
-@pytest.mark.parametrize(("start", "end"), list(permutations(NAMES, 2)))
+@pytest.mark.parametrize(("source", "target"), list(permutations(NAMES, 2)))
 async def test_object_moves_between_any_two_backends(
-    store: Trove, bucket: str, start: str, end: str, size: int
+    store: Trove, bucket: str, source: str, target: str, size: int
 ) -> None:
-    source, target = key_on(start, "a/b.bin"), key_on(end, "moved.bin")
+    source_key, target_key = key_on(source, "a/b.bin"), key_on(target, "moved.bin")
     put = await store.put(
         bucket,
-        source,
+        source_key,
         LARGE[:size],
         content_type="image/png",
         metadata={"author": "gr\u00fc\u00df"},
     )
-    assert put.backend == start
-    moved = await store.move(bucket, source, bucket, target)
-    assert (moved.backend, moved.size) == (end, size)
-    assert await store.read(bucket, target) == LARGE[:size]
-    head = await store.head(bucket, target)
+    assert put.backend == source
+    moved = await store.move(bucket, source_key, bucket, target_key)
+    assert (moved.backend, moved.size) == (target, size)
+    assert await store.read(bucket, target_key) == LARGE[:size]
+    head = await store.head(bucket, target_key)
     assert (head.content_type, dict(head.metadata)) == ("image/png", {"author": "gr\u00fc\u00df"})
     with pytest.raises(ObjectNotFoundError):
-        await store.head(bucket, source)
+        await store.head(bucket, source_key)
     backends = [name for name in NAMES if await store.backend(name).list(bucket).all()]
-    assert backends == [end]
+    assert backends == [target]
 
 
 async def test_listing_merges_all_backends(store: Trove, bucket: str) -> None:
@@ -150,10 +150,10 @@ async def test_listing_merges_all_backends(store: Trove, bucket: str) -> None:
     assert sorted(entry.key for entry in top_level) == sorted(
         {"cold/", "archive/", *(f"{n:02}/" for n in range(12))}
     )
-    # The two backends that list in bytewise order are merged in that order.
-    of_two = store.list(bucket, prefix="archive/", page_size=5)
-    assert [entry.key async for entry in of_two] == sorted(k for k in keys if "archive" in k)
-    assert of_two.ordered
+    # Only the archive has keys with this prefix, and it lists them in bytewise order.
+    listing = store.list(bucket, prefix="archive/", page_size=5)
+    assert [entry.key async for entry in listing] == sorted(k for k in keys if "archive" in k)
+    assert listing.ordered
 
 
 # -- one backend dies --------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ async def test_listing_raises_when_a_backend_dies(
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "target", "fault"),
+    ("source", "target", "request_target", "fault"),
     [
         ("cold", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
         ("default", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
@@ -222,28 +222,27 @@ async def test_move_leaves_only_the_source_when_a_backend_dies(
     seaweed: S3Server,
     fake_gcs: GCSServer,
     bucket: str,
-    start: str,
-    end: str,
+    source: str,
     target: str,
+    request_target: str,
     fault: Cut,
 ) -> None:
     async with FaultProxy(fake_gcs.endpoint_url) as proxy:
         dying = GCSServer(endpoint_url=proxy.endpoint_url)
         async with topology(tmp_path, seaweed, dying, **FAST_FAILURE) as store:
             await store.create_bucket(bucket, backends="all")
-            source, copy = key_on(start, "large"), key_on(end, "copy")
-            await store.put(bucket, source, LARGE)
-            proxy.arm(fault, target=target)
+            source_key, target_key = key_on(source, "large"), key_on(target, "copy")
+            await store.put(bucket, source_key, LARGE)
             # The first request breaks midway, and every later one before its head.
-            proxy.arm(Cut("request head"), target=target, times=None)
+            proxy.arm(fault, target=request_target)
+            proxy.arm(Cut("request head"), target=request_target, times=None)
             with pytest.raises(UnavailableError) as caught:
-                await store.move(bucket, source, bucket, copy)
+                await store.move(bucket, source_key, bucket, target_key)
             assert caught.value.backend == "archive"
             await store.put(bucket, "hot", b"still works")
             assert await store.read(bucket, "hot") == b"still works"
             assert store.pool.statistics().leased == 0
-    async with topology(
-        tmp_path, seaweed, fake_gcs
-    ) as store:  # without the proxy, the backend works again
-        assert not await store.exists(bucket, copy)
-        assert await store.read(bucket, source) == LARGE
+    # Without the proxy, the backend works again.
+    async with topology(tmp_path, seaweed, fake_gcs) as store:
+        assert not await store.exists(bucket, target_key)
+        assert await store.read(bucket, source_key) == LARGE

@@ -1,4 +1,4 @@
-"""Whether two responses are proved to describe the same version."""
+"""Proof that two responses describe the same version."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pytest
 from trove_async import ObjectInfo
 from trove_async._version_identity import can_pin, can_prove, is_same
 
-MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
+LAST_MODIFIED = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def info(**properties: Any) -> ObjectInfo:
-    values = {"size": 5, "etag": None, "last_modified": MOMENT, **properties}
+    values = {"size": 5, "etag": None, "last_modified": LAST_MODIFIED, **properties}
     return ObjectInfo(bucket="data", key="key", **values)
 
 
-LATER = {"as_of": MOMENT + timedelta(seconds=1)}
+LATER = {"as_of": LAST_MODIFIED + timedelta(seconds=1)}
 """A response sent so long after the last change that its date identifies one version."""
 
 
 @pytest.mark.parametrize(
     ("first", "later", "same"),
     [
-        ({"etag": "a"}, {"etag": "a", "last_modified": MOMENT + timedelta(1)}, True),
+        ({"etag": "a"}, {"etag": "a", "last_modified": LAST_MODIFIED + timedelta(1)}, True),
         ({"etag": "a"}, {"etag": "b"}, False),
         ({"etag": "a", "version_id": "1"}, {"version_id": "1"}, False),
         ({}, {"etag": "a"}, False),
@@ -36,8 +36,8 @@ LATER = {"as_of": MOMENT + timedelta(seconds=1)}
         ({"version_id": "null", **LATER}, {"version_id": "null"}, True),
         ({**LATER}, {}, True),
         ({**LATER}, {"size": 6}, False),
-        ({**LATER}, {"last_modified": MOMENT + timedelta(seconds=1)}, False),
-        ({"as_of": MOMENT + timedelta(milliseconds=999)}, {**LATER}, False),
+        ({**LATER}, {"last_modified": LAST_MODIFIED + timedelta(seconds=1)}, False),
+        ({"as_of": LAST_MODIFIED + timedelta(milliseconds=999)}, {**LATER}, False),
         ({}, {**LATER}, False),
         ({"write_id": "w1"}, {"write_id": "w1"}, True),
         ({"write_id": "w1"}, {"write_id": "w2"}, False),
@@ -55,11 +55,11 @@ def test_versions_are_the_same_only_with_proof(
 
 def test_recent_date_alone_proves_nothing() -> None:
     assert not can_prove(info())
-    assert not can_prove(info(version_id="null", as_of=MOMENT))
+    assert not can_prove(info(version_id="null", as_of=LAST_MODIFIED))
 
 
 @pytest.mark.parametrize(
-    ("properties", "claims", "pinned"),
+    ("properties", "capabilities", "pinned"),
     [
         ({"etag": "a"}, {"get_conditions": True}, True),
         ({"etag": "a"}, {"versions": True}, False),
@@ -70,7 +70,7 @@ def test_recent_date_alone_proves_nothing() -> None:
     ],
 )
 def test_version_is_pinned_if_the_backend_honours_conditions(
-    properties: dict[str, Any], claims: dict[str, bool], *, pinned: bool
+    properties: dict[str, Any], capabilities: dict[str, bool], *, pinned: bool
 ) -> None:
-    flags = {"get_conditions": False, "versions": False, **claims}
-    assert can_pin(info(**properties), **flags) is pinned
+    capabilities = {"get_conditions": False, "versions": False, **capabilities}
+    assert can_pin(info(**properties), **capabilities) is pinned

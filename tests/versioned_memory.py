@@ -62,14 +62,15 @@ class VersionedMemory(MemoryDriver):
             ),
         ]
 
-    def _id(self, bucket: str) -> str:
+    def _new_version_id(self, bucket: str) -> str:
         return f"v{next(self._ids)}" if bucket in self.versioned_buckets else "null"
 
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
         info = replace(
-            super()._store(bucket, key, chunks, checksum, options), version_id=self._id(bucket)
+            super()._store(bucket, key, chunks, checksum, options),
+            version_id=self._new_version_id(bucket),
         )
         stored = self._object(bucket, key)._replace(info=info)
         self._bucket(bucket).objects[key] = stored
@@ -81,7 +82,7 @@ class VersionedMemory(MemoryDriver):
         for version, stored in self._versions.get(bucket, {}).get(key, []):
             if version.version_id == version_id and stored is not None:
                 return stored
-        raise ObjectNotFoundError("no such version", bucket=bucket, key=key)
+        raise ObjectNotFoundError("the version does not exist", bucket=bucket, key=key)
 
     def _source(self, bucket: str, key: str, options: CopyOptions) -> _Object:
         if options.version_id is None:
@@ -96,7 +97,7 @@ class VersionedMemory(MemoryDriver):
         version_id = options.version_id
 
         class OneVersion(MemoryDriver):
-            def _object(_, bucket: str, key: str) -> _Object:  # noqa: N805 - self is the outer one
+            def _object(_, bucket: str, key: str) -> _Object:  # noqa: N805 - `self` is the outer driver
                 return self._version(bucket, key, version_id)
 
         return _Reader(OneVersion(), bucket, key, options)
@@ -129,9 +130,10 @@ class VersionedMemory(MemoryDriver):
         if bucket not in self.versioned_buckets:
             versions.clear()
         elif versions:
-            deleted = next((stored for _, stored in versions if stored is not None), None)
-            if deleted is not None:
-                self._add(bucket, key, None, replace(deleted.info, version_id=self._id(bucket)))
+            newest = next((stored for _, stored in versions if stored is not None), None)
+            if newest is not None:
+                version_id = self._new_version_id(bucket)
+                self._add(bucket, key, None, replace(newest.info, version_id=version_id))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         results = await super().delete_many(bucket, keys)
@@ -141,33 +143,33 @@ class VersionedMemory(MemoryDriver):
 
     async def delete_bucket(self, bucket: str) -> None:
         if any(self._versions.get(bucket, {}).values()):
-            raise BucketNotEmptyError("the bucket has versions of objects", bucket=bucket)
+            raise BucketNotEmptyError("the bucket has object versions", bucket=bucket)
         await super().delete_bucket(bucket)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         self.version_pages.append(options)
         self._bucket(bucket)
-        everything = [
+        unlisted = [
             version
             for key, versions in sorted(self._versions.get(bucket, {}).items())
             for version, _ in versions
             if key.startswith(options.prefix)
         ]
         if options.token is not None:
-            # The token has a key and the number of its versions that are not listed yet. They are
-            # the oldest, so it stays valid while newer versions are deleted.
+            # The token is a key and the number of its versions that are not listed yet. Those are
+            # the oldest, so the token stays valid while newer versions are deleted.
             key, _, number = options.token.rpartition("\0")
-            of_key = [version for version in everything if version.key == key]
-            everything = [
+            of_key = [version for version in unlisted if version.key == key]
+            unlisted = [
                 *of_key[len(of_key) - int(number) :],
-                *(version for version in everything if version.key > key),
+                *(version for version in unlisted if version.key > key),
             ]
         elif options.start_after is not None:
             start = options.start_after
-            everything = [version for version in everything if version.key > start]
-        page, later = everything[: options.limit], everything[options.limit :]
+            unlisted = [version for version in unlisted if version.key > start]
+        page, later = unlisted[: options.limit], unlisted[options.limit :]
         if not later:
             return VersionPage(entries=page)
         key = page[-1].key
-        unlisted = sum(version.key == key for version in later)
-        return VersionPage(entries=page, token=f"{key}\0{unlisted}")
+        count_of_key = sum(version.key == key for version in later)
+        return VersionPage(entries=page, token=f"{key}\0{count_of_key}")

@@ -1,4 +1,4 @@
-"""Every driver is opened and closed once, also after errors and cancels."""
+"""A store opens and closes its drivers: the order, errors, cancels and concurrent closes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SlowDriver(Fake):
-    """A driver whose open and close take several steps of the loop."""
+    """A driver with a step in its `open` and in its `aclose`."""
 
     async def open(self, context: DriverContext) -> None:
         await self.step("open")
@@ -27,28 +27,27 @@ class SlowDriver(Fake):
         await super().aclose()
 
 
-async def opened(*doors: SlowDriver) -> Trove:
-    default, *more = doors
-    store = Trove(default, backends={str(number): door for number, door in enumerate(more)})
-    return await store.__aenter__()
+async def open_store(default: SlowDriver, *drivers: SlowDriver) -> Trove:
+    backends = {str(number): driver for number, driver in enumerate(drivers)}
+    return await Trove(default, backends=backends).__aenter__()
 
 
 async def test_last_opened_is_closed_first() -> None:
     order: list[int] = []
-    doors = [SlowDriver() for _ in range(3)]
-    for number, door in enumerate(doors):
+    drivers = [SlowDriver() for _ in range(3)]
+    for number, driver in enumerate(drivers):
 
-        async def note(number: int = number) -> None:
+        async def append_number(number: int = number) -> None:
             order.append(number)
 
-        door.before["aclose"] = note
-    await (await opened(*doors)).aclose()
+        driver.before["aclose"] = append_number
+    await (await open_store(*drivers)).aclose()
     assert order == [2, 1, 0]
 
 
 async def test_second_close_continues_after_a_cancelled_one() -> None:
     first, second = SlowDriver(), SlowDriver()
-    store = await opened(first, second)
+    store = await open_store(first, second)
     reached = second.hang("aclose")
     closing = OwnedTask(store.aclose())
     await reached.wait()
@@ -61,15 +60,15 @@ async def test_second_close_continues_after_a_cancelled_one() -> None:
     assert first.count("aclose") == 1
 
 
-async def test_two_concurrent_closes_close_everything() -> None:
-    doors = [SlowDriver() for _ in range(3)]
-    for door in doors:
-        door.before["aclose"] = lambda: asyncio.sleep(0)
-    store = await opened(*doors)
+async def test_concurrent_closes_close_every_driver() -> None:
+    drivers = [SlowDriver() for _ in range(3)]
+    for driver in drivers:
+        driver.before["aclose"] = lambda: asyncio.sleep(0)
+    store = await open_store(*drivers)
     async with task_group() as group:
         for _ in range(3):
             group.start_soon(store.aclose)
-    assert all(door.count("aclose") for door in doors)
+    assert all(driver.count("aclose") for driver in drivers)
 
 
 async def test_error_of_opening_is_raised_even_if_closing_fails() -> None:
@@ -78,25 +77,25 @@ async def test_error_of_opening_is_raised_even_if_closing_fails() -> None:
     bad.fail("aclose", OSError("and this"))
     good.fail("aclose", OSError("and that"))
     with pytest.raises(PermissionError, match="why"):
-        await opened(good, bad)
+        await open_store(good, bad)
     assert (good.count("aclose"), bad.count("aclose")) == (1, 1)
 
 
 async def test_cancelled_open_closes_the_opened_drivers() -> None:
     good, slow = SlowDriver(), SlowDriver()
     reached = slow.hang("open")
-    opening = OwnedTask(opened(good, slow))
+    opening = OwnedTask(open_store(good, slow))
     await reached.wait()
     await opening.aclose()
     assert (good.count("aclose"), slow.count("aclose")) == (1, 1)
 
 
 async def test_several_close_failures_are_raised_as_a_group() -> None:
-    doors = [SlowDriver() for _ in range(3)]
-    store = await opened(*doors)
-    doors[0].fail("aclose", OSError("one"))
-    doors[2].fail("aclose", KeyError("two"))
+    drivers = [SlowDriver() for _ in range(3)]
+    store = await open_store(*drivers)
+    drivers[0].fail("aclose", OSError("one"))
+    drivers[2].fail("aclose", KeyError("two"))
     with pytest.raises(ExceptionGroup) as caught:
         await store.aclose()
     assert [type(error) for error in caught.value.exceptions] == [KeyError, OSError]
-    assert doors[1].count("aclose") == 1
+    assert drivers[1].count("aclose") == 1

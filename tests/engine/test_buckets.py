@@ -1,3 +1,5 @@
+"""Creating, deleting and listing buckets over several backends."""
+
 from __future__ import annotations
 
 import pytest
@@ -78,7 +80,7 @@ async def test_create_on_all_with_exist_ok_skips_existing_buckets() -> None:
         assert [info.backends for info in await store.list_buckets()] == [("default", "cold")]
 
 
-async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
+async def test_bucket_shared_by_several_backends_is_created_and_deleted_once() -> None:
     driver = CallLog()
     layer = Mapped(driver, buckets={"data": "data"})
     async with single_attempt_store(driver, backends={"same": driver, "layer": layer}) as store:
@@ -146,11 +148,11 @@ async def test_put_does_not_create_a_bucket_that_the_default_lacks(
 async def test_concurrent_puts_that_create_the_bucket_both_succeed() -> None:
     cold = CallLog()
 
-    async def another_was_faster() -> None:
+    async def create_first() -> None:
         cold.before.clear()
         await cold.create_bucket("data")
 
-    cold.before["create_bucket"] = another_was_faster
+    cold.before["create_bucket"] = create_first
     async with single_attempt_store(backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
         await store.put("data", "a.cold", b"")
@@ -173,13 +175,13 @@ async def test_object_is_missing_if_only_its_backend_lacks_the_bucket() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
-        for reading in (
+        for call in (
             store.head("data", "a.cold"),
             store.read("data", "a.cold"),
             store.get_ranges("data", "a.cold", [(0, 1)]),
         ):
             with pytest.raises(ObjectNotFoundError) as caught:
-                await reading
+                await call
             assert (caught.value.bucket, caught.value.key) == ("data", "a.cold")
             assert caught.value.backend == "cold"
         with pytest.raises(ObjectNotFoundError):
@@ -249,7 +251,7 @@ async def test_delete_does_nothing_if_a_backend_is_down() -> None:
         assert "delete_bucket" not in default.calls
 
 
-async def test_delete_that_fails_midway_names_the_backends_already_deleted() -> None:
+async def test_delete_that_fails_midway_names_the_backends_where_it_succeeded() -> None:
     default, cold, third = CallLog(), CallLog(), CallLog()
     for driver in (default, cold, third):
         await fill(driver, "data")
@@ -270,11 +272,11 @@ async def test_concurrently_deleted_bucket_counts_as_deleted() -> None:
     await fill(default, "data")
     await fill(cold, "data")
 
-    async def another_was_faster() -> None:
+    async def delete_first() -> None:
         cold.before.clear()
         await cold.delete_bucket("data")
 
-    cold.before["delete_bucket"] = another_was_faster
+    cold.before["delete_bucket"] = delete_first
     async with single_attempt_store(default, backends={"cold": cold}) as store:
         await store.delete_bucket("data")
         assert await store.list_buckets() == []

@@ -1,3 +1,5 @@
+"""`delete_many`: routing, order of results, failures, and how the keys are read."""
+
 from __future__ import annotations
 
 import asyncio
@@ -62,7 +64,7 @@ async def test_keys_may_be_an_endless_async_iterable() -> None:
     assert default.calls.count("delete_many") == 2
 
 
-async def test_keys_are_taken_a_thousand_at_a_time() -> None:
+async def test_keys_are_read_a_thousand_at_a_time() -> None:
     count = 0
 
     def keys() -> Iterator[str]:
@@ -83,12 +85,12 @@ async def test_keys_are_taken_a_thousand_at_a_time() -> None:
 async def test_single_deletions_have_limited_concurrency() -> None:
     default = CallLog(bulk_delete=0)
     await fill(default, "data")
-    running = most = 0
+    running = peak = 0
 
     async def wait() -> None:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         await asyncio.sleep(0)
         running -= 1
 
@@ -96,7 +98,7 @@ async def test_single_deletions_have_limited_concurrency() -> None:
     async with single_attempt_store(default) as store:
         await store.delete_many("data", map(str, range(100)))
     assert default.calls.count("delete") == 100
-    assert 4 < most <= 16
+    assert 4 < peak <= 16
 
 
 class PartlyFailingDriver(CallLog):
@@ -193,15 +195,15 @@ async def test_deletion_that_was_never_started_warns() -> None:
 
 
 @pytest.mark.parametrize("keys", ["key", b"key", None, 5])
-async def test_invalid_keys_argument_is_refused(keys: object) -> None:
+async def test_invalid_keys_argument_is_rejected(keys: object) -> None:
     async with single_attempt_store() as store:
         with pytest.raises(TypeError, match="iterable of keys"):
-            store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point
+            store.delete_many("data", keys)  # type: ignore[arg-type]  # tested at run time
         with pytest.raises(TypeError, match="a key must be a str"):
-            await store.delete_many("data", [5])  # type: ignore[list-item]  # likewise
+            await store.delete_many("data", [5])  # type: ignore[list-item]  # tested at run time
 
 
-async def test_store_closed_midway_raises() -> None:
+async def test_deletion_raises_if_its_store_is_closed() -> None:
     default = CallLog()
     await fill(default, "data")
     async with single_attempt_store(default) as store:

@@ -1,4 +1,4 @@
-"""Cancels every operation at each await of the backend, and at each step of the loop."""
+"""Cancels every operation at each await of a driver, and after many numbers of loop iterations."""
 
 from __future__ import annotations
 
@@ -37,23 +37,19 @@ async def stream_out(store: Trove, key: str) -> bytes:
         return b"".join([chunk async for chunk in obj])
 
 
-async def moved(store: Trove, target: str) -> None:
-    await store.move("bucket", "source", "bucket", target)
-
-
-async def spilled(store: Trove) -> None:
+async def put_spilled(store: Trove) -> None:
     with await store.pool.lease(2 * MiB):
         await store.put("bucket", "key", chunks(NEW))
 
 
-async def from_path(store: Trove) -> None:
+async def put_path(store: Trove) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(NEW)
         file.flush()
         await store.put("bucket", "key", Path(file.name))
 
 
-async def from_blocking(store: Trove) -> None:
+async def put_blocking_iterator(store: Trove) -> None:
     await store.put("bucket", "key", (NEW[at : at + MiB] for at in range(0, len(NEW), MiB)))
 
 
@@ -61,7 +57,7 @@ async def delete_two(store: Trove) -> None:
     await store.delete_many("bucket", ["key", "b/key"])
 
 
-# By name: the operation, and the object that it would create (None: no object).
+# By name: the operation, and the body that it would store as "key" (None: it stores no object).
 CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
     "put at once": (lambda store: store.put("bucket", "key", SMALL), SMALL),
     "put in parts": (lambda store: store.put("bucket", "key", NEW), NEW),
@@ -71,10 +67,10 @@ CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
         lambda store: store.put("bucket", "key", chunks(NEW), size=len(NEW)),
         NEW,
     ),
-    "put a path": (from_path, NEW),
-    "put what blocks": (from_blocking, NEW),
-    "put spilled": (spilled, NEW),
-    "get to put": (
+    "put a path": (put_path, NEW),
+    "put a blocking iterator": (put_blocking_iterator, NEW),
+    "put spilled": (put_spilled, NEW),
+    "put a get": (
         lambda store: store.put("bucket", "key", store.get("bucket", "source")),
         NEW,
     ),
@@ -88,12 +84,15 @@ CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
         lambda store: store.copy("bucket", "source", "bucket", "key"),
         NEW,
     ),
-    "copy through here": (
+    "copy through the client": (
         lambda store: store.copy("bucket", "b/source", "bucket", "key"),
         NEW,
     ),
-    "move on the server": (lambda store: moved(store, "key"), NEW),
-    "move through here": (
+    "move on the server": (
+        lambda store: store.move("bucket", "source", "bucket", "key"),
+        NEW,
+    ),
+    "move through the client": (
         lambda store: store.move("bucket", "b/source", "bucket", "key"),
         NEW,
     ),
@@ -116,8 +115,11 @@ FAKES: dict[str, Callable[[], Fake]] = {
 }
 
 
-EVERY = 64
-"""The number of steps of the loop to cancel at. Later steps only wait for threads."""
+CONSECUTIVE_STEPS = 64
+"""Up to this number of loop iterations, a cancel is tested after each one; later, only after some.
+
+Most calls then only wait for threads.
+"""
 
 COMBINATIONS = [
     pytest.param(call, kind, id=f"{call}, {kind}")
@@ -131,7 +133,7 @@ class Scene:
     """A store before a call, and the checks after the call was cancelled."""
 
     def __init__(self, call: str, store: Trove, fakes: tuple[Fake, Fake]) -> None:
-        self._run, self.makes = CALLS[call]
+        self._run, self.new_body = CALLS[call]
         self.moves = call.startswith("move")
         self.deletes = call.startswith("delete")
         self.store = store
@@ -143,9 +145,9 @@ class Scene:
         await self._run(self.store)
 
     async def prepare(self) -> None:
-        # Written directly into memory, so that the fake counts no step.
         for fake in self.fakes:
             fake.hang_at = None
+        # Restore the objects that the last call changed.
         for key, body in OBJECTS.items():
             if key not in self.etags or self.etags[key] != await self.etag(key):
                 self.etags[key] = (await self.store.put("bucket", key, body)).etag
@@ -155,7 +157,7 @@ class Scene:
         self.before = asyncio.all_tasks()
 
     async def check(self, *, finished: bool) -> None:
-        for _ in range(50):  # tasks of the store that park and revoke readers
+        for _ in range(50):  # let the store's tasks that park and revoke readers end
             if not asyncio.all_tasks() - self.before:
                 break
             await asyncio.sleep(0)
@@ -167,9 +169,9 @@ class Scene:
             return
         etag = await self.etag("key")
         if etag != self.etags["key"]:
-            assert await self.store.read("bucket", "key") == self.makes, "neither old nor new"
+            assert await self.store.read("bucket", "key") == self.new_body, "neither old nor new"
         elif finished:
-            assert self.makes is None
+            assert self.new_body is None
         for key in ("source", "b/source"):
             current_etag = await self.etag(key)
             if current_etag is None:
@@ -187,35 +189,35 @@ class Scene:
 
 
 @pytest.fixture(autouse=True)
-def _commits_that_hang_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def _abandon_hanging_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
-@pytest.mark.parametrize("which", [0, 1])
-async def test_cancel_where_the_backend_hangs_leaves_nothing(
-    call: str, kind: str, which: int
+@pytest.mark.parametrize("hanging", [0, 1])
+async def test_cancel_where_a_driver_hangs_leaves_nothing(
+    call: str, kind: str, hanging: int
 ) -> None:
     fakes = FAKES[kind](), FAKES[kind]()
     async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
         scene = Scene(call, store, fakes)
-        at = 0
+        step = 0
         while True:
             await scene.prepare()
-            fakes[which].hang_at = at
+            fakes[hanging].hang_at = step
             task = OwnedTask(scene.run())
-            hung = OwnedTask(fakes[which].reached.wait())
-            await asyncio.wait([task._task, hung._task], return_when="FIRST_COMPLETED")
+            reached = OwnedTask(fakes[hanging].reached.wait())
+            await asyncio.wait([task._task, reached._task], return_when="FIRST_COMPLETED")
             finished = task.done
-            await hung.aclose()
+            await reached.aclose()
             await task.aclose()
             if finished:
                 await task.result()
             await scene.check(finished=finished)
             if finished:
                 break
-            at += 1
-        assert which == 1 or at > 0
+            step += 1
+        assert hanging == 1 or step > 0
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
@@ -236,11 +238,11 @@ async def test_cancel_at_any_step_of_the_loop_leaves_nothing(call: str, kind: st
             if finished:
                 await task.result()
             await scene.check(finished=finished)
-            steps += 1 if steps < EVERY else steps // 8
+            steps += 1 if steps < CONSECUTIVE_STEPS else steps // 8
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
-async def test_two_cancels_leave_nothing_held(call: str, kind: str) -> None:
+async def test_repeated_cancels_leave_nothing(call: str, kind: str) -> None:
     fakes = FAKES[kind](), FAKES[kind]()
     async with store_of(*fakes, pool=small_pool(spill_after=0.001)) as store:
         scene = Scene(call, store, fakes)

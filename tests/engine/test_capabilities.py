@@ -1,4 +1,4 @@
-"""Options that a backend supports in one kind of request but not in another."""
+"""Options that a backend supports only in some requests."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def store_on(driver: CallLog, **pool: Any) -> Trove:
     return single_attempt_store(driver, pool=BufferPool(4 * MiB, 1 * MiB, **pool))
 
 
-async def pulled(body: bytes) -> AsyncIterator[bytes]:
+async def stream(body: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(body), 256 * KiB):
         await asyncio.sleep(0)
         yield body[at : at + 256 * KiB]
 
 
-@pytest.mark.parametrize("way", ["memory", "stream", "file"])
+@pytest.mark.parametrize("kind", ["bytes", "stream", "path"])
 @pytest.mark.parametrize("option", ["if_none_match", "if_match", "tags"])
 async def test_large_body_is_put_in_one_request_if_parts_would_drop_an_option(
-    way: str, option: str, tmp_path: Path
+    kind: str, option: str, tmp_path: Path
 ) -> None:
     driver = CallLog(commit_conditions=False, upload_tags=False)
     path = tmp_path / "body"
     path.write_bytes(BODY)
-    bodies: dict[str, Any] = {"memory": BODY, "stream": pulled(BODY), "file": path}
+    bodies: dict[str, Any] = {"bytes": BODY, "stream": stream(BODY), "path": path}
     async with store_on(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "old", b"old")
         key = "old" if option == "if_match" else "new"
         values: dict[str, Any] = {"if_none_match": "*", "if_match": old, "tags": {"team": "a"}}
         options = {option: values[option]}
-        await store.put("data", key, bodies[way], **options)
+        await store.put("data", key, bodies[kind], **options)
         assert "upload" not in driver.calls
         assert await store.read("data", key) == BODY
         if option == "tags":
@@ -61,7 +61,7 @@ async def test_large_body_is_put_in_one_request_if_parts_would_drop_an_option(
         assert "upload" in driver.calls
 
 
-async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> None:
+async def test_body_too_large_for_one_request_is_rejected_before_it_is_read() -> None:
     driver = CallLog(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
@@ -71,8 +71,8 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
             raise AssertionError
             yield b""
 
-        refused: list[dict[str, Any]] = [{"if_none_match": "*"}, {"tags": {"team": "a"}}]
-        for options in refused:
+        unsupported: list[dict[str, Any]] = [{"if_none_match": "*"}, {"tags": {"team": "a"}}]
+        for options in unsupported:
             with pytest.raises(NotSupportedError, match="only in a put of one request"):
                 await store.put("data", "key", body(), size=len(BODY), **options)
             with pytest.raises(NotSupportedError, match="only in a put of one request"):
@@ -80,18 +80,18 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
         assert driver.calls == calls_before
 
 
-async def test_stream_larger_than_the_spill_budget_is_refused() -> None:
+async def test_stream_larger_than_the_spill_budget_is_rejected() -> None:
     driver = CallLog(commit_conditions=False)
     async with store_on(driver, spill_max_bytes=2 * MiB) as store:
         await store.create_bucket("data")
         with pytest.raises(NotSupportedError, match="spill_max_bytes"):
-            await store.put("data", "key", pulled(BODY), if_none_match="*")
+            await store.put("data", "key", stream(BODY), if_none_match="*")
         assert driver.stored_keys("data") == []
         assert not {"put", "upload"} & set(driver.calls)
 
 
 @pytest.mark.parametrize("option", ["if_none_match", "tags", "size"])
-async def test_copy_goes_through_the_client_if_the_service_would_drop_an_option(
+async def test_copy_is_streamed_through_the_client_if_the_service_would_drop_an_option(
     option: str,
 ) -> None:
     driver = CallLog(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)

@@ -39,12 +39,12 @@ async def serving(handler: Any) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def body(_: web.Request) -> web.Response:
+async def respond(_: web.Request) -> web.Response:
     return web.Response(body=BODY)
 
 
 async def send_request(handler: Any, data: Any) -> None:
-    """Send a request to a service with this handler."""
+    """Send a request to a new server with this handler."""
     async with (
         serving(handler) as url,
         aiohttp.ClientSession() as session,
@@ -53,38 +53,38 @@ async def send_request(handler: Any, data: Any) -> None:
         response.raise_for_status()
 
 
-async def assert_refused(store: Trove, fake: Fake, response: Any, message: str) -> None:
+async def assert_rejected(store: Trove, fake: Fake, response: Any, message: str) -> None:
     fake.steps.clear()
     with pytest.raises(TypeError, match=message):
         await store.put("bucket", "key", response)
     assert fake.steps == []
 
 
-async def test_response_of_httpx_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_httpx_is_rejected_and_its_chunks_are_accepted() -> None:
     fake = Fake()
-    async with store_of(fake) as store, serving(body) as url, httpx.AsyncClient() as client:
+    async with store_of(fake) as store, serving(respond) as url, httpx.AsyncClient() as client:
         async with client.stream("GET", url) as response:
-            await assert_refused(store, fake, response, r"response\.aiter_bytes\(\)")
+            await assert_rejected(store, fake, response, r"response\.aiter_bytes\(\)")
             await store.put("bucket", "key", response.aiter_bytes())
         assert await store.read("bucket", "key") == BODY
-        await assert_refused(store, fake, await client.get(url), r"response\.content")
+        await assert_rejected(store, fake, await client.get(url), r"response\.content")
 
 
-async def test_response_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
+async def test_response_of_aiohttp_is_rejected_and_its_stream_is_accepted() -> None:
     fake = Fake()
-    async with store_of(fake) as store, serving(body) as url, aiohttp.ClientSession() as session:
+    async with store_of(fake) as store, serving(respond) as url, aiohttp.ClientSession() as session:
         async with session.get(url) as response:
-            await assert_refused(store, fake, response, r"response\.content")
+            await assert_rejected(store, fake, response, r"response\.content")
             await store.put("bucket", "key", response.content)
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_request_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
+async def test_request_of_aiohttp_is_rejected_and_its_stream_is_accepted() -> None:
     fake = Fake()
     async with store_of(fake) as store:
 
         async def handler(request: web.Request) -> web.Response:
-            await assert_refused(store, fake, request, r"request\.content")
+            await assert_rejected(store, fake, request, r"request\.content")
             await store.put("bucket", "key", request.content)
             return web.Response()
 
@@ -92,7 +92,7 @@ async def test_request_of_aiohttp_is_refused_and_its_stream_is_a_body() -> None:
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_part_of_an_aiohttp_form_is_rejected_and_its_chunks_are_accepted() -> None:
     fake = Fake()
 
     async def chunks(part: aiohttp.BodyPartReader) -> AsyncIterator[bytes]:
@@ -103,10 +103,10 @@ async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() ->
 
         async def handler(request: web.Request) -> web.Response:
             form = await request.multipart()
-            await assert_refused(store, fake, form, r"part\.read_chunk\(\)")
+            await assert_rejected(store, fake, form, r"part\.read_chunk\(\)")
             part = await form.next()
             assert isinstance(part, aiohttp.BodyPartReader)
-            await assert_refused(store, fake, part, r"part\.read_chunk\(\)")
+            await assert_rejected(store, fake, part, r"part\.read_chunk\(\)")
             await store.put("bucket", "key", chunks(part))
             return web.Response()
 
@@ -116,14 +116,14 @@ async def test_part_of_an_aiohttp_form_is_refused_and_its_chunks_are_a_body() ->
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_file_of_an_aiohttp_form_is_refused_and_its_file_is_a_body() -> None:
+async def test_file_of_an_aiohttp_form_is_rejected_and_its_file_is_accepted() -> None:
     fake = Fake()
     async with store_of(fake) as store:
 
         async def handler(request: web.Request) -> web.Response:
             field = (await request.post())["file"]
             assert isinstance(field, web.FileField)
-            await assert_refused(store, fake, field, r"\.file")
+            await assert_rejected(store, fake, field, r"\.file")
             await store.put("bucket", "key", field.file)
             return web.Response()
 
@@ -133,27 +133,27 @@ async def test_file_of_an_aiohttp_form_is_refused_and_its_file_is_a_body() -> No
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_response_of_requests_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_requests_is_rejected_and_its_chunks_are_accepted() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         response = requests.Response()
         response.raw = io.BytesIO(BODY)
-        await assert_refused(store, fake, response, r"response\.iter_content\(1024 \* 1024\)")
+        await assert_rejected(store, fake, response, r"response\.iter_content\(1024 \* 1024\)")
         await store.put("bucket", "key", response.iter_content(1024 * 1024))
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_response_of_urllib3_is_refused_and_its_chunks_are_a_body() -> None:
+async def test_response_of_urllib3_is_rejected_and_its_chunks_are_accepted() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         for preload in (False, True):
             response = urllib3.HTTPResponse(io.BytesIO(BODY), preload_content=preload)
-            await assert_refused(store, fake, response, r"response\.stream\(1024 \* 1024\)")
+            await assert_rejected(store, fake, response, r"response\.stream\(1024 \* 1024\)")
             await store.put("bucket", "key", response.data if preload else response.stream(MiB))
             assert await store.read("bucket", "key") == BODY
 
 
-async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> None:
+async def test_request_of_starlette_is_rejected_and_its_stream_is_accepted() -> None:
     fake = Fake()
 
     async def receive() -> dict[str, Any]:
@@ -161,21 +161,23 @@ async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> Non
 
     async with store_of(fake) as store:
         request = Request({"type": "http", "method": "PUT", "headers": []}, receive)
-        await assert_refused(store, fake, request, r"request\.stream\(\)")
+        await assert_rejected(store, fake, request, r"request\.stream\(\)")
         await store.put("bucket", "key", request.stream())
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_subclass_of_a_response_is_refused_too() -> None:
-    class OwnResponse(httpx.Response):
+async def test_subclass_of_a_response_is_rejected_too() -> None:
+    class CustomResponse(httpx.Response):
         pass
 
     fake = Fake()
     async with store_of(fake) as store:
-        await assert_refused(store, fake, OwnResponse(200, content=BODY), "httpx's OwnResponse")
+        await assert_rejected(
+            store, fake, CustomResponse(200, content=BODY), "httpx's CustomResponse"
+        )
 
 
-async def test_response_like_object_is_refused_by_its_methods() -> None:
+async def test_object_with_the_methods_of_a_response_is_rejected() -> None:
     class ResponseLike:
         def aiter_bytes(self) -> None: ...
 
@@ -189,8 +191,8 @@ async def test_response_like_object_is_refused_by_its_methods() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        await assert_refused(store, fake, ResponseLike(), r"aiter_bytes\(\)")
-        await assert_refused(store, fake, ReadWithoutSize(), "ReadWithoutSize.read does not")
-        await assert_refused(
+        await assert_rejected(store, fake, ResponseLike(), r"aiter_bytes\(\)")
+        await assert_rejected(store, fake, ReadWithoutSize(), "ReadWithoutSize.read does not")
+        await assert_rejected(
             store, fake, AsyncReadWithoutSize(), "AsyncReadWithoutSize.read does not"
         )

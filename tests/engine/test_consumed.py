@@ -77,7 +77,7 @@ class Reader:
 
 
 class SizedReader(Reader):
-    """A reader with `remaining`, like a store's, but of another library."""
+    """A reader of a different library that has `remaining`, like a store's reader."""
 
     @property
     def remaining(self) -> int:
@@ -91,12 +91,14 @@ def stream_reader() -> asyncio.StreamReader:
     return reader
 
 
-class OnlyRead:
+class MinimalFile:
+    """A file with no method but `read`."""
+
     def __init__(self) -> None:
         self.read = io.BytesIO(BODY).read
 
 
-ONCE: dict[str, Callable[[], Any]] = {
+SINGLE_USE: dict[str, Callable[[], Any]] = {
     "generator": chunks,
     "async generator": async_chunks,
     "iterator": Chunks,
@@ -106,16 +108,16 @@ ONCE: dict[str, Callable[[], Any]] = {
     "async reader": Reader,
     "reader with a size": SizedReader,
     "StreamReader": stream_reader,
-    "file that only reads": OnlyRead,
+    "file with only read": MinimalFile,
     "BytesIO": lambda: io.BytesIO(BODY),
 }
 
 
-@pytest.mark.parametrize("kind", ONCE)
-async def test_body_already_read_by_a_put_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", SINGLE_USE)
+async def test_body_already_read_by_a_put_is_rejected(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        body = ONCE[kind]()
+        body = SINGLE_USE[kind]()
         await store.put("bucket", "first", body)
         puts = fake.count("put")
         with pytest.raises(BodyConsumedError):
@@ -128,11 +130,11 @@ async def test_body_already_read_by_a_put_is_refused(kind: str) -> None:
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ONCE if kind != "BytesIO"])
-async def test_body_partly_read_by_a_failed_put_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in SINGLE_USE if kind != "BytesIO"])
+async def test_body_partly_read_by_a_failed_put_is_rejected(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        body = ONCE[kind]()
+        body = SINGLE_USE[kind]()
         fake.fail("send", PermissionError("no"))
         with pytest.raises(PermissionError):
             await store.put("bucket", "key", body)
@@ -143,7 +145,7 @@ async def test_body_partly_read_by_a_failed_put_is_refused(kind: str) -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_file_left_at_its_end_by_a_put_is_refused_until_it_is_seeked(
+async def test_file_left_at_its_end_by_a_put_is_rejected_until_a_seek(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "body"
@@ -194,9 +196,9 @@ async def test_file_appended_to_after_a_put_stores_the_new_bytes(tmp_path: Path)
 
 async def test_empty_body_may_be_put_twice() -> None:
     async with store_of(Fake()) as store:
-        nothing = OnlyRead()
-        nothing.read = io.BytesIO().read
-        bodies: list[Any] = [io.BytesIO(), [], (), b"", nothing]
+        empty_file = MinimalFile()
+        empty_file.read = io.BytesIO().read
+        bodies: list[Any] = [io.BytesIO(), [], (), b"", empty_file]
         for body in bodies:
             for key in ("1", "2"):
                 assert (await store.put("bucket", key, body)).size == 0
@@ -214,23 +216,24 @@ async def test_reiterable_body_may_be_put_twice() -> None:
                 assert await store.read("bucket", key) == BODY
 
 
-async def test_generator_that_is_being_iterated_is_refused() -> None:
+async def test_generator_that_is_being_iterated_is_rejected() -> None:
     async with store_of(Fake()) as store:
         errors: list[BaseException] = []
 
-        def itself() -> Iterator[bytes]:
+        def put_itself() -> Iterator[bytes]:
             yield b"x"
             try:
-                _put(store, body)
+                _start_put(store, body)
             except BodyConsumedError as error:
                 errors.append(error)
 
-        body = itself()
+        body = put_itself()
         list(body)
         assert len(errors) == 1
 
 
-def _put(store: Trove, body: Any) -> None:
+def _start_put(store: Trove, body: Any) -> None:
+    """Run a put until it waits for the first time."""
     coroutine = store.put("bucket", "key", body)
     try:
         coroutine.send(None)
@@ -242,38 +245,40 @@ def _put(store: Trove, body: Any) -> None:
 
 
 @pytest.fixture(params=["memory", "local"])
-async def other(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Trove]:
+async def source_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Trove]:
     driver = Fake() if request.param == "memory" else LocalDriver(tmp_path)
-    async with store_of(driver) as other:
-        await other.put("bucket", "key", BODY)
-        await other.put("bucket", "empty", b"")
-        yield other
+    async with store_of(driver) as store:
+        await store.put("bucket", "key", BODY)
+        await store.put("bucket", "empty", b"")
+        yield store
 
 
-async def test_reader_that_was_read_to_its_end_is_refused_before_any_request(other: Trove) -> None:
+async def test_reader_that_was_read_to_its_end_is_rejected_before_any_request(
+    source_store: Trove,
+) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        await store.put("bucket", "key", b"what is there")
+        await store.put("bucket", "key", b"existing")
         fake.steps.clear()
-        async with other.get("bucket", "key") as reader:
+        async with source_store.get("bucket", "key") as reader:
             await reader.read()
             with pytest.raises(BodyConsumedError, match=r"store\.get"):
                 await store.put("bucket", "key", reader)
-        async with other.get("bucket", "key") as reader:
+        async with source_store.get("bucket", "key") as reader:
             async for _ in reader:
                 pass
             with pytest.raises(BodyConsumedError):
                 await store.put("bucket", "key", reader, size=0)
         assert fake.steps == []
-        assert await store.read("bucket", "key") == b"what is there"
+        assert await store.read("bucket", "key") == b"existing"
 
 
-async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove) -> None:
+async def test_reader_that_is_closed_is_rejected_before_any_request(source_store: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
         for read in (False, True):
-            async with other.get("bucket", "key") as reader:
+            async with source_store.get("bucket", "key") as reader:
                 if read:
                     await reader.read()
             with pytest.raises(ClosedError, match=r"store\.get"):
@@ -281,23 +286,23 @@ async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove)
         assert fake.steps == []
 
 
-async def test_already_opened_get_is_refused_before_any_request(other: Trove) -> None:
+async def test_already_opened_get_is_rejected_before_any_request(source_store: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        get = other.get("bucket", "key")
+        get = source_store.get("bucket", "key")
         await store.put("bucket", "key", get)
         fake.steps.clear()
         with pytest.raises(BodyConsumedError, match=r"store\.get"):
             await store.put("bucket", "key", get)
-        get = other.get("bucket", "key")
+        get = source_store.get("bucket", "key")
         async with get:
             with pytest.raises(BodyConsumedError):
                 await store.put("bucket", "key", get)
         assert fake.steps == []
 
 
-async def test_partly_read_reader_stores_the_remaining_bytes(other: Trove) -> None:
-    async with store_of(Fake()) as store, other.get("bucket", "key") as reader:
+async def test_partly_read_reader_stores_the_remaining_bytes(source_store: Trove) -> None:
+    async with store_of(Fake()) as store, source_store.get("bucket", "key") as reader:
         assert await reader.read(10) == BODY[:10]
         await store.put("bucket", "key", reader)
         assert await store.read("bucket", "key") == BODY[10:]
@@ -305,15 +310,15 @@ async def test_partly_read_reader_stores_the_remaining_bytes(other: Trove) -> No
             await store.put("bucket", "key", reader)
 
 
-async def test_reader_of_an_empty_object_is_an_empty_body(other: Trove) -> None:
-    async with store_of(Fake()) as store, other.get("bucket", "empty") as reader:
+async def test_reader_of_an_empty_object_is_an_empty_body(source_store: Trove) -> None:
+    async with store_of(Fake()) as store, source_store.get("bucket", "empty") as reader:
         assert await reader.read() == b""
         assert (await store.put("bucket", "key", reader)).size == 0
 
 
-async def test_reader_partly_read_by_a_failed_put_is_refused(other: Trove) -> None:
+async def test_reader_partly_read_by_a_failed_put_is_rejected(source_store: Trove) -> None:
     fake = Fake()
-    async with store_of(fake) as store, other.get("bucket", "key") as reader:
+    async with store_of(fake) as store, source_store.get("bucket", "key") as reader:
         fake.fail("send", PermissionError("no"))
         with pytest.raises(PermissionError):
             await store.put("bucket", "key", reader)
@@ -324,9 +329,9 @@ async def test_reader_partly_read_by_a_failed_put_is_refused(other: Trove) -> No
         assert not await store.exists("bucket", "key")
 
 
-async def test_refused_put_leaves_its_reader_unread(other: Trove) -> None:
+async def test_put_that_fails_before_it_reads_leaves_its_reader_unread(source_store: Trove) -> None:
     fake = Fake()
-    async with store_of(fake) as store, other.get("bucket", "key") as reader:
+    async with store_of(fake) as store, source_store.get("bucket", "key") as reader:
         fake.fail("upload", PermissionError("no"))
         with pytest.raises(PermissionError):
             await store.put("bucket", "key", reader, size=len(BODY))
@@ -334,31 +339,31 @@ async def test_refused_put_leaves_its_reader_unread(other: Trove) -> None:
         assert await store.read("bucket", "key") == BODY
 
 
-@pytest.mark.parametrize("after", [0, 1])
-async def test_raising_progress_of_a_get_body_never_stores_a_short_object(
-    other: Trove, after: int
+@pytest.mark.parametrize("successful_calls", [0, 1])
+async def test_get_whose_progress_callback_raises_is_never_stored_short(
+    source_store: Trove, successful_calls: int
 ) -> None:
     calls = 0
 
     def progress(*_: int | None) -> None:
         nonlocal calls
         calls += 1
-        if calls == after + 1:
+        if calls == successful_calls + 1:
             raise ZeroDivisionError
 
     async with store_of(Fake()) as store:
-        async with other.get("bucket", "key", progress=progress) as reader:
+        async with source_store.get("bucket", "key", progress=progress) as reader:
             with pytest.raises(ZeroDivisionError):
                 await store.put("bucket", "key", reader)
-            if after:
+            if successful_calls:
                 with pytest.raises(BodyConsumedError):
                     await store.put("bucket", "key", reader)
                 assert not await store.exists("bucket", "key")
-            else:  # nothing was read from it yet
+            else:  # nothing was read from the reader
                 await store.put("bucket", "key", reader)
                 assert await store.read("bucket", "key") == BODY
         calls = 0
-        get = other.get("bucket", "key", progress=progress)
+        get = source_store.get("bucket", "key", progress=progress)
         with pytest.raises(ZeroDivisionError):
             await store.put("bucket", "new", get)
         with pytest.raises(BodyConsumedError):

@@ -32,7 +32,7 @@ PROPERTIES: dict[str, Any] = {
     "content_language": "de-CH",
     "expires": datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC),
 }
-OTHERS: dict[str, Any] = {
+OVERRIDES: dict[str, Any] = {
     "content_type": "text/html",
     "metadata": {"size": "1"},
     "tags": {"team": "b"},
@@ -42,7 +42,7 @@ OTHERS: dict[str, Any] = {
     "content_language": "en",
     "expires": datetime(2032, 2, 3, 4, 5, 6, tzinfo=UTC),
 }
-NONE: dict[str, Any] = {"metadata": {}, "tags": {}}
+EMPTY_MAPPINGS: dict[str, Any] = {"metadata": {}, "tags": {}}
 
 
 def properties_of(info: object) -> dict[str, Any]:
@@ -50,15 +50,15 @@ def properties_of(info: object) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["server copy", "streamed", "onto itself"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str]]:
+async def setup(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str]]:
     """A store, and the key to copy to."""
     async with single_attempt_store(CallLog(server_copy=request.param == "server copy")) as store:
         await store.create_bucket("data")
         yield store, "key" if request.param == "onto itself" else "copy"
 
 
-async def test_copy_keeps_the_properties_of_the_source(place: tuple[Trove, str]) -> None:
-    store, key = place
+async def test_copy_keeps_the_properties_of_the_source(setup: tuple[Trove, str]) -> None:
+    store, key = setup
     await store.put("data", "key", b"body", **PROPERTIES)
     copied = await store.copy("data", "key", "data", key)
     assert properties_of(copied) == properties_of(await store.head("data", key)) == PROPERTIES
@@ -66,33 +66,33 @@ async def test_copy_keeps_the_properties_of_the_source(place: tuple[Trove, str])
 
 @pytest.mark.parametrize("name", PROPERTIES)
 async def test_option_overrides_one_property_of_the_source(
-    place: tuple[Trove, str], name: str
+    setup: tuple[Trove, str], name: str
 ) -> None:
-    store, key = place
+    store, key = setup
     await store.put("data", "key", b"body", **PROPERTIES)
-    await store.copy("data", "key", "data", key, **{name: OTHERS[name]})
-    assert properties_of(await store.head("data", key)) == {**PROPERTIES, name: OTHERS[name]}
+    await store.copy("data", "key", "data", key, **{name: OVERRIDES[name]})
+    assert properties_of(await store.head("data", key)) == {**PROPERTIES, name: OVERRIDES[name]}
     assert await store.read("data", key) == b"body"
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
 async def test_empty_value_removes_the_property_from_the_copy(
-    place: tuple[Trove, str], name: str
+    setup: tuple[Trove, str], name: str
 ) -> None:
-    store, key = place
+    store, key = setup
     await store.put("data", "key", b"body", **PROPERTIES)
-    empty = NONE.get(name, "")
+    empty = EMPTY_MAPPINGS.get(name, "")
     await store.copy("data", "key", "data", key, **{name: empty})
     properties = properties_of(await store.head("data", key))
-    assert properties == {**PROPERTIES, name: NONE.get(name)}
+    assert properties == {**PROPERTIES, name: EMPTY_MAPPINGS.get(name)}
 
 
 async def test_move_applies_its_options() -> None:
     async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body", **PROPERTIES)
-        moved = await store.move("data", "key", "data", "moved", **OTHERS)
-        assert properties_of(moved) == OTHERS
+        moved = await store.move("data", "key", "data", "moved", **OVERRIDES)
+        assert properties_of(moved) == OVERRIDES
         assert not await store.exists("data", "key")
 
 
@@ -102,10 +102,10 @@ async def test_move_applies_its_options() -> None:
         ("headers", {"content_type": "a/b"}),
         ("headers", {"content_language": "de"}),
         ("tags", {"tags": {"a": "b"}}),
-        ("expires", {"expires": OTHERS["expires"]}),
+        ("expires", {"expires": OVERRIDES["expires"]}),
     ],
 )
-async def test_option_unsupported_by_the_destination_is_refused_before_the_source_is_read(
+async def test_option_unsupported_by_the_destination_is_rejected_before_the_source_is_read(
     capability: str, options: dict[str, Any]
 ) -> None:
     source, target = CallLog(), CallLog(**{capability: False})
@@ -138,7 +138,7 @@ async def test_guessable_type_is_dropped_if_the_destination_keeps_none() -> None
         assert await store.exists("data", "page.html")
 
 
-async def test_source_fact_unsupported_by_the_destination_is_refused_unless_removed() -> None:
+async def test_property_unsupported_by_the_destination_is_rejected_unless_removed() -> None:
     target = CallLog(expires=False)
     async with single_attempt_store(
         CallLog(), backends={"cold": target}, routes=[("*.cold", "cold")]
@@ -166,21 +166,21 @@ async def test_source_is_read_from_the_named_backend() -> None:
         assert cold.stored_keys("data") == []
 
 
-async def test_unknown_source_backend_is_refused_before_any_io() -> None:
+async def test_unknown_source_backend_or_version_is_rejected_before_any_io() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
-        for act in (store.copy, store.move):
+        for call in (store.copy, store.move):
             with pytest.raises(BackendNotFoundError, match="'default'"):
-                await act("data", "key", "data", "copy", source_backend="warm")
+                await call("data", "key", "data", "copy", source_backend="warm")
             with pytest.raises(NotSupportedError, match="version"):
-                await act("data", "key", "data", "copy", source_version_id="v1")
+                await call("data", "key", "data", "copy", source_version_id="v1")
             with pytest.raises(InvalidNameError, match="version_id"):
-                await act("data", "key", "data", "copy", source_version_id="\n")
+                await call("data", "key", "data", "copy", source_version_id="\n")
     assert driver.calls == ["open", "aclose"]
 
 
 @pytest.mark.parametrize("key", ["../other/key", "a/../../other/key", "./key", ".."])
-async def test_source_key_that_the_named_backend_cannot_address_is_refused(
+async def test_source_key_that_the_named_backend_cannot_address_is_rejected(
     tmp_path: Path, key: str
 ) -> None:
     local = LocalDriver(tmp_path)
@@ -188,9 +188,9 @@ async def test_source_key_that_the_named_backend_cannot_address_is_refused(
         await store.create_bucket("data", backends="all")
         await store.create_bucket("other", backends="all")
         await store.backend("local").put("other", "key", b"secret")
-        for act in (store.copy, store.move):
+        for call in (store.copy, store.move):
             with pytest.raises(InvalidNameError, match="segment"):
-                await act("data", key, "data", "copy", source_backend="local")
+                await call("data", key, "data", "copy", source_backend="local")
         assert not await store.exists("data", "copy")
         assert await store.backend("local").read("other", "key") == b"secret"
 
@@ -205,7 +205,8 @@ async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Trove]:
 
 
 async def versions_of(store: Trove) -> list[tuple[str, str]]:
-    return [(one.key, one.version_id) for one in await store.list_versions("data").all()]
+    versions = await store.list_versions("data").all()
+    return [(version.key, version.version_id) for version in versions]
 
 
 async def test_copy_of_an_older_version(versioned: Trove) -> None:
@@ -257,7 +258,7 @@ async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned:
     old = await versioned.put("data", "key", b"old")
     new = await versioned.put("data", "key", b"new")
     version_id = old.version_id
-    for _ in range(2):  # the second time it already is the latest
+    for _ in range(2):  # the second time, it is already the latest
         moved = await versioned.move("data", "key", "data", "key", source_version_id=version_id)
         version_id = moved.version_id
         assert await versioned.read("data", "key") == b"old"
@@ -265,9 +266,8 @@ async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned:
 
 
 async def test_move_of_a_null_version_does_not_delete_the_copy() -> None:
-    async with single_attempt_store(
-        VersionedMemory()
-    ) as store:  # its bucket keeps no versions: all are "null"
+    # The bucket does not keep versions: each object has the version id "null".
+    async with single_attempt_store(VersionedMemory()) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         await store.move("data", "key", "data", "key", source_version_id="null")

@@ -1,3 +1,5 @@
+"""Cursors of listings, and listings compared with a model."""
+
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +28,7 @@ ROUTES: Sequence[Route | tuple[str, str]] = [
 ]
 
 
-async def filled(*kinds: type[CallLog]) -> list[CallLog]:
+async def filled_drivers(*kinds: type[CallLog]) -> list[CallLog]:
     drivers = [kind() for kind in kinds]
     for number, driver in enumerate(drivers):
         keys = ["a", "a.log", "b/1", "b/2", "b0", "c/x", "c/z", "d", "k.log", "z", f"own{number}"]
@@ -39,7 +41,7 @@ def store_over(drivers: Sequence[CallLog], routes: Sequence[Any] = ROUTES) -> Tr
     return single_attempt_store(default, backends={"cold": cold, "archive": archive}, routes=routes)
 
 
-def places(entries: Sequence[ObjectInfo | Prefix]) -> list[tuple[str, str, bool]]:
+def located_keys(entries: Sequence[ObjectInfo | Prefix]) -> list[tuple[str, str, bool]]:
     return [(entry.key, entry.backend, isinstance(entry, Prefix)) for entry in entries]
 
 
@@ -64,9 +66,9 @@ ARGUMENTS: list[dict[str, Any]] = [
 async def test_listing_resumes_exactly_from_every_position(
     arguments: dict[str, Any], kinds: tuple[type[CallLog], ...], page_size: int
 ) -> None:
-    drivers = await filled(*kinds)
+    drivers = await filled_drivers(*kinds)
     async with store_over(drivers) as store:
-        expected = places(await store.list("data", page_size=page_size, **arguments).all())
+        expected = located_keys(await store.list("data", page_size=page_size, **arguments).all())
         listing = store.list("data", page_size=page_size, **arguments)
         assert listing.cursor is None
         cursors: list[str] = []
@@ -75,36 +77,36 @@ async def test_listing_resumes_exactly_from_every_position(
             cursors.append(listing.cursor)
         assert listing.cursor is None
     async with store_over(drivers) as fresh:
-        for other_size in (1, 3, 1000):
-            for at, cursor in enumerate(cursors, 1):
-                resumed = fresh.list("data", cursor=cursor, page_size=other_size, **arguments)
+        for new_page_size in (1, 3, 1000):
+            for position, cursor in enumerate(cursors, 1):
+                resumed = fresh.list("data", cursor=cursor, page_size=new_page_size, **arguments)
                 assert resumed.cursor == cursor
-                assert places(await resumed.all()) == expected[at:]
+                assert located_keys(await resumed.all()) == expected[position:]
                 assert resumed.cursor is None
 
 
 async def test_cursor_of_a_resumed_listing_resumes_it_again() -> None:
-    drivers = await filled(CallLog, CallLog, CallLog)
+    drivers = await filled_drivers(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
-        expected = places(await store.list("data", include_shadowed=True).all())
-        shown, cursor = [], None
+        expected = located_keys(await store.list("data", include_shadowed=True).all())
+        listed, cursor = [], None
         while True:
             listing = store.list("data", cursor=cursor, include_shadowed=True)
             page = [entry async for entry in listing][:1]
             if not page:
                 break
             listing = store.list("data", cursor=cursor, include_shadowed=True)
-            shown.append(await anext(listing))
+            listed.append(await anext(listing))
             cursor = listing.cursor
-        assert places(shown) == expected
+        assert located_keys(listed) == expected
 
 
 async def test_cursor_survives_changes_around_it() -> None:
-    drivers = await filled(CallLog, CallLog, CallLog)
+    drivers = await filled_drivers(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing = store.list("data", page_size=3)
-        shown = [await anext(listing) for _ in range(4)]
-        assert shown[-1].key == "b/2"
+        listed = [await anext(listing) for _ in range(4)]
+        assert listed[-1].key == "b/2"
         await drivers[1].delete("data", "b/2", DeleteOptions())
         await store.put("data", "a-new", b"")
         await store.put("data", "b-new", b"")
@@ -113,8 +115,8 @@ async def test_cursor_survives_changes_around_it() -> None:
         assert remaining[:4] == ["b0", "c-new", "c/x", "c/z"]
 
 
-async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
-    drivers = await filled(CallLog, CallLog, CallLog)
+async def test_cursor_of_the_last_entry_lists_keys_added_after_it() -> None:
+    drivers = await filled_drivers(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing, cursor = store.list("data"), None
         async for _ in listing:
@@ -127,7 +129,7 @@ async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    "list_other",
     [
         lambda store: store.list("data", prefix="a"),
         lambda store: store.list("data", delimiter="/"),
@@ -136,19 +138,21 @@ async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
         lambda store: store.backend("cold").list("data"),
     ],
 )
-async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], Any]) -> None:
-    drivers = await filled(CallLog, CallLog, CallLog)
+async def test_cursor_of_a_different_listing_is_rejected(
+    list_other: Callable[[Trove], Any],
+) -> None:
+    drivers = await filled_drivers(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         await store.create_bucket("other")
         await store.put("other", "a", b"")
-        listing = change(store)
+        listing = list_other(store)
         await anext(listing)
         with pytest.raises(CursorError, match="belongs to a different listing"):
             await anext(store.list("data", cursor=listing.cursor))
 
 
-async def test_cursor_of_other_routes_is_refused() -> None:
-    drivers = await filled(CallLog, CallLog, CallLog)
+async def test_cursor_of_a_store_with_different_routes_is_rejected() -> None:
+    drivers = await filled_drivers(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing = store.list("data")
         await anext(listing)
@@ -157,7 +161,7 @@ async def test_cursor_of_other_routes_is_refused() -> None:
             await other.list("data", cursor=listing.cursor).all()
 
 
-def refused(cursor: str) -> None:
+def assert_rejected(cursor: str) -> None:
     async def main() -> None:
         driver = CallLog()
         await fill(driver, "data", "a")
@@ -176,13 +180,13 @@ def cursor_of(content: object) -> str:
 
 @given(st.text())
 @settings(deadline=None)
-def test_arbitrary_text_is_refused_as_a_cursor(text: str) -> None:
-    refused(text)
+def test_arbitrary_text_is_rejected_as_a_cursor(text: str) -> None:
+    assert_rejected(text)
 
 
 @pytest.mark.parametrize("text", ["", "=", "A", "é", "\ud800", "bnVsbA", "W10", "a b", "[" * 9000])
-def test_almost_decodable_text_is_refused_as_a_cursor(text: str) -> None:
-    refused(text)
+def test_almost_decodable_text_is_rejected_as_a_cursor(text: str) -> None:
+    assert_rejected(text)
 
 
 json_values = st.recursive(
@@ -194,17 +198,17 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(deadline=None)
-def test_json_of_a_wrong_shape_is_refused_as_a_cursor(value: object) -> None:
-    refused(cursor_of(value))
+def test_json_of_a_wrong_shape_is_rejected_as_a_cursor(value: object) -> None:
+    assert_rejected(cursor_of(value))
 
 
-def test_deeply_nested_json_is_refused_as_a_cursor() -> None:
-    refused(base64.urlsafe_b64encode(b"[" * 30_000 + b"]" * 30_000).decode())
+def test_deeply_nested_json_is_rejected_as_a_cursor() -> None:
+    assert_rejected(base64.urlsafe_b64encode(b"[" * 30_000 + b"]" * 30_000).decode())
 
 
-@given(at=st.integers(1, 7), value=json_values)
+@given(index=st.integers(1, 7), value=json_values)
 @settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, value: object) -> None:
+def test_modified_cursor_is_rejected_or_harmless(index: int, value: object) -> None:
     async def main() -> None:
         driver = CallLog()
         await fill(driver, "data", "a", "b")
@@ -214,20 +218,20 @@ def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, valu
             assert listing.cursor is not None
             padded = listing.cursor + "=" * (-len(listing.cursor) % 4)
             content = json.loads(base64.urlsafe_b64decode(padded))
-            content[at] = value
+            content[index] = value
             try:
                 await store.list("data", include_shadowed=True, cursor=cursor_of(content)).all()
             except CursorError as error:
-                assert "was modified" in str(error)  # noqa: PT017 - or it is a listing
+                assert "was modified" in str(error)  # noqa: PT017 - the listing may also succeed
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("at", "value"),
+    ("index", "value"),
     [(1, 5), (2, -1), (2, True), (3, None), (3, "\ud800"), (4, "0"), (5, 1), (6, 3), (7, 0)],
 )
-async def test_modified_cursor_is_refused(at: int, value: object) -> None:
+async def test_cursor_with_an_invalid_field_is_rejected(index: int, value: object) -> None:
     driver = CallLog()
     await fill(driver, "data", "a", "b")
     async with single_attempt_store(driver) as store:
@@ -236,7 +240,7 @@ async def test_modified_cursor_is_refused(at: int, value: object) -> None:
         assert listing.cursor is not None
         padded = listing.cursor + "=" * (-len(listing.cursor) % 4)
         content = json.loads(base64.urlsafe_b64decode(padded))
-        content[at] = value
+        content[index] = value
         with pytest.raises(CursorError, match="was modified"):
             await store.list("data", cursor=cursor_of(content)).all()
 
@@ -281,14 +285,14 @@ def test_listing_equals_a_model(
             await fill(driver, "data", *keys_by_backend.get(name, ()))
         default = drivers.pop("default")
         async with single_attempt_store(default, backends=drivers, routes=routes) as store:
-            reached = {
+            visible = {
                 (name, key)
                 for name, keys in keys_by_backend.items()
                 for key in keys
                 if shadowed or (await store.explain("data", key)).backend == name
             }
             reachable = await Router(routes, backends=("one", "two")).reaches("data", prefix)
-            shown = await store.list(
+            entries = await store.list(
                 "data",
                 prefix=prefix,
                 delimiter=delimiter,
@@ -301,24 +305,26 @@ def test_listing_equals_a_model(
             for key in keys:
                 if not key.startswith(prefix):
                     continue
-                at = -1 if delimiter is None else key.find(delimiter, len(prefix))
-                if at >= 0 and delimiter is not None:
+                end = -1 if delimiter is None else key.find(delimiter, len(prefix))
+                if end >= 0 and delimiter is not None:
                     if shadowed or name in reachable:
-                        expected.add((key[: at + len(delimiter)], None))
-                elif (name, key) in reached:
+                        expected.add((key[: end + len(delimiter)], None))
+                elif (name, key) in visible:
                     expected.add((key, name))
-        expected = {one for one in expected if one[0] > (start_after or "")}
-        shown_keys = [(one.key, None if isinstance(one, Prefix) else one.backend) for one in shown]
-        assert len(shown_keys) == len(set(shown_keys))
-        assert set(shown_keys) == expected
-        assert [key for key, _ in shown_keys] == sorted(
-            (key for key, _ in shown_keys), key=lambda key: key.encode()
+        expected = {(key, name) for key, name in expected if key > (start_after or "")}
+        listed = [
+            (entry.key, None if isinstance(entry, Prefix) else entry.backend) for entry in entries
+        ]
+        assert len(listed) == len(set(listed))
+        assert set(listed) == expected
+        assert [key for key, _ in listed] == sorted(
+            (key for key, _ in listed), key=lambda key: key.encode()
         )
 
     asyncio.run(main())
 
 
-async def test_prefixes_shown_before_the_cursor_are_looked_up_where_the_bucket_exists() -> None:
+async def test_prefixes_before_the_cursor_are_looked_up_only_where_the_bucket_exists() -> None:
     default, cold, archive = CallLog(), Unordered(), Unordered()
     await fill(cold, "data", "a/1", "b/1")
     await fill(archive, "data", "a/2", "c/1")

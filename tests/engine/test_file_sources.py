@@ -1,4 +1,4 @@
-"""A failed put leaves a file at its original position, so that the next put stores all of it."""
+"""A failed put restores the position of its file, so that the next put stores all of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-HEAD = b"before"
+BEFORE_BODY = b"before"
+"""The bytes of a file before its body."""
+
 SMALL = content(10)
 LARGE = content(2 * MiB + 17)
 """More than one part."""
@@ -56,25 +58,25 @@ class Seekable:
 
 def spooled(data: bytes, path: Path) -> Any:
     del path
-    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed when it is dropped
+    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed by the test
     file.write(data)
     return file
 
 
-def written(data: bytes, path: Path) -> Path:
+def write_file(data: bytes, path: Path) -> Path:
     path.write_bytes(data)
     return path
 
 
-async def aiofile(data: bytes, path: Path) -> Any:
-    return await aiofiles.open(written(data, path), "rb")
+async def aiofiles_file(data: bytes, path: Path) -> Any:
+    return await aiofiles.open(write_file(data, path), "rb")
 
 
 async def anyio_file(data: bytes, path: Path) -> Any:
-    return await anyio.open_file(written(data, path), "rb")
+    return await anyio.open_file(write_file(data, path), "rb")
 
 
-async def uploaded(data: bytes, path: Path) -> Any:
+async def upload_file(data: bytes, path: Path) -> Any:
     return UploadFile(spooled(data, path))
 
 
@@ -82,37 +84,40 @@ FILES: dict[str, Callable[[bytes, Path], Any]] = {
     "BytesIO": lambda data, _: io.BytesIO(data),
     "subclass of BytesIO": lambda data, _: Subclass(data),
     "read, seek and tell": lambda data, _: Seekable(data),
-    "FileIO": lambda data, path: written(data, path).open("rb", buffering=0),
-    "BufferedReader": lambda data, path: written(data, path).open("rb"),
-    "BufferedRandom": lambda data, path: written(data, path).open("r+b"),
+    "FileIO": lambda data, path: write_file(data, path).open("rb", buffering=0),
+    "BufferedReader": lambda data, path: write_file(data, path).open("rb"),
+    "BufferedRandom": lambda data, path: write_file(data, path).open("r+b"),
     "SpooledTemporaryFile": spooled,
     "gzip": lambda data, _: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(data, 1))),
-    "aiofiles": aiofile,
+    "aiofiles": aiofiles_file,
     "anyio": anyio_file,
-    "UploadFile": uploaded,
+    "UploadFile": upload_file,
 }
 
 
-async def opened(kind: str, body: bytes, path: Path) -> Any:
-    """Return a file positioned at the start of the body."""
-    file = FILES[kind](HEAD + body, path)
+async def open_at_body(kind: str, body: bytes, path: Path) -> Any:
+    """Return a file positioned at the start of its body."""
+    file = FILES[kind](BEFORE_BODY + body, path)
     if inspect.isawaitable(file):
         file = await file
-    await called(file.seek, len(HEAD))
+    await call(file.seek, len(BEFORE_BODY))
     return file
 
 
-async def called(method: Callable[..., Any], *arguments: object) -> Any:
+async def call(method: Callable[..., Any], *arguments: object) -> Any:
+    """Call a sync or async method."""
     result = method(*arguments)
     return await result if inspect.isawaitable(result) else result
 
 
 async def position(file: Any) -> int:
-    return int(await called(file.file.tell if isinstance(file, UploadFile) else file.tell))
+    return int(await call(file.file.tell if isinstance(file, UploadFile) else file.tell))
 
 
 @dataclass
 class Scene:
+    """A store on a fake, and a file that is positioned at the start of its body."""
+
     store: Trove
     fake: Fake
     file: Any
@@ -124,43 +129,43 @@ async def missing_bucket(scene: Scene) -> None:
         await scene.store.put("missing", "key", scene.file)
 
 
-async def bad_name(scene: Scene) -> None:
+async def invalid_key(scene: Scene) -> None:
     with pytest.raises(ValueError, match="key"):
         await scene.store.put("bucket", "a/../b", scene.file)
 
 
-async def bad_option(scene: Scene) -> None:
+async def invalid_option(scene: Scene) -> None:
     with pytest.raises(TypeError):
         await scene.store.put("bucket", "key", scene.file, metadata={"a": 5})  # type: ignore[dict-item]
 
 
-async def refused_option(scene: Scene) -> None:
+async def unsupported_option(scene: Scene) -> None:
     with pytest.raises(NotSupportedError):
         await scene.store.put("bucket", "key", scene.file, storage_class="COLD")
 
 
-async def unknown_route(scene: Scene) -> None:
+async def unknown_backend(scene: Scene) -> None:
     with pytest.raises(BackendNotFoundError):
         await scene.store.put("bucket", "nowhere", scene.file)
 
 
-async def failing_backend(scene: Scene) -> None:
+async def failing_step(scene: Scene) -> None:
     for step in ("put", "send", "commit", "put.done", "commit.done"):
         scene.fake.fail(step, PermissionError("no"))
         try:
             await scene.store.put("bucket", "key", scene.file)
         except PermissionError:
-            assert await position(scene.file) == len(HEAD)
-        else:  # a step that this body does not take
-            await called(scene.file.seek, len(HEAD))
-        scene.fake._failures.clear()
+            assert await position(scene.file) == len(BEFORE_BODY)
+        else:  # a put of this body does not pass the step
+            await call(scene.file.seek, len(BEFORE_BODY))
+        scene.fake._faults.clear()
 
 
 async def wrong_size(scene: Scene) -> None:
     for size in (1, len(scene.body) + 1, len(scene.body) - 1, 4 * MiB):
         with pytest.raises(IntegrityError):
             await scene.store.put("bucket", "key", scene.file, size=size)
-        assert await position(scene.file) == len(HEAD)
+        assert await position(scene.file) == len(BEFORE_BODY)
 
 
 async def raising_progress(scene: Scene) -> None:
@@ -178,7 +183,7 @@ async def closed_store(scene: Scene) -> None:
         await store.put("bucket", "key", scene.file)
 
 
-async def cancel_in_the_backend(scene: Scene) -> None:
+async def cancelled_step(scene: Scene) -> None:
     for step in ("put", "upload", "send", "put.done", "send.done"):
         reached = scene.fake.hang(step)
         put = OwnedTask(scene.store.put("bucket", "key", scene.file))
@@ -188,13 +193,13 @@ async def cancel_in_the_backend(scene: Scene) -> None:
         await hung.aclose()
         await put.aclose()
         del scene.fake.before[step]
-        if ended:  # a step that this body does not take
+        if ended:  # a put of this body does not pass the step
             await put.result()
-            await called(scene.file.seek, len(HEAD))
-        assert await position(scene.file) == len(HEAD)
+            await call(scene.file.seek, len(BEFORE_BODY))
+        assert await position(scene.file) == len(BEFORE_BODY)
 
 
-async def cancel_at_any_step(scene: Scene) -> None:
+async def cancel_after_any_number_of_iterations(scene: Scene) -> None:
     steps, ended = 0, False
     while not ended:
         put = OwnedTask(scene.store.put("bucket", "key", scene.file))
@@ -206,30 +211,30 @@ async def cancel_at_any_step(scene: Scene) -> None:
         ended = not put._task.cancelled()
         if ended:  # the put ended before the cancel
             await put.result()
-            await called(scene.file.seek, len(HEAD))
-        assert await position(scene.file) == len(HEAD)
+            await call(scene.file.seek, len(BEFORE_BODY))
+        assert await position(scene.file) == len(BEFORE_BODY)
         steps += 1 + steps // 4
 
 
 FAILURES = (
     missing_bucket,
-    bad_name,
-    bad_option,
-    refused_option,
-    unknown_route,
-    failing_backend,
+    invalid_key,
+    invalid_option,
+    unsupported_option,
+    unknown_backend,
+    failing_step,
     wrong_size,
     raising_progress,
     closed_store,
-    cancel_in_the_backend,
-    cancel_at_any_step,
+    cancelled_step,
+    cancel_after_any_number_of_iterations,
 )
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 @pytest.mark.parametrize("kind", FILES)
-async def test_failed_put_leaves_a_file_at_its_original_position(
+async def test_failed_put_restores_the_position_of_its_file(
     kind: str, failure: Callable[[Scene], Awaitable[None]], body: bytes, tmp_path: Path
 ) -> None:
     fake = Fake(storage_class=False)
@@ -239,19 +244,19 @@ async def test_failed_put_leaves_a_file_at_its_original_position(
         retry=RetryPolicy(attempts=1),
     ) as store:
         await store.create_bucket("bucket")
-        file = await opened(kind, body, tmp_path / "file")
+        file = await open_at_body(kind, body, tmp_path / "file")
         await failure(Scene(store, fake, file, body))
-        assert await position(file) == len(HEAD)
+        assert await position(file) == len(BEFORE_BODY)
         await store.put("bucket", "key", file)
         assert await store.read("bucket", "key") == body
         assert_idle(store, fake)
-        await called(file.close)
+        await call(file.close)
 
 
 async def test_error_of_a_put_is_raised_even_if_the_file_cannot_seek_back() -> None:
     class FailingSeek(io.BytesIO):
         def seek(self, *_: object) -> int:
-            raise OSError("it stays where it is")
+            raise OSError("seek failed")
 
     fake = Fake()
     async with store_of(fake) as store:
@@ -299,7 +304,7 @@ async def test_cancel_waits_for_a_running_read_and_then_seeks_back() -> None:
         assert await store.read("bucket", "key") == LARGE
 
 
-async def test_file_with_a_hanging_read_is_seeked_back_by_its_own_thread(
+async def test_position_is_restored_after_a_read_that_outlasts_the_cleanup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("trove_async._engine.file_sources.CLEANUP_SECONDS", 0.01)
@@ -309,18 +314,18 @@ async def test_file_with_a_hanging_read_is_seeked_back_by_its_own_thread(
         put = OwnedTask(store.put("bucket", "key", file))
         while not file.reading.is_set():
             await asyncio.sleep(0)
-        await put.aclose()  # while the read is still running
+        await put.aclose()  # the read is still running
         file.seek(5)
         file.release.set()
         while file.tell():
             await asyncio.sleep(0)
 
 
-async def test_pipe_of_a_failed_put_is_refused() -> None:
+async def test_pipe_of_a_failed_put_is_rejected() -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        reading, writing = os.pipe()
-        with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as body:
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "wb") as pipe, os.fdopen(read_end, "rb") as body:
             pipe.write(b"some")
             pipe.flush()
             failed = OwnedTask(store.put("bucket", "key", body, size=2))
@@ -336,7 +341,7 @@ async def test_pipe_of_a_failed_put_is_refused() -> None:
 async def test_urllib_response_that_ends_early_is_not_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # http.client reports a body broken off by the server as ended (CPython, HTTPResponse.read).
+    # http.client returns the end of file for a body that the server broke off (HTTPResponse.read).
     class Response(io.BytesIO):
         length = 10
 

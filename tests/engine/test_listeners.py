@@ -25,7 +25,7 @@ BODY = content(2 * MiB + 5)
 
 
 class ListenerError(Exception):
-    """The error that the listener raises."""
+    """The error that a listener raises."""
 
 
 async def chunks() -> AsyncIterator[bytes]:
@@ -45,14 +45,14 @@ async def put_without_memory(store: Trove) -> None:
 async def put_after_a_wait(store: Trove) -> None:
     first, second = await store.pool.lease(MiB), await store.pool.lease(MiB)
 
-    async def give_back() -> None:
+    async def release_for_a_waiter() -> None:
         while not store.pool.statistics().waiting:
             await asyncio.sleep(0)
         first.release()
 
     try:
         async with task_group() as group:
-            group.start_soon(give_back)
+            group.start_soon(release_for_a_waiter)
             await store.put("bucket", "new", chunks())
             group.cancel_scope.cancel()
     finally:
@@ -64,36 +64,43 @@ async def read(store: Trove) -> None:
     assert await store.read("bucket", "key") == BODY
 
 
-async def read_beside_an_idle_reader(store: Trove) -> None:
-    async with store.get("bucket", "key") as idle:
-        await idle.read(10)
-        async with store.get("bucket", "key") as other:
-            assert await other.read() == BODY
-        assert await idle.read() == BODY[10:]
+async def read_while_a_reader_is_idle(store: Trove) -> None:
+    async with store.get("bucket", "key") as idle_reader:
+        await idle_reader.read(10)
+        async with store.get("bucket", "key") as reader:
+            assert await reader.read() == BODY
+        assert await idle_reader.read() == BODY[10:]
 
 
-async def copy_to_another(store: Trove) -> None:
+async def copy_to_the_second_backend(store: Trove) -> None:
     await store.copy("bucket", "key", "bucket", "b/copy")
 
 
 class RaisingListener:
-    """A listener that records all events, and raises at the given one."""
+    """A listener that records all events, and raises at the event with this index. -1: at none."""
 
-    def __init__(self, after: int, error: BaseException) -> None:
+    def __init__(self, index: int, error: BaseException) -> None:
         self.events: list[Event] = []
-        self._after = after
+        self._index = index
         self._error = error
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if len(self.events) == self._after + 1:
+        if len(self.events) == self._index + 1:
             raise self._error
 
 
 @pytest.mark.parametrize("error", [ListenerError, asyncio.CancelledError])
 @pytest.mark.parametrize(
     "operation",
-    [put, put_without_memory, put_after_a_wait, read, read_beside_an_idle_reader, copy_to_another],
+    [
+        put,
+        put_without_memory,
+        put_after_a_wait,
+        read,
+        read_while_a_reader_is_idle,
+        copy_to_the_second_backend,
+    ],
 )
 async def test_listener_that_raises_at_any_event_changes_nothing(
     operation: Callable[[Trove], Awaitable[None]],
@@ -106,25 +113,22 @@ async def test_listener_that_raises_at_any_event_changes_nothing(
     fakes = Fake(max_connections=1), Fake()
     async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
         await store.put("bucket", "key", BODY)
-        after, raised = 0, True
+        index, raised = 0, True
         while raised:
             caplog.clear()
-            listener, silent = (
-                RaisingListener(after, error("unheard")),
-                RaisingListener(-1, error()),
-            )
-            stops = [store.events.subscribe(one) for one in (listener, silent)]
+            raising, quiet = RaisingListener(index, error("unheard")), RaisingListener(-1, error())
+            unsubscribes = [store.events.subscribe(listener) for listener in (raising, quiet)]
             await operation(store)
             while store._core.backends._tasks._running:
                 await asyncio.sleep(0)  # a parked reader is being closed
-            for stop in stops:
-                stop()
+            for unsubscribe in unsubscribes:
+                unsubscribe()
             assert_idle(store, *fakes)
-            assert silent.events == listener.events
-            raised = len(listener.events) > after
+            assert quiet.events == raising.events
+            raised = len(raising.events) > index
             assert len(caplog.records) == raised
-            after += 1
-        assert after > 2
+            index += 1
+        assert index > 2
 
 
 @pytest.mark.parametrize("error", [ListenerError, asyncio.CancelledError])
@@ -147,11 +151,11 @@ async def test_error_of_a_listener_is_logged_with_its_traceback(
 
 
 async def test_log_handler_that_raises_changes_nothing() -> None:
-    class Broken(logging.Handler):
+    class RaisingHandler(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
             raise ListenerError(record.name)
 
-    handler = Broken()
+    handler = RaisingHandler()
     logger = logging.getLogger("trove_async")
     logger.addHandler(handler)
     try:
@@ -169,15 +173,15 @@ async def test_interrupt_in_a_listener_is_raised() -> None:
         events.emit(Event(kind="start", operation="put"))
 
 
-async def listens(event: Event) -> None:
+async def async_listener(event: Event) -> None:
     del event
 
 
-async def yields(event: Event) -> AsyncIterator[Event]:
+async def async_generator(event: Event) -> AsyncIterator[Event]:
     yield event
 
 
-class Async:
+class AsyncListener:
     async def __call__(self, event: Event) -> None:
         del event
 
@@ -188,17 +192,17 @@ class Async:
 @pytest.mark.parametrize(
     "listener",
     [
-        listens,
-        yields,
-        Async(),
-        Async().method,
-        partial(listens),
-        partial(partial(Async())),
-        partial(Async().method),
+        async_listener,
+        async_generator,
+        AsyncListener(),
+        AsyncListener().method,
+        partial(async_listener),
+        partial(partial(AsyncListener())),
+        partial(AsyncListener().method),
     ],
     ids=["function", "generator", "object", "method", "partial", "of an object", "of a method"],
 )
-def test_async_listener_is_refused(listener: Any) -> None:
+def test_async_listener_is_rejected(listener: Any) -> None:
     events = Events()
     with pytest.raises(TypeError, match="not awaited"):
         events.subscribe(listener)
@@ -214,7 +218,7 @@ async def test_coroutine_returned_by_a_plain_listener_is_closed_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     events = Events()
-    events.subscribe(lambda event: listens(event))  # type: ignore[arg-type]  # noqa: PLW0108
+    events.subscribe(lambda event: async_listener(event))  # type: ignore[arg-type]  # noqa: PLW0108
     events.emit(Event(kind="start", operation="put"))
     assert "a listener must not return a coroutine" in caplog.text
 

@@ -1,3 +1,5 @@
+"""Listings merged over backends: order, routes, laziness, failures and faulty services."""
+
 from __future__ import annotations
 
 import asyncio
@@ -28,22 +30,22 @@ if TYPE_CHECKING:
 
     from trove_async import Event
 
-    Shown = tuple[str, str]
+    KeyAndBackend = tuple[str, str]
 
 
 def names(entries: Iterable[ObjectInfo | Prefix]) -> list[str]:
     return [entry.key for entry in entries]
 
 
-def places(entries: Iterable[ObjectInfo | Prefix]) -> list[Shown]:
+def located_keys(entries: Iterable[ObjectInfo | Prefix]) -> list[KeyAndBackend]:
     return [(entry.key, entry.backend) for entry in entries]
 
 
-LOGS: list[Route | tuple[str, str]] = [("*.log", "cold"), Route.prefix("archive/", "archive")]
+ROUTES: list[Route | tuple[str, str]] = [("*.log", "cold"), Route.prefix("archive/", "archive")]
 
 
-async def logs() -> tuple[CallLog, CallLog, CallLog]:
-    """Three backends, with routed keys and with copies that the routes hide."""
+async def filled_drivers() -> tuple[CallLog, CallLog, CallLog]:
+    """Return three drivers with objects, some of which the routes hide."""
     default, cold, archive = CallLog(), CallLog(), CallLog()
     await fill(default, "data", "a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é")
     await fill(cold, "data", "a.txt", "b.log", "d.log", "dir/y", "zz.log")
@@ -51,7 +53,7 @@ async def logs() -> tuple[CallLog, CallLog, CallLog]:
     return default, cold, archive
 
 
-REACHED = [
+VISIBLE = [
     ("a.txt", "default"),
     ("archive/1", "archive"),
     ("archive/2", "archive"),
@@ -66,59 +68,59 @@ REACHED = [
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 5, 100])
-async def test_keys_are_shown_in_order_where_the_router_sends_them(page_size: int) -> None:
-    default, cold, archive = await logs()
+async def test_keys_are_listed_in_order_on_the_backend_they_are_routed_to(page_size: int) -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         listing = store.list("data", page_size=page_size)
         assert listing.ordered is None
-        assert places([entry async for entry in listing]) == REACHED
+        assert located_keys([entry async for entry in listing]) == VISIBLE
         assert listing.ordered is True
-        for key, backend in REACHED:
+        for key, backend in VISIBLE:
             assert (await store.head("data", key)).backend == backend
 
 
-async def test_include_shadowed_shows_every_object_of_every_backend() -> None:
-    default, cold, archive = await logs()
+async def test_include_shadowed_lists_every_object_of_every_backend() -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
-        shown = places(await store.list("data", include_shadowed=True, page_size=2).all())
-    assert len(shown) == 15
-    assert [key for key, _ in shown] == sorted(key for key, _ in shown)
-    assert {("b.log", "default"), ("b.log", "cold"), ("c.txt", "archive")} < set(shown)
+        listed = located_keys(await store.list("data", include_shadowed=True, page_size=2).all())
+    assert len(listed) == 15
+    assert [key for key, _ in listed] == sorted(key for key, _ in listed)
+    assert {("b.log", "default"), ("b.log", "cold"), ("c.txt", "archive")} < set(listed)
 
 
-async def test_pinned_listing_is_the_unmerged_view() -> None:
-    default, cold, archive = await logs()
+async def test_pinned_handle_lists_every_object_on_its_backend() -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
-        shown = await store.backend("default").list("data").all()
-        assert names(shown) == ["a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é"]
+        listed = await store.backend("default").list("data").all()
+        assert names(listed) == ["a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é"]
         everything = await store.backend("cold").list("data", include_shadowed=True).all()
-        assert places(everything) == [
+        assert located_keys(everything) == [
             (key, "cold") for key in ("a.txt", "b.log", "d.log", "dir/y", "zz.log")
         ]
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 100])
-async def test_prefixes_of_several_backends_are_shown_once_and_in_order(page_size: int) -> None:
-    default, cold, archive = await logs()
+async def test_prefixes_of_several_backends_are_listed_once_and_in_order(page_size: int) -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
-        shown = await store.list("data", delimiter="/", page_size=page_size).all()
-        assert names(shown) == [
+        listed = await store.list("data", delimiter="/", page_size=page_size).all()
+        assert names(listed) == [
             "a.txt", "archive/", "b.log", "c.txt", "d.log", "dir/", "zz.log", "é",
         ]  # fmt: skip
-        assert [isinstance(entry, Prefix) for entry in shown].count(True) == 2
+        assert [isinstance(entry, Prefix) for entry in listed].count(True) == 2
         below = await store.list("data", prefix="dir/", delimiter="/", page_size=page_size).all()
         assert names(below) == ["dir/x.log", "dir/y"]
 
 
-async def test_prefix_is_shown_if_only_hidden_objects_are_below() -> None:
+async def test_prefix_of_only_hidden_objects_is_listed() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "a")
     await fill(cold, "data", "dir/hidden.txt")
@@ -141,15 +143,15 @@ async def test_delimiter_may_have_several_characters() -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 100])
-async def test_start_after_shows_only_greater_keys_and_prefixes(page_size: int) -> None:
-    default, cold, archive = await logs()
+async def test_start_after_lists_only_greater_keys_and_prefixes(page_size: int) -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         everything = await store.list("data", delimiter="/").all()
         for start in [*names(everything), "", "archive/zzz", "dir/x.log", "dir0", "~", "b.log\0x"]:
-            shown = store.list("data", delimiter="/", start_after=start, page_size=page_size)
-            assert names(await shown.all()) == [
+            listed = store.list("data", delimiter="/", start_after=start, page_size=page_size)
+            assert names(await listed.all()) == [
                 key for key in names(everything) if key > start.partition("\0")[0]
             ]
 
@@ -163,16 +165,16 @@ async def test_start_after_applies_to_unordered_backends() -> None:
     ) as store:
         listing = store.list("data", delimiter="/", start_after="b", page_size=1)
         assert sorted(names(await listing.all())) == ["b.log", "c/", "d"]
-        half = store.list("data", start_after="b", page_size=1)
-        first = await anext(half)
-        remaining = await store.list("data", cursor=half.cursor, page_size=1).all()
+        interrupted = store.list("data", start_after="b", page_size=1)
+        first = await anext(interrupted)
+        remaining = await store.list("data", cursor=interrupted.cursor, page_size=1).all()
         assert sorted([first.key, *names(remaining)]) == ["b.log", "c/1", "d"]
 
 
-async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
-    default, cold, archive = await logs()
+async def test_cursor_is_exact_and_none_once_the_listing_has_ended() -> None:
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         expected = names(await store.list("data").all())
         listing = store.list("data", page_size=2)
@@ -185,7 +187,7 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
         with pytest.raises(StopAsyncIteration):
             await anext(listing)
         assert listing.cursor is None
-        # Entries that have arrived but were not returned are still to come.
+        # The cursor is before the entries that have arrived but were not returned.
         buffered = store.list("data", page_size=1000)
         assert names([await anext(buffered)]) == expected[:1]
         assert buffered.cursor is not None
@@ -195,24 +197,24 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
 
 
 async def test_all_pages_but_the_last_are_full() -> None:
-    default, cold, archive = await logs()
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         pages = [page async for page in store.list("data", page_size=4).pages()]
     assert [len(page) for page in pages] == [4, 4, 2]
-    assert places(entry for page in pages for entry in page) == REACHED
+    assert located_keys(entry for page in pages for entry in page) == VISIBLE
 
 
 async def test_iteration_pages_and_all_share_one_listing() -> None:
-    default, cold, archive = await logs()
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         listing = store.list("data", page_size=3)
-        shown = [await anext(listing), *await anext(listing.pages()), await anext(listing)]
-        shown += await listing.all()
-        assert places(shown) == REACHED
+        listed = [await anext(listing), *await anext(listing.pages()), await anext(listing)]
+        listed += await listing.all()
+        assert located_keys(listed) == VISIBLE
         assert await listing.all() == []
         with pytest.raises(StopAsyncIteration):
             await anext(listing)
@@ -256,9 +258,9 @@ async def test_bucket_that_only_an_unlisted_backend_has_is_empty() -> None:
 
 
 async def test_unreachable_backend_is_not_listed() -> None:
-    default, cold, archive = await logs()
+    default, cold, archive = await filled_drivers()
     async with single_attempt_store(
-        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+        default, backends={"cold": cold, "archive": archive}, routes=ROUTES
     ) as store:
         await store.list("data", prefix="archive/").all()
         assert (len(default.pages), len(cold.pages)) == (0, 0)
@@ -281,13 +283,13 @@ async def test_bucket_deleted_midway_raises_instead_of_ending() -> None:
             await anext(listing)
 
 
-async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -> None:
+async def test_driver_with_two_names_lists_each_key_once_under_its_routed_name() -> None:
     driver = CallLog()
     await fill(driver, "data", "a", "b.log", "c")
     async with single_attempt_store(
         driver, backends={"second": driver}, routes=[("*.log", "second")]
     ) as store:
-        assert places(await store.list("data").all()) == [
+        assert located_keys(await store.list("data").all()) == [
             ("a", "default"), ("b.log", "second"), ("c", "default"),
         ]  # fmt: skip
 
@@ -352,21 +354,21 @@ async def test_failing_backend_makes_the_listing_raise_and_a_second_call_loses_n
     async with single_attempt_store(
         default, backends={"cold": cold}, routes=[("*.log", "cold")]
     ) as store:
-        everything = places(await store.list("data").all())
+        everything = located_keys(await store.list("data").all())
         cold.fail("list_page", UnavailableError("broken"), after=good_pages)
         listing = store.list("data", page_size=page_size)
-        shown = []
+        listed = []
         with pytest.raises(UnavailableError, match="broken") as caught:
             async for entry in listing:
-                shown.append(entry)  # noqa: PERF401 - the entries before the error are checked below
+                listed.append(entry)  # noqa: PERF401 - the entries before the error are checked below
         assert caught.value.operation == "list"
         assert (caught.value.backend, caught.value.bucket) == ("cold", "data")
         with pytest.raises(UnavailableError):
             await listing.all()
         cold.before.clear()
         resumed = await store.list("data", cursor=listing.cursor).all()
-        assert places([*shown, *resumed]) == everything
-        assert places([*shown, *await listing.all()]) == everything
+        assert located_keys([*listed, *resumed]) == everything
+        assert located_keys([*listed, *await listing.all()]) == everything
 
 
 async def test_cancelled_call_loses_nothing() -> None:
@@ -377,17 +379,17 @@ async def test_cancelled_call_loses_nothing() -> None:
     def by_letter(_bucket: str, key: str) -> str:
         return "cold" if key in "bdfhj" else ""
 
-    async def slow(bucket: str, key: str) -> str:
+    async def async_by_letter(bucket: str, key: str) -> str:
         await asyncio.sleep(0)
         return by_letter(bucket, key)
 
     async with single_attempt_store(
-        default, backends={"cold": cold}, route_functions=[slow]
+        default, backends={"cold": cold}, route_functions=[async_by_letter]
     ) as store:
         steps = 0
         while True:
             listing = store.list("data", page_size=2, details=True)
-            shown = []
+            listed = []
             interrupted = 0
             for _ in range(100):
                 task = asyncio.get_running_loop().create_task(listing.__anext__())
@@ -397,12 +399,12 @@ async def test_cancelled_call_loses_nothing() -> None:
                     interrupted += 1
                     task.cancel()
                 try:
-                    shown.append(await task)
+                    listed.append(await task)
                 except asyncio.CancelledError:
                     continue
                 except StopAsyncIteration:
                     break
-            assert names(shown) == list("abcdefghij")
+            assert names(listed) == list("abcdefghij")
             if not interrupted:
                 return
             steps += 1
@@ -432,10 +434,10 @@ async def test_error_of_a_route_function_is_raised(*, asynchronous: bool) -> Non
             raise LookupError(key)
         return ""
 
-    async def route_later(bucket: str, key: str) -> str:
+    async def async_route(bucket: str, key: str) -> str:
         return route(bucket, key)
 
-    functions = [route_later if asynchronous else route]
+    functions = [async_route if asynchronous else route]
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=functions
     ) as store:
@@ -451,12 +453,12 @@ async def test_async_route_functions_are_awaited_concurrently() -> None:
     keys = [f"{number:03}" for number in range(100)]
     await fill(default, "data", *keys)
     await fill(cold, "data", *keys)
-    running = most = 0
+    running = peak = 0
 
     async def odd_is_cold(_bucket: str, key: str) -> str | None:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         await asyncio.sleep(0)
         running -= 1
         return "cold" if int(key) % 2 else None
@@ -464,9 +466,9 @@ async def test_async_route_functions_are_awaited_concurrently() -> None:
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=[odd_is_cold]
     ) as store:
-        shown = places(await store.list("data").all())
-    assert shown == [(key, "cold" if int(key) % 2 else "default") for key in keys]
-    assert 4 < most <= 16
+        listed = located_keys(await store.list("data").all())
+    assert listed == [(key, "cold" if int(key) % 2 else "default") for key in keys]
+    assert 4 < peak <= 16
 
 
 async def test_route_function_by_bucket_lists_only_its_backend() -> None:
@@ -481,7 +483,7 @@ async def test_route_function_by_bucket_lists_only_its_backend() -> None:
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=[large]
     ) as store:
-        assert places(await store.list("large").all()) == [("a", "cold")]
+        assert located_keys(await store.list("large").all()) == [("a", "cold")]
     assert default.pages == []
 
 
@@ -510,12 +512,12 @@ async def test_details_complete_objects_that_pages_leave_incomplete() -> None:
 async def test_details_are_fetched_lazily_with_limited_concurrency() -> None:
     default = Sparse()
     await fill(default, "data", *(f"{number:03}" for number in range(500)))
-    running = most = 0
+    running = peak = 0
 
     async def head() -> None:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         await asyncio.sleep(0)
         running -= 1
 
@@ -525,18 +527,18 @@ async def test_details_are_fetched_lazily_with_limited_concurrency() -> None:
         await anext(listing)
         assert default.calls.count("head") <= 64
         assert len(await listing.all()) == 499
-    assert 4 < most <= 16
+    assert 4 < peak <= 16
     assert default.calls.count("head") == 500
 
 
-async def test_objects_deleted_before_their_details_are_dropped() -> None:
+async def test_objects_deleted_before_their_details_arrive_are_omitted() -> None:
     default = Sparse()
     await fill(default, "data", *"abc")
 
-    async def vanish() -> None:
+    async def delete_object() -> None:
         await CallLog.delete(default, "data", "b", DeleteOptions())
 
-    default.before["head"] = vanish
+    default.before["head"] = delete_object
     async with single_attempt_store(default) as store:
         assert names(await store.list("data", details=True).all()) == ["a", "c"]
 
@@ -557,7 +559,7 @@ async def test_failing_details_make_the_listing_raise() -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
-async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> None:
+async def test_unordered_backends_are_listed_one_after_another(page_size: int) -> None:
     default, cold, archive = CallLog(), Unordered(), Unordered()
     await fill(default, "data", "a", "d/1", "e", "hidden.log")
     await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
@@ -568,19 +570,19 @@ async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> 
         routes=[Route.suffix(".log", "cold"), Route.suffix(".zip", "archive")],
     ) as store:
         listing = store.list("data", page_size=page_size)
-        shown = await listing.all()
+        listed = await listing.all()
         assert listing.ordered is False
-        assert names(shown[:3]) == ["a", "d/1", "e"]
-        assert {entry.key for entry in shown[3:5]} == {"b.log", "c.log"}
-        assert {entry.key for entry in shown[5:]} == {"o.zip", "p.zip"}
-        assert [entry.backend for entry in shown] == ["default"] * 3 + ["cold"] * 2 + [
+        assert names(listed[:3]) == ["a", "d/1", "e"]
+        assert {entry.key for entry in listed[3:5]} == {"b.log", "c.log"}
+        assert {entry.key for entry in listed[5:]} == {"o.zip", "p.zip"}
+        assert [entry.backend for entry in listed] == ["default"] * 3 + ["cold"] * 2 + [
             "archive"
         ] * 2
         by_prefix = names(await store.list("data", delimiter="/", page_size=page_size).all())
         assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.zip", "p.zip", "x/"]
 
 
-async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
+async def test_unordered_backend_is_requested_only_when_it_is_reached() -> None:
     default, cold = CallLog(), Unordered()
     await fill(default, "data", "a", "b")
     await fill(cold, "data", "c.log")
@@ -614,11 +616,11 @@ async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
         ({"cursor": "x", "start_after": "y"}, ValueError, "exclude each other"),
     ],
 )
-def test_invalid_arguments_are_refused_immediately(
+def test_invalid_arguments_are_rejected_immediately(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        single_attempt_store().list("data", **arguments)  # type: ignore[call-overload]  # that is the point
+        single_attempt_store().list("data", **arguments)  # type: ignore[call-overload]  # tested at run time
 
 
 async def test_listing_emits_operation_events() -> None:
@@ -636,15 +638,18 @@ async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> N
     driver = CallLog()
     await fill(driver, "inside", "a")
     async with single_attempt_store(Mapped(driver, buckets={"data": "inside"})) as store:
-        (shown,) = await store.list("data").all()
-        assert (shown.bucket, shown.key, shown.backend) == ("data", "a", "default")
+        (listed,) = await store.list("data").all()
+        assert (listed.bucket, listed.key, listed.backend) == ("data", "a", "default")
 
 
 # -- services with faulty listings -----------------------------------------------------------------
 
 
+LAST_MODIFIED = datetime(2026, 11, 28, tzinfo=UTC)
+
+
 class ScriptedPages(CallLog):
-    """A memory driver with scripted pages, by token: keys, and the next token."""
+    """A memory driver that lists scripted pages: by token, the keys and the next token."""
 
     def __init__(
         self, pages: Mapping[str | None, tuple[list[str], str | None]], **capabilities: Any
@@ -658,17 +663,14 @@ class ScriptedPages(CallLog):
         entries: list[ObjectInfo | Prefix] = [
             Prefix(bucket=bucket, prefix=key)
             if options.delimiter and key.endswith(options.delimiter)
-            else ObjectInfo(bucket=bucket, key=key, size=0, etag="e", last_modified=MOMENT)
+            else ObjectInfo(bucket=bucket, key=key, size=0, etag="e", last_modified=LAST_MODIFIED)
             for key in keys
         ]
         return Page(entries=entries, token=token)
 
 
-MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
-
-
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None:
+async def test_keys_outside_the_prefix_are_never_listed(*, ordered: bool) -> None:
     driver = ScriptedPages(
         {None: (["a", "a/1"], "t"), "t": (["a//0", "b"], "u"), "u": (["c"], None)}, ordered=ordered
     )
@@ -688,7 +690,7 @@ async def test_cycle_of_tokens_raises(*, ordered: bool) -> None:
         listing = store.list("data")
         with pytest.raises(BackendError):
             await listing.all()
-        with pytest.raises(BackendError):  # the listing has not ended for a second call
+        with pytest.raises(BackendError):  # a second call must not seem to have reached the end
             await listing.all()
 
 
@@ -700,7 +702,7 @@ async def test_cycle_of_empty_pages_raises() -> None:
         assert len(driver.pages) < 10
 
 
-async def test_repeated_key_is_shown_once() -> None:
+async def test_repeated_key_is_listed_once() -> None:
     driver = ScriptedPages({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
     async with single_attempt_store(driver) as store:
         assert names(await store.list("data", delimiter="/").all()) == ["a", "b/", "c"]
@@ -711,7 +713,7 @@ async def test_repeated_key_is_shown_once() -> None:
     [{None: (["b", "a"], None)}, {None: (["a", "c"], "t"), "t": (["b", "d"], None)}],
     ids=["within a page", "between pages"],
 )
-async def test_backend_that_breaks_its_declared_order_makes_the_listing_raise(
+async def test_backend_that_violates_its_declared_order_makes_the_listing_raise(
     pages: dict[str | None, tuple[list[str], str | None]],
 ) -> None:
     async with single_attempt_store(ScriptedPages(pages)) as store:

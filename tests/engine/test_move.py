@@ -1,4 +1,4 @@
-"""Moves on services that fold names, store other bytes, or report too little."""
+"""Moves on services that store two keys as one object, store wrong bytes or report too little."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Service(CallLog):
 
     Args:
         folds_keys: Whether it stores ``a//b`` and ``/a/b`` as ``a/b``.
-        etags: Whether its etags identify a write or a content.
+        etags: What its etags identify: each write, or the content. ``none``: it has no etags.
         records_metadata: Whether it stores metadata, including the write_id.
         reports_checksums: Whether it returns checksums of the stored bytes.
         date: The last_modified of every object; None: the current time.
@@ -56,7 +56,7 @@ class Service(CallLog):
         self._reports_checksums = reports_checksums
         self._date = date
 
-    def _of(self, key: str) -> str:
+    def _stored_key(self, key: str) -> str:
         return re.sub("/+", "/", key).lstrip("/") if self._folds_keys else key
 
     def _store(
@@ -72,10 +72,10 @@ class Service(CallLog):
             info = replace(info, checksums={})
         if self._date is not None:
             info = replace(info, last_modified=self._date)
-        self.hold(bucket, key, info)
+        self.replace_info(bucket, key, info)
         return info
 
-    def hold(self, bucket: str, key: str, info: ObjectInfo) -> None:
+    def replace_info(self, bucket: str, key: str, info: ObjectInfo) -> None:
         """Replace the stored info of an object."""
         objects = self._buckets[bucket].objects
         objects[key] = objects[key]._replace(info=info)
@@ -83,33 +83,32 @@ class Service(CallLog):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        return await super().put(bucket, self._of(key), views, options)
+        return await super().put(bucket, self._stored_key(key), views, options)
 
     @asynccontextmanager
     async def _get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
-        async with super()._get(bucket, self._of(key), options) as reader:
+        async with super()._get(bucket, self._stored_key(key), options) as reader:
             yield reader
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        return await super().head(bucket, self._of(key), version_id)
+        return await super().head(bucket, self._stored_key(key), version_id)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        await super().delete(bucket, self._of(key), options)
+        await super().delete(bucket, self._stored_key(key), options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         return await super().copy(
-            src_bucket, self._of(src_key), dst_bucket, self._of(dst_key), options
+            src_bucket, self._stored_key(src_key), dst_bucket, self._stored_key(dst_key), options
         )
 
 
-def older(service: Service, key: str, seconds: float = 60) -> None:
-    """Make an object older by a time span."""
+def backdate(service: Service, key: str) -> None:
+    """Set the date of an object back by one minute."""
     info = service._buckets["data"].objects[key].info
-    service.hold(
-        "data", key, replace(info, last_modified=info.last_modified - timedelta(seconds=seconds))
-    )
+    last_modified = info.last_modified - timedelta(minutes=1)
+    service.replace_info("data", key, replace(info, last_modified=last_modified))
 
 
 # -- one object under two names --------------------------------------------------------------------
@@ -119,7 +118,7 @@ def older(service: Service, key: str, seconds: float = 60) -> None:
 @pytest.mark.parametrize("etags", ["of the write", "of the content", "none"])
 @pytest.mark.parametrize("records_metadata", [True, False], ids=["records ids", "records nothing"])
 @pytest.mark.parametrize("server_copy", [True, False])
-async def test_move_to_another_name_of_its_source_deletes_nothing(
+async def test_move_to_a_second_name_of_its_source_deletes_nothing(
     *, conditional: bool, etags: Etags, records_metadata: bool, server_copy: bool
 ) -> None:
     service = Service(
@@ -162,18 +161,18 @@ async def test_move_between_two_addresses_of_one_service_deletes_nothing(etags: 
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize("etags", ["of the write", "of the content", "none"])
 @pytest.mark.parametrize("reports_checksums", [True, False])
-@pytest.mark.parametrize("to", ["to", "to.cold"])
-async def test_move_to_another_object_deletes_its_source(
-    *, conditional: bool, etags: Etags, reports_checksums: bool, to: str
+@pytest.mark.parametrize("target_key", ["to", "to.cold"])
+async def test_move_to_a_distinct_object_deletes_its_source(
+    *, conditional: bool, etags: Etags, reports_checksums: bool, target_key: str
 ) -> None:
     service = Service(etags=etags, reports_checksums=reports_checksums, delete_if_match=conditional)
     cold = Service(etags=etags, reports_checksums=reports_checksums)
     async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
-        await store.move("data", "key", "data", to)
-        assert await store.read("data", to) == b"body"
-        assert service.stored_keys("data") == ([] if to == "to.cold" else ["to"])
+        await store.move("data", "key", "data", target_key)
+        assert await store.read("data", target_key) == b"body"
+        assert service.stored_keys("data") == ([] if target_key == "to.cold" else ["to"])
 
 
 async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> None:
@@ -192,7 +191,7 @@ async def test_dates_or_etags_distinguish_source_and_destination_without_metadat
 ) -> None:
     service = Service(records_metadata=False, etags=etags)
     await fill(service, "data", "key")
-    older(service, "key")
+    backdate(service, "key")
     async with single_attempt_store(service) as store:
         await store.move("data", "key", "data", "to")
         assert service.stored_keys("data") == ["to"]
@@ -210,66 +209,67 @@ async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
 # -- a destination that differs from the copy -----------------------------------------------------
 
 
-class StoresOther(Service):
-    """Stores the body in `stored` instead of the one it receives."""
+class WrongBodyService(Service):
+    """Stores `wrong_body` instead of the body that it receives."""
 
-    stored = b"another"
+    wrong_body = b"another"
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         stored_info = await super().put(bucket, key, views, options)
-        await self.store_other(bucket, key, options)
+        await self.tamper(bucket, key, options)
         return stored_info
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
-        await self.store_other(dst_bucket, dst_key, options.put)
+        await self.tamper(dst_bucket, dst_key, options.put)
         return replace(stored_info, etag="x", checksums={})
 
-    async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
+    async def tamper(self, bucket: str, key: str, options: PutOptions) -> None:
+        """Change the object that was stored."""
         put = replace(options, checksums={}, if_none_match=None, if_match=None)
-        await super().put(bucket, key, [memoryview(self.stored)], put)
+        await super().put(bucket, key, [memoryview(self.wrong_body)], put)
 
 
-class StoresNothing(StoresOther):
+class NothingStoredService(WrongBodyService):
     """Stores nothing."""
 
-    async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
+    async def tamper(self, bucket: str, key: str, options: PutOptions) -> None:
         del options
         await MemoryDriver.delete(self, bucket, key, DeleteOptions())
 
 
-class KeepsOld(StoresOther):
-    """Keeps the old object."""
+class WrongObjectService(WrongBodyService):
+    """Has an object of a different write at the destination."""
 
-    async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
-        await super().store_other(bucket, key, replace(options, write_id="another"))
+    async def tamper(self, bucket: str, key: str, options: PutOptions) -> None:
+        await super().tamper(bucket, key, replace(options, write_id="another"))
 
 
-class DropsMetadata(StoresOther):
-    """Stores the body, but drops metadata that its capabilities include."""
+class DroppedMetadataService(WrongBodyService):
+    """Stores the body, but drops the write_id, although its capabilities include metadata."""
 
-    async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
+    async def tamper(self, bucket: str, key: str, options: PutOptions) -> None:
         del options
         info = self._buckets[bucket].objects[key].info
-        self.hold(bucket, key, replace(info, write_id=None))
+        self.replace_info(bucket, key, replace(info, write_id=None))
 
 
-@pytest.mark.parametrize("to", ["to", "to.cold"])
+@pytest.mark.parametrize("target_key", ["to", "to.cold"])
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
-        (StoresOther, IntegrityError),
-        (StoresNothing, ObjectChangedError),
-        (KeepsOld, ObjectChangedError),
-        (DropsMetadata, ObjectChangedError),
+        (WrongBodyService, IntegrityError),
+        (NothingStoredService, ObjectChangedError),
+        (WrongObjectService, ObjectChangedError),
+        (DroppedMetadataService, ObjectChangedError),
     ],
 )
 async def test_source_stays_if_the_destination_is_not_the_copy(
-    kind: type[StoresOther], error: type[Exception], to: str
+    kind: type[WrongBodyService], error: type[Exception], target_key: str
 ) -> None:
     service, cold = kind(reports_checksums=False), kind(reports_checksums=False)
     await fill(cold, "data")
@@ -277,13 +277,13 @@ async def test_source_stays_if_the_destination_is_not_the_copy(
         await store.create_bucket("data", exist_ok=True)
         await MemoryDriver.put(service, "data", "key", [memoryview(b"body")], PutOptions())
         with pytest.raises(error) as caught:
-            await store.move("data", "key", "data", to)
-        assert getattr(caught.value, "key", None) == to
+            await store.move("data", "key", "data", target_key)
+        assert getattr(caught.value, "key", None) == target_key
         assert await store.read("data", "key") == b"body"
 
 
 async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
-    class WrongChecksum(Service):
+    class WrongChecksumService(Service):
         """Reports a wrong checksum for a copy."""
 
         async def copy(
@@ -297,7 +297,7 @@ async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
             stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
             return replace(stored_info, checksums={"crc32c": "AAAAAA=="})
 
-    service = WrongChecksum(folds_keys=True)
+    service = WrongChecksumService(folds_keys=True)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "p/q", b"keep me")
@@ -310,18 +310,17 @@ async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
 
 
 async def test_destination_checksum_is_compared_if_the_response_has_none() -> None:
-    class ChecksumOnHead(StoresOther):
-        """Reports checksums only on a head, as some services do."""
+    class HeadChecksumService(WrongBodyService):
+        """Reports checksums in a head, but not in the response to a put, as some services do."""
 
-        stored = b"ydob"
+        wrong_body = b"ydob"
 
-    cold = ChecksumOnHead()
-    default = Service()
+        async def put(
+            self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+        ) -> ObjectInfo:
+            return replace(await super().put(bucket, key, views, options), checksums={})
 
-    async def silent(bucket: str, key: str, views: Any, options: PutOptions) -> ObjectInfo:
-        return replace(await ChecksumOnHead.put(cold, bucket, key, views, options), checksums={})
-
-    cold.put = silent  # type: ignore[method-assign]
+    default, cold = Service(), HeadChecksumService()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
@@ -343,8 +342,8 @@ async def test_source_stays_if_the_destination_cannot_be_headed() -> None:
 
 
 async def test_version_that_was_not_copied_stays() -> None:
-    class LosesCopies(VersionedMemory):
-        """Reports copies that it has not stored."""
+    class LostCopyMemory(VersionedMemory):
+        """Reports success for copies, but does not store them."""
 
         async def copy(
             self,
@@ -358,7 +357,7 @@ async def test_version_that_was_not_copied_stays() -> None:
             await MemoryDriver.delete(self, dst_bucket, dst_key, DeleteOptions())
             return replace(stored_info, checksums={})
 
-    driver = LosesCopies()
+    driver = LostCopyMemory()
     driver.versioned_buckets.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
@@ -383,7 +382,7 @@ async def test_version_that_was_not_copied_stays() -> None:
         ({}, ["head", "copy", "head", "delete"]),
         ({"delete_if_match": False}, ["head", "copy", "head", "delete"]),
         ({"etags": "of the write"}, ["head", "copy", "head", "delete"]),
-        # The etag proves the content, or the destination is headed.
+        # Without checksums, an etag proves the content. If it does not, the destination is headed.
         ({"reports_checksums": False}, ["head", "copy", "head", "delete"]),
         (
             {"reports_checksums": False, "etags": "of the write"},
@@ -404,7 +403,7 @@ async def test_move_sends_the_documented_requests(
 
 
 async def test_exact_keys_prove_nothing_across_two_buckets() -> None:
-    """One bucket may be an alias of the other, as S3 access points are."""
+    """One bucket may be an alias of the other, such as an S3 access point."""
     service = Service(exact_keys=True)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")

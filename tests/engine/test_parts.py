@@ -46,24 +46,24 @@ class RecordingDriver(Fake):
         upload = super().upload(bucket, key, options)
         send = upload.send
 
-        async def noting(part: Part, views: Any) -> None:
+        async def record_and_send(part: Part, views: Any) -> None:
             assert sum(map(len, views)) == part.size
             assert all(views)
             self.parts.append(part)
             await send(part, views)
 
-        upload.send = noting
+        upload.send = record_and_send
         return upload
 
 
-def assert_covers(parts: list[Part], size: int, part: int) -> None:
-    """Assert that the parts make up the body, and all but the last have one size."""
-    ordered = sorted(parts, key=lambda one: one.number)
-    assert [one.number for one in ordered] == list(range(1, len(ordered) + 1))
-    assert [one.offset for one in ordered] == [n * part for n in range(len(ordered))]
-    assert all(one.size == part for one in ordered[:-1])
-    assert sum(one.size for one in ordered) == size
-    assert [one.last for one in ordered] == [False] * (len(ordered) - 1) + [True]
+def assert_covers(parts: list[Part], body_size: int, size: int) -> None:
+    """Assert that the parts make up the body, and that all but the last have this size."""
+    ordered = sorted(parts, key=lambda part: part.number)
+    assert [part.number for part in ordered] == list(range(1, len(ordered) + 1))
+    assert [part.offset for part in ordered] == [n * size for n in range(len(ordered))]
+    assert all(part.size == size for part in ordered[:-1])
+    assert sum(part.size for part in ordered) == body_size
+    assert [part.last for part in ordered] == [False] * (len(ordered) - 1) + [True]
 
 
 # -- planning ----------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def assert_covers(parts: list[Part], size: int, part: int) -> None:
     multiple=st.sampled_from([1, 3, 256 * KiB, 320 * KiB, MiB]),
     max_parts=st.integers(1, 10_000),
 )
-def test_planned_parts_are_allowed_and_cover_the_body(  # noqa: PLR0917 - as drawn
+def test_planned_parts_are_allowed_and_cover_the_body(  # noqa: PLR0917 - drawn by Hypothesis
     size: int | None,
     pool_part: int,
     min_part: int,
@@ -100,12 +100,12 @@ def test_planned_parts_are_allowed_and_cover_the_body(  # noqa: PLR0917 - as dra
     assert part % multiple == 0
     if size is not None:
         assert part * max_parts >= size
-    # No larger than the pool's part size, unless a limit requires it.
-    least = max(min_part, 1 if size is None else -(-size // max_parts), 1)
-    assert part <= max(pool.part_size, -(-least // multiple) * multiple)
+    # A part is larger than the pool's part size only if a limit requires it.
+    smallest = max(min_part, 1 if size is None else -(-size // max_parts), 1)
+    assert part <= max(pool.part_size, -(-smallest // multiple) * multiple)
 
 
-def test_object_beyond_the_backends_limit_is_refused() -> None:
+def test_object_larger_than_the_backend_allows_is_rejected() -> None:
     with pytest.raises(NotSupportedError, match="at most 10 bytes"):
         part_size(11, Capabilities(max_object=10), BufferPool())
 
@@ -137,7 +137,7 @@ async def test_parts_follow_the_backends_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "reach"),
+    ("driver", "size"),
     [
         (S3Driver(), 5 * TiB),
         (GCSDriver(), 5 * TiB),
@@ -146,13 +146,13 @@ async def test_parts_follow_the_backends_limits() -> None:
     ids=["s3", "gcs", "local"],
 )
 def test_largest_objects_are_planned_in_parts_that_can_be_sent(
-    driver: AsyncDriver, reach: int
+    driver: AsyncDriver, size: int
 ) -> None:
-    pool, claimed = BufferPool(), driver.capabilities
-    assert reach <= claimed.max_object
-    part = part_size(reach, claimed, pool)
-    assert part * claimed.max_parts >= reach
-    assert claimed.streamed_parts or part <= pool.max_bytes // 2
+    pool, limits = BufferPool(), driver.capabilities
+    assert size <= limits.max_object
+    part = part_size(size, limits, pool)
+    assert part * limits.max_parts >= size
+    assert limits.streamed_parts or part <= pool.max_bytes // 2
 
 
 async def test_stream_longer_than_all_parts_raises_with_advice() -> None:
@@ -164,7 +164,7 @@ async def test_stream_longer_than_all_parts_raises_with_advice() -> None:
         assert_idle(store, fake)
 
 
-async def test_part_beyond_half_of_the_pool_raises_with_advice() -> None:
+async def test_part_larger_than_half_of_the_pool_raises_with_advice() -> None:
     fake = Fake(min_part=5 * MiB)
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         with pytest.raises(NotSupportedError, match="BufferPool"):
@@ -173,7 +173,7 @@ async def test_part_beyond_half_of_the_pool_raises_with_advice() -> None:
         assert_idle(store, fake)
 
 
-async def test_stream_beyond_the_largest_object_is_refused() -> None:
+async def test_body_larger_than_the_backend_allows_is_rejected() -> None:
     fake = Fake(max_object=3 * MiB)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="at most"):
@@ -190,21 +190,21 @@ async def test_parts_are_sent_in_parallel_and_in_any_order() -> None:
     fake = RecordingDriver(parallel_parts=3)
     async with store_of(fake, pool=BufferPool(16 * MiB, MiB)) as store:
         waiting: list[asyncio.Event] = []
-        most = 0
+        peak = 0
 
-        async def last_first() -> None:
-            nonlocal most
+        async def release_last_first() -> None:
+            nonlocal peak
             released = asyncio.Event()
             waiting.append(released)
-            most = max(most, len(waiting))
+            peak = max(peak, len(waiting))
             if len(waiting) == 3 or fake.count("send") == 5:
                 while waiting:
                     waiting.pop().set()
             await released.wait()
 
-        fake.before["send"] = last_first
+        fake.before["send"] = release_last_first
         await store.put("bucket", "key", stream(BODY))
-        assert most == 3
+        assert peak == 3
         assert await store.read("bucket", "key") == BODY
         assert_idle(store, fake)
 
@@ -212,17 +212,17 @@ async def test_parts_are_sent_in_parallel_and_in_any_order() -> None:
 async def test_next_part_is_filled_while_another_is_in_flight() -> None:
     fake = Fake(parallel_parts=1)
     async with store_of(fake, pool=BufferPool(8 * MiB, MiB)) as store:
-        sizes: list[int] = []
+        yielded: list[int] = []
 
         async def body() -> AsyncIterator[bytes]:
             for number in range(4):
-                sizes.append(number)
+                yielded.append(number)
                 yield content(MiB, str(number))
 
         reached = fake.hang("send")
         put = asyncio.get_running_loop().create_task(store.put("bucket", "key", body()))
         await reached.wait()
-        while len(sizes) < 3:
+        while len(yielded) < 3:
             await asyncio.sleep(0)
         assert store.pool.statistics().leased == 2 * MiB
         put.cancel()

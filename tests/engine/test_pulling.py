@@ -1,4 +1,4 @@
-"""How bodies are pulled: by which task, how far, and until when."""
+"""Reading bodies chunk by chunk: in which task, how far, and what happens on errors and cancels."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def test_bytesio_is_left_at_its_end_and_can_be_written_again() -> None:
         file.write(b"more" * 1000)
 
 
-async def test_chunk_is_released_before_the_next_is_pulled() -> None:
-    async def reusing() -> AsyncIterator[bytearray]:
+async def test_chunk_is_released_before_the_next_is_read() -> None:
+    async def resized_chunks() -> AsyncIterator[bytearray]:
         chunk = bytearray(b"x" * 10)
         for size in (10, 20, 5):
             yield chunk
@@ -63,7 +63,7 @@ async def test_chunk_is_released_before_the_next_is_pulled() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        info = await store.put("bucket", "key", reusing())
+        info = await store.put("bucket", "key", resized_chunks())
         assert info.size == 10 + 20 + 40
 
 
@@ -71,14 +71,14 @@ async def test_chunk_is_released_before_the_next_is_pulled() -> None:
 async def test_generator_is_closed_when_the_put_fails(*, sync: bool) -> None:
     closed = threading.Event()
 
-    def blocking() -> Iterator[bytes]:
+    def endless() -> Iterator[bytes]:
         try:
             while True:
                 yield bytes(MiB)
         finally:
             closed.set()
 
-    async def waiting() -> AsyncIterator[bytes]:
+    async def async_endless() -> AsyncIterator[bytes]:
         try:
             while True:
                 yield bytes(MiB)
@@ -90,16 +90,16 @@ async def test_generator_is_closed_when_the_put_fails(*, sync: bool) -> None:
     async with store_of(fake) as store:
         fake.fail("send", PermissionError("no"))
         with pytest.raises(PermissionError):
-            await store.put("bucket", "key", blocking() if sync else waiting())
+            await store.put("bucket", "key", endless() if sync else async_endless())
         assert closed.is_set()
         assert_idle(store, fake)
 
 
-async def test_body_is_pulled_by_the_task_that_called_put() -> None:
+async def test_body_is_read_by_the_task_that_called_put() -> None:
     tasks = set()
 
     async def body() -> AsyncIterator[bytes]:
-        async with asyncio.timeout(60):  # a timeout belongs to one task
+        async with asyncio.timeout(60):  # must be entered and exited in one task
             for _ in range(5):
                 tasks.add(asyncio.current_task())
                 yield bytes(MiB)
@@ -113,8 +113,8 @@ async def test_body_is_pulled_by_the_task_that_called_put() -> None:
 async def test_body_that_blocks_forever_can_be_cancelled() -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        reading, writing = os.pipe()
-        with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as body:
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "wb") as pipe, os.fdopen(read_end, "rb") as body:
             put = OwnedTask(store.put("bucket", "key", body))
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -143,28 +143,28 @@ async def test_generator_that_blocks_during_a_cancel_is_abandoned() -> None:
 
 async def test_output_of_a_process_is_read_as_it_arrives() -> None:
     command = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
-    with subprocess.Popen(  # noqa: ASYNC220, S603 - its file object is what is tested
+    with subprocess.Popen(  # noqa: ASYNC220, S603 - the test needs its file object
         [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         source = source_of(process.stdout)
-        assert bytes(await source.take(10)) == b"x"  # although the limit is larger
+        assert bytes(await source.take(10)) == b"x"  # fewer bytes than the limit
         process.stdin.close()
         assert not await source.ready()
         await source.aclose()
 
 
 @pytest.mark.parametrize("size", [0, 10])
-async def test_source_can_be_taken_and_filled(size: int, tmp_path: Path) -> None:
-    body = content(size)
-    (tmp_path / "body").write_bytes(body)
-    for one in (body, tmp_path / "body", [body]):
-        source = source_of(one)
+async def test_take_and_fill_read_a_source_to_its_end(size: int, tmp_path: Path) -> None:
+    expected = content(size)
+    (tmp_path / "body").write_bytes(expected)
+    for body in (expected, tmp_path / "body", [expected]):
+        source = source_of(body)
         piece = bytes(await source.take(4))
         buffer = bytearray(20)
         count = await source.fill([memoryview(buffer)])
-        assert piece + bytes(buffer[:count]) == body
+        assert piece + bytes(buffer[:count]) == expected
         assert not await source.ready()
         assert await source.fill([memoryview(buffer)]) == 0
         assert bytes(await source.take(4)) == b""
@@ -186,7 +186,7 @@ def test_view_of_any_layout_becomes_single_bytes() -> None:
 
 
 class UnreadyReader(Reader):
-    """A non-blocking reader without data: it returns None, which is not the end."""
+    """A non-blocking reader: it returns None if it has no data yet."""
 
     async def read(self, n: int) -> bytes:
         return await super().read(n) or cast("bytes", None)

@@ -1,3 +1,5 @@
+"""`get_ranges`: order, coalescing, invalid ranges and objects that change."""
+
 from __future__ import annotations
 
 import asyncio
@@ -74,13 +76,15 @@ async def test_one_invalid_range_fails_all_before_a_byte_is_read(
     assert "get" not in driver.calls
 
 
-async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, CallLog]) -> None:
+async def test_every_range_of_an_empty_object_raises(
+    store_and_driver: tuple[Trove, CallLog],
+) -> None:
     store, driver = store_and_driver
     await fill(driver, "data")
     await store.put("data", "empty", b"")
-    for one in (ByteRange(0), ByteRange(0, 1), ByteRange.last(1)):
+    for byte_range in (ByteRange(0), ByteRange(0, 1), ByteRange.last(1)):
         with pytest.raises(RangeError):
-            await store.get_ranges("data", "empty", [one])
+            await store.get_ranges("data", "empty", [byte_range])
     assert await store.get_ranges("data", "empty", []) == []
 
 
@@ -90,7 +94,7 @@ async def test_invalid_range_type_raises_type_error(
 ) -> None:
     store, _ = store_and_driver
     with pytest.raises(TypeError, match=r"\(start, end\)"):
-        await store.get_ranges("data", "key", [(0, 1), invalid])  # type: ignore[list-item]  # the point
+        await store.get_ranges("data", "key", [(0, 1), invalid])  # type: ignore[list-item]  # tested at run time
 
 
 @pytest.mark.parametrize("conditions", [True, False])
@@ -130,28 +134,28 @@ async def test_missing_object_and_backend_without_ranges_raise(
     with pytest.raises(ObjectNotFoundError):
         await store.get_ranges("data", "missing", [(0, 1)])
     driver = CallLog(ranges=False)
-    async with single_attempt_store(driver) as other:
+    async with single_attempt_store(driver) as store_without_ranges:
         with pytest.raises(NotSupportedError, match="cannot read a range"):
-            await other.get_ranges("data", "key", [(0, 1)])
+            await store_without_ranges.get_ranges("data", "key", [(0, 1)])
     assert driver.calls == ["open", "aclose"]
 
 
 async def test_requests_have_limited_concurrency(store_and_driver: tuple[Trove, CallLog]) -> None:
     store, driver = store_and_driver
-    running = most = 0
+    running = peak = 0
 
     async def wait() -> None:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         await asyncio.sleep(0)
         running -= 1
 
     driver.before["get"] = wait
-    ranges = [(at, at + 1) for at in range(0, 2 * MiB, 100 * KiB)]
+    ranges = [(start, start + 1) for start in range(0, 2 * MiB, 100 * KiB)]
     assert await store.get_ranges("data", "key", ranges) == [BODY[a:b] for a, b in ranges]
     assert driver.calls.count("get") == len(ranges)
-    assert 4 < most <= 8
+    assert 4 < peak <= 8
 
 
 spans = st.tuples(st.integers(0, 40 * MiB), st.integers(1, 12 * MiB)).map(
@@ -166,12 +170,12 @@ def test_coalesced_spans_cover_each_span_once_and_waste_little(
     requests = coalesce(ranges)
     covered = [span for _, spans in requests for span in spans]
     assert sorted(covered) == sorted(set(ranges))
-    for (start, end), within in requests:
-        assert start == min(first for first, _ in within)
-        assert end == max(last for _, last in within)
-        assert end - start <= 8 * MiB or (start, end) in within
-        reached = start
-        for first, last in sorted(within):
-            assert first - reached <= 64 * KiB
-            reached = max(reached, last)
+    for (start, end), spans_of_request in requests:
+        assert start == min(span_start for span_start, _ in spans_of_request)
+        assert end == max(span_end for _, span_end in spans_of_request)
+        assert end - start <= 8 * MiB or (start, end) in spans_of_request
+        covered_end = start
+        for span_start, span_end in sorted(spans_of_request):
+            assert span_start - covered_end <= 64 * KiB
+            covered_end = max(covered_end, span_end)
     assert [request for request, _ in requests] == sorted(request for request, _ in requests)

@@ -1,4 +1,4 @@
-"""All kinds of bodies, and objects that are refused as a body."""
+"""All kinds of bodies, and objects that are rejected as a body."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Reader:
         return self._file.read(min(n, CHUNK))
 
 
-class OnlyRead:
-    """A file object with no method but read."""
+class MinimalFile:
+    """A file object with no method but `read`."""
 
     def __init__(self, body: bytes) -> None:
         self.read = io.BytesIO(body).read
@@ -65,7 +65,7 @@ class Iterable:
 
 
 class AsyncIterable:
-    """An async iterable whose iterator is another object without aclose."""
+    """An async iterator without `aclose`."""
 
     def __init__(self, body: bytes) -> None:
         self._chunks = split(body)
@@ -80,28 +80,28 @@ class AsyncIterable:
 
 
 def seekable(body: bytes) -> Any:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is dropped
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the test
     file.write(b"before" + body)
     file.seek(6)
     return file
 
 
 def spooled(body: bytes) -> Any:
-    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed when it is dropped
+    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed by the test
     file.write(body)
     file.seek(0)
     return file
 
 
 def piped(body: bytes) -> Any:
-    reading, writing = os.pipe()
+    read_end, write_end = os.pipe()
 
     def write() -> None:
-        with os.fdopen(writing, "wb") as pipe:
+        with os.fdopen(write_end, "wb") as pipe:
             pipe.write(body)
 
     threading.Thread(target=write).start()
-    return os.fdopen(reading, "rb")
+    return os.fdopen(read_end, "rb")
 
 
 def bytesio(body: bytes) -> io.BytesIO:
@@ -115,7 +115,7 @@ def zipped(body: bytes) -> Any:
 
 
 def words(body: bytes) -> Any:
-    """Return an object whose buffer has items of several bytes, if the size allows."""
+    """Return a buffer with items of two bytes, or of one byte if the size is odd."""
     return array.array("H", body) if len(body) % 2 == 0 else bytearray(body)
 
 
@@ -124,9 +124,9 @@ def backwards(body: bytes) -> memoryview:
 
 
 def every_other(body: bytes) -> memoryview:
-    double = bytearray(2 * len(body))
-    double[::2] = body
-    return memoryview(double)[::2]
+    spaced = bytearray(2 * len(body))
+    spaced[::2] = body
+    return memoryview(spaced)[::2]
 
 
 BODIES: dict[str, Callable[[bytes], Any]] = {
@@ -141,7 +141,7 @@ BODIES: dict[str, Callable[[bytes], Any]] = {
     "pipe": piped,
     "gzip": zipped,
     "BytesIO": bytesio,
-    "only read": OnlyRead,
+    "file with only read": MinimalFile,
     "async reader": Reader,
     "list": lambda body: list(split(body)),
     "tuple": lambda body: tuple(split(body)),
@@ -150,7 +150,7 @@ BODIES: dict[str, Callable[[bytes], Any]] = {
     "async generator": split_slowly,
     "async iterable": AsyncIterable,
     "bytearray chunks": lambda body: [bytearray(chunk) for chunk in split(body)],
-    "odd chunks": lambda body: [words(chunk) for chunk in split(body)],
+    "chunks of words": lambda body: [words(chunk) for chunk in split(body)],
     "empty chunks": lambda body: [b"", *split(body), b"", b""],
 }
 
@@ -208,15 +208,14 @@ async def test_put_of_a_fifo_without_a_writer_can_be_cancelled(tmp_path: Path) -
         path = tmp_path / "fifo"
         os.mkfifo(path)
         put = OwnedTask(store.put("bucket", "key", path))
-        await asyncio.sleep(
-            0.05
-        )  # time for a thread to start opening it; there is no event to wait for
+        # Let a thread start to open the file. There is no event to wait for.
+        await asyncio.sleep(0.05)
         await put.aclose()
         assert_idle(store, fake)
         os.close(os.open(path, os.O_RDWR))  # releases the thread that is opening the other end
 
 
-async def test_file_of_reported_size_zero_may_have_bytes() -> None:
+async def test_file_that_reports_size_zero_may_have_bytes() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         assert (await store.put("bucket", "key", Path("/proc/self/status"))).size > 0
@@ -283,14 +282,14 @@ async def test_stream_reader_is_an_async_reader() -> None:
         assert await store.read("bucket", "key") == b"streamed"
 
 
-@pytest.mark.parametrize("opened", [False, True])
-async def test_reader_of_a_store_is_a_body_of_known_size(*, opened: bool) -> None:
-    fake, other = Fake(max_connections=1), Fake(upload=False)
-    async with store_of(fake, other) as store:
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_reader_of_a_store_is_a_body_of_known_size(*, is_open: bool) -> None:
+    source, target = Fake(max_connections=1), Fake(upload=False)
+    async with store_of(source, target) as store:
         body = content(3 * MiB + 1)
         await store.put("bucket", "key", body)
         reports: list[int | None] = []
-        if opened:
+        if is_open:
             async with store.get("bucket", "key") as obj:
                 assert await obj.read(10) == body[:10]
                 await store.put(
@@ -302,29 +301,29 @@ async def test_reader_of_a_store_is_a_body_of_known_size(*, opened: bool) -> Non
             await store.put("bucket", "b/key", get, progress=lambda _, total: reports.append(total))
         assert await store.read("bucket", "b/key") == body
         assert set(reports) == {len(body)}
-        assert_idle(store, fake, other)
+        assert_idle(store, source, target)
 
 
 async def test_get_as_a_body_is_closed_when_the_put_fails() -> None:
-    fake, other = Fake(), Fake()
-    async with store_of(fake, other) as store:
+    source, target = Fake(), Fake()
+    async with store_of(source, target) as store:
         await store.put("bucket", "key", content(3 * MiB))
-        other.fail("upload", *[PermissionError("no")])
+        target.fail("upload", PermissionError("no"))
         with pytest.raises(PermissionError):
             await store.put("bucket", "b/key", store.get("bucket", "key"))
         with pytest.raises(FileNotFoundError):
             await store.put("bucket", "b/key", store.get("bucket", "missing"))
-        assert_idle(store, fake, other)
+        assert_idle(store, source, target)
 
 
-async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
-    fake, other = Fake(), Fake(metadata=False)
-    async with store_of(fake, other) as store:
+async def test_get_as_a_body_of_a_rejected_put_does_not_warn() -> None:
+    source, target = Fake(), Fake(metadata=False)
+    async with store_of(source, target) as store:
         await store.put("bucket", "key", b"body")
-        with pytest.raises(NotSupportedError):  # without a warning of an unopened get
+        with pytest.raises(NotSupportedError):
             await store.put("bucket", "b/key", store.get("bucket", "key"), metadata={"a": "b"})
-        gc.collect()
-        assert_idle(store, fake, other)
+        gc.collect()  # a get that was never opened would warn here
+        assert_idle(store, source, target)
 
 
 # -- invalid bodies ----------------------------------------------------------------------------------
@@ -340,7 +339,7 @@ async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
         (object(), "got object"),
     ],
 )
-async def test_invalid_body_is_refused_before_any_io(body: Any, message: str) -> None:
+async def test_invalid_body_is_rejected_before_any_io(body: Any, message: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
@@ -351,12 +350,12 @@ async def test_invalid_body_is_refused_before_any_io(body: Any, message: str) ->
 
 @pytest.mark.parametrize("chunk", ["text", 5, None, object()])
 @pytest.mark.parametrize("size", [0, 3 * MiB])
-async def test_chunk_that_is_not_bytes_is_refused(chunk: Any, size: int) -> None:
+async def test_chunk_that_is_not_bytes_is_rejected(chunk: Any, size: int) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(TypeError, match="the body yielded"):
             await store.put("bucket", "key", [*split(content(size)), chunk])
         with pytest.raises(TypeError, match="the body yielded"):
-            await store.put("bucket", "key", (one for one in [*split(content(size)), chunk]))
+            await store.put("bucket", "key", (c for c in [*split(content(size)), chunk]))
         assert not await store.exists("bucket", "key")
         assert_idle(store, fake)

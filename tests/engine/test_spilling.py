@@ -1,4 +1,4 @@
-"""Bodies that get no memory use spill files, within a budget."""
+"""Spill files, which are used within a budget if no memory is free."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ async def test_spill_file_is_used_if_no_memory_is_released() -> None:
         assert pool.statistics().spilled == 0
 
 
-async def test_waiting_continues_while_memory_is_released() -> None:
+async def test_waiting_continues_while_memory_is_released_fast_enough() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.05)
     leases = [await pool.lease(MiB), await pool.lease(MiB)]
     first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
     await let_tasks_run()
-    leases.pop().release()  # one waiter is served and one remains: the required pace
+    leases.pop().release()  # one waiter is served and one remains: too fast a pace to spill
     await first.result()
     await asyncio.sleep(0.07)
     assert not second.done
@@ -91,7 +91,7 @@ async def test_full_spill_budget_waits_for_memory_until_the_deadline() -> None:
             await pool.lease_or_spill(MiB)
         waiter = OwnedTask(pool.lease_or_spill(MiB))
         await let_tasks_run()
-        await spill.aclose()  # frees memory for the waiter
+        await spill.aclose()  # returns its budget, which the waiter gets
         buffer = await waiter.result()
         assert isinstance(buffer, SpillFile)
         await buffer.aclose()
@@ -149,7 +149,7 @@ async def test_cancel_is_raised_after_the_write_has_ended() -> None:
     started, release = threading.Event(), threading.Event()
     written = []
 
-    class Slow(SpillFile):
+    class SlowSpillFile(SpillFile):
         def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
             started.set()
             release.wait(10)
@@ -157,38 +157,38 @@ async def test_cancel_is_raised_after_the_write_has_ended() -> None:
             written.append(b"".join(pieces))
 
     pool = BufferPool(2 * MiB)
-    slow = Slow(pool, MiB)
-    task = OwnedTask(slow.write(bytes(MiB)))
+    spill = SlowSpillFile(pool, MiB)
+    write = OwnedTask(spill.write(bytes(MiB)))
     while not started.is_set():
         await asyncio.sleep(0)
-    closer = OwnedTask(task.aclose())
+    cancel = OwnedTask(write.aclose())
     await let_tasks_run()
-    assert not closer.done
+    assert not cancel.done
     release.set()
-    await closer.result()
+    await cancel.result()
     assert written == [bytes(MiB)]
-    await slow.aclose()
+    await spill.aclose()
     assert pool.statistics().spilled == 0
 
 
 async def test_small_writes_are_buffered() -> None:
-    hops = []
+    sizes = []
 
-    class Counting(SpillFile):
+    class RecordingSpillFile(SpillFile):
         def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
-            hops.append(sum(map(len, pieces)))
+            sizes.append(sum(map(len, pieces)))
             super()._write(*pieces)
 
     pool = BufferPool(2 * MiB)
     body = random.randbytes(200 * KiB)
-    async with Counting(pool, len(body)) as spill:
+    async with RecordingSpillFile(pool, len(body)) as spill:
         for at in range(0, len(body), 1000):
             await spill.write(body[at : at + 1000])
         assert spill.written == len(body)
         assert bytes(await spill.view()) == body
         assert bytes(await spill.view()) == body
-    assert len(hops) == 4
-    assert min(hops[:-1]) >= 64 * KiB
+    assert len(sizes) == 4
+    assert min(sizes[:-1]) >= 64 * KiB
 
 
 async def test_failing_disk_raises_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parts that are too large to be held, read from their file while they are sent."""
+"""Parts that are too large to be held in memory. They are read from their file while they are sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BODY = content(7 * MiB + 1)
 
 
 class StreamingDriver(Fake):
-    """A driver of at most three parts, of any size, that records the streamed ones."""
+    """A driver that accepts at most three parts, of any size, and records the streamed ones."""
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(**{"streamed_parts": True, "max_parts": 3, **capabilities})
@@ -47,11 +47,11 @@ class StreamingDriver(Fake):
         upload = super().upload(bucket, key, options)
         send = upload.send_stream
 
-        async def noting(part: Part, source: Any) -> None:
+        async def record_and_send(part: Part, source: Any) -> None:
             self.parts.append(part)
             await send(part, source)
 
-        upload.send_stream = noting
+        upload.send_stream = record_and_send
         return upload
 
 
@@ -83,7 +83,7 @@ def no_descriptor_is_left() -> Iterator[None]:
         (7 * MiB, 7 * MiB, [7 * MiB]),
     ],
 )
-async def test_file_is_stored_in_parts_beyond_half_of_the_pool(
+async def test_file_is_stored_in_parts_larger_than_half_of_the_pool(
     size: int, multiple: int, lengths: list[int], *, pool: int, parallel_parts: int, tmp_path: Path
 ) -> None:
     body = content(size)
@@ -102,28 +102,28 @@ async def test_file_is_stored_in_parts_beyond_half_of_the_pool(
         assert_idle(store, fake)
 
 
-def buffered(path: Path) -> Any:
+def open_buffered(path: Path) -> Any:
     return path.open("rb")
 
 
-def unbuffered(path: Path) -> Any:
+def open_unbuffered(path: Path) -> Any:
     return path.open("rb", buffering=0)
 
 
-def written(path: Path) -> Any:
+def open_unflushed(path: Path) -> Any:
     file = path.open("w+b")
     file.write(BODY)  # the last bytes are still in the file's buffer
     return file
 
 
-@pytest.mark.parametrize("opened", [buffered, unbuffered, written])
+@pytest.mark.parametrize("open_file", [open_buffered, open_unbuffered, open_unflushed])
 @pytest.mark.parametrize("start", [0, 1, 100 * KiB])
 async def test_open_file_is_sent_from_its_position_and_left_at_its_end(
-    path: Path, opened: Callable[[Path], Any], start: int
+    path: Path, open_file: Callable[[Path], Any], start: int
 ) -> None:
     fake = StreamingDriver()
     async with store_of(fake) as store:
-        with opened(path) as file:
+        with open_file(path) as file:
             file.seek(start)
             await store.put("bucket", "key", file)
             assert file.tell() == len(BODY)
@@ -182,13 +182,11 @@ async def test_broken_part_is_sent_again_and_its_bytes_are_counted_once(path: Pa
     async with store_of(fake, pool=BufferPool(4 * MiB, MiB)) as store:
         store.events.subscribe(events.append)
 
-        async def in_the_second() -> None:
-            if (
-                fake.count("piece") == 5
-            ):  # the first part has 3 pieces, so this is the second piece of the second part
+        async def fail_in_the_second_part() -> None:
+            if fake.count("piece") == 3 + 2:  # every part has 3 pieces
                 raise UnavailableError("broken")
 
-        fake.before["piece"] = in_the_second
+        fake.before["piece"] = fail_in_the_second_part
         await store.put(
             "bucket", "key", path, progress=lambda done, total: reports.append((done, total))
         )
@@ -199,7 +197,7 @@ async def test_broken_part_is_sent_again_and_its_bytes_are_counted_once(path: Pa
     counts = [done for done, _ in reports]
     assert counts == sorted(set(counts))
     assert counts[-1] == len(BODY)
-    assert len(counts) >= 7, "it moves as bytes are sent"
+    assert len(counts) >= 7, "progress is reported while parts are sent"
     assert {total for _, total in reports} == {len(BODY)}
     assert sum(event.size for event in events if event.kind == "part") == len(BODY)
 
@@ -215,13 +213,13 @@ async def test_every_step_that_fails_once_is_retried(path: Path) -> None:
 
 
 async def test_progress_that_raises_aborts_the_upload(path: Path) -> None:
-    def stop(done: int, total: int | None) -> None:  # noqa: ARG001 - as it is called
+    def progress(*_: int | None) -> None:
         raise KeyError("enough")
 
     fake = StreamingDriver()
     async with store_of(fake) as store:
         with pytest.raises(KeyError, match="enough"):
-            await store.put("bucket", "key", path, progress=stop)
+            await store.put("bucket", "key", path, progress=progress)
         assert not await store.exists("bucket", "key")
         assert_idle(store, fake)
 
@@ -263,7 +261,7 @@ async def test_file_changed_during_a_put_is_not_stored(
     path: Path, change: Callable[[Path], None], step: str
 ) -> None:
     fake = StreamingDriver()
-    os.utime(path, (1, 1))  # an old timestamp, so that a coarse clock shows any write
+    os.utime(path, (1, 1))  # an old timestamp, which any write changes, even with a coarse clock
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"old")
 
@@ -308,14 +306,16 @@ async def test_file_replaced_during_a_put_is_stored_with_its_original_content(pa
         assert await store.read("bucket", "key") == BODY
 
 
-@pytest.mark.parametrize("off", [-1, 1, 5 * MiB])
-async def test_file_of_another_size_than_declared_is_not_stored(path: Path, off: int) -> None:
+@pytest.mark.parametrize("difference", [-1, 1, 5 * MiB])
+async def test_file_whose_size_is_not_the_declared_one_is_not_stored(
+    path: Path, difference: int
+) -> None:
     fake = StreamingDriver()
     async with store_of(fake) as store:
         with path.open("rb") as file:
             for body in (path, file):
                 with pytest.raises(IntegrityError, match="as declared"):
-                    await store.put("bucket", "key", body, size=len(BODY) + off)
+                    await store.put("bucket", "key", body, size=len(BODY) + difference)
         assert fake.count("upload") == 0
         assert_idle(store, fake)
 
@@ -323,11 +323,11 @@ async def test_file_of_another_size_than_declared_is_not_stored(path: Path, off:
 # -- bodies that cannot be streamed ----------------------------------------------------------------
 
 
-class DecodingFile(io.RawIOBase):
-    """A file whose class and descriptor return different bytes."""
+class FileWithoutDescriptor(io.RawIOBase):
+    """A raw file that counts its reads and has no descriptor."""
 
     def __init__(self) -> None:
-        self.read_from = 0
+        self.read_count = 0
 
     def readable(self) -> bool:
         return True
@@ -336,48 +336,48 @@ class DecodingFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self.read_from += 1
+        self.read_count += 1
         return len(buffer)
 
 
-class CountingFile(io.FileIO):
-    """A raw file whose class and descriptor return different bytes."""
+class CustomFileIO(io.FileIO):
+    """A raw file with its own `readinto`, which counts its reads."""
 
-    read_from = 0
+    read_count = 0
 
     def readinto(self, buffer: Any) -> int:
-        self.read_from += 1
+        self.read_count += 1
         return super().readinto(buffer)
 
 
-async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Path) -> None:
+async def test_single_use_body_is_rejected_with_the_limit_before_it_is_read(path: Path) -> None:
     fake = StreamingDriver()
-    pulled = 0
+    read_count = 0
 
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal pulled
-        pulled += 1
+    async def stream() -> AsyncIterator[bytes]:
+        nonlocal read_count
+        read_count += 1
         yield BODY
 
     async with store_of(fake) as store:
-        decoding, counting = DecodingFile(), CountingFile(path)
-        with counting, io.BufferedReader(CountingFile(path)) as wrapped:
-            for one in (body(), iter([BODY]), decoding, counting, wrapped):
+        no_descriptor, custom = FileWithoutDescriptor(), CustomFileIO(path)
+        with custom, io.BufferedReader(CustomFileIO(path)) as buffered:
+            for body in (stream(), iter([BODY]), no_descriptor, custom, buffered):
                 with pytest.raises(NotSupportedError) as caught:
-                    await store.put("bucket", "key", one, size=len(BODY))
+                    await store.put("bucket", "key", body, size=len(BODY))
                 assert "at most 3145728 bytes" in caught.value.message
                 assert "pass a path" in caught.value.message
                 assert "BufferPool(max_bytes=6291456)" in caught.value.message
                 assert "\n" not in caught.value.message
-            assert decoding.read_from == counting.read_from == pulled == 0
+            assert no_descriptor.read_count == custom.read_count == read_count == 0
         assert fake.count("upload") == fake.count("put") == 0
         assert_idle(store, fake)
     async with store_of(fake, pool=BufferPool(6 * MiB, MiB)) as store:
-        await store.put("bucket", "key", body(), size=len(BODY))
+        await store.put("bucket", "key", stream(), size=len(BODY))
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_fifo_is_refused_for_any_declared_size(tmp_path: Path) -> None:
+async def test_fifo_is_rejected_for_any_declared_size(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -392,7 +392,7 @@ async def test_fifo_is_refused_for_any_declared_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("capability", ["streamed_parts", "upload"])
-async def test_backend_without_streamed_parts_refuses_before_reading(
+async def test_body_is_rejected_unread_if_the_backend_has_no_streamed_parts(
     path: Path, capability: str
 ) -> None:
     fake = StreamingDriver(**{capability: False})
@@ -404,7 +404,7 @@ async def test_backend_without_streamed_parts_refuses_before_reading(
         assert_idle(store, fake)
 
 
-async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
+async def test_body_that_needs_parts_larger_than_allowed_is_rejected(path: Path) -> None:
     fake = StreamingDriver(max_part=2 * MiB)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="must fit in 3 parts"):
@@ -416,11 +416,11 @@ async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Pa
 
 
 async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
-    for number in range(100):
+    for step in range(100):
         fake = StreamingDriver(parallel_parts=2)
         async with store_of(fake, pool=small_pool(spill_max_bytes=0)) as store:
             fake.steps.clear()
-            fake.hang_at = number
+            fake.hang_at = step
             put = OwnedTask(store.put("bucket", "key", path))
             reached = OwnedTask(fake.reached.wait())
             put.when_done(fake.reached.set)
@@ -433,7 +433,7 @@ async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
             assert stored == ("commit.done" in fake.steps)
         if ended:
             break
-    assert number > 20, "there are that many steps"
+    assert step > 20, "the put has fewer steps than expected"
 
 
 async def test_cancel_during_a_read_waits_until_the_window_is_unused(
@@ -445,13 +445,13 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
     read = BodyFile.read
     gate = os.pipe()
 
-    def slowly(self: BodyFile, offset: int, view: memoryview) -> None:
+    def read_once_released(self: BodyFile, offset: int, view: memoryview) -> None:
         loop.call_soon_threadsafe(reading.set)
         os.read(gate[0], 1)
         read(self, offset, view)
         read_offsets.append(offset)
 
-    monkeypatch.setattr(BodyFile, "read", slowly)
+    monkeypatch.setattr(BodyFile, "read", read_once_released)
     async with store_of(fake) as store:
         put = loop.create_task(store.put("bucket", "key", path))
         await reading.wait()
@@ -469,7 +469,7 @@ async def test_cancel_during_a_read_waits_until_the_window_is_unused(
         os.close(end)
 
 
-async def test_window_without_memory_is_a_spill_file(path: Path) -> None:
+async def test_window_is_a_spill_file_if_no_memory_is_free(path: Path) -> None:
     fake = StreamingDriver()
     async with store_of(fake) as store:
         with await store.pool.lease(2 * MiB):
@@ -479,7 +479,7 @@ async def test_window_without_memory_is_a_spill_file(path: Path) -> None:
         assert_idle(store, fake)
 
 
-async def test_window_without_memory_and_spill_file_times_out(path: Path) -> None:
+async def test_window_times_out_without_memory_or_a_spill_file(path: Path) -> None:
     fake = StreamingDriver()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:
@@ -491,13 +491,13 @@ async def test_window_without_memory_and_spill_file_times_out(path: Path) -> Non
 # -- PartSource, as the driver uses it ---------------------------------------------------------------
 
 
-async def test_pass_stops_reading_when_another_starts(path: Path) -> None:
+async def test_pass_over_a_part_ends_when_a_second_pass_starts(path: Path) -> None:
     pool = BufferPool(4 * MiB, MiB)
     descriptor = os.open(path, os.O_RDONLY)
     backend = Backend("default", Fake(), OwnedTasks())
     events: list[object] = []
     parts = StreamedParts(
-        BodyFile(descriptor), len(BODY), pool, backend, lambda *about: events.append(about)
+        BodyFile(descriptor), len(BODY), pool, backend, lambda *event: events.append(event)
     )
     part = await parts.next()
     assert part is not None
@@ -510,11 +510,11 @@ async def test_pass_stops_reading_when_another_starts(path: Path) -> None:
             with pytest.raises(ClosedError):
                 await anext(first_pass)
         context = part.pieces()
-        unfinished = await context.__aenter__()
-        await anext(unfinished)
+        unfinished_pass = await context.__aenter__()
+        await anext(unfinished_pass)
     assert pool.statistics().leased == 0
     with pytest.raises(ClosedError):
-        await anext(unfinished)
+        await anext(unfinished_pass)
     with suppress(StopAsyncIteration):
         await context.__aexit__(None, None, None)
     assert await parts.next() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from trove_async import (
     PoolTimeoutError,
     Trove,
     UnavailableError,
+    _checksums,
 )
+from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, in_thread
 from trove_async._engine.sources import source_of
 from trove_async._engine.upload import Put
@@ -27,7 +30,7 @@ from trove_async.models import KiB, MiB
 from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from trove_async.models import ObjectInfo
 
@@ -46,25 +49,25 @@ async def stream(body: bytes, chunk: int = 256 * KiB) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("upload", [True, False])
 @pytest.mark.parametrize(
-    ("size", "off"),
+    ("size", "difference"),
     [
-        (size, off)
+        (size, difference)
         for size in (0, 10, MiB, 2 * MiB + 10)
-        for off in (-MiB, -1, 1, MiB, 3 * MiB)
-        if size + off >= 0  # a declared size is not negative
+        for difference in (-MiB, -1, 1, MiB, 3 * MiB)
+        if size + difference >= 0  # a declared size is not negative
     ],
 )
-async def test_body_of_another_size_than_declared_is_not_stored(
-    size: int, off: int, *, upload: bool
+async def test_body_whose_size_is_not_the_declared_one_is_not_stored(
+    size: int, difference: int, *, upload: bool
 ) -> None:
     fake = Fake(upload=upload)
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        body = content(size)
-        bodies: list[Any] = [body, stream(body), stream(body, 1 + size // 10), [body], iter([body])]
-        for one in bodies:
+        data = content(size)
+        bodies: list[Any] = [data, stream(data), stream(data, 1 + size // 10), [data], iter([data])]
+        for body in bodies:
             with pytest.raises(IntegrityError):
-                await store.put("bucket", "key", one, size=size + off)
+                await store.put("bucket", "key", body, size=size + difference)
         assert await store.read("bucket", "key") == OLD
         assert_idle(store, fake)
 
@@ -77,25 +80,25 @@ async def test_empty_body_of_declared_size_zero_is_stored() -> None:
             assert (await store.put("bucket", "key", body, size=0)).size == 0
 
 
-async def test_body_is_pulled_no_further_than_its_declared_size() -> None:
-    pulled = 0
+async def test_body_is_not_read_beyond_its_declared_size() -> None:
+    chunk_count = 0
 
     async def endless() -> AsyncIterator[bytes]:
-        nonlocal pulled
+        nonlocal chunk_count
         while True:
-            pulled += 1
+            chunk_count += 1
             yield bytes(MiB)
 
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(IntegrityError):
             await store.put("bucket", "key", endless(), size=2 * MiB)
-        assert pulled <= 3
+        assert chunk_count <= 3
 
 
 async def test_body_that_fails_leaves_the_old_object() -> None:
-    async def failing(after: int) -> AsyncIterator[bytes]:
-        for _ in range(after):
+    async def failing(chunk_count: int) -> AsyncIterator[bytes]:
+        for _ in range(chunk_count):
             yield bytes(512 * KiB)
         raise KeyError("the user's")
 
@@ -103,9 +106,9 @@ async def test_body_that_fails_leaves_the_old_object() -> None:
         fake = Fake(upload=upload)
         async with store_of(fake) as store:
             await store.put("bucket", "key", OLD)
-            for after in range(8):
+            for chunk_count in range(8):
                 with pytest.raises(KeyError, match="the user's"):
-                    await store.put("bucket", "key", failing(after))
+                    await store.put("bucket", "key", failing(chunk_count))
                 assert await store.read("bucket", "key") == OLD
                 assert_idle(store, fake)
 
@@ -123,13 +126,13 @@ async def test_exception_group_of_a_body_is_raised_unchanged() -> None:
 # -- retries -----------------------------------------------------------------------------------------
 
 
-async def test_body_is_pulled_once_despite_retries() -> None:
-    pulled = 0
+async def test_body_is_read_once_despite_retries() -> None:
+    chunk_count = 0
 
     async def body() -> AsyncIterator[bytes]:
-        nonlocal pulled
+        nonlocal chunk_count
         for at in range(0, len(BODY), 256 * KiB):
-            pulled += 1
+            chunk_count += 1
             yield BODY[at : at + 256 * KiB]
 
     for upload in (True, False):
@@ -137,9 +140,9 @@ async def test_body_is_pulled_once_despite_retries() -> None:
         async with store_of(fake) as store:
             for step in ("put", "upload", "send", "send.done", "commit", "commit.done"):
                 fake.fail(step)
-            pulled = 0
+            chunk_count = 0
             await store.put("bucket", "key", body())
-            assert pulled == -(-len(BODY) // (256 * KiB))
+            assert chunk_count == -(-len(BODY) // (256 * KiB))
             assert await store.read("bucket", "key") == BODY
             assert_idle(store, fake)
 
@@ -156,22 +159,22 @@ def wrong_size(info: ObjectInfo) -> ObjectInfo:
 
 
 @pytest.mark.parametrize("corrupt", [wrong_checksum, wrong_size])
-@pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "commit"])
-@pytest.mark.parametrize("removable", [True, False])
-async def test_corrupt_object_is_reported_and_deleted(
-    corrupt: Any, body: bytes, *, removable: bool
+@pytest.mark.parametrize("data", [b"body", BODY], ids=["put", "commit"])
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_corrupt_object_is_reported_and_deleted_if_deletes_can_be_conditional(
+    corrupt: Any, data: bytes, *, conditional: bool
 ) -> None:
-    fake = Fake(delete_if_match=removable)
+    fake = Fake(delete_if_match=conditional)
     async with store_of(fake) as store:
         fake.change_info = corrupt
-        for one in (body, stream(body)):
+        for body in (data, stream(data)):
             with pytest.raises(IntegrityError) as caught:
-                await store.put("bucket", "key", one)
+                await store.put("bucket", "key", body)
             assert (caught.value.backend, caught.value.key) == ("default", "key")
-        assert await store.exists("bucket", "key") is not removable
+        assert await store.exists("bucket", "key") is not conditional
         fake.fail("delete", *[UnavailableError("no") for _ in range(5)])
-        with pytest.raises(IntegrityError):  # and not the error of the deletion
-            await store.put("bucket", "key", body)
+        with pytest.raises(IntegrityError):  # not the error of the deletion
+            await store.put("bucket", "key", data)
         assert_idle(store, fake)
 
 
@@ -183,11 +186,21 @@ async def test_backend_that_reports_no_checksum_is_trusted() -> None:
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_large_body_in_memory_is_hashed_in_a_thread() -> None:
+async def test_large_body_in_memory_is_hashed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def record_thread(views: Sequence[memoryview], value: int = 0) -> int:
+        threads.append(threading.current_thread())
+        return running_crc32c(views, value)
+
     fake = Fake(upload=False)
     async with store_of(fake) as store:
         body = content(5 * MiB)
-        await store.put("bucket", "key", body)
+        with monkeypatch.context() as patched:
+            patched.setattr(_checksums, "running_crc32c", record_thread)
+            await store.put("bucket", "key", body)
+        assert threads
+        assert threading.main_thread() not in threads
         assert await store.read("bucket", "key") == body
 
 
@@ -196,7 +209,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
     fake = Fake()
     async with store_of(fake) as store:
 
-        async def refuse(error: BucketNotFoundError) -> None:
+        async def create_no_bucket(error: BucketNotFoundError) -> None:
             raise error
 
         put = Put(
@@ -207,7 +220,7 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
             pool=store.pool,
             events=store.events,
             progress=None,
-            create_bucket=refuse,
+            create_bucket=create_no_bucket,
         )
         with pytest.raises(IntegrityError, match="declared checksum"):
             await put.run(source_of(body))
@@ -216,17 +229,17 @@ async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: 
 
 
 async def test_source_that_differs_from_its_checksum_is_not_copied() -> None:
-    fake, other = Fake(), Fake()
-    async with store_of(fake, other) as store:
+    source, target = Fake(), Fake()
+    async with store_of(source, target) as store:
         for body in (b"body", BODY):
             await store.put("bucket", "key", body)
-            stored = fake._buckets["bucket"].objects["key"]
+            stored = source._buckets["bucket"].objects["key"]
             wrong_info = replace(stored.info, checksums={"crc32c": "AAAAAA=="})
-            fake._buckets["bucket"].objects["key"] = stored._replace(info=wrong_info)
+            source._buckets["bucket"].objects["key"] = stored._replace(info=wrong_info)
             with pytest.raises(IntegrityError):
                 await store.copy("bucket", "key", "bucket", "b/key")
             assert not await store.exists("bucket", "b/key")
-        assert_idle(store, fake, other)
+        assert_idle(store, source, target)
 
 
 # -- backends without multipart uploads --------------------------------------------------------------
@@ -242,7 +255,7 @@ async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(
         store.events.subscribe(events.append)
         await store.put("bucket", "key", stream(BODY), size=len(BODY) if size_known else None)
         assert await store.read("bucket", "key") == BODY
-        assert [one.size for one in events if one.kind == "spill"] == [len(BODY)]
+        assert [event.size for event in events if event.kind == "spill"] == [len(BODY)]
         assert store.pool.statistics().peak <= MiB
         assert_idle(store, fake)
 
@@ -261,27 +274,27 @@ async def test_backend_without_uploads_and_spill_budget_raises_with_advice() -> 
 async def test_max_put_is_respected(*, upload: bool) -> None:
     fake = Fake(upload=upload, max_put=100 * KiB)
     async with store_of(fake) as store:
-        pulled = 0
+        chunk_count = 0
 
-        async def body() -> AsyncIterator[bytes]:
-            nonlocal pulled
+        async def chunks() -> AsyncIterator[bytes]:
+            nonlocal chunk_count
             for at in range(0, 200 * KiB, 10 * KiB):
-                pulled += 1
+                chunk_count += 1
                 yield BODY[at : at + 10 * KiB]
 
         await store.put("bucket", "small", BODY[: 100 * KiB])
         await store.put("bucket", "small", stream(BODY[: 100 * KiB]))
         if upload:
-            await store.put("bucket", "key", body())
+            await store.put("bucket", "key", chunks())
             assert await store.read("bucket", "key") == BODY[: 200 * KiB]
             await store.put("bucket", "key", BODY[: 200 * KiB])
         else:
             with pytest.raises(NotSupportedError, match="at most 102400 bytes"):
-                await store.put("bucket", "key", body(), size=200 * KiB)
-            assert pulled == 0
-            for one in (BODY[: 200 * KiB], body(), stream(BODY)):
+                await store.put("bucket", "key", chunks(), size=200 * KiB)
+            assert chunk_count == 0
+            for body in (BODY[: 200 * KiB], chunks(), stream(BODY)):
                 with pytest.raises(NotSupportedError, match="at most 102400 bytes"):
-                    await store.put("bucket", "key", one)
+                    await store.put("bucket", "key", body)
         assert fake.count("put") == 2
         assert_idle(store, fake)
 
@@ -299,9 +312,9 @@ async def test_part_without_memory_is_spilled() -> None:
             await store.put("bucket", "small", stream(b"small"))
         assert await store.read("bucket", "key") == BODY
         assert await store.read("bucket", "small") == b"small"
-        spilled = [one.size for one in events if one.kind == "spill"]
+        spilled = [event.size for event in events if event.kind == "spill"]
         assert spilled == [MiB, MiB, MiB, MiB, 123, 5]
-        assert len([one for one in events if one.kind == "wait"]) == 6
+        assert len([event for event in events if event.kind == "wait"]) == 6
         assert store.pool.statistics().spilled_total == sum(spilled)
         assert_idle(store, fake)
 
@@ -331,28 +344,28 @@ async def test_failing_disk_raises_and_leaves_nothing(*, upload: bool, tmp_path:
 # -- progress ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "parts"])
-async def test_progress_is_monotonic_and_complete(body: bytes) -> None:
+@pytest.mark.parametrize("data", [b"body", BODY], ids=["put", "parts"])
+async def test_progress_is_monotonic_and_complete(data: bytes) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        for one, total in ((body, len(body)), (stream(body), None)):
+        for body, known_total in ((data, len(data)), (stream(data), None)):
             reports: list[tuple[int, int | None]] = []
             await store.put(
-                "bucket", "key", one, progress=lambda *figures, to=reports: to.append(figures)
+                "bucket", "key", body, progress=lambda *report, log=reports: log.append(report)
             )
             assert [done for done, _ in reports] == sorted({done for done, _ in reports})
-            assert reports[-1][0] == len(body)
-            assert {figure for _, figure in reports} <= {total, len(body)}
+            assert reports[-1][0] == len(data)
+            assert {total for _, total in reports} <= {known_total, len(data)}
 
 
 async def test_progress_that_raises_aborts_the_upload() -> None:
-    def stop(done: int, total: int | None) -> None:  # noqa: ARG001 - as it is called
+    def progress(*_: int | None) -> None:
         raise KeyError("enough")
 
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(KeyError, match="enough"):
-            await store.put("bucket", "key", BODY, progress=stop)
+            await store.put("bucket", "key", BODY, progress=progress)
         assert not await store.exists("bucket", "key")
         assert_idle(store, fake)
 
@@ -363,9 +376,9 @@ async def test_every_part_emits_an_event() -> None:
     async with store_of(fake) as store:
         store.events.subscribe(events.append)
         await store.put("bucket", "key", BODY)
-        parts = [one for one in events if one.kind == "part"]
-        assert sum(one.size for one in parts) == len(BODY)
-        assert {(one.operation, one.backend, one.bucket, one.key) for one in parts} == {
+        parts = [event for event in events if event.kind == "part"]
+        assert sum(event.size for event in parts) == len(BODY)
+        assert {(event.operation, event.backend, event.bucket, event.key) for event in parts} == {
             ("put", "default", "bucket", "key")
         }
 
@@ -375,34 +388,34 @@ async def test_every_part_emits_an_event() -> None:
 
 @pytest.mark.parametrize("size_known", [True, False])
 @pytest.mark.parametrize("size", [0, 10, 3 * MiB])
-async def test_missing_bucket_is_created_and_the_body_pulled_once(
+async def test_missing_bucket_is_created_and_the_body_read_once(
     size: int, *, size_known: bool
 ) -> None:
-    fake, other = Fake(), Fake()
-    async with store_of(fake, other) as store:
+    default, second = Fake(), Fake()
+    async with store_of(default, second) as store:
         await store.backend("b").delete_bucket("bucket")
-        body = content(size)
-        for one in (body, stream(body)):
-            await store.put("bucket", "b/key", one, size=size if size_known else None)
-            assert await store.read("bucket", "b/key") == body
+        data = content(size)
+        for body in (data, stream(data)):
+            await store.put("bucket", "b/key", body, size=size if size_known else None)
+            assert await store.read("bucket", "b/key") == data
             await store.delete("bucket", "b/key")
             await store.backend("b").delete_bucket("bucket")
-        assert_idle(store, fake, other)
+        assert_idle(store, default, second)
 
 
-async def test_missing_bucket_is_detected_before_a_body_of_declared_size_is_pulled() -> None:
-    pulled = 0
+async def test_missing_bucket_is_detected_before_a_body_of_declared_size_is_read() -> None:
+    chunk_count = 0
 
     async def body() -> AsyncIterator[bytes]:
-        nonlocal pulled
-        pulled += 1
+        nonlocal chunk_count
+        chunk_count += 1
         yield bytes(3 * MiB)
 
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(BucketNotFoundError):
             await store.put("missing", "key", body(), size=3 * MiB)
-        assert pulled == 0
+        assert chunk_count == 0
         with pytest.raises(BucketNotFoundError):
             await store.put("missing", "key", body())
         assert_idle(store, fake)
@@ -418,7 +431,7 @@ async def test_bucket_that_must_not_be_created_is_reported() -> None:
 
 
 @pytest.mark.parametrize("step", ["upload", "send", "commit"])
-async def test_store_closed_in_an_upload_aborts_it_first(
+async def test_store_closed_during_an_upload_aborts_it_first(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.01)
@@ -431,12 +444,12 @@ async def test_store_closed_in_an_upload_aborts_it_first(
 
     fake.before[step] = hang
     async with store_of(fake, pool=small_pool()) as store:
-        putting = OwnedTask(store.put("bucket", "key", content(3 * MiB)))
+        put = OwnedTask(store.put("bucket", "key", content(3 * MiB)))
         await reached.wait()
         await store.aclose()
         assert fake.open_uploads == 0
         with pytest.raises(ClosedError, match="closed during the operation"):
-            await putting.result()
+            await put.result()
         assert_idle(store)
 
 
@@ -450,11 +463,9 @@ async def test_upload_cancelled_while_its_store_closes_raises_the_cancel() -> No
 
     fake.before["send"] = hang
     async with store_of(fake, pool=small_pool()) as store:
-        putting = asyncio.get_running_loop().create_task(
-            store.put("bucket", "key", content(3 * MiB))
-        )
+        put = asyncio.get_running_loop().create_task(store.put("bucket", "key", content(3 * MiB)))
         await reached.wait()
-        putting.cancel()
+        put.cancel()
         await store.aclose()
         with pytest.raises(asyncio.CancelledError):
-            await putting
+            await put

@@ -1,3 +1,5 @@
+"""Invalid names and options, and options that a backend does not support, raise before any I/O."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-MOMENT = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
-BEHIND = timezone(timedelta(hours=-1))
+EXPIRES = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
+WEST_OF_UTC = timezone(timedelta(hours=-1))
 
 
-async def opened_get(store: Trove, **options: Any) -> None:
+async def open_get(store: Trove, **options: Any) -> None:
     async with store.get("data", "key", **options):
         pass
 
@@ -43,15 +45,15 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.put("data", "key", b"", content_encoding="x"), "content_encoding"),
     ({"headers": False},
      lambda store: store.put("data", "key", b"", content_language="x"), "content_language"),
-    ({"expires": False}, lambda store: store.put("data", "key", b"", expires=MOMENT), "expires"),
+    ({"expires": False}, lambda store: store.put("data", "key", b"", expires=EXPIRES), "expires"),
     ({"max_metadata_bytes": 4},
      lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "at most 4 bytes, got 5"),
-    ({"ranges": False}, lambda store: opened_get(store, range=(0, 1)), "range"),
+    ({"ranges": False}, lambda store: open_get(store, range=(0, 1)), "range"),
     ({"ranges": False}, lambda store: store.read("data", "key", range=(0, 1)), "range"),
-    ({"get_conditions": False}, lambda store: opened_get(store, if_match="e"), "condition"),
+    ({"get_conditions": False}, lambda store: open_get(store, if_match="e"), "condition"),
     ({"get_conditions": False},
      lambda store: store.read("data", "key", if_none_match="e"), "condition"),
-    ({}, lambda store: opened_get(store, version_id="v"), "version"),
+    ({}, lambda store: open_get(store, version_id="v"), "version"),
     ({}, lambda store: store.delete("data", "key", version_id="v"), "version"),
     ({}, lambda store: store.head("data", "key", version_id="v"), "version"),
     ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
@@ -63,14 +65,14 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("capabilities", "act", "message"), UNSUPPORTED)
-async def test_option_unsupported_by_the_backend_is_refused_before_any_io(
-    capabilities: dict[str, Any], act: Callable[[Trove], Awaitable[object]], message: str
+@pytest.mark.parametrize(("capabilities", "call", "message"), UNSUPPORTED)
+async def test_option_unsupported_by_the_backend_is_rejected_before_any_io(
+    capabilities: dict[str, Any], call: Callable[[Trove], Awaitable[object]], message: str
 ) -> None:
     driver = CallLog(**capabilities)
     async with single_attempt_store(driver) as store:
         with pytest.raises(NotSupportedError, match=message) as caught:
-            await act(store)
+            await call(store)
     assert driver.calls == ["open", "aclose"]
     assert (caught.value.backend, caught.value.bucket, caught.value.key) == (
         "default", "data", "key",
@@ -78,7 +80,7 @@ async def test_option_unsupported_by_the_backend_is_refused_before_any_io(
     assert "\n" not in str(caught.value)
 
 
-async def test_key_too_long_for_the_backend_is_refused_before_any_io() -> None:
+async def test_key_too_long_for_the_backend_is_rejected_before_any_io() -> None:
     driver = CallLog(max_key_bytes=10)
     async with single_attempt_store(driver) as store:
         with pytest.raises(InvalidNameError, match="10 bytes"):
@@ -88,9 +90,9 @@ async def test_key_too_long_for_the_backend_is_refused_before_any_io() -> None:
         await store.put("data", "é" * 5, b"")
 
 
-IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], str]] = [
+INVALID_OPTIONS: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], str]] = [
     (lambda store: store.put("data", "key", b"", size=-1), ValueError, "must not be negative"),
-    (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "must be an int, got float"),  # type: ignore[arg-type]  # the point, as below
+    (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "must be an int, got float"),  # type: ignore[arg-type]  # tested at run time, as below
     (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "never replaces"),
     (lambda store: store.put("data", "key", b"", if_none_match="*", if_match="e"),
      ValueError, "exclude each other"),
@@ -107,10 +109,10 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
      InvalidNameError, "content_encoding"),
     (lambda store: store.put("data", "key", b"", content_language="\n"),
      InvalidNameError, "content_language"),
-    (lambda store: store.put("data", "key", b"", expires=MOMENT.replace(tzinfo=None)),
+    (lambda store: store.put("data", "key", b"", expires=EXPIRES.replace(tzinfo=None)),
      ValueError, "expires must be an aware datetime"),
     (lambda store: store.put("data", "key", b"", expires="never"), TypeError, "a datetime, got str"),  # type: ignore[arg-type]
-    (lambda store: store.put("data", "key", b"", expires=datetime.max.replace(tzinfo=BEHIND)),
+    (lambda store: store.put("data", "key", b"", expires=datetime.max.replace(tzinfo=WEST_OF_UTC)),
      ValueError, "years 1 to 9999"),
     (lambda store: store.put("data", "key", b"", storage_class="\n"),
      InvalidNameError, "storage_class"),
@@ -139,19 +141,19 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("act", "error", "message"), IMPOSSIBLE)
-async def test_invalid_option_is_refused_before_any_io(
-    act: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
+@pytest.mark.parametrize(("call", "error", "message"), INVALID_OPTIONS)
+async def test_invalid_option_is_rejected_before_any_io(
+    call: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
 ) -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         with pytest.raises(error, match=message) as caught:
-            await act(store)
+            await call(store)
     assert driver.calls == ["open", "aclose"]
     assert "\n" not in str(caught.value)
 
 
-BAD_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
+CALLS_WITH_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
     lambda store, bucket, key: store.put(bucket, key, b""),
     lambda store, bucket, key: store.read(bucket, key),
     lambda store, bucket, key: store.get(bucket, key).__aenter__(),
@@ -168,15 +170,15 @@ BAD_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
 ]
 
 
-@pytest.mark.parametrize("act", BAD_NAMES)
+@pytest.mark.parametrize("call", CALLS_WITH_NAMES)
 async def test_names_are_checked_by_every_operation(
-    act: Callable[[Trove, str, str], Awaitable[object]],
+    call: Callable[[Trove, str, str], Awaitable[object]],
 ) -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         for bucket, key in (("", "key"), ("a/b", "key"), ("data", ""), ("data", "../key")):
             with pytest.raises(InvalidNameError):
-                await act(store, bucket, key)
+                await call(store, bucket, key)
     assert driver.calls == ["open", "aclose"]
 
 
@@ -209,14 +211,14 @@ async def test_key_with_a_dot_segment_is_never_written() -> None:
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
-        for act in (
+        for call in (
             lambda: store.put("data", "a/../b", b"body"),
             lambda: store.copy("data", "key", "data", "a/../b"),
             lambda: store.move("data", "key", "data", "a/../b"),
             lambda: store.presign_put("data", "a/../b"),
         ):
             with pytest.raises(InvalidNameError, match="segment"):
-                await act()
+                await call()
         assert [entry.key for entry in await store.list("data").all()] == ["key"]
 
 
@@ -241,9 +243,9 @@ async def test_bucket_names_are_checked_by_every_operation() -> None:
         for call in (store.list, store.list_versions, lambda bucket: store.delete_many(bucket, [])):
             with pytest.raises(InvalidNameError):
                 call("a/b")
-        for act in (store.create_bucket, store.delete_bucket):
+        for async_call in (store.create_bucket, store.delete_bucket):
             with pytest.raises(InvalidNameError):
-                await act("a/b")
+                await async_call("a/b")
     assert driver.calls == ["open", "aclose"]
 
 
@@ -258,7 +260,7 @@ async def test_object_info_is_accepted_as_a_condition() -> None:
         assert not await store.exists("data", "key")
 
 
-def test_metadata_names_are_lower_cased() -> None:
+def test_metadata_names_are_converted_to_lower_case() -> None:
     assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
     assert checks.put_options().metadata == {}
     changes = checks.copy_overrides(metadata={"Colour": "Blue"}, write_id="w")

@@ -28,7 +28,7 @@ CHECKSUMS = {
 
 
 class Reader:
-    """The body of an object with recorded checksums, optionally with other bytes."""
+    """The body of an object with the checksums of `BODY`, optionally with different bytes."""
 
     def __init__(self, *kinds: str, body: bytes = BODY) -> None:
         self.info = ObjectInfo(
@@ -77,11 +77,11 @@ async def test_requested_kinds_are_computed_for_the_whole_body_only() -> None:
 async def test_read_cancelled_during_hashing_loses_nothing() -> None:
     body = VerifiedBody(Reader("sha256"))
     first = await body.read(1000)
-    reading = asyncio.get_running_loop().create_task(body.read(300 * KiB))
-    await asyncio.sleep(0)  # it has received its bytes and waits for the thread
-    reading.cancel()
-    await asyncio.wait([reading])
-    assert reading.cancelled()
+    read = asyncio.get_running_loop().create_task(body.read(300 * KiB))
+    await asyncio.sleep(0)  # the read has received its bytes and waits for the thread
+    read.cancel()
+    await asyncio.wait([read])
+    assert read.cancelled()
     assert first + await body.read(7) + await read_all(body, 300 * KiB) == BODY
 
 

@@ -1,4 +1,4 @@
-"""Listings of versions: each key where it is routed, its newest version first."""
+"""Listings of versions: each key on the backend it is routed to, its newest version first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TestVersionedMemory(DriverVersions):
-    """The fake itself is a driver that fulfils the contract."""
+    """`VersionedMemory` fulfils the driver contract."""
 
     @pytest.fixture
     def driver(self) -> VersionedMemory:
@@ -58,8 +58,8 @@ def versioned_memory(**capabilities: bool) -> VersionedMemory:
     return driver
 
 
-async def written(store: Trove, *keys: str) -> None:
-    """Put every key twice on every backend, and delete the second one in between."""
+async def put_versions(store: Trove, *keys: str) -> None:
+    """Put every key twice on every backend. Delete the second key between its puts."""
     for name in await store.health():
         handle = store.backend(name)
         for key in keys:
@@ -69,12 +69,12 @@ async def written(store: Trove, *keys: str) -> None:
             await handle.put("data", key, b"22")
 
 
-def places(versions: Iterable[VersionInfo]) -> list[tuple[str, str, bool, bool]]:
-    return [(one.key, one.backend, one.latest, one.deleted) for one in versions]
+def version_summaries(versions: Iterable[VersionInfo]) -> list[tuple[str, str, bool, bool]]:
+    return [(version.key, version.backend, version.latest, version.deleted) for version in versions]
 
 
-LOGS: list[Route | tuple[str, str]] = [("*.log", "cold")]
-SHOWN = [
+ROUTES: list[Route | tuple[str, str]] = [("*.log", "cold")]
+EXPECTED = [
     ("a.log", "cold", True, False),
     ("a.log", "cold", False, False),
     ("b", "default", True, False),
@@ -88,17 +88,17 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 1000])
-async def test_versions_are_shown_in_order_where_the_router_sends_their_keys(
+async def test_versions_are_listed_in_order_on_the_backend_their_key_is_routed_to(
     page_size: int,
 ) -> None:
     async with single_attempt_store(
-        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=ROUTES
     ) as store:
         await store.create_bucket("data", backends="all")
-        await written(store, "a.log", "b", "c.log", "d")
+        await put_versions(store, "a.log", "b", "c.log", "d")
         listing = store.list_versions("data", page_size=page_size)
         assert listing.ordered is None
-        assert places([one async for one in listing]) == SHOWN
+        assert version_summaries([version async for version in listing]) == EXPECTED
         assert listing.ordered is True
         for version in await store.list_versions("data").all():
             if not version.deleted:
@@ -114,30 +114,33 @@ async def test_async_route_functions_are_called_for_every_key() -> None:
         versioned_memory(), backends={"cold": versioned_memory()}, route_functions=[logs]
     ) as store:
         await store.create_bucket("data", backends="all")
-        await written(store, "a.log", "b", "c.log", "d")
-        assert places(await store.list_versions("data", page_size=2).all()) == SHOWN
+        await put_versions(store, "a.log", "b", "c.log", "d")
+        assert version_summaries(await store.list_versions("data", page_size=2).all()) == EXPECTED
 
 
-async def test_pinned_handle_shows_all_of_its_backend() -> None:
+async def test_pinned_handle_lists_every_version_on_its_backend() -> None:
     async with single_attempt_store(
-        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=ROUTES
     ) as store:
         await store.create_bucket("data", backends="all")
-        await written(store, "a.log", "b")
-        shown = await store.backend("cold").list_versions("data").all()
-        assert [one.key for one in shown] == ["a.log"] * 2 + ["b"] * 3
-        assert {one.backend for one in shown} == {"cold"}
+        await put_versions(store, "a.log", "b")
+        listed = await store.backend("cold").list_versions("data").all()
+        assert [version.key for version in listed] == ["a.log"] * 2 + ["b"] * 3
+        assert {version.backend for version in listed} == {"cold"}
 
 
-async def test_only_reachable_backends_are_listed_and_a_prefix_narrows() -> None:
+async def test_prefix_selects_keys_and_only_reachable_backends() -> None:
     default, cold = versioned_memory(), versioned_memory()
     routes = [Route.prefix("logs/", "cold")]
     async with single_attempt_store(default, backends={"cold": cold}, routes=routes) as store:
         await store.create_bucket("data", backends="all")
-        await written(store, "logs/a", "logs/b", "other")
-        shown = await store.list_versions("data", prefix="logs/").all()
-        assert {(one.key, one.backend) for one in shown} == {("logs/a", "cold"), ("logs/b", "cold")}
-        assert [one.prefix for one in cold.version_pages] == ["logs/"]
+        await put_versions(store, "logs/a", "logs/b", "other")
+        listed = await store.list_versions("data", prefix="logs/").all()
+        assert {(version.key, version.backend) for version in listed} == {
+            ("logs/a", "cold"),
+            ("logs/b", "cold"),
+        }
+        assert [options.prefix for options in cold.version_pages] == ["logs/"]
         assert default.version_pages == []
 
 
@@ -145,7 +148,7 @@ async def test_pages_are_fetched_on_demand() -> None:
     driver = versioned_memory()
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
-        await written(store, "a", "b", "c", "d")
+        await put_versions(store, "a", "b", "c", "d")
         listing = store.list_versions("data", page_size=2)
         assert driver.version_pages == []
         first = await anext(listing)
@@ -154,9 +157,9 @@ async def test_pages_are_fetched_on_demand() -> None:
         assert (sum(pages), pages[:-1]) == (8, [2] * (len(pages) - 1))
 
 
-async def test_backend_without_versions_is_refused_before_any_io() -> None:
+async def test_backend_without_versions_is_rejected_before_any_io() -> None:
     default, cold = CallLog(), versioned_memory()
-    async with single_attempt_store(default, backends={"cold": cold}, routes=LOGS) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         default.calls.clear()
         with pytest.raises(
@@ -169,11 +172,13 @@ async def test_backend_without_versions_is_refused_before_any_io() -> None:
         assert await store.backend("cold").list_versions("data").all() == []
 
 
-async def test_pinned_backend_without_versions_suggests_no_other() -> None:
+async def test_error_of_a_pinned_handle_suggests_no_other_backend() -> None:
     async with single_attempt_store(CallLog(), backends={"cold": versioned_memory()}) as store:
-        with pytest.raises(NotSupportedError, match="cannot list versions; nothing was done") as it:
+        with pytest.raises(
+            NotSupportedError, match="cannot list versions; nothing was done"
+        ) as caught:
             await store.backend("default").list_versions("data").all()
-        assert "cold" not in str(it.value)
+        assert "cold" not in str(caught.value)
 
 
 async def test_unreachable_backend_without_versions_does_not_matter() -> None:
@@ -186,32 +191,33 @@ async def test_unreachable_backend_without_versions_does_not_matter() -> None:
     ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"")
-        assert [one.key for one in await store.list_versions("data").all()] == ["key"]
+        assert [version.key for version in await store.list_versions("data").all()] == ["key"]
 
 
 async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
     async with single_attempt_store(
-        versioned_memory(), backends={"cold": versioned_memory()}, routes=LOGS
+        versioned_memory(), backends={"cold": versioned_memory()}, routes=ROUTES
     ) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"")
-        assert [one.key for one in await store.list_versions("data").all()] == ["key"]
+        assert [version.key for version in await store.list_versions("data").all()] == ["key"]
         with pytest.raises(BucketNotFoundError) as caught:
             await store.list_versions("none").all()
         assert (caught.value.bucket, caught.value.operation) == ("none", "list_versions")
 
 
-async def test_unordered_backends_follow_one_after_the_other() -> None:
+async def test_unordered_backends_are_listed_one_after_another() -> None:
     async with single_attempt_store(
-        versioned_memory(ordered=False), backends={"cold": versioned_memory()}, routes=LOGS
+        versioned_memory(ordered=False), backends={"cold": versioned_memory()}, routes=ROUTES
     ) as store:
         await store.create_bucket("data", backends="all")
-        await written(store, "a.log", "b", "c.log", "d")
+        await put_versions(store, "a.log", "b", "c.log", "d")
         listing = store.list_versions("data", page_size=2)
-        shown = places(await listing.all())
+        listed = version_summaries(await listing.all())
         assert listing.ordered is False
-        assert shown == [one for one in SHOWN if one[1] == "cold"] + [
-            one for one in SHOWN if one[1] == "default"
+        assert listed == [
+            *(version for version in EXPECTED if version[1] == "cold"),
+            *(version for version in EXPECTED if version[1] == "default"),
         ]
 
 
@@ -219,14 +225,14 @@ async def test_failing_backend_makes_the_listing_raise_and_the_next_call_resumes
     faulty = Faulty(versioned_memory())
     async with single_attempt_store(faulty) as store:
         await store.create_bucket("data")
-        await written(store, "a", "b", "c")
+        await put_versions(store, "a", "b", "c")
         expected = await store.list_versions("data").all()
         faulty.fail("version_page", skip=1)
         listing = store.list_versions("data", page_size=2)
-        shown = [await anext(listing), await anext(listing)]
+        listed = [await anext(listing), await anext(listing)]
         with pytest.raises(UnavailableError):
             await anext(listing)
-        assert [*shown, *await listing.all()] == expected
+        assert [*listed, *await listing.all()] == expected
 
 
 async def test_transient_failure_is_retried_within_one_operation() -> None:
@@ -238,15 +244,16 @@ async def test_transient_failure_is_retried_within_one_operation() -> None:
         faulty.fail("version_page")
         store.events.subscribe(events.append)
         assert len(await store.list_versions("data").all()) == 1
-    attempts = [one for one in events if one.kind == "attempt"]
-    assert [(one.operation, one.attempt, one.error is None) for one in attempts] == [
+    attempts = [event for event in events if event.kind == "attempt"]
+    assert [(event.operation, event.attempt, event.error is None) for event in attempts] == [
         ("list_versions", 1, False),
         ("list_versions", 2, True),
     ]
-    assert {one.operation for one in events if one.kind == "operation"} == {"list_versions"}
+    operations = {event.operation for event in events if event.kind == "operation"}
+    assert operations == {"list_versions"}
 
 
-async def test_faulty_refuses_undeclared_features_and_lists_backwards_if_unordered() -> None:
+async def test_faulty_rejects_unclaimed_features_and_lists_backwards_if_unordered() -> None:
     inner = versioned_memory()
     async with opened(Faulty(CallLog())) as plain:
         assert isinstance(plain, Faulty)
@@ -260,7 +267,7 @@ async def test_faulty_refuses_undeclared_features_and_lists_backwards_if_unorder
         for key in ("a", "b", "a"):
             await write(faulty, "data", key)
         page = await faulty.version_page("data", ListOptions())
-        assert [(one.key, one.latest) for one in page.entries] == [
+        assert [(version.key, version.latest) for version in page.entries] == [
             ("b", True),
             ("a", True),
             ("a", False),

@@ -93,9 +93,9 @@ async def proxied_store(
         pool = BufferPool(max_bytes=8 * MiB, part_size=MiB)
         async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
             yield ProxiedStore(store=store, proxy=proxy, service=service)
-            await proxy.quiet()
+            await proxy.wait_until_idle()
             assert_idle(store)
-        await proxy.deserted()
+        await proxy.wait_until_disconnected()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     # The server's tasks may still be running.
     remaining = [task for task in tasks if "RequestHandler" not in repr(task)]

@@ -310,7 +310,7 @@ async def cancel_at(proxied: ProxiedStore, stall: Stall, work: Coroutine[Any, An
     assert not task.done, "the operation ended before the stall"
     await task.aclose()
     stall.release()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
 
 
 @pytest.mark.parametrize("skip", range(5))

@@ -169,8 +169,8 @@ async def proxied_store(
             proxied = ProxiedStore(store=store, driver=driver, proxy=proxy, client=client)
             proxied.clear_requests()  # without the one that recognises the service
             yield proxied
-            await proxy.quiet()
+            await proxy.wait_until_idle()
             assert_idle(store)
-        await proxy.deserted()
+        await proxy.wait_until_disconnected()
     leftover_tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not leftover_tasks, leftover_tasks

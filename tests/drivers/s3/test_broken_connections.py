@@ -53,7 +53,7 @@ async def bucket(seaweed: S3Server) -> AsyncIterator[str]:
 async def proxy(seaweed: S3Server) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(seaweed.endpoint_url) as proxy:
         yield proxy
-        await proxy.deserted()
+        await proxy.wait_until_disconnected()
 
 
 def driver_at(server: S3Server, url: str) -> S3Driver:
@@ -295,7 +295,7 @@ async def test_cancelled_put_leaves_no_task_or_connection(
         tasks = asyncio.all_tasks() - proxy.tasks
         await task.aclose()
         stall.release()
-        await proxy.deserted()
+        await proxy.wait_until_disconnected()
         assert asyncio.all_tasks() - proxy.tasks < tasks
     assert methods(proxy) == ["PUT"]
 
@@ -316,7 +316,7 @@ async def test_cancelled_get_leaves_no_connection(
         await stall.reached.wait()
         await task.aclose()
         stall.release()
-        await proxy.deserted()  # while the driver is still open
+        await proxy.wait_until_disconnected()  # while the driver is still open
 
 
 @pytest.mark.parametrize(

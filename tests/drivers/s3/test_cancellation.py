@@ -59,7 +59,7 @@ async def cancel_at_stall(
 
 
 async def assert_nothing_left(proxied: ProxiedStore) -> None:
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert_idle(proxied.store)
     assert await proxied.unfinished_uploads() == []
     # All connections are still usable.
@@ -144,7 +144,7 @@ async def test_large_put_cancelled_in_a_completion_without_response_leaves_the_u
     task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert (
         proxied.operation_counts["AbortMultipartUpload"] == 0
     )  # which could destroy the completed object
@@ -181,7 +181,7 @@ async def test_large_put_cancelled_before_its_upload_id_arrives_leaves_the_uploa
     task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
     await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
@@ -247,7 +247,7 @@ async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(
         await asyncio.sleep(0)
         part.release()
         abort.release()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert_idle(proxied.store)
     assert await proxied.stored_body("key") == OLD
     assert (

@@ -172,7 +172,7 @@ async def test_cancel_in_a_part_leaves_nothing(
     await stall.reached.wait()
     await task.aclose()
     stall.release()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert_idle(proxied.store)
     assert await proxied.unfinished_uploads() == []
     assert await proxied.stored_body("key") == OLD
@@ -202,7 +202,7 @@ async def test_file_that_changes_during_a_part_raises(
     stall.release()
     with pytest.raises(IntegrityError, match="changed while"):
         await task.result()
-    await proxied.proxy.quiet()
+    await proxied.proxy.wait_until_idle()
     assert await proxied.unfinished_uploads() == []
     assert await proxied.stored_body("key") == OLD
     assert proxied.operation_counts["CompleteMultipartUpload"] == 0

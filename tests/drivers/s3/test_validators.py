@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTransport, response
-from tests.fakes import AT_ONCE
+from tests.fakes import IMMEDIATE_RETRIES
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import _components as components_module
@@ -38,7 +38,7 @@ def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
             access_key_id="KEYID",
             secret_access_key=SECRET,
         )
-        return transport, Trove(driver, retry=AT_ONCE)
+        return transport, Trove(driver, retry=IMMEDIATE_RETRIES)
 
     return start
 
