@@ -1,4 +1,4 @@
-"""Requests pages of listings in the way that the service's dialect requires."""
+"""Requests pages of listings as the service's dialect requires."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ async def next_page(
     Args:
         request_page: Requests one page.
         bucket: The bucket.
-        options: The requested page.
+        options: Which page to return.
         ordered: Whether to check that the keys are in bytewise order.
 
     Raises:
-        BackendError: The service repeats a token, or lists in another order.
+        BackendError: The service repeats a token, or lists in a different order.
     """
     cycle = TokenCycle(options.token)
     page = await request_page(bucket, options)
