@@ -66,8 +66,8 @@ class FeatureProbe:
     async def check(self, bucket: str, key: str, features: Collection[Feature]) -> None:
         """Raise unless the service honours the features.
 
-        An unknown feature is tested with one-byte objects next to the key. They are deleted if the
-        credentials permit it.
+        An unknown feature is tested with one-byte objects, next to the key if possible. They are
+        deleted if the credentials permit it.
 
         Raises:
             NotSupportedError: The service ignores one of them, or rejects the trial.
@@ -90,7 +90,7 @@ class FeatureProbe:
             )
 
     def forget(self, bucket: str) -> None:
-        """Discard the outcomes of a bucket that was created, deleted or changed its versioning."""
+        """Discard the outcomes of a bucket that was created or deleted, or whose versioning changed."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
             self._running.discard((bucket, feature))
@@ -135,7 +135,7 @@ class FeatureProbe:
             ) from error
 
     async def _test(self, bucket: str, key: str, feature: Feature) -> None:
-        # SeaweedFS keeps the directories of deleted objects, so a name without a slash is used there.
+        # SeaweedFS keeps the directories of deleted objects, so its trial keys have no slash.
         leaves_directories = self._service.dialect.directories
         async with TrialObjects(self._plane, bucket) as trial:
             name = trial_name() if leaves_directories else sibling(key, trial_name())
