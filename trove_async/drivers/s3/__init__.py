@@ -22,7 +22,7 @@ The HTTP data plane
 `_client`           sends one signed request, and corrects and repeats it if the error allows
 `_credentials`      finds the credentials and the endpoint as the SDK does
 `_sigv4`            signatures
-`_requests`         document headers and presigned URLs, for both data planes
+`_requests`         headers of request documents; presigned URLs for both data planes
 `_headers`          object headers; `_encoding`: keys, queries, ETags and bucket names
 `_responses`        reads response documents; `_documents`: parses and builds documents; `_xml`: XML
 `_list_objects`     parses ListObjectsV2; `_versions`: ListObjectVersions
