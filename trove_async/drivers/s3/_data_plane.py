@@ -83,7 +83,7 @@ class DataPlane(Protocol):
         ...
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         ...
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:

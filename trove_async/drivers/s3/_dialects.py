@@ -126,6 +126,7 @@ S3: Final = Dialect(
     ordered=True,
     delete_if_match=False,
 )
+"""A service that is not Amazon's, but for which the user passes ``dialect="s3"``."""
 SEAWEEDFS: Final = Dialect(
     ordered=False,
     delete_if_match=True,

@@ -230,7 +230,7 @@ async def raise_if_directory(
         raise NotSupportedError(
             "if_none_match: the service refused to create the object, although no object has this key."
             " It treats a directory of that name, even an empty one, as an object: put without the"
-            " condition, or under another key"
+            " condition, or under a different key"
         ) from refusal
     except TroveError:
         return  # the caller raises the refusal

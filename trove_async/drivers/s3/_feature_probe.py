@@ -38,6 +38,7 @@ _NO_ETAG: Final = "0" * 32
 _KINDS: Final = {
     feature: kind for features in (TAGS, ENCRYPTION) for kind, feature in features.items()
 }
+"""The kind of write that tests each feature other than a condition."""
 
 _MAX_OUTCOMES: Final = 4096
 """Maximum number of cached outcomes: one for each bucket and feature."""

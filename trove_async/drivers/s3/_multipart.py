@@ -47,7 +47,7 @@ _TICK = timedelta(seconds=1)
 
 
 async def send_with_retries(request: Callable[[], Awaitable[T]]) -> T:
-    """Send a request with a few retries, because the store would retry the whole operation."""
+    """Send a request with a few retries, for requests that the store cannot retry on their own."""
     for pause in RETRY_PAUSES:
         try:
             return await request()
@@ -68,7 +68,7 @@ class MultipartUpload:
         bucket: The bucket.
         key: The key.
         options: The options of the object.
-        directories: Whether the service refuses to create an object where a directory has its name.
+        directories: Whether the service rejects a create if a directory has the object's name.
     """
 
     def __init__(

@@ -145,7 +145,7 @@ class HttpPlane(HttpMultipart):
             raise malformed(error) from error
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         response = await self._client.send("HEAD", bucket, key, headers=self._key_headers)
         response.close()
         return response.headers

@@ -134,7 +134,7 @@ class SdkPlane(SdkMultipart):
             return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         _, headers = await self._call(
             "head_object", Bucket=bucket, Key=key, **self._key_parameters, **self._owner_parameters
         )

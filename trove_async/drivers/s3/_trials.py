@@ -24,7 +24,7 @@ BODY: Final = memoryview(b"x")
 
 _GRACE_SECONDS: Final = 5.0
 """Seconds that a trial may continue after the write that needs it was cancelled. A responsive service
-needs less. If the write is repeated, the outcome is known."""
+needs less. If the write is repeated, the outcome is then known."""
 
 _CLEANUP_SECONDS: Final = 5.0
 """Timeout for deleting a trial's objects."""

@@ -95,9 +95,10 @@ class S3Driver:
             CRC-32C detects corruption in transit but not tampering, because an attacker can change
             both the body and the CRC-32C.
         dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key, and honours conditions, tags and encryption everywhere. ``"seaweedfs"``: it lists
-            in another order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of
-            multipart uploads and of copies, and conditions in buckets that keep versions.
+            key, and honours tags, encryption and all conditions except those of deletes.
+            ``"seaweedfs"``: it lists in a different order and cannot hold all keys. ``"ceph"``: it
+            ignores tags of multipart uploads and of copies, and conditions of all writes except
+            puts in unversioned buckets.
             ``"auto"``: the driver recognises the service when it is opened. If the service does
             not respond then, the driver repeats the request when it needs the dialect, and claims
             no order for its listings. A service that is not recognised is expected to list in
@@ -108,8 +109,8 @@ class S3Driver:
             segment, a leading or trailing slash, a backslash). It writes one-byte objects,
             ``trove-probe-…``, next to the key if possible, and deletes them.
         tls: The TLS context, for a service with a private certificate authority.
-        proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials do not
-            use it, but only the proxies of `trust_env`.
+        proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials do
+            not use it, but only the proxies of `trust_env`.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
             if `proxy` is None, and always for credentials.
         data_plane: ``"lean"`` signs and sends requests in this driver. ``"sdk"`` uses
@@ -393,7 +394,7 @@ class S3Driver:
                     raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
+        """Delete up to 1,000 keys. See `BulkDeleting.delete_many`."""
         components = self._open_components
         storable = await components.write_checks.storable_keys(bucket, keys)
         results = await components.plane.delete_objects(bucket, storable) if storable else []
@@ -495,6 +496,8 @@ class S3Driver:
         Raises:
             ValueError: `older_than` is negative.
             BucketNotFoundError: The bucket does not exist.
+            PermissionDeniedError: The credentials do not permit it.
+            ClosedError: The driver is not open.
             UnavailableError: The service failed. Some uploads may have been aborted. Call again to
                 abort the others.
         """
