@@ -67,8 +67,8 @@ def marker_before(options: ListOptions) -> str | None:
     match = _ORDER_DIFFERS(start_after)
     path = (start_after if match is None else start_after[: match.start()]).rstrip(_SLASH)
     if options.delimiter == _SLASH:
-        # A listing after a common prefix's path without the slash includes it; after a path below
-        # it does not.
+        # A listing after the path of a common prefix, without the slash, includes the prefix. A
+        # listing after a path below it does not.
         path = path[:-1].rstrip(_SLASH)
     elif path:
         path += _SLASH

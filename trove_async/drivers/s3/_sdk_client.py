@@ -50,11 +50,7 @@ _TRANSLATIONS: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] 
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedResponse, UnavailableError, "the service's response is malformed"),
     (ValueError, UnavailableError, "the service's response is malformed"),  # a bad date
-    (
-        KeyError,
-        UnavailableError,
-        "the service's response has no",
-    ),  # the error is the element's name
+    (KeyError, UnavailableError, "the service's response lacks an element"),
 )
 
 _SHOWN: Final = 300

@@ -85,8 +85,8 @@ class S3Driver:
             raises PermissionDeniedError.
         max_connections: The maximum number of open readers. The same limit applies separately to
             concurrent writes and to other concurrent requests.
-        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one object
-            that are read concurrently.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
+            object that are read concurrently.
         checksums: Whether to send a CRC-32C with each body for the service to verify and store, and
             to request checksums with reads. Pass False for services that reject them. Then only
             the size of a body is verified, and TLS or the signature protects it in transit.
@@ -94,16 +94,16 @@ class S3Driver:
             second of CPU per GiB. None signs over plain http only. With False over plain http, the
             CRC-32C detects corruption in transit but not tampering, because an attacker can change
             both the body and the CRC-32C.
-        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key, and honours tags, encryption and all conditions except those of deletes.
-            ``"seaweedfs"``: it lists in a different order and cannot hold all keys. ``"ceph"``: it
-            ignores tags of multipart uploads and of copies, and conditions of all writes except
-            puts in unversioned buckets.
+        dialect: How the service deviates from Amazon S3, for which the value is ignored. ``"s3"``: it
+            lists in order, keeps every key, and honours tags, encryption and all conditions except
+            those of deletes. ``"seaweedfs"``: it lists in a different order and cannot hold all
+            keys. ``"ceph"``: it ignores tags of multipart uploads and of copies, and conditions of
+            all writes except puts in unversioned buckets.
             ``"auto"``: the driver recognises the service when it is opened. If the service does
             not respond then, the driver repeats the request when it needs the dialect, and claims
             no order for its listings. A service that is not recognised is expected to list in
             order. Of its writes, only puts in one request are conditional.
-            Unless the value is ``"s3"`` or the service is Amazon's, the driver tests what the
+            Unless the value is ``"s3"`` or the service is Amazon S3, the driver tests what the
             service may ignore before it first relies on it: conditions of a put, tags and
             encryption in each bucket, and once whether the service keeps unusual keys (an empty
             segment, a leading or trailing slash, a backslash). It writes one-byte objects,
