@@ -214,13 +214,13 @@ def _folded(
 
 
 async def raise_if_directory(
-    plane: DataPlane, refusal: ObjectExistsError, bucket: str, key: str
+    plane: DataPlane, rejection: ObjectExistsError, bucket: str, key: str
 ) -> None:
     """Raise NotSupportedError if a directory, not an object, made the service reject a create.
 
     Args:
         plane: Sends a HEAD.
-        refusal: The error of the rejected create.
+        rejection: The error of the rejected create.
         bucket: The bucket.
         key: The key.
     """
@@ -231,6 +231,6 @@ async def raise_if_directory(
             "if_none_match: the service refused to create the object, although no object has this key."
             " It treats a directory of that name, even an empty one, as an object: put without the"
             " condition, or under a different key"
-        ) from refusal
+        ) from rejection
     except TroveError:
-        return  # the caller raises the refusal
+        return  # the caller raises the rejection

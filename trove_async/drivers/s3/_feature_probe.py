@@ -149,7 +149,7 @@ class FeatureProbe:
     ) -> bool:
         if feature is Feature.IF_NONE_MATCH:
             await trial.put(key, PutOptions(size=1))
-            return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
+            return await _is_rejected(trial, key, PutOptions(size=1, if_none_match="*"))
         if feature is Feature.IF_MATCH:
             return await self._honours_if_match(trial, bucket, key)
         await self._store_with(trial, bucket, key, feature)
@@ -164,9 +164,9 @@ class FeatureProbe:
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
             info = await self._plane.head_object(bucket, key, None)
-        if not await _is_refused(trial, key, PutOptions(size=1, if_match=_NO_ETAG)):
+        if not await _is_rejected(trial, key, PutOptions(size=1, if_match=_NO_ETAG)):
             return False
-        return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
+        return not await _is_rejected(trial, key, PutOptions(size=1, if_match=info.etag))
 
     async def _store_with(
         self, trial: TrialObjects, bucket: str, key: str, feature: Feature
@@ -184,8 +184,8 @@ class FeatureProbe:
             await trial.copy(source, key, options)
 
 
-async def _is_refused(trial: TrialObjects, key: str, options: PutOptions) -> bool:
-    """Return whether the service refuses to overwrite an object of the trial."""
+async def _is_rejected(trial: TrialObjects, key: str, options: PutOptions) -> bool:
+    """Return whether the service rejects a conditional put to the key of a trial object."""
     try:
         await trial.put(key, options)
     except PreconditionFailedError:

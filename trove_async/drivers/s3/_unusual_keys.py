@@ -38,16 +38,16 @@ def is_usual(key: str) -> bool:
 
 def oddities_of(key: str) -> list[Oddity]:
     """Return the oddities of a key."""
-    found = []
+    oddities = []
     if key.startswith("/"):
-        found.append(Oddity.LEADING)
+        oddities.append(Oddity.LEADING)
     if _SLASHES.search(key):
-        found.append(Oddity.EMPTY)
+        oddities.append(Oddity.EMPTY)
     if key.endswith("/"):
-        found.append(Oddity.TRAILING)
+        oddities.append(Oddity.TRAILING)
     if "\\" in key:
-        found.append(Oddity.BACKSLASH)
-    return found
+        oddities.append(Oddity.BACKSLASH)
+    return oddities
 
 
 def folded(key: str, oddity: Oddity) -> str:

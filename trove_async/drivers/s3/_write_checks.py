@@ -95,7 +95,7 @@ class WriteChecks:
         await self.check_features(kind, bucket, key, options)
 
     async def check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would store under another name."""
+        """Raise InvalidNameError for a key that the service cannot store unchanged."""
         check_storable(await self._key_probe.dialect_for_writing(bucket, key), bucket, key)
 
     async def check_features(

@@ -103,11 +103,11 @@ class S3Driver:
             not respond then, the driver repeats the request when it needs the dialect, and claims
             no order for its listings. A service that is not recognised is expected to list in
             order. Of its writes, only puts in one request are conditional.
-            Unless the value is ``"s3"`` or the service is Amazon S3, the driver tests what the
-            service may ignore before it first relies on it: conditions of a put, tags and
-            encryption in each bucket, and once whether the service keeps unusual keys (an empty
-            segment, a leading or trailing slash, a backslash). It writes one-byte objects,
-            ``trove-probe-…``, next to the key if possible, and deletes them.
+            Unless the value is ``"s3"`` or the service is Amazon S3, the driver tests features that
+            the service may ignore before it first relies on them: conditions of a put, tags and
+            encryption in each bucket. It also tests, once, whether the service keeps unusual keys
+            (an empty segment, a leading or trailing slash, a backslash). For a test it writes
+            one-byte objects, ``trove-probe-…``, next to the key if possible, and deletes them.
         tls: The TLS context, for a service with a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials do
             not use it, but only the proxies of `trust_env`.
