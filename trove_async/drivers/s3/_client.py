@@ -136,7 +136,7 @@ class Client:
         self._secret_headers = secret_headers
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
-        self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
+        self._addresses: dict[str | None, tuple[Signer, Origin, str]] = {}
         self._signs_payload = signs_payload
 
     async def send(
@@ -278,7 +278,7 @@ class Client:
 
     def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
         """Return the signer, the origin and the beginning of the path for requests to a bucket."""
-        address = self._addresses.get(bucket or "")
+        address = self._addresses.get(bucket)
         return address or self._make_address(bucket, self._endpoint)
 
     def _make_address(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
@@ -295,7 +295,7 @@ class Client:
                 path = f"/{encode_value(bucket)}/"
         if len(self._addresses) >= _MAX_ADDRESSES:
             self._addresses.clear()
-        self._addresses[bucket or ""] = address = (signer, origin, path)
+        self._addresses[bucket] = address = (signer, origin, path)
         return address
 
     def _is_in_host_name(self, bucket: str, endpoint: Endpoint) -> bool:

@@ -130,7 +130,7 @@ def _converted_field(raw: tuple[datetime, str, str], name: str) -> object:
     return strong_etag(etag) if name == "etag" else storage_class or None
 
 
-# -- thorough --------------------------------------------------------------------------------------
+# -- the thorough parser ---------------------------------------------------------------------------
 
 _SIZE: Final = r"[0-9]{1,19}"
 _IS_DATE = re.compile(DATE).fullmatch
@@ -186,7 +186,7 @@ def _make_listing(
     )
 
 
-# -- quick -----------------------------------------------------------------------------------------
+# -- the quick parser ------------------------------------------------------------------------------
 
 _TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat parses the other characters
 _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
@@ -233,7 +233,7 @@ def _parse_quickly(text: str) -> _Listing:
     names = [local_name(child) for child in root]
     if names.count(_RUN) != bool(objects) + bool(prefixes) or not _RUN_ELEMENTS.isdisjoint(names):
         raise _UnusualError
-    # 3. Expand character references in the names.
+    # 3. Expand character references in the keys and prefixes.
     if any("&" in row[1] for row in objects):
         objects = [(row[0], _unescaped(row[1]), *row[2:]) for row in objects]
     return _make_listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
