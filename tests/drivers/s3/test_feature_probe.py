@@ -765,7 +765,7 @@ async def test_ignored_condition_of_a_get_is_checked_by_the_driver(
         get_response, endpoint_url="http://h:9", dialect="s3"
     )
     async with opened_driver as driver:
-        with pytest.raises(PreconditionFailedError, match="the object is"):
+        with pytest.raises(PreconditionFailedError, match="the current version has"):
             async with driver.get("data", "key", options):
                 pytest.fail("the reader was opened")
     assert transport.returned_responses[0].closed
