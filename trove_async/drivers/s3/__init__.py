@@ -43,7 +43,7 @@ from importlib.util import find_spec
 for _package in ("aiohttp", "aiobotocore"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(
-            f"{__name__} requires {_package}: pip install 'trove-async[s3]'", name=_package
+            f"{__name__} needs {_package}: pip install 'trove-async[s3]'", name=_package
         )
 
 from trove_async.drivers.s3.driver import S3Driver  # noqa: E402 - after the check for its packages
