@@ -78,6 +78,14 @@ async def test_invalid_bucket_name_raises_before_any_request(
             await driver.head(bucket, "key")
 
 
+async def test_empty_bucket_name_does_not_address_the_service_itself(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(response(body=b"<ListAllMyBucketsResult/>"))
+    async with opened_driver as driver:
+        await driver.list_buckets()  # caches the address of the service
+        with pytest.raises(InvalidNameError):
+            await driver.head("", "key")
+
+
 async def test_expected_bucket_owner_is_sent_with_every_request(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(), response(body=EMPTY_PAGE), expected_bucket_owner="123"

@@ -39,7 +39,10 @@ async def test_copy_source_with_special_characters_is_encoded(
         info = await store.put("encoded", key, b"body")
         await store.copy("encoded", key, "encoded", "copy")
         copier = Copier(
-            driver._plane, driver._require_open.known_buckets.exists, max_single_copy=1, part_size=4
+            driver._plane,
+            driver._open_components.known_buckets.exists,
+            max_single_copy=1,
+            part_size=4,
         )
         options = CopyOptions(source=info, put=PutOptions())
         await copier.copy("encoded", key, "encoded", "parts", options)
@@ -100,7 +103,7 @@ async def test_copy_sends_the_expected_owner_of_the_source(
     async with opened_driver as driver:
         copier = Copier(
             driver._plane,
-            driver._require_open.known_buckets.exists,
+            driver._open_components.known_buckets.exists,
             max_single_copy=max_single_copy,
             part_size=200,
         )
@@ -153,11 +156,11 @@ async def test_copy_keeps_the_fields_of_the_source(
         if in_parts:
             copier = Copier(
                 driver._plane,
-                driver._require_open.known_buckets.exists,
+                driver._open_components.known_buckets.exists,
                 max_single_copy=100,
                 part_size=200,
             )
-            driver._components = replace(driver._require_open, copier=copier)
+            driver._components = replace(driver._open_components, copier=copier)
         await store.copy("data", "from", "data", to, metadata={"a": "c"})
     sent = transport.requests[1].headers
     assert {name: sent.get(name) for name in fields} == fields
@@ -177,7 +180,7 @@ async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
     async with opened_driver as driver:
         copier = Copier(
             driver._plane,
-            driver._require_open.known_buckets.exists,
+            driver._open_components.known_buckets.exists,
             max_single_copy=100,
             part_size=100,
         )
@@ -217,7 +220,7 @@ async def test_only_the_failed_part_of_a_copy_is_retried(
     async with opened_driver as driver:
         copier = Copier(
             driver._plane,
-            driver._require_open.known_buckets.exists,
+            driver._open_components.known_buckets.exists,
             max_single_copy=100,
             part_size=101,
         )

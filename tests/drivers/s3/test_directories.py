@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BucketNotFoundError, Prefix, Trove
-from trove_async.drivers.s3._directories import excludes_all, marker_before, page_of
+from trove_async.drivers.s3._directories import excludes_all, marker_before, page_from_directories
 from trove_async.models import ObjectInfo
 from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
@@ -157,7 +157,7 @@ async def test_pages_contain_every_key_once(
     keys_listed: list[str] = []
     token: str | None = None
     while True:
-        page = await page_of(
+        page = await page_from_directories(
             listing,
             "bucket",
             ListOptions(
@@ -179,7 +179,7 @@ async def test_listing_takes_one_request_per_page_and_one_more_after_a_full_last
     token: str | None = None
     count = 0
     while True:
-        page = await page_of(listing, "bucket", ListOptions(limit=10, token=token))
+        page = await page_from_directories(listing, "bucket", ListOptions(limit=10, token=token))
         count += len(page.entries)
         token = page.token
         if token is None:

@@ -16,8 +16,8 @@ from tests.drivers.s3.listing_documents import NAMESPACE, keys
 from trove_async.drivers.s3._documents import (
     ErrorDocument,
     ErrorDocumentError,
-    OpenUpload,
     SentPart,
+    UnfinishedUpload,
     WriteResult,
     complete_body,
     create_bucket_body,
@@ -216,8 +216,8 @@ def test_reads_a_page_of_uploads() -> None:
         document("ListMultipartUploadsResult", f"{content}<IsTruncated>false</IsTruncated>")
     )
     assert plain.uploads == [
-        OpenUpload(key="m+p%2Bu", upload_id="id1", initiated=TIMESTAMP_UTC),
-        OpenUpload(key="é", upload_id="id2", initiated=TIMESTAMP_UTC),
+        UnfinishedUpload(key="m+p%2Bu", upload_id="id1", initiated=TIMESTAMP_UTC),
+        UnfinishedUpload(key="é", upload_id="id2", initiated=TIMESTAMP_UTC),
     ]
     assert plain.next_markers is None
     encoded = parse_uploads(

@@ -484,11 +484,11 @@ async def test_multipart_copy_probes_the_features_of_an_upload(
     async with Trove(driver, pool=pool) as store:
         copier = Copier(
             driver._plane,
-            driver._require_open.known_buckets.exists,
+            driver._open_components.known_buckets.exists,
             max_single_copy=MiB,
             part_size=5 * MiB,
         )
-        driver._components = replace(driver._require_open, copier=copier)
+        driver._components = replace(driver._open_components, copier=copier)
         for call in (store.copy, store.move):
             with pytest.raises(NotSupportedError, match="a multipart upload"):
                 await call(bucket, "large", bucket, "new")
@@ -568,7 +568,7 @@ async def test_driver_whose_probe_failed_opens_in_another_event_loop(
             puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in range(4)]
             await asyncio.wait(puts)
             assert all(isinstance(put.exception(), BucketNotFoundError) for put in puts)
-            assert not driver._require_open.write_checks._trials._locks
+            assert not driver._open_components.write_checks._trials._locks
 
     await asyncio.to_thread(asyncio.run, fail())
     await asyncio.to_thread(asyncio.run, write(TAGS))
@@ -765,7 +765,7 @@ async def test_ignored_condition_of_a_get_is_checked_by_the_driver(
         get_response, endpoint_url="http://h:9", dialect="s3"
     )
     async with opened_driver as driver:
-        with pytest.raises(PreconditionFailedError, match="the object is"):
+        with pytest.raises(PreconditionFailedError, match="the current version has"):
             async with driver.get("data", "key", options):
                 pytest.fail("the reader was opened")
     assert transport.returned_responses[0].closed

@@ -49,7 +49,7 @@ def parse(body: bytes) -> Page:
 
 def parse_thoroughly(body: bytes) -> Page:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_list_objects, "_quick", raise_unusual)
+        patch.setattr(_list_objects, "_parse_quickly", raise_unusual)
         return parse(body)
 
 
@@ -150,7 +150,7 @@ def test_parsers_agree_on_damaged_pages(
 def test_usual_pages_are_parsed_quickly(
     style: ListingStyle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_list_objects, "_thorough", raise_unusual)
+    monkeypatch.setattr(_list_objects, "_parse_thoroughly", raise_unusual)
     items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
     assert names(parse(style.document(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
 

@@ -219,7 +219,7 @@ async def test_copy_in_parts_is_not_aborted_during_its_completion(service: Uploa
     async with opened(s3_driver):
         copier = Copier(
             s3_driver._plane,
-            s3_driver._require_open.known_buckets.exists,
+            s3_driver._open_components.known_buckets.exists,
             max_single_copy=100,
             part_size=100,
         )

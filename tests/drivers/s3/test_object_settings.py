@@ -71,7 +71,7 @@ async def run_operations(
             await driver.copy(bucket, "put", bucket, "copy", options)
             copier = Copier(
                 driver._plane,
-                driver._require_open.known_buckets.exists,
+                driver._open_components.known_buckets.exists,
                 max_single_copy=1,
                 part_size=4,
             )

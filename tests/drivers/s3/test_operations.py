@@ -380,7 +380,7 @@ async def test_bucket_looked_up_during_its_deletion_is_missing_afterwards(
         delete = driver._plane.delete_bucket
 
         async def delete_during_a_lookup(bucket: str) -> None:
-            assert await driver._require_open.known_buckets.exists(bucket)
+            assert await driver._open_components.known_buckets.exists(bucket)
             await delete(bucket)
 
         driver._plane.delete_bucket = delete_during_a_lookup

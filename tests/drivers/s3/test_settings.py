@@ -92,7 +92,7 @@ async def test_server_header_selects_capabilities(scripted_driver: Any, server: 
 async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(200, EMPTY_PAGE))
     async with opened_driver as driver:
-        with pytest.raises(DriverInUseError, match="create one driver for each store"):
+        with pytest.raises(DriverInUseError, match="create one for each store"):
             async with opened(driver):
                 pass
         assert not (await driver.list_page("bucket", ListOptions())).entries
@@ -116,7 +116,7 @@ async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(
     first = Trove(driver)
     opening = OwnedTask(first.__aenter__())
     await is_opening.wait()
-    with pytest.raises(DriverInUseError, match="create one driver for each store"):
+    with pytest.raises(DriverInUseError, match="create one for each store"):
         async with Trove(driver):
             pass
     may_continue.set()

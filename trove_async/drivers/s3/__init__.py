@@ -3,7 +3,7 @@
 The driver
 `driver`            `S3Driver`: the driver contract, built from S3's operations
 `_components`       builds the components of an open driver
-`_settings`         settings of requests and connections
+`_settings`         settings for requests and connections
 `_capabilities`     what the driver supports, by service, data plane and settings
 `_object_settings`  settings for all objects: storage class, encryption, requester pays
 `_multipart`        multipart uploads; `_copy`: server-side copies; `_buckets`: buckets
@@ -13,8 +13,8 @@ How services deviate from Amazon S3
 `_dialects`         the known services, and how to recognise them
 `_ceph`             workarounds for Ceph; `_directories`: for SeaweedFS
 `_features`         features that some services ignore; `_unusual_keys`: keys that some rename
-`_write_checks`     checks before a request that needs a feature or has an unusual key
-`_feature_probe`    tests a feature; `_key_probe`: tests an unusual key; `_trials`: probe objects
+`_write_checks`     checks before a request that relies on a feature or has an unusual key
+`_feature_probe`    tests a feature; `_key_probe`: tests an unusual key; `_trials`: trial objects
 
 The HTTP data plane
 `_data_plane`       the protocol of both data planes: one method for each operation of S3
@@ -22,9 +22,9 @@ The HTTP data plane
 `_client`           sends one signed request, and corrects and repeats it if the error allows
 `_credentials`      finds the credentials and the endpoint as the SDK does
 `_sigv4`            signatures
-`_requests`         document headers and presigned URLs, for both data planes
+`_requests`         headers of request documents; presigned URLs for both data planes
 `_headers`          object headers; `_encoding`: keys, queries, ETags and bucket names
-`_responses`        reads response documents; `_documents`: their formats; `_xml`: XML
+`_responses`        reads response documents; `_documents`: parses and builds documents; `_xml`: XML
 `_list_objects`     parses ListObjectsV2; `_versions`: ListObjectVersions
 `_errors`           translates S3's errors
 

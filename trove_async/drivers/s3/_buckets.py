@@ -1,4 +1,4 @@
-"""Bucket operations that need several requests, or a more specific error."""
+"""The bucket operations of the driver contract, built from requests of the data plane."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def list_sorted(plane: DataPlane) -> Sequence[BucketInfo]:
 async def create(plane: DataPlane, bucket: str) -> None:
     """Create a bucket, or raise BucketExistsError.
 
-    The HEAD comes first, because us-east-1 returns a success if you already own the bucket (S3 API
+    A HEAD comes first, because us-east-1 reports success if you already own the bucket (S3 API
     Reference, "CreateBucket": BucketAlreadyOwnedByYou). If another account owns it, the PUT fails.
     """
     try:

@@ -22,7 +22,7 @@ _MAX_OBJECT: Final = 5 * TiB
 """S3 User Guide, "Amazon S3 multipart upload limits"."""
 
 _MAX_BULK_DELETE: Final = 1000
-"""Maximum keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
+"""Maximum number of keys in one DeleteObjects request. S3 API Reference, "DeleteObjects"."""
 
 
 def capabilities_of(
@@ -41,9 +41,9 @@ def capabilities_of(
         endpoint: The endpoint of the service.
         dialect: How the service deviates from Amazon S3.
         object_settings: The settings that apply to all objects.
-        lean: Whether the driver sends requests itself rather than with the SDK.
+        lean: Whether the driver sends requests itself rather than through the SDK.
         checksums: Whether the driver sends a CRC-32C with each body.
-        parallel_parts: The maximum number of parts and of ranges of one object in flight.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one object.
         connections: The maximum number of open readers. The same limit applies separately to
             writes and to other requests.
     """
@@ -72,17 +72,17 @@ def capabilities_of(
         streamed_parts=lean,
         max_put=_MAX_PART,
         max_object=_MAX_OBJECT,
-        # The SDK cannot send Ceph's own headers. Without them, a copy does not pin the source's version.
+        # The SDK cannot send Ceph's own headers. Without them, a copy may read a different version.
         server_copy=lean or dialect.rewrite_headers is None,
         max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
         bulk_delete=_MAX_BULK_DELETE,
-        # Requests with the URL would also need the customer's key or the Requester Pays header.
+        # A request to the URL would also need the customer's key or the Requester Pays header.
         presign=object_settings.sse_customer_key is None and not object_settings.requester_pays,
         versions=True,
         ordered=dialect.ordered,
         exact_keys=endpoint.is_standard_aws,
         private_namespace=not endpoint.is_standard_aws,
-        # The SDK sends the dots of a path unencoded, and a proxy may resolve them to another key.
+        # The SDK does not encode dot segments, and a proxy may resolve them to a different key.
         dot_segments=dialect.dot_segments and lean,
         max_reads=connections,
         max_writes=connections,

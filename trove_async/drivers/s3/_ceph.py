@@ -5,7 +5,7 @@ Observed on version 16.2.15. The workarounds are harmless if a later version beh
 - ``If-Match`` on a PUT is compared verbatim with the unquoted ETag, so a quoted one never matches.
 - CopyObject ignores ``x-amz-copy-source-if-match`` and honours ``x-amz-copy-if-match``.
 - ``_`` in the name of user metadata is stored as ``-``.
-- A listing with a delimiter that starts inside a common prefix skips all of that prefix.
+- If a listing with a delimiter starts inside a common prefix, it omits that prefix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ._encoding import bare_etag
 from ._headers import META, move_to_exact
 
 _SOURCE_CONDITION: Final = "x-amz-copy-source-if-match"
-_GATEWAY_SOURCE: Final = "x-amz-copy-if-match"
+_GATEWAY_SOURCE_CONDITION: Final = "x-amz-copy-if-match"
 
 
 def ceph_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -36,13 +36,13 @@ def ceph_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 def cautious_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers of a write in a form that both Amazon S3 and the gateway honour.
 
-    The gateway would change some metadata names. They are stored in the value of the `EXACT` header.
+    Metadata whose name the gateway would change is moved to the `EXACT` header.
     """
     rewritten = dict(headers)
     if _SOURCE_CONDITION in rewritten:
-        rewritten[_GATEWAY_SOURCE] = rewritten[_SOURCE_CONDITION]
-    renamed = [name for name in rewritten if name.startswith(META) and "_" in name]
-    return move_to_exact(rewritten, renamed) if renamed else rewritten
+        rewritten[_GATEWAY_SOURCE_CONDITION] = rewritten[_SOURCE_CONDITION]
+    altered = [name for name in rewritten if name.startswith(META) and "_" in name]
+    return move_to_exact(rewritten, altered) if altered else rewritten
 
 
 async def page_from_within(

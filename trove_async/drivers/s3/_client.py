@@ -1,7 +1,7 @@
-"""Signs and sends requests, and corrects the clock, the region or the credentials after a refusal.
+"""Signs and sends requests, and corrects the clock, the region or the credentials after an error.
 
 A corrected request is repeated immediately. Each correction is made at most once per request. All
-other failures are raised for the retry loop of the caller.
+other failures are raised for the caller's retry loop.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
 _UNKNOWN_HEADER_CODES: Final = frozenset(
     {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
 )
-"""Statuses and error codes of services that reject an unknown header."""
+"""Statuses and error codes with which services reject an unknown header."""
 
 _TOLERATED_SKEW: Final = 600.0
 """Seconds of clock skew that every service accepts. S3 rejects a skew of more than 900 seconds (S3
 API Reference, "Error responses": RequestTimeTooSkewed)."""
 
 _ERROR_BYTES: Final = 64 * KiB
-"""Maximum size of an error document that is read. Services send less."""
+"""Maximum number of bytes of an error document to read. Services send fewer."""
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
 """Matches names that fit into a host name. S3 User Guide, "General purpose bucket naming rules"."""
@@ -94,7 +94,7 @@ class _Signing(NamedTuple):
     """How a request was signed.
 
     Attributes:
-        signer: The signer, for one region.
+        signer: The signer for the request's region.
         credentials: The credentials.
         time: The time of signing by the service's clock, in seconds since 1970.
     """
@@ -112,7 +112,7 @@ class Client:
         session: Provides the credentials.
         endpoint: The endpoint of the service.
         addressing: Whether a bucket is in the path or in the host name.
-        headers: The headers of every request.
+        headers: The headers to add to every request.
         secret_headers: The values of secret headers. `send` receives placeholders for them.
         signs_payload: Whether bodies are hashed and signed.
     """
@@ -136,7 +136,7 @@ class Client:
         self._secret_headers = secret_headers
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
-        self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
+        self._addresses: dict[str | None, tuple[Signer, Origin, str]] = {}
         self._signs_payload = signs_payload
 
     async def send(
@@ -158,11 +158,11 @@ class Client:
             key: The key. None for the bucket itself.
             query: The encoded query, without the ``?``.
             headers: The headers, except those that every request has.
-            views: The body, or a source to read while sending.
+            views: The body, or a source to read it from while sending.
             patient: Whether to wait for the response without a timeout. The caller limits the time.
 
         Raises:
-            TroveError: The service refused the request.
+            TroveError: The service rejected the request, or did not respond.
         """
         payload_hash = await self._payload_hash(views)
         corrections: set[str] = set()
@@ -178,7 +178,7 @@ class Client:
                 method,
                 origin,
                 sent_target(target),
-                signer.signed(
+                signer.signed_headers(
                     credentials,
                     method=method,
                     target=target,
@@ -194,7 +194,8 @@ class Client:
             )
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
-            # 2. Correct the clock, the credentials or the region, and repeat. Otherwise raise.
+            # 2. Correct the clock, the credentials or the region, and repeat the request. Raise if no
+            # correction applies.
             error_response = await self.read_error(response)
             correction = await self._correct(
                 error_response, bucket, _Signing(signer, credentials, signed_at), corrections
@@ -224,7 +225,7 @@ class Client:
             and error_response.code in _UNKNOWN_HEADER_CODES
             and any(name.startswith("x-amz-checksum-") for name in headers)
         ):
-            error.message += ". If the service supports no checksums, pass checksums=False"
+            error.message += ". If the service does not support checksums, pass checksums=False"
         return error
 
     async def read_error(self, response: Response) -> ErrorResponse:
@@ -254,7 +255,7 @@ class Client:
         expires: int,
         options: PresignOptions,
     ) -> str:
-        """Return a URL that authorises any holder to send one request, for `expires` seconds."""
+        """Return a URL that authorises any holder to send one kind of request for `expires` seconds."""
         query = encode_query(presigned_query(options))
         signer, origin, path = self._address(bucket)
         target = path + encode_path(key)
@@ -270,14 +271,14 @@ class Client:
         )
 
     def forget(self, bucket: str) -> None:
-        """Discard the cached address of a bucket that is deleted or may be created elsewhere."""
+        """Discard the cached address of a deleted bucket. It may be created in another region."""
         self._addresses.pop(bucket, None)
 
     # -- addresses ---------------------------------------------------------------------------------
 
     def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
         """Return the signer, the origin and the beginning of the path for requests to a bucket."""
-        address = self._addresses.get(bucket or "")
+        address = self._addresses.get(bucket)
         return address or self._make_address(bucket, self._endpoint)
 
     def _make_address(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
@@ -294,7 +295,7 @@ class Client:
                 path = f"/{encode_value(bucket)}/"
         if len(self._addresses) >= _MAX_ADDRESSES:
             self._addresses.clear()
-        self._addresses[bucket or ""] = address = (signer, origin, path)
+        self._addresses[bucket] = address = (signer, origin, path)
         return address
 
     def _is_in_host_name(self, bucket: str, endpoint: Endpoint) -> bool:
@@ -304,7 +305,7 @@ class Client:
         fails_verification = endpoint.origin.scheme == "https" and "." in bucket
         return endpoint.is_standard_aws and not fails_verification and _DNS_SAFE(bucket) is not None
 
-    # -- corrections after a refusal ---------------------------------------------------------------
+    # -- corrections after an error ----------------------------------------------------------------
 
     async def _correct(
         self,

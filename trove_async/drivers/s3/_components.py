@@ -62,12 +62,12 @@ async def build_components(
     """Look up the endpoint, recognise the service and return the components.
 
     Args:
-        settings: The driver's settings of requests and connections.
-        identity: The driver's settings of credentials and endpoint.
+        settings: The driver's settings for requests and connections.
+        identity: The driver's settings for the credentials and the endpoint.
         object_settings: The driver's settings for all objects.
         redactor: Receives every secret.
         context: The context of `AsyncDriver.open`.
-        resources: Receives what has to be closed, also if this function raises.
+        resources: Receives the components to close, even if this function raises.
     """
     # 1. Resolve the endpoint.
     redactor.add_urls(*proxy_urls(settings.proxy_url, trust_env=settings.trust_env))
@@ -81,7 +81,7 @@ async def build_components(
     resources.push_async_callback(transport.aclose)
     service = Service(settings.dialect, endpoint, transport)
     await service.recognise()
-    # 3. Make the data plane. Users may need the SDK's client even if the data plane does not.
+    # 3. Create the data plane. Users may request the SDK's client even if the data plane needs none.
     lazy_sdk = LazySdkClient(
         lambda: open_sdk_client(
             identity,
@@ -121,7 +121,7 @@ async def build_components(
             payload_signing=settings.payload_signing,
             object_settings=object_settings,
         )
-    # 4. Make the components that send their requests through the data plane.
+    # 4. Create the components that send their requests through the data plane.
     known_buckets = BucketExistenceCache(partial(_buckets.head, plane))
     write_checks = WriteChecks(service, plane, object_settings, known_buckets.exists)
     resources.push_async_callback(write_checks.aclose)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from ._data_plane import DataPlane
 
 MAX_COPY: Final = 5 * GiB
-"""Maximum bytes of one CopyObject. S3 API Reference, "CopyObject"."""
+"""Maximum size of an object that one CopyObject request can copy. S3 API Reference, "CopyObject"."""
 
 _PART_SIZE: Final = 512 * MiB
-"""Bytes of a part. A service copies at tens of MB/s and responds when it has finished."""
+"""Size of a part. Services copy tens of MB per second and respond when the part is complete."""
 
 _PARALLEL_PARTS: Final = 8
 _MAX_PARTS: Final = 10_000
@@ -42,8 +42,8 @@ class Copier:
     Args:
         plane: Sends the requests.
         exists: Returns whether a bucket exists.
-        max_single_copy: Maximum bytes of an object that is copied in one request.
-        part_size: Bytes of a part of a larger object.
+        max_single_copy: Maximum size of an object to copy in one request.
+        part_size: Size of the parts of a larger object, unless that would be too many parts.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class Copier:
             error.bucket, error.key = src_bucket, src_key
             raise
         except PreconditionFailedError as error:
-            if isinstance(error, ObjectChangedError) or await self._is_changed(source):
+            if isinstance(error, ObjectChangedError) or await self._has_changed(source):
                 raise ObjectChangedError(
                     "the source has changed since it was read", bucket=src_bucket, key=src_key
                 ) from error
             with map_condition_errors(options.put):
                 raise
 
-    async def _is_changed(self, source: ObjectInfo) -> bool:
+    async def _has_changed(self, source: ObjectInfo) -> bool:
         """Return whether the source has changed. The copy's condition on it fails then."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)

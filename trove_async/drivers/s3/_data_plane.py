@@ -1,7 +1,7 @@
 """The data plane protocol: one method for each S3 operation that the driver uses.
 
 `HttpPlane` signs and sends requests itself. `SdkPlane` sends them through aiobotocore. Both
-translate the service's errors. The driver interprets them for buckets, conditions and uploads.
+translate the service's errors. The driver makes some of the errors more specific.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 _SINGLE_DELETES: Final = 8
-"""Maximum number of concurrent requests that delete keys which XML cannot contain."""
+"""Maximum number of concurrent requests of `delete_singly`."""
 
 
 class UnconfirmedWriteError(Exception):
-    """Raised when a write succeeds but its response has no ETag.
+    """Raised when a write succeeds but its response does not describe the object.
 
     Either the service omits the ETag, or a captive portal responded in its place. `confirm_stored`
     finds out which.
@@ -49,7 +49,7 @@ class UnconfirmedWriteError(Exception):
 
 
 class UploadId(NamedTuple):
-    """The service's identifier of a multipart upload."""
+    """A multipart upload, identified by its bucket, its key and the service's id."""
 
     bucket: str
     key: str
@@ -83,7 +83,7 @@ class DataPlane(Protocol):
         ...
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         ...
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -129,7 +129,7 @@ class DataPlane(Protocol):
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Copy a range of one version of an object into a part.
+        """Upload one part by copying a range of one version of an object.
 
         Args:
             upload: The upload that the part belongs to.
@@ -156,7 +156,12 @@ class DataPlane(Protocol):
         ...
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that are neither completed nor aborted."""
+        """Return a page of the unfinished uploads.
+
+        Args:
+            bucket: The bucket.
+            after: `UploadsPage.next_markers` of the previous page. None for the first page.
+        """
         ...
 
     async def presign(
@@ -187,12 +192,12 @@ async def delete_singly(
     outcomes: dict[str, TroveError | None],
     send: Callable[[str], Awaitable[object]],
 ) -> Sequence[DeleteResult]:
-    """Delete the keys without an outcome, one request each, and return all results in order.
+    """Delete the keys without an outcome, with one request each. Return all results in order.
 
     Args:
         keys: All keys.
-        outcomes: The outcomes so far, by key: an error, or None if it was deleted. The others are
-            added.
+        outcomes: The outcomes so far, by key: an error, or None if the key was deleted. This
+            function adds the missing ones.
         send: Deletes one key.
     """
 

@@ -32,10 +32,10 @@ _RECOGNITION_SECONDS: Final = 3.0
 """Timeout of the request that recognises the service."""
 
 _MAX_DOCUMENT: Final = 64 * 1024
-"""Maximum bytes of its response to read. Every known service sends an error document under 1 KiB."""
+"""Maximum number of bytes of the response to read. Known services send error documents under 1 KiB."""
 
 _MAX_SEGMENT: Final = 255
-"""Maximum bytes of a segment of a key on SeaweedFS, which stores a segment as a file name."""
+"""Maximum number of bytes of a key's segment on SeaweedFS, which stores a segment as a file name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +47,15 @@ class Dialect:
         delete_if_match: Whether it honours a condition on a delete.
         directories: Whether it stores keys as file paths and lists one directory after another.
         dot_segments: Whether it can address keys with ``.`` and ``..`` segments.
-        keeps: The oddities with which it stores keys unchanged.
-        folds: The oddities with which it stores keys under another name or without the body. The
+        keeps: The oddities of keys that it stores unchanged.
+        folds: The oddities of keys that it stores under a different name or without the body. The
             driver does not write such keys. An oddity in neither set is unknown, and `KeyProbe`
             tests it.
         commit_conditions: Whether it honours conditions on the completion of an upload.
         copy_conditions: Whether it honours conditions on the destination of a copy.
-        honours: The features that it honours, of those that some services ignore.
-        ignores: The features that it ignores. The driver does not use them. A feature in neither
-            set is unknown, and `FeatureProbe` tests it.
+        honours: The features that it is known to honour.
+        ignores: The features that it is known to ignore. The driver does not use them. A feature in
+            neither set is unknown, and `FeatureProbe` tests it.
         part_conditions: Whether it honours the condition on the source of a copied part.
         checksums: Whether it stores the checksums that it receives.
         version_markers: Whether a listing of versions continues correctly after a version that has
@@ -85,7 +85,7 @@ class Dialect:
         return headers if self.rewrite_headers is None else self.rewrite_headers(headers)
 
     def knows(self, oddity: Oddity) -> bool:
-        """Return whether the service is known to keep or to fold such a key."""
+        """Return whether the service is known to keep or to fold keys with this oddity."""
         return oddity in self.keeps or oddity in self.folds
 
     def unwritable_reason(self, key: str) -> str | None:
@@ -126,6 +126,7 @@ S3: Final = Dialect(
     ordered=True,
     delete_if_match=False,
 )
+"""A service that is not Amazon's, but for which the user passes ``dialect="s3"``."""
 SEAWEEDFS: Final = Dialect(
     ordered=False,
     delete_if_match=True,
@@ -149,7 +150,8 @@ CEPH: Final = Dialect(
     starts_within=False,
     rewrite_headers=ceph_headers,
 )
-"""Ceph's Object Gateway. Version 16.2 ignores, without an error, the features that are False."""
+"""Ceph's Object Gateway. Version 16.2 silently ignores the conditions and checksums that are False
+here, and the features in `ignores`."""
 UNRECOGNISED: Final = Dialect(
     ordered=True,
     delete_if_match=False,
@@ -160,7 +162,7 @@ UNRECOGNISED: Final = Dialect(
     version_markers=False,
 )
 """A service that responded and was not recognised. Several such services ignore conditions on
-requests other than PUT, so the driver sends no others."""
+deletes, completions and the destinations of copies, so the driver sends none there."""
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
@@ -273,7 +275,7 @@ class Service:
         """Detect the dialect with one unsigned request, unless it is known.
 
         Returns:
-            Whether it is known now. A service that does not respond, or responds with a 5xx
+            Whether the dialect is known now. A service that does not respond, or responds with a 5xx
             status, stays `UNKNOWN`, and the next call sends the request again.
         """
         if self.dialect is not UNKNOWN:

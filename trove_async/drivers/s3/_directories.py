@@ -2,7 +2,8 @@
 
 Such a service walks its directories. It sorts keys segment by segment (``a``, ``a/b``, ``a-b``), so
 an object directly precedes the objects below it. A page's token is the path at which the next page
-continues, and so is ``start-after``. The deviations from Amazon S3, observed on SeaweedFS 4.48:
+continues, and ``start-after`` is such a path too. The deviations from Amazon S3, observed on
+SeaweedFS 4.48:
 
 - If the last object of a full page has objects below it and nothing else follows, they are lost:
   the page is marked as the last one.
@@ -10,10 +11,10 @@ continues, and so is ``start-after``. The deviations from Amazon S3, observed on
 - Empty segments of a prefix are dropped, so a page has keys that do not begin with the prefix.
 - With a delimiter other than a slash, tokens repeat.
 - A token has U+FFFD in place of characters that XML cannot represent.
-- A put with ``If-None-Match: *`` is refused if a directory has the object's name.
+- A put with ``If-None-Match: *`` is rejected if a directory has the object's name.
 
 This module avoids these cases. It sends one request per page, and a second one for a full page that
-is marked as the last.
+is marked as the last one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SLASH: Final = "/"
 _REPLACED: Final = "\ufffd"
 
 _NOT_IN_KEYS = re.compile(r"^/|//|\\").search
-"""Finds what no key of such a service contains. A prefix can end with a slash."""
+"""Finds text that no key of such a service contains. A prefix can end with a slash."""
 
 _ORDER_DIFFERS = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
 """Finds where bytewise order and the service's order may differ: at a character below the slash,
@@ -63,10 +64,11 @@ def marker_before(options: ListOptions) -> str | None:
         The path, or None if the listing must begin at its start.
     """
     start_after = options.start_after or ""
-    found = _ORDER_DIFFERS(start_after)
-    path = (start_after if found is None else start_after[: found.start()]).rstrip(_SLASH)
+    match = _ORDER_DIFFERS(start_after)
+    path = (start_after if match is None else start_after[: match.start()]).rstrip(_SLASH)
     if options.delimiter == _SLASH:
-        # A common prefix is listed after its own path without the slash, not after one below it.
+        # A listing after the path of a common prefix, without the slash, includes the prefix. A
+        # listing after a path below it does not.
         path = path[:-1].rstrip(_SLASH)
     elif path:
         path += _SLASH
@@ -90,10 +92,10 @@ class _Position(NamedTuple):
     is_last: bool = False
 
     @classmethod
-    def of(cls, token: str | None) -> _Position:
-        """Return the position that a token encodes. A path never begins with a slash."""
+    def from_token(cls, token: str | None) -> _Position:
+        """Return the position that a token encodes."""
         if token is None or not token.startswith(_SLASH):
-            return cls(token)
+            return cls(token)  # a path, which never begins with a slash
         return cls(*json.loads(token[1:]))
 
     @property
@@ -104,7 +106,9 @@ class _Position(NamedTuple):
         return _SLASH + json.dumps(self)
 
 
-async def page_of(request_page: RequestPage, bucket: str, options: ListOptions) -> Page:
+async def page_from_directories(
+    request_page: RequestPage, bucket: str, options: ListOptions
+) -> Page:
     """Return one page. A page with a token may be short or empty.
 
     Args:
@@ -113,33 +117,33 @@ async def page_of(request_page: RequestPage, bucket: str, options: ListOptions) 
         options: What to list. `excludes_all` must be false for its prefix.
     """
     # 1. Return the common prefix for which the previous page had no room.
-    position, start_after = _Position.of(options.token), options.start_after
+    position, start_after = _Position.from_token(options.token), options.start_after
     if position.deferred is not None:
         entry = Prefix(bucket=bucket, prefix=position.deferred)
         return Page(entries=[entry], token=None if position.is_last else position.path)
-    # 2. Request a page. The service folds keys at slashes only, so other delimiters are left out.
-    folds_here = options.delimiter is not None and options.delimiter != _SLASH
+    # 2. Request a page. The service folds keys at slashes only, so other delimiters are omitted.
+    folds_locally = options.delimiter is not None and options.delimiter != _SLASH
     request = replace(
         options,
-        delimiter=None if folds_here else options.delimiter,
+        delimiter=None if folds_locally else options.delimiter,
         token=position.path,
         start_after=None,
     )
     if position.path is None and start_after is not None:
         if start_after > options.prefix and not start_after.startswith(options.prefix):
-            # All keys with the prefix are less. The request only checks that the bucket exists.
+            # The prefix's keys precede `start_after`. The request checks that the bucket exists.
             await request_page(bucket, replace(request, limit=1))
             return Page(entries=[])
         request = replace(request, start_after=marker_before(options))
-    entries, path = await _entries(request_page, bucket, request)
-    # 3. Remove the entry that has no room and the entries up to `start_after`. Fold the others.
+    entries, path = await _request_entries(request_page, bucket, request)
+    # 3. Remove the entry that has no room, and the entries up to `start_after`. Fold the others.
     deferred = _deferred_prefix(entries) if len(entries) > request.limit else None
     if deferred is not None:
         entries = [entry for entry in entries if entry.key != deferred]
     if start_after is not None:
         entries = [entry for entry in entries if entry.key > start_after]
     last_folded = None
-    if folds_here:
+    if folds_locally:
         entries, last_folded = _folded(entries, options, position.last_folded)
     # 4. Encode the position of the next page.
     if path is None and deferred is None:
@@ -147,7 +151,7 @@ async def page_of(request_page: RequestPage, bucket: str, options: ListOptions) 
     return Page(entries=entries, token=_Position(path, last_folded, deferred, path is None).token)
 
 
-async def _entries(
+async def _request_entries(
     request_page: RequestPage, bucket: str, request: ListOptions
 ) -> tuple[Sequence[Entry], str | None]:
     """Return the entries of a page of the service, and the path of the next page or None."""
@@ -170,16 +174,16 @@ def _deferred_prefix(entries: Sequence[Entry]) -> str | None:
     At the end of a page, the service lists an object together with the common prefix below it.
     """
     prefixes = [entry for entry in entries if isinstance(entry, Prefix)]
-    return max(prefixes, key=_path_of).prefix if prefixes else None
+    return max(prefixes, key=_segments_of).prefix if prefixes else None
 
 
 def _path_below(entries: Sequence[Entry]) -> str:
     """Return a path at which a listing continues after a page, including below its last object."""
-    return f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
+    return f"{_SLASH.join(max(map(_segments_of, entries)))}{_SLASH}"
 
 
-def _path_of(entry: Entry) -> list[str]:
-    """Return the key by which the service sorts."""
+def _segments_of(entry: Entry) -> list[str]:
+    """Return the segments by which the service sorts an entry."""
     return entry.key.rstrip(_SLASH).split(_SLASH)
 
 
@@ -193,7 +197,7 @@ def _folded(
     Args:
         entries: The entries of a page.
         options: What to list.
-        last_folded: The last common prefix of the pages before.
+        last_folded: The last common prefix of the previous pages.
 
     Returns:
         The entries, and the last common prefix.
@@ -210,13 +214,13 @@ def _folded(
 
 
 async def raise_if_directory(
-    plane: DataPlane, refusal: ObjectExistsError, bucket: str, key: str
+    plane: DataPlane, rejection: ObjectExistsError, bucket: str, key: str
 ) -> None:
-    """Raise NotSupportedError if a create was refused because of a directory, not an object.
+    """Raise NotSupportedError if a directory, not an object, made the service reject a create.
 
     Args:
         plane: Sends a HEAD.
-        refusal: The error of the refused create.
+        rejection: The error of the rejected create.
         bucket: The bucket.
         key: The key.
     """
@@ -226,7 +230,7 @@ async def raise_if_directory(
         raise NotSupportedError(
             "if_none_match: the service refused to create the object, although no object has this key."
             " It treats a directory of that name, even an empty one, as an object: put without the"
-            " condition, or under another key"
-        ) from refusal
+            " condition, or under a different key"
+        ) from rejection
     except TroveError:
-        return  # the caller raises the refusal
+        return  # the caller raises the rejection

@@ -98,8 +98,8 @@ class WriteResult:
     """The result of a completion or a copy: an object or a part.
 
     Attributes:
-        etag: The ETag without its quotes. A weak ETag is unchanged. It suffices to identify a part.
-            For an object, `read_write_result` discards it.
+        etag: The ETag without its quotes. A weak ETag is unchanged: it suffices to identify a part,
+            and `read_write_result` discards that of an object.
         last_modified: The date, if the response has one.
         checksums: Checksums of the whole content, as in `ObjectInfo.checksums`.
     """
@@ -110,8 +110,8 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenUpload:
-    """A multipart upload that is neither complete nor aborted."""
+class UnfinishedUpload:
+    """A multipart upload that was neither completed nor aborted."""
 
     key: str
     upload_id: str
@@ -120,7 +120,7 @@ class OpenUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadsPage:
-    """A page of a bucket's open uploads.
+    """A page of a bucket's unfinished uploads.
 
     Attributes:
         uploads: The uploads, ordered by key.
@@ -128,7 +128,7 @@ class UploadsPage:
         now: The date of the response, or the local time if it has none.
     """
 
-    uploads: Sequence[OpenUpload]
+    uploads: Sequence[UnfinishedUpload]
     next_markers: tuple[str, str] | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
@@ -217,7 +217,7 @@ def parse_uploads(body: bytes, *, encoding_requested: bool = False) -> UploadsPa
             upload.get("Key", "") for upload in map(child_texts, children(root, "Upload"))
         )
     uploads = [
-        OpenUpload(
+        UnfinishedUpload(
             key=decode_key(upload.get("Key", ""), encoded=encoded),
             upload_id=upload.get("UploadId", ""),
             initiated=parse_date_field(upload.get("Initiated", "")),
@@ -305,7 +305,7 @@ def _write_result(root: Element) -> WriteResult:
 
 
 def decode_key(text: str, *, encoded: bool) -> str:
-    """Return a key of a response, decoded if it is encoded."""
+    """Return a key of a response, decoded if necessary."""
     try:
         return decode_value(text) if encoded else text
     except UnicodeDecodeError:
@@ -344,7 +344,7 @@ class SentPart:
 
 
 def is_deletable_in_bulk(key: str) -> bool:
-    """Return whether `delete_body` can contain a key. Other keys take one request each."""
+    """Return whether `delete_body` can contain a key. Other keys need one request each."""
     return is_xml_text(key)
 
 
@@ -352,7 +352,8 @@ def delete_body(keys: Iterable[str], *, quiet: bool = False) -> bytes:
     """Return the body of DeleteObjects.
 
     Args:
-        keys: At most 1,000 keys (S3 API Reference, "DeleteObjects"). `is_deletable_in_bulk` holds for each.
+        keys: At most 1,000 keys (S3 API Reference, "DeleteObjects"). `is_deletable_in_bulk` must
+            hold for each.
         quiet: Whether the response lists only failures.
     """
     objects = "".join([f"<Object><Key>{_escaped_text(key)}</Key></Object>" for key in keys])

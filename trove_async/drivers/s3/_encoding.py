@@ -5,14 +5,14 @@ every character of a key. Always request it. Without it SeaweedFS returns U+FFFD
 character, and AWS and moto return invalid XML. Services encode differently:
 
 ==============================  ========  ========  ================================================
-service                         blank     ``+``     other
+service                         space     ``+``     other
 ==============================  ========  ========  ================================================
 AWS (as botocore decodes it)    ``+``     ``%2B``   ``/`` kept
 SeaweedFS 4.48 (observed)       ``+``     ``%2B``   ``/`` kept, the token not encoded
 moto 5.2 (observed)             ``%20``   ``%2B``   ``/`` kept
 ==============================  ========  ========  ================================================
 
-An unescaped ``+`` always means a blank, so one decoder serves all of them.
+An unescaped ``+`` always means a space, so one decoder serves all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote_plus
 from trove_async.errors import InvalidNameError
 
 UNRESERVED: Final = "-._~"
-"""Characters that are not encoded, besides letters and digits. RFC 3986, 2.3; S3 API Reference,
+"""Characters that, like letters and digits, are not encoded. RFC 3986, 2.3; S3 API Reference,
 "Signature Calculations for the Authorization Header": UriEncode."""
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
@@ -44,7 +44,7 @@ _DOTS = re.compile(r"(?<=/)\.{1,2}(?=/|$)")
 def sent_target(target: str) -> str:
     """Return a request's target with the dots of ``.`` and ``..`` segments encoded.
 
-    A proxy or server may resolve these segments (RFC 3986, 5.2.4), which selects another key. An
+    A proxy or server may resolve these segments (RFC 3986, 5.2.4), which selects a different key. An
     encoded dot is equivalent. The signature covers the target with plain dots, because services
     decode a path before they encode it for the signature (S3 API Reference, "Signature Calculations
     for the Authorization Header": UriEncode).
@@ -96,7 +96,7 @@ def bare_etag(text: str) -> str:
 
 
 def strong_etag(text: str | None) -> str | None:
-    """Return the value of an ETag header for `ObjectInfo.etag`: None if it is no strong validator.
+    """Return an ETag for `ObjectInfo.etag`, or None if it is not a strong validator.
 
     A weak ETag (RFC 9110, 8.8.3) may stay the same when the content changes, and an empty one is
     the same for every object. As a condition, either would match a different version. The result is
@@ -119,8 +119,9 @@ purpose bucket naming rules"."""
 
 
 def check_bucket(name: str) -> None:
-    """Raise InvalidNameError for an invalid bucket name. Services alter some of them."""
+    """Raise InvalidNameError for an invalid bucket name. Services alter some invalid names."""
     if not _BUCKET_NAME(name):
         raise InvalidNameError(
-            "a bucket's name must have 3 to 255 letters, digits, dots, hyphens and underscores"
+            "a bucket's name must consist of 3 to 255 letters, digits, dots, hyphens and underscores,"
+            " and begin with a letter or digit"
         )

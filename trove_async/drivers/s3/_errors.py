@@ -1,8 +1,8 @@
 """The table that maps S3's error responses to errors of this library.
 
-The codes are those of the S3 API Reference, "Error responses", and equivalent codes of other
-services (MinIO's begin with XMinio) and of the throttling in front of Amazon's. The status decides
-if the response has no known code, for example after a HEAD.
+The codes are those of the S3 API Reference, "Error responses", equivalent codes of other services
+(MinIO's begin with XMinio), and codes of the throttling in front of AWS services. If the response
+has no known code, for example after a HEAD, the status decides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from trove_async.errors import (
 
 _BUSY = ErrorMapping(UnavailableError, "the service is throttling requests")
 _FAILED = ErrorMapping(UnavailableError, "the service failed")
-_CONFLICT = ErrorMapping(UnavailableError, "a concurrent request changes the same object or bucket")
+_CONFLICT = ErrorMapping(
+    UnavailableError, "a concurrent request is changing the same object or bucket"
+)
 _SLOW = ErrorMapping(TimedOutError, "the service did not receive the request in time")
 _DENIED = ErrorMapping(
     PermissionDeniedError, "the credentials do not permit this request: check the policies"
@@ -47,15 +49,16 @@ _BAD_SIGNATURE = ErrorMapping(
 )
 _EXPIRED = ErrorMapping(UnauthenticatedError, "the session token has expired or is invalid")
 _NO_REASON = (
-    "the service rejected the request without a reason, as the response to a HEAD has none: check the"
-    " credentials, `region`, this machine's clock and the bucket's policy"
+    "the service rejected the request without giving a reason (the response to a HEAD has none):"
+    " check the credentials, `region`, this machine's clock and the bucket's policy"
 )
 _SKEWED = ErrorMapping(
     UnauthenticatedError, "the clocks of this machine and of the service differ too much"
 )
 _NOT_SIGNED = ErrorMapping(UnauthenticatedError, "the service requires signed requests")
 _WRONG_REGION = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
-# Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
+# Retryable: the checksum was computed from the memory that was sent, so the body was corrupted in
+# transit.
 _CORRUPTED = ErrorMapping(
     IntegrityError, "the service received a different body than was sent", retryable=True
 )
@@ -164,7 +167,7 @@ CODES: Final[dict[str, ErrorMapping]] = {
     "NotImplemented": _UNSUPPORTED,
     "QuotaExceeded": _FULL,
     "XMinioAdminBucketQuotaExceeded": _FULL,
-    "XMinioStorageFull": ErrorMapping(StorageFullError, "the service has no room left"),
+    "XMinioStorageFull": ErrorMapping(StorageFullError, "the service has no space left"),
     "TooManyBuckets": ErrorMapping(
         StorageFullError, "the account has reached its maximum number of buckets"
     ),
@@ -202,17 +205,17 @@ STATUSES_WITHOUT_DOCUMENT: Final[dict[int, ErrorMapping]] = {
     400: ErrorMapping(BackendError, _NO_REASON),
     403: ErrorMapping(PermissionDeniedError, _NO_REASON),
 }
-"""Meanings of statuses in a response without a document, which has several possible causes."""
+"""The meanings of statuses without a document. Such a response has several possible causes."""
 
 _SERVER_ERROR: Final = 500
 _MAX_SHOWN: Final = 300
-"""Characters of the service's message that an error shows."""
+"""Maximum number of characters of the service's message that an error shows."""
 
 _MAX_SEARCHED: Final = 4096
-"""Characters of the service's message that are searched for secrets."""
+"""Maximum number of characters of the service's message that are searched for secrets."""
 
 # Services quote the request in their messages, so the values of these names are removed. Each
-# repetition before a value is limited. Otherwise matching takes quadratic time.
+# repetition before a value is limited. Otherwise matching would take quadratic time.
 _SECRET = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
     r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"

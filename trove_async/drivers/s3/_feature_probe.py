@@ -38,6 +38,7 @@ _NO_ETAG: Final = "0" * 32
 _KINDS: Final = {
     feature: kind for features in (TAGS, ENCRYPTION) for kind, feature in features.items()
 }
+"""The kind of write that tests each feature other than a condition."""
 
 _MAX_OUTCOMES: Final = 4096
 """Maximum number of cached outcomes: one for each bucket and feature."""
@@ -66,8 +67,8 @@ class FeatureProbe:
     async def check(self, bucket: str, key: str, features: Collection[Feature]) -> None:
         """Raise unless the service honours the features.
 
-        An unknown feature is tested with one-byte objects next to the key. They are deleted if the
-        credentials permit it.
+        An unknown feature is tested with one-byte objects, next to the key if possible. They are
+        deleted if the credentials permit it.
 
         Raises:
             NotSupportedError: The service ignores one of them, or rejects the trial.
@@ -90,7 +91,7 @@ class FeatureProbe:
             )
 
     def forget(self, bucket: str) -> None:
-        """Discard the outcomes of a bucket that was created, deleted or changed its versioning."""
+        """Discard the outcomes of a bucket that was created or deleted, or whose versioning changed."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
             self._running.discard((bucket, feature))
@@ -135,7 +136,7 @@ class FeatureProbe:
             ) from error
 
     async def _test(self, bucket: str, key: str, feature: Feature) -> None:
-        # SeaweedFS keeps the directories of deleted objects, so a name without a slash is used there.
+        # SeaweedFS keeps the directories of deleted objects, so its trial keys have no slash.
         leaves_directories = self._service.dialect.directories
         async with TrialObjects(self._plane, bucket) as trial:
             name = trial_name() if leaves_directories else sibling(key, trial_name())
@@ -148,7 +149,7 @@ class FeatureProbe:
     ) -> bool:
         if feature is Feature.IF_NONE_MATCH:
             await trial.put(key, PutOptions(size=1))
-            return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
+            return await _is_rejected(trial, key, PutOptions(size=1, if_none_match="*"))
         if feature is Feature.IF_MATCH:
             return await self._honours_if_match(trial, bucket, key)
         await self._store_with(trial, bucket, key, feature)
@@ -163,9 +164,9 @@ class FeatureProbe:
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
             info = await self._plane.head_object(bucket, key, None)
-        if not await _is_refused(trial, key, PutOptions(size=1, if_match=_NO_ETAG)):
+        if not await _is_rejected(trial, key, PutOptions(size=1, if_match=_NO_ETAG)):
             return False
-        return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
+        return not await _is_rejected(trial, key, PutOptions(size=1, if_match=info.etag))
 
     async def _store_with(
         self, trial: TrialObjects, bucket: str, key: str, feature: Feature
@@ -183,8 +184,8 @@ class FeatureProbe:
             await trial.copy(source, key, options)
 
 
-async def _is_refused(trial: TrialObjects, key: str, options: PutOptions) -> bool:
-    """Return whether the service refuses to overwrite an object of the trial."""
+async def _is_rejected(trial: TrialObjects, key: str, options: PutOptions) -> bool:
+    """Return whether the service rejects a conditional put to the key of a trial object."""
     try:
         await trial.put(key, options)
     except PreconditionFailedError:

@@ -1,4 +1,4 @@
-"""The features that some services ignore without an error. Does no I/O."""
+"""The features that some services ignore without an error, and which of them a write relies on."""
 
 from __future__ import annotations
 

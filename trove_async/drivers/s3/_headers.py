@@ -4,8 +4,8 @@ User metadata is sent as ``x-amz-meta-*``. A value that is not ASCII is encoded 
 (RFC 2047; S3 User Guide, "Working with object metadata", user-defined metadata). According to the
 guide, S3 decodes such values before it stores them, and returns the decoded text if that is ASCII.
 The encoding therefore cannot protect an ASCII value that looks encoded, or one that a header would
-change, such as a value with blanks at its ends. These values are percent-encoded and stored together
-under one reserved name, `EXACT`.
+change, such as a value with leading or trailing spaces. These values are percent-encoded and stored
+together under one reserved name, `EXACT`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def put_headers(options: PutOptions, *, with_checksums: bool = True) -> dict[str
 
 
 def object_headers(options: PutOptions) -> dict[str, str]:
-    """Return the headers of the data stored with an object, for puts, uploads and copies."""
+    """Return the headers that describe an object, for puts, uploads and copies."""
     headers = {"content-type": options.content_type or NO_TYPE}
     if options.write_id is not None:
         headers[META + WRITE_ID] = options.write_id
@@ -129,8 +129,8 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
 
 
 NO_VERSION = "null"
-"""The version id of an object that was written without versioning. Several contents can have it in
-turn. S3 User Guide, "Adding objects to versioning-suspended buckets"."""
+"""The version id of an object that was written without versioning. The next such write replaces
+the content under the same id. S3 User Guide, "Adding objects to versioning-suspended buckets"."""
 
 
 def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
@@ -150,7 +150,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
 
 
 _UNCHANGED_BY_HEADERS = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
-"""Matches ASCII words with single blanks between them, which every server keeps."""
+"""Matches ASCII words with single spaces between them, which every server keeps."""
 
 
 def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
@@ -194,7 +194,7 @@ def object_info(
     backend: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> ObjectInfo:
-    """Return an object's information from the response to a HEAD, a GET or a range request.
+    """Return information about an object from the response to a HEAD, a GET or a range request.
 
     Args:
         headers: The response headers: lower-case names, or a case-insensitive mapping.
@@ -204,7 +204,7 @@ def object_info(
         tags: The object's tags, which S3 returns in a separate response.
 
     Raises:
-        MalformedResponse: A size or a date is missing.
+        MalformedResponse: The size or the date is missing or invalid.
     """
     size, covers_object = _size(headers)
     get = headers.get
@@ -236,7 +236,7 @@ def object_info(
 
 
 def _content_encoding(value: str | None) -> str | None:
-    """Return a Content-Encoding without ``aws-chunked``, the encoding of the stored request.
+    """Return a Content-Encoding without ``aws-chunked``, the encoding of the request that stored it.
 
     S3 removes it (S3 API Reference, "Transferring Payload in Multiple Chunks"). Other services
     store it, although they return the content without that encoding.
@@ -253,10 +253,10 @@ def _text(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag in the response to a PUT, without its quotes.
+    """Return the ETag in the response to the PUT of a part, without its quotes.
 
     Raises:
-        MalformedResponse: There is no ETag. S3 always sends one (S3 API Reference, "PutObject").
+        MalformedResponse: There is no ETag. S3 always sends one (S3 API Reference, "UploadPart").
             The response may come from another server, for example a captive portal.
     """
     etag = bare_etag(headers.get("etag", ""))
@@ -274,16 +274,16 @@ def put_info(
     options: PutOptions,
     backend: str = "",
 ) -> ObjectInfo:
-    """Return an object's information from the response to the PUT of the whole object.
+    """Return information about an object from the options of its write and the response to it.
 
-    This response from S3 does not contain the object's date, so the response's own date is used.
+    S3's response does not contain the object's date, so the response's own date is used.
 
     Args:
         headers: As for `object_info`.
         bucket: The value of `ObjectInfo.bucket`.
         key: The value of `ObjectInfo.key`.
-        size: The size of the body in bytes.
-        options: The options of the PUT.
+        size: The object's size in bytes.
+        options: The options of the write.
         backend: The value of `ObjectInfo.backend`.
     """
     return ObjectInfo(
@@ -368,7 +368,7 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
 
 
 def _write_time(headers: Mapping[str, str]) -> datetime:
-    """Return the time of a PUT from its response, or the local time.
+    """Return the time of a write from its response, or the local time.
 
     An invalid date is ignored, because the object is stored.
     """

@@ -1,4 +1,4 @@
-"""The HTTP data plane: its state, and requests for multipart uploads."""
+"""The part of the HTTP data plane that sends multipart uploads."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
 
 class HttpMultipart:
-    """The multipart uploads of `HttpPlane`, and the request for a page of any listing.
+    """Base class of `HttpPlane`: sends multipart uploads, and holds the state of all operations.
 
     Args:
         client: Signs and sends requests.
         backend: The value of `ObjectInfo.backend`.
         region: The region of new buckets.
         service: The service and its deviations from S3.
-        owner: The account that must own the source of a copy.
+        owner: The account that must own the source of a copy. None accepts any owner.
         checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         object_settings: Settings that apply to every object, such as encryption.
     """
@@ -67,10 +67,8 @@ class HttpMultipart:
         checksums: bool,
         object_settings: ObjectSettings,
     ) -> None:
-        self._create_headers, self._key_headers = (
-            object_settings.create_headers,
-            object_settings.customer_key_headers,
-        )
+        self._create_headers = object_settings.create_headers
+        self._key_headers = object_settings.customer_key_headers
         self._source_key_headers = object_settings.source_key_headers
         self._owner = owner
         self._client = client
@@ -139,7 +137,7 @@ class HttpMultipart:
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Copy a range of an object into a part."""
+        """Upload one part by copying a range of an object."""
         headers = source_headers(source, self._owner) | self._key_headers | self._source_key_headers
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         response = await self._client.send(
@@ -200,7 +198,7 @@ class HttpMultipart:
         response.close()
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that are neither completed nor aborted."""
+        """Return a page of the unfinished uploads."""
         query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
@@ -211,8 +209,8 @@ class HttpMultipart:
     ) -> Listing:
         """Return a page of a listing, with decoded keys.
 
-        The request is for encoded keys. Some services ignore that, and some encode keys without
-        declaring it. If the response is ambiguous, a second request is for unencoded keys.
+        The first request asks for encoded keys. Some services ignore that, and some encode keys
+        without declaring it. If the response is ambiguous, a second request asks for unencoded keys.
         """
         encoded = encode_query({**query, "encoding-type": "url"})
         response = await self._client.send("GET", bucket, query=encoded, headers={})

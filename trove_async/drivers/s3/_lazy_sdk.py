@@ -1,6 +1,6 @@
 """Imports aiobotocore when it is first needed.
 
-The import is slow and reads files, so it runs in a worker thread. Most drivers never need it.
+The import is slow and reads files, so it runs in a worker thread. Most drivers never import it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class LazySdkClient:
     """aiobotocore's client of one driver, created on first use.
 
     Args:
-        make: Returns the client, open.
+        open_client: Creates and opens the client.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[SdkClient]]) -> None:
-        self._make = make
+    def __init__(self, open_client: Callable[[], Awaitable[SdkClient]]) -> None:
+        self._open_client = open_client
         self._lock = asyncio.Lock()
         self._client: SdkClient | None = None
         self._closed = False
 
     async def client(self) -> SdkClient:
-        """Return the client. Create it if necessary.
+        """Return the client, after creating it if necessary.
 
         Raises:
             ClosedError: `aclose` was called.
@@ -42,7 +42,7 @@ class LazySdkClient:
             if self._closed:
                 raise ClosedError("the driver is not open")
             if self._client is None:
-                self._client = await self._make()
+                self._client = await self._open_client()
             return self._client
 
     async def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types
@@ -68,7 +68,7 @@ async def open_sdk_client(
     Args:
         *args: As for `SdkClient`.
         proxy: The URL of the proxy.
-        trust_env: Whether the proxies of the environment are used if `proxy` is None.
+        trust_env: Whether to use the environment's proxies if `proxy` is None.
         **options: As for `SdkClient`.
     """
     module = await in_thread(import_module, f"{__package__}._sdk_client")

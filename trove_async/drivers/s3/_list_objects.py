@@ -1,10 +1,10 @@
 """Parse a page of ListObjectsV2 in a few microseconds per key.
 
 Nearly every page is one run of ``<Contents>`` elements of the same shape. The quick parser builds a
-regular expression for the element order of the first one and applies it to the run. If that does not
-match the run without a gap, the thorough parser reads the whole page with expat. In both cases expat
-reads what surrounds the run, so the quick parser accepts only pages that the thorough one accepts. A
-test compares their results.
+regular expression for the element order of the first one and applies it to the run. If it does not
+match the whole run, the thorough parser reads the page with expat. In both cases expat reads what
+surrounds the run, so the quick parser accepts only pages that the thorough one accepts. A test
+compares their results.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ._xml import Element
 _Order: TypeAlias = tuple[str, ...]
 
-__all__ = ["MalformedResponse", "parse_page"]
+__all__ = ["MalformedResponse", "check_order", "parse_page"]
 
 _FIELDS: Final = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 
@@ -63,9 +63,11 @@ class _Listing(NamedTuple):
 
 
 def parse_page(body: bytes, *, bucket: str, backend: str, encoding_requested: bool = False) -> Page:
-    """Parse a page into its entries, sorted bytewise, and the token of the next page.
+    """Parse a page into its entries and the token of the next page.
 
-    Keys are decoded if the response declares an encoding (``EncodingType``). The token never is.
+    Objects keep the order of the response. If it contains common prefixes, all entries are sorted
+    bytewise. Keys are decoded if the response declares an encoding (``EncodingType``). The token is
+    never encoded.
 
     Args:
         body: The response body.
@@ -82,9 +84,9 @@ def parse_page(body: bytes, *, bucket: str, backend: str, encoding_requested: bo
     try:
         # A large page is parsed in a worker thread. A regular expression would hold the GIL for the
         # whole page. Expat receives it in slices, and other threads run between two slices.
-        listing = _thorough(text) if is_large(body) else _quick(text)
+        listing = _parse_thoroughly(text) if is_large(body) else _parse_quickly(text)
     except _UnusualError:
-        listing = _thorough(text)
+        listing = _parse_thoroughly(text)
     if encoding_requested and not listing.encoded:
         check_unambiguous([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
@@ -128,14 +130,14 @@ def _converted_field(raw: tuple[datetime, str, str], name: str) -> object:
     return strong_etag(etag) if name == "etag" else storage_class or None
 
 
-# -- thorough --------------------------------------------------------------------------------------
+# -- the thorough parser ---------------------------------------------------------------------------
 
 _SIZE: Final = r"[0-9]{1,19}"
 _IS_DATE = re.compile(DATE).fullmatch
 _IS_SIZE = re.compile(_SIZE).fullmatch
 
 
-def _thorough(text: str) -> _Listing:
+def _parse_thoroughly(text: str) -> _Listing:
     root = _root(text)
     objects = [_object_row(child_texts(item)) for item in children(root, "Contents")]
     prefixes = [
@@ -145,7 +147,7 @@ def _thorough(text: str) -> _Listing:
     ]
     if not all(prefixes):
         raise MalformedResponse("a common prefix is empty")
-    return _listing(objects, prefixes, root)
+    return _make_listing(objects, prefixes, root)
 
 
 def _root(text: str) -> Element:
@@ -166,7 +168,7 @@ def _object_row(fields: dict[str, str]) -> tuple[str, ...]:
     return "", key, last_modified, etag, size, fields.get("StorageClass", "").strip()
 
 
-def _listing(
+def _make_listing(
     objects: Iterable[tuple[str, ...]], prefixes: Sequence[str], root: Element
 ) -> _Listing:
     fields = child_texts(root)
@@ -184,9 +186,9 @@ def _listing(
     )
 
 
-# -- quick -----------------------------------------------------------------------------------------
+# -- the quick parser ------------------------------------------------------------------------------
 
-_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat decides on the others
+_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat parses the other characters
 _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
@@ -217,24 +219,24 @@ class _UnusualError(Exception):
     """Raised when a page has an unusual shape or is malformed. The thorough parser reads it."""
 
 
-def _quick(text: str) -> _Listing:
+def _parse_quickly(text: str) -> _Listing:
     if "]]" in text and "]]>" in text:
         raise _UnusualError  # expat rejects it
-    # 1. Replace both runs by one element each.
+    # 1. Replace each of the two runs with one element.
     reduced, objects = _replace_run(text, "Contents", _objects_pattern)
     reduced, prefixes = _replace_run(reduced, "CommonPrefixes", _prefixes_pattern)
     if "<!" in reduced or reduced.find("<?", 1) > 0:
         raise _UnusualError  # the apparent run may be in a comment or CDATA
-    # 2. Parse the reduced document with expat. It must contain each replacement once, and no further
+    # 2. Parse the reduced document with expat. It must contain each replacement once, and no other
     # object or prefix.
     root = _root(reduced)
     names = [local_name(child) for child in root]
     if names.count(_RUN) != bool(objects) + bool(prefixes) or not _RUN_ELEMENTS.isdisjoint(names):
         raise _UnusualError
-    # 3. Expand character references in the names.
+    # 3. Expand character references in the keys and prefixes.
     if any("&" in row[1] for row in objects):
         objects = [(row[0], _unescaped(row[1]), *row[2:]) for row in objects]
-    return _listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
+    return _make_listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
 
 
 def _replace_run(
@@ -245,7 +247,8 @@ def _replace_run(
     Args:
         text: The document.
         element: The element's name.
-        pattern_for: Returns the pattern of a repetition for the text of the first one.
+        pattern_for: Returns the order of the fields and the pattern of a repetition, from the text of
+            the first one.
 
     Returns:
         The document with `_RUN` in place of the run, and one row per repetition: its whole text,

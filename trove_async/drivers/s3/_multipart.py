@@ -32,7 +32,7 @@ from ._directories import raise_if_directory
 
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
-    from ._documents import OpenUpload, SentPart
+    from ._documents import SentPart, UnfinishedUpload
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ _TICK = timedelta(seconds=1)
 
 
 async def send_with_retries(request: Callable[[], Awaitable[T]]) -> T:
-    """Send a request with a few retries, if the caller cannot retry that request alone."""
+    """Send a request with a few retries, for requests that the store cannot retry on their own."""
     for pause in RETRY_PAUSES:
         try:
             return await request()
@@ -59,14 +59,16 @@ async def send_with_retries(request: Callable[[], Awaitable[T]]) -> T:
 
 
 class MultipartUpload:
-    """A multipart upload and its context manager. Exiting aborts the upload unless it is complete.
+    """A multipart upload and its context manager.
+
+    Exiting aborts the upload, unless it is or may be complete.
 
     Args:
         plane: Sends the requests.
         bucket: The bucket.
         key: The key.
         options: The options of the object.
-        directories: Whether the service refuses to create an object where a directory has its name.
+        directories: Whether the service rejects a create if a directory has the object's name.
     """
 
     def __init__(
@@ -86,8 +88,8 @@ class MultipartUpload:
         self._upload: UploadId | None = None
         self._sent: dict[int, tuple[int, SentPart]] = {}
         self._info: ObjectInfo | None = None
-        # "lost": a response did not show the outcome. "unknown": no response has arrived, so the
-        # service may still be completing the upload.
+        # "none": nothing was completed. "lost": the response did not show the outcome. "unknown": no
+        # response has arrived, so the service may still be completing the upload.
         self._completion: Literal["none", "lost", "unknown"] = "none"
 
     async def __aenter__(self) -> Self:
@@ -104,8 +106,8 @@ class MultipartUpload:
         upload, self._upload = self._upload, None
         if upload is None or self._info is not None:
             return
-        # A completion without a response may still succeed. Some services lose the object if its
-        # upload is aborted meanwhile (Swift deletes the segments), so the parts are left behind.
+        # A completion without a response may still succeed. If the upload were aborted during it, some
+        # services would lose the object (Swift deletes the segments).
         if self._completion != "unknown":
             with suppress(TroveError):  # `gc_uploads` aborts an upload that this fails to abort
                 await run_cleanup(self._abort_incomplete(upload))
@@ -152,7 +154,7 @@ class MultipartUpload:
             return self._info
         if sorted(self._sent) != list(range(1, len(self._sent) + 1)):
             raise IntegrityError(
-                "the parts must be numbered without a gap", bucket=self._bucket, key=self._key
+                "the parts must be numbered without gaps", bucket=self._bucket, key=self._key
             )
         options = replace(
             self._options,
@@ -170,7 +172,7 @@ class MultipartUpload:
         except TimedOutError:
             raise
         except TroveError as error:
-            # If an earlier attempt got no response, this one does not show its outcome.
+            # If an earlier attempt got no response, this error does not show the outcome of that one.
             if previous != "unknown":
                 self._completion = "lost" if error.maybe_done or previous == "lost" else "none"
             raise
@@ -190,10 +192,10 @@ async def abort_unfinished_uploads(plane: DataPlane, bucket: str, older_than: fl
     """Abort unfinished uploads older than `older_than` seconds and return their number."""
     aborted = 0
     after: tuple[str, str] | None = None
-    before: datetime | None = None  # abort the uploads that were initiated earlier
+    cutoff: datetime | None = None
     cycle = TokenCycle()
 
-    async def abort(upload: OpenUpload) -> None:
+    async def abort(upload: UnfinishedUpload) -> None:
         nonlocal aborted
         with suppress(ObjectNotFoundError):  # it was completed or aborted since
             await plane.abort_upload(UploadId(bucket, upload.key, upload.upload_id))
@@ -202,9 +204,9 @@ async def abort_unfinished_uploads(plane: DataPlane, bucket: str, older_than: fl
     while True:
         page = await plane.list_uploads(bucket, after)
         # By the service's clock, as `initiated` is: this machine's may be hours ahead.
-        before = before or page.now + _TICK - timedelta(seconds=older_than)
+        cutoff = cutoff or page.now + _TICK - timedelta(seconds=older_than)
         await for_each(
-            [upload for upload in page.uploads if upload.initiated < before],
+            [upload for upload in page.uploads if upload.initiated < cutoff],
             abort,
             limit=MAX_ABORTS,
         )

@@ -74,7 +74,7 @@ class HttpPlane(HttpMultipart):
         backend: The value of `ObjectInfo.backend`.
         region: The region of new buckets.
         service: The service and its deviations from S3.
-        owner: The account that must own the source of a copy.
+        owner: The account that must own the source of a copy. None accepts any owner.
         checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         object_settings: Settings that apply to every object, such as encryption.
     """
@@ -145,7 +145,7 @@ class HttpPlane(HttpMultipart):
             raise malformed(error) from error
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         response = await self._client.send("HEAD", bucket, key, headers=self._key_headers)
         response.close()
         return response.headers
@@ -155,8 +155,8 @@ class HttpPlane(HttpMultipart):
     ) -> Mapping[str, str]:
         """Return a response's headers with the object's size added as Content-Length.
 
-        The response to a range request contains the size. The ETag is the condition of that request,
-        so that it reads the same version. Without a strong ETag, the two dates are compared.
+        The response to a range request contains the size. That request is conditional on the ETag, so
+        that it reads the same version. Without a strong ETag, the two dates are compared.
 
         Args:
             headers: The headers of a response without a size.
@@ -183,7 +183,7 @@ class HttpPlane(HttpMultipart):
         # 2. Compare the versions, and read the size.
         dates = {headers.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
-            raise MalformedResponse("the object was replaced while its size was requested")
+            raise UnavailableError("the object was replaced while its size was requested")
         part = read_content_range(response.headers, response.status)
         if part is None:
             if has_size(response.headers):  # some services ignore the range of an empty object
@@ -348,15 +348,15 @@ class HttpPlane(HttpMultipart):
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
-        found: list[BucketInfo] = []
+        buckets: list[BucketInfo] = []
         query = ""
         cycle = TokenCycle()
         while True:
             response = await self._client.send("GET", None, query=query, headers={})
             page = await read_document(response, parse_buckets, PAGE_BYTES)
-            found.extend(page.buckets)
+            buckets.extend(page.buckets)
             if page.token is None:
-                return found
+                return buckets
             cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
 
@@ -374,7 +374,7 @@ def make_http_plane(
     payload_signing: bool | None,
     object_settings: ObjectSettings,
 ) -> HttpPlane:
-    """Return a data plane that uses a transport. The other arguments are those of `S3Driver`."""
+    """Return a data plane that sends its requests through a transport."""
     headers = {
         "accept-encoding": "identity",
         "user-agent": "trove-async",

@@ -1,4 +1,4 @@
-"""Requests pages of listings in the way that the service's dialect requires."""
+"""Requests pages of listings as the service's dialect requires."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trove_async.options import ListOptions, Page, VersionPage
 from trove_async.paging import TokenCycle
 
 from ._ceph import page_from_within
-from ._directories import page_of
+from ._directories import page_from_directories
 from ._list_objects import check_order
 from ._versions import page_after_markers, page_from_full_listing, page_of_whole_keys
 
@@ -28,7 +28,7 @@ async def list_objects_page(
     """Return a page of objects. See `next_page`."""
     request_page = plane.list_objects
     if dialect.directories:
-        request_page = partial(page_of, request_page)
+        request_page = partial(page_from_directories, request_page)
     elif not dialect.starts_within:
         request_page = partial(page_from_within, request_page)
     return await next_page(request_page, bucket, options, ordered=ordered)
@@ -60,11 +60,11 @@ async def next_page(
     Args:
         request_page: Requests one page.
         bucket: The bucket.
-        options: The requested page.
+        options: Which page to return.
         ordered: Whether to check that the keys are in bytewise order.
 
     Raises:
-        BackendError: The service repeats a token, or lists in another order.
+        BackendError: The service repeats a token, or lists in a different order.
     """
     cycle = TokenCycle(options.token)
     page = await request_page(bucket, options)

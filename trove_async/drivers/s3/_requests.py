@@ -1,4 +1,4 @@
-"""Parts of requests that both data planes share: document headers and presigned URLs."""
+"""The headers of request documents, and the query and headers of presigned URLs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def document_headers(body: bytes) -> dict[str, str]:
     """Return the headers of a request document that requires a checksum."""
     return {
         "content-type": "application/xml",
-        # S3 requires one of several checksums. Older services support only this one.
+        # S3 requires one of several checksums. Older services support only MD5.
         "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
     }
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE_BYTES: Final = 16 * MiB
-"""Maximum size of a listing's page. 1,000 of the longest keys, percent-encoded, take a quarter of it."""
+"""Maximum size of a page of a listing, and of the result of DeleteObjects. 1,000 of the longest keys,
+percent-encoded, take a quarter of it."""
 
 _DOCUMENT_BYTES: Final = 256 * KiB
 """Maximum size of any other document: the result of an upload or a copy, or an object's tags."""
@@ -45,6 +46,7 @@ async def read_document(
     Raises:
         TroveError: The document is an error.
         UnavailableError: The document is malformed.
+        IntegrityError: The body is larger than `limit`.
     """
     try:
         body = await response.read_all(limit)
@@ -70,6 +72,7 @@ async def read_write_result(
         info: The object as the request and the response's headers describe it.
 
     Raises:
+        TroveError: The document is an error.
         UnconfirmedWriteError: The document is neither an error nor a result.
     """
 
@@ -84,7 +87,7 @@ async def read_write_result(
         raise UnconfirmedWriteError(info)
     return replace(
         info,
-        etag=strong_etag(result.etag),  # a weak one is no validator
+        etag=strong_etag(result.etag),  # a weak ETag does not identify the content
         last_modified=result.last_modified or info.last_modified,
         checksums=result.checksums,
     )

@@ -1,7 +1,8 @@
 """The aiobotocore data plane: requests for objects and buckets.
 
-It is for services that need the SDK's behaviour, and a reference for the HTTP data plane. It takes
-ten times as much CPU, copies each body once, and does not repeat a request with renewed credentials.
+It is for services that require the SDK's behaviour, and a reference for the HTTP data plane. It
+takes ten times as much CPU time, copies the body of each write, and does not repeat a request with
+renewed credentials.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ from ._versions import markers, parse_versions
 
 
 class SdkPlane(SdkMultipart):
-    """The data plane that sends through aiobotocore.
+    """The data plane that sends requests through aiobotocore.
 
     Args:
-        client: The SDK's client, open.
+        client: The SDK's client. It is open.
         endpoint: The service's endpoint.
         backend: The backend's name.
         service: The service and its deviations from S3.
@@ -133,7 +134,7 @@ class SdkPlane(SdkMultipart):
             return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that describe an object's encryption."""
+        """Return the headers of a HEAD, which describe the object's encryption."""
         _, headers = await self._call(
             "head_object", Bucket=bucket, Key=key, **self._key_parameters, **self._owner_parameters
         )
@@ -185,7 +186,7 @@ class SdkPlane(SdkMultipart):
         """Return a page of a listing.
 
         The SDK requests encoded keys, and decodes them if the response declares the encoding. If the
-        response is ambiguous, a second request is for unencoded keys.
+        response is ambiguous, a second request asks for unencoded keys.
         """
         arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         if options.delimiter is not None:
@@ -234,8 +235,8 @@ class SdkPlane(SdkMultipart):
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions.
 
-        The SDK requests encoded keys. If the response is ambiguous, a second request is for unencoded
-        keys.
+        The SDK requests encoded keys. If the response is ambiguous, a second request asks for
+        unencoded keys.
         """
         arguments: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         pairs = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
@@ -326,18 +327,18 @@ class SdkPlane(SdkMultipart):
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
-        found: list[BucketInfo] = []
+        all_buckets: list[BucketInfo] = []
         continuation: dict[str, str] = {}
         cycle = TokenCycle()
         while True:
             response, _ = await self._call("list_buckets", **continuation)
             buckets = response.get("Buckets", ())
             with translate_sdk_errors():
-                found.extend(
+                all_buckets.extend(
                     BucketInfo(name=item["Name"], created=item["CreationDate"].astimezone(UTC))
                     for item in buckets
                 )
             if not response.get("ContinuationToken"):
-                return found
+                return all_buckets
             cycle.check(response["ContinuationToken"], empty=not buckets)
             continuation = {"ContinuationToken": response["ContinuationToken"]}

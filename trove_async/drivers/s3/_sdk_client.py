@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 _LIFETIME: Final = timedelta(minutes=20)
-"""Lifetime of the credentials that the SDK receives. It fetches new ones fifteen minutes before they
-expire."""
+"""Lifetime of the credentials that the SDK receives. The SDK fetches new ones fifteen minutes
+before they expire."""
 
 _TRANSLATIONS: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     # The first match applies.
@@ -50,11 +50,11 @@ _TRANSLATIONS: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] 
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedResponse, UnavailableError, "the service's response is malformed"),
     (ValueError, UnavailableError, "the service's response is malformed"),  # a bad date
-    (KeyError, UnavailableError, "the service's response lacks"),  # a missing element
+    (KeyError, UnavailableError, "the service's response lacks an element"),
 )
 
 _SHOWN: Final = 300
-"""Characters of the SDK's message that an error shows. It may quote the service."""
+"""Maximum number of characters of the SDK's message in an error. The message may quote the service."""
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def translate_sdk_errors() -> Iterator[None]:
             if isinstance(error, sdk_error):
                 detail = " ".join(str(error).split())[:_SHOWN]
                 raise trove_error(f"{message}: {detail}") from disarmed(error)
-        transport_error = translate_error(error)  # one that the SDK let through
+        transport_error = translate_error(error)  # an error that the SDK did not wrap
         if transport_error is None:
             raise
         raise transport_error from disarmed(error)
@@ -116,7 +116,7 @@ class _SessionCredentialProvider(CredentialProvider):  # type: ignore[misc]  # t
 
 
 class SdkClient:
-    """aiobotocore's client of one endpoint.
+    """aiobotocore's client for one endpoint.
 
     Args:
         identity: Supplies the profile and `trust_env`.
@@ -124,9 +124,9 @@ class SdkClient:
         endpoint: The service's endpoint.
         timeout: Supplies the connect, first_byte and idle timeouts.
         addressing: Whether the bucket is in the path or in the host name.
-        connections: The limit of readers, of writers and of other requests, each.
-        proxies: The proxies' URLs, by scheme. None for those of the environment.
-        headers: Headers of every request.
+        connections: The maximum number of readers, and separately of writers and of other requests.
+        proxies: The proxies' URLs, by scheme. None to use the environment's.
+        headers: The headers to add to every request.
         secret_headers: The values of secret headers. `call` receives placeholders and inserts the values.
     """
 
@@ -155,7 +155,7 @@ class SdkClient:
         self._config = AioConfig(
             signature_version="s3v4",
             retries={"total_max_attempts": 1},
-            # Readers, writers and other requests have a limit each.
+            # Readers, writers and other requests each have this limit.
             max_pool_connections=3 * connections,
             connect_timeout=timeout.connect,
             read_timeout=max(timeout.first_byte, timeout.idle),
@@ -206,7 +206,7 @@ class SdkClient:
         return self._client
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. Idempotent."""
         await self._stack.aclose()
 
     async def call(

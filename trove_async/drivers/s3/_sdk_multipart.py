@@ -16,7 +16,7 @@ from trove_async.options import PutOptions
 from ._credentials import Endpoint
 from ._data_plane import UnconfirmedWriteError, UploadId
 from ._dialects import Service
-from ._documents import OpenUpload, SentPart, UploadsPage
+from ._documents import SentPart, UnfinishedUpload, UploadsPage
 from ._encoding import bare_etag, quoted_etag, strong_etag
 from ._headers import condition_headers, object_headers, put_info, response_time
 from ._object_settings import ObjectSettings
@@ -197,7 +197,7 @@ class SdkMultipart:
             return UploadsPage(
                 now=response_time(headers),
                 uploads=[
-                    OpenUpload(
+                    UnfinishedUpload(
                         key=item["Key"], upload_id=item["UploadId"], initiated=item["Initiated"]
                     )
                     for item in response.get("Uploads", ())

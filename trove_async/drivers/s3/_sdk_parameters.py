@@ -41,11 +41,11 @@ _PARAMETERS: Final = {
 """The SDK's parameter for each header that the driver sends."""
 
 
-_VALUES: Final[Mapping[str, Callable[[str], object]]] = {
+_CONVERSIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "expires": parse_service_date,  # the SDK would guess the format of a str
     "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
 }
-"""Conversions of header values that the SDK does not accept as a str."""
+"""Converts the values of headers that the SDK does not accept as a str."""
 
 PRESIGNED: Final = {
     "versionId": "VersionId",
@@ -64,7 +64,7 @@ def header_parameters(headers: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(META):
             metadata[name[len(META) :]] = value
         else:
-            result[_PARAMETERS[name]] = _VALUES[name](value) if name in _VALUES else value
+            result[_PARAMETERS[name]] = _CONVERSIONS[name](value) if name in _CONVERSIONS else value
     if metadata:
         result["Metadata"] = metadata
     return result

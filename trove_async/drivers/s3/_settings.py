@@ -1,4 +1,4 @@
-"""The driver's settings of requests and connections."""
+"""The driver's settings for requests and connections."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Settings:
     Attributes:
         addressing_style: Whether a bucket is in the path or in the host name.
         bucket_owner: The account that must own every bucket.
-        max_connections: The limit of readers, of writers and of other requests, each.
-        parallel_parts: The maximum number of parts of one upload in flight.
+        max_connections: The maximum number of open readers. The same limit applies separately to
+            concurrent writes and to other concurrent requests.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one object.
         checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         payload_signing: Whether to sign the SHA-256 of each body. None signs over plain http only.
         dialect: The dialect, or ``"auto"`` to recognise it.
-        tls: The TLS context.
-        proxy: The URL of a proxy for all requests.
+        tls: The TLS context. None for the default.
+        proxy: The URL of a proxy for all requests to the service.
         trust_env: Whether to use the proxies of the environment if `proxy` is None.
         data_plane: The name of the data plane.
     """
@@ -74,12 +75,13 @@ class Settings:
             )
         if self.payload_signing is False and not self.checksums:
             raise ConfigError(
-                "checksums and payload_signing must not both be False: nothing would protect a body"
+                "checksums and payload_signing must not both be False: over plain http, a corrupted body"
+                " would not be detected"
             )
 
     @property
     def proxy_url(self) -> str | None:
-        """The URL of the proxy. Keep it in no variable, because it may contain a password."""
+        """The URL of the proxy. Do not keep it in a variable, because it may contain a password."""
         return None if self.proxy is None else self.proxy.reveal()
 
 

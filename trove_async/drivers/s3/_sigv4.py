@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
-"""The payload hash for a body that TLS and a checksum protect. S3 API Reference, "Signature
+"""Replaces the hash of a body that is not signed. S3 API Reference, "Signature
 Calculations for the Authorization Header: Transferring Payload in a Single Chunk"."""
 
 EMPTY_SHA256: Final = sha256(b"").hexdigest()
@@ -66,8 +66,8 @@ class Credentials:
     """An access key, with its session token if it is temporary.
 
     Attributes:
-        access_key: The access key's id, which is visible in every request and presigned URL.
-        secret_key: The secret that derives the signing key.
+        access_key: The access key ID, which is visible in every request and presigned URL.
+        secret_key: The secret from which the signing key is derived.
         token: The session token of temporary credentials.
     """
 
@@ -81,13 +81,13 @@ class _Layout(NamedTuple):
 
     Attributes:
         template: The canonical request, with ``%s`` for each variable value.
-        pick: Arranges a request's values in the order of the template.
-        signed: The value of SignedHeaders.
+        arrange: Arranges a request's values in the order of the template.
+        signed_names: The value of SignedHeaders.
     """
 
     template: str
-    pick: Callable[[tuple[str, ...]], tuple[str, ...]]
-    signed: str
+    arrange: Callable[[tuple[str, ...]], tuple[str, ...]]
+    signed_names: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Signer:
     header names.
 
     Args:
-        region: The service's name of the region. It is part of the signature.
+        region: The name of the region, which is part of the signature.
         service: The service name in the signature: ``"s3"``, except for unusual services.
     """
 
@@ -158,7 +158,7 @@ class Signer:
         layout = self._layouts.get(shape) or self._build_layout(shape)
         # 2. Fill in the canonical request.
         path, _, query = target.partition("?")
-        canonical = layout.template % layout.pick(
+        canonical = layout.template % layout.arrange(
             (
                 method,
                 path,
@@ -173,19 +173,19 @@ class Signer:
         )
         # 3. Sign it.
         key = self._day_key(credentials.secret_key, stamp[:8])
-        signed = {
+        authorization = {
             "Authorization": (
                 f"{ALGORITHM} Credential={credentials.access_key}/{key.scope}, "
-                f"SignedHeaders={layout.signed}, Signature={_signature(key, stamp, canonical)}"
+                f"SignedHeaders={layout.signed_names}, Signature={_signature(key, stamp, canonical)}"
             ),
             "x-amz-date": stamp,
             "x-amz-content-sha256": payload_hash,
         }
         if token is not None:
-            signed["x-amz-security-token"] = token
-        return signed
+            authorization["x-amz-security-token"] = token
+        return authorization
 
-    def signed(
+    def signed_headers(
         self,
         credentials: Credentials,
         *,
@@ -198,7 +198,7 @@ class Signer:
         payload_hash: str,
         now: datetime | float,
     ) -> Headers:
-        """Return all headers of an authorised request; see `sign`.
+        """Return all headers of an authorised request. See `sign`.
 
         Do not keep the result in a local variable, because it contains the credentials.
 
@@ -207,7 +207,7 @@ class Signer:
             method: As for `sign`.
             target: As for `sign`.
             host: As for `sign`.
-            common: The headers of every request.
+            common: The headers to add to every request.
             headers: The headers of this request. They override `common`.
             secret_headers: The values of secret headers. They replace the placeholders with the same
                 names.
@@ -272,14 +272,14 @@ class Signer:
         values = {name.lower(): " ".join(value.split()) for name, value in (headers or {}).items()}
         values["host"] = host
         names = sorted(values.keys() - _UNSIGNED_HEADERS)
-        signed = ";".join(names)
+        signed_names = ";".join(names)
         # 2. Add the signature's fields to the query.
         fields = {
             "X-Amz-Algorithm": ALGORITHM,
             "X-Amz-Credential": f"{credentials.access_key}/{key.scope}",
             "X-Amz-Date": stamp,
             "X-Amz-Expires": str(expires),
-            "X-Amz-SignedHeaders": signed,
+            "X-Amz-SignedHeaders": signed_names,
         }
         if credentials.token is not None:
             fields["X-Amz-Security-Token"] = credentials.token
@@ -290,14 +290,14 @@ class Signer:
         query = _canonical_query(f"{existing}&{signature_query}" if existing else signature_query)
         # 3. Sign the canonical request.
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
-        canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
+        canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed_names}\n{UNSIGNED_PAYLOAD}"
         signature = _signature(key, stamp, canonical)
         return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
     def _build_layout(self, shape: tuple[object, ...]) -> _Layout:
         """Build and cache the layout for a request's shape (see `sign`)."""
-        # The positions are those of the values that `sign` passes to `pick`: four of the request line
-        # and the payload, four of the standard headers, then those of the other headers.
+        # The positions are those of the values that `sign` passes to `arrange`: four for the request
+        # line and the payload, four for the standard headers, then one for each other header.
         standard_names = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
         positions = {
             name: 4 + index for index, name in enumerate(standard_names[: 4 if shape[0] else 3])
@@ -307,13 +307,13 @@ class Signer:
             if lower_name not in _UNSIGNED_HEADERS and lower_name not in standard_names:
                 positions[lower_name] = 8 + index
         names = sorted(positions)
-        signed = ";".join(names)
+        signed_names = ";".join(names)
         # A header's name may contain a "%" (RFC 9110, 5.6.2).
         escaped = [name.replace("%", "%%") for name in names]
         lines = "".join(f"{name}:%s\n" for name in escaped)
         template = f"%s\n%s\n%s\n{lines}\n{';'.join(escaped)}\n%s"
         layout = _Layout(
-            template, itemgetter(0, 1, 2, *(positions[name] for name in names), 3), signed
+            template, itemgetter(0, 1, 2, *(positions[name] for name in names), 3), signed_names
         )
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()

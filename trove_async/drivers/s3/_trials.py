@@ -1,4 +1,4 @@
-"""Trials: one-byte objects that show how a service behaves."""
+"""Trials, which store one-byte objects to test how a service behaves."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 BODY: Final = memoryview(b"x")
 
 _GRACE_SECONDS: Final = 5.0
-"""Seconds that a trial may take after its write was cancelled. A responsive service needs less. If a
-write is repeated after its deadline, the outcome is then known."""
+"""Seconds that a trial may continue after the write that needs it was cancelled. A responsive service
+needs less. If the write is repeated, the outcome is then known."""
 
 _CLEANUP_SECONDS: Final = 5.0
-"""Timeout of the deletion of a trial's objects."""
+"""Timeout for deleting a trial's objects."""
 
 _LISTING_SECONDS: Final = 2.0
-"""Timeout of the listing of their versions, within `_CLEANUP_SECONDS`."""
+"""Timeout for listing the versions of one of the objects. `_CLEANUP_SECONDS` includes it."""
 
 _MAX_DELETES: Final = 4
 
@@ -86,12 +86,12 @@ class Trials:
                 if self._is_ended:
                     raise ClosedError("the store was closed during the operation")
                 if not has_outcome():
-                    await await_outcome(self._tracked(run), _GRACE_SECONDS)
+                    await await_outcome(self._run_tracked(run), _GRACE_SECONDS)
         finally:
             if self._locks.get(trial) is lock and not lock.locked():
                 del self._locks[trial]  # waiting tasks hold a reference to it
 
-    async def _tracked(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _run_tracked(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._in_flight.track():
             await run()
 
@@ -124,7 +124,7 @@ class TrialObjects:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with suppress(TroveError):  # an object that stays has one byte
+        with suppress(TroveError):  # an object that remains has only one byte
             await run_cleanup(self._delete_all(), _CLEANUP_SECONDS)
 
     def delete_on_exit(self, key: str) -> None:
@@ -139,21 +139,21 @@ class TrialObjects:
 
     async def upload(self, key: str, options: PutOptions) -> ObjectInfo:
         """Store an object with a multipart upload."""
-        return await self._record_write(key, self._uploaded(key, options))
+        return await self._record_write(key, self._upload(key, options))
 
     async def copy(self, source: ObjectInfo, key: str, options: PutOptions) -> ObjectInfo:
         """Store a copy of an object of the trial."""
-        request = CopyOptions(source=source, put=options)
-        copy_request = self._plane.copy_object(self._bucket, source.key, self._bucket, key, request)
-        return await self._record_write(key, copy_request)
+        copy_options = CopyOptions(source=source, put=options)
+        write = self._plane.copy_object(self._bucket, source.key, self._bucket, key, copy_options)
+        return await self._record_write(key, write)
 
-    async def _uploaded(self, key: str, options: PutOptions) -> ObjectInfo:
+    async def _upload(self, key: str, options: PutOptions) -> ObjectInfo:
         async with MultipartUpload(self._plane, self._bucket, key, options) as upload:
             await upload.send(Part(number=1, offset=0, size=1, last=True), [BODY])
             return await upload.commit({})
 
     async def _record_write(self, key: str, write: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
-        """Store an object and record that it must be deleted."""
+        """Await a write and record that its object must be deleted."""
         try:
             info = await write
         except UnconfirmedWriteError as unconfirmed:
@@ -185,7 +185,7 @@ class TrialObjects:
             await send_with_retries(lambda: self._plane.delete_object(self._bucket, key, options))
         except TroveError:
             if version_id is not None:
-                await self._delete((key, None))  # a delete marker hides the object at least
+                await self._delete((key, None))  # at least a delete marker hides the object
 
     async def _delete_versions(self, key: str) -> None:
         """Delete all versions of a key.
@@ -205,7 +205,7 @@ class TrialObjects:
             await for_each(versions or [(key, None)], self._delete, limit=_MAX_DELETES)
 
     async def _may_exist(self, key: str) -> bool:
-        """Return whether the key has an object, or True if that is unknown."""
+        """Return whether the key has an object. Return True if that is unknown."""
         try:
             await self._plane.head_object(self._bucket, key, None)
         except NotFoundError:

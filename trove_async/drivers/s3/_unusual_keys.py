@@ -1,4 +1,4 @@
-"""Keys that some services store under another name or without a body. Does no I/O.
+"""Keys that some services store under a different name or without a body.
 
 MinIO and SeaweedFS drop empty segments, so ``a//b`` and ``a/b`` are the same object. A put to one
 replaces the other, and a move from one to the other deletes the object. SeaweedFS treats a
@@ -14,13 +14,13 @@ from enum import Enum
 from trove_async._names import MAX_KEY_BYTES
 
 _MAX_SIBLING_BYTES = MAX_KEY_BYTES - 16
-"""Maximum bytes of a sibling key. Trials append suffixes of up to 16 bytes."""
+"""Maximum number of bytes of a sibling key. Trials append suffixes of up to 16 bytes."""
 
 _SLASHES = re.compile(r"(?<=[^/])//+")
 
 
 class Oddity(Enum):
-    """An unusual feature of a key. The value is a phrase for messages."""
+    """An unusual property of a key. The value is a phrase for messages."""
 
     LEADING = "a leading slash"
     EMPTY = "an empty segment"
@@ -38,16 +38,16 @@ def is_usual(key: str) -> bool:
 
 def oddities_of(key: str) -> list[Oddity]:
     """Return the oddities of a key."""
-    found = []
+    oddities = []
     if key.startswith("/"):
-        found.append(Oddity.LEADING)
+        oddities.append(Oddity.LEADING)
     if _SLASHES.search(key):
-        found.append(Oddity.EMPTY)
+        oddities.append(Oddity.EMPTY)
     if key.endswith("/"):
-        found.append(Oddity.TRAILING)
+        oddities.append(Oddity.TRAILING)
     if "\\" in key:
-        found.append(Oddity.BACKSLASH)
-    return found
+        oddities.append(Oddity.BACKSLASH)
+    return oddities
 
 
 def folded(key: str, oddity: Oddity) -> str:
@@ -73,7 +73,7 @@ def sample(key: str, oddity: Oddity, name: str) -> str:
     """
     if oddity is Oddity.LEADING:
         return f"/{name}"
-    # Take the key up to its first oddity of any kind.
+    # Use the part of the key before its first oddity of any kind.
     usual = sibling(re.split(r"^/|//|\\|/$", key, maxsplit=1)[0], name)
     if oddity is Oddity.TRAILING:
         return f"{usual}/"

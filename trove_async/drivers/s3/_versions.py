@@ -1,7 +1,7 @@
 """List object versions, and set a bucket's versioning.
 
-S3 API Reference, "ListObjectVersions": versions and delete markers are sorted together by key, the
-latest of a key first. Some services deviate: moto lists all markers after all versions.
+S3 API Reference, "ListObjectVersions": versions and delete markers are sorted together by key, with
+the latest of each key first. Some services deviate: moto lists delete markers after all versions.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ._xml import MalformedResponse, child_texts, local_name
 RequestPage: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
 
 _VERSION: Final = "Version"
-_MARKER: Final = "DeleteMarker"
+_DELETE_MARKER: Final = "DeleteMarker"
 _MAX_PAGE: Final = 1000
-"""Maximum entries of a page. S3 API Reference, "ListObjectVersions": max-keys."""
+"""Maximum number of entries of a page. S3 API Reference, "ListObjectVersions": max-keys."""
 
 _IS_SIZE = re.compile(r"[0-9]{1,19}").fullmatch
 
@@ -79,17 +79,21 @@ def parse_versions(
     root = parse_result(body, "ListVersionsResult")
     page = child_texts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
-    elements = [item for item in root if local_name(item) in {_VERSION, _MARKER}]
+    elements = [item for item in root if local_name(item) in {_VERSION, _DELETE_MARKER}]
     if encoding_requested and not encoded:
         check_unambiguous([child_texts(item).get("Key", "") for item in elements])
     entries = [
         _version(
-            child_texts(item), bucket, backend, encoded=encoded, deleted=local_name(item) == _MARKER
+            child_texts(item),
+            bucket,
+            backend,
+            encoded=encoded,
+            deleted=local_name(item) == _DELETE_MARKER,
         )
         for item in elements
     ]
-    are_markers = [entry.deleted for entry in entries]
-    if are_markers == sorted(are_markers) and any(are_markers):  # as in moto
+    are_deleted = [entry.deleted for entry in entries]
+    if are_deleted == sorted(are_deleted) and any(are_deleted):  # as in moto
         entries.sort(key=_sort_key)
     if page.get("IsTruncated", "").strip() != "true":
         return VersionPage(entries=entries)
@@ -129,9 +133,9 @@ def _sort_key(version: VersionInfo) -> tuple[str, bool, float]:
 async def page_after_markers(
     request_page: RequestPage, bucket: str, options: ListOptions
 ) -> VersionPage:
-    """Return a page from a service that continues after a marker even if that version is deleted.
+    """Return a page from a service that continues after a marker even if its version was deleted.
 
-    The page excludes the key of `ListOptions.start_after`, with which some services begin.
+    The page excludes the key `ListOptions.start_after`, with which some services begin.
     """
     page = await request_page(bucket, options)
     return replace(page, entries=_after_key(page.entries, options.start_after))
@@ -142,8 +146,8 @@ async def page_of_whole_keys(
 ) -> VersionPage:
     """Return a page that ends with a key's last version, even if it exceeds the limit.
 
-    Its token then needs no version id. Ceph 16.2 skips a key's other versions if the version of a
-    marker is deleted.
+    Its token then needs no version id. Ceph 16.2 skips a key's other versions if the version that a
+    marker names was deleted.
     """
     after, _ = markers(options)
     if options.start_after is not None:
@@ -175,23 +179,23 @@ async def page_from_full_listing(
 ) -> VersionPage:
     """Return a page from a service that loses versions between pages.
 
-    The page is a part of the response to one request for all versions. SeaweedFS 4.48 fills a page in the order of
-    its directories, and begins the next after the page's greatest key. If ``a/b`` ends a page and
-    ``a`` would begin the next, ``a`` is never listed.
+    The page is a part of the response to one request for all versions. SeaweedFS 4.48 fills a page
+    in the order of its directories, and begins the next one after the page's greatest key. If
+    ``a/b`` ends a page and ``a`` would begin the next one, ``a`` is never listed.
 
     Raises:
-        NotSupportedError: The versions exceed one page of the service.
+        NotSupportedError: There are more versions than fit in one page of the service.
     """
     listing = await request_page(bucket, ListOptions(prefix=options.prefix, limit=_MAX_PAGE))
     if listing.token is not None:
         raise NotSupportedError(
             f"versions can only be listed for a prefix with at most {_MAX_PAGE} of them, because the"
-            " service omits some between two pages: pass a longer prefix"
+            " service omits some between pages: pass a longer prefix"
         )
     entries = sorted(listing.entries, key=_get_key)
     if options.token is not None:
-        # The token counts the key's oldest versions still to list. Adding or deleting newer versions
-        # does not change that count.
+        # The token contains the number of the key's oldest versions that are still to be listed.
+        # Adding or deleting newer versions does not change it.
         key, remaining_of_key = json.loads(options.token)
         of_key = [entry for entry in entries if entry.key == key]
         entries = of_key[len(of_key) - remaining_of_key :] + [

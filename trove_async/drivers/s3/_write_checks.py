@@ -1,6 +1,6 @@
 """Checks before a request: unusual keys, and features that some services ignore without an error.
 
-Unknown behaviour of the service is tested with probe objects. Most requests need no check: they have
+Unknown behaviour of the service is tested with trial objects. Most requests need no check: they have
 a usual key and no condition, tags or encryption.
 """
 
@@ -56,8 +56,8 @@ class WriteChecks:
         self._encrypts = bool(object_settings.create_headers)
         self._bucket_exists = bucket_exists
         self._trials = Trials()
-        self._keys = KeyProbe(service, plane, self._trials)
-        self._features = FeatureProbe(service, plane, object_settings, self._trials)
+        self._key_probe = KeyProbe(service, plane, self._trials)
+        self._feature_probe = FeatureProbe(service, plane, object_settings, self._trials)
 
     async def aclose(self) -> None:
         """Cancel running probes and delete their objects."""
@@ -65,16 +65,16 @@ class WriteChecks:
 
     def forget(self, bucket: str) -> None:
         """Discard the cached features of a bucket that was created, deleted or reconfigured."""
-        self._features.forget(bucket)
+        self._feature_probe.forget(bucket)
 
     # -- writes ----------------------------------------------------------------------------------------
 
     def key_needs_check(self, key: str) -> bool:
-        """Return whether the service might not store the key unchanged."""
+        """Return whether the service may be unable to store the key unchanged."""
         return not is_usual(key) or self._service.dialect.unwritable_reason(key) is not None
 
     def write_needs_check(self, kind: WriteKind, key: str, options: PutOptions) -> bool:
-        """Return whether a write needs `check_write`. Most do not, which saves a coroutine."""
+        """Return whether a write needs `check_write`. Most writes do not, which saves a coroutine."""
         if self.key_needs_check(key):
             return True
         if not (self._encrypts or options.tags or options.conditional):
@@ -95,14 +95,14 @@ class WriteChecks:
         await self.check_features(kind, bucket, key, options)
 
     async def check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would store under another name."""
-        check_storable(await self._keys.dialect_for_writing(bucket, key), bucket, key)
+        """Raise InvalidNameError for a key that the service cannot store unchanged."""
+        check_storable(await self._key_probe.dialect_for_writing(bucket, key), bucket, key)
 
     async def check_features(
         self, kind: WriteKind, bucket: str, key: str, options: PutOptions
     ) -> None:
         """Raise NotSupportedError for a feature that a write needs and the service ignores."""
-        await self._features.check(bucket, key, self._uncertain_features(kind, options))
+        await self._feature_probe.check(bucket, key, self._uncertain_features(kind, options))
 
     @asynccontextmanager
     async def checked_upload(
@@ -124,28 +124,32 @@ class WriteChecks:
         """Return the keys under which the service can store an object."""
         for key in keys:
             if not is_usual(key):
-                await self._keys.dialect_for_writing(bucket, key)
+                await self._key_probe.dialect_for_writing(bucket, key)
         return [key for key in keys if self._service.dialect.absent_reason(key) is None]
 
     async def check_existing_key(self, bucket: str, key: str, *, deletes: bool = False) -> None:
-        """Raise ObjectNotFoundError for a key that the service resolves to another key."""
+        """Raise ObjectNotFoundError for a key under which the service cannot have an object."""
         if deletes:
-            dialect = await self._keys.dialect_for_writing(bucket, key)
+            dialect = await self._key_probe.dialect_for_writing(bucket, key)
         else:
-            dialect = await self._keys.dialect_for_reading(bucket, key)
+            dialect = await self._key_probe.dialect_for_reading(bucket, key)
         reason = dialect.absent_reason(key)
         maybe_directory = dialect.directories and key.endswith("/") and not deletes
-        if reason is None and maybe_directory and not await self._keys.has_exactly(bucket, key):
-            reason = "only a directory can have that name"
+        if (
+            reason is None
+            and maybe_directory
+            and not await self._key_probe.has_exactly(bucket, key)
+        ):
+            reason = "only a directory has that name"
         if reason is not None:
             await self.check_bucket(bucket)
             raise ObjectNotFoundError(f"the service cannot store an object with this key: {reason}")
 
     async def excludes_prefix(self, bucket: str, prefix: str) -> bool:
-        """Return whether the service can store no key with the prefix. Recognise the service first.
+        """Recognise the service. Return whether it cannot store any key with the prefix.
 
         Raises:
-            BucketNotFoundError: It can store none, and the bucket does not exist.
+            BucketNotFoundError: It cannot store any, and the bucket does not exist.
         """
         await self._service.recognise()
         if not (self._service.dialect.directories and excludes_all(prefix)):
@@ -175,4 +179,4 @@ def check_get_conditions(info: ObjectInfo, options: GetOptions) -> None:
     if options.if_match not in {None, info.etag}:
         raise PreconditionFailedError("if_match: the current version has a different etag")
     if options.if_none_match == info.etag:
-        raise PreconditionFailedError("if_none_match: the object is that version")
+        raise PreconditionFailedError("if_none_match: the current version has this etag")

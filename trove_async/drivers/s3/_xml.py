@@ -1,4 +1,4 @@
-"""The subset of XML 1.0 in S3's documents: elements and text, in UTF-8."""
+"""The subset of XML 1.0 that S3's documents use: elements and text, in UTF-8."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ element takes at least 100 bytes of memory."""
 _SLICE: Final = 64 * KiB
 """Characters that expat parses in one call. Other threads run between two calls."""
 
-_INLINE: Final = MiB
-_INLINE_TAGS: Final = 50_000
-"""Largest document, in bytes and in tags, to parse on the event loop. It takes up to 20 ms."""
+_MAX_INLINE_BYTES: Final = MiB
+_MAX_INLINE_TAGS: Final = 50_000
+"""Largest document, in bytes and in tags, to parse on the event loop. Parsing takes up to 20 ms."""
 
 # W3C, "Extensible Markup Language (XML) 1.0", 2.2: Char.
 _ILLEGAL = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]").search
@@ -54,10 +54,10 @@ def decode(body: bytes) -> str:
 _NOT_IN_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]|\\r(?!\\n)")
 _REFERENCE = re.compile(r"&#(?:([0-9]{1,5})|x([0-9A-Fa-f]{1,4}));")
 _PLACEHOLDERS: Final = {
-    chr(code): chr(0x10FE00 + at)  # in a private use plane
-    for at, code in enumerate([*range(0x20), 0xFFFE, 0xFFFF])
+    chr(code): chr(0x10FE00 + index)  # in a private use plane
+    for index, code in enumerate([*range(0x20), 0xFFFE, 0xFFFF])
 }
-_ORIGINALS: Final = {ord(stand_in): text for text, stand_in in _PLACEHOLDERS.items()}
+_ORIGINALS: Final = {ord(placeholder): text for text, placeholder in _PLACEHOLDERS.items()}
 _HAS_PLACEHOLDER = re.compile("[\U0010fe00-\U0010fe40]").search
 
 
@@ -100,25 +100,25 @@ def parse(text: str) -> Element:
 
 def _parse_strictly(text: str) -> Element:
     parser = ET.XMLParser()  # noqa: S314 - without a DTD there are no entities to expand
-    for at in range(0, len(text), _SLICE):
-        parser.feed(text[at : at + _SLICE])  # each call holds the GIL
+    for start in range(0, len(text), _SLICE):
+        parser.feed(text[start : start + _SLICE])  # each call holds the GIL
     root: Element = parser.close()
     return root
 
 
-def _placeholder(found: re.Match[str]) -> str:
-    return _PLACEHOLDERS[found[0]]
+def _placeholder(match: re.Match[str]) -> str:
+    return _PLACEHOLDERS[match[0]]
 
 
-def _reference_placeholder(found: re.Match[str]) -> str:
-    text = chr(int(found[1]) if found[1] else int(found[2], 16))
+def _reference_placeholder(match: re.Match[str]) -> str:
+    text = chr(int(match[1]) if match[1] else int(match[2], 16))
     # XML 1.0 allows references to a tab or a line end.
-    return found[0] if text in "\t\n\r" else _PLACEHOLDERS.get(text, found[0])
+    return match[0] if text in "\t\n\r" else _PLACEHOLDERS.get(text, match[0])
 
 
 def is_large(body: bytes) -> bool:
     """Return whether a document is too large to parse on the event loop."""
-    return len(body) > _INLINE or body.count(b"<") > _INLINE_TAGS
+    return len(body) > _MAX_INLINE_BYTES or body.count(b"<") > _MAX_INLINE_TAGS
 
 
 def local_name(element: Element) -> str:
@@ -128,7 +128,7 @@ def local_name(element: Element) -> str:
 
 
 def children(element: Element, child_name: str) -> Iterator[Element]:
-    """Yield the child elements of one name."""
+    """Yield the child elements with this name."""
     return (child for child in element if local_name(child) == child_name)
 
 
@@ -138,7 +138,7 @@ def child_texts(element: Element) -> dict[str, str]:
 
 
 def is_xml_text(text: str) -> bool:
-    """Return whether XML 1.0 can contain a text. It cannot contain most control characters."""
+    """Return whether XML 1.0 can contain this text. It cannot contain most control characters."""
     return _ILLEGAL(text) is None
 
 

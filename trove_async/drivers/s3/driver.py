@@ -72,8 +72,9 @@ class S3Driver:
 
     Args:
         region: The region. us-east-1 if none is configured.
-        endpoint_url: The URL of a service other than Amazon's, ``https://minio.example:9000``.
-        access_key_id: The access key id.
+        endpoint_url: The URL of a service other than Amazon's, such as
+            ``https://minio.example:9000``.
+        access_key_id: The access key ID.
         secret_access_key: The secret access key.
         session_token: The session token of temporary credentials.
         profile: A profile in the SDK's configuration files.
@@ -84,30 +85,34 @@ class S3Driver:
             raises PermissionDeniedError.
         max_connections: The maximum number of open readers. The same limit applies separately to
             concurrent writes and to other concurrent requests.
-        parallel_parts: The maximum number of parts of one upload in flight.
-        checksums: Whether to send a CRC-32C with each body for the service to store. Pass False
-            for services that refuse it. Only the size of a body is then compared; TLS or the
-            signature protects it in transit.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
+            object that are read concurrently.
+        checksums: Whether to send a CRC-32C with each body for the service to verify and store, and
+            to request checksums with reads. Pass False for services that reject them. Then only
+            the size of a body is verified, and TLS or the signature protects it in transit.
         payload_signing: Whether to sign the SHA-256 of each body, which costs at least half a
             second of CPU per GiB. None signs over plain http only. With False over plain http, the
             CRC-32C detects corruption in transit but not tampering, because an attacker can change
             both the body and the CRC-32C.
-        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key, and honours conditions, tags and encryption everywhere. ``"seaweedfs"``: it lists
-            in another order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of
-            multipart uploads and of copies, and conditions in buckets that keep versions.
+        dialect: How the service deviates from Amazon S3, for which the value is ignored. ``"s3"``: it
+            lists in order, keeps every key, and honours tags, encryption and all conditions except
+            those of deletes. ``"seaweedfs"``: it lists in a different order and cannot hold all
+            keys. ``"ceph"``: it ignores tags of multipart uploads and of copies, and conditions of
+            all writes except puts in unversioned buckets.
             ``"auto"``: the driver recognises the service when it is opened. If the service does
             not respond then, the driver repeats the request when it needs the dialect, and claims
             no order for its listings. A service that is not recognised is expected to list in
-            order, and receives conditions with puts in one request only.
-            With every value but ``"s3"``, and on every service but Amazon's, the driver tests what
-            the service may ignore, once per bucket, before it first relies on it: conditions of a
-            put, tags, encryption and unusual keys (an empty segment, a leading or trailing slash,
-            a backslash). It writes a one-byte object, ``trove-probe-…``, next to the key if
-            possible, and deletes it.
+            order. Of its writes, only puts in one request are conditional.
+            Unless the value is ``"s3"`` or the service is Amazon S3, the driver tests features that
+            the service may ignore before it first relies on them: conditions of a put, tags and
+            encryption in each bucket. It also tests, once, whether the service keeps unusual keys
+            (an empty segment, a leading or trailing slash, a backslash). For a test it writes
+            one-byte objects, ``trove-probe-…``, next to the key if possible, and deletes them.
         tls: The TLS context, for a service with a private certificate authority.
-        proxy: The URL of an HTTP proxy for all requests.
-        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
+        proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials do
+            not use it, but only the proxies of `trust_env`.
+        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
+            if `proxy` is None, and always for credentials.
         data_plane: ``"lean"`` signs and sends requests in this driver. ``"sdk"`` uses
             aiobotocore, at ten times the cost.
         storage_class: The storage class of puts and copies that do not set one. The service's
@@ -125,7 +130,8 @@ class S3Driver:
             presigned then.
 
     Raises:
-        ConfigError: The arguments contradict each other.
+        ConfigError: An argument is invalid, or two contradict each other.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -178,7 +184,7 @@ class S3Driver:
         )
         secret_proxy = None if proxy is None else Secret(proxy)
         del secret_access_key, session_token, sse_customer_key, proxy
-        # 2. Check them.
+        # 2. Check the arguments.
         self._identity.check()
         self._object_settings.check()
         if secret_proxy is not None:
@@ -223,7 +229,7 @@ class S3Driver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The driver's capabilities. Some depend on the endpoint and are known once it is open."""
+        """The driver's capabilities. Some depend on the endpoint and are known once the driver is open."""
         return self._capabilities
 
     def _capabilities_of(self, dialect: Dialect) -> Capabilities:
@@ -244,10 +250,11 @@ class S3Driver:
 
         Raises:
             DriverInUseError: The driver is open, or being opened, in another store.
+            ConfigError: The profile, the region or the endpoint is invalid.
         """
         if self._is_claimed:
             raise DriverInUseError(
-                "the driver must not be open in another store: create one driver for each store"
+                "this driver is open in another store: create one for each store"
             )
         # Claimed before the first await: another store may open the driver concurrently.
         self._is_claimed = True
@@ -266,7 +273,7 @@ class S3Driver:
                 with suppress(Exception):  # the error of opening is the one to raise
                     await run_cleanup(resources.aclose())
             finally:
-                # Given back last. Until the caller sees the error, no other store opens the driver.
+                # Released last: until the caller sees the error, no other store can open the driver.
                 self._is_claimed = False
             raise
         self._components, self._resources = components, resources
@@ -282,7 +289,7 @@ class S3Driver:
             return
         self._components = None
         try:
-            await self._resources.aclose()  # closes each, even if another fails
+            await self._resources.aclose()  # closes all of them, even if one fails
         finally:
             self._is_claimed = False
 
@@ -299,20 +306,20 @@ class S3Driver:
         Raises:
             ClosedError: The driver is not open.
         """
-        return self._require_open.lazy_sdk.sdk()
+        return self._open_components.lazy_sdk.sdk()
 
     @property
-    def _require_open(self) -> Components:
+    def _open_components(self) -> Components:
         if self._components is None:
             raise ClosedError("the driver is not open")
         return self._components
 
     @property
     def _plane(self) -> DataPlane:
-        return self._require_open.plane
+        return self._open_components.plane
 
     async def ping(self) -> None:
-        """List the buckets. PermissionDeniedError is ignored: it proves the service is up."""
+        """List the buckets. PermissionDeniedError is ignored: it proves that the service is up."""
         with suppress(PermissionDeniedError):
             await self.list_buckets()
 
@@ -326,13 +333,13 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        components = self._require_open
+        components = self._open_components
         plane, checks = components.plane, components.write_checks
         if checks.write_needs_check("put", key, options):
             await checks.check_write("put", bucket, key, options)
         options = self._object_settings.with_storage_class(options)
         try:
-            if not options.conditional:  # as nearly every put, which needs no context manager
+            if not options.conditional:  # nearly every put: saves the context manager
                 return await plane.put_object(bucket, key, views, options)
             with map_condition_errors(options):
                 return await plane.put_object(bucket, key, views, options)
@@ -350,7 +357,7 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> GetResult:
-        components = self._require_open
+        components = self._open_components
         if components.write_checks.key_needs_check(key):
             await components.write_checks.check_existing_key(bucket, key)
         result = await components.plane.get_object(bucket, key, options)
@@ -363,7 +370,7 @@ class S3Driver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return information about the object, including its tags. See `AsyncDriver.head`."""
-        components = self._require_open
+        components = self._open_components
         if components.write_checks.key_needs_check(key):
             await components.write_checks.check_existing_key(bucket, key)
         try:
@@ -376,7 +383,7 @@ class S3Driver:
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        components = self._require_open
+        components = self._open_components
         with map_condition_errors(options):
             try:
                 if components.write_checks.key_needs_check(key):
@@ -387,19 +394,19 @@ class S3Driver:
                     raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        components = self._require_open
+        """Delete up to 1,000 keys. See `BulkDeleting.delete_many`."""
+        components = self._open_components
         storable = await components.write_checks.storable_keys(bucket, keys)
         results = await components.plane.delete_objects(bucket, storable) if storable else []
         if len(storable) == len(keys):
             return results
-        # No object has one of the other keys, so there is nothing to delete.
+        # No object has any of the other keys, so there is nothing to delete.
         absent = set(keys).difference(storable)
         return [*results, *(DeleteResult(key=key) for key in absent)]
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        components = self._require_open
+        components = self._open_components
         if await components.write_checks.excludes_prefix(bucket, options.prefix):
             return Page(entries=())
         return await list_objects_page(
@@ -412,7 +419,7 @@ class S3Driver:
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
-        components = self._require_open
+        components = self._open_components
         if await components.write_checks.excludes_prefix(bucket, options.prefix):
             return VersionPage(entries=())
         return await list_versions_page(
@@ -427,7 +434,7 @@ class S3Driver:
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open a multipart upload. See `Uploading.upload`."""
-        components = self._require_open
+        components = self._open_components
         upload = MultipartUpload(
             components.plane,
             bucket,
@@ -445,7 +452,7 @@ class S3Driver:
     ) -> ObjectInfo:
         """Copy an object within the service. See `Copying.copy`."""
         options = replace(options, put=self._object_settings.with_storage_class(options.put))
-        components = self._require_open
+        components = self._open_components
         copier, checks = components.copier, components.write_checks
         if checks.key_needs_check(dst_key):
             await checks.check_key(dst_bucket, dst_key)
@@ -467,7 +474,7 @@ class S3Driver:
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        components = self._require_open
+        components = self._open_components
         if components.write_checks.key_needs_check(key):
             if method == "PUT":
                 await components.write_checks.check_key(bucket, key)
@@ -489,6 +496,8 @@ class S3Driver:
         Raises:
             ValueError: `older_than` is negative.
             BucketNotFoundError: The bucket does not exist.
+            PermissionDeniedError: The credentials do not permit it.
+            ClosedError: The driver is not open.
             UnavailableError: The service failed. Some uploads may have been aborted. Call again to
                 abort the others.
         """
@@ -498,7 +507,7 @@ class S3Driver:
 
     # -- buckets -----------------------------------------------------------------------------------
 
-    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
+    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the only flag
         """Enable or suspend the versioning of a bucket.
 
         Existing versions stay until they are deleted by id. Versioning can be suspended but never
