@@ -356,6 +356,15 @@ async def test_gc_uploads_rejects_an_invalid_age(scripted_driver: Any) -> None:
                 await driver.gc_uploads("data", older_than=seconds)
 
 
+@pytest.mark.parametrize("seconds", [1e18, float("inf")])
+async def test_gc_uploads_accepts_any_age(scripted_driver: Any, seconds: float) -> None:
+    _, opened_driver = scripted_driver(
+        response(body=uploads(now()), date=format_datetime(now(), usegmt=True))
+    )
+    async with opened_driver as driver:
+        assert await driver.gc_uploads("data", older_than=seconds) == 0
+
+
 async def test_lists_whose_markers_repeat_raise(scripted_driver: Any) -> None:
     page = uploads(now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
     buckets = (

@@ -531,7 +531,7 @@ class GCSDriver:
 
     # -- buckets ---------------------------------------------------------------------------------------
 
-    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the contract's signature
+    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the only flag
         """Turn versioning of the bucket on or off.
 
         Turning it off keeps the existing versions until they are deleted by their ids. Cloud

@@ -45,6 +45,10 @@ RETRY_PAUSES = (0.1, 1.0)
 _TICK = timedelta(seconds=1)
 """Resolution of an HTTP date, which has no fractions of a second (RFC 9110, 5.6.7)."""
 
+_MAX_AGE = 1e9
+"""The maximum age of an upload in seconds: 30 years, longer than S3 has existed. Subtracting a much
+greater age from a date would overflow."""
+
 
 async def send_with_retries(request: Callable[[], Awaitable[T]]) -> T:
     """Send a request with a few retries, for requests that the store cannot retry on their own."""
@@ -204,7 +208,7 @@ async def abort_unfinished_uploads(plane: DataPlane, bucket: str, older_than: fl
     while True:
         page = await plane.list_uploads(bucket, after)
         # By the service's clock, as `initiated` is: this machine's may be hours ahead.
-        cutoff = cutoff or page.now + _TICK - timedelta(seconds=older_than)
+        cutoff = cutoff or page.now + _TICK - timedelta(seconds=min(older_than, _MAX_AGE))
         await for_each(
             [upload for upload in page.uploads if upload.initiated < cutoff],
             abort,
