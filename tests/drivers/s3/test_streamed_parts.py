@@ -70,7 +70,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 @pytest_asyncio.fixture
 async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
     pool = BufferPool(POOL, 5 * MiB)
-    async with proxied_store(seaweed, client, kind=ThreePartDriver, pool=pool) as proxied:
+    async with proxied_store(seaweed, client, driver_class=ThreePartDriver, pool=pool) as proxied:
         await proxied.put_directly("key", OLD)
         yield proxied
         assert pool.statistics().peak <= 8 * MiB
@@ -83,7 +83,7 @@ async def test_file_is_sent_in_parts_larger_than_the_pool_holds(
     path = tmp_path / "large"
     body = await asyncio.to_thread(write_file, path, 60 * MiB)
     async with proxied_store(
-        seaweed, client, kind=SixPartDriver, pool=BufferPool(POOL, 5 * MiB)
+        seaweed, client, driver_class=SixPartDriver, pool=BufferPool(POOL, 5 * MiB)
     ) as proxied:
         info = await proxied.store.put(proxied.bucket, "key", path)
         assert info.size == len(body)
@@ -112,7 +112,7 @@ async def test_last_part_may_have_one_byte(
     path = tmp_path / "large"
     body = await asyncio.to_thread(write_file, path, 18 * MiB + over)
     async with proxied_store(
-        seaweed, client, kind=Multiple, pool=BufferPool(POOL, 5 * MiB)
+        seaweed, client, driver_class=Multiple, pool=BufferPool(POOL, 5 * MiB)
     ) as proxied:
         await proxied.store.put(proxied.bucket, "key", path)
         assert proxied.operation_counts["UploadPart"] == (3 if over > 0 else 2)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.uvloop
 
 class TestOverTLS(StoreBodies, StoreReading, StoreCopies):
     @pytest_asyncio.fixture
-    async def store(  # type: ignore[override]  # a fixture: pytest fills in what it asks for
+    async def store(  # type: ignore[override]  # a fixture: pytest passes its arguments
         self, seaweed: S3Server, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> AsyncIterator[Trove]:
         shown, trusted = tls
