@@ -14,7 +14,7 @@ from trove_async.testing import opened
 
 @pytest.fixture
 def scripted_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that creates a transport, and a context manager that opens a driver over it.
+    """Return a function that creates a transport and a context manager for a driver over it.
 
     Its arguments are the scripted responses and settings of the driver.
     """

@@ -107,7 +107,7 @@ STYLES = {
     "unquoted": UNQUOTED,
 }
 
-# Only characters that XML 1.0 can contain: services that do not encode keys write others differently.
+# Only characters that XML 1.0 can contain: without key encoding, services differ in the others.
 keys = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")
     | st.sampled_from("\t\n\r /+%&;<>'\"#"),

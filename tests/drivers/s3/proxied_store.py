@@ -1,4 +1,4 @@
-"""A store that reaches its S3 server through a fault proxy, and a client that bypasses the proxy."""
+"""A store that uses an S3 server through a fault proxy, and a client that bypasses the proxy."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ OPERATIONS: Sequence[tuple[str, str, bool, set[str]]] = [
     ("HeadObject", "HEAD", True, set()),
     ("HeadBucket", "HEAD", False, set()),
 ]
-"""Operations of the S3 API: the name, the method, whether the path has a key, and the query parameters
-and headers that are required. A request is for the first operation that it matches."""
+"""Operations of the S3 API: the name, the method, whether the path has a key, and the required query
+parameters and headers. A request is for the first operation that it matches."""
 
 
 def operation_name(request: Request) -> str:
@@ -154,8 +154,8 @@ async def proxied_store(
 ) -> AsyncIterator[ProxiedStore]:
     """Open a store behind a fault proxy, with an empty bucket.
 
-    On exit, assert that no buffer, permit, connection or task is left. By default, parts have 5 MiB,
-    the minimum of S3.
+    On exit, assert that no buffer, permit, connection or task is left. By default, parts have
+    5 MiB, the minimum of S3.
     """
     await asyncio.to_thread(_make_empty_bucket, client)
     async with FaultProxy(server.endpoint_url) as proxy:
