@@ -95,7 +95,7 @@ async def test_listing_of_a_missing_bucket_raises(
             await store.list("nothing-here", prefix=prefix, start_after=after).all()
 
 
-# -- model ---------------------------------------------------------------------------------------
+# -- model -----------------------------------------------------------------------------------------
 
 MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
 
