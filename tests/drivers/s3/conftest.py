@@ -1,4 +1,4 @@
-"""A driver over a transport that returns scripted responses."""
+"""A fixture for drivers over a transport that returns scripted responses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from trove_async.testing import opened
 
 @pytest.fixture
 def scripted_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that makes a transport with scripted responses, and opens a driver over it."""
+    """Return a function that creates a transport and a context manager for a driver over it.
 
-    def start(*responses: FakeResponse, **settings: Any) -> tuple[ScriptedTransport, Any]:
+    Its arguments are the scripted responses and settings of the driver.
+    """
+
+    def driver_over(*responses: FakeResponse, **settings: Any) -> tuple[ScriptedTransport, Any]:
         transport = ScriptedTransport(*responses)
         monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
         arguments: dict[str, Any] = {
@@ -28,4 +31,4 @@ def scripted_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
         }
         return transport, opened(S3Driver(**arguments))
 
-    return start
+    return driver_over

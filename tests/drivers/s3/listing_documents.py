@@ -16,24 +16,25 @@ class ListingStyle:
     """How a service writes a ListObjectsV2 document.
 
     Attributes:
-        order: The order of an object's elements.
-        encoding: How spaces in percent-encoded keys are written; None if keys are not encoded.
-        quote: How the quotes of an ETag are escaped.
-        namespace: The root element's namespace attribute.
-        gap: White space between elements.
-        summary_last: Whether IsTruncated and the other elements of the page follow its objects.
+        order: The names of an object's elements, in order.
+        encoding: How spaces in percent-encoded keys are written. None: keys are not encoded.
+        etag_quote: The escaped quotes around an ETag, or an empty string.
+        namespace: The namespace attribute of the root element.
+        whitespace: The whitespace between elements.
+        summary_last: Whether IsTruncated and the page's other elements follow its entries.
         declaration: The XML declaration.
     """
 
     order: tuple[str, ...]
     encoding: str | None = "+"
-    quote: str = "&quot;"
+    etag_quote: str = "&quot;"
     namespace: str = f' xmlns="{NAMESPACE}"'
-    gap: str = ""
+    whitespace: str = ""
     summary_last: bool = False
     declaration: str = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
     def encoded_key(self, key: str) -> str:
+        """Return a key or prefix as it appears in the document."""
         if self.encoding is None:
             return escape(key, {"\r": "&#xD;", '"': "&#34;"})
         encode = quote_plus if self.encoding == "+" else quote
@@ -42,6 +43,7 @@ class ListingStyle:
     def document(
         self, objects: list[dict[str, str]], prefixes: list[str], token: str | None = None
     ) -> bytes:
+        """Return a page of objects and prefixes. It is truncated if there is a token."""
         summary = [
             "<Name>bucket</Name><Prefix/><MaxKeys>1000</MaxKeys>",
             f"<IsTruncated>{str(token is not None).lower()}</IsTruncated>",
@@ -52,24 +54,24 @@ class ListingStyle:
             summary.append(f"<NextContinuationToken>{escape(token)}</NextContinuationToken>")
         items = [
             "<Contents>"
-            + self.gap
-            + self.gap.join(map(item.__getitem__, self.order))
+            + self.whitespace
+            + self.whitespace.join(map(item.__getitem__, self.order))
             + "</Contents>"
             for item in map(self._elements, objects)
         ]
         items += [
-            f"<CommonPrefixes>{self.gap}<Prefix>{self.encoded_key(prefix)}</Prefix></CommonPrefixes>"
+            f"<CommonPrefixes>{self.whitespace}<Prefix>{self.encoded_key(prefix)}</Prefix></CommonPrefixes>"
             for prefix in prefixes
         ]
         pieces = items + summary if self.summary_last else summary + items
-        inner = self.gap.join(["", *pieces, ""])
+        inner = self.whitespace.join(["", *pieces, ""])
         text = f"{self.declaration}<ListBucketResult{self.namespace}>{inner}</ListBucketResult>"
         return text.encode()
 
     def _elements(self, item: dict[str, str]) -> dict[str, str]:
-        etag = f"{self.quote}{item['ETag']}{self.quote}"
-        written = {**item, "Key": self.encoded_key(item["Key"]), "ETag": etag}
-        elements = {name: f"<{name}>{text}</{name}>" for name, text in written.items()}
+        etag = f"{self.etag_quote}{item['ETag']}{self.etag_quote}"
+        texts = {**item, "Key": self.encoded_key(item["Key"]), "ETag": etag}
+        elements = {name: f"<{name}>{text}</{name}>" for name, text in texts.items()}
         elements["Checksums"] = (
             "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
         )
@@ -79,20 +81,22 @@ class ListingStyle:
 
 AWS = ListingStyle(order=("Key", "LastModified", "ETag", "Checksums", "Size", "StorageClass"))
 SEAWEEDFS = ListingStyle(
-    order=("Key", "ETag", "Size", "Owner", "StorageClass", "LastModified"), quote="&#34;"
+    order=("Key", "ETag", "Size", "Owner", "StorageClass", "LastModified"), etag_quote="&#34;"
 )
 MOTO = ListingStyle(
     order=("Key", "LastModified", "ETag", "Checksums", "Size", "StorageClass", "Owner"),
     encoding="%20",
-    quote='"',
+    etag_quote='"',
     summary_last=True,
 )
 R2 = ListingStyle(order=("Key", "Size", "LastModified", "ETag", "StorageClass"), declaration="")
 PLAIN = ListingStyle(order=("Key", "LastModified", "ETag", "Size"), encoding=None, namespace="")
 PRETTY = ListingStyle(
-    order=("Key", "LastModified", "ETag", "Size", "StorageClass"), encoding=None, gap="\n  "
+    order=("Key", "LastModified", "ETag", "Size", "StorageClass"), encoding=None, whitespace="\n  "
 )
-UNQUOTED = ListingStyle(order=("StorageClass", "Size", "Key", "LastModified", "ETag"), quote="")
+UNQUOTED = ListingStyle(
+    order=("StorageClass", "Size", "Key", "LastModified", "ETag"), etag_quote=""
+)
 STYLES = {
     "aws": AWS,
     "seaweedfs": SEAWEEDFS,
@@ -103,7 +107,7 @@ STYLES = {
     "unquoted": UNQUOTED,
 }
 
-# Characters that XML 1.0 can carry. What a service without key encoding does with others differs.
+# Only characters that XML 1.0 can contain: without key encoding, services differ in the others.
 keys = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")
     | st.sampled_from("\t\n\r /+%&;<>'\"#"),

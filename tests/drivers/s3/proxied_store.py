@@ -1,4 +1,4 @@
-"""A store that reaches its S3 server through a fault proxy, and a client that bypasses the proxy."""
+"""A store that uses an S3 server through a fault proxy, and a client that bypasses the proxy."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ OPERATIONS: Sequence[tuple[str, str, bool, set[str]]] = [
     ("HeadObject", "HEAD", True, set()),
     ("HeadBucket", "HEAD", False, set()),
 ]
-"""Operations of the S3 API: name, method, whether the path has a key, and the query parameters or
-headers that identify it. The first match counts."""
+"""Operations of the S3 API: the name, the method, whether the path has a key, and the required query
+parameters and headers. A request is for the first operation that it matches."""
 
 
 def operation_name(request: Request) -> str:
-    """Return the name of a request in the S3 API."""
+    """Return the name of the S3 operation that a request is for."""
     has_key = "/" in request.path[1:].rstrip("/")
     names = request.query.keys() | request.headers.keys()
     return next(
         name
-        for name, method, with_key, identified_by in OPERATIONS
-        if (method, with_key) == (request.method, has_key) and identified_by <= names
+        for name, method, needs_key, required_names in OPERATIONS
+        if (method, needs_key) == (request.method, has_key) and required_names <= names
     )
 
 
@@ -67,10 +67,10 @@ class ProxiedStore:
 
     Attributes:
         store: The store.
-        driver: Its driver.
+        driver: The driver of the store.
         proxy: The proxy.
-        bucket: An empty bucket.
-        client: A boto3 client of the same server that bypasses the proxy.
+        bucket: The name of a bucket that was empty when the store was opened.
+        client: A boto3 client for the same server that bypasses the proxy.
     """
 
     store: Trove
@@ -81,13 +81,16 @@ class ProxiedStore:
 
     @property
     def operations(self) -> list[str]:
-        """The operations that passed the proxy, in order."""
-        # On a busy machine the server itself may fail; the store retries, and that is not counted.
+        """The operations that were requested from the proxy, in order.
+
+        Requests to which the server itself responded with a 500, as it may on a busy machine, are
+        not included.
+        """
         return [operation_name(request) for request in self.proxy.requests if not request.failed]
 
     @property
     def operation_counts(self) -> Counter[str]:
-        """How often each operation passed the proxy."""
+        """How often each of the `operations` was requested."""
         return Counter(self.operations)
 
     def clear_requests(self) -> None:
@@ -95,7 +98,7 @@ class ProxiedStore:
         self.proxy.requests.clear()
 
     async def stored_body(self, key: str) -> bytes | None:
-        """Return the body that the server has for a key; None if it has no object."""
+        """Return the body of an object on the server. None: there is no object."""
         try:
             response = await self._call(self.client.get_object, Key=key)
         except self.client.exceptions.NoSuchKey:
@@ -108,7 +111,7 @@ class ProxiedStore:
         await self._call(self.client.put_object, Key=key, Body=body, **options)
 
     async def unfinished_uploads(self) -> list[str]:
-        """Return the keys of the multipart uploads that the server has open."""
+        """Return the keys of the multipart uploads that were neither completed nor aborted."""
         response = await self._call(self.client.list_multipart_uploads)
         return [upload["Key"] for upload in response.get("Uploads", ())]
 
@@ -117,7 +120,7 @@ class ProxiedStore:
 
 
 def _make_empty_bucket(client: Any) -> None:
-    """Create the bucket or empty it. A new bucket's first object takes 0.2 s, so it is reused."""
+    """Create the bucket, or empty it: the first object in a new bucket would take 0.2 s."""
     with suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
     for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
@@ -127,7 +130,7 @@ def _make_empty_bucket(client: Any) -> None:
 
 
 def boto3_client(server: S3Server) -> Any:
-    """Return a blocking client of a server."""
+    """Return a blocking client for a server."""
     return boto3.client(
         "s3",
         region_name=server.region,
@@ -146,17 +149,17 @@ async def proxied_store(
     retry: RetryPolicy = FAST_RETRY,
     timeout: Timeout | None = None,
     max_connections: int = 8,
-    kind: type[S3Driver] = S3Driver,
+    driver_class: type[S3Driver] = S3Driver,
     pool: BufferPool | None = None,
 ) -> AsyncIterator[ProxiedStore]:
     """Open a store behind a fault proxy, with an empty bucket.
 
-    On exit, assert that no buffer, permit, connection or task is left. Parts have 5 MiB, the least
-    that S3 accepts.
+    On exit, assert that no buffer, permit, connection or task is left. By default, parts have
+    5 MiB, the minimum of S3.
     """
     await asyncio.to_thread(_make_empty_bucket, client)
     async with FaultProxy(server.endpoint_url) as proxy:
-        driver = kind(
+        driver = driver_class(
             region=server.region,
             endpoint_url=proxy.endpoint_url,
             access_key_id=server.access_key_id,
@@ -167,7 +170,7 @@ async def proxied_store(
         pool = pool or BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
         async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
             proxied = ProxiedStore(store=store, driver=driver, proxy=proxy, client=client)
-            proxied.clear_requests()  # without the one that recognises the service
+            proxied.clear_requests()  # forget the request that recognises the service
             yield proxied
             await proxy.wait_until_idle()
             assert_idle(store)

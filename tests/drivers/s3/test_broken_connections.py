@@ -1,4 +1,4 @@
-"""Network faults: which requests are retried, how often, and with what result."""
+"""Faults and cancels: which requests are sent again, and which uploads are aborted."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def driver_at(server: S3Server, url: str) -> S3Driver:
 async def bare_driver(
     server: S3Server, proxy: FaultProxy, timeout: Timeout | None = None
 ) -> AsyncIterator[Any]:
-    """Open the driver alone, without the retries of a store."""
+    """Open a driver without a store, so that no request is retried."""
     async with opened(driver_at(server, proxy.endpoint_url), timeout=timeout) as driver:
         yield driver
 
@@ -98,7 +98,7 @@ async def put(driver: AsyncDriver, bucket: str, body: bytes = b"body", **options
 
 # -- lost responses --------------------------------------------------------------------------------
 
-REQUESTS: list[tuple[str, Any]] = [
+OPERATIONS: list[tuple[str, Any]] = [
     ("PUT", lambda driver, bucket: driver.put(bucket, "key", [memoryview(BODY)], PutOptions())),
     ("PUT", lambda driver, bucket: driver.put(bucket, "key", [], PutOptions())),
     ("GET", lambda driver, bucket: driver.get(bucket, "key", GetOptions()).__aenter__()),
@@ -109,20 +109,23 @@ REQUESTS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("end", ["reset", "closed"])
-@pytest.mark.parametrize("number", range(len(REQUESTS)))
+@pytest.mark.parametrize(
+    ("method", "operation"),
+    OPERATIONS,
+    ids=["put", "empty put", "get", "head", "delete", "delete many"],
+)
 async def test_driver_does_not_resend_a_request_whose_response_is_lost(
-    seaweed: S3Server, proxy: FaultProxy, bucket: str, number: int, end: str
+    seaweed: S3Server, proxy: FaultProxy, bucket: str, method: str, operation: Any, *, end: str
 ) -> None:
-    method, request = REQUESTS[number]
     async with bare_driver(seaweed, proxy) as driver:
-        await driver.head_bucket(bucket)  # a reused connection
+        await driver.head_bucket(bucket)  # so that a connection is reused
         proxy.arm(
             Cut("response head", reset=end == "reset"),
             method=method,
             target="*key*" if method != "POST" else "*",
         )
         with pytest.raises(UnavailableError) as caught:
-            await request(driver, bucket)
+            await operation(driver, bucket)
         assert caught.value.retryable
         for text in (str(caught.value), repr(caught.value.__cause__)):
             assert not any(secret in text for secret in SECRETS)
@@ -136,10 +139,10 @@ async def test_create_whose_response_is_lost_recognises_its_own_write(
         proxy.arm(Cut("response head"), method="PUT")
         info = await store.put(bucket, "key", BODY, if_none_match="*")
         assert info.size == len(BODY)
-        # The driver checks that an object exists, then the store checks whose write it is.
+        # The driver's HEAD finds that an object exists, the store's HEAD which write created it.
         assert methods(proxy) == ["PUT", "PUT", "HEAD", "HEAD"]
         with pytest.raises(ObjectExistsError):
-            await store.put(bucket, "key", b"another", if_none_match="*")
+            await store.put(bucket, "key", b"other", if_none_match="*")
         assert await store.read(bucket, "key") == BODY
 
 
@@ -203,7 +206,7 @@ async def test_get_whose_body_is_corrupted_raises(
 
 @pytest.mark.parametrize("end", ["reset", "closed"])
 @pytest.mark.parametrize("byte", [0, 1, 700_000, len(BODY) - 1])
-async def test_get_whose_body_breaks_resumes_there(
+async def test_get_whose_body_breaks_resumes_at_the_break(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, byte: int, end: str
 ) -> None:
     async with open_store(seaweed, proxy) as store:
@@ -211,8 +214,7 @@ async def test_get_whose_body_breaks_resumes_there(
         proxy.arm(Cut("response body", byte, reset=end == "reset"), method="GET")
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "GET", "GET"]
-    resumed = proxy.requests[-1].headers
-    assert resumed["if-match"] == f'"{info.etag}"'
+    assert proxy.requests[-1].headers["if-match"] == f'"{info.etag}"'
 
 
 async def test_get_with_a_shortened_content_length_raises(
@@ -271,7 +273,7 @@ async def test_put_times_out_when_the_service_stops_reading(
         stall.release()
 
 
-async def test_get_whose_body_stalls_resumes_on_another_connection(
+async def test_get_whose_body_stalls_is_resumed(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
     async with open_store(seaweed, proxy, Timeout(first_byte=20, idle=0.2)) as store:
@@ -347,7 +349,7 @@ async def test_cancelled_upload_is_aborted_unless_its_completion_was_sent(
         await stall.reached.wait()
         await task.aclose()
         stall.release()
-        if not aborted:  # the completion may still arrive
+        if not aborted:  # the server may still receive the completion
             assert "DELETE" not in methods(proxy)
             return
         assert methods(proxy)[-1] == "DELETE"

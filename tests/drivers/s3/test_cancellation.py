@@ -1,4 +1,4 @@
-"""A cancel at any point of a transfer leaves no resources, neither in the store nor on the server."""
+"""Cancels at each point of an operation: no resource leaks, and no object is damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.drivers.s3.proxied_store import boto3_client, proxied_store
 from tests.fakes import assert_idle
 from tests.http_faults import Response, Stall
 from trove_async._concurrency import OwnedTask, task_group
-from trove_async._resilience import upload
+from trove_async._resilience import upload as upload_module
 from trove_async.errors import ClosedError
 from trove_async.models import KiB, MiB
 
@@ -42,18 +42,22 @@ async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]
 
 
 async def cancel_at_stall(
-    proxied: ProxiedStore, stall: Stall, work: Coroutine[Any, Any, object], *, sending: bool = False
+    proxied: ProxiedStore,
+    stall: Stall,
+    operation: Coroutine[Any, Any, object],
+    *,
+    release: bool = False,
 ) -> None:
-    """Start an operation, cancel it at a stall, and assert that nothing is left of it.
+    """Start an operation, cancel it at a stall, and assert that it leaves nothing behind.
 
-    A proxy that has unread data of a request cannot see that its client has disconnected. With
-    `sending`, the stall is released after the cancel, so that the proxy reads on and sees it.
+    If the stall leaves part of a request unread, the proxy cannot see that the client disconnects.
+    `release` ends the stall after the cancel, so that the proxy reads the rest and sees it.
     """
-    task = OwnedTask(work)
+    task = OwnedTask(operation)
     await stall.reached.wait()
     assert not task.done
     await task.aclose()
-    if sending:
+    if release:
         stall.release()
     await assert_nothing_left(proxied)
 
@@ -69,7 +73,7 @@ async def assert_nothing_left(proxied: ProxiedStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "byte"),
+    ("point", "byte"),
     [
         ("request head", 0),
         ("request body", 0),
@@ -77,11 +81,11 @@ async def assert_nothing_left(proxied: ProxiedStore) -> None:
     ],
 )
 async def test_put_cancelled_before_its_last_byte_leaves_the_old_object(
-    proxied: ProxiedStore, at: Any, byte: int
+    proxied: ProxiedStore, point: Any, byte: int
 ) -> None:
-    stall = proxied.proxy.arm(Stall(at, byte), method="PUT")
+    stall = proxied.proxy.arm(Stall(point, byte), method="PUT")
     await cancel_at_stall(
-        proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL), sending=True
+        proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL), release=True
     )
     assert await proxied.stored_body("key") == OLD
     assert proxied.operation_counts["PutObject"] == 1
@@ -97,7 +101,7 @@ async def test_put_cancelled_after_its_last_byte_stores_the_new_object(
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "at", "byte"),
+    ("method", "target", "point", "byte"),
     [
         ("POST", "*uploads*", "request head", 0),
         ("PUT", "*partNumber=1*", "request head", 0),
@@ -107,22 +111,22 @@ async def test_put_cancelled_after_its_last_byte_stores_the_new_object(
     ids=["creating the upload", "before a part", "in a part", "after a part"],
 )
 async def test_large_put_cancelled_before_its_completion_leaves_the_old_object(
-    proxied: ProxiedStore, method: str, target: str, at: Any, byte: int
+    proxied: ProxiedStore, method: str, target: str, point: Any, byte: int
 ) -> None:
-    stall = proxied.proxy.arm(Stall(at, byte), method=method, target=target)
-    sending = method == "PUT" and at != "response head"
+    stall = proxied.proxy.arm(Stall(point, byte), method=method, target=target)
+    release = method == "PUT" and point != "response head"
     await cancel_at_stall(
-        proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE), sending=sending
+        proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE), release=release
     )
     assert await proxied.stored_body("key") == OLD
     assert proxied.operation_counts["CompleteMultipartUpload"] == 0
 
 
-@pytest.mark.parametrize("at", ["request head", "response head"])
+@pytest.mark.parametrize("point", ["request head", "response head"])
 async def test_large_put_cancelled_in_its_completion_stores_the_object(
-    proxied: ProxiedStore, at: Any
+    proxied: ProxiedStore, point: Any
 ) -> None:
-    stall = proxied.proxy.arm(Stall(at), method="POST", target="*uploadId*")
+    stall = proxied.proxy.arm(Stall(point), method="POST", target="*uploadId*")
     task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
@@ -139,15 +143,14 @@ async def test_large_put_cancelled_in_its_completion_stores_the_object(
 async def test_large_put_cancelled_in_a_completion_without_response_leaves_the_upload(
     proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)
+    monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.1)
     stall = proxied.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
     task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
     await proxied.proxy.wait_until_idle()
-    assert (
-        proxied.operation_counts["AbortMultipartUpload"] == 0
-    )  # which could destroy the completed object
+    # An abort could destroy the completed object.
+    assert proxied.operation_counts["AbortMultipartUpload"] == 0
     assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
     await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
@@ -190,7 +193,7 @@ async def test_large_put_cancelled_before_its_upload_id_arrives_leaves_the_uploa
 async def test_large_put_cancelled_after_its_completion_stores_the_object(
     proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the response never arrives
+    monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.1)  # the response never arrives
     stall = proxied.proxy.arm(Stall("response head"), method="POST", target="*uploadId*")
     await cancel_at_stall(proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE))
     assert await proxied.stored_body("key") == LARGE
@@ -215,7 +218,7 @@ async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(
     )
 
 
-async def test_large_put_cancelled_in_its_abort_is_still_aborted(
+async def test_abort_of_a_large_put_continues_after_a_cancel(
     proxied: ProxiedStore,
 ) -> None:
     proxied.proxy.arm(Response(403), method="PUT", target="*partNumber=2*")
@@ -224,7 +227,7 @@ async def test_large_put_cancelled_in_its_abort_is_still_aborted(
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
-        for _ in range(20):  # an abort that is given up would disconnect from the proxy
+        for _ in range(20):  # enough for a cancelled abort to end
             await asyncio.sleep(0)
         assert not task.done
         stall.release()
@@ -233,72 +236,77 @@ async def test_large_put_cancelled_in_its_abort_is_still_aborted(
     assert proxied.operation_counts["AbortMultipartUpload"] == 1
 
 
-async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(
+async def test_large_put_cancelled_in_a_part_and_in_its_abort_leaves_the_old_object(
     proxied: ProxiedStore,
 ) -> None:
-    part = proxied.proxy.arm(Stall("request body", MiB), method="PUT", target="*partNumber=2*")
-    abort = proxied.proxy.arm(Stall("request head"), method="DELETE")
+    part_stall = proxied.proxy.arm(
+        Stall("request body", MiB), method="PUT", target="*partNumber=2*"
+    )
+    abort_stall = proxied.proxy.arm(Stall("request head"), method="DELETE")
     task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
-    await part.reached.wait()
+    await part_stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
-        await abort.reached.wait()
+        await abort_stall.reached.wait()
         group.start_soon(task.aclose)  # a second cancel
         await asyncio.sleep(0)
-        part.release()
-        abort.release()
+        part_stall.release()
+        abort_stall.release()
     await proxied.proxy.wait_until_idle()
     assert_idle(proxied.store)
     assert await proxied.stored_body("key") == OLD
-    assert (
-        len(await proxied.unfinished_uploads()) <= 1
-    )  # a lost abort leaves an upload behind, but no damage
+    # If the second cancel ends the abort, the upload stays, but the object is not damaged.
+    assert len(await proxied.unfinished_uploads()) <= 1
 
 
 @pytest.mark.parametrize(
-    ("at", "byte"),
+    ("point", "byte"),
     [("request head", 0), ("response head", 0), ("response body", 0), ("response body", MiB)],
 )
-async def test_get_cancelled_anywhere_leaves_no_connection(
-    proxied: ProxiedStore, at: Any, byte: int
+async def test_get_cancelled_at_any_point_leaves_no_connection(
+    proxied: ProxiedStore, point: Any, byte: int
 ) -> None:
     async def read() -> None:
         async with proxied.store.get(proxied.bucket, "source") as reader:
             while await reader.read(64 * KiB):
                 pass
 
-    stall = proxied.proxy.arm(Stall(at, byte), method="GET")
+    stall = proxied.proxy.arm(Stall(point, byte), method="GET")
     await cancel_at_stall(proxied, stall, read())
 
 
-@pytest.mark.parametrize("at", ["request head", "response head"])
-async def test_copy_cancelled_anywhere_is_complete_or_absent(
-    proxied: ProxiedStore, at: Any
+@pytest.mark.parametrize("point", ["request head", "response head"])
+async def test_copy_cancelled_at_any_point_leaves_the_old_or_new_object(
+    proxied: ProxiedStore, point: Any
 ) -> None:
-    stall = proxied.proxy.arm(Stall(at), method="PUT")
+    stall = proxied.proxy.arm(Stall(point), method="PUT")
     await cancel_at_stall(
         proxied, stall, proxied.store.copy(proxied.bucket, "source", proxied.bucket, "key")
     )
-    assert await proxied.stored_body("key") == (OLD if at == "request head" else LARGE)
+    assert await proxied.stored_body("key") == (OLD if point == "request head" else LARGE)
     assert proxied.operation_counts["CopyObject"] == 1
 
 
 @pytest.mark.parametrize(
-    ("method", "call"),
+    ("method", "operation"),
     [("HEAD", "head"), ("DELETE", "delete")],
 )
-@pytest.mark.parametrize("at", ["request head", "response head"])
-async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
-    proxied: ProxiedStore, method: str, call: str, at: Any
+@pytest.mark.parametrize("point", ["request head", "response head"])
+async def test_head_and_delete_cancelled_at_any_point_leave_no_connection(
+    proxied: ProxiedStore, method: str, operation: str, point: Any
 ) -> None:
     await proxied.put_directly("other", OLD)
-    stall = proxied.proxy.arm(Stall(at), method=method)
-    await cancel_at_stall(proxied, stall, getattr(proxied.store, call)(proxied.bucket, "other"))
+    stall = proxied.proxy.arm(Stall(point), method=method)
+    await cancel_at_stall(
+        proxied, stall, getattr(proxied.store, operation)(proxied.bucket, "other")
+    )
 
 
-@pytest.mark.parametrize("at", ["request head", "response head", "response body"])
-async def test_list_cancelled_anywhere_leaves_no_connection(proxied: ProxiedStore, at: Any) -> None:
-    stall = proxied.proxy.arm(Stall(at), target="*list-type*")
+@pytest.mark.parametrize("point", ["request head", "response head", "response body"])
+async def test_list_cancelled_at_any_point_leaves_no_connection(
+    proxied: ProxiedStore, point: Any
+) -> None:
+    stall = proxied.proxy.arm(Stall(point), target="*list-type*")
     await cancel_at_stall(proxied, stall, proxied.store.list(proxied.bucket).all())
 
 

@@ -1,4 +1,4 @@
-"""Requests to a Ceph Object Gateway, and the features that the driver does not claim for it."""
+"""The Ceph Object Gateway: its recognition, capabilities, request headers and listings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, response
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, now, response
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import object_headers, object_info
 from trove_async.errors import BucketNotFoundError
@@ -24,14 +24,14 @@ ANONYMOUS_BUCKET_LIST = (
     b"<ID>anonymous</ID><DisplayName></DisplayName></Owner><Buckets></Buckets>"
     b"</ListAllMyBucketsResult>"
 )
-REQUEST_ID = "tx00000ffa230ec63ef0236-006b0b3f1b-1012-default"  # of version 16.2.15
+REQUEST_ID = "tx00000ffa230ec63ef0236-006b0b3f1b-1012-default"  # returned by version 16.2.15
 DENIED_DOCUMENT = f"<Error><Code>AccessDenied</Code><RequestId>{REQUEST_ID}</RequestId></Error>"
 SWIFT_ID = "tx43a0e5ae1dd14d2dac4d7-005f3e9e1b"
-PER_OPERATION = {"commit_conditions", "copy_conditions", "upload_tags", "copy_tags"}
+OPTIONAL_FEATURES = {"commit_conditions", "copy_conditions", "upload_tags", "copy_tags"}
 
 
 def claimed_features(driver: Any) -> set[str]:
-    return {name for name in PER_OPERATION if getattr(driver.capabilities, name)}
+    return {name for name in OPTIONAL_FEATURES if getattr(driver.capabilities, name)}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def claimed_features(driver: Any) -> set[str]:
         response(403, DENIED_DOCUMENT, {"server": "nginx"}),
         response(404, b"", {"x-amz-request-id": REQUEST_ID.replace("default", "eu-west-2")}),
     ],
-    ids=["anonymous", "request id in the document alone", "another zone"],
+    ids=["anonymous", "request id in the document only", "other zone"],
 )
 async def test_gateway_is_recognised_by_its_request_ids(
     scripted_driver: Any, recognition_response: FakeResponse
@@ -70,14 +70,14 @@ async def test_gateway_is_selected_by_the_dialect_argument(scripted_driver: Any)
         {"x-amz-request-id": "TX8D0E2EHFZ1QXGB"},
         {"server": "Ceph Object Gateway (pacific)"},
     ],
-    ids=["Swift", "Swift's S3 API", "Swift with a suffix", "Amazon", "Server header alone"],
+    ids=["Swift", "Swift's S3 API", "Swift with a suffix", "Amazon", "Server header only"],
 )
 async def test_other_services_are_not_recognised_as_the_gateway(
     scripted_driver: Any, headers: dict[str, str]
 ) -> None:
     _, opened_driver = scripted_driver(response(403, b"", headers), endpoint_url="http://h:9")
     async with opened_driver as driver:
-        # An unrecognised service gets conditions on single requests only, too.
+        # As for the gateway, conditions of copies and completions are not claimed.
         assert claimed_features(driver) == {"upload_tags", "copy_tags"}
 
 
@@ -85,24 +85,26 @@ async def test_dialect_s3_and_amazon_claim_every_feature(scripted_driver: Any) -
     for settings in ({"endpoint_url": "http://h:9", "dialect": "s3"}, {}):
         _, opened_driver = scripted_driver(**settings)
         async with opened_driver as driver:
-            assert claimed_features(driver) == PER_OPERATION
+            assert claimed_features(driver) == OPTIONAL_FEATURES
 
 
 async def test_if_match_is_sent_without_quotes(scripted_driver: Any) -> None:
-    stored, rejected, deleted = (
+    trial_responses = (
         response(headers=OBJECT_HEADERS),
-        error_response(412, "PreconditionFailed"),
+        error_response(412, "PreconditionFailed"),  # the etag does not match
+        response(headers=OBJECT_HEADERS),
+    )
+    cleanup_responses = (
+        error_response(501, "NotImplemented"),  # a listing of versions
+        response(headers=OBJECT_HEADERS),
         response(204),
     )
-    clean_up = (error_response(501, "x"), response(headers=OBJECT_HEADERS), deleted)
-    trial = (
-        response(headers=OBJECT_HEADERS),
-        rejected,
-        response(headers=OBJECT_HEADERS),
-        *clean_up,
-    )
     transport, opened_driver = scripted_driver(
-        *trial, stored, endpoint_url="http://h:9", dialect="ceph"
+        *trial_responses,
+        *cleanup_responses,
+        response(headers=OBJECT_HEADERS),
+        endpoint_url="http://h:9",
+        dialect="ceph",
     )
     async with opened_driver as driver:
         await driver.put("bucket", "key", [], PutOptions(if_match="0cc1-7"))
@@ -115,7 +117,7 @@ async def test_copy_sends_if_match_under_the_header_name_of_the_gateway(
 ) -> None:
     copied = response(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>", OBJECT_HEADERS)
     transport, opened_driver = scripted_driver(copied, endpoint_url="http://h:9", dialect="ceph")
-    source = ObjectInfo(bucket="b", key="k", size=1, etag="pinned", last_modified=MOMENT)
+    source = ObjectInfo(bucket="b", key="k", size=1, etag="pinned", last_modified=now())
     async with opened_driver as driver:
         options = CopyOptions(source=source, put=PutOptions())
         await driver.copy("bucket", "key", "bucket", "other", options)
@@ -123,9 +125,6 @@ async def test_copy_sends_if_match_under_the_header_name_of_the_gateway(
     assert request.headers["x-amz-copy-if-match"] == '"pinned"'
     assert request.headers["x-amz-copy-source-if-match"] == '"pinned"'
     assert "x-amz-copy-if-match" in request.headers["Authorization"]
-
-
-MOMENT = object_info({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
 
 
 @pytest.mark.parametrize("rewrite", [ceph_headers, cautious_headers])
@@ -137,7 +136,7 @@ MOMENT = object_info({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
         {"a_b": "1", "a-b": "2"},
         {"a_b": "grüß ☃", "c_d": " in and around ", "e_": "=?utf-8?b?eA==?=", "_": ""},
     ],
-    ids=["of the suite", "one", "two names that become one", "values of all kinds"],
+    ids=["the suite's", "one name", "names that would collide", "values to encode"],
 )
 def test_metadata_names_with_underscores_are_kept(rewrite: Any, metadata: dict[str, str]) -> None:
     sent = rewrite(object_headers(PutOptions(metadata=metadata, write_id="id")))
@@ -152,7 +151,7 @@ def test_headers_without_underscores_are_unchanged() -> None:
     assert ceph_headers(headers) == headers
 
 
-# -- listings that start inside a common prefix ----------------------------------------------------
+# -- listings that start in a common prefix --------------------------------------------------------
 
 PREFIXES = "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>"
 
@@ -199,7 +198,7 @@ async def test_prefix_without_keys_after_the_start_is_not_returned(scripted_driv
 
 
 @pytest.mark.parametrize("dialect", ["s3", "ceph"])
-async def test_listing_that_starts_inside_a_prefix_is_ordered(
+async def test_listing_that_starts_in_a_prefix_is_ordered(
     scripted_driver: Any, dialect: str
 ) -> None:
     page_response = response(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
@@ -212,7 +211,7 @@ async def test_listing_that_starts_inside_a_prefix_is_ordered(
         assert [entry.key for entry in page.entries] == ["b-/", "c/"]
 
 
-async def test_delete_of_a_bucket_under_deletion_raises_bucket_not_found(
+async def test_delete_of_a_bucket_that_is_being_deleted_raises_bucket_not_found(
     scripted_driver: Any,
 ) -> None:
     _, opened_driver = scripted_driver(

@@ -1,7 +1,7 @@
-"""The suites for drivers and for stores, against real servers.
+"""The driver suite and the store suite against moto and SeaweedFS.
 
-Where a server deviates from S3, a test is expected to fail, for the reason given. A test that passes
-unexpectedly fails the run.
+A test of behaviour in which the server deviates from S3 is expected to fail. The run fails if it
+passes, unless the failure only occurs sometimes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 def driver_of(server: S3Server, **settings: Any) -> S3Driver:
+    """Return a driver for a server."""
     arguments: dict[str, Any] = {
         "region": server.region,
         "endpoint_url": server.endpoint_url,
@@ -49,7 +50,7 @@ MOTO_FAILS_WITH_LINE_BREAK = {
 
 
 class EnablesVersioning:
-    """Enables versioning of a bucket for the suite."""
+    """Enables versioning where the suite requires it."""
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         assert isinstance(backend, S3Driver)
@@ -58,12 +59,14 @@ class EnablesVersioning:
 
 MOTO_FAILS_SOMETIMES = {
     "test_concurrent_puts_of_one_key_leave_one_whole_body": "moto's threads race",
-    # moto lists markers after all versions; within one second their order cannot be reconstructed.
-    "test_delete_marker_keeps_its_position": "moto does not order markers and versions",
-    "test_versions_are_the_same_for_every_page_size": "moto does not order markers and versions",
+    # moto lists delete markers after all versions. The order of those with equal times is lost.
+    "test_delete_marker_keeps_its_position": "moto lists delete markers after all versions",
+    "test_versions_are_the_same_for_every_page_size": (
+        "moto lists delete markers after all versions"
+    ),
 }
-# moto responds to a get with a 500 while another thread of it still replaces the object for the cancelled
-# request: two of six quiet runs. Wrong bytes still fail these tests.
+# moto responds to a get with a 500 while one of its threads is still replacing the object for the
+# cancelled request: in two of six runs on an idle machine. Wrong bytes still fail these tests.
 MOTO_FAILS_WHILE_REPLACING = dict.fromkeys(
     (
         "test_cancelled_put_leaves_old_or_new_object",
@@ -88,7 +91,7 @@ MOTO_FAILS = {
 @expect_failures(MOTO_FAILS_WHILE_REPLACING, always=False, raises=UnavailableError)
 @expect_failures(MOTO_FAILS)
 class TestMoto(EnablesVersioning, DriverSuite):
-    """moto verifies no checksums, so it represents the services without them."""
+    """moto does not verify checksums, so this tests the driver without them."""
 
     @pytest.fixture
     def driver(self, moto_server: S3Server) -> S3Driver:
@@ -144,7 +147,7 @@ MOTO_FAILS_STORE_SUITE_SOMETIMES = dict.fromkeys(
         "test_cancelled_copy_leaves_old_or_new_object",
         "test_cancelled_move_loses_nothing",
     ),
-    "moto may store a body whose client disconnected",
+    "moto may store a body although its client disconnected",
 ) | {"test_concurrent_if_none_match_puts_have_one_winner": "moto's threads race"}
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from trove_async._http import Origin, Response
 
 
-class HangingCopies(ScriptedTransport):
-    """A service that never responds to copies, and returns an object's headers to other requests."""
+class HangingCopyTransport(ScriptedTransport):
+    """Never responds to copies. Responds to other requests with the headers of an object."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.copies = 0
+        self.copy_count = 0
 
     async def send(
         self,
@@ -37,18 +37,18 @@ class HangingCopies(ScriptedTransport):
         patient: bool = False,
     ) -> Response:
         if "x-amz-copy-source" in headers:
-            self.copies += 1
+            self.copy_count += 1
             await asyncio.Event().wait()
         self.responses.append(response(headers={**OBJECT_HEADERS, "content-length": "5"}))
         return await super().send(method, origin, target, headers, views, patient=patient)
 
 
-@pytest.mark.parametrize("permit", [60.0, 0.05], ids=["in time", "too long"])
+@pytest.mark.parametrize("permit_timeout", [60.0, 0.05], ids=["longer than the copies", "short"])
 async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
-    permit: float, monkeypatch: pytest.MonkeyPatch
+    permit_timeout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = HangingCopies()
-    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
+    transport = HangingCopyTransport()
+    monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="https://s3.us-east-1.amazonaws.com",
@@ -56,24 +56,26 @@ async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
         secret_access_key=SECRET,
         max_connections=2,
     )
-    timeout = Timeout(first_byte=0.1, idle=60, permit=permit)  # a copy may take first_byte + idle
+    timeout = Timeout(
+        first_byte=0.1, idle=60, permit=permit_timeout
+    )  # a copy may take first_byte + idle
     async with Trove(driver, retry=RetryPolicy(attempts=1), timeout=timeout) as store:
-        copies = [OwnedTask(store.copy("data", "from", "data", str(n))) for n in range(2)]
-        while service.copies < 2:
+        copies = [OwnedTask(store.copy("data", "from", "data", str(number))) for number in range(2)]
+        while transport.copy_count < 2:
             await asyncio.sleep(0)
         head = OwnedTask(store.head("data", "key"))
-        if permit < 1:
+        if permit_timeout < 1:
             with pytest.raises(
                 PoolTimeoutError, match=r"connection for other requests became free .* limit is 2"
             ):
                 await head.result()
         else:
-            later = asyncio.Event()
-            asyncio.get_running_loop().call_later(3 * timeout.first_byte, later.set)
-            await later.wait()
+            elapsed = asyncio.Event()
+            asyncio.get_running_loop().call_later(3 * timeout.first_byte, elapsed.set)
+            await elapsed.wait()
             assert not head.done
         for copy in copies:
             await copy.aclose()
-        if permit > 1:
+        if permit_timeout > 1:
             assert (await head.result()).size == 5
         assert (await store.head("data", "key")).size == 5

@@ -1,4 +1,4 @@
-"""Credentials: from arguments, from the SDK's provider chain, and their renewal."""
+"""Credentials and endpoints: their sources, and the renewal of credentials."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def identity(**arguments: str) -> Identity:
+    """Return an identity with these arguments; all others are None."""
     unset: dict[str, Any] = dict.fromkeys(
         (
             "region",
@@ -38,7 +39,7 @@ def identity(**arguments: str) -> Identity:
 
 @pytest.fixture(autouse=True)
 def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Hide the machine's own AWS configuration; return the path of an empty config file."""
+    """Hide the machine's own AWS configuration; return the path of a config file to create."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
@@ -141,7 +142,7 @@ async def test_region_selects_the_endpoint(region: str | None, url: str) -> None
 
 
 def test_endpoint_in_another_region_keeps_its_kind() -> None:
-    kinds = {
+    moved_endpoints = {
         "https://s3.amazonaws.com": "https://s3.eu-west-1.amazonaws.com",
         "https://s3.us-east-1.amazonaws.com": "https://s3.eu-west-1.amazonaws.com",
         "https://s3.dualstack.us-east-1.amazonaws.com": (
@@ -149,8 +150,8 @@ def test_endpoint_in_another_region_keeps_its_kind() -> None:
         ),
         "https://s3-fips.us-east-1.amazonaws.com": "https://s3-fips.eu-west-1.amazonaws.com",
     }
-    for here, there in kinds.items():
-        assert Endpoint.from_url(here, "us-east-1").in_region("eu-west-1").origin.url == there
+    for url, moved_url in moved_endpoints.items():
+        assert Endpoint.from_url(url, "us-east-1").in_region("eu-west-1").origin.url == moved_url
 
 
 @pytest.mark.parametrize(
@@ -219,12 +220,17 @@ class SdkCredentials:
 
 
 @pytest.fixture
-def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentials] | Exception]:
-    """Script the results of the SDK's provider chain, and check for renewal on every call."""
-    script: list[tuple[Credentials, SdkCredentials] | Exception] = []
+def sdk_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[Credentials, SdkCredentials] | Exception]:
+    """Return the list of the next results of the SDK's provider chain, initially empty.
 
-    async def find(_: object) -> tuple[Credentials, SdkCredentials]:
-        outcome = script.pop(0)
+    Sessions check on every call whether their credentials are due for renewal.
+    """
+    results: list[tuple[Credentials, SdkCredentials] | Exception] = []
+
+    async def find_credentials(_: object) -> tuple[Credentials, SdkCredentials]:
+        outcome = results.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -233,50 +239,52 @@ def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentia
         return await start()
 
     monkeypatch.setattr(credentials_module, "run_sdk", run_inline)
-    monkeypatch.setattr(credentials_module, "_find_credentials", find)
+    monkeypatch.setattr(credentials_module, "_find_credentials", find_credentials)
     monkeypatch.setattr(credentials_module, "_CHECK_SECONDS", 0.0)
-    return script
+    return results
 
 
-async def test_credentials_are_renewed_before_they_expire(sdk: list[Any]) -> None:
-    first, second, source = Credentials("1", "s"), Credentials("2", "s"), SdkCredentials()
-    sdk += [(first, source), (second, SdkCredentials())]
+async def test_credentials_are_renewed_before_they_expire(sdk_results: list[Any]) -> None:
+    first, second, sdk_credentials = Credentials("1", "s"), Credentials("2", "s"), SdkCredentials()
+    sdk_results += [(first, sdk_credentials), (second, SdkCredentials())]
     session = Session(identity())
     assert await session.credentials() is first
     assert await session.credentials() is first
-    source.seconds_left = 800.0
+    sdk_credentials.seconds_left = 800.0
     assert await session.credentials() is second
-    assert sdk == []
+    assert sdk_results == []
 
 
-async def test_failed_renewal_is_retried_until_the_credentials_expire(sdk: list[Any]) -> None:
-    first, source = Credentials("1", "s"), SdkCredentials()
-    sdk += [(first, source), UnavailableError("down"), UnavailableError("down")]
+async def test_failed_renewal_is_retried_until_the_credentials_expire(
+    sdk_results: list[Any],
+) -> None:
+    first, sdk_credentials = Credentials("1", "s"), SdkCredentials()
+    sdk_results += [(first, sdk_credentials), UnavailableError("down"), UnavailableError("down")]
     session = Session(identity())
     await session.credentials()
-    source.seconds_left = 800.0
+    sdk_credentials.seconds_left = 800.0
     assert await session.credentials() is first
-    source.seconds_left = -1.0
+    sdk_credentials.seconds_left = -1.0
     with pytest.raises(UnavailableError):
         await session.credentials()
 
 
-async def test_rejected_credentials_are_renewed_once(sdk: list[Any]) -> None:
+async def test_rejected_credentials_are_renewed_once(sdk_results: list[Any]) -> None:
     first, second = Credentials("1", "s"), Credentials("2", "s")
-    sdk += [(first, SdkCredentials()), (second, SdkCredentials())]
+    sdk_results += [(first, SdkCredentials()), (second, SdkCredentials())]
     session = Session(identity())
     await session.credentials()
     assert await session.renew(first) is second
     # A concurrent request was rejected with the same old credentials.
     assert await session.renew(first) is second
-    assert sdk == []
+    assert sdk_results == []
 
 
 async def test_role_is_assumed(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.endpoint_url)
-    role = "arn:aws:iam::123456789012:role/reader"
+    role_arn = "arn:aws:iam::123456789012:role/reader"
     arguments = identity(
-        access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1"
+        access_key_id="a", secret_access_key="s", role_arn=role_arn, region="us-east-1"
     )
     credentials = await Session(arguments).credentials()
     assert credentials.access_key.startswith("ASIA")  # the prefix of temporary keys
@@ -286,20 +294,20 @@ async def test_role_is_assumed(moto_server: S3Server, monkeypatch: pytest.Monkey
 async def test_credentials_are_read_from_the_instance_metadata(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    role = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "Token": "t", "Expiration": end}
+    expiration = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    keys = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "Token": "t", "Expiration": expiration}
     documents = {
-        "PUT /latest/api/token": "of-the-session",
+        "PUT /latest/api/token": "metadata-token",
         "GET /latest/meta-data/iam/security-credentials/": "reader",
         "GET /latest/meta-data/iam/security-credentials/reader": json.dumps(
-            {"Code": "Success", "Type": "AWS-HMAC", **role}
+            {"Code": "Success", "Type": "AWS-HMAC", **keys}
         ),
     }
 
     async def respond(request: web.BaseRequest) -> web.Response:
         return web.Response(text=documents[f"{request.method} {request.path}"])
 
-    async with RawTestServer(respond) as metadata:
+    async with RawTestServer(respond) as server:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
-        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(metadata.make_url("/")))
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(server.make_url("/")))
         assert await Session(identity()).credentials() == Credentials("ASIA1", "s", "t")

@@ -1,4 +1,4 @@
-"""Listings of a service that walks directories: SeaweedFS and a model of it."""
+"""Listings in the order of directories: by SeaweedFS, and by a model of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = [
 ]  # fmt: skip
 PREFIXES = ["", "a", "a/", "a/2", "a/2/", "b/", "z", "z/", "c+", "a//", "/a", "//", "b\\"]
 DELIMITERS = [None, "/", "%", "+", " ", "-", "/2", "//"]
-AFTER = [None, "a", "a/", "a/1", "a/2", "a-", "b!", "b/2", "c", "z", "z/", "zz", "/a", "a//1"]
+START_AFTER = [None, "a", "a/", "a/1", "a/2", "a-", "b!", "b/2", "c", "z", "z/", "zz", "/a", "a//1"]
 
 
 def expected_entries(keys: Iterable[str], options: ListOptions) -> list[str]:
@@ -45,10 +45,10 @@ def expected_entries(keys: Iterable[str], options: ListOptions) -> list[str]:
     return sorted(entry for entry in entries if entry > after)
 
 
-async def bucket_with(store: Trove, keys: Iterable[str]) -> str:
+async def create_bucket_with(store: Trove, keys: Iterable[str]) -> str:
     bucket = f"listing-{uuid4().hex[:20]}"
     await store.create_bucket(bucket)
-    # Sequentially: SeaweedFS 4.48 sometimes loses `z/1` when `z` is put concurrently.
+    # One after the other: SeaweedFS 4.48 sometimes loses `z/1` when `z` is put concurrently.
     for key in keys:
         await store.put(bucket, key, b"x")
     return bucket
@@ -69,8 +69,8 @@ async def list_entries(store: Trove, bucket: str, options: ListOptions) -> list[
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 async def test_listings_of_seaweedfs_are_exact(seaweed: S3Server, limit: int) -> None:
     async with Trove(driver_of(seaweed)) as store:
-        bucket = await bucket_with(store, KEYS)
-        for prefix, delimiter, after in product(PREFIXES, DELIMITERS, AFTER):
+        bucket = await create_bucket_with(store, KEYS)
+        for prefix, delimiter, after in product(PREFIXES, DELIMITERS, START_AFTER):
             options = ListOptions(
                 prefix=prefix, delimiter=delimiter, start_after=after, limit=limit
             )
@@ -81,7 +81,7 @@ async def test_listings_of_seaweedfs_are_exact(seaweed: S3Server, limit: int) ->
 async def test_key_below_the_last_key_of_a_full_page_is_listed(seaweed: S3Server) -> None:
     keys = [*(f"a{number:03}" for number in range(99)), "z", "z/1", "z/2"]
     async with Trove(driver_of(seaweed)) as store:
-        bucket = await bucket_with(store, keys)
+        bucket = await create_bucket_with(store, keys)
         assert sorted(await list_entries(store, bucket, ListOptions(limit=100))) == keys
 
 
@@ -95,39 +95,49 @@ async def test_listing_of_a_missing_bucket_raises(
             await store.list("nothing-here", prefix=prefix, start_after=after).all()
 
 
-# -- a model ---------------------------------------------------------------------------------------
+# -- model -----------------------------------------------------------------------------------------
 
 MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 @dataclass
 class DirectoryListing:
-    """SeaweedFS's recursive listing: ordered by path segments, and with its lost keys."""
+    """A model of SeaweedFS's recursive listing.
+
+    Keys are in the order of their path segments. If a full page ends with a key and only keys below
+    that key remain, the listing loses them.
+
+    Attributes:
+        keys: The keys in the bucket.
+        request_count: The number of pages requested.
+        ordered_keys: The keys in the order of the listing.
+    """
 
     keys: Sequence[str]
-    requests: int = 0
+    request_count: int = 0
     ordered_keys: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ordered_keys = sorted(self.keys, key=lambda key: key.split("/"))
 
     async def __call__(self, bucket: str, options: ListOptions) -> Page:
-        self.requests += 1
+        self.request_count += 1
         assert options.delimiter is None
         marker = options.token if options.token is not None else options.start_after
         keys = [key for key in self.ordered_keys if key.startswith(options.prefix)]
         if marker is not None:
             assert marker.startswith(options.prefix)
-            below = marker.endswith("/")
-            at = marker.rstrip("/")
+            includes_children = marker.endswith("/")
+            path = marker.rstrip("/")
             keys = [
                 key
                 for key in keys
-                if key.split("/") > at.split("/") and (below or not key.startswith(f"{at}/"))
+                if key.split("/") > path.split("/")
+                and (includes_children or not key.startswith(f"{path}/"))
             ]
         page, remaining = keys[: options.limit], keys[options.limit :]
         if page and all(key.startswith(f"{page[-1]}/") for key in remaining):
-            remaining = []  # SeaweedFS loses keys below the last key of a full page
+            remaining = []
         entries: list[Entry] = [
             ObjectInfo(bucket=bucket, key=key, size=1, etag="e", last_modified=MOMENT)
             for key in page
@@ -164,6 +174,7 @@ async def test_pages_contain_every_key_once(
                 prefix=prefix, delimiter=delimiter, start_after=after, limit=limit, token=token
             ),
         )
+        # A prefix that is not greater than `after` may be listed as well.
         keys_listed += [entry.key for entry in page.entries if entry.key > (after or "")]
         token = page.token
         if token is None:
@@ -171,21 +182,21 @@ async def test_pages_contain_every_key_once(
     assert sorted(keys_listed) == expected_entries(keys, options)
 
 
-@pytest.mark.parametrize(("keys", "requests"), [(25, 3), (20, 3), (9, 1), (0, 1)])
+@pytest.mark.parametrize(("key_count", "request_count"), [(25, 3), (20, 3), (9, 1), (0, 1)])
 async def test_listing_takes_one_request_per_page_and_one_more_after_a_full_last_page(
-    keys: int, requests: int
+    key_count: int, request_count: int
 ) -> None:
-    listing = DirectoryListing([f"key{number:02}" for number in range(keys)])
+    listing = DirectoryListing([f"key{number:02}" for number in range(key_count)])
     token: str | None = None
-    count = 0
+    entry_count = 0
     while True:
         page = await page_from_directories(listing, "bucket", ListOptions(limit=10, token=token))
-        count += len(page.entries)
+        entry_count += len(page.entries)
         token = page.token
         if token is None:
             break
-    assert count == keys
-    assert listing.requests == requests
+    assert entry_count == key_count
+    assert listing.request_count == request_count
 
 
 @given(paths, paths)

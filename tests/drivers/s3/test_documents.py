@@ -49,7 +49,7 @@ def document(root: str, content: str, namespace: str = f' xmlns="{NAMESPACE}"') 
     return f"{XML_DECLARATION}<{root}{namespace}>{content}</{root}>".encode()
 
 
-def written_by_botocore(operation: str, **arguments: Any) -> Any:
+def serialize_with_botocore(operation: str, **arguments: Any) -> Any:
     model = s3_model().operation_model(operation)
     request = create_serializer("rest-xml").serialize_to_request(arguments, model)
     return ET.canonicalize(request["body"].decode(), rewrite_prefixes=True)
@@ -60,7 +60,7 @@ def keys_in(body: bytes) -> list[str | None]:
     return [key.text for key in root.iter(f"{{{NAMESPACE}}}Key")]
 
 
-def canonical(body: bytes) -> Any:
+def canonicalize(body: bytes) -> Any:
     return ET.canonicalize(body.decode(), rewrite_prefixes=True)
 
 
@@ -99,7 +99,7 @@ def test_reads_the_region_of_an_error(element: str, region: str | None) -> None:
     assert parse_error(body).region == region
 
 
-def test_error_shows_no_signature() -> None:
+def test_error_does_not_show_the_signature() -> None:
     body = document(
         "Error",
         "<Code>SignatureDoesNotMatch</Code><Message>no</Message>"
@@ -112,13 +112,13 @@ def test_error_shows_no_signature() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html/>", b"Bad Gateway", b"<Error>", b"\xff", document("Contents", "")]
 )
-def test_document_that_is_no_error_is_malformed(body: bytes) -> None:
+def test_document_that_is_not_an_error_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponse):
         parse_error(body)
 
 
 @pytest.mark.parametrize(
-    "read",
+    "parse",
     [
         parse_upload_id,
         parse_completed,
@@ -131,14 +131,14 @@ def test_document_that_is_no_error_is_malformed(body: bytes) -> None:
     ],
 )
 def test_every_parser_distinguishes_errors_results_and_malformed_documents(
-    read: Callable[[bytes], object],
+    parse: Callable[[bytes], object],
 ) -> None:
-    with pytest.raises(ErrorDocumentError) as raised:
-        read(b"  \n" + document("Error", "<Code>InternalError</Code><Message>oops</Message>"))
-    assert raised.value.document == ErrorDocument(code="InternalError", message="oops")
+    with pytest.raises(ErrorDocumentError) as caught:
+        parse(b"  \n" + document("Error", "<Code>InternalError</Code><Message>oops</Message>"))
+    assert caught.value.document == ErrorDocument(code="InternalError", message="oops")
     for garbage in (b"", b"   ", b"<html><body/></html>", b"<Error>", SEAWEEDFS_ERROR + b"<"):
         with pytest.raises(MalformedResponse):
-            read(garbage)
+            parse(garbage)
 
 
 def test_reads_an_upload_id() -> None:
@@ -149,7 +149,7 @@ def test_reads_an_upload_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "root"),
+    ("parse", "root"),
     [
         (parse_completed, "CompleteMultipartUploadResult"),
         (parse_copied, "CopyObjectResult"),
@@ -158,15 +158,15 @@ def test_reads_an_upload_id() -> None:
 )
 @pytest.mark.parametrize("quote", ["&#34;", "&quot;", '"', ""])
 def test_reads_etag_and_date_of_a_stored_object(
-    read: Callable[[bytes], WriteResult], root: str, quote: str
+    parse: Callable[[bytes], WriteResult], root: str, quote: str
 ) -> None:
     content = f"<LastModified>{TIMESTAMP}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
-    assert read(b"\n  " + document(root, content)) == WriteResult(
+    assert parse(b"\n  " + document(root, content)) == WriteResult(
         etag="9aff-1", last_modified=TIMESTAMP_UTC
     )
-    assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == WriteResult(etag="9aff-1")
+    assert parse(document(root, "<ETag>9aff-1</ETag>", namespace="")) == WriteResult(etag="9aff-1")
     with pytest.raises(MalformedResponse):
-        read(document(root, "<LastModified/>"))
+        parse(document(root, "<LastModified/>"))
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_reads_a_page_of_uploads() -> None:
         "<UploadId>id1</UploadId><Owner><ID>x</ID></Owner></Upload>"
         f"<Upload><Key>é</Key><UploadId>id2</UploadId><Initiated>{TIMESTAMP}</Initiated></Upload>"
     )
-    plain = parse_uploads(
+    unencoded = parse_uploads(
         document("ListMultipartUploadsResult", f"{content}<IsTruncated>false</IsTruncated>")
     )
-    assert plain.uploads == [
+    assert unencoded.uploads == [
         UnfinishedUpload(key="m+p%2Bu", upload_id="id1", initiated=TIMESTAMP_UTC),
         UnfinishedUpload(key="é", upload_id="id2", initiated=TIMESTAMP_UTC),
     ]
-    assert plain.next_markers is None
+    assert unencoded.next_markers is None
     encoded = parse_uploads(
         document(
             "ListMultipartUploadsResult",
@@ -239,10 +239,13 @@ def test_reads_a_page_of_uploads() -> None:
         f"<Upload><Key>k</Key><Initiated>{TIMESTAMP}</Initiated></Upload>",
         "<Upload><Key>k</Key><UploadId>i</UploadId></Upload>",
         "<Upload><Key>k</Key><UploadId>i</UploadId><Initiated>T99Z</Initiated></Upload>",
-        f"<EncodingType>url</EncodingType><Upload><Key>%FF</Key><Initiated>{TIMESTAMP}</Initiated></Upload>",
+        (
+            "<EncodingType>url</EncodingType><Upload><Key>%FF</Key><UploadId>i</UploadId>"
+            f"<Initiated>{TIMESTAMP}</Initiated></Upload>"
+        ),
     ],
 )
-def test_incomplete_uploads_are_malformed(content: str) -> None:
+def test_incomplete_or_invalid_page_of_uploads_is_malformed(content: str) -> None:
     with pytest.raises(MalformedResponse):
         parse_uploads(document("ListMultipartUploadsResult", content))
 
@@ -256,8 +259,8 @@ def test_reads_buckets() -> None:
     page = parse_buckets(document("ListAllMyBucketsResult", content))
     assert page.buckets == [BucketInfo(name="a", created=TIMESTAMP_UTC), BucketInfo(name="b")]
     assert page.token is None
-    more = f"{content}<ContinuationToken>t+%</ContinuationToken>"
-    assert parse_buckets(document("ListAllMyBucketsResult", more)).token == "t+%"
+    truncated = f"{content}<ContinuationToken>t+%</ContinuationToken>"
+    assert parse_buckets(document("ListAllMyBucketsResult", truncated)).token == "t+%"
     with pytest.raises(MalformedResponse):
         parse_buckets(document("ListAllMyBucketsResult", "<Buckets><Bucket/></Buckets>"))
 
@@ -286,24 +289,24 @@ def test_keys_that_xml_can_contain_round_trip(key: str) -> None:
 
 def test_writes_what_botocore_writes() -> None:
     keys = ["a", "b & c", "é"]
-    assert canonical(delete_body(keys, quiet=True)) == written_by_botocore(
+    assert canonicalize(delete_body(keys, quiet=True)) == serialize_with_botocore(
         "DeleteObjects",
         Bucket="b",
         Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
     )
-    assert canonical(create_bucket_body("eu-west-1")) == written_by_botocore(
+    assert canonicalize(create_bucket_body("eu-west-1")) == serialize_with_botocore(
         "CreateBucket",
         Bucket="b",
         CreateBucketConfiguration={"LocationConstraint": "eu-west-1"},
     )
-    assert canonical(
+    assert canonicalize(
         complete_body(
             [
                 SentPart(number=10, etag="ten"),
                 SentPart(number=9, etag="nine", checksums={"crc32c": "AAAAAA=="}),
             ]
         )
-    ) == written_by_botocore(
+    ) == serialize_with_botocore(
         "CompleteMultipartUpload",
         Bucket="b",
         Key="k",

@@ -1,4 +1,4 @@
-"""The table from the service's error responses to our errors."""
+"""The mapping of error responses of the service to errors of this library."""
 
 from __future__ import annotations
 
@@ -13,89 +13,79 @@ if TYPE_CHECKING:
     from trove_async._http.services import ErrorMapping
     from trove_async.errors import TroveError
 
-OBJECT, BUCKET = errors.ObjectNotFoundError, errors.BucketNotFoundError
-BUSY, SLOW, DENIED = errors.UnavailableError, errors.TimedOutError, errors.PermissionDeniedError
-UNKNOWN, FULL, CANNOT = (
-    errors.UnauthenticatedError,
-    errors.StorageFullError,
-    errors.NotSupportedError,
-)
-UNMET, RANGE, BROKEN = errors.PreconditionFailedError, errors.RangeError, errors.IntegrityError
-EXISTS, NAME, BACKEND = errors.BucketExistsError, errors.InvalidNameError, errors.BackendError
-
-# From the S3 API Reference, "Error responses".
+# Codes from the S3 API Reference, "Error responses", and from compatible services.
 ERRORS = [
-    (404, "NoSuchKey", OBJECT, False),
-    (404, "NoSuchVersion", OBJECT, False),
-    (404, "NoSuchUpload", OBJECT, False),
-    (404, "NoSuchBucket", BUCKET, False),
-    (409, "BucketAlreadyExists", EXISTS, False),
-    (409, "BucketAlreadyOwnedByYou", EXISTS, False),
+    (404, "NoSuchKey", errors.ObjectNotFoundError, False),
+    (404, "NoSuchVersion", errors.ObjectNotFoundError, False),
+    (404, "NoSuchUpload", errors.ObjectNotFoundError, False),
+    (404, "NoSuchBucket", errors.BucketNotFoundError, False),
+    (409, "BucketAlreadyExists", errors.BucketExistsError, False),
+    (409, "BucketAlreadyOwnedByYou", errors.BucketExistsError, False),
     (409, "BucketNotEmpty", errors.BucketNotEmptyError, False),
-    (412, "PreconditionFailed", UNMET, False),
-    (409, "ConditionalRequestConflict", BUSY, True),
-    (409, "OperationAborted", BUSY, True),
-    (416, "InvalidRange", RANGE, False),
-    (403, "AccessDenied", DENIED, False),
-    (403, "InvalidAccessKeyId", UNKNOWN, False),
-    (403, "SignatureDoesNotMatch", UNKNOWN, False),
-    (400, "ExpiredToken", UNKNOWN, False),
-    (403, "RequestTimeTooSkewed", UNKNOWN, False),
-    (503, "SlowDown", BUSY, True),
-    (400, "Throttling", BUSY, True),
-    (400, "ThrottlingException", BUSY, True),
-    (400, "RequestLimitExceeded", BUSY, True),
-    (500, "InternalError", BUSY, True),
-    (200, "InternalError", BUSY, True),
-    (200, "SlowDown", BUSY, True),
-    (503, "ServiceUnavailable", BUSY, True),
-    (400, "RequestTimeout", SLOW, True),
-    (400, "IncompleteBody", BUSY, True),
-    (400, "BadDigest", BROKEN, True),
-    (400, "XAmzContentChecksumMismatch", BROKEN, True),
-    (400, "InvalidDigest", BROKEN, False),
-    (400, "EntityTooLarge", CANNOT, False),
-    (400, "EntityTooSmall", CANNOT, False),
-    (501, "NotImplemented", CANNOT, False),
-    (400, "InvalidStorageClass", CANNOT, False),
-    (403, "QuotaExceeded", FULL, False),
-    (507, "XMinioStorageFull", FULL, False),
-    (301, "PermanentRedirect", BACKEND, False),
-    (400, "AuthorizationHeaderMalformed", BACKEND, False),
-    (403, "InvalidObjectState", BACKEND, False),
-    (400, "InvalidPart", BACKEND, False),
-    (400, "KeyTooLongError", NAME, False),
-    (400, "InvalidBucketName", NAME, False),
-    (405, "MethodNotAllowed", CANNOT, False),
+    (412, "PreconditionFailed", errors.PreconditionFailedError, False),
+    (409, "ConditionalRequestConflict", errors.UnavailableError, True),
+    (409, "OperationAborted", errors.UnavailableError, True),
+    (416, "InvalidRange", errors.RangeError, False),
+    (403, "AccessDenied", errors.PermissionDeniedError, False),
+    (403, "InvalidAccessKeyId", errors.UnauthenticatedError, False),
+    (403, "SignatureDoesNotMatch", errors.UnauthenticatedError, False),
+    (400, "ExpiredToken", errors.UnauthenticatedError, False),
+    (403, "RequestTimeTooSkewed", errors.UnauthenticatedError, False),
+    (503, "SlowDown", errors.UnavailableError, True),
+    (400, "Throttling", errors.UnavailableError, True),
+    (400, "ThrottlingException", errors.UnavailableError, True),
+    (400, "RequestLimitExceeded", errors.UnavailableError, True),
+    (500, "InternalError", errors.UnavailableError, True),
+    (200, "InternalError", errors.UnavailableError, True),
+    (200, "SlowDown", errors.UnavailableError, True),
+    (503, "ServiceUnavailable", errors.UnavailableError, True),
+    (400, "RequestTimeout", errors.TimedOutError, True),
+    (400, "IncompleteBody", errors.UnavailableError, True),
+    (400, "BadDigest", errors.IntegrityError, True),
+    (400, "XAmzContentChecksumMismatch", errors.IntegrityError, True),
+    (400, "InvalidDigest", errors.IntegrityError, False),
+    (400, "EntityTooLarge", errors.NotSupportedError, False),
+    (400, "EntityTooSmall", errors.NotSupportedError, False),
+    (501, "NotImplemented", errors.NotSupportedError, False),
+    (400, "InvalidStorageClass", errors.NotSupportedError, False),
+    (403, "QuotaExceeded", errors.StorageFullError, False),
+    (507, "XMinioStorageFull", errors.StorageFullError, False),
+    (301, "PermanentRedirect", errors.BackendError, False),
+    (400, "AuthorizationHeaderMalformed", errors.BackendError, False),
+    (403, "InvalidObjectState", errors.BackendError, False),
+    (400, "InvalidPart", errors.BackendError, False),
+    (400, "KeyTooLongError", errors.InvalidNameError, False),
+    (400, "InvalidBucketName", errors.InvalidNameError, False),
+    (405, "MethodNotAllowed", errors.NotSupportedError, False),
     # Without a body, or with an unknown code, the status decides.
-    (301, "", BACKEND, False),
-    (307, "", BACKEND, False),
-    (304, "", UNMET, False),
-    (400, "", BACKEND, False),
-    (401, "", UNKNOWN, False),
-    (403, "", DENIED, False),
+    (301, "", errors.BackendError, False),
+    (307, "", errors.BackendError, False),
+    (304, "", errors.PreconditionFailedError, False),
+    (400, "", errors.BackendError, False),
+    (401, "", errors.UnauthenticatedError, False),
+    (403, "", errors.PermissionDeniedError, False),
     (404, "", errors.NotFoundError, False),
-    (405, "", CANNOT, False),
-    (408, "", SLOW, True),
-    (409, "UnknownCode", BACKEND, False),
-    (412, "", UNMET, False),
-    (413, "", CANNOT, False),
-    (416, "", RANGE, False),
-    (429, "", BUSY, True),
-    (500, "", BUSY, True),
-    (500, "UnknownCode", BUSY, True),
-    (501, "", CANNOT, False),
-    (502, "", BUSY, True),
-    (503, "", BUSY, True),
-    (504, "", BUSY, True),
-    (507, "", FULL, False),
-    (520, "", BUSY, True),
-    (200, "UnknownCode", BACKEND, False),
+    (405, "", errors.NotSupportedError, False),
+    (408, "", errors.TimedOutError, True),
+    (409, "UnknownCode", errors.BackendError, False),
+    (412, "", errors.PreconditionFailedError, False),
+    (413, "", errors.NotSupportedError, False),
+    (416, "", errors.RangeError, False),
+    (429, "", errors.UnavailableError, True),
+    (500, "", errors.UnavailableError, True),
+    (500, "UnknownCode", errors.UnavailableError, True),
+    (501, "", errors.NotSupportedError, False),
+    (502, "", errors.UnavailableError, True),
+    (503, "", errors.UnavailableError, True),
+    (504, "", errors.UnavailableError, True),
+    (507, "", errors.StorageFullError, False),
+    (520, "", errors.UnavailableError, True),
+    (200, "UnknownCode", errors.BackendError, False),
 ]
 
 
 @pytest.mark.parametrize(("status", "code", "kind", "retryable"), ERRORS)
-def test_error_responses_become_our_errors(
+def test_error_response_maps_to_an_error(
     status: int, code: str, kind: type[TroveError], *, retryable: bool
 ) -> None:
     error = failure(status, code)
@@ -104,26 +94,26 @@ def test_error_responses_become_our_errors(
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "meaning"),
-    [(400, code, meaning) for code, meaning in CODES.items()]
-    + [(status, "", meaning) for status, meaning in STATUSES.items()],
+    ("status", "code", "mapping"),
+    [(400, code, mapping) for code, mapping in CODES.items()]
+    + [(status, "", mapping) for status, mapping in STATUSES.items()],
 )
 def test_message_contains_the_advice_and_the_response(
-    status: int, code: str, meaning: ErrorMapping
+    status: int, code: str, mapping: ErrorMapping
 ) -> None:
     error = failure(status, code, "A sentence.", bucket="b", key="k")
-    assert type(error) is meaning.kind
+    assert type(error) is mapping.kind
     received = f"{status} {code}".strip()
-    assert error.message == f"{meaning.advice} ({received}: A sentence.)"
+    assert error.message == f"{mapping.advice} ({received}: A sentence.)"
     assert (error.bucket, error.key) == ("b", "k")
-    retryable = meaning.kind.retryable if meaning.retryable is None else meaning.retryable
+    retryable = mapping.kind.retryable if mapping.retryable is None else mapping.retryable
     assert error.retryable is retryable
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_delete_marker_raises_object_not_found(status: int) -> None:
     error = failure(status, "MethodNotAllowed", headers={"x-amz-delete-marker": "true"})
-    assert type(error) is OBJECT
+    assert type(error) is errors.ObjectNotFoundError
 
 
 def test_region_of_the_response_is_in_the_message() -> None:
@@ -174,7 +164,7 @@ def test_retry_after_is_parsed(headers: dict[str, str], seconds: float | None) -
         "sent Authorization: Bearer SECRET1",
     ],
 )
-def test_message_shows_no_credential(message: str) -> None:
+def test_message_does_not_show_credentials(message: str) -> None:
     assert "SECRET" not in str(failure(403, "AccessDenied", message))
 
 
@@ -185,8 +175,8 @@ def test_message_is_one_line_of_bounded_length() -> None:
     assert len(message) < 500
 
 
-@pytest.mark.parametrize(("status", "meaning"), STATUSES_WITHOUT_DOCUMENT.items())
-def test_error_without_a_body_suggests_causes(status: int, meaning: ErrorMapping) -> None:
+@pytest.mark.parametrize(("status", "mapping"), STATUSES_WITHOUT_DOCUMENT.items())
+def test_error_without_a_body_suggests_causes(status: int, mapping: ErrorMapping) -> None:
     error = failure(status, headers={"x-amz-bucket-region": "eu-west-1"})
-    assert type(error) is meaning.kind
-    assert error.message == f"{meaning.advice}. The bucket is in region 'eu-west-1' ({status})"
+    assert type(error) is mapping.kind
+    assert error.message == f"{mapping.advice}. The bucket is in region 'eu-west-1' ({status})"

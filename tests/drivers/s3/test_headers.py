@@ -54,6 +54,7 @@ names = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,10}", fullmatch=True)
 
 
 def info(**headers: str) -> ObjectInfo:
+    """Return the info of an object whose response has these headers as well."""
     header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return object_info({**RESPONSE_HEADERS, **header_fields}, bucket="b", key="k", backend="cold")
 
@@ -83,8 +84,8 @@ def test_put_without_options_sends_the_default_content_type() -> None:
 
 
 def test_upload_is_created_without_conditions_and_checksums() -> None:
-    opened_driver = object_headers(ALL_OPTIONS)
-    assert put_headers(ALL_OPTIONS).keys() - opened_driver.keys() == {
+    upload_headers = object_headers(ALL_OPTIONS)
+    assert put_headers(ALL_OPTIONS).keys() - upload_headers.keys() == {
         "if-match",
         "x-amz-checksum-crc32c",
         "content-md5",
@@ -147,11 +148,11 @@ def test_metadata_headers_are_ascii_without_extra_spaces(metadata: dict[str, str
         ("=?UTF-8?B?w4?=", "=?UTF-8?B?w4?="),
         ("=?UTF-8?B?/w==?=", "=?UTF-8?B?/w==?="),
         ("a =? b", "a =? b"),
-        ("two  blanks", "two  blanks"),
+        ("two  spaces", "two  spaces"),
         ("", ""),
         ("grüß", "grüß"),
         ("gr\udcc3\udcbc\udcc3\udc9f", "grüß"),
-        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, as transports decode it
+        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, decoded as transports do
         ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),
         (Header("grüß " * 20, "utf-8").encode(linesep=" "), "grüß " * 20),
     ],
@@ -231,14 +232,14 @@ def test_expires_round_trips_in_any_year(moment: datetime) -> None:
 
 
 def test_missing_headers_are_none_or_the_default() -> None:
-    bare = info()
-    assert bare.content_type is None
-    assert bare.storage_class == "STANDARD"
-    assert bare.complete
-    assert dict(bare.metadata) == dict(bare.checksums) == dict(bare.tags) == {}
-    assert bare.content_language is None
-    assert bare.expires is None
-    assert bare.write_id is bare.version_id is bare.cache_control is None
+    minimal = info()
+    assert minimal.content_type is None
+    assert minimal.storage_class == "STANDARD"
+    assert minimal.complete
+    assert dict(minimal.metadata) == dict(minimal.checksums) == dict(minimal.tags) == {}
+    assert minimal.content_language is None
+    assert minimal.expires is None
+    assert minimal.write_id is minimal.version_id is minimal.cache_control is None
 
 
 def test_missing_metadata_makes_the_info_incomplete() -> None:
@@ -262,7 +263,7 @@ def test_info_contains_only_full_object_checksums(
     assert info(**{"x-amz-checksum-crc32c": checksum, **headers}).checksums == expected
 
 
-def test_size_is_that_of_the_object_not_of_the_range() -> None:
+def test_size_in_a_range_response_is_that_of_the_object() -> None:
     assert info(content_range="bytes 5-14/99", content_length="10").size == 99
     assert read_content_range({"content-range": "bytes 5-14/99"}) == (5, 15, 99)
     assert read_content_range({}) is None
@@ -306,8 +307,10 @@ def test_put_info_combines_options_and_response() -> None:
         "x-amz-version-id": "v1",
         "x-amz-checksum-crc32c": "AAAAAA==",
     }
-    read_info = put_info(response, bucket="b", key="k", size=3, options=ALL_OPTIONS, backend="cold")
-    assert read_info == ObjectInfo(
+    stored_info = put_info(
+        response, bucket="b", key="k", size=3, options=ALL_OPTIONS, backend="cold"
+    )
+    assert stored_info == ObjectInfo(
         bucket="b",
         key="k",
         size=3,
@@ -331,18 +334,18 @@ def test_put_info_combines_options_and_response() -> None:
 
 def test_put_response_without_a_date_uses_the_current_time() -> None:
     before = datetime.now(UTC)
-    read_info = put_info({"etag": '"abc"'}, bucket="b", key="k", size=3, options=PutOptions())
-    assert before <= read_info.last_modified <= datetime.now(UTC)
+    stored_info = put_info({"etag": '"abc"'}, bucket="b", key="k", size=3, options=PutOptions())
+    assert before <= stored_info.last_modified <= datetime.now(UTC)
 
 
 def test_put_info_copies_the_metadata() -> None:
     metadata = {"a": "1"}
-    read_info = put_info({}, bucket="b", key="k", size=3, options=PutOptions(metadata=metadata))
+    stored_info = put_info({}, bucket="b", key="k", size=3, options=PutOptions(metadata=metadata))
     metadata["a"] = "2"
-    assert read_info.metadata == {"a": "1"}
+    assert stored_info.metadata == {"a": "1"}
 
 
-def test_reserved_names_are_not_in_the_metadata() -> None:
+def test_metadata_does_not_contain_reserved_names() -> None:
     read_info = info(**{META + EXACT: "a=%20", META + "trove-write-id": "0011", META + "b": "c"})
     assert dict(read_info.metadata) == {"a": " ", "b": "c"}
 
@@ -384,8 +387,8 @@ def test_put_info_prefers_last_modified_to_date() -> None:
         "last-modified": "Sat, 28 Nov 2026 16:00:00 GMT",
         "date": "Sun, 29 Nov 2026 16:00:00 GMT",
     }
-    read_info = put_info(headers, bucket="b", key="k", size=3, options=PutOptions())
-    assert read_info.last_modified == datetime(2026, 11, 28, 16, tzinfo=UTC)
+    stored_info = put_info(headers, bucket="b", key="k", size=3, options=PutOptions())
+    assert stored_info.last_modified == datetime(2026, 11, 28, 16, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("zone", ["GMT", "UTC", "+0000", "-0000"])

@@ -1,4 +1,4 @@
-"""Successful writes whose responses do not describe the stored object."""
+"""Successful writes whose responses lack the ETag or the date of the stored object."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 UPLOAD = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 OPTIONS = PutOptions(write_id="mine")
-OWN_WRITE = {
+OWN_OBJECT = {
     **OBJECT_HEADERS,
     "content-length": "4",
     "etag": '"e-1"',
     "x-amz-meta-trove-write-id": "mine",
 }
-OTHER_WRITE = {**OWN_WRITE, "x-amz-meta-trove-write-id": "other"}
+OTHER_OBJECT = {**OWN_OBJECT, "x-amz-meta-trove-write-id": "other"}
 
 
 def write_cases() -> list[Any]:
-    """Return each kind of write with its responses, whose last document lacks an ETag."""
+    """Return the kinds of writes, each with responses of which the last has no ETag."""
     documents = {
         "an empty ETag": "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>",
         "no ETag": "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>",
@@ -42,22 +42,24 @@ def write_cases() -> list[Any]:
         *(
             pytest.param(
                 "commit",
-                lambda text=text: [
+                lambda document=document: [
                     response(body=UPLOAD),
                     response(etag='"p"'),
-                    response(body=text),
+                    response(body=document),
                 ],
                 id=f"commit, {name}",
             )
-            for name, text in documents.items()
+            for name, document in documents.items()
         ),
         *(
             pytest.param(
                 "copy",
-                lambda text=text: [response(body=text.replace("CompleteMultipartUpload", "Copy"))],
+                lambda document=document: [
+                    response(body=document.replace("CompleteMultipartUpload", "Copy"))
+                ],
                 id=f"copy, {name}",
             )
-            for name, text in documents.items()
+            for name, document in documents.items()
         ),
     ]
 
@@ -69,8 +71,8 @@ async def write(driver: Any, kind: str, options: PutOptions) -> ObjectInfo:
         info = await driver.put("data", "key", body, options)
     elif kind == "copy":
         source = ObjectInfo(bucket="data", key="k", size=4, etag="e", last_modified=now())
-        copying = CopyOptions(source=source, put=options)
-        info = await driver.copy("data", "k", "data", "key", copying)
+        copy_options = CopyOptions(source=source, put=options)
+        info = await driver.copy("data", "k", "data", "key", copy_options)
     else:
         async with driver.upload("data", "key", options) as upload:
             await upload.send(Part(number=1, offset=0, size=4, last=True), body)
@@ -82,7 +84,7 @@ async def write(driver: Any, kind: str, options: PutOptions) -> ObjectInfo:
 async def test_write_is_confirmed_by_a_head(
     scripted_driver: Any, kind: str, responses: Callable[[], list[FakeResponse]]
 ) -> None:
-    transport, opened_driver = scripted_driver(*responses(), response(headers=OWN_WRITE))
+    transport, opened_driver = scripted_driver(*responses(), response(headers=OWN_OBJECT))
     async with opened_driver as driver:
         info = await write(driver, kind, OPTIONS)
     assert (info.etag, info.size, info.write_id) == ("e-1", 4, "mine")
@@ -90,16 +92,16 @@ async def test_write_is_confirmed_by_a_head(
 
 
 @pytest.mark.parametrize(("kind", "responses"), write_cases())
-@pytest.mark.parametrize("stored", ["another write's", "none"])
+@pytest.mark.parametrize("stored", ["other write", "missing"])
 async def test_write_that_a_head_does_not_confirm_is_retryable(
     scripted_driver: Any, kind: str, responses: Callable[[], list[FakeResponse]], stored: str
 ) -> None:
     def head() -> FakeResponse:
-        return response(headers=OTHER_WRITE) if stored == "another write's" else response(404)
+        return response(headers=OTHER_OBJECT) if stored == "other write" else response(404)
 
-    # Another HEAD precedes the abort: on some services an abort deletes the completed object.
-    aborted = [head(), response(204)] if kind == "commit" else []
-    _, opened_driver = scripted_driver(*responses(), head(), *aborted)
+    # A second HEAD precedes the abort: on some services an abort deletes the completed object.
+    abort_responses = [head(), response(204)] if kind == "commit" else []
+    _, opened_driver = scripted_driver(*responses(), head(), *abort_responses)
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="the service reported success") as caught:
             await write(driver, kind, OPTIONS)
@@ -107,12 +109,12 @@ async def test_write_that_a_head_does_not_confirm_is_retryable(
 
 
 async def test_write_without_an_id_is_confirmed_by_its_size(scripted_driver: Any) -> None:
-    for size, is_complete in (("4", True), ("5", False)):
+    for size, is_confirmed in (("4", True), ("5", False)):
         transport, opened_driver = scripted_driver(
             response(), response(headers={**OBJECT_HEADERS, "content-length": size})
         )
         async with opened_driver as driver:
-            if is_complete:
+            if is_confirmed:
                 assert (await write(driver, "put", PutOptions())).etag == "e"
             else:
                 with pytest.raises(UnavailableError):
@@ -120,9 +122,9 @@ async def test_write_without_an_id_is_confirmed_by_its_size(scripted_driver: Any
         assert len(transport.requests) == 2
 
 
-async def test_head_requests_the_version_of_the_response(scripted_driver: Any) -> None:
+async def test_head_requests_the_version_in_the_response(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
-        response(headers={"x-amz-version-id": "v1"}), response(headers=OWN_WRITE)
+        response(headers={"x-amz-version-id": "v1"}), response(headers=OWN_OBJECT)
     )
     async with opened_driver as driver:
         await write(driver, "put", OPTIONS)
@@ -130,7 +132,7 @@ async def test_head_requests_the_version_of_the_response(scripted_driver: Any) -
 
 
 @pytest.mark.parametrize(
-    ("headers", "moment"),
+    ("headers", "expected"),
     [
         (
             {"last-modified": "Wed, 01 Jan 2025 00:00:01 GMT"},
@@ -142,12 +144,12 @@ async def test_head_requests_the_version_of_the_response(scripted_driver: Any) -
     ids=["valid", "missing", "invalid"],
 )
 async def test_put_takes_its_date_from_the_response(
-    scripted_driver: Any, headers: dict[str, str], moment: datetime
+    scripted_driver: Any, headers: dict[str, str], expected: datetime
 ) -> None:
     date = "Wed, 01 Jan 2025 00:00:00 GMT"
     _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": date, **headers}))
     async with opened_driver as driver:
-        assert (await write(driver, "put", OPTIONS)).last_modified == moment
+        assert (await write(driver, "put", OPTIONS)).last_modified == expected
 
 
 async def test_put_succeeds_when_the_response_has_an_invalid_date(scripted_driver: Any) -> None:

@@ -1,4 +1,4 @@
-"""Probes of an unrecognised service before an unusual key is sent."""
+"""Probes that determine how an unrecognised service stores unusual keys."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def unchanged(key: str) -> str:
 
 
 def folding(*oddities: Oddity) -> Callable[[str], str]:
+    """Return a function that removes these oddities from a key."""
+
     def stored_as(key: str) -> str:
         for oddity in oddities:
             key = folded(key, oddity)
@@ -55,22 +57,29 @@ def folding(*oddities: Oddity) -> Callable[[str], str]:
 
 
 class FakeService:
-    """A service that stores a key under ``stored_as(key)`` and records the keys of puts."""
+    """A service that stores a key under ``stored_as(key)``.
+
+    Attributes:
+        written: The keys that were put.
+        requests: The number of requests.
+        put_error: The error that every put raises. None: puts succeed.
+        omits_etag: Whether the responses to puts lack an ETag.
+    """
 
     def __init__(self, stored_as: Callable[[str], str] = unchanged) -> None:
         self.stored_as = stored_as
         self.memory = MemoryDriver()
         self.written: list[str] = []
         self.requests = 0
-        self.error_response: Exception | None = None
+        self.put_error: Exception | None = None
         self.omits_etag = False
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         self.requests += 1
-        if self.error_response is not None:
-            raise self.error_response
+        if self.put_error is not None:
+            raise self.put_error
         self.written.append(key)
         stored = await self.memory.put(bucket, self.stored_as(key), views, options)
         if self.omits_etag:
@@ -153,7 +162,7 @@ async def test_reading_detects_a_folded_oddity() -> None:
 
 
 @pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
-async def test_folding_service_is_detected_without_touching_objects(
+async def test_folding_service_is_detected_without_changing_objects(
     oddity: Oddity, key: str
 ) -> None:
     fake = FakeService(folding(oddity))
@@ -167,13 +176,13 @@ async def test_folding_service_is_detected_without_touching_objects(
 
 
 async def test_service_that_drops_bodies_of_keys_with_a_trailing_slash_is_detected() -> None:
-    class Dropping(FakeService):
+    class BodyDroppingService(FakeService):
         async def put_object(
             self, bucket: str, key: str, _views: Sequence[memoryview], options: PutOptions
         ) -> ObjectInfo:
             return await super().put_object(bucket, key, [], options)
 
-    fake = Dropping()
+    fake = BodyDroppingService()
     probe = await probe_of(fake)
     assert (await probe.dialect_for_writing("data", "a/")).unwritable_reason("a/")
     assert not await remaining_keys(fake)
@@ -186,16 +195,16 @@ async def test_every_oddity_of_a_key_is_probed() -> None:
     assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
 
 
-async def test_key_is_allowed_when_the_service_itself_rejects_it() -> None:
+async def test_unusual_key_is_sent_to_a_service_that_rejects_it() -> None:
     fake = FakeService()
-    fake.error_response = InvalidNameError("the service does not accept the name")
+    fake.put_error = InvalidNameError("the service does not accept the name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
     assert dialect.unwritable_reason("a//b") is None
 
 
 async def test_denied_probe_suggests_the_dialect() -> None:
     fake = FakeService()
-    fake.error_response = PermissionDeniedError("the credentials do not permit this request")
+    fake.put_error = PermissionDeniedError("the credentials do not permit this request")
     with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
         await (await probe_of(fake)).dialect_for_writing("data", "a//b")
 
@@ -207,7 +216,7 @@ async def test_reading_a_missing_key_writes_nothing(*, folds: bool) -> None:
     assert not fake.written
 
 
-async def test_reading_distinguishes_two_objects_from_one_with_two_keys() -> None:
+async def test_reading_distinguishes_two_objects_from_one_object_under_two_keys() -> None:
     fake = FakeService()
     probe = await probe_of(fake)
     for key in ("a//b", "a/b"):
@@ -265,12 +274,12 @@ def test_usual_keys_have_no_oddity() -> None:
 
 @pytest.fixture
 def unrecognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable recognition, as behind a proxy that rewrites all headers."""
+    """Disable recognition, as a proxy does that rewrites all headers."""
     monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
 
 
 @pytest.mark.usefixtures("unrecognised")
-async def test_unrecognised_seaweedfs_loses_nothing_to_unusual_keys(seaweed: S3Server) -> None:
+async def test_unrecognised_seaweedfs_loses_no_object_to_unusual_keys(seaweed: S3Server) -> None:
     bucket = f"probing-{uuid4().hex[:20]}"
     async with Trove(driver_of(seaweed)) as store:
         await store.create_bucket(bucket)

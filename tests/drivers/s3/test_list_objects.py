@@ -30,6 +30,8 @@ from trove_async.drivers.s3._list_objects import MalformedResponse, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trove_async.options import Page
 
 OBJECT = {
@@ -48,6 +50,7 @@ def parse(body: bytes) -> Page:
 
 
 def parse_thoroughly(body: bytes) -> Page:
+    """Parse a page with the thorough parser only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_list_objects, "_parse_quickly", raise_unusual)
         return parse(body)
@@ -57,14 +60,15 @@ def raise_unusual(_text: str) -> None:
     raise _list_objects._UnusualError
 
 
-def outcome(read: object, body: bytes) -> Page | None:
+def outcome(parser: Callable[[bytes], Page], body: bytes) -> Page | None:
+    """Return the parsed page, or None if it is malformed."""
     try:
-        return read(body)  # type: ignore[operator, no-any-return] # parse or parse_thoroughly
+        return parser(body)
     except MalformedResponse:
         return None
 
 
-def names(page: Page) -> list[str]:
+def keys_of(page: Page) -> list[str]:
     return [entry.key for entry in page.entries]
 
 
@@ -87,7 +91,7 @@ def test_reads_an_object_in_every_style(style: ListingStyle) -> None:
 def test_reads_what_botocore_reads(
     style: ListingStyle, items: list[dict[str, str]], prefixes: list[str], token: str | None
 ) -> None:
-    token = token and token.replace("\r", "")  # which ListingStyle does not escape
+    token = token and token.replace("\r", "")  # `ListingStyle` does not escape it in tokens
     body = style.document(items, prefixes, token or None)
     expected_objects, expected_prefixes, expected_token = parse_list_with_botocore(body)
 
@@ -95,7 +99,7 @@ def test_reads_what_botocore_reads(
 
     assert page.token == expected_token == (token or None)
     parsed = {entry.key: entry for entry in page.entries if isinstance(entry, ObjectInfo)}
-    assert sorted(names(page)) == sorted(
+    assert sorted(keys_of(page)) == sorted(
         [item["Key"] for item in expected_objects] + expected_prefixes
     )
     assert sorted(entry.prefix for entry in page.entries if isinstance(entry, Prefix)) == sorted(
@@ -117,7 +121,6 @@ def test_quick_and_thorough_parsers_agree(
     assert parse(body) == parse_thoroughly(body)
 
 
-spans = st.integers(0, 2000)
 fragments = st.sampled_from(
     [
         *["", "<", ">", "&", "&#1;", "&#xD;", "&nbsp;", "\x01", "\r", "]]>", "\ufffe", "é", " "],
@@ -132,7 +135,7 @@ fragments = st.sampled_from(
 @given(
     style=styles,
     prefixes=st.lists(keys, max_size=2),
-    start=spans,
+    start=st.integers(0, 2000),
     length=st.integers(0, 40),
     fragment=fragments,
 )
@@ -146,20 +149,24 @@ def test_parsers_agree_on_damaged_pages(
     assert outcome(parse, damaged) == outcome(parse_thoroughly, damaged)
 
 
-@pytest.mark.parametrize("style", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
+@pytest.mark.parametrize(
+    "style",
+    [AWS, SEAWEEDFS, MOTO, R2, PLAIN],
+    ids=["aws", "seaweedfs", "moto", "r2", "plain"],
+)
 def test_usual_pages_are_parsed_quickly(
     style: ListingStyle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_list_objects, "_parse_thoroughly", raise_unusual)
     items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
-    assert names(parse(style.document(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
+    assert keys_of(parse(style.document(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
 
 
 def test_objects_and_prefixes_are_in_bytewise_order() -> None:
     items = [{**OBJECT, "Key": key} for key in ("a", "b/z", "\uffee", "\U0001f600")]
     page = parse(AWS.document(items, ["a/", "b/", "é/"]))
-    assert names(page) == ["a", "a/", "b/", "b/z", "é/", "\uffee", "\U0001f600"]
-    assert names(page) == sorted(names(page), key=str.encode)
+    assert keys_of(page) == ["a", "a/", "b/", "b/z", "é/", "\uffee", "\U0001f600"]
+    assert keys_of(page) == sorted(keys_of(page), key=str.encode)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +174,11 @@ def test_objects_and_prefixes_are_in_bytewise_order() -> None:
 )
 @pytest.mark.parametrize("style", [AWS, MOTO], ids=["aws", "moto"])
 def test_decodes_keys_in_every_encoding_of_spaces(style: ListingStyle, key: str) -> None:
-    assert names(parse(style.document([{**OBJECT, "Key": key}], [key]))) == [key, key]
+    assert keys_of(parse(style.document([{**OBJECT, "Key": key}], [key]))) == [key, key]
 
 
 def test_keys_are_not_decoded_without_an_encoding_type() -> None:
-    assert names(parse(PLAIN.document([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
+    assert keys_of(parse(PLAIN.document([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
 
 
 @given(keys)
@@ -180,7 +187,7 @@ def test_character_references_are_resolved(key: str) -> None:
     hexadecimal = "".join(f"&#x{ord(char):X};" for char in key)
     for written in (decimal, hexadecimal, escape(key, {"\r": "&#13;", "'": "&apos;"})):
         body = PLAIN.document([OBJECT], []).replace(b"a key", written.encode())
-        assert names(parse(body)) == [key]
+        assert keys_of(parse(body)) == [key]
 
 
 @given(dates)
@@ -216,7 +223,7 @@ def test_empty_page_has_no_entries() -> None:
     assert page.token is None
 
 
-WHOLE = AWS.document([OBJECT], ["p/"], token="t")
+COMPLETE_PAGE = AWS.document([OBJECT], ["p/"], token="t")
 
 
 @pytest.mark.parametrize(
@@ -228,36 +235,38 @@ WHOLE = AWS.document([OBJECT], ["p/"], token="t")
         b"<!DOCTYPE html><html><body>502</body></html>",
         b"<html><body><h1>502 Bad Gateway</h1></body></html>",
         b"<Error><Code>InternalError</Code></Error>",
-        WHOLE[: len(WHOLE) // 2],
-        WHOLE[:-1],
-        WHOLE + b"<",
-        WHOLE + WHOLE,
-        WHOLE.replace(b"<ListBucketResult", b'<!DOCTYPE a [<!ENTITY e "x">]><ListBucketResult', 1),
-        WHOLE.replace(b"a+key", b"&undeclared;"),
-        WHOLE.replace(b"a+key", b"a&#x110000;b"),
-        WHOLE.replace(b"a+key", b"a\xffb"),
-        WHOLE.replace(b"a+key", b"%FF"),
-        WHOLE.replace(b"a+key", b""),
-        WHOLE.replace(b"p/<", b"<"),
-        WHOLE.replace(b"<Key>a+key</Key>", b""),
-        WHOLE.replace(b"1048576", b"-1"),
-        WHOLE.replace(b"1048576", b"1e6"),
-        WHOLE.replace(b"<Size>1048576</Size>", b""),
-        WHOLE.replace(b"2024-02-29", b"2023-02-29"),
-        WHOLE.replace(b"23:59:59.123Z", b"23:59:59+25:00"),
-        WHOLE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""),
-        WHOLE.replace(b"<IsTruncated>true", b"<IsTruncated>perhaps"),
+        COMPLETE_PAGE[: len(COMPLETE_PAGE) // 2],
+        COMPLETE_PAGE[:-1],
+        COMPLETE_PAGE + b"<",
+        COMPLETE_PAGE + COMPLETE_PAGE,
+        COMPLETE_PAGE.replace(
+            b"<ListBucketResult", b'<!DOCTYPE a [<!ENTITY e "x">]><ListBucketResult', 1
+        ),
+        COMPLETE_PAGE.replace(b"a+key", b"&undeclared;"),
+        COMPLETE_PAGE.replace(b"a+key", b"a&#x110000;b"),
+        COMPLETE_PAGE.replace(b"a+key", b"a\xffb"),
+        COMPLETE_PAGE.replace(b"a+key", b"%FF"),
+        COMPLETE_PAGE.replace(b"a+key", b""),
+        COMPLETE_PAGE.replace(b"p/<", b"<"),
+        COMPLETE_PAGE.replace(b"<Key>a+key</Key>", b""),
+        COMPLETE_PAGE.replace(b"1048576", b"-1"),
+        COMPLETE_PAGE.replace(b"1048576", b"1e6"),
+        COMPLETE_PAGE.replace(b"<Size>1048576</Size>", b""),
+        COMPLETE_PAGE.replace(b"2024-02-29", b"2023-02-29"),
+        COMPLETE_PAGE.replace(b"23:59:59.123Z", b"23:59:59+25:00"),
+        COMPLETE_PAGE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""),
+        COMPLETE_PAGE.replace(b"<IsTruncated>true", b"<IsTruncated>perhaps"),
     ],
 )
 def test_malformed_or_truncated_page_raises(body: bytes) -> None:
-    assert body != WHOLE
+    assert body != COMPLETE_PAGE
     with pytest.raises(MalformedResponse):
         parse(body)
 
 
 def test_entities_are_not_expanded() -> None:
-    lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
-    body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{lol}]><ListBucketResult>&l9;</ListBucketResult>'
+    entities = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{entities}]><ListBucketResult>&l9;</ListBucketResult>'
     with pytest.raises(MalformedResponse, match="DTD"):
         parse(body.encode())
 
@@ -274,11 +283,11 @@ def test_entities_are_not_expanded() -> None:
         "2026-11-28T16:00:00",
     ],
 )
-@pytest.mark.parametrize("gap", ["", "\n  "], ids=["quick", "thorough"])
-def test_dates_with_any_offset_are_read(date: str, gap: str) -> None:
+@pytest.mark.parametrize("whitespace", ["", "\n  "], ids=["quick", "thorough"])
+def test_dates_with_any_offset_are_read(date: str, whitespace: str) -> None:
     body = (
-        f"<ListBucketResult><IsTruncated>false</IsTruncated>{gap}<Contents>{gap}<Key>k</Key>{gap}"
-        f"<LastModified>{date}</LastModified><ETag>&quot;x&quot;</ETag><Size>3</Size></Contents>"
+        f"<ListBucketResult><IsTruncated>false</IsTruncated>{whitespace}<Contents>{whitespace}"
+        f"<Key>k</Key>{whitespace}<LastModified>{date}</LastModified><ETag>&quot;x&quot;</ETag><Size>3</Size></Contents>"
         "</ListBucketResult>"
     ).encode()
     (entry,) = parse_page(body, bucket="b", backend="").entries

@@ -43,11 +43,20 @@ CREATED = response(
 COMPLETED_DOCUMENT = (
     "<CompleteMultipartUploadResult><ETag>&quot;e&quot;</ETag></CompleteMultipartUploadResult>"
 )
-SIZE = 6 * MiB
 
 
-class UploadService(ScriptedTransport):
-    """A service with an upload of two parts. The test sets the response to the completion."""
+class UploadTransport(ScriptedTransport):
+    """Responds to the requests of multipart uploads.
+
+    Attributes:
+        completing: Set when a completion has been requested.
+        may_complete: Until it is set, completions get no response.
+        completion: The response to completions, or the error that they raise.
+        head: The response to a HEAD of the object. None: a 404.
+        write_id: The write id of the last upload.
+        aborts: The number of aborts requested.
+        heads: The number of HEADs requested.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,9 +86,9 @@ class UploadService(ScriptedTransport):
             self.write_id = headers.get("x-amz-meta-trove-write-id", "")
             self.responses.append(response(body=CREATED._body))
         elif method == "PUT":
-            copied = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+            copy_result = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
             self.responses.append(
-                response(body=copied if "partNumber" in target else b"", etag='"p"')
+                response(body=copy_result if "partNumber" in target else b"", etag='"p"')
             )
         elif method == "DELETE":
             self.aborts += 1
@@ -95,13 +104,13 @@ class UploadService(ScriptedTransport):
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> UploadService:
-    service = UploadService()
+def service(monkeypatch: pytest.MonkeyPatch) -> UploadTransport:
+    service = UploadTransport()
     monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: service)
     return service
 
 
-def driver() -> S3Driver:
+def make_driver() -> S3Driver:
     return S3Driver(
         region="us-east-1",
         endpoint_url="https://s3.us-east-1.amazonaws.com",
@@ -116,30 +125,32 @@ async def body() -> AsyncIterator[bytes]:
         yield bytes(4 * MiB)
 
 
-async def put_and_cancel(service: UploadService, *, responds: bool = True) -> None:
-    """Put an object in two parts, cancel it during the completion, and wait for its end."""
-    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
-        put = OwnedTask(store.put("data", "key", body()))
+async def put_and_cancel(service: UploadTransport, *, responds: bool = True) -> None:
+    """Put an object in two parts, cancel the put during the completion, and wait until it ends."""
+    async with Trove(make_driver(), retry=RetryPolicy(attempts=1)) as store:
+        put_task = OwnedTask(store.put("data", "key", body()))
         await service.completing.wait()
-        put._task.cancel()
+        put_task._task.cancel()
         for _ in range(20):
             await asyncio.sleep(0)
         assert service.aborts == 0
         if responds:
-            assert not put.done
-            put._task.cancel()
+            assert not put_task.done
+            put_task._task.cancel()
             service.may_complete.set()
         with pytest.raises(asyncio.CancelledError):
-            await put._task
+            await put_task._task
 
 
-async def test_upload_that_completes_after_a_cancel_is_not_aborted(service: UploadService) -> None:
+async def test_upload_that_completes_after_a_cancel_is_not_aborted(
+    service: UploadTransport,
+) -> None:
     await put_and_cancel(service)
     assert (service.aborts, service.heads) == (0, 0)
 
 
 async def test_upload_whose_completion_fails_after_a_cancel_is_aborted(
-    service: UploadService,
+    service: UploadTransport,
 ) -> None:
     service.completion = error_response(403, "AccessDenied")
     await put_and_cancel(service)
@@ -147,90 +158,90 @@ async def test_upload_whose_completion_fails_after_a_cancel_is_aborted(
 
 
 async def test_upload_whose_completion_gets_no_response_is_not_aborted(
-    service: UploadService, monkeypatch: pytest.MonkeyPatch
+    service: UploadTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.01)
     await put_and_cancel(service, responds=False)
     assert service.aborts == 0
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("created", [True, False])
 async def test_upload_is_aborted_only_if_the_lost_completion_created_no_object(
-    service: UploadService, *, own: bool
+    service: UploadTransport, *, created: bool
 ) -> None:
     service.completion = UnavailableError("the connection broke")
-    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
-        put = OwnedTask(store.put("data", "key", body()))
+    async with Trove(make_driver(), retry=RetryPolicy(attempts=1)) as store:
+        put_task = OwnedTask(store.put("data", "key", body()))
         await service.completing.wait()
-        if own:
+        if created:
             service.head = service.own_object()
         service.may_complete.set()
         with pytest.raises(UnavailableError):
-            await put.result()
-    assert (service.aborts, service.heads) == (0 if own else 1, 1)
+            await put_task.result()
+    assert (service.aborts, service.heads) == (0 if created else 1, 1)
 
 
-async def test_upload_is_not_aborted_when_the_head_fails(service: UploadService) -> None:
+async def test_upload_is_not_aborted_when_the_head_fails(service: UploadTransport) -> None:
     service.completion = UnavailableError("the connection broke")
     service.head = response(503)
     service.may_complete.set()
-    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
+    async with Trove(make_driver(), retry=RetryPolicy(attempts=1)) as store:
         with pytest.raises(UnavailableError):
             await store.put("data", "key", body())
     assert service.aborts == 0
 
 
 async def complete_twice(
-    service: UploadService, lost: UnavailableError, *, own: bool = False
+    service: UploadTransport, lost: UnavailableError, *, created: bool = False
 ) -> None:
-    """Complete an upload twice: the first response is lost, the second is an error."""
+    """Complete an upload twice. The first response is lost, the second is an error."""
     service.may_complete.set()
-    s3_driver = driver()
-    async with opened(s3_driver):
+    driver = make_driver()
+    async with opened(driver):
         with pytest.raises(PermissionDeniedError):
-            async with s3_driver.upload("data", "key", PutOptions(write_id="w-1")) as upload:
+            async with driver.upload("data", "key", PutOptions(write_id="w-1")) as upload:
                 service.completion = lost
                 with pytest.raises(UnavailableError):
                     await upload.commit({})
                 service.completion = error_response(403, "AccessDenied")
-                service.head = service.own_object() if own else None
+                service.head = service.own_object() if created else None
                 await upload.commit({})
 
 
-@pytest.mark.parametrize("own", [True, False])
-async def test_failed_completion_after_a_lost_one_checks_for_the_object(
-    service: UploadService, *, own: bool
+@pytest.mark.parametrize("created", [True, False])
+async def test_failed_completion_after_a_lost_response_checks_for_the_object(
+    service: UploadTransport, *, created: bool
 ) -> None:
-    await complete_twice(service, UnavailableError("the connection broke"), own=own)
-    assert (service.aborts, service.heads) == (0 if own else 1, 1)
+    await complete_twice(service, UnavailableError("the connection broke"), created=created)
+    assert (service.aborts, service.heads) == (0 if created else 1, 1)
 
 
 async def test_upload_is_not_aborted_while_an_earlier_completion_may_be_in_flight(
-    service: UploadService,
+    service: UploadTransport,
 ) -> None:
     await complete_twice(service, TimedOutError("no response came"))
     assert service.aborts == 0
 
 
-async def test_copy_in_parts_is_not_aborted_during_its_completion(service: UploadService) -> None:
+async def test_copy_in_parts_is_not_aborted_during_its_completion(service: UploadTransport) -> None:
     source = ObjectInfo(bucket="data", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions(write_id="w-1"))
-    s3_driver = driver()
-    async with opened(s3_driver):
+    driver = make_driver()
+    async with opened(driver):
         copier = Copier(
-            s3_driver._plane,
-            s3_driver._open_components.known_buckets.exists,
+            driver._plane,
+            driver._open_components.known_buckets.exists,
             max_single_copy=100,
             part_size=100,
         )
-        copy = OwnedTask(copier.copy("data", "from", "data", "to", options))
+        copy_task = OwnedTask(copier.copy("data", "from", "data", "to", options))
         await service.completing.wait()
-        copy._task.cancel()
+        copy_task._task.cancel()
         for _ in range(20):
             await asyncio.sleep(0)
-        assert not copy.done
+        assert not copy_task.done
         assert service.aborts == 0
         service.may_complete.set()
         with pytest.raises(asyncio.CancelledError):
-            await copy._task
+            await copy_task._task
     assert service.aborts == 0

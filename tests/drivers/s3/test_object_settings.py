@@ -1,4 +1,4 @@
-"""Defaults of a driver for all of its objects: encryption, storage class and requester pays."""
+"""Settings of a driver that apply to all objects: encryption, storage class and requester pays."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ CUSTOMER_KEY_OPERATIONS = {
 }  # fmt: skip
 SOURCE_KEY_OPERATIONS = {"CopyObject", "UploadPartCopy"}
 
-planes = pytest.mark.parametrize("plane", ["lean", "sdk"])
+both_planes = pytest.mark.parametrize("plane", ["lean", "sdk"])
 
 
 async def run_operations(
     moto_server: S3Server, plane: str, **settings: Any
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Run all operations on objects; return the API name and the headers of each request."""
+    """Use objects in every way; return the S3 operation and the headers of each request."""
     async with FaultProxy(moto_server.endpoint_url) as proxy:
         driver = S3Driver(
             region=moto_server.region,
@@ -89,7 +89,7 @@ async def run_operations(
     return requests
 
 
-@planes
+@both_planes
 async def test_storage_class_and_encryption_are_sent_when_an_object_is_created(
     moto_server: S3Server, plane: str
 ) -> None:
@@ -108,8 +108,8 @@ async def test_storage_class_and_encryption_are_sent_when_an_object_is_created(
         assert sent == (expected if name in CREATING_OPERATIONS else {}), name
 
 
-@planes
-async def test_customer_key_is_sent_with_every_operation_on_a_body(
+@both_planes
+async def test_customer_key_is_sent_with_every_operation_that_requires_it(
     moto_server: S3Server, plane: str
 ) -> None:
     for name, headers in await run_operations(moto_server, plane, sse_customer_key=KEY):
@@ -119,11 +119,13 @@ async def test_customer_key_is_sent_with_every_operation_on_a_body(
         assert sent == (SOURCE_KEY_HEADERS if name in SOURCE_KEY_OPERATIONS else {}), name
 
 
-async def test_customer_key_is_sent_with_the_range_request_for_a_size(scripted_driver: Any) -> None:
-    unsized = {name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"}
-    ranged = response(206, b"b", content_range="bytes 0-0/4")
+async def test_customer_key_is_sent_with_a_range_request_for_the_size(scripted_driver: Any) -> None:
+    headers_without_size = {
+        name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"
+    }
+    range_response = response(206, b"b", content_range="bytes 0-0/4")
     transport, opened_driver = scripted_driver(
-        response(headers=unsized), ranged, sse_customer_key=KEY
+        response(headers=headers_without_size), range_response, sse_customer_key=KEY
     )
     async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
@@ -131,13 +133,13 @@ async def test_customer_key_is_sent_with_the_range_request_for_a_size(scripted_d
     assert {name: headers[name] for name in CUSTOMER_KEY_HEADERS} == CUSTOMER_KEY_HEADERS
 
 
-@planes
+@both_planes
 async def test_requester_pays_is_sent_with_every_request(moto_server: S3Server, plane: str) -> None:
     for name, headers in await run_operations(moto_server, plane, requester_pays=True):
         assert headers.get("x-amz-request-payer") == "requester", name
 
 
-@planes
+@both_planes
 async def test_no_headers_are_sent_without_object_settings(
     moto_server: S3Server, plane: str
 ) -> None:
@@ -146,21 +148,21 @@ async def test_no_headers_are_sent_without_object_settings(
         assert "x-amz-storage-class" not in headers
 
 
-@planes
+@both_planes
 async def test_storage_class_of_a_put_overrides_the_default(
     moto_server: S3Server, plane: str
 ) -> None:
     driver = driver_of(moto_server, data_plane=plane, storage_class="STANDARD_IA")
     async with Trove(driver) as store:
         await store.create_bucket("classes", exist_ok=True)
-        put = await store.put("classes", "default", b"body")
-        assert put.storage_class == "STANDARD_IA"
+        info = await store.put("classes", "default", b"body")
+        assert info.storage_class == "STANDARD_IA"
         assert (await store.head("classes", "default")).storage_class == "STANDARD_IA"
-        await store.put("classes", "given", b"body", storage_class="ONEZONE_IA")
-        assert (await store.head("classes", "given")).storage_class == "ONEZONE_IA"
-        await store.copy("classes", "given", "classes", "copy")
+        await store.put("classes", "explicit", b"body", storage_class="ONEZONE_IA")
+        assert (await store.head("classes", "explicit")).storage_class == "ONEZONE_IA"
+        await store.copy("classes", "explicit", "classes", "copy")
         assert (await store.head("classes", "copy")).storage_class == "STANDARD_IA"
-        await store.delete_many("classes", ["default", "given", "copy"])
+        await store.delete_many("classes", ["default", "explicit", "copy"])
 
 
 async def test_object_is_encrypted(moto_server: S3Server) -> None:
@@ -174,7 +176,7 @@ async def test_object_is_encrypted(moto_server: S3Server) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"sse_customer_key": KEY}, {"requester_pays": True}])
-async def test_presigned_urls_that_would_need_headers_are_refused(
+async def test_presigned_urls_that_would_need_headers_raise(
     moto_server: S3Server, settings: dict[str, Any]
 ) -> None:
     async with Trove(driver_of(moto_server, **settings)) as store:
@@ -204,7 +206,7 @@ def test_invalid_object_settings_raise_config_error(settings: dict[str, Any]) ->
 
 def test_customer_key_is_bytes_and_not_in_the_repr() -> None:
     with pytest.raises(TypeError, match="bytes"):
-        S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # it must be refused
+        S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # raises
     driver = S3Driver(sse_customer_key=KEY)
     for text in (repr(driver), repr(driver._object_settings)):
         assert repr(KEY)[2:-1] not in text
@@ -212,7 +214,7 @@ def test_customer_key_is_bytes_and_not_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["http://minio.example:9000", "http://10.0.0.1"])
-async def test_customer_key_is_not_sent_over_plain_http(
+async def test_customer_key_raises_config_error_over_plain_http(
     scripted_driver: Any, endpoint: str
 ) -> None:
     _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
@@ -225,7 +227,7 @@ async def test_customer_key_is_not_sent_over_plain_http(
     "endpoint",
     ["https://minio.example", "http://127.0.0.2:9000", "http://[::1]:9000", "http://localhost"],
 )
-async def test_customer_key_is_sent_over_https_or_to_this_machine(
+async def test_customer_key_is_accepted_over_https_or_for_a_loopback_address(
     scripted_driver: Any, endpoint: str
 ) -> None:
     _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")

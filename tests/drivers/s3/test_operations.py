@@ -1,4 +1,4 @@
-"""Operations on unusual responses: contradictory, malformed, or endless."""
+"""Operations whose responses are contradictory, malformed or endless."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_malformed_response_is_retryable(scripted_driver: Any, body: bytes
             await driver.list_page("data", ListOptions())
 
 
-async def test_error_without_a_document_is_classified_by_status(scripted_driver: Any) -> None:
+async def test_error_without_a_document_is_classified_by_its_status(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(503, "<html>busy</html>", retry_after="7"))
     async with opened_driver as driver:
         with pytest.raises(UnavailableError) as caught:
@@ -185,7 +185,7 @@ async def test_keys_that_xml_cannot_contain_are_deleted_one_by_one(scripted_driv
 
 
 def listing(*keys: str, token: str = "") -> FakeResponse:
-    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    next_token = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     entries = "".join(
         f"<Contents><Key>{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
         '<ETag>"e"</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>'
@@ -193,7 +193,7 @@ def listing(*keys: str, token: str = "") -> FakeResponse:
     )
     truncated = str(bool(token)).lower()
     return response(
-        body=f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{entries}"
+        body=f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{next_token}{entries}"
         "</ListBucketResult>"
     )
 
@@ -233,7 +233,7 @@ async def test_presigned_url_shows_no_secret(scripted_driver: Any) -> None:
     assert SECRET not in url
 
 
-async def test_head_whose_tags_fail_releases_its_connection(scripted_driver: Any) -> None:
+async def test_head_whose_tags_cannot_be_read_closes_its_response(scripted_driver: Any) -> None:
     tagged = response(headers=OBJECT_HEADERS, x_amz_tagging_count="1")
     transport, opened_driver = scripted_driver(tagged, error_response(503, "SlowDown"))
     async with opened_driver as driver:
@@ -272,25 +272,27 @@ async def test_invalid_date_does_not_change_the_clock(scripted_driver: Any) -> N
 
 
 class EndlessResponse(FakeResponse):
+    """A response whose body exceeds any limit."""
+
     async def read_all(self, limit: int) -> bytes:
         raise IntegrityError(f"the response has more than {limit} bytes")
 
 
-async def test_error_with_an_endless_body_is_classified_by_status(scripted_driver: Any) -> None:
+async def test_error_with_an_endless_body_is_classified_by_its_status(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(EndlessResponse(503, {}, b""))
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="503"):
             await driver.head_bucket("data")
 
 
-async def test_readinto_of_an_sdk_body_returns_what_is_available() -> None:
+async def test_readinto_of_an_sdk_body_returns_the_available_bytes() -> None:
     class SlowBody:
         async def read(self, _size: int) -> bytes:
-            return pieces.pop(0)
+            return chunks.pop(0)
 
-    pieces = [b"some", b"more"]
+    chunks = [b"some", b"more"]
     assert await SdkBody(SlowBody()).readinto(memoryview(bytearray(100))) == 4
-    assert pieces == [b"more"]
+    assert chunks == [b"more"]
 
 
 async def test_ping_accepts_credentials_that_may_not_list_buckets(
@@ -322,10 +324,10 @@ async def test_abort_after_the_driver_was_closed_is_not_retried() -> None:
     assert plane.aborts == 1
 
 
-def uploads(initiated: datetime, more: str = "") -> str:
+def page_of_uploads(initiated: datetime, elements: str = "") -> str:
     return (
         "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u</UploadId>"
-        f"<Initiated>{initiated.isoformat().replace('+00:00', 'Z')}</Initiated></Upload>{more}"
+        f"<Initiated>{initiated.isoformat().replace('+00:00', 'Z')}</Initiated></Upload>{elements}"
         "</ListMultipartUploadsResult>"
     )
 
@@ -333,14 +335,13 @@ def uploads(initiated: datetime, more: str = "") -> str:
 async def test_gc_uploads_uses_the_clock_of_the_service(
     scripted_driver: Any,
 ) -> None:
-    initiated = now() - timedelta(
-        hours=5
-    )  # by the local clock; by the service's clock it was initiated just now
-    late = format_datetime(initiated + timedelta(minutes=1), usegmt=True)
-    later = format_datetime(initiated + timedelta(hours=2), usegmt=True)
+    # By the local clock, the upload is five hours old.
+    initiated = now() - timedelta(hours=5)
+    minute_later = format_datetime(initiated + timedelta(minutes=1), usegmt=True)
+    hours_later = format_datetime(initiated + timedelta(hours=2), usegmt=True)
     _, opened_driver = scripted_driver(
-        response(body=uploads(initiated), date=late),
-        response(body=uploads(initiated), date=later),
+        response(body=page_of_uploads(initiated), date=minute_later),
+        response(body=page_of_uploads(initiated), date=hours_later),
         response(204),
     )
     async with opened_driver as driver:
@@ -359,14 +360,16 @@ async def test_gc_uploads_rejects_an_invalid_age(scripted_driver: Any) -> None:
 @pytest.mark.parametrize("seconds", [1e18, float("inf")])
 async def test_gc_uploads_accepts_any_age(scripted_driver: Any, seconds: float) -> None:
     _, opened_driver = scripted_driver(
-        response(body=uploads(now()), date=format_datetime(now(), usegmt=True))
+        response(body=page_of_uploads(now()), date=format_datetime(now(), usegmt=True))
     )
     async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=seconds) == 0
 
 
-async def test_lists_whose_markers_repeat_raise(scripted_driver: Any) -> None:
-    page = uploads(now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
+async def test_listings_whose_markers_repeat_raise(scripted_driver: Any) -> None:
+    page = page_of_uploads(
+        now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>"
+    )
     buckets = (
         "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
         "</ListAllMyBucketsResult>"
@@ -386,13 +389,13 @@ async def test_bucket_looked_up_during_its_deletion_is_missing_afterwards(
 ) -> None:
     _, opened_driver = scripted_driver(response(), response(204), response(404), response(404))
     async with opened_driver as driver:
-        delete = driver._plane.delete_bucket
+        delete_bucket = driver._plane.delete_bucket
 
-        async def delete_during_a_lookup(bucket: str) -> None:
+        async def delete_after_a_lookup(bucket: str) -> None:
             assert await driver._open_components.known_buckets.exists(bucket)
-            await delete(bucket)
+            await delete_bucket(bucket)
 
-        driver._plane.delete_bucket = delete_during_a_lookup
+        driver._plane.delete_bucket = delete_after_a_lookup
         await driver.delete_bucket("data")
         with pytest.raises(BucketNotFoundError):
             await driver.head("data", "key")

@@ -1,4 +1,4 @@
-"""Redirects are not followed, neither for credentials nor for requests to the service."""
+"""Redirects are followed neither in requests for credentials nor in requests to the service."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def redirecting_server(status: int) -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve redirects to another host; yield the origin and the requests that the other host received."""
+    """Serve redirects to another host; yield the URL and the requests that the other host receives."""
     received: list[str] = []
-    end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expiration = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     async def record_request(request: web.BaseRequest) -> web.Response:
         received.append(f"{request.method} {request.path} {await request.text()}")
@@ -39,7 +39,7 @@ async def redirecting_server(status: int) -> AsyncIterator[tuple[str, list[str]]
             "AccessKeyId": "EVIL",
             "SecretAccessKey": "s",
             "Token": "t",
-            "Expiration": end,
+            "Expiration": expiration,
         }
         return web.Response(text=json.dumps(credentials))
 

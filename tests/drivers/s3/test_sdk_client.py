@@ -1,4 +1,4 @@
-"""The SDK's own client, for operations that the driver does not wrap."""
+"""The SDK's client, for operations that the driver does not wrap."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_client_sets_a_lifecycle_rule(
         assert lifecycle["Rules"] == [rule]
 
 
-async def test_head_returns_tags_that_the_client_put_on_an_existing_object(
+async def test_head_returns_tags_that_the_client_adds_to_an_object(
     moto_server: S3Server,
 ) -> None:
     bucket = f"control-{uuid4().hex[:20]}"
@@ -83,30 +83,30 @@ async def test_client_is_available_only_while_the_driver_is_open(moto_server: S3
 
 
 class FakeClient:
-    closed = 0
+    close_count = 0
 
     async def aclose(self) -> None:
-        self.closed += 1
+        self.close_count += 1
 
 
 async def test_concurrent_first_uses_create_one_client() -> None:
     clients: list[FakeClient] = []
 
-    async def make() -> SdkClient:
+    async def make_client() -> SdkClient:
         clients.append(FakeClient())
         return clients[-1]  # type: ignore[return-value]  # only aclose is used
 
-    lazy_client = LazySdkClient(make)
+    lazy_client = LazySdkClient(make_client)
     async with task_group() as group:
         for _ in range(3):
             group.start_soon(lazy_client.client)
     assert len(clients) == 1
     await lazy_client.aclose()
-    assert clients[0].closed == 1
+    assert clients[0].close_count == 1
 
 
 async def test_unused_client_is_never_created() -> None:
-    async def make() -> SdkClient:
-        raise AssertionError("the client is not used")
+    async def make_client() -> SdkClient:
+        raise AssertionError("a client is created")
 
-    await LazySdkClient(make).aclose()
+    await LazySdkClient(make_client).aclose()

@@ -1,4 +1,4 @@
-"""Responses with missing elements, as the SDK returns them."""
+"""Responses of the SDK that lack elements."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCE = ObjectInfo(bucket="data", key="from", size=1, etag="e", last_modified=n
 UPLOAD = UploadId("data", "key", "u")
 
 
-class Client:
+class FakeSdkClient:
     """A client that returns the same response to every call."""
 
     def __init__(self, response: dict[str, Any]) -> None:
@@ -36,10 +36,11 @@ class Client:
 
 
 def plane_of(response: dict[str, Any]) -> SdkPlane:
+    """Return a plane whose client returns this response to every call."""
     endpoint = Endpoint.from_url("http://127.0.0.1:9", "us-east-1")
     service: Any = Service("s3", endpoint, MagicMock())
     assert service.dialect is S3
-    client: Any = Client(response)
+    client: Any = FakeSdkClient(response)
     return SdkPlane(
         client,
         endpoint,

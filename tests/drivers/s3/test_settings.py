@@ -1,4 +1,4 @@
-"""Validation of the constructor's arguments, and recognition of the service."""
+"""The constructor's arguments, the recognition of the service, opening and closing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
         assert not (await driver.list_page("bucket", ListOptions())).entries
 
 
-AMAZON = Endpoint.from_url("https://s3.us-east-1.amazonaws.com", "us-east-1")
+AMAZON_ENDPOINT = Endpoint.from_url("https://s3.us-east-1.amazonaws.com", "us-east-1")
 
 
 async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(
@@ -109,26 +109,26 @@ async def test_driver_that_is_being_opened_cannot_be_opened_in_another_store(
     async def wait_for_endpoint(_: Session) -> Endpoint:
         is_opening.set()
         await may_continue.wait()
-        return AMAZON
+        return AMAZON_ENDPOINT
 
     monkeypatch.setattr(Session, "endpoint", wait_for_endpoint)
     driver = S3Driver(access_key_id="a", secret_access_key="s")
-    first = Trove(driver)
-    opening = OwnedTask(first.__aenter__())
+    first_store = Trove(driver)
+    opening = OwnedTask(first_store.__aenter__())
     await is_opening.wait()
     with pytest.raises(DriverInUseError, match="create one for each store"):
         async with Trove(driver):
             pass
     may_continue.set()
     await opening.result()
-    assert await driver.presign("GET", "data", "key", 60)  # the other store did not close it
-    await first.aclose()
+    assert await driver.presign("GET", "data", "key", 60)  # the failed store did not close it
+    await first_store.aclose()
 
 
 async def test_driver_that_failed_to_open_can_be_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outcomes: list[Endpoint | ConfigError] = [ConfigError("no such profile"), AMAZON]
+    outcomes: list[Endpoint | ConfigError] = [ConfigError("no such profile"), AMAZON_ENDPOINT]
 
     async def next_outcome(_: Session) -> Endpoint:
         outcome = outcomes.pop(0)
@@ -162,7 +162,7 @@ class HangingTransport(ScriptedTransport):
         self.is_closed = True
 
 
-async def test_cancelled_opening_closes_the_transport_and_can_be_repeated(
+async def test_driver_whose_opening_was_cancelled_can_be_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hanging = HangingTransport()

@@ -40,12 +40,12 @@ paths = texts.map(lambda key: "/bucket/" + quote(key, safe="/-._~"))
 queries = st.dictionaries(texts.filter(bool), texts, max_size=4)
 values = st.text(string.ascii_letters + string.digits + " \t,;=%\"'é", max_size=20)
 names = st.from_regex(r"x-amz-meta-[a-z0-9!#$%&'*+.^_`|~-]{1,8}", fullmatch=True)
-headers_sent = st.dictionaries(
+request_headers = st.dictionaries(
     st.sampled_from(["Range", "content-type", "If-Match", "User-Agent", "Expect"]) | names,
     values,
     max_size=5,
 )
-secrets = st.builds(
+all_credentials = st.builds(
     Credentials,
     access_key=st.text(string.ascii_uppercase + string.digits, min_size=1, max_size=20),
     secret_key=st.text(string.ascii_letters + "/+", min_size=1, max_size=80),
@@ -68,43 +68,55 @@ class UnsignedRequest(NamedTuple):
 
 
 requests = st.builds(
-    UnsignedRequest, secrets, st.sampled_from(["GET", "PUT"]), paths, queries, headers_sent, moments
+    UnsignedRequest,
+    all_credentials,
+    st.sampled_from(["GET", "PUT"]),
+    paths,
+    queries,
+    request_headers,
+    moments,
 )
 
 
 def encode_query(query: Mapping[str, str]) -> str:
-    return "&".join(f"{quote(n, safe='-._~')}={quote(v, safe='-._~')}" for n, v in query.items())
+    return "&".join(
+        f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in query.items()
+    )
 
 
 def sign_with_botocore(
-    signing: type[S3SigV4Auth | S3SigV4QueryAuth],
-    sent: UnsignedRequest,
+    auth_class: type[S3SigV4Auth | S3SigV4QueryAuth],
+    unsigned: UnsignedRequest,
     request: AWSRequest,
     **settings: int,
 ) -> AWSRequest:
-    keys = sent.credentials
-    boto = BotoCredentials(keys.access_key, keys.secret_key, keys.token)
+    credentials = unsigned.credentials
+    boto_credentials = BotoCredentials(
+        credentials.access_key, credentials.secret_key, credentials.token
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.auth, "get_current_datetime", lambda: sent.now)
-        signing(boto, "s3", "eu-central-1", **settings).add_auth(request)
+        patch.setattr(botocore.auth, "get_current_datetime", lambda: unsigned.now)
+        auth_class(boto_credentials, "s3", "eu-central-1", **settings).add_auth(request)
     return request
 
 
 @given(requests)
-def test_signs_as_botocore_does(sent: UnsignedRequest) -> None:
+def test_signs_as_botocore_does(unsigned: UnsignedRequest) -> None:
     request = AWSRequest(
-        method=sent.method, url=f"http://example.com:9000{sent.target}", headers=sent.headers
+        method=unsigned.method,
+        url=f"http://example.com:9000{unsigned.target}",
+        headers=unsigned.headers,
     )
-    expected = sign_with_botocore(S3SigV4Auth, sent, request).headers
+    expected = sign_with_botocore(S3SigV4Auth, unsigned, request).headers
 
     signed = Signer("eu-central-1").sign(
-        sent.credentials,
-        method=sent.method,
-        target=sent.target,
+        unsigned.credentials,
+        method=unsigned.method,
+        target=unsigned.target,
         host="example.com:9000",
-        headers=sent.headers,
+        headers=unsigned.headers,
         payload_hash=EMPTY_SHA256,
-        now=sent.now,
+        now=unsigned.now,
     )
 
     assert signed == {name: expected[name] for name in signed}
@@ -112,22 +124,24 @@ def test_signs_as_botocore_does(sent: UnsignedRequest) -> None:
 
 
 @given(requests)
-def test_presigns_as_botocore_does(sent: UnsignedRequest) -> None:
+def test_presigns_as_botocore_does(unsigned: UnsignedRequest) -> None:
     request = AWSRequest(
-        method=sent.method, url=f"https://example.com{sent.target}", headers=sent.headers
+        method=unsigned.method,
+        url=f"https://example.com{unsigned.target}",
+        headers=unsigned.headers,
     )
-    expected = urlsplit(sign_with_botocore(S3SigV4QueryAuth, sent, request, expires=77).url)
+    expected = urlsplit(sign_with_botocore(S3SigV4QueryAuth, unsigned, request, expires=77).url)
 
     signed = urlsplit(
         Signer("eu-central-1").presign(
-            sent.credentials,
-            method=sent.method,
-            target=sent.target,
+            unsigned.credentials,
+            method=unsigned.method,
+            target=unsigned.target,
             host="example.com",
             scheme="https",
             expires=77,
-            now=sent.now,
-            headers=sent.headers,
+            now=unsigned.now,
+            headers=unsigned.headers,
         )
     )
 
@@ -140,7 +154,7 @@ def test_presigns_as_botocore_does(sent: UnsignedRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_line", "headers", "payload_hash", "signed", "signature"),
+    ("request_line", "headers", "payload_hash", "signed_headers", "signature"),
     [
         (
             "GET /test.txt",
@@ -177,7 +191,11 @@ def test_presigns_as_botocore_does(sent: UnsignedRequest) -> None:
     ids=["get-range", "put", "lifecycle", "list"],
 )
 def test_signs_the_published_examples(
-    request_line: str, headers: Mapping[str, str], payload_hash: str, signed: str, signature: str
+    request_line: str,
+    headers: Mapping[str, str],
+    payload_hash: str,
+    signed_headers: str,
+    signature: str,
 ) -> None:
     method, _, target = request_line.partition(" ")
     added = Signer("us-east-1").sign(
@@ -192,7 +210,7 @@ def test_signs_the_published_examples(
     assert added == {
         "Authorization": (
             "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
-            f"SignedHeaders={signed}, Signature={signature}"
+            f"SignedHeaders={signed_headers}, Signature={signature}"
         ),
         "x-amz-date": "20130524T000000Z",
         "x-amz-content-sha256": payload_hash,
@@ -230,21 +248,21 @@ def sign(signer: Signer, credentials: Credentials = PUBLISHED, **changes: object
 
 
 def test_cached_keys_do_not_change_signatures() -> None:
-    reused = Signer("us-east-1")
-    others = Credentials("OTHER", "another/secret", "a-token")
+    cached_signer = Signer("us-east-1")
+    other = Credentials("OTHER", "another/secret", "a-token")
     for step in range(600):
         header = {f"x-amz-meta-{step % 300}": "1"}
         day = PUBLISHED_NOW + timedelta(days=step % 3)
-        credentials = (PUBLISHED, others)[step % 2]
-        assert sign(reused, credentials, headers=header, now=day) == sign(
+        credentials = (PUBLISHED, other)[step % 2]
+        assert sign(cached_signer, credentials, headers=header, now=day) == sign(
             Signer("us-east-1"), credentials, headers=header, now=day
         )
 
 
-def test_timestamp_and_datetime_give_the_same_signature() -> None:
+def test_timestamps_and_datetimes_produce_the_same_signature() -> None:
     assert sign(Signer("r"), now=PUBLISHED_NOW.timestamp() + 0.9) == sign(Signer("r"))
-    elsewhere = PUBLISHED_NOW.astimezone(tz=None)
-    assert sign(Signer("r"), now=elsewhere) == sign(Signer("r"))
+    local_time = PUBLISHED_NOW.astimezone(tz=None)
+    assert sign(Signer("r"), now=local_time) == sign(Signer("r"))
 
 
 def test_signer_headers_override_those_of_the_request() -> None:
@@ -286,7 +304,7 @@ def test_presign_rejects_an_invalid_expiry(expires: int) -> None:
         )
 
 
-def test_credentials_show_no_secret() -> None:
+def test_repr_of_credentials_does_not_show_secrets() -> None:
     text = repr(Credentials("AKIA", "the-secret", "the-token"))
     assert "AKIA" in text
     assert not re.search(r"the-(secret|token)", text)

@@ -1,4 +1,4 @@
-"""Random operations on a store over S3, each compared with a dict."""
+"""Random operations on a store over S3, compared with the same operations on a dict."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ SERVERS = {"moto": "moto_server", "seaweedfs": "seaweed"}
 def run_on_s3(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Return a function that runs the state machine on a local backend and two in one S3 bucket."""
+    """Return a function that runs the state machine on one local and two S3 backends."""
     server: S3Server = request.getfixturevalue(SERVERS[request.param])
 
-    async def make_bucket() -> None:
+    async def create_bucket() -> None:
         async with Trove(driver_of(server)) as store:
             await store.create_bucket("machines", exist_ok=True)
 
-    asyncio.run(make_bucket())
+    asyncio.run(create_bucket())
 
-    def mapped(run: str, name: str) -> Mapped:
-        # Each run has its own prefix, so that it does not see objects of an earlier run.
+    def mapped_driver(run: str, name: str) -> Mapped:
+        # Each run has its own prefix, so that it does not list objects of an earlier run.
         driver = driver_of(server, checksums=request.param != "moto")
         return Mapped(driver, into="machines", prefix=f"{run.strip('/')}/{name}")
 
-    def store(run: str) -> Trove:
+    def make_store(run: str) -> Trove:
         hot = LocalDriver(f"{run}/hot", fsync=False)
-        return routed(hot, mapped(run, "cold"), mapped(run, "third"), part_size=5 * MiB)
+        return routed(
+            hot, mapped_driver(run, "cold"), mapped_driver(run, "third"), part_size=5 * MiB
+        )
 
-    monkeypatch.setitem(STORES, "s3", store)
+    monkeypatch.setitem(STORES, "s3", make_store)
     return lambda **limits: run_machine("s3", tmp_path, agree, **limits)
 
 
-@pytest.mark.timeout(240)  # each step checks invariants with about 24 requests
+@pytest.mark.timeout(240)  # each step sends about 24 requests to check the invariants
 def test_store_over_s3_matches_a_dict(run_on_s3: Callable[..., None]) -> None:
     run_on_s3(max_examples=5, stateful_step_count=15)
 

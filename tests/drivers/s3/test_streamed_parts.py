@@ -1,4 +1,4 @@
-"""Parts larger than half of the pool: streamed from a file, and read again on a retry."""
+"""Parts larger than half of the pool: they are streamed from a file, and read again for a retry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OLD = b"old"
 
 
 class ThreePartDriver(S3Driver):
-    """S3 with few parts, so that parts must be large as for objects of many terabytes."""
+    """Allows few parts, so that they are large, as the parts of an object of many terabytes are."""
 
     part_limit = 3
 
@@ -50,7 +50,7 @@ class SixPartDriver(ThreePartDriver):
 
 
 def write_file(path: Path, size: int) -> bytes:
-    """Write a file without repetitions, so that a shifted body is detected."""
+    """Write and return a body without repetitions, so that shifted bytes are detected."""
     body = hashlib.shake_128(b"large").digest(size)
     path.write_bytes(body)
     return body
@@ -62,7 +62,7 @@ def client(seaweed: S3Server) -> Any:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+def large_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     path = tmp_path_factory.mktemp("streamed") / "large"
     return path, write_file(path, 27 * MiB + 1)  # three parts of slightly more than 9 MiB
 
@@ -70,20 +70,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 @pytest_asyncio.fixture
 async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
     pool = BufferPool(POOL, 5 * MiB)
-    async with proxied_store(seaweed, client, kind=ThreePartDriver, pool=pool) as proxied:
+    async with proxied_store(seaweed, client, driver_class=ThreePartDriver, pool=pool) as proxied:
         await proxied.put_directly("key", OLD)
         yield proxied
         assert pool.statistics().peak <= 8 * MiB
         assert pool.statistics().spilled_total == 0
 
 
-async def test_file_is_sent_in_parts_larger_than_the_pool_holds(
+async def test_file_is_sent_in_parts_larger_than_half_of_the_pool(
     seaweed: S3Server, client: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "large"
     body = await asyncio.to_thread(write_file, path, 60 * MiB)
     async with proxied_store(
-        seaweed, client, kind=SixPartDriver, pool=BufferPool(POOL, 5 * MiB)
+        seaweed, client, driver_class=SixPartDriver, pool=BufferPool(POOL, 5 * MiB)
     ) as proxied:
         info = await proxied.store.put(proxied.bucket, "key", path)
         assert info.size == len(body)
@@ -93,29 +93,29 @@ async def test_file_is_sent_in_parts_larger_than_the_pool_holds(
         assert [int(request.headers["content-length"]) for request in parts] == [10 * MiB] * 6
         assert all(request.headers["x-amz-checksum-crc32c"] for request in parts)
         digests = {
-            hashlib.sha256(body[at : at + 10 * MiB]).hexdigest()
-            for at in range(0, len(body), 10 * MiB)
+            hashlib.sha256(body[offset : offset + 10 * MiB]).hexdigest()
+            for offset in range(0, len(body), 10 * MiB)
         }
         assert {request.headers["x-amz-content-sha256"] for request in parts} == digests
         assert await proxied.stored_body("key") == body
         assert proxied.store.pool.statistics().peak <= POOL
 
 
-@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("extra_bytes", [-1, 0, 1])
 async def test_last_part_may_have_one_byte(
-    seaweed: S3Server, client: Any, tmp_path: Path, over: int
+    seaweed: S3Server, client: Any, tmp_path: Path, extra_bytes: int
 ) -> None:
-    class Multiple(ThreePartDriver):
+    class PartMultipleDriver(ThreePartDriver):
         def _capabilities_of(self, dialect: Dialect) -> Capabilities:
             return replace(super()._capabilities_of(dialect), part_multiple=9 * MiB)
 
     path = tmp_path / "large"
-    body = await asyncio.to_thread(write_file, path, 18 * MiB + over)
+    body = await asyncio.to_thread(write_file, path, 18 * MiB + extra_bytes)
     async with proxied_store(
-        seaweed, client, kind=Multiple, pool=BufferPool(POOL, 5 * MiB)
+        seaweed, client, driver_class=PartMultipleDriver, pool=BufferPool(POOL, 5 * MiB)
     ) as proxied:
         await proxied.store.put(proxied.bucket, "key", path)
-        assert proxied.operation_counts["UploadPart"] == (3 if over > 0 else 2)
+        assert proxied.operation_counts["UploadPart"] == (3 if extra_bytes > 0 else 2)
         assert await proxied.stored_body("key") == body
 
 
@@ -129,12 +129,12 @@ async def test_last_part_may_have_one_byte(
         Cut("response head"),
         Response(503, {"Retry-After": "0"}),
     ],
-    ids=["before", "at the first byte", "within", "closed within", "after", "error response"],
+    ids=["head", "first byte", "in the body", "closed in the body", "response", "error response"],
 )
 async def test_only_the_failed_part_is_resent(
-    proxied: ProxiedStore, large: tuple[Path, bytes], fault: Any
+    proxied: ProxiedStore, large_file: tuple[Path, bytes], fault: Any
 ) -> None:
-    path, body = large
+    path, body = large_file
     reported: list[tuple[int, int | None]] = []
     proxied.proxy.arm(fault, method="PUT", target="*partNumber=2*")
     await proxied.store.put(
@@ -153,22 +153,22 @@ async def test_only_the_failed_part_is_resent(
 
 
 async def test_flipped_byte_of_a_part_is_never_stored(
-    proxied: ProxiedStore, large: tuple[Path, bytes]
+    proxied: ProxiedStore, large_file: tuple[Path, bytes]
 ) -> None:
     proxied.proxy.arm(Flip("request body", 7 * MiB), target="*partNumber=2*", times=None)
     with pytest.raises(TroveError):
-        await proxied.store.put(proxied.bucket, "key", large[0])
+        await proxied.store.put(proxied.bucket, "key", large_file[0])
     assert await proxied.stored_body("key") == OLD
     assert await proxied.unfinished_uploads() == []
 
 
-@pytest.mark.parametrize("at", ["request body", "response head"])
+@pytest.mark.parametrize("point", ["request body", "response head"])
 async def test_cancel_in_a_part_leaves_nothing(
-    proxied: ProxiedStore, large: tuple[Path, bytes], at: Any
+    proxied: ProxiedStore, large_file: tuple[Path, bytes], point: Any
 ) -> None:
-    byte = 5 * MiB if at == "request body" else 0
-    stall = proxied.proxy.arm(Stall(at, byte), method="PUT", target="*partNumber=2*")
-    task = OwnedTask(proxied.store.put(proxied.bucket, "key", large[0]))
+    byte = 5 * MiB if point == "request body" else 0
+    stall = proxied.proxy.arm(Stall(point, byte), method="PUT", target="*partNumber=2*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", large_file[0]))
     await stall.reached.wait()
     await task.aclose()
     stall.release()
@@ -190,7 +190,7 @@ async def test_file_that_changes_during_a_part_raises(
     def change() -> None:
         status = path.stat()
         with path.open("r+b") as file:
-            file.seek(17 * MiB)  # in the second part, after the bytes already read
+            file.seek(17 * MiB)  # in the second part, after the bytes read so far
             file.write(b"changed")
         os.utime(path, ns=(1, status.st_mtime_ns if restore_time else status.st_mtime_ns + 1))
 
@@ -212,10 +212,10 @@ async def test_file_that_changes_during_a_part_raises(
 async def test_file_is_read_twice_over_tls(
     seaweed: S3Server,
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
-    large: tuple[Path, bytes],
+    large_file: tuple[Path, bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path, body = large
+    path, body = large_file
     offsets: list[int] = []
     read = BodyFile.read
 
@@ -237,14 +237,13 @@ async def test_file_is_read_twice_over_tls(
             await store.create_bucket("streamed", exist_ok=True)
             info = await store.put("streamed", "key", path)
             assert info.checksums.keys() == {"crc32c"}
-            assert set(Counter(offsets).values()) == {
-                2
-            }  # one pass for the checksum, one to send; no pass for a SHA-256
+            # Each block is read once for the checksum and once to send it, but not for a SHA-256.
+            assert set(Counter(offsets).values()) == {2}
             assert await store.read("streamed", "key") == body
             assert_idle(store)
 
 
-async def test_stream_that_needs_such_parts_is_refused_before_any_request(
+async def test_stream_that_requires_larger_parts_raises_before_any_request(
     proxied: ProxiedStore,
 ) -> None:
     async def body() -> AsyncIterator[bytes]:
@@ -257,8 +256,8 @@ async def test_stream_that_needs_such_parts_is_refused_before_any_request(
     assert proxied.operations == []
 
 
-async def test_sdk_plane_refuses_such_parts(
-    moto_server: S3Server, large: tuple[Path, bytes]
+async def test_sdk_plane_does_not_stream_parts(
+    moto_server: S3Server, large_file: tuple[Path, bytes]
 ) -> None:
     driver = ThreePartDriver(
         region=moto_server.region,
@@ -270,14 +269,14 @@ async def test_sdk_plane_refuses_such_parts(
     async with Trove(driver, pool=BufferPool(POOL, 5 * MiB)) as store:
         await store.create_bucket("streamed", exist_ok=True)
         with pytest.raises(NotSupportedError, match="BufferPool"):
-            await store.put("streamed", "refused", large[0])
-        assert not await store.exists("streamed", "refused")
+            await store.put("streamed", "unsupported", large_file[0])
+        assert not await store.exists("streamed", "unsupported")
 
 
-async def test_service_without_checksums_receives_the_same_bytes(
-    moto_server: S3Server, large: tuple[Path, bytes]
+async def test_parts_are_streamed_to_a_service_without_checksums(
+    moto_server: S3Server, large_file: tuple[Path, bytes]
 ) -> None:
-    path, body = large
+    path, body = large_file
     driver = ThreePartDriver(
         region=moto_server.region,
         endpoint_url=moto_server.endpoint_url,

@@ -1,4 +1,4 @@
-"""S3 over https, where TLS and not the signature protects the bodies, on asyncio and uvloop."""
+"""S3 over https, on asyncio and uvloop. TLS protects the bodies: signatures do not cover them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ pytestmark = pytest.mark.uvloop
 
 class TestOverTLS(StoreBodies, StoreReading, StoreCopies):
     @pytest_asyncio.fixture
-    async def store(  # type: ignore[override]  # a fixture: pytest fills in what it asks for
+    async def store(  # type: ignore[override]  # a fixture: pytest passes its arguments
         self, seaweed: S3Server, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> AsyncIterator[Trove]:
-        shown, trusted = tls
-        async with behind_tls(seaweed.endpoint_url, shown) as url:
+        server_tls, client_tls = tls
+        async with behind_tls(seaweed.endpoint_url, server_tls) as url:
             driver = S3Driver(
                 region=seaweed.region,
                 endpoint_url=url,
                 access_key_id=seaweed.access_key_id,
                 secret_access_key=seaweed.secret_access_key,
-                tls=trusted,
+                tls=client_tls,
             )
             async with Trove(driver) as store:
                 yield store

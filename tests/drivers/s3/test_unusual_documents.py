@@ -39,7 +39,7 @@ UPLOAD = (
     "root", ["InitiateMultipartUploadResult", "InitiateMultipartUpload", "CreateUpload"]
 )
 def test_upload_id_is_read_from_any_root_element(root: str) -> None:
-    # rclone's `serve s3` returns the second.
+    # rclone's `serve s3` returns InitiateMultipartUpload.
     assert parse_upload_id(f"<{root}><UploadId> id </UploadId></{root}>".encode()) == "id"
 
 
@@ -69,12 +69,14 @@ def test_line_ends_in_keys_are_kept() -> None:
     "text",
     ["<a>\x01", "\x01<a/>", "<a\x01/>", "<a>\x01\U0010fe01</a>", "<a>&#xD800;</a>", "<a>&#0</a>"],
 )
-def test_malformed_document_with_such_characters_raises(text: str) -> None:
+def test_malformed_document_with_invalid_characters_raises(text: str) -> None:
     with pytest.raises(MalformedResponse):
         parse(text)
 
 
-async def test_token_with_a_control_character_leads_to_the_next_page(scripted_driver: Any) -> None:
+async def test_token_with_a_control_character_is_sent_for_the_next_page(
+    scripted_driver: Any,
+) -> None:
     # Ceph 16.2 encodes the keys but not the token.
     first = (
         "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
@@ -112,9 +114,9 @@ async def test_listing_without_encoding_type_is_requested_again_without_encoding
         "versions": ("ListVersionsResult", VERSION),
     }[kind]
     first = "".join(item.format(key) for key in (ENCODED if encodes else KEYS))
-    plain = "".join(item.format(key) for key in KEYS)
+    unencoded = "".join(item.format(key) for key in KEYS)
     transport, opened_driver = scripted_driver(
-        response(body=listing(first, root)), response(body=listing(plain, root))
+        response(body=listing(first, root)), response(body=listing(unencoded, root))
     )
     async with opened_driver as driver:
         if kind == "objects":
@@ -171,7 +173,7 @@ async def test_listing_whose_keys_need_no_encoding_is_requested_once(scripted_dr
 
 async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_driver: Any) -> None:
     def uploads(keys: list[str]) -> str:
-        items = [UPLOAD.format(key, at) for at, key in enumerate(keys)]
+        items = [UPLOAD.format(key, number) for number, key in enumerate(keys)]
         return listing("".join(items), "ListMultipartUploadsResult")
 
     aborted = [response(204) for _ in KEYS]
@@ -183,7 +185,9 @@ async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_drive
     async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=60) == len(KEYS)
     targets = [request.url.rpartition(".com/")[2] for request in transport.requests[2:]]
-    assert sorted(targets) == sorted(f"{key}?uploadId=id-{at}" for at, key in enumerate(ENCODED))
+    assert sorted(targets) == sorted(
+        f"{key}?uploadId=id-{number}" for number, key in enumerate(ENCODED)
+    )
 
 
 def test_uploads_with_encoding_type_are_decoded() -> None:

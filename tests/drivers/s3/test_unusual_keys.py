@@ -1,4 +1,4 @@
-"""Moves on an unrecognised service that stores several keys as one object."""
+"""Moves on a service that stores several keys as one object, with a dialect that does not."""
 
 from __future__ import annotations
 

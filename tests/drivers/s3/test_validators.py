@@ -1,4 +1,4 @@
-"""Objects without a strong validator: reads never join two versions, and conditions are refused."""
+"""Objects without a strong validator: reads never join two versions, and conditions raise."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ EVENING = "Wed, 01 Jan 2025 20:00:00 GMT"
 
 @pytest.fixture
 def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that makes a store over a transport with scripted responses."""
+    """Return a function that creates a transport with scripted responses, and a store over it."""
 
-    def start(*responses: FakeResponse) -> tuple[ScriptedTransport, Trove]:
+    def store_over(*responses: FakeResponse) -> tuple[ScriptedTransport, Trove]:
         transport = ScriptedTransport(*responses)
         monkeypatch.setattr(components_module, "transport_over", lambda *_, **__: transport)
         driver = S3Driver(
@@ -40,7 +40,7 @@ def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         return transport, Trove(driver, retry=IMMEDIATE_RETRIES)
 
-    return start
+    return store_over
 
 
 def get_response(
@@ -54,7 +54,7 @@ def get_response(
     date: str = EVENING,
     version: str | None = None,
 ) -> FakeResponse:
-    """Return the response to a GET. If `data` is shorter than announced, the connection breaks."""
+    """Return the response to a GET. If `data` is shorter than its range, the connection breaks."""
     end = size if end is None else end
     headers = {**etag, "last-modified": modified, "date": date, "content-length": str(end - start)}
     if version is not None:
@@ -112,19 +112,19 @@ async def test_broken_body_without_a_validator_resumes_by_its_date(
 
 @pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 @pytest.mark.parametrize(
-    "second",
+    "changes",
     [
         {"modified": EVENING},
         {"modified": A_SECOND_LATER},
         {"size": 11, "end": 10},
     ],
-    ids=["replaced much later", "replaced a second later", "of another size"],
+    ids=["replaced much later", "replaced a second later", "of a different size"],
 )
 async def test_broken_body_without_a_validator_never_joins_two_versions(
-    scripted_store: Any, etag: Mapping[str, str], second: dict[str, Any]
+    scripted_store: Any, etag: Mapping[str, str], changes: dict[str, Any]
 ) -> None:
     _, store = scripted_store(
-        get_response(b"01234", etag), get_response(b"56789", etag, start=5, **second)
+        get_response(b"01234", etag), get_response(b"56789", etag, start=5, **changes)
     )
     async with store:
         with pytest.raises(ObjectChangedError):
@@ -147,7 +147,7 @@ async def test_broken_body_whose_validator_appears_or_disappears_is_not_resumed(
 async def test_body_written_in_the_second_of_the_response_is_not_resumed(
     scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
-    """Another write in the same second would have the same date."""
+    # A later write in the same second would have the same date.
     transport, store = scripted_store(get_response(b"01234", etag, date=NOON))
     async with store, store.get("data", "key") as reader:
         assert await reader.read(5) == b"01234"
@@ -166,7 +166,7 @@ async def test_version_id_pins_an_object_without_a_validator(scripted_store: Any
     assert transport.request_lines[1].endswith("/key?versionId=v1")
 
 
-async def test_null_version_id_pins_nothing(scripted_store: Any) -> None:
+async def test_null_version_id_does_not_pin_an_object(scripted_store: Any) -> None:
     _, store = scripted_store(get_response(b"01234", {}, date=NOON, version="null"))
     async with store:
         with pytest.raises(ObjectChangedError, match="no strong validator"):
@@ -175,7 +175,7 @@ async def test_null_version_id_pins_nothing(scripted_store: Any) -> None:
 
 @pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 @pytest.mark.parametrize("date", [EVENING, NOON])
-async def test_ranges_without_a_validator_come_from_one_version_or_are_refused(
+async def test_ranges_without_a_validator_come_from_one_version_or_raise(
     scripted_store: Any, etag: Mapping[str, str], date: str
 ) -> None:
     size = 10 * 1024 * 1024
@@ -208,15 +208,17 @@ async def test_ranges_of_two_versions_raise(scripted_store: Any) -> None:
     async with store:
         with pytest.raises(ObjectChangedError):
             await store.get_ranges("data", "key", [(5, 7), ByteRange.last(2)])
-    same_size = get_response(b"01", {}, size=size, start=5, end=7, modified=NOON, date=NOON)
-    fresh = response(headers={"last-modified": NOON, "date": NOON, "content-length": str(size)})
-    _, store = scripted_store(fresh, same_size)
-    async with store:  # one response comes from one version
+    in_same_second = get_response(b"01", {}, size=size, start=5, end=7, modified=NOON, date=NOON)
+    fresh_head = response(
+        headers={"last-modified": NOON, "date": NOON, "content-length": str(size)}
+    )
+    _, store = scripted_store(fresh_head, in_same_second)
+    async with store:  # a single response contains only one version
         assert await store.get_ranges("data", "key", [(5, 7)]) == [b"01"]
 
 
 @pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
-async def test_condition_of_an_object_without_an_etag_is_refused_before_any_request(
+async def test_condition_on_an_object_without_an_etag_raises_before_any_request(
     scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
     head = {**etag, "last-modified": NOON, "date": EVENING, "content-length": "10"}
@@ -242,7 +244,7 @@ async def test_copy_without_an_etag_is_pinned_by_date_or_version(
     scripted_store: Any,
 ) -> None:
     copied = "<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
-    base = {"last-modified": NOON, "date": EVENING, "content-length": "10"}
+    common_headers = {"last-modified": NOON, "date": EVENING, "content-length": "10"}
     for version, headers, copy_source in (
         (None, {"x-amz-copy-source-if-unmodified-since": NOON}, "/data/key"),
         ("v1", {}, "/data/key?versionId=v1"),
@@ -250,7 +252,7 @@ async def test_copy_without_an_etag_is_pinned_by_date_or_version(
     ):
         version_headers = {} if version is None else {"x-amz-version-id": version}
         transport, store = scripted_store(
-            response(headers={**base, **version_headers}), response(body=copied)
+            response(headers={**common_headers, **version_headers}), response(body=copied)
         )
         async with store:
             assert (await store.copy("data", "key", "data", "to")).etag == "e"

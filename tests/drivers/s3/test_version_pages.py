@@ -1,4 +1,4 @@
-"""Pages of versions from a service whose markers become invalid when their version is deleted."""
+"""Pages of versions from a service whose markers become invalid when their versions are deleted."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ def make_version(key: str, number: int) -> VersionInfo:
 class CephGateway:
     """Lists versions as Ceph 16.2 does.
 
-    A listing includes the key that it is to start after. After a marker whose version is deleted,
-    it skips the rest of the key.
+    A listing includes the key of `start_after`. If the version of its marker has been deleted, it
+    skips the remaining versions of that key.
     """
 
     def __init__(self, *keys: tuple[str, int], max_page_size: int = 1000) -> None:
-        self.versions = [make_version(key, at) for key, count in keys for at in range(count, 0, -1)]
+        self.versions = [
+            make_version(key, number) for key, count in keys for number in range(count, 0, -1)
+        ]
         self.max_page_size = max_page_size
         self.requests: list[ListOptions] = []
 
@@ -52,9 +54,9 @@ class CephGateway:
         if key is not None:
             remaining = [version for version in remaining if version.key >= key]
         if version_id is not None:
-            of_key = [version.version_id for version in remaining if version.key == key]
-            if version_id in of_key:
-                remaining = remaining[of_key.index(version_id) + 1 :]
+            version_ids = [version.version_id for version in remaining if version.key == key]
+            if version_id in version_ids:
+                remaining = remaining[version_ids.index(version_id) + 1 :]
             else:
                 remaining = [version for version in remaining if version.key > key]
         limit = min(options.limit, self.max_page_size)
@@ -67,6 +69,7 @@ class CephGateway:
 async def list_all(
     driver: Any, gateway: CephGateway, limit: int, *, delete: bool
 ) -> list[VersionInfo]:
+    """List all versions in pages. With `delete`, delete each page before requesting the next."""
     listed: list[VersionInfo] = []
     options = ListOptions(limit=limit)
     while True:
@@ -82,7 +85,7 @@ async def list_all(
         options = ListOptions(limit=limit, token=page.token)
 
 
-def scripted_gateway(scripted_driver: Any) -> Any:
+def opened_ceph_driver(scripted_driver: Any) -> Any:
     recognition_response = response(403, b"", {"x-amz-request-id": REQUEST_ID})
     return scripted_driver(recognition_response, endpoint_url="http://h:9")[1]
 
@@ -95,7 +98,7 @@ async def test_no_version_is_skipped_while_versions_are_deleted(
 ) -> None:
     gateway = CephGateway(("a", 1), ("b", 5), ("c", 2), ("d", 1), max_page_size=max_page_size)
     expected = list(gateway.versions)
-    async with scripted_gateway(scripted_driver) as driver:
+    async with opened_ceph_driver(scripted_driver) as driver:
         driver._plane.list_versions = gateway.list_versions
         assert await list_all(driver, gateway, limit, delete=delete) == expected
 
@@ -103,7 +106,7 @@ async def test_no_version_is_skipped_while_versions_are_deleted(
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 async def test_start_after_key_is_excluded(scripted_driver: Any, limit: int) -> None:
     gateway = CephGateway(("a", 3), ("b", 2), max_page_size=2)
-    async with scripted_gateway(scripted_driver) as driver:
+    async with opened_ceph_driver(scripted_driver) as driver:
         driver._plane.list_versions = gateway.list_versions
         page = await driver.version_page("data", ListOptions(start_after="a", limit=limit))
         assert [(entry.key, entry.version_id) for entry in page.entries] == [("b", "2"), ("b", "1")]
@@ -133,17 +136,17 @@ async def test_start_after_key_is_excluded_on_services_with_stable_markers(
 async def test_endless_page_of_one_key_raises(scripted_driver: Any) -> None:
     gateway = CephGateway(("a", 3))
 
-    async def endless(_bucket: str, _options: ListOptions) -> VersionPage:
+    async def repeat_page(_bucket: str, _options: ListOptions) -> VersionPage:
         return VersionPage(entries=gateway.versions, token="again")
 
-    async with scripted_gateway(scripted_driver) as driver:
-        driver._plane.list_versions = endless
+    async with opened_ceph_driver(scripted_driver) as driver:
+        driver._plane.list_versions = repeat_page
         with pytest.raises(BackendError, match="same page again"):
             await driver.version_page("data", ListOptions())
 
 
 @pytest.mark.parametrize(
-    ("keys", "limit", "ended", "page", "following"),
+    ("keys", "limit", "ended", "page", "next_key"),
     [
         ("", 1, True, "", None),
         ("a", 1, True, "a", None),
@@ -158,8 +161,8 @@ async def test_endless_page_of_one_key_raises(scripted_driver: Any) -> None:
     ],
 )
 def test_page_ends_between_keys(
-    keys: Sequence[str], limit: int, *, ended: bool, page: str, following: str | None
+    keys: Sequence[str], limit: int, *, ended: bool, page: str, next_key: str | None
 ) -> None:
-    listed = [make_version(key, -at) for at, key in enumerate(keys)]
-    cut, begins = split_at_key(listed, limit, ended=ended)
-    assert ("".join(entry.key for entry in cut), begins) == (page, following)
+    listed = [make_version(key, -number) for number, key in enumerate(keys)]
+    page_versions, next_page_key = split_at_key(listed, limit, ended=ended)
+    assert ("".join(entry.key for entry in page_versions), next_page_key) == (page, next_key)
