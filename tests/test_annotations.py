@@ -15,7 +15,7 @@ from trove_async.drivers import MemoryDriver
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PUBLIC = [
+PUBLIC_MODULES = [
     "trove_async",
     "trove_async.driver",
     "trove_async.drivers",
@@ -39,7 +39,7 @@ PUBLIC = [
 
 
 def public_objects() -> Iterator[tuple[str, Any]]:
-    for module_name in PUBLIC:
+    for module_name in PUBLIC_MODULES:
         module = importlib.import_module(module_name)
         names = getattr(module, "__all__", None) or [
             name

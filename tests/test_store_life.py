@@ -217,7 +217,7 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
 
 @pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize("create", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
-async def test_driver_of_an_open_store_cannot_be_opened_by_another(
+async def test_driver_of_an_open_store_cannot_be_opened_by_another_store(
     create: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
     shared = create(tmp_path)
@@ -233,10 +233,11 @@ async def test_driver_of_an_open_store_cannot_be_opened_by_another(
         assert await store.read("data", "key") == b"old"
 
 
-async def test_driver_is_closed_if_its_open_raises_closed_error_for_another_reason() -> None:
+async def test_open_that_raises_closed_error_closes_the_driver() -> None:
+    # Not so for the subclass DriverInUseError, because then another store uses the driver.
     default, bad = CallLog(), CallLog()
-    bad.fail("open", ClosedError("the store of the credentials is closed"))
-    with pytest.raises(ClosedError, match="store of the credentials") as caught:
+    bad.fail("open", ClosedError("the credential store is closed"))
+    with pytest.raises(ClosedError, match="credential store") as caught:
         await single_attempt_store(default, backends={"bad": bad}).__aenter__()
     assert caught.value.backend == "bad"
     assert default.calls == ["open", "aclose"]
@@ -272,7 +273,7 @@ async def test_second_open_reports_that_the_driver_is_in_use(
     [
         lambda path: LocalDriver(path / "root"),
         lambda path: GCSDriver(credentials=path / "key.json"),
-        lambda _: Mapped(SlowToOpen(), into="all"),
+        lambda _: Mapped(SlowOpenDriver(), into="all"),
     ],
     ids=["local", "gcs", "mapped"],
 )
@@ -298,7 +299,7 @@ async def test_driver_opened_by_two_stores_concurrently_belongs_to_one(
     await winner.aclose()
 
 
-class SlowToOpen(MemoryDriver):
+class SlowOpenDriver(MemoryDriver):
     """A driver that lets other tasks run while it opens."""
 
     async def open(self, context: DriverContext) -> None:

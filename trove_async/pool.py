@@ -1,14 +1,14 @@
-"""The memory of a store: one arena of slots that bounds the bodies the library buffers.
+"""The memory of a store: one arena of slots, which limits how many bytes the library buffers.
 
 Four rules prevent deadlocks, whatever the number of transfers and slots. A model of them was run on
 random schedules: it deadlocks if any one of the rules is dropped.
 
-* A transfer leases all the slots that it needs together, while it holds no other lease that it has yet
-  to fill.
+* A transfer leases all the slots that it needs together, and only after it has filled every lease that
+  it already holds.
 * Transfers are served strictly in order.
-* A transfer that fills its memory from a user's source does not wait forever, because the memory may
-  be held by transfers that wait for such a source. After `BufferPool.spill_after` seconds in a queue
-  that hardly moves it gets a file instead (`SpillFile`).
+* A transfer that reads from a user's source does not wait forever, because the transfers that hold the
+  memory may be waiting for such sources themselves. After `BufferPool.spill_after` seconds in a queue
+  that hardly moves, it gets a file instead (`SpillFile`).
 * Read-ahead uses `try_lease`, which returns a lease only if memory is free and no transfer waits. Once
   such a lease is `REVOKE_AFTER` seconds old, it may be revoked for a waiting transfer.
 """
@@ -59,9 +59,9 @@ REVOKE_AFTER = 0.1
 """Age in seconds from which a read-ahead lease may be revoked for a waiting transfer."""
 
 
-_ACCEPTABLE_CHECKS = 40
-"""A transfer spills if the queue, at its current pace, needs more checks than this to serve it. With
-the default `spill_after` they take 10 s."""
+_MAX_WAIT_CHECKS = 40
+"""The longest acceptable wait, counted in intervals between checks of the queue: 10 s with the default
+`spill_after`. A transfer spills if the queue, at its current pace, would take longer to serve it."""
 
 
 _STALLED_CHECKS = 2
@@ -130,7 +130,7 @@ class BufferPool:
         spill_dir: The directory of these files; None: the system's directory for temporary files.
             The files have no name, so a killed process leaves none behind.
         spill_max_bytes: The maximum size of all spill files together; 0: no spilling.
-        deadline: Seconds after which a transfer fails that has got neither memory nor a file.
+        deadline: Seconds that a transfer waits for memory or a file before it fails.
 
     Raises:
         ConfigError: A value is out of range, or the sizes do not fit together. When a store opens:
@@ -217,8 +217,8 @@ class BufferPool:
     async def lease(self, size: int, timeout: float | None = None) -> Lease:
         """Wait in turn for enough slots for `size` bytes, and lease all of them together.
 
-        The caller must not hold another lease that it has yet to fill. After a cancel no memory is
-        held.
+        The caller must already have filled any other lease that it holds. After a cancel no memory
+        is held.
 
         Args:
             size: The bytes needed, from 1 to `part_size`.
@@ -226,6 +226,7 @@ class BufferPool:
 
         Raises:
             PoolTimeoutError: The memory did not become free in time.
+            ConfigError: The pool is smaller than `size`.
             ClosedError: The pool belongs to another event loop or process.
         """
         lease = self.try_lease(size)
@@ -242,11 +243,12 @@ class BufferPool:
 
         If the queue stalls for `spill_after` seconds, the transfer leaves the queue and gets a file,
         because the memory may be held by transfers that wait for slow sources. A queue is stalled if
-        it moves too slowly to serve the transfer within `_ACCEPTABLE_CHECKS` checks. The limit is
+        it moves too slowly to serve the transfer within `_MAX_WAIT_CHECKS` checks. The limit is
         high because writing a thousand files at once is slower than waiting for memory.
 
         Raises:
             PoolTimeoutError: Neither was available within `deadline` seconds.
+            ConfigError: The pool is smaller than `size`.
             ClosedError: The pool belongs to another event loop or process.
         """
         # 1. Lease free memory without waiting.
@@ -262,19 +264,19 @@ class BufferPool:
         try:
             while not waiter.done():
                 if clock() >= deadline:
-                    raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the queue
+                    raise self._timed_out(size, self.deadline)  # noqa: TRY301 - the handler abandons the waiter
                 served_count_before = self._semaphore.served_count
                 # Several checks, because a queue also stalls while the event loop is busy elsewhere.
                 interval = max(self.spill_after / _STALLED_CHECKS, 0.005)
                 await asyncio.wait([waiter], timeout=min(interval, deadline - clock()))
                 served_count = self._semaphore.served_count - served_count_before
-                if served_count * _ACCEPTABLE_CHECKS >= self._semaphore.position(waiter):
+                if served_count * _MAX_WAIT_CHECKS >= self._semaphore.position(waiter):
                     stalled_checks = 0
                 else:
                     stalled_checks += 1
                 if stalled_checks < _STALLED_CHECKS:
                     continue
-                # 3. Leave a stalled queue, if a spill file has room for the bytes.
+                # 3. Leave a stalled queue, if `spill_max_bytes` permits another file.
                 spill = self.try_spill(size)
                 if spill is not None:
                     self._semaphore.abandon(waiter, count)
@@ -422,7 +424,7 @@ class SpillFile:
         return True
 
     async def write(self, data: BytesLike) -> None:
-        """Append `data`, which the reserved bytes must have room for. After a cancel, only close the file."""
+        """Append `data`, which must fit into the reserved bytes. After a cancel, the file must be closed."""
         self.written += len(data)
         self._pool._spilled_total += len(data)  # noqa: SLF001 - same module
         if len(self._buffer) + len(data) < _WRITE_BUFFER:
@@ -454,7 +456,7 @@ class SpillFile:
 
     async def window(self) -> memoryview:
         """Return all reserved bytes as writable memory, mapped from the page cache."""
-        # Fill the file with zeros first, so that a full disk raises here and not a SIGBUS later.
+        # Fill the file with zeros first. Otherwise a full disk would cause a SIGBUS later.
         await self.write(bytes(self._size - self.written))
         return await self._map(mmap.ACCESS_WRITE)
 

@@ -34,7 +34,7 @@ async def test_every_key_is_deleted_where_it_is_routed_and_reported_in_order(bul
     assert results == [DeleteResult(key=key) for key in [*KEYS, "missing", "a"]]
     assert default.stored_keys("data") == ["b.cold", "kept"]
     assert cold.stored_keys("data") == ["a"]
-    assert default.calls.count("delete") == (3 if bulk == 0 else 0)
+    assert default.calls.count("delete") == (3 if bulk == 0 else 0)  # "a" only once
     assert "head_bucket" not in default.calls
 
 
@@ -102,7 +102,7 @@ async def test_single_deletions_have_limited_concurrency() -> None:
 
 
 class PartlyFailingDriver(CallLog):
-    """Fails to delete keys with an ``x``, and reports no result for keys with a ``?``."""
+    """Fails to delete keys that contain ``x``, and reports no result for keys that contain ``?``."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         results = await super().delete_many(bucket, [key for key in keys if "x" not in key])
@@ -141,7 +141,7 @@ async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> Non
 
 
 @pytest.mark.parametrize("bulk", [0, 1000])
-async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
+async def test_failing_backend_fails_only_its_own_keys(bulk: int) -> None:
     default, cold = CallLog(), CallLog(bulk_delete=bulk)
     await fill(default, "data", "a", "c")
     await fill(cold, "data", "b.cold")
@@ -153,12 +153,12 @@ async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
             await store.delete_many("data", KEYS)
 
 
-async def test_missing_bucket_is_the_error_of_every_key() -> None:
+async def test_missing_bucket_is_reported_for_every_key() -> None:
     for bulk in (0, 1000):
         async with single_attempt_store(CallLog(bulk_delete=bulk)) as store:
             results = [result async for result in store.delete_many("nowhere", ["a", "b"])]
             assert all(isinstance(result.error, BucketNotFoundError) for result in results)
-            assert await store.delete_many("nowhere", []) is None  # type: ignore[func-returns-value]  # awaited
+            assert await store.delete_many("nowhere", []) is None  # type: ignore[func-returns-value]  # the None is tested
 
 
 async def test_route_function_error_is_raised_and_nothing_is_deleted() -> None:

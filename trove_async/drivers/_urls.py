@@ -86,7 +86,9 @@ class SplitURL:
         except ValueError:
             # Not chained: the parser's message quotes the URL.
             raise _error(
-                scheme, "it is malformed: the query must be name=value&…, all in UTF-8"
+                scheme,
+                "it is malformed: percent-encoded text must be UTF-8, and a query must be"
+                " name=value&…",
             ) from None
         # 2. Reject parts that are ambiguous or have no meaning.
         if parts.fragment:
@@ -149,11 +151,13 @@ def address_from_url(url: str) -> Address:
     `trove_async.layers.driver_from_url` also maps the logical buckets into the URL's bucket.
 
     Args:
-        url: A URL of a scheme in the table of `trove_async.drivers`, or of an installed package.
+        url: A URL. Its scheme must be in the table of `trove_async.drivers`, or registered by an
+            installed package.
 
     Raises:
         ConfigError: The URL is malformed, its scheme or an option is unknown, or its package cannot
             be used. The message contains no part of the URL that may be secret.
+        TypeError: `url` is not a str.
     """
     try:
         return _address(url)

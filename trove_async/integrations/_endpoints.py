@@ -140,6 +140,6 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
             server_request = replace(server_request, location=location)
         limits = Limits(max_size=max_size, min_rate=min_rate)
         result = await store_body(
-            store, bucket, key, server_request, limits=limits, field=field, fields=fields
+            store, bucket, key, server_request, limits=limits, field=field, put_fields=fields
         )
         return self.make_upload_response(result, request)

@@ -33,7 +33,7 @@ FORM_OVERHEAD = 1024 * 1024
 """Maximum bytes of a form in addition to its file."""
 
 FORM_FIELDS = 64 * 1024
-"""Maximum memory of the other fields of a form, which are held until the response."""
+"""Maximum bytes of memory for the other fields of a form, which are held until the response."""
 
 MIN_RATE = 500.0
 """Minimum rate of a client in bytes per second: the default of Apache HTTP Server (mod_reqtimeout,
@@ -41,12 +41,13 @@ MIN_RATE = 500.0
 
 GRACE = 20.0
 """Seconds that a client may fall behind `Limits.min_rate`, because any connection may stall briefly.
-This is the 20 of the same default."""
+This is the ``body=20`` of the same default."""
 
 _MAX_INLINE_HASH = 256 * 1024
 """Maximum bytes to hash on the event loop. Below that, a thread costs more than the hashing."""
 
-_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: in addition to letters and digits
+_URL_SAFE = "%/:?#[]@!$&'()*+,;=~"
+"""Characters other than letters and digits that `quote` keeps in a URL. RFC 3986, section 2."""
 
 
 class ClientDisconnectedError(Exception):
@@ -54,7 +55,7 @@ class ClientDisconnectedError(Exception):
 
 
 class PutFields(TypedDict, total=False):
-    """Properties of the object that a service may set. See `Trove.put`."""
+    """Properties of the object that the caller of `store_upload` may set. See `Trove.put`."""
 
     content_type: str | None
     metadata: Mapping[str, str] | None
@@ -135,7 +136,7 @@ async def store_body(
     *,
     limits: Limits,
     field: str | None,
-    fields: PutFields,
+    put_fields: PutFields,
 ) -> UploadResult:
     """Store the body of a request; see `Endpoints.store_upload`.
 
@@ -143,7 +144,7 @@ async def store_body(
         TroveError: The store failed.
     """
     # 1. Store the body, or return the reason for a rejection.
-    upload = _Upload(request, limits, field, fields)
+    upload = _Upload(request, limits, field, put_fields)
     async with aclosing(request.chunks):
         try:
             info = await upload.put(store, bucket, key)
@@ -156,10 +157,10 @@ async def store_body(
             return upload.reject(400, "The request ended early.")  # the client will not see this
         except (ObjectExistsError, PreconditionFailedError):
             return upload.reject(412, PROBLEMS[PreconditionFailedError].detail)
-    # 2. Return the response to a stored object.
+    # 2. Return the response for a stored object.
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
-        "Location": quote(request.location, safe=_URL),
+        "Location": quote(request.location, safe=_URL_SAFE),
         "Content-Type": "application/json",
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",
@@ -186,11 +187,11 @@ class _Upload:
     """One upload request."""
 
     def __init__(
-        self, request: ServerRequest, limits: Limits, field: str | None, fields: PutFields
+        self, request: ServerRequest, limits: Limits, field: str | None, put_fields: PutFields
     ) -> None:
         self._request = request
         self._limits = limits
-        self._fields = fields
+        self._put_fields = put_fields
         self._credit = GRACE  # seconds that the client may still fall behind
         self._size = 0  # bytes of the object that have arrived
         self._length = _length(request)
@@ -227,7 +228,7 @@ class _Upload:
         # 2. Evaluate the conditions.
         if_match, if_none_match = await self._preconditions(store, bucket, key)
         # 3. Read the body, or the file of the form, and store it.
-        fields: PutFields = {**self._fields}
+        put_fields: PutFields = {**self._put_fields}
         chunks = self._checked_chunks()
         async with aclosing(chunks):
             size = None
@@ -236,14 +237,14 @@ class _Upload:
                 body, content_type, size = chunks, self._content_type, self._length
                 encoding = None if self._request.decoded else header("content-encoding")
             else:
-                # Read to the start of the file now, because the put needs its type.
-                first = await self._read_to_file(self._form, chunks)
+                # Read up to the start of the file now, because the put needs its type.
+                first = await self._read_until_file(self._form, chunks)
                 body = self._file_chunks(self._form, first, chunks)
                 content_type = self._form.content_type
-            if fields.get("content_type") is None:
+            if put_fields.get("content_type") is None:
                 # With a presigned URL, the backend serves the object without the checks of
                 # `_headers`. So a malformed type must not be stored.
-                fields["content_type"] = type_to_store(content_type)
+                put_fields["content_type"] = type_to_store(content_type)
             async with aclosing(body):
                 return await store.put(
                     bucket,
@@ -253,7 +254,7 @@ class _Upload:
                     content_encoding=encoding,
                     if_match=if_match,
                     if_none_match=if_none_match,
-                    **fields,
+                    **put_fields,
                 )
 
     @property
@@ -343,7 +344,7 @@ class _Upload:
 
     # -- forms -----------------------------------------------------------------------------------------
 
-    async def _read_to_file(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
+    async def _read_until_file(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
         """Read the form up to the file; return the bytes of the file that have arrived."""
         async for chunk in chunks:
             pieces = self._parse(form, chunk)

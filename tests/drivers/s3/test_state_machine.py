@@ -36,15 +36,18 @@ def run_on_s3(
 
     asyncio.run(create_bucket())
 
-    def mapped_driver(run: str, name: str) -> Mapped:
+    def mapped_driver(directory: str, name: str) -> Mapped:
         # Each run has its own prefix, so that it does not list objects of an earlier run.
         driver = driver_of(server, checksums=request.param != "moto")
-        return Mapped(driver, into="machines", prefix=f"{run.strip('/')}/{name}")
+        return Mapped(driver, into="machines", prefix=f"{directory.strip('/')}/{name}")
 
-    def make_store(run: str) -> Trove:
-        hot = LocalDriver(f"{run}/hot", fsync=False)
+    def make_store(directory: str) -> Trove:
+        hot = LocalDriver(f"{directory}/hot", fsync=False)
         return routed(
-            hot, mapped_driver(run, "cold"), mapped_driver(run, "third"), part_size=5 * MiB
+            hot,
+            mapped_driver(directory, "cold"),
+            mapped_driver(directory, "third"),
+            part_size=5 * MiB,
         )
 
     monkeypatch.setitem(STORES, "s3", make_store)

@@ -99,22 +99,23 @@ class S3Driver:
             those of deletes. ``"seaweedfs"``: it lists in a different order and cannot hold all
             keys. ``"ceph"``: it ignores tags of multipart uploads and of copies, and conditions of
             all writes except puts in unversioned buckets.
-            ``"auto"``: the driver recognises the service when it is opened. If the service does
-            not respond then, the driver repeats the request when it needs the dialect, and claims
-            no order for its listings. A service that is not recognised is expected to list in
-            order. Of its writes, only puts in one request are conditional.
+            ``"auto"``: the driver sends a request to recognise the service when it is opened. If
+            there is no response, the driver tries again when it first needs the dialect, and
+            reports that listings are unordered. A service that responds but is not recognised is
+            expected to list in order. Its only conditional writes are puts in one request.
             Unless the value is ``"s3"`` or the service is Amazon S3, the driver tests features that
-            the service may ignore before it first relies on them: conditions of a put, tags and
-            encryption in each bucket. It also tests, once, whether the service keeps unusual keys
-            (an empty segment, a leading or trailing slash, a backslash). For a test it writes
-            one-byte objects, ``trove-probe-…``, next to the key if possible, and deletes them.
+            the service may ignore: conditions of a put, tags and encryption. It tests each feature
+            once per bucket, before the first write that needs it. It also tests, once per service,
+            whether unusual keys are kept (an empty segment, a leading or trailing slash, a
+            backslash). For a test it writes one-byte objects, ``trove-probe-…``, next to the key if
+            possible, and deletes them.
         tls: The TLS context, for a service with a private certificate authority.
-        proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials do
-            not use it, but only the proxies of `trust_env`.
+        proxy: The URL of an HTTP proxy for all requests to the service. Requests for credentials use
+            only the proxies of `trust_env`.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
             if `proxy` is None, and always for credentials.
         data_plane: ``"lean"`` signs and sends requests in this driver. ``"sdk"`` uses
-            aiobotocore, at ten times the cost.
+            aiobotocore, which takes ten times the CPU time.
         storage_class: The storage class of puts and copies that do not set one. The service's
             default if None.
         server_side_encryption: How the service encrypts objects: ``"AES256"``, ``"aws:kms"`` or
@@ -281,7 +282,7 @@ class S3Driver:
         self._capabilities = self._capabilities_of(components.service.dialect)
 
     async def aclose(self) -> None:
-        """Cancel probes that are running, and close all connections. Idempotent.
+        """Cancel running probes, and close all connections. Idempotent.
 
         A closed driver can be opened again.
         """
@@ -339,7 +340,7 @@ class S3Driver:
             await checks.check_write("put", bucket, key, options)
         options = self._object_settings.with_storage_class(options)
         try:
-            if not options.conditional:  # nearly every put: saves the context manager
+            if not options.conditional:  # nearly every put; saves a context manager
                 return await plane.put_object(bucket, key, views, options)
             with map_condition_errors(options):
                 return await plane.put_object(bucket, key, views, options)
@@ -485,8 +486,8 @@ class S3Driver:
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's unfinished multipart uploads and return their number.
 
-        The parts of an upload whose process died cost storage until it is aborted. Only its age
-        distinguishes it from an upload in progress.
+        If a process dies during an upload, the parts cost storage until the upload is aborted. Only
+        its age distinguishes such an upload from one in progress.
 
         Args:
             bucket: The bucket.
