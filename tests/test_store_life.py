@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.concurrency.steps import let_tasks_run
 from tests.drivers.gcs.service_account_key import service_account_key
 from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import ClosedError, ConfigError, Trove
+from trove_async._concurrency import OwnedTask
 from trove_async.driver import DriverInUseError
 from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
+from trove_async.drivers.gcs import driver as gcs_driver
+from trove_async.drivers.s3 import _components as s3_components
 from trove_async.layers import Mapped
 
 if TYPE_CHECKING:
@@ -297,6 +301,99 @@ async def test_driver_opened_by_two_stores_concurrently_belongs_to_one(
     [winner] = winners
     assert len(errors) == 1
     await winner.aclose()
+
+
+async def test_store_closed_while_it_opens_closes_every_driver() -> None:
+    first, second = CallLog(), CallLog()
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await gate.wait()
+
+    second.before["open"] = wait
+    store = single_attempt_store(first, backends={"second": second})
+    opening = OwnedTask(store.open())
+    await reached.wait()
+    await store.aclose()
+    gate.set()
+    with pytest.raises(ClosedError, match="while it was being opened"):
+        await opening.result()
+    assert first.calls == ["open", "aclose"]
+    assert second.calls == ["open", "aclose"]
+
+
+class SlowCloseTransport:
+    """A transport whose first `aclose` waits for `gate`."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.is_closed = False
+        self.close_count = 0
+
+    async def aclose(self) -> None:
+        self.close_count += 1
+        if self.close_count == 1:
+            await self.gate.wait()
+        self.is_closed = True
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def service_driver(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[AsyncDriver, list[SlowCloseTransport]]:
+    """Return a driver, and the transports that it has opened."""
+    transports: list[SlowCloseTransport] = []
+
+    def make_transport(*_: object, **__: object) -> SlowCloseTransport:
+        transports.append(SlowCloseTransport())
+        return transports[-1]
+
+    for module in (s3_components, gcs_driver):
+        monkeypatch.setattr(module, "transport_over", make_transport)
+    if request.param == "gcs":
+        return GCSDriver(anonymous=True), transports
+    driver = S3Driver(
+        region="eu-west-1", dialect="s3", access_key_id="id", secret_access_key=SIGNING_KEY
+    )
+    return driver, transports
+
+
+async def test_close_that_was_cancelled_is_continued_by_the_next_one(
+    service_driver: tuple[AsyncDriver, list[SlowCloseTransport]],
+) -> None:
+    driver, transports = service_driver
+    store = await single_attempt_store(driver).open()
+    closing = OwnedTask(store.aclose())
+    await let_tasks_run()
+    await closing.aclose()
+    assert not transports[0].is_closed
+    with pytest.raises(DriverInUseError):  # until it is closed
+        await single_attempt_store(driver).open()
+    await store.aclose()
+    assert transports[0].is_closed
+    reopened = await single_attempt_store(driver).open()
+    transports[1].gate.set()
+    await reopened.aclose()
+
+
+async def test_late_end_of_a_close_does_not_close_the_store_that_opened_the_driver_since(
+    service_driver: tuple[AsyncDriver, list[SlowCloseTransport]],
+) -> None:
+    driver, transports = service_driver
+    first = await single_attempt_store(driver).open()
+    closings = [OwnedTask(first.aclose()), OwnedTask(first.aclose())]
+    await let_tasks_run()
+    await closings[1].result()
+    second = await single_attempt_store(driver).open()
+    transports[0].gate.set()
+    await closings[0].result()
+    assert not transports[1].is_closed
+    with pytest.raises(DriverInUseError):
+        await single_attempt_store(driver).open()
+    transports[1].gate.set()
+    await second.aclose()
+    assert transports[1].is_closed
 
 
 class SlowOpenDriver(MemoryDriver):

@@ -11,6 +11,7 @@ import pytest
 from tests.concurrency.steps import let_tasks_run, raising
 from trove_async._concurrency import (
     CLEANUP_SECONDS,
+    CloseStack,
     OwnedTask,
     await_outcome,
     in_thread,
@@ -253,3 +254,74 @@ async def test_run_shielded_raises_errors_and_stops_at_its_limit() -> None:
 
     await run_shielded(endless(), 0.01)
     assert ended == ["cancelled"]
+
+
+async def test_close_stack_closes_the_last_resource_first_and_each_despite_errors() -> None:
+    closed: list[str] = []
+    stack = CloseStack()
+
+    def push(name: str, error: Exception | None = None) -> None:
+        async def close() -> None:
+            closed.append(name)
+            if error is not None:
+                raise error
+
+        stack.push(close)
+
+    push("first")
+    push("second", KeyError("second"))
+    push("third")
+    with pytest.raises(KeyError, match="second"):
+        await stack.aclose()
+    assert closed == ["third", "second", "first"]
+    assert stack.is_empty
+    await stack.aclose()
+    assert len(closed) == 3
+    push("fourth", KeyError("fourth"))
+    push("fifth", ValueError("fifth"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stack.aclose()
+    assert [type(error) for error in caught.value.exceptions] == [ValueError, KeyError]
+
+
+async def test_close_stack_continues_after_a_cancel() -> None:
+    gate = asyncio.Event()
+    closed: list[str] = []
+    stack = CloseStack()
+
+    async def close_first() -> None:
+        closed.append("first")
+
+    async def close_second() -> None:
+        await gate.wait()
+        closed.append("second")
+
+    stack.push(close_first)
+    stack.push(close_second)
+    task = OwnedTask(stack.aclose())
+    await let_tasks_run()
+    await task.aclose()
+    assert not closed
+    assert not stack.is_empty
+    gate.set()
+    await stack.aclose()
+    assert closed == ["second", "first"]
+
+
+async def test_close_stack_can_be_closed_concurrently() -> None:
+    gate = asyncio.Event()
+    closed: list[str] = []
+    stack = CloseStack()
+
+    async def close() -> None:
+        await gate.wait()
+        closed.append("a")
+
+    stack.push(close)
+    tasks = [OwnedTask(stack.aclose()) for _ in range(2)]
+    await let_tasks_run()
+    gate.set()
+    for task in tasks:
+        await task.result()
+    assert closed == ["a", "a"]  # each call waits for the end, so `close` must be idempotent
+    assert stack.is_empty

@@ -10,6 +10,7 @@
 
 from .cleanup import (
     CLEANUP_SECONDS,
+    CloseStack,
     await_outcome,
     in_thread,
     run_cleanup,
@@ -24,6 +25,7 @@ from .tasks import OwnedTask, OwnedTasks, for_each, task_group
 
 __all__ = [
     "CLEANUP_SECONDS",
+    "CloseStack",
     "Deadlines",
     "FairSemaphore",
     "InFlight",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -127,6 +127,48 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
     if not task.cancelled():
         task.exception()  # retrieved: the caller gets the CancelledError instead
     raise cancelled
+
+
+class CloseStack:
+    """Closes resources, the last one first. After a cancel, a second call continues.
+
+    `contextlib.AsyncExitStack` drops a callback before it runs it, so a resource whose close was
+    cancelled would stay open.
+    """
+
+    def __init__(self) -> None:
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    def push(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Add a resource. Its `close` must be idempotent, and may be called concurrently."""
+        self._closers.append(close)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every resource has been closed."""
+        return not self._closers
+
+    async def aclose(self) -> None:
+        """Close every resource, even if one of them fails.
+
+        Raises:
+            ExceptionGroup: Several resources failed to close. A single error is raised as it is.
+        """
+        failures: list[Exception] = []
+        while self._closers:
+            close = self._closers[-1]
+            try:
+                await close()
+            except Exception as error:  # noqa: BLE001 - close every resource, report every error
+                failures.append(error)
+            # Removed only now, so that after a cancel a second call closes it again. A concurrent
+            # call may have removed it already.
+            if self._closers and self._closers[-1] is close:
+                self._closers.pop()
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup("several resources failed to close", failures)
 
 
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:

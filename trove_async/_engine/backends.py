@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from trove_async._concurrency import Deadlines, OwnedTasks, shielded
+from trove_async._concurrency import CloseStack, Deadlines, OwnedTasks, shielded
 from trove_async._resilience.calls import Calls
 from trove_async._resilience.driver import ResilientDriver
 from trove_async.driver import (
@@ -89,7 +89,7 @@ class Backends:
         self._deadlines = deadlines
         self._tasks = OwnedTasks()
         self._attached: dict[int, AsyncDriver] = {}
-        self._opened: list[AsyncDriver] = []
+        self._opened = CloseStack()
         self._backends: dict[str, Backend] = {}
 
     def __getitem__(self, name: str) -> Backend:
@@ -123,21 +123,7 @@ class Backends:
             ExceptionGroup: Several drivers failed to close. A single error is raised as it is.
         """
         await self._tasks.aclose()
-        failures: list[Exception] = []
-        while self._opened:
-            driver = self._opened[-1]
-            try:
-                await driver.aclose()
-            except Exception as error:  # noqa: BLE001 - close every driver, report every error
-                failures.append(error)
-            # Remove the driver only once it is closed: after a cancel, a second call closes it again
-            # and then closes the others.
-            if self._opened and self._opened[-1] is driver:
-                self._opened.pop()
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            raise ExceptionGroup("several drivers failed to close", failures)
+        await self._opened.aclose()
 
     async def _attach(self, name: str, driver: AsyncDriver) -> AsyncDriver:
         # 1. Open each driver once, even if it has several names or several layers share it.
@@ -170,7 +156,7 @@ class Backends:
             )
             attached = ResilientDriver(calls)
         # 3. Inner drivers are opened before the layers around them, so closing in reverse is safe.
-        self._opened.append(attached)
+        self._opened.push(attached.aclose)
         self._attached[id(driver)] = attached
         return attached
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TypeVar
 
-from trove_async._concurrency import Deadlines
+from trove_async._concurrency import Deadlines, shielded
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BackendNotFoundError, ClosedError, TroveError
 from trove_async.events import Event, Events
@@ -80,7 +80,7 @@ class Runtime:
         """Open every driver, in this event loop and process.
 
         Raises:
-            ClosedError: The store was opened or closed before.
+            ClosedError: The store was opened or closed before, or was closed during this call.
             ConfigError: The settings of a driver or of the pool are not valid.
         """
         if self._owner is not None or self._closed:
@@ -93,6 +93,11 @@ class Runtime:
         except BaseException:
             self._closed = True
             raise
+        # A concurrent `aclose` did not close the drivers that were opened after it.
+        if self._closed:
+            with shielded():
+                await self.backends.aclose()
+            raise ClosedError("the store was closed while it was being opened")
 
     async def aclose(self) -> None:
         """Close every driver once. Idempotent. After a cancel, a second call continues."""

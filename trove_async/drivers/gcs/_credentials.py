@@ -149,9 +149,9 @@ class Credentials:
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
-        session, self._http = self._http, None
-        if session is not None:
-            await session.close()
+        if self._http is not None:
+            await self._http.close()
+        self._http = None
 
     # -- tokens ----------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Final
 
+from trove_async._concurrency import CloseStack
 from trove_async._http import (
     Origin,
     Reader,
-    Transport,
     check_proxy,
     check_tls,
     proxy_urls,
@@ -192,7 +192,7 @@ class GCSDriver:
         self._trust_env = trust_env
         self._capabilities = self._build_capabilities(can_sign=not self._anonymous)
         self._credentials: Credentials | None = None
-        self._transport: Transport | None = None
+        self._resources = CloseStack()
         self._open_components: Components | None = None
         self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._backend = ""
@@ -234,6 +234,7 @@ class GCSDriver:
             )
         # Before the first await, because another store may open the driver concurrently.
         self._is_claimed = True
+        self._resources = CloseStack()
         # 1. Read the credentials.
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
@@ -241,6 +242,7 @@ class GCSDriver:
             self._credentials = Credentials(
                 self._identity, self._redactor, trust_env=self._trust_env
             )
+            self._resources.push(self._credentials.aclose)
             try:
                 await self._credentials.open()
             except ConfigError as error:
@@ -249,11 +251,12 @@ class GCSDriver:
                 raise
             self._capabilities = self._build_capabilities(can_sign=self._credentials.can_sign)
         # 2. Create the transport, which connects on demand, and the components that use it.
-        self._transport = transport_over(
+        transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
+        self._resources.push(transport.aclose)
         self._open_components = build_components(
-            Client(self._transport, self._origin, self._credentials, self._redactor),
+            Client(transport, self._origin, self._credentials, self._redactor),
             self._head,
             self.delete,
             location=self._location,
@@ -264,16 +267,16 @@ class GCSDriver:
         )
 
     async def aclose(self) -> None:
-        """Close all connections. Idempotent."""
+        """Close all connections. Idempotent. After a cancel, a second call continues."""
         self._open_components = None
+        resources = self._resources
         try:
-            if self._credentials is not None:
-                await self._credentials.aclose()
+            await resources.aclose()
         finally:
-            if self._transport is not None:
-                await self._transport.aclose()
-        self._credentials = self._transport = None
-        self._is_claimed = False
+            # A concurrent call may have released the driver, and a different store may have opened it.
+            if resources.is_empty and resources is self._resources:
+                self._credentials = None
+                self._is_claimed = False
 
     @property
     def _components(self) -> Components:

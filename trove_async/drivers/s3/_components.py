@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from ._operations import make_http_plane
 from ._write_checks import WriteChecks
 
 if TYPE_CHECKING:
+    from trove_async._concurrency import CloseStack
     from trove_async._secrets import Redactor
     from trove_async.driver import DriverContext
 
@@ -57,7 +57,7 @@ async def build_components(
     *,
     redactor: Redactor,
     context: DriverContext,
-    resources: AsyncExitStack,
+    resources: CloseStack,
 ) -> Components:
     """Look up the endpoint, recognise the service and return the components.
 
@@ -78,7 +78,7 @@ async def build_components(
     transport = transport_over(
         context.timeout, tls=settings.tls, proxy=settings.proxy_url, trust_env=settings.trust_env
     )
-    resources.push_async_callback(transport.aclose)
+    resources.push(transport.aclose)
     service = Service(settings.dialect, endpoint, transport)
     await service.recognise()
     # 3. Create the data plane. Users may request the SDK's client even if the data plane needs none.
@@ -96,7 +96,7 @@ async def build_components(
             secret_headers=object_settings.secret_headers,
         )
     )
-    resources.push_async_callback(lazy_sdk.aclose)
+    resources.push(lazy_sdk.aclose)
     plane: DataPlane
     if settings.data_plane == "sdk":
         plane = await make_sdk_plane(
@@ -124,7 +124,7 @@ async def build_components(
     # 4. Create the components that send their requests through the data plane.
     known_buckets = BucketExistenceCache(partial(_buckets.head, plane))
     write_checks = WriteChecks(service, plane, object_settings, known_buckets.exists)
-    resources.push_async_callback(write_checks.aclose)
+    resources.push(write_checks.aclose)
     return Components(
         endpoint=endpoint,
         service=service,

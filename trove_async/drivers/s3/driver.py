@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Awaitable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from trove_async._concurrency import run_cleanup
+from trove_async._concurrency import CloseStack
 from trove_async._http import GetResult, Reader, check_proxy
 from trove_async._http.services import map_condition_errors
 from trove_async._secrets import Redactor, Secret
@@ -209,7 +209,7 @@ class S3Driver:
         self._capabilities = self._capabilities_of(UNKNOWN)
         self._is_claimed = False
         self._components: Components | None = None
-        self._resources = AsyncExitStack()
+        self._resources = CloseStack()
         self._redactor = Redactor()
         self._redactor.add(*self._object_settings.secrets)
 
@@ -247,8 +247,6 @@ class S3Driver:
     async def open(self, context: DriverContext) -> None:
         """Look up the endpoint and recognise the service, unless `dialect` names it.
 
-        If opening fails or is cancelled, everything is closed and the driver can be opened again.
-
         Raises:
             DriverInUseError: The driver is open, or being opened, in another store.
             ConfigError: The profile, the region or the endpoint is invalid.
@@ -257,42 +255,35 @@ class S3Driver:
             raise DriverInUseError(
                 "this driver is open in another store: create one for each store"
             )
-        # Claimed before the first await: another store may open the driver concurrently.
+        # Claimed before the first await: another store may open the driver concurrently. `aclose`
+        # releases it, also after an error.
         self._is_claimed = True
-        resources = AsyncExitStack()
-        try:
-            components = await build_components(
-                self._settings,
-                self._identity,
-                self._object_settings,
-                redactor=self._redactor,
-                context=context,
-                resources=resources,
-            )
-        except BaseException:
-            try:
-                with suppress(Exception):  # the error of opening is the one to raise
-                    await run_cleanup(resources.aclose())
-            finally:
-                # Released last: until the caller sees the error, no other store can open the driver.
-                self._is_claimed = False
-            raise
-        self._components, self._resources = components, resources
+        self._resources = CloseStack()
+        components = await build_components(
+            self._settings,
+            self._identity,
+            self._object_settings,
+            redactor=self._redactor,
+            context=context,
+            resources=self._resources,
+        )
+        self._components = components
         self._endpoint = components.endpoint
         self._capabilities = self._capabilities_of(components.service.dialect)
 
     async def aclose(self) -> None:
-        """Cancel running probes, and close all connections. Idempotent.
+        """Cancel probes that are running, and close all connections. Idempotent.
 
-        A closed driver can be opened again.
+        A closed driver can be opened again. After a cancel, a second call continues.
         """
-        if self._components is None:
-            return
         self._components = None
+        resources = self._resources
         try:
-            await self._resources.aclose()  # closes all of them, even if one fails
+            await resources.aclose()
         finally:
-            self._is_claimed = False
+            # A concurrent call may have released the driver, and a different store may have opened it.
+            if resources.is_empty and resources is self._resources:
+                self._is_claimed = False
 
     @property
     def client(self) -> Awaitable[Any]:
