@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,26 @@ def test_paths_in_contributing_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_structure_in_contributing_has_every_module() -> None:
+def test_structure_in_contributing_is_that_of_the_import_contract() -> None:
     [diagram] = re.findall(
-        r"    trove_async/\n(.*?)\n\n", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+        r"    trove_async/\n(.*?)\n\n(?=\S)", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
     )
+    groups = [
+        {
+            name
+            for line in group.splitlines()
+            for name in re.split(r"\s{2,}", line.strip())[0].split()
+        }
+        for group in diagram.split("\n\n")
+    ]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = [set(layer.split(" : ")) for layer in contracts["contracts"][0]["layers"]]
     package = ROOT / "trove_async"
-    names = {
-        path.name + ("/" if path.is_dir() else "")
-        for path in package.iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
-    assert {name for name in names if name not in diagram} == {"__init__.py"}
+    assert [{name.removesuffix("/").removesuffix(".py") for name in group} for group in groups] == (
+        layers
+    )
+    assert [name for group in groups for name in group if not (package / name).exists()] == []
+    assert all((package / name).is_dir() for group in groups for name in group if name[-1] == "/")
 
 
 def test_readme_service_stores_and_serves_a_file(tmp_path: Path) -> None:

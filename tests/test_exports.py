@@ -17,7 +17,6 @@ import trove_async
 NOT_FROM_THE_PACKAGE = {
     *dir(builtins), *dir(typing), *dir(collections.abc), *dir(types),
     "os", "datetime", "Exception",
-    "_store",  # the module's name in an annotation that avoids an import cycle
     "CreateMissing",  # a union of literals, written out in the docstring
 }  # fmt: skip
 
