@@ -172,6 +172,8 @@ class Buckets:
         """
         # 1. The logical bucket must exist.
         error.located(backend=backend.name, bucket=bucket)
+        if not error.creatable:
+            raise error
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
         advice = f"await {handle}.create_bucket({bucket!r}) first"

@@ -100,9 +100,9 @@ class RenamedBuckets:
     def locate(self, bucket: str) -> tuple[str, str]:
         physical = self._physical.get(bucket)
         if physical is None:
-            raise BucketNotFoundError(
-                "the bucket is not mapped: add it to Mapped(buckets=…)", bucket=bucket
-            )
+            error = BucketNotFoundError(_not_mapped(bucket), bucket=bucket)
+            error.creatable = False
+            raise error
         return physical, ""
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
@@ -116,10 +116,7 @@ class RenamedBuckets:
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
         if bucket not in self._physical:
-            raise InvalidNameError(
-                f"the bucket is not mapped: add it to Mapped(buckets={{{bucket!r}: …}})",
-                bucket=bucket,
-            )
+            raise InvalidNameError(_not_mapped(bucket), bucket=bucket)
         await driver.create_bucket(self._physical[bucket])
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
@@ -314,6 +311,10 @@ class Folders:
         if len(self._existing) >= _MAX_CACHED:
             self._existing.clear()
         self._existing.add(bucket)
+
+
+def _not_mapped(bucket: str) -> str:
+    return f"the bucket is not mapped: add it to Mapped(buckets={{{bucket!r}: …}})"
 
 
 def _is_bucket_name(name: str) -> bool:
