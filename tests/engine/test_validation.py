@@ -59,8 +59,10 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
     ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
     ({"delete_if_match": False},
      lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
-    ({}, lambda store: store.presign_get("data", "key"), "presigned"),
-    ({}, lambda store: store.presign_put("data", "key"), "presigned"),
+    ({}, lambda store: store.presign_get("data", "key"), "cannot presign URLs: use get and put"),
+    ({}, lambda store: store.presign_put("data", "key"), "cannot presign URLs: use get and put"),
+    ({"presign_requires": "a key"},
+     lambda store: store.presign_get("data", "key"), "cannot presign URLs: this requires a key"),
     ({"presign": True}, lambda store: store.presign_get("data", "key", version_id="v"), "version"),
 ]  # fmt: skip
 

@@ -377,9 +377,10 @@ class Operations:
         async def work() -> str:
             backend = await self._resolve(bucket, key)
             if not backend.capabilities.presign:
+                required = backend.capabilities.presign_requires
+                advice = f"this requires {required}" if required else "use get and put"
                 raise NotSupportedError(
-                    f"{backend.driver.name} has no presigned URLs: use get and put",
-                    backend=backend.name,
+                    f"{backend.driver.name} cannot presign URLs: {advice}", backend=backend.name
                 )
             validation.check_version(backend, options.version_id)
             driver = cast("Presigning", backend.driver)
