@@ -256,8 +256,8 @@ class Trove:
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
-            TypeError: The body is a str, or the response of an HTTP client. The message names what
-                to pass instead.
+            TypeError: The body is a str, a mapping, a set or the response of an HTTP client, for
+                example. The message names what to pass instead.
         """
         validation.check_progress(progress)
         _names.check(bucket, key)
