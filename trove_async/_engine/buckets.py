@@ -66,12 +66,16 @@ class Buckets:
         if on == "all":
             return self._backends
         by_name = {backend.name: backend for backend in self._backends}
+        if isinstance(on, bytes) or not isinstance(on, Iterable):
+            raise TypeError(f"backends must be names of backends, got {type(on).__name__}")
         names = [on] if isinstance(on, str) else list(on)
         if not names:
             raise ValueError(
                 "backends must name at least one backend: omit it to create the bucket on the default one"
             )
         for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"a backend's name must be a str, got {type(name).__name__}")
             if name not in by_name:
                 raise BackendNotFoundError(
                     f"no backend {name!r} to create the bucket on: there are {', '.join(map(repr, by_name))}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from trove_async import _names
+from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
 from trove_async.models import ByteRange, ObjectInfo, Timeout
@@ -113,8 +114,7 @@ def put_options(
     """
     # 1. Check the size and the conditions.
     if size is not None:
-        if not isinstance(size, int):
-            raise TypeError(f"size must be an int, got {type(size).__name__}")
+        check_ints(size=size)
         if size < 0:
             raise ValueError(f"size must not be negative, got {size}")
     if if_none_match is not None:
@@ -374,12 +374,20 @@ def get_options(
     )
 
 
+def byte_ranges(
+    ranges: Iterable[ByteRange | tuple[int, int | None]],
+) -> Sequence[ByteRange]:
+    """Check the ranges of a get_ranges, and return them as ByteRanges."""
+    if not isinstance(ranges, Iterable):
+        raise TypeError(f"ranges must be an iterable of ranges, got {type(ranges).__name__}")
+    return [ByteRange.of(byte_range) for byte_range in ranges]
+
+
 def check_read_limit(limit: int | None) -> None:
     """Check the limit of a read."""
     if limit is None:
         return
-    if not isinstance(limit, int):
-        raise TypeError(f"limit must be an int, got {type(limit).__name__}")
+    check_ints(limit=limit)
     if limit < 0:
         raise ValueError(f"limit must not be negative, got {limit}")
 
@@ -418,7 +426,7 @@ def presign_options(
         InvalidNameError: A value cannot be a header.
         ValueError: `expires` is not between 1 second and 7 days.
     """
-    if not isinstance(expires, (int, float)):
+    if not isinstance(expires, (int, float)) or isinstance(expires, bool):
         raise TypeError(f"expires must be a number of seconds, got {type(expires).__name__}")
     if not 1 <= expires <= _MAX_EXPIRES:
         raise ValueError(f"expires must be 1 to {_MAX_EXPIRES:.0f} seconds, got {expires}")
@@ -470,8 +478,10 @@ def list_options(
     start_after: str | None,
     cursor: str | None,
     page_size: int,
+    details: bool = False,
+    include_shadowed: bool = False,
 ) -> ListOptions:
-    """Check the options of a listing, and pack all of them except the cursor.
+    """Check the options of a listing, and pack those that a backend needs.
 
     Raises:
         InvalidNameError: The prefix, delimiter or start cannot be part of a key.
@@ -495,8 +505,8 @@ def list_options(
             raise ValueError(
                 "cursor and start_after exclude each other: a cursor includes the start"
             )
-    if not isinstance(page_size, int):
-        raise TypeError(f"page_size must be an int, got {type(page_size).__name__}")
+    check_ints(page_size=page_size)
+    check_switches(details=details, include_shadowed=include_shadowed)
     if page_size < 1:
         raise ValueError(f"page_size must be at least 1, got {page_size}")
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)

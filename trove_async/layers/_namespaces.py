@@ -86,6 +86,8 @@ class RenamedBuckets:
     inside = None
 
     def __init__(self, names: Mapping[str, str]) -> None:
+        if not isinstance(names, Mapping):
+            raise TypeError(f"buckets must map names to names, got {type(names).__name__}")
         self._physical = dict(names)
         for logical, physical in self._physical.items():
             _check_bucket_setting(logical)
