@@ -119,7 +119,10 @@ def put_options(
             raise ValueError(f"size must not be negative, got {size}")
     if if_none_match is not None:
         if if_none_match != "*":
-            raise ValueError('if_none_match of a put must be "*", which creates and never replaces')
+            raise ValueError(
+                'if_none_match of a put must be "*", which creates and never replaces, got'
+                f" {if_none_match!r}"
+            )
         if if_match is not None:
             raise ValueError(
                 "if_match and if_none_match exclude each other: the first replaces, the second creates"
@@ -143,7 +146,7 @@ def put_options(
         content_encoding=content_encoding or None,
         content_language=content_language or None,
         expires=None if expires is None else _truncated_to_seconds("expires", expires),
-        if_match=etag_of(if_match),
+        if_match=_etag_of("if_match", if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
@@ -261,7 +264,7 @@ def _checked_mapping(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]
     return mapping
 
 
-def etag_of(condition: str | ObjectInfo | None) -> str | None:
+def _etag_of(name: str, condition: str | ObjectInfo | None) -> str | None:
     """Return the etag of a condition: an etag or an ObjectInfo.
 
     Raises:
@@ -277,16 +280,17 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         etag = condition.etag
         if etag is None:
             raise ValueError(
-                f"a condition needs an etag, but object {condition.key!r} has none: its service"
+                f"{name} must have an etag, but that of object {condition.key!r} is None: its service"
                 " returned no strong validator"
             )
     else:
         etag = condition
-    _names.check_text("an etag", etag)
-    _names.check_header("an etag", etag)
+    if not isinstance(etag, str):
+        raise TypeError(f"{name} must be an etag or an ObjectInfo, got {type(etag).__name__}")
+    _names.check_header(name, etag)
     if etag in {"", "*"} or etag.startswith("W/"):
         raise ValueError(
-            f"an etag must identify one version, got {etag!r}: pass an ObjectInfo.etag"
+            f"{name} must identify one version, got {etag!r}: pass an ObjectInfo or its etag"
         )
     return etag
 
@@ -350,9 +354,9 @@ def check_addressable(backend: Backend, key: str) -> None:
 def check_key_length(backend: Backend, key: str) -> None:
     """Raise if the key is too long for this backend."""
     max_bytes = backend.capabilities.max_key_bytes
-    if max_bytes < _names.MAX_KEY_BYTES and len(key.encode()) > max_bytes:
+    if max_bytes < _names.MAX_KEY_BYTES and (size := len(key.encode())) > max_bytes:
         raise InvalidNameError(
-            f"a key on this backend must have at most {max_bytes} bytes of UTF-8",
+            f"a key on this backend must have at most {max_bytes} bytes of UTF-8, got {size}",
             backend=backend.name,
         )
 
@@ -369,8 +373,8 @@ def get_options(
     return GetOptions(
         range=None if range is None else ByteRange.of(range),
         version_id=version_id,
-        if_match=etag_of(if_match),
-        if_none_match=etag_of(if_none_match),
+        if_match=_etag_of("if_match", if_match),
+        if_none_match=_etag_of("if_none_match", if_none_match),
     )
 
 
@@ -447,7 +451,9 @@ def delete_options(
 ) -> DeleteOptions:
     """Check the options of a delete and pack them."""
     _names.check_header("version_id", version_id)
-    return DeleteOptions(version_id=version_id, if_match=etag_of(if_match), write_id=write_id)
+    return DeleteOptions(
+        version_id=version_id, if_match=_etag_of("if_match", if_match), write_id=write_id
+    )
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:
