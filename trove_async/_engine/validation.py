@@ -381,7 +381,12 @@ def get_options(
 def byte_ranges(
     ranges: Iterable[ByteRange | tuple[int, int | None]],
 ) -> Sequence[ByteRange]:
-    """Check the ranges of a get_ranges, and return them as ByteRanges."""
+    """Check the ranges of a get_ranges, and return them as ByteRanges.
+
+    Raises:
+        TypeError: `ranges` is not iterable, or an item is not a range.
+        RangeError: A range is empty or starts before 0.
+    """
     if not isinstance(ranges, Iterable):
         raise TypeError(f"ranges must be an iterable of ranges, got {type(ranges).__name__}")
     return [ByteRange.of(byte_range) for byte_range in ranges]
@@ -427,6 +432,7 @@ def presign_options(
     """Check the options of a presigned URL and pack them.
 
     Raises:
+        TypeError: A value has the wrong type.
         InvalidNameError: A value cannot be a header.
         ValueError: `expires` is not between 1 second and 7 days.
     """

@@ -138,7 +138,13 @@ class Mapped:
         return self._namespace.capabilities(self._inner.capabilities)
 
     async def open(self, context: DriverContext) -> None:
-        """Open the wrapped driver. See `AsyncDriver.open`."""
+        """Open the wrapped driver. See `AsyncDriver.open`.
+
+        Raises:
+            DriverInUseError: The layer is open, or being opened, in another store.
+            ConfigError: The prefix leaves no room for keys, or a setting of the wrapped driver is
+                not valid.
+        """
         if self._is_claimed:
             raise DriverInUseError("this layer is open in another store: create one for each store")
         # Before the first await, because another store may open the layer concurrently.
