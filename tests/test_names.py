@@ -26,8 +26,8 @@ def test_bucket_name_is_allowed(bucket: str) -> None:
         ("a/b", "'/'"),
         ("/", "'/'"),
         ("a\0b", "NUL"),
-        ("x" * 223, "222 bytes"),
-        ("é" * 112, "222 bytes"),
+        ("x" * 223, "at most 222 bytes of UTF-8, got 223"),
+        ("é" * 112, "got 224"),
         ("\ud800", "UTF-8"),
     ],
 )
@@ -67,14 +67,14 @@ def test_key_is_allowed(key: str) -> None:
         ("a\0", "NUL"),
         ("x" * 1025, "at most 1024 bytes of UTF-8, got 1025"),
         ("é" * 513, "got 1026"),
-        ("a\udfff", "UTF-8"),
+        ("a\udfff", r"must have a UTF-8 form, got 'a\\udfff': remove its lone surrogates"),
     ],
 )
 def test_key_is_rejected(key: str, message: str) -> None:
     with pytest.raises(InvalidNameError, match=message) as caught:
         names.check_key("data", key)
     assert "\n" not in str(caught.value)
-    assert "data" in str(caught.value) or message == "UTF-8"
+    assert "data" in str(caught.value) or "UTF-8 form" in message
 
 
 @given(st.text(st.sampled_from("./a"), min_size=1))

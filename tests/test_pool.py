@@ -58,11 +58,11 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_bytes": "64 MiB"}, r"max_bytes must be an int \(bytes\)"),
+        ({"max_bytes": "64 MiB"}, "max_bytes must be an int, got str"),
         ({"part_size": 1e6}, "part_size must be an int"),
         ({"spill_max_bytes": None}, "spill_max_bytes must be an int"),
-        ({"spill_after": "1"}, "spill_after must be a number of seconds"),
-        ({"deadline": None}, "deadline must be a number of seconds"),
+        ({"spill_after": "1"}, "spill_after must be a number, got str"),
+        ({"deadline": None}, "deadline must be a number, got NoneType"),
     ],
 )
 def test_settings_of_a_wrong_type_are_rejected(arguments: dict[str, Any], message: str) -> None:

@@ -53,8 +53,11 @@ def check_bucket(bucket: str) -> None:
         raise InvalidNameError(
             "a bucket name must not contain '/' or NUL, and must not be '.' or '..'", bucket=bucket
         )
-    if len(_utf8(bucket, "a bucket name")) > MAX_BUCKET_BYTES:
-        raise InvalidNameError(f"a bucket name must have at most {MAX_BUCKET_BYTES} bytes")
+    size = len(_utf8(bucket, "a bucket name"))
+    if size > MAX_BUCKET_BYTES:
+        raise InvalidNameError(
+            f"a bucket name must have at most {MAX_BUCKET_BYTES} bytes of UTF-8, got {size}"
+        )
 
 
 def check_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
@@ -132,4 +135,6 @@ def _utf8(text: str, name: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidNameError(f"{name} has no UTF-8 form: {text!r}") from error
+        raise InvalidNameError(
+            f"{name} must have a UTF-8 form, got {text!r}: remove its lone surrogates"
+        ) from error

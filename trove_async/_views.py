@@ -30,9 +30,15 @@ def drop(views: Sequence[memoryview], size: int) -> list[memoryview]:
 
 
 def byte_view(view: memoryview) -> memoryview:
-    """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous."""
+    """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous.
+
+    Raises:
+        TypeError: The items are references to Python objects, whose bytes are addresses.
+    """
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
+    if view.format.endswith("O"):
+        raise TypeError("a body must be bytes, got an array of Python objects")
     if view.nbytes and view.c_contiguous:  # a view with a zero in its shape cannot be cast
         return view.cast("B")
     return memoryview(view.tobytes())

@@ -103,6 +103,8 @@ class Capabilities:
         max_copy: The maximum size of an object that a server-side copy accepts.
         bulk_delete: The maximum number of keys of one `BulkDeleting.delete_many`; 0: not implemented.
         presign: `Presigning` is implemented.
+        presign_requires: If `presign` is False only because of the driver's settings or credentials:
+            what presigning requires, for the error's message (``"the key file of a service account"``).
         settles_doubt: put, delete and copy honour ``in_doubt_since``, which is set on a retry if an
             earlier attempt may have succeeded without its response arriving. They determine whether
             it did, and never replace or delete an object that may be newer than that attempt. If
@@ -154,6 +156,7 @@ class Capabilities:
     max_copy: int = 5 * TiB
     bulk_delete: int = 0
     presign: bool = False
+    presign_requires: str = ""
     settles_doubt: bool = False
     versions: bool = False
     ordered: bool = True

@@ -149,7 +149,14 @@ class ObjectNotFoundError(NotFoundError, FileNotFoundError):
 
 
 class BucketNotFoundError(NotFoundError):
-    """The backend has no bucket with this name."""
+    """The backend has no bucket with this name.
+
+    Attributes:
+        creatable: Whether create_bucket can create the bucket. Layers and drivers set it to False if it
+            cannot. The store then keeps their message, which says what to do.
+    """
+
+    creatable: bool = True
 
 
 class BackendNotFoundError(NotFoundError):

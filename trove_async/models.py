@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ._settings import check_numbers
+from ._settings import check_ints, check_numbers
 from .errors import ConfigError, RangeError
 
 T = TypeVar("T")
@@ -377,7 +377,7 @@ class ByteRange:
 
     def __post_init__(self) -> None:
         for bound in (self.start, 0 if self.end is None else self.end):
-            if not isinstance(bound, int):
+            if not isinstance(bound, int) or isinstance(bound, bool):
                 raise TypeError(f"the bounds of a range must be ints, got {type(bound).__name__}")
         if self._suffix:
             if self.start >= 0:
@@ -396,8 +396,7 @@ class ByteRange:
     @classmethod
     def last(cls, count: int) -> ByteRange:
         """Return the range of the last `count` bytes, or of all bytes of a shorter object."""
-        if not isinstance(count, int):
-            raise TypeError(f"count must be an int, got {type(count).__name__}")
+        check_ints(count=count)
         return cls(-count, None, True)  # noqa: FBT003 - a private argument
 
     @classmethod

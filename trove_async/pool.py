@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import BinaryIO, Self, cast
 
 from ._concurrency import FairSemaphore, in_thread
+from ._settings import check_ints, check_numbers
 from ._views import BytesLike
 from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, KiB, MiB
@@ -149,16 +150,14 @@ class BufferPool:
         deadline: float = 60.0,
     ) -> None:
         # 1. Check the types and the ranges of the settings.
-        for name, size in (
-            ("max_bytes", max_bytes),
-            ("part_size", SLOT if part_size is None else part_size),
-            ("spill_max_bytes", spill_max_bytes),
-        ):
-            if not isinstance(size, int):
-                raise TypeError(f"{name} must be an int (bytes), got {type(size).__name__}")
-        for name, seconds in (("spill_after", spill_after), ("deadline", deadline)):
-            if not isinstance(seconds, (int, float)):
-                raise TypeError(f"{name} must be a number of seconds, got {type(seconds).__name__}")
+        check_ints(
+            max_bytes=max_bytes,
+            part_size=SLOT if part_size is None else part_size,
+            spill_max_bytes=spill_max_bytes,
+        )
+        check_numbers(spill_after=spill_after, deadline=deadline)
+        if spill_dir is not None and not isinstance(spill_dir, (str, os.PathLike)):
+            raise TypeError(f"spill_dir must be a path, got {type(spill_dir).__name__}")
         if min(spill_after, spill_max_bytes, deadline) < 0:
             raise ConfigError(
                 "spill_after, spill_max_bytes and deadline must not be negative, got"

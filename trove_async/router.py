@@ -235,6 +235,9 @@ class Router:
             raise TypeError("route_functions must be a list of functions: pass [function]")
         if isinstance(routes, (str, Route)):
             raise TypeError("routes must be a list of routes: pass [route]")
+        for name, rules in (("routes", routes), ("route_functions", functions)):
+            if not isinstance(rules, Iterable):
+                raise TypeError(f"{name} must be a list, got {type(rules).__name__}")
         self._default = default
         self._backends = tuple(dict.fromkeys((default, *backends)))
         self._names = {name: name for name in self._backends}

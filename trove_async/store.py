@@ -256,8 +256,8 @@ class Trove:
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
-            TypeError: The body is a str, or the response of an HTTP client. The message names what
-                to pass instead.
+            TypeError: The body is a str, a mapping, a set or the response of an HTTP client, for
+                example. The message names what to pass instead.
         """
         validation.check_progress(progress)
         _names.check(bucket, key)
@@ -377,8 +377,7 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        byte_ranges = [ByteRange.of(byte_range) for byte_range in ranges]
-        return await self._objects.get_ranges(bucket, key, byte_ranges)
+        return await self._objects.get_ranges(bucket, key, validation.byte_ranges(ranges))
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return the metadata of an object.
@@ -663,6 +662,8 @@ class Trove:
             start_after=start_after,
             cursor=cursor,
             page_size=page_size,
+            details=details,
+            include_shadowed=include_shadowed,
         )
 
         return self._objects.list(
@@ -717,6 +718,7 @@ class Trove:
             BucketExistsError: The bucket exists. It may belong to another account.
             BackendNotFoundError: `backends` names an unknown backend.
             ValueError: `backends` is empty.
+            TypeError: An argument has the wrong type.
         """
         _names.check_bucket(name)
         await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)

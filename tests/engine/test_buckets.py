@@ -12,6 +12,7 @@ from trove_async import (
     BucketNotFoundError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
     UnavailableError,
 )
 from trove_async.layers import Mapped
@@ -166,6 +167,29 @@ async def test_pinned_handle_creates_no_bucket() -> None:
         with pytest.raises(BucketNotFoundError, match="first"):
             await store.backend("cold").put("data", "a", b"")
         assert "create_bucket" not in cold.calls
+
+
+async def test_missing_bucket_that_cannot_be_created_keeps_the_advice_of_its_layer() -> None:
+    advice = r"the bucket is not mapped: add it to Mapped\(buckets=\{'b': …\}\)"
+    mapped = Mapped(CallLog(), buckets={"a": "phys-a"})
+    async with single_attempt_store(mapped) as store:
+        for call in (
+            store.put("b", "key", b""),
+            store.read("b", "key"),
+            store.list("b").all(),
+            store.create_bucket("b"),
+        ):
+            with pytest.raises(TroveError, match=advice):
+                await call
+    # A put creates no missing bucket on a backend that cannot have it.
+    mapped = Mapped(CallLog(), buckets={"a": "phys-a"})
+    async with single_attempt_store(
+        backends={"cold": mapped}, routes=ROUTES, create_missing_buckets=True
+    ) as store:
+        await store.create_bucket("b")
+        with pytest.raises(BucketNotFoundError, match=advice) as caught:
+            await store.put("b", "a.cold", b"")
+        assert caught.value.backend == "cold"
 
 
 # -- objects of a bucket that their backend lacks ------------------------------------------------------

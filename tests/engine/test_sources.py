@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import ctypes
 import gc
 import gzip
 import io
@@ -11,13 +12,14 @@ import os
 import tempfile
 import threading
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import aiofiles
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, store_of
-from trove_async import IntegrityError, NotSupportedError
+from trove_async import IntegrityError, NotSupportedError, ObjectReader
 from trove_async._concurrency import OwnedTask
 from trove_async.models import KiB, MiB
 
@@ -326,6 +328,22 @@ async def test_get_as_a_body_of_a_rejected_put_does_not_warn() -> None:
         assert_idle(store, source, target)
 
 
+async def test_buffer_of_any_item_type_is_stored_as_its_bytes() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        bodies: list[Any] = [
+            memoryview(b"abcd").cast("I"),
+            memoryview(b"abcd").cast("B", (2, 2)),
+            ctypes.create_string_buffer(b"abcd", 4),
+            (ctypes.c_uint16 * 2).from_buffer_copy(b"abcd"),
+            array.array("b", b"abcd"),
+        ]
+        for body in bodies:
+            for kind in (body, [body]):
+                await store.put("bucket", "key", kind)
+                assert await store.read("bucket", "key") == b"abcd"
+
+
 # -- invalid bodies ----------------------------------------------------------------------------------
 
 
@@ -334,9 +352,24 @@ async def test_get_as_a_body_of_a_rejected_put_does_not_warn() -> None:
     [
         ("text", r"\.encode\(\)"),
         (5, "got int"),
+        (True, "got bool"),
+        (1.5, "got float"),
         (None, "got NoneType"),
         (io.StringIO("text"), "binary mode"),
         (object(), "got object"),
+        ({}, "got dict"),
+        ({b"chunk": 1}, "got dict"),
+        ({"a": 1}, "got dict"),
+        (MappingProxyType({}), "got mappingproxy"),
+        ({b"chunk"}, "got set: pass a list"),
+        (frozenset(), "got frozenset: pass a list"),
+        ({}.keys(), "got dict_keys: pass a list"),
+        (split, "got function: call it"),
+        (split_slowly, "got function: call it"),
+        (io.BytesIO, "got a class: call it"),
+        (Reader, "got a class: call it"),
+        (ObjectReader, "got a class: call it"),
+        ((ctypes.py_object * 1)(), "got an array of Python objects"),
     ],
 )
 async def test_invalid_body_is_rejected_before_any_io(body: Any, message: str) -> None:
@@ -346,6 +379,14 @@ async def test_invalid_body_is_rejected_before_any_io(body: Any, message: str) -
         with pytest.raises(TypeError, match=message):
             await store.put("bucket", "key", body)
         assert fake.steps == []
+
+
+async def test_coroutine_is_rejected_as_a_body() -> None:
+    async with store_of(Fake()) as store:
+        body: Any = store.read("bucket", "key")
+        with pytest.raises(TypeError, match="got coroutine: await it"):
+            await store.put("bucket", "key", body)
+        body.close()
 
 
 @pytest.mark.parametrize("chunk", ["text", 5, None, object()])

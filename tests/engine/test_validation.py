@@ -59,8 +59,10 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
     ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
     ({"delete_if_match": False},
      lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
-    ({}, lambda store: store.presign_get("data", "key"), "presigned"),
-    ({}, lambda store: store.presign_put("data", "key"), "presigned"),
+    ({}, lambda store: store.presign_get("data", "key"), "cannot presign URLs: use get and put"),
+    ({}, lambda store: store.presign_put("data", "key"), "cannot presign URLs: use get and put"),
+    ({"presign_requires": "a key"},
+     lambda store: store.presign_get("data", "key"), "cannot presign URLs: this requires a key"),
     ({"presign": True}, lambda store: store.presign_get("data", "key", version_id="v"), "version"),
 ]  # fmt: skip
 
@@ -83,7 +85,7 @@ async def test_option_unsupported_by_the_backend_is_rejected_before_any_io(
 async def test_key_too_long_for_the_backend_is_rejected_before_any_io() -> None:
     driver = CallLog(max_key_bytes=10)
     async with single_attempt_store(driver) as store:
-        with pytest.raises(InvalidNameError, match="10 bytes"):
+        with pytest.raises(InvalidNameError, match="at most 10 bytes of UTF-8, got 12"):
             await store.put("data", "é" * 6, b"")
         assert driver.calls == ["open"]
         await store.create_bucket("data")
@@ -93,12 +95,17 @@ async def test_key_too_long_for_the_backend_is_rejected_before_any_io() -> None:
 INVALID_OPTIONS: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], str]] = [
     (lambda store: store.put("data", "key", b"", size=-1), ValueError, "must not be negative"),
     (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "must be an int, got float"),  # type: ignore[arg-type]  # tested at run time, as below
-    (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "never replaces"),
+    (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "never replaces, got 'e'"),
     (lambda store: store.put("data", "key", b"", if_none_match="*", if_match="e"),
      ValueError, "exclude each other"),
     (lambda store: store.put("data", "key", b"", if_match="*"), ValueError, "one version"),
     (lambda store: store.put("data", "key", b"", if_match=""), ValueError, "one version"),
-    (lambda store: store.put("data", "key", b"", if_match=5), TypeError, "etag must be a str"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", if_match=5),  # type: ignore[arg-type]
+     TypeError, "if_match must be an etag or an ObjectInfo, got int"),
+    (lambda store: store.read("data", "key", if_none_match=["e"]),  # type: ignore[arg-type]
+     TypeError, "if_none_match must be an etag or an ObjectInfo, got list"),
+    (lambda store: store.read("data", "key", if_none_match="W/e"),
+     ValueError, "if_none_match must identify one version, got 'W/e'"),
     (lambda store: store.put("data", "key", b"", if_match="a\nb"), InvalidNameError, "CR, LF"),
     (lambda store: store.put("data", "key", b"", content_type="a\r\nb"), InvalidNameError, "CR"),
     (lambda store: store.put("data", "key", b"", content_type=5), TypeError, "content_type must be a"),  # type: ignore[arg-type]

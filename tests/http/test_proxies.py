@@ -80,6 +80,30 @@ def test_driver_rejects_invalid_proxy_url(url: str) -> None:
         assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "ending"),
+    [
+        ("socks5://me:SECRET@h:1", "got socks5://"),
+        ("SOCKS5://h:1", "got socks5://"),
+        ("USER:SECRET@host", r"https://host\[:port\]"),
+        ("USER:SECRET@host:3128", r"https://host\[:port\]"),
+        ("user:s://SECRET@host", r"https://host\[:port\]"),
+        ("host:3128", r"https://host\[:port\]"),
+    ],
+)
+def test_message_shows_the_scheme_of_a_proxy_but_no_user(url: str, ending: str) -> None:
+    with pytest.raises(ConfigError, match=f"{ending}$") as caught:
+        check_proxy(url)
+    assert "user" not in str(caught.value).lower()
+
+
+def test_proxy_must_be_a_str() -> None:
+    url: Any = b"http://me:SECRET@h:1"
+    for driver_class in (GCSDriver, S3Driver):
+        with pytest.raises(TypeError, match="proxy must be a str, got bytes"):
+            driver_class(proxy=url)
+
+
 def test_environment_proxy_is_validated() -> None:
     with pytest.raises(ConfigError, match=r"HTTP_PROXY must be .* got socks5://") as caught:
         Proxies({"http": "socks5://me:SECRET@h:1"}).proxy_for(REMOTE)

@@ -66,12 +66,16 @@ class Buckets:
         if on == "all":
             return self._backends
         by_name = {backend.name: backend for backend in self._backends}
+        if isinstance(on, bytes) or not isinstance(on, Iterable):
+            raise TypeError(f"backends must be names of backends, got {type(on).__name__}")
         names = [on] if isinstance(on, str) else list(on)
         if not names:
             raise ValueError(
                 "backends must name at least one backend: omit it to create the bucket on the default one"
             )
         for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"a backend's name must be a str, got {type(name).__name__}")
             if name not in by_name:
                 raise BackendNotFoundError(
                     f"no backend {name!r} to create the bucket on: there are {', '.join(map(repr, by_name))}"
@@ -172,6 +176,8 @@ class Buckets:
         """
         # 1. The logical bucket must exist.
         error.located(backend=backend.name, bucket=bucket)
+        if not error.creatable:
+            raise error
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
         advice = f"await {handle}.create_bucket({bucket!r}) first"

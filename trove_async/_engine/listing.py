@@ -280,6 +280,7 @@ class _Listing:
         self._pending: Sequence[Listed] = ()  # arrived, not filtered yet
         self._shown_prefixes: set[str] = set()  # a later stage or another backend may repeat them
         self._found_bucket = False
+        self._missing: BucketNotFoundError | None = None  # the error of the first backend
         self._inside: str | None = None  # the physical bucket of a missing logical one
 
     async def next(self) -> _Batch | None:
@@ -307,11 +308,10 @@ class _Listing:
                 return batch
         # 4. At the end, raise if no backend has the bucket.
         if not self._found_bucket and not await self._query.exists():
-            error = BucketNotFoundError(
-                "no backend has this bucket: create it with create_bucket",
-                operation="list",
-                bucket=self._query.bucket,
-            )
+            message = "no backend has this bucket: create it with create_bucket"
+            if self._missing is not None and not self._missing.creatable:
+                message = self._missing.message
+            error = BucketNotFoundError(message, operation="list", bucket=self._query.bucket)
             error.inside = self._inside
             raise error
         return None
@@ -341,8 +341,9 @@ class _Listing:
                     group.start_soon(stream.advance)
         self._found_bucket = self._found_bucket or any(stream.exists for stream in streams)
         for stream in streams:
-            if self._inside is None and stream.missing is not None:
-                self._inside = stream.missing.inside
+            if stream.missing is not None:
+                self._missing = self._missing or stream.missing
+                self._inside = self._inside or stream.missing.inside
         if not any(stream.entries for stream in streams):
             return None
         # 3. Return the entries of a single backend as they are.

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from trove_async import _names
 from trove_async._concurrency import shielded
+from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
 from trove_async.driver import DriverReader, Presigning
 from trove_async.errors import (
@@ -377,9 +378,10 @@ class Operations:
         async def work() -> str:
             backend = await self._resolve(bucket, key)
             if not backend.capabilities.presign:
+                required = backend.capabilities.presign_requires
+                advice = f"this requires {required}" if required else "use get and put"
                 raise NotSupportedError(
-                    f"{backend.driver.name} has no presigned URLs: use get and put",
-                    backend=backend.name,
+                    f"{backend.driver.name} cannot presign URLs: {advice}", backend=backend.name
                 )
             validation.check_version(backend, options.version_id)
             driver = cast("Presigning", backend.driver)
@@ -393,6 +395,7 @@ class Operations:
         self, name: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
     ) -> None:
         """Create a bucket."""
+        check_switches(exist_ok=exist_ok)
 
         async def work() -> None:
             await self.buckets.create(name, exist_ok=exist_ok, on=on)

@@ -116,6 +116,8 @@ class Runtime:
 
     def check_backend(self, name: str) -> None:
         """Raise BackendNotFoundError if the store has no backend of this name."""
+        if not isinstance(name, str):
+            raise TypeError(f"a backend's name must be a str, got {type(name).__name__}")
         if name not in self.names:
             names = ", ".join(map(repr, self.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {names}")

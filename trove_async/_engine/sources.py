@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import io
 import os
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from inspect import signature
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
@@ -99,6 +100,8 @@ def source_of(body: BodySource) -> Source:
         raise TypeError("a body must be bytes, got str: pass text.encode(), or a pathlib.Path")
     if isinstance(body, os.PathLike):
         return PathSource(body)
+    if isinstance(body, type):
+        raise _wrong_body_error(body)
     if isinstance(body, _TroveReader):
         body._check_body()  # noqa: SLF001 - a reader of this library
     check_not_response(body)
@@ -115,13 +118,30 @@ def source_of(body: BodySource) -> Source:
 
 
 def _source_of_other(body: object) -> Source:
+    view: memoryview | None = None
     with suppress(TypeError):
-        return _MemorySource(memoryview(body))  # type: ignore[arg-type]  # raises TypeError unless it has a buffer
-    if isinstance(body, Iterable):
+        view = memoryview(body)  # type: ignore[arg-type]  # raises TypeError unless it has a buffer
+    if view is not None:
+        return _MemorySource(view)
+    # Iterating over a mapping would store its keys, and a set has no defined order.
+    if isinstance(body, Iterable) and not isinstance(body, (Mapping, AbstractSet)):
         return source_of_iterable(body)
-    raise TypeError(
+    raise _wrong_body_error(body)
+
+
+def _wrong_body_error(body: object) -> TypeError:
+    kind, advice = type(body).__name__, ""
+    if isinstance(body, type):
+        kind = "a class"
+    if callable(body):
+        advice = ": call it, and pass the result"
+    elif inspect.iscoroutine(body):
+        advice = ": await it, and pass the result"
+    elif isinstance(body, AbstractSet):
+        advice = ": pass a list of its chunks"
+    return TypeError(
         "a body must be bytes, a path, a binary file, a reader or an iterable of bytes,"
-        f" got {type(body).__name__}"
+        f" got {kind}{advice}"
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from trove_async import _names
+from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
 from trove_async.models import ByteRange, ObjectInfo, Timeout
@@ -113,13 +114,15 @@ def put_options(
     """
     # 1. Check the size and the conditions.
     if size is not None:
-        if not isinstance(size, int):
-            raise TypeError(f"size must be an int, got {type(size).__name__}")
+        check_ints(size=size)
         if size < 0:
             raise ValueError(f"size must not be negative, got {size}")
     if if_none_match is not None:
         if if_none_match != "*":
-            raise ValueError('if_none_match of a put must be "*", which creates and never replaces')
+            raise ValueError(
+                'if_none_match of a put must be "*", which creates and never replaces, got'
+                f" {if_none_match!r}"
+            )
         if if_match is not None:
             raise ValueError(
                 "if_match and if_none_match exclude each other: the first replaces, the second creates"
@@ -143,7 +146,7 @@ def put_options(
         content_encoding=content_encoding or None,
         content_language=content_language or None,
         expires=None if expires is None else _truncated_to_seconds("expires", expires),
-        if_match=etag_of(if_match),
+        if_match=_etag_of("if_match", if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
@@ -261,7 +264,7 @@ def _checked_mapping(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]
     return mapping
 
 
-def etag_of(condition: str | ObjectInfo | None) -> str | None:
+def _etag_of(name: str, condition: str | ObjectInfo | None) -> str | None:
     """Return the etag of a condition: an etag or an ObjectInfo.
 
     Raises:
@@ -277,16 +280,17 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         etag = condition.etag
         if etag is None:
             raise ValueError(
-                f"a condition needs an etag, but object {condition.key!r} has none: its service"
+                f"{name} must have an etag, but that of object {condition.key!r} is None: its service"
                 " returned no strong validator"
             )
     else:
         etag = condition
-    _names.check_text("an etag", etag)
-    _names.check_header("an etag", etag)
+    if not isinstance(etag, str):
+        raise TypeError(f"{name} must be an etag or an ObjectInfo, got {type(etag).__name__}")
+    _names.check_header(name, etag)
     if etag in {"", "*"} or etag.startswith("W/"):
         raise ValueError(
-            f"an etag must identify one version, got {etag!r}: pass an ObjectInfo.etag"
+            f"{name} must identify one version, got {etag!r}: pass an ObjectInfo or its etag"
         )
     return etag
 
@@ -350,9 +354,9 @@ def check_addressable(backend: Backend, key: str) -> None:
 def check_key_length(backend: Backend, key: str) -> None:
     """Raise if the key is too long for this backend."""
     max_bytes = backend.capabilities.max_key_bytes
-    if max_bytes < _names.MAX_KEY_BYTES and len(key.encode()) > max_bytes:
+    if max_bytes < _names.MAX_KEY_BYTES and (size := len(key.encode())) > max_bytes:
         raise InvalidNameError(
-            f"a key on this backend must have at most {max_bytes} bytes of UTF-8",
+            f"a key on this backend must have at most {max_bytes} bytes of UTF-8, got {size}",
             backend=backend.name,
         )
 
@@ -369,17 +373,30 @@ def get_options(
     return GetOptions(
         range=None if range is None else ByteRange.of(range),
         version_id=version_id,
-        if_match=etag_of(if_match),
-        if_none_match=etag_of(if_none_match),
+        if_match=_etag_of("if_match", if_match),
+        if_none_match=_etag_of("if_none_match", if_none_match),
     )
+
+
+def byte_ranges(
+    ranges: Iterable[ByteRange | tuple[int, int | None]],
+) -> Sequence[ByteRange]:
+    """Check the ranges of a get_ranges, and return them as ByteRanges.
+
+    Raises:
+        TypeError: `ranges` is not iterable, or an item is not a range.
+        RangeError: A range is empty or starts before 0.
+    """
+    if not isinstance(ranges, Iterable):
+        raise TypeError(f"ranges must be an iterable of ranges, got {type(ranges).__name__}")
+    return [ByteRange.of(byte_range) for byte_range in ranges]
 
 
 def check_read_limit(limit: int | None) -> None:
     """Check the limit of a read."""
     if limit is None:
         return
-    if not isinstance(limit, int):
-        raise TypeError(f"limit must be an int, got {type(limit).__name__}")
+    check_ints(limit=limit)
     if limit < 0:
         raise ValueError(f"limit must not be negative, got {limit}")
 
@@ -415,10 +432,11 @@ def presign_options(
     """Check the options of a presigned URL and pack them.
 
     Raises:
+        TypeError: A value has the wrong type.
         InvalidNameError: A value cannot be a header.
         ValueError: `expires` is not between 1 second and 7 days.
     """
-    if not isinstance(expires, (int, float)):
+    if not isinstance(expires, (int, float)) or isinstance(expires, bool):
         raise TypeError(f"expires must be a number of seconds, got {type(expires).__name__}")
     if not 1 <= expires <= _MAX_EXPIRES:
         raise ValueError(f"expires must be 1 to {_MAX_EXPIRES:.0f} seconds, got {expires}")
@@ -439,7 +457,9 @@ def delete_options(
 ) -> DeleteOptions:
     """Check the options of a delete and pack them."""
     _names.check_header("version_id", version_id)
-    return DeleteOptions(version_id=version_id, if_match=etag_of(if_match), write_id=write_id)
+    return DeleteOptions(
+        version_id=version_id, if_match=_etag_of("if_match", if_match), write_id=write_id
+    )
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:
@@ -470,8 +490,10 @@ def list_options(
     start_after: str | None,
     cursor: str | None,
     page_size: int,
+    details: bool = False,
+    include_shadowed: bool = False,
 ) -> ListOptions:
-    """Check the options of a listing, and pack all of them except the cursor.
+    """Check the options of a listing, and pack those that a backend needs.
 
     Raises:
         InvalidNameError: The prefix, delimiter or start cannot be part of a key.
@@ -495,8 +517,8 @@ def list_options(
             raise ValueError(
                 "cursor and start_after exclude each other: a cursor includes the start"
             )
-    if not isinstance(page_size, int):
-        raise TypeError(f"page_size must be an int, got {type(page_size).__name__}")
+    check_ints(page_size=page_size)
+    check_switches(details=details, include_shadowed=include_shadowed)
     if page_size < 1:
         raise ValueError(f"page_size must be at least 1, got {page_size}")
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)

@@ -35,10 +35,17 @@ def check_proxy(url: str, setting: str = "proxy") -> str:
     Raises:
         ConfigError: The URL is malformed, or its scheme is neither http nor https. The message
             omits the URL, which may contain a password.
+        TypeError: The URL is not a str.
     """
+    if not isinstance(url, str):
+        kind = type(url).__name__
+        del url  # as below
+        raise TypeError(f"{setting} must be a str, got {kind}")
     scheme = _scheme_of(url)
     if scheme not in _SCHEMES:
-        actual = f", got {scheme}://" if scheme.isalnum() else ""
+        # Without "://", the text before the colon is a user or a host.
+        is_scheme = scheme.isalnum() and url.lower().startswith(f"{scheme}://")
+        actual = f", got {scheme}://" if is_scheme else ""
         del url  # it may contain a password, which a recorded traceback would show
         raise ConfigError(f"{setting} must be http://host[:port] or https://host[:port]{actual}")
     return url

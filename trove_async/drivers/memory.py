@@ -228,7 +228,7 @@ class MemoryDriver:
         contents = self._bucket(bucket)
         current = contents.objects.get(key)
         if options.if_none_match is not None and current is not None:
-            raise ObjectExistsError("the object exists", bucket=bucket, key=key)
+            raise ObjectExistsError("if_none_match: the object exists", bucket=bucket, key=key)
         _check_match(options.if_match, current, bucket, key)
         crc32c = crc32c_text(checksum)
         compare_announced(options.checksums, crc32c)

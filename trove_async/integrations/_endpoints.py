@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, Unpack
 
 from trove_async import Trove
+from trove_async._settings import check_texts
 
 from ._download import Redirect, serve_object
 from ._headers import Presentation
@@ -74,8 +75,11 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         Raises:
             ObjectNotFoundError: The object does not exist.
             TroveError: The store failed.
-            ValueError: `cache_control` cannot be sent in a header.
+            ValueError: `cache_control` cannot be sent in a header, or `redirect` is unknown.
+            TypeError: An argument has the wrong type.
         """
+        if redirect not in ("never", "presign"):
+            raise ValueError(f"redirect must be 'never' or 'presign', got {redirect!r}")
         server_request = self.read_request(request)
         response = await serve_object(
             store,
@@ -134,7 +138,9 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         Raises:
             TroveError: The store failed.
             ValueError: `max_size` is negative, or `min_rate` is not positive.
+            TypeError: An argument has the wrong type.
         """
+        check_texts(field=field, location=location)
         server_request = self.read_request(request)
         if location is not None:
             server_request = replace(server_request, location=location)

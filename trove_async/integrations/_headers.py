@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from trove_async import ObjectInfo
 from trove_async._http_dates import format_http_date
+from trove_async._settings import check_switches, check_texts
 
 from ._conditions import entity_tag
 from ._parameters import parse_file_name, parse_media_type
@@ -81,6 +82,8 @@ class Presentation:
     trusted: bool = False
 
     def __post_init__(self) -> None:
+        check_texts(download_name=self.download_name, cache_control=self.cache_control)
+        check_switches(trusted=self.trusted)
         if self.cache_control is not None and not _is_sendable(self.cache_control):
             raise ValueError(f"cache_control must be printable ASCII, got {self.cache_control!r}")
 

@@ -46,8 +46,10 @@ def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
     """Return the names as a tuple. Each start of the app iterates over it, so an iterator would not do.
 
     Raises:
-        TypeError: `buckets` is a single name.
+        TypeError: `buckets` is a single name, or no list of names.
     """
     if isinstance(buckets, str):
         raise TypeError(f"buckets must be a list of names, such as [{buckets!r}], got a str")
+    if isinstance(buckets, bytes) or not isinstance(buckets, Iterable):
+        raise TypeError(f"buckets must be a list of names, got {type(buckets).__name__}")
     return tuple(buckets)

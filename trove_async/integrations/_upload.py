@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from trove_async import NotFoundError, NotSupportedError, ObjectInfo, PreconditionFailedError, Trove
 from trove_async._concurrency import in_thread
+from trove_async._settings import check_ints, check_numbers
 from trove_async.errors import ObjectExistsError
 
 from ._conditions import ConditionResult, Conditions, Header, entity_tag
@@ -79,6 +80,10 @@ class Limits:
     min_rate: float | None = MIN_RATE
 
     def __post_init__(self) -> None:
+        if self.max_size is not None:
+            check_ints(max_size=self.max_size)
+        if self.min_rate is not None:
+            check_numbers(min_rate=self.min_rate)
         if self.max_size is not None and self.max_size < 0:
             raise ValueError(f"max_size must be at least 0 bytes, got {self.max_size}")
         if self.min_rate is not None and not self.min_rate > 0:

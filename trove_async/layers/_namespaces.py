@@ -86,6 +86,8 @@ class RenamedBuckets:
     inside = None
 
     def __init__(self, names: Mapping[str, str]) -> None:
+        if not isinstance(names, Mapping):
+            raise TypeError(f"buckets must map names to names, got {type(names).__name__}")
         self._physical = dict(names)
         for logical, physical in self._physical.items():
             _check_bucket_setting(logical)
@@ -100,9 +102,9 @@ class RenamedBuckets:
     def locate(self, bucket: str) -> tuple[str, str]:
         physical = self._physical.get(bucket)
         if physical is None:
-            raise BucketNotFoundError(
-                "the bucket is not mapped: add it to Mapped(buckets=…)", bucket=bucket
-            )
+            error = BucketNotFoundError(_not_mapped(bucket), bucket=bucket)
+            error.creatable = False
+            raise error
         return physical, ""
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
@@ -116,10 +118,7 @@ class RenamedBuckets:
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
         if bucket not in self._physical:
-            raise InvalidNameError(
-                f"the bucket is not mapped: add it to Mapped(buckets={{{bucket!r}: …}})",
-                bucket=bucket,
-            )
+            raise InvalidNameError(_not_mapped(bucket), bucket=bucket)
         await driver.create_bucket(self._physical[bucket])
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
@@ -314,6 +313,10 @@ class Folders:
         if len(self._existing) >= _MAX_CACHED:
             self._existing.clear()
         self._existing.add(bucket)
+
+
+def _not_mapped(bucket: str) -> str:
+    return f"the bucket is not mapped: add it to Mapped(buckets={{{bucket!r}: …}})"
 
 
 def _is_bucket_name(name: str) -> bool:

@@ -79,6 +79,7 @@ class Mapped:
     Raises:
         ConfigError: Neither or both of `buckets` and `into` are passed, `prefix` is passed with
             `buckets`, a name or the prefix is not valid, or two buckets are mapped to one.
+        TypeError: An argument has the wrong type.
 
     Example:
         >>> from trove_async.drivers import MemoryDriver
@@ -94,6 +95,11 @@ class Mapped:
         into: str | None = None,
         prefix: str = "",
     ) -> None:
+        if isinstance(driver, type) or not isinstance(driver, AsyncDriver):
+            kind = "a class" if isinstance(driver, type) else type(driver).__name__
+            raise TypeError(f"the driver of Mapped must be a driver, got {kind}")
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
         self._inner = driver
         self._namespace: Namespace
         if buckets is not None and into is None:
@@ -132,7 +138,13 @@ class Mapped:
         return self._namespace.capabilities(self._inner.capabilities)
 
     async def open(self, context: DriverContext) -> None:
-        """Open the wrapped driver. See `AsyncDriver.open`."""
+        """Open the wrapped driver. See `AsyncDriver.open`.
+
+        Raises:
+            DriverInUseError: The layer is open, or being opened, in another store.
+            ConfigError: The prefix leaves no room for keys, or a setting of the wrapped driver is
+                not valid.
+        """
         if self._is_claimed:
             raise DriverInUseError("this layer is open in another store: create one for each store")
         # Before the first await, because another store may open the layer concurrently.

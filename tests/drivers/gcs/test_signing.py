@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.drivers.gcs.service_account_key import EMAIL, service_account_key
+from trove_async import Trove
 from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs import driver as driver_module
@@ -101,6 +102,12 @@ async def test_presign_without_private_key_is_not_supported() -> None:
             assert not driver.capabilities.presign
             with pytest.raises(NotSupportedError):
                 await driver.presign("GET", "bucket", "key", 60)
+    for driver in (GCSDriver(anonymous=True), GCSDriver(credentials=user_credentials)):
+        async with Trove(driver) as store:
+            with pytest.raises(
+                NotSupportedError, match="requires the key file of a service account"
+            ):
+                await store.presign_get("bucket", "key")
 
 
 OPTIONS = PresignOptions(

@@ -50,6 +50,7 @@ def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Ca
         server_copy=True,
         bulk_delete=MAX_KEYS,
         presign=can_sign,
+        presign_requires="the key file of a service account, or a Google Cloud machine",
         settles_doubt=True,
         versions=True,
         exact_keys=is_google,

@@ -227,7 +227,12 @@ class GCSDriver:
         )
 
     async def open(self, context: DriverContext) -> None:
-        """Read the credentials. This sends no request to the service."""
+        """Read the credentials. This sends no request to the service.
+
+        Raises:
+            DriverInUseError: The driver is open, or being opened, in another store.
+            ConfigError: The credentials cannot be read, or are not valid.
+        """
         if self._is_claimed:
             raise DriverInUseError(
                 "this driver is open in another store: create one for each store"

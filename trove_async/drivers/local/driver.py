@@ -91,7 +91,7 @@ class LocalDriver:
         max_reads: int = 64,
         max_writes: int = 64,
     ) -> None:
-        path = os.fspath(root)
+        path = os.fspath(root) if isinstance(root, os.PathLike) else root
         if not isinstance(path, str):
             raise TypeError(f"root must be a str or a path of str, got {type(path).__name__}")
         if not path or "\0" in path:

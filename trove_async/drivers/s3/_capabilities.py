@@ -78,6 +78,7 @@ def capabilities_of(
         bulk_delete=_MAX_BULK_DELETE,
         # A request to the URL would also need the customer's key or the Requester Pays header.
         presign=object_settings.sse_customer_key is None and not object_settings.requester_pays,
+        presign_requires="a driver without sse_customer_key and requester_pays",
         versions=True,
         ordered=dialect.ordered,
         exact_keys=endpoint.is_standard_aws,
