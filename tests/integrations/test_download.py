@@ -320,7 +320,8 @@ async def test_background_tasks_run_after_any_response(store: Trove) -> None:
         await send_with_httpx(f"http://127.0.0.1:{port}/o", "GET", [], None)
         await send_with_httpx(f"http://127.0.0.1:{port}/small", "GET", [], None)
         await send_with_httpx(f"http://127.0.0.1:{port}/p", "PUT", [], b"xx")
-    assert finished == ["GET o 200", "GET small 200", "PUT p 413"]
+    # A client may send its next request before the background task of the last response has run.
+    assert sorted(finished) == ["GET o 200", "GET small 200", "PUT p 413"]
 
 
 @both_frameworks
