@@ -70,6 +70,13 @@ def test_settings_of_a_wrong_type_are_rejected(arguments: dict[str, Any], messag
         BufferPool(**arguments)
 
 
+@pytest.mark.parametrize("argument", ["spill_after", "deadline"])
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_invalid_time_limits_are_rejected(argument: str, seconds: float) -> None:
+    with pytest.raises(ConfigError, match=f"{argument}.* must "):
+        BufferPool(**{argument: seconds})  # type: ignore[arg-type] # each takes a float
+
+
 def test_repr_of_a_pool_shows_its_sizes() -> None:
     assert repr(BufferPool(2 * MiB)) == "BufferPool(max_bytes=2097152, part_size=1048576)"
 

@@ -16,7 +16,14 @@ SECONDS = st.floats(0, 1000)
 
 @pytest.mark.parametrize(
     "policy",
-    [{"attempts": 0}, {"base_delay": -1}, {"max_delay": -0.1}, {"budget": -1}],
+    [
+        {"attempts": 0},
+        {"base_delay": -1},
+        {"base_delay": float("nan")},
+        {"max_delay": -0.1},
+        {"max_delay": float("nan")},
+        {"budget": -1},
+    ],
 )
 def test_policy_out_of_range_is_rejected(policy: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .errors import ConfigError
 
 
@@ -41,7 +43,14 @@ def check_ints(**settings: object) -> None:
 
 
 def check_numbers(**settings: object) -> None:
-    """Raise TypeError for a setting that is neither an int nor a float."""
+    """Check settings that are numbers.
+
+    Raises:
+        TypeError: A setting is neither an int nor a float.
+        ConfigError: A setting is NaN, which no comparison with a limit would reject.
+    """
     for name, value in settings.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        if math.isnan(value):
+            raise ConfigError(f"{name} must be a number, got nan")
