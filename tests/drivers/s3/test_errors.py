@@ -171,8 +171,19 @@ def test_message_does_not_show_credentials(message: str) -> None:
 def test_message_is_one_line_of_bounded_length() -> None:
     message = failure(500, "InternalError", "a\nb " * 10_000).message
     assert "a b" in message
-    assert "\n" not in message
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "separator",
+    ["\n", "\r\n", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\ud800"],
+    ids=ascii,
+)
+def test_response_cannot_add_lines_or_escape_sequences_to_a_message(separator: str) -> None:
+    text = f"{separator}INFO{separator}[31mforged"
+    message = str(failure(400, text, text))
+    assert message.isprintable()
+    assert message.endswith("(400 INFO [31mforged: INFO [31mforged)")
 
 
 @pytest.mark.parametrize(("status", "mapping"), STATUSES_WITHOUT_DOCUMENT.items())

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trove_async._http import retry_after
-from trove_async._http.services import ErrorMapping
+from trove_async._http.services import ErrorMapping, describe_response
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -208,11 +208,6 @@ STATUSES_WITHOUT_DOCUMENT: Final[dict[int, ErrorMapping]] = {
 """The meanings of statuses without a document. Such a response has several possible causes."""
 
 _SERVER_ERROR: Final = 500
-_MAX_SHOWN: Final = 300
-"""Maximum number of characters of the service's message that an error shows."""
-
-_MAX_SEARCHED: Final = 4096
-"""Maximum number of characters of the service's message that are searched for secrets."""
 
 # Services quote the request in their messages, so the values of these names are removed. Each
 # repetition before a value is limited. Otherwise matching would take quadratic time.
@@ -255,7 +250,7 @@ def failure(
     elif region and has_no_document and status in STATUSES_WITHOUT_DOCUMENT:
         advice = f"{advice}. The bucket is in region {region[:40]!r}"
     return meaning.kind(
-        f"{advice} ({_response_text(status, code, message)})",
+        f"{advice} ({describe_response(status, code, message, _SECRET)})",
         bucket=bucket,
         key=key,
         retryable=meaning.retryable,
@@ -275,12 +270,3 @@ def _meaning(
     if meaning is not None:
         return meaning
     return _FAILED if status >= _SERVER_ERROR else _REJECTED
-
-
-def _response_text(status: int, code: str, message: str) -> str:
-    """Return the part of an error's message that describes the response, without secrets."""
-    detail = " ".join(_SECRET.sub(r"\1\2…", message[:_MAX_SEARCHED]).split())
-    if len(detail) > _MAX_SHOWN:
-        detail = detail[:_MAX_SHOWN] + "…"
-    summary = f"{status} {code[:80]}".rstrip()
-    return f"{summary}: {detail}" if detail else summary
