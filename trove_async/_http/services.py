@@ -82,6 +82,12 @@ def describe_response(status: int, code: str, message: str, secret: re.Pattern[s
     return f"{summary}: {detail}" if detail else summary
 
 
+def replace_advice(message: str, mapping: ErrorMapping) -> str:
+    """Return an error's message with the advice of another mapping and the same response."""
+    _, _, response = message.partition(" (")
+    return f"{mapping.advice} ({response}" if response else mapping.advice
+
+
 @contextmanager
 def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
     """Convert a service's errors about a condition to the errors of the driver contract.

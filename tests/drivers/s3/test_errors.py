@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
+from trove_async.drivers.s3._buckets import specific_error
 from trove_async.drivers.s3._errors import CODES, STATUSES, STATUSES_WITHOUT_DOCUMENT, failure
 
 if TYPE_CHECKING:
@@ -108,6 +109,24 @@ def test_message_contains_the_advice_and_the_response(
     assert (error.bucket, error.key) == ("b", "k")
     retryable = mapping.kind.retryable if mapping.retryable is None else mapping.retryable
     assert error.retryable is retryable
+
+
+@pytest.mark.parametrize("response", ["404", "404 NoSuch: it (or its bucket) is missing"])
+async def test_message_about_a_missing_bucket_or_object_is_specific(response: str) -> None:
+    async def exists(bucket: str) -> bool:
+        return bucket == "existing"
+
+    code, _, message = response[4:].partition(": ")
+    error = failure(404, code, message)
+    assert isinstance(error, errors.NotFoundError)
+    missing_bucket = await specific_error(error, "missing", exists)
+    assert isinstance(missing_bucket, errors.BucketNotFoundError)
+    assert missing_bucket.message == (
+        f"the bucket does not exist: create it with create_bucket ({response})"
+    )
+    missing_object = await specific_error(error, "existing", exists)
+    assert isinstance(missing_object, errors.ObjectNotFoundError)
+    assert missing_object.message == f"the object does not exist ({response})"
 
 
 @pytest.mark.parametrize("status", [404, 405])

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
-from trove_async._http.services import MAX_SEARCHED, ErrorMapping, describe_response
+from trove_async._http.services import MAX_SEARCHED, ErrorMapping, describe_response, replace_advice
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -210,3 +210,15 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorRe
         fields = {name: unescape(value) for name, value in _XML.findall(text)}
         reason, message = fields.get("Code", ""), fields.get("Message", "")
     return ErrorResponse(status, reason, message, headers)
+
+
+def bucket_not_found(error: TroveError, bucket: str | None = None) -> BucketNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing bucket."""
+    return BucketNotFoundError(replace_advice(error.message, _NO_BUCKET), bucket=bucket)
+
+
+def object_not_found(
+    error: TroveError, bucket: str | None = None, key: str | None = None
+) -> ObjectNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing object."""
+    return ObjectNotFoundError(replace_advice(error.message, _NO_OBJECT), bucket=bucket, key=key)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trove_async._http import retry_after
-from trove_async._http.services import ErrorMapping, describe_response
+from trove_async._http.services import ErrorMapping, describe_response, replace_advice
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -270,3 +270,15 @@ def _meaning(
     if meaning is not None:
         return meaning
     return _FAILED if status >= _SERVER_ERROR else _REJECTED
+
+
+def bucket_not_found(error: TroveError, bucket: str | None = None) -> BucketNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing bucket."""
+    return BucketNotFoundError(replace_advice(error.message, _NO_BUCKET), bucket=bucket)
+
+
+def object_not_found(
+    error: TroveError, bucket: str | None = None, key: str | None = None
+) -> ObjectNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing object."""
+    return ObjectNotFoundError(replace_advice(error.message, _NO_OBJECT), bucket=bucket, key=key)
