@@ -111,6 +111,17 @@ def test_message_contains_the_advice_and_the_response(
     assert error.retryable is retryable
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("ExpiredToken", "create new credentials"),
+        ("RequestTimeTooSkewed", "set this machine's clock"),
+    ],
+)
+def test_message_contains_the_remedy(code: str, remedy: str) -> None:
+    assert remedy in failure(403, code).message
+
+
 @pytest.mark.parametrize("response", ["404", "404 NoSuch: it (or its bucket) is missing"])
 async def test_message_about_a_missing_bucket_or_object_is_specific(response: str) -> None:
     async def exists(bucket: str) -> bool:

@@ -47,13 +47,18 @@ _UNKNOWN_KEY = ErrorMapping(UnauthenticatedError, "the service does not know the
 _BAD_SIGNATURE = ErrorMapping(
     UnauthenticatedError, "the signature does not match: check the secret access key and the region"
 )
-_EXPIRED = ErrorMapping(UnauthenticatedError, "the session token has expired or is invalid")
+_EXPIRED = ErrorMapping(
+    UnauthenticatedError,
+    "the session token has expired or is invalid: create new credentials, or use a source that the"
+    " AWS SDK renews (a role, SSO, credential_process) instead of a fixed session_token",
+)
 _NO_REASON = (
     "the service rejected the request without giving a reason (the response to a HEAD has none):"
     " check the credentials, `region`, this machine's clock and the bucket's policy"
 )
 _SKEWED = ErrorMapping(
-    UnauthenticatedError, "the clocks of this machine and of the service differ too much"
+    UnauthenticatedError,
+    "the clocks of this machine and of the service differ too much: set this machine's clock",
 )
 _NOT_SIGNED = ErrorMapping(UnauthenticatedError, "the service requires signed requests")
 _WRONG_REGION = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
