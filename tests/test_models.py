@@ -200,7 +200,7 @@ def test_put_options_are_conditional_with_a_condition() -> None:
 @pytest.mark.parametrize("limit", [field.name for field in fields(Timeout)])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_timeout_must_be_positive(limit: str, seconds: float) -> None:
-    with pytest.raises(ConfigError, match=f"{limit} must be more than 0 seconds"):
+    with pytest.raises(ConfigError, match=f"{limit} must be (more than 0 seconds|a number)"):
         Timeout(**{limit: seconds})
 
 

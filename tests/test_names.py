@@ -103,9 +103,24 @@ def test_check_returns_both_names() -> None:
     assert names.check("data", "key") == ("data", "key")
 
 
-@pytest.mark.parametrize("value", ["", "a b", "é", "\t", None, "x" * 5000])
+@pytest.mark.parametrize("value", ["", "a  b\tc", "é€\u2028", "\xa0", None, "x" * 5000])
 def test_header_value_is_allowed(value: str | None) -> None:
     names.check_header("content_type", value)
+
+
+@pytest.mark.parametrize("value", ["\x01", "a\x0bb", "\x1b[31m", "a\x7f"])
+def test_header_value_with_a_control_character_is_rejected(value: str) -> None:
+    with pytest.raises(InvalidNameError, match="content_type must not contain control") as caught:
+        names.check_header("content_type", value)
+    assert str(caught.value).isprintable()
+    names.check_metadata({"name": value})  # drivers encode metadata
+
+
+@pytest.mark.parametrize("value", [" ", "\t", " text/plain", "text/plain ", "text/plain\t"])
+def test_header_value_with_space_at_an_end_is_rejected(value: str) -> None:
+    with pytest.raises(InvalidNameError, match="content_type must not start or end with"):
+        names.check_header("content_type", value)
+    names.check_metadata({"name": value})
 
 
 @pytest.mark.parametrize("value", ["a\rb", "a\nb", "\0", "\ud800", "x\r\nInjected: 1"])

@@ -20,7 +20,8 @@ MAX_BUCKET_BYTES = 222
 RESERVED_METADATA = "trove-"
 """The prefix, in upper or lower case, of the metadata names that the library uses itself."""
 
-_HEADER_BREAKING = re.compile(r"[\r\n\0]")
+_LINE_BREAKING = re.compile(r"[\r\n\0]")
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: controls except tabs
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _DOT_SEGMENT = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 
@@ -109,11 +110,29 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_header(name: str, value: str | None) -> None:
-    """Raise InvalidNameError if an option's value cannot be sent as an HTTP header."""
+    """Raise InvalidNameError if HTTP cannot carry an option's value unchanged in a header.
+
+    Non-ASCII characters are allowed: drivers send them as UTF-8.
+    """
     if value is None:
         return
     check_text(name, value)
-    if _HEADER_BREAKING.search(value):
+    control = _UNSENDABLE.search(value)
+    if control is not None:
+        raise InvalidNameError(f"{name} must not contain control characters, got {control[0]!r}")
+    if value.strip(" \t") != value:  # RFC 9110, 5.5: not part of the value
+        raise InvalidNameError(
+            f"{name} must not start or end with a space or a tab, which HTTP does not keep"
+        )
+
+
+def check_line(name: str, text: str) -> None:
+    """Raise InvalidNameError for text with CR, LF or NUL.
+
+    Drivers encode metadata values and tags, so every other character is stored unchanged.
+    """
+    check_text(name, text)
+    if _LINE_BREAKING.search(text):
         raise InvalidNameError(f"{name} must not contain CR, LF or NUL")
 
 
@@ -127,8 +146,7 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             raise InvalidNameError(
                 f"metadata name {name!r} must not start with {RESERVED_METADATA!r}, which is reserved"
             )
-        check_text(f"metadata {name!r}", value)
-        check_header(f"metadata {name!r}", value)
+        check_line(f"metadata {name!r}", value)
 
 
 def _utf8(text: str, name: str) -> bytes:

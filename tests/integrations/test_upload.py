@@ -330,6 +330,15 @@ async def test_malformed_content_type_is_stored_as_octet_stream(
                 assert info.content_type == "application/octet-stream"
 
 
+@both_frameworks
+async def test_space_after_the_content_type_is_not_stored(framework: str, store: Trove) -> None:
+    part = FILE.replace("image/png", "image/png \t")
+    async with serving(framework, store) as service:
+        response = await send_with_httpx(service.url("o"), "POST", [FORM], form((part, b"x")))
+        assert response.status == 201
+    assert (await store.head("files", "o")).content_type == "image/png"
+
+
 # -- conditions ------------------------------------------------------------------------------------
 
 

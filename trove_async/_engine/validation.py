@@ -253,8 +253,7 @@ def checked_inherited(options: PutOptions) -> PutOptions:
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in _checked_mapping("tags", tags).items():
         for text in (name, value):
-            _names.check_text("a tag", text)
-            _names.check_header("a tag", text)
+            _names.check_line("a tag", text)
     return dict(tags)
 
 

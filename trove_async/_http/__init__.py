@@ -18,6 +18,7 @@ Response bodies are received on demand.
 
 from .aiohttp_transport import AiohttpTransport, translate_error
 from .headers import (
+    date_field,
     expires_of,
     field_text,
     parse_content_range,
@@ -41,6 +42,7 @@ __all__ = [
     "Transport",
     "check_proxy",
     "check_tls",
+    "date_field",
     "expires_of",
     "field_text",
     "parse_content_range",

@@ -30,6 +30,18 @@ def expires_of(headers: Mapping[str, str]) -> datetime | None:
         return _EPOCH
 
 
+def date_field(name: str, text: str) -> datetime:
+    """Return the date in a header field.
+
+    Raises:
+        ValueError: The text is not a date. The message names the field.
+    """
+    try:
+        return parse_service_date(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a date, got {text[:40]!r}") from None
+
+
 def field_text(value: str) -> str:
     """Return a field value as text, after a transport decoded it as UTF-8 with surrogate escapes.
 

@@ -27,6 +27,9 @@ _STATUS = re.compile("[0-9]{3}").fullmatch
 _METHODS_WITH_BODY: Final = frozenset(("PUT", "POST"))
 """Methods whose requests have a Content-Length even if it is 0 (RFC 9110, 8.6)."""
 
+_CONTROLS: Final = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
+"""Control characters except tabs (RFC 9110, 5.5) and line breaks."""
+
 _FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]").search
 """Control characters except tabs (RFC 9110, 5.5), and lone surrogates, which UTF-8 cannot encode."""
 
@@ -37,8 +40,7 @@ def request_head(
     """Return the head of a request, encoded.
 
     Raises:
-        InvalidNameError: The target or a header has a line break, or characters that UTF-8 cannot
-            encode.
+        InvalidNameError: The target or a header has a control character or a lone surrogate.
     """
     lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -49,7 +51,10 @@ def request_head(
     # A line break in a value would inject a header, so each line must have exactly one CR and one LF.
     if head.count("\n") == head.count("\r") == len(lines):
         try:
-            return head.encode()
+            encoded = head.encode()
+            if len(encoded.translate(None, _CONTROLS)) == len(encoded):  # faster than a search
+                return encoded
+            del encoded
         except UnicodeEncodeError:  # it contains the head, so it must not become the context
             pass
     # A traceback recorded with its local variables would show the credentials.

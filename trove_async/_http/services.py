@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar
@@ -25,6 +26,15 @@ _CACHE_SECONDS: Final = 60.0
 _CANCEL_GRACE: Final = 2.0
 """Seconds that a cancelled call waits for the response, which identifies the created resource."""
 
+MAX_SEARCHED: Final = 4096
+"""Maximum number of characters of a service's message that are searched for secrets and known texts."""
+
+_MAX_CODE: Final = 80
+"""Maximum number of characters of a service's error code that an error shows."""
+
+_MAX_SHOWN: Final = 300
+"""Maximum number of characters of a service's message that an error shows."""
+
 T = TypeVar("T")
 
 
@@ -42,6 +52,40 @@ class ErrorMapping(NamedTuple):
     advice: str
     retryable: bool | None = None
     no_effect: bool = False
+
+
+def one_line(text: str, limit: int = _MAX_SHOWN) -> str:
+    """Return a service's text for an error message: one line of printable characters, cut at the limit.
+
+    Messages go to logs and terminals. A line break could forge a line of a log, and an escape sequence
+    could change what a terminal shows.
+    """
+    text = text[:MAX_SEARCHED]
+    if not text.isprintable():
+        text = "".join([character if character.isprintable() else " " for character in text])
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[:limit] + "…"
+
+
+def describe_response(status: int, code: str, message: str, secret: re.Pattern[str]) -> str:
+    """Return the part of an error's message that describes an error response.
+
+    Args:
+        status: The status of the response.
+        code: The service's code for the error. May be empty.
+        message: The service's message. May be empty.
+        secret: Matches secrets in the message. The groups 1 and 2 are kept.
+    """
+    summary = f"{status} {one_line(code, _MAX_CODE)}".rstrip()
+    # Secrets are removed first: one with a line break would be two words afterwards.
+    detail = one_line(secret.sub(r"\1\2…", message[:MAX_SEARCHED]))
+    return f"{summary}: {detail}" if detail else summary
+
+
+def replace_advice(message: str, mapping: ErrorMapping) -> str:
+    """Return an error's message with the advice of another mapping and the same response."""
+    _, _, response = message.partition(" (")
+    return f"{mapping.advice} ({response}" if response else mapping.advice
 
 
 @contextmanager

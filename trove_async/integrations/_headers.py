@@ -155,7 +155,8 @@ def type_to_store(header: str | None) -> str | None:
     """
     if not header:
         return None
-    return OCTET_STREAM if parse_media_type(header) is None else header
+    # White space around the value of a header is not part of it (RFC 9110, section 5.5).
+    return OCTET_STREAM if parse_media_type(header) is None else header.strip(" \t")
 
 
 def _is_sendable(value: str) -> bool:

@@ -230,8 +230,115 @@ async def test_unusable_private_key_is_rejected_on_open(key: object) -> None:
 async def test_private_key_without_email_is_rejected_on_open() -> None:
     credentials = service_account_key()
     del credentials["client_email"]
-    with pytest.raises(ConfigError, match="must have a client_email"):
+    with pytest.raises(ConfigError, match="must have values for client_email"):
         async with opened(GCSDriver(credentials=credentials)):
+            pass
+
+
+USER = {
+    "type": "authorized_user",
+    "client_id": "1",
+    "client_secret": "SECRET",
+    "refresh_token": "SECRET",
+}
+IMPERSONATED = {
+    "type": "impersonated_service_account",
+    "service_account_impersonation_url": "https://iamcredentials.googleapis.com/x",
+    "source_credentials": USER,
+}
+EXTERNAL = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/pool",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "token_url": "https://sts.googleapis.com/v1/token",
+    "credential_source": {"file": "/var/run/token"},
+}
+
+
+@pytest.mark.parametrize(
+    ("credentials", "names"),
+    [
+        ({"type": "service_account"}, "client_email, private_key"),
+        ({**service_account_key(), "private_key": ""}, "private_key"),
+        ({**service_account_key(), "private_key": None}, "private_key"),
+        ({"type": "authorized_user"}, "client_id, client_secret, refresh_token"),
+        ({**USER, "refresh_token": ""}, "refresh_token"),
+        ({**IMPERSONATED, "source_credentials": None}, "source_credentials"),
+        ({**IMPERSONATED, "service_account_impersonation_url": ""},
+         "service_account_impersonation_url"),
+        ({**IMPERSONATED, "source_credentials": {**USER, "client_id": ""}},
+         "source_credentials.client_id"),
+        ({"type": "external_account", **dict.fromkeys(("audience", "token_url"), "x")},
+         "credential_source, subject_token_type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+async def test_missing_field_is_named_on_open(credentials: dict[str, object], names: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"'{credentials['type']}' must have values for {names}:"
+    ) as caught:
+        async with opened(GCSDriver(credentials=credentials)):
+            pass
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind", ["external_account_authorized_user", "gdch_service_account", 5, None]
+)
+async def test_unsupported_type_is_rejected_on_open_with_the_supported_ones(kind: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"supports \(authorized_user, external_account"
+    ) as caught:
+        async with opened(GCSDriver(credentials={"type": kind, "secret": "SECRET"})):
+            pass
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"environment_id": "aws1", "url": "http://169.254.169.254/"},
+        {"executable": {"command": "/bin/x"}},
+        {"type": "klingon"},
+        {"x": 1},
+        "text",
+    ],
+    ids=str,
+)
+async def test_unsupported_source_of_an_external_account_is_rejected_on_open(
+    source: object,
+) -> None:
+    with pytest.raises(ConfigError, match=r"credential_source .+ must be a file, a url or"):
+        async with opened(GCSDriver(credentials={**EXTERNAL, "credential_source": source})):
+            pass
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        USER,
+        IMPERSONATED,
+        EXTERNAL,
+        {**EXTERNAL, "credential_source": {"url": "http://127.0.0.1/token"}},
+        {**EXTERNAL, "credential_source": {"type": "environment", "environment_id": "TOKEN"}},
+    ],
+)
+async def test_complete_credentials_of_every_type_are_accepted(
+    credentials: dict[str, object],
+) -> None:
+    async with opened(GCSDriver(credentials=credentials)):
+        pass
+
+
+async def test_missing_field_of_the_default_credentials_is_named_on_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    file = tmp_path / "application_default_credentials.json"
+    file.write_text(json.dumps({**USER, "client_id": ""}))
+    with pytest.raises(ConfigError, match="must have values for client_id:"):
+        async with opened(GCSDriver(anonymous=False)):
             pass
 
 

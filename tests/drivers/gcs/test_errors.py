@@ -121,6 +121,18 @@ def test_retry_after_is_parsed() -> None:
     assert parse_error(429, {"retry-after": "soon"}, b"").error().retry_after is None
 
 
+@pytest.mark.parametrize(
+    "separator",
+    ["\n", "\r\n", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\ud800"],
+    ids=ascii,
+)
+def test_response_cannot_add_lines_or_escape_sequences_to_a_message(separator: str) -> None:
+    text = f"{separator}INFO{separator}[31mforged"
+    message = str(parse_error(400, {}, error_document(text, text)).error())
+    assert message.isprintable()
+    assert message.endswith("(400 INFO [31mforged: INFO [31mforged)")
+
+
 def test_error_message_is_short_and_without_secrets() -> None:
     message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
     text = str(parse_error(401, {}, error_document("authError", message)).error())

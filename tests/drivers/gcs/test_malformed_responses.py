@@ -106,6 +106,17 @@ async def test_malformed_response_is_unavailable(
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", "-1"), ("updated", "x"), ("updated", "2020-01-01T00:00:00"), ("contentType", [])],
+)
+async def test_message_names_the_malformed_field(field: str, value: object) -> None:
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(200, {}, json.dumps({**RESOURCE, field: value}).encode()))
+        with pytest.raises(UnavailableError, match=f"malformed: .*{field} "):
+            await head(proxied.store)
+
+
+@pytest.mark.parametrize(
     "location",
     [
         "",

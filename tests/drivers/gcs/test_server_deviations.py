@@ -13,7 +13,12 @@ from tests.drivers.gcs.service_account_key import service_account_key
 from tests.fault_proxy import FaultProxy
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
-from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
+from trove_async.errors import (
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    TroveError,
+)
 from trove_async.models import ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
@@ -105,6 +110,16 @@ async def test_delete_many_without_batches_reports_each_key(
     assert [(result.key, result.error) for result in results] == [("a", None), ("b", None)]
     with pytest.raises(TroveError, match="no such bucket"):
         await driver.delete_many("missing", ["a"])
+
+
+async def test_message_names_what_is_missing(store: Trove) -> None:
+    for call in (store.read, store.head):
+        with pytest.raises(BucketNotFoundError) as no_bucket:
+            await call("missing", "key")
+        assert no_bucket.value.message.startswith("no such bucket: create_bucket creates it (404")
+        with pytest.raises(ObjectNotFoundError) as no_object:
+            await call("bucket", "key")
+        assert no_object.value.message.startswith("no such object (404")
 
 
 # -- metadata --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
+from trove_async.drivers.s3._buckets import specific_error
 from trove_async.drivers.s3._errors import CODES, STATUSES, STATUSES_WITHOUT_DOCUMENT, failure
 
 if TYPE_CHECKING:
@@ -110,6 +111,35 @@ def test_message_contains_the_advice_and_the_response(
     assert error.retryable is retryable
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("ExpiredToken", "create new credentials"),
+        ("RequestTimeTooSkewed", "set this machine's clock"),
+    ],
+)
+def test_message_contains_the_remedy(code: str, remedy: str) -> None:
+    assert remedy in failure(403, code).message
+
+
+@pytest.mark.parametrize("response", ["404", "404 NoSuch: it (or its bucket) is missing"])
+async def test_message_about_a_missing_bucket_or_object_is_specific(response: str) -> None:
+    async def exists(bucket: str) -> bool:
+        return bucket == "existing"
+
+    code, _, message = response[4:].partition(": ")
+    error = failure(404, code, message)
+    assert isinstance(error, errors.NotFoundError)
+    missing_bucket = await specific_error(error, "missing", exists)
+    assert isinstance(missing_bucket, errors.BucketNotFoundError)
+    assert missing_bucket.message == (
+        f"the bucket does not exist: create it with create_bucket ({response})"
+    )
+    missing_object = await specific_error(error, "existing", exists)
+    assert isinstance(missing_object, errors.ObjectNotFoundError)
+    assert missing_object.message == f"the object does not exist ({response})"
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_delete_marker_raises_object_not_found(status: int) -> None:
     error = failure(status, "MethodNotAllowed", headers={"x-amz-delete-marker": "true"})
@@ -171,8 +201,19 @@ def test_message_does_not_show_credentials(message: str) -> None:
 def test_message_is_one_line_of_bounded_length() -> None:
     message = failure(500, "InternalError", "a\nb " * 10_000).message
     assert "a b" in message
-    assert "\n" not in message
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "separator",
+    ["\n", "\r\n", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", "\ud800"],
+    ids=ascii,
+)
+def test_response_cannot_add_lines_or_escape_sequences_to_a_message(separator: str) -> None:
+    text = f"{separator}INFO{separator}[31mforged"
+    message = str(failure(400, text, text))
+    assert message.isprintable()
+    assert message.endswith("(400 INFO [31mforged: INFO [31mforged)")
 
 
 @pytest.mark.parametrize(("status", "mapping"), STATUSES_WITHOUT_DOCUMENT.items())

@@ -288,16 +288,17 @@ def test_size_in_a_range_response_is_that_of_the_object() -> None:
     ],
 )
 def test_response_without_a_valid_size_or_date_is_malformed(headers: dict[str, str]) -> None:
-    with pytest.raises(MalformedResponse):
+    (name,) = headers
+    with pytest.raises(MalformedResponse, match=f"(?i){name}"):
         info(**headers)
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds are naive
 def test_http_dates_round_trip(moment: datetime) -> None:
     moment = moment.replace(microsecond=0)
-    assert read_date(format_datetime(moment, usegmt=True)) == moment
-    assert read_date(format_datetime(moment)) == moment
-    assert read_date(format_datetime(moment)).tzinfo is UTC
+    assert read_date("Date", format_datetime(moment, usegmt=True)) == moment
+    assert read_date("Date", format_datetime(moment)) == moment
+    assert read_date("Date", format_datetime(moment)).tzinfo is UTC
 
 
 def test_put_info_combines_options_and_response() -> None:
@@ -393,6 +394,6 @@ def test_put_info_prefers_last_modified_to_date() -> None:
 
 @pytest.mark.parametrize("zone", ["GMT", "UTC", "+0000", "-0000"])
 def test_http_dates_with_other_zones_are_in_utc(zone: str) -> None:
-    date = read_date(f"Sat, 28 Nov 2026 16:00:00 {zone}")
+    date = read_date("Date", f"Sat, 28 Nov 2026 16:00:00 {zone}")
     assert date == datetime(2026, 11, 28, 16, tzinfo=UTC)
     assert date.tzinfo is UTC

@@ -294,4 +294,4 @@ def test_dates_with_any_offset_are_read(date: str, whitespace: str) -> None:
     assert isinstance(entry, ObjectInfo)
     assert entry.last_modified.replace(microsecond=0) == datetime(2026, 11, 28, 16, tzinfo=UTC)
     assert entry.last_modified.utcoffset() == timedelta(0)
-    assert parse_date_field(date) == entry.last_modified
+    assert parse_date_field("LastModified", date) == entry.last_modified

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from trove_async.errors import (
     BucketExistsError,
     BucketNotEmptyError,
-    BucketNotFoundError,
     NotFoundError,
     PreconditionFailedError,
 )
@@ -19,7 +18,7 @@ from trove_async.paging import TokenCycle
 
 from ._client import JSON
 from ._encoding import bucket_path, check_bucket, encode_query
-from ._errors import ConflictError
+from ._errors import ConflictError, bucket_not_found
 from ._resources import bucket_from_resource
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Buckets:
         try:
             await self._client.execute("DELETE", bucket_path(bucket))
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
+            raise bucket_not_found(error, bucket) from error
         except (ConflictError, PreconditionFailedError) as error:
             raise BucketNotEmptyError(
                 "the bucket must be empty: delete its objects and their versions first",
@@ -78,7 +77,7 @@ class Buckets:
         try:
             return bucket_from_resource(await self._client.request("GET", target))
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
+            raise bucket_not_found(error, bucket) from error
 
     async def list(self, project: str) -> Sequence[BucketInfo]:
         """Return the buckets of a project, sorted by name."""
@@ -101,7 +100,7 @@ class Buckets:
         try:
             await self._client.request("PATCH", target, JSON, [_encode_json(document)])
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
+            raise bucket_not_found(error, bucket) from error
 
 
 def _encode_json(document: Mapping[str, object]) -> memoryview:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async.errors import (
-    BucketNotFoundError,
     NotFoundError,
     ObjectChangedError,
     ObjectNotFoundError,
@@ -20,6 +19,7 @@ from trove_async.options import CopyOptions
 
 from ._client import JSON
 from ._encoding import append_query, encode_query, object_path
+from ._errors import bucket_not_found, object_not_found
 from ._lost_responses import retry_if_replaced
 from ._resources import (
     FIELDS,
@@ -179,7 +179,5 @@ class Copier:
         """Return the error that names the missing bucket or object."""
         for bucket in (dst_bucket, src_bucket):
             if not await self._bucket_cache.exists(bucket):
-                return BucketNotFoundError(
-                    "no such bucket: create_bucket creates it", bucket=bucket
-                )
-        return ObjectNotFoundError(error.message, bucket=src_bucket, key=src_key)
+                return bucket_not_found(error, bucket)
+        return object_not_found(error, src_bucket, src_key)

@@ -1,9 +1,10 @@
 """Fetches and caches access tokens, determines the project, and signs text.
 
-The SDK's `Token` supports every kind of Google credentials. This module decides when to fetch a token,
-and translates failures: the SDK alone would make five attempts over several minutes, in a background
-task. Requests to an issuer of tokens carry a signed assertion or a client secret. Redirects are therefore
-rejected, and only Google's issuers are trusted unless the user adds others.
+The SDK's `Token` supports the types of credentials in `_REQUIRED_FIELDS`. This module checks their
+fields, decides when to fetch a token, and translates failures: the SDK alone would make five attempts
+over several minutes, in a background task. Requests to an issuer of tokens carry a signed assertion or a
+client secret. Redirects are therefore rejected, and only Google's issuers are trusted unless the user
+adds others.
 """
 
 from __future__ import annotations
@@ -57,6 +58,19 @@ Connect have subdomains of the first. Old credentials files name the second."""
 
 _ISSUER_FIELDS: Final = ("token_uri", "token_url", "service_account_impersonation_url")
 """The fields of a credentials file whose URLs receive an assertion, a secret or a token from the SDK."""
+
+_USER_FIELDS: Final = ("client_id", "client_secret", "refresh_token")
+
+_REQUIRED_FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "authorized_user": _USER_FIELDS,
+    "external_account": ("audience", "credential_source", "subject_token_type", "token_url"),
+    "impersonated_service_account": ("service_account_impersonation_url", "source_credentials"),
+    "service_account": ("client_email", "private_key"),
+}
+"""The types of credentials that the SDK supports, and the fields that it reads when it fetches a token."""
+
+_SUBJECT_SOURCES: Final = ("environment", "file", "url")
+"""The sources of an external account's own token that the SDK supports."""
 
 _HEADER_SAFE = re.compile(r"[!-~]+").fullmatch
 """Matches a token that is valid in a header."""
@@ -121,8 +135,8 @@ class Credentials:
         """Read the credentials. The first request to the service fetches a token.
 
         Raises:
-            ConfigError: The file is missing or invalid, or names an issuer that is neither Google's
-                nor among the `token_origins`.
+            ConfigError: The file is missing or invalid, has a type that the SDK does not support, lacks
+                a field, or names an issuer that is neither Google's nor among the `token_origins`.
         """
         self._http = aiohttp.ClientSession(
             trust_env=self._trust_env, middlewares=(_reject_redirects,)
@@ -338,9 +352,9 @@ def _create_sdk_token(
     credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession
 ) -> Token:
     from gcloud.aio.auth import Token  # noqa: PLC0415 - slow to import
+    from gcloud.aio.auth.token import get_service_data  # noqa: PLC0415 - slow to import
 
     # 1. Read the file, because the SDK would ignore an unreadable one and try the next source.
-    file = None
     source = credentials.reveal()
     if source is None:
         source = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or None
@@ -349,21 +363,57 @@ def _create_sdk_token(
             document = dict(source)
         else:
             document = json.loads(Path(source).read_text("utf-8"))
-        document["type"]  # raises KeyError if it is missing
+    else:
+        document = get_service_data(None)  # gcloud's file; without one, use the metadata server
+    # 2. Check it: the SDK would fail with a KeyError, and only when it fetches a token.
+    file = None
+    if source is not None or document:
+        _check_fields(document)
         file = StringIO(json.dumps(document))
-    # 2. Create the SDK's token. It annotates the session with the type of its synchronous variant.
+    # 3. Create the SDK's token. It annotates the session with the type of its synchronous variant.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
-    # 3. Check the key and its owner now: the SDK would fail only when it signs.
-    private_key = token.service_data.get("private_key")
-    if not _is_rsa_key(private_key):
+    # 4. Check the key now: the SDK would fail only when it signs.
+    if not _is_rsa_key(token.service_data.get("private_key")):
         raise ConfigError(
             "the credentials' private_key must be an RSA key in PEM: download the file again"
         )
-    if private_key is not None and not token.service_data.get("client_email"):
-        raise ConfigError(
-            "credentials with a private_key must have a client_email: download the file again"
-        )
     return token
+
+
+def _check_fields(document: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the SDK does not support the type of credentials, or if they lack a field."""
+    kind = document["type"]  # a file without a type is no credentials file
+    required = _REQUIRED_FIELDS.get(kind) if isinstance(kind, str) else None
+    if required is None:  # the message does not show the value, which may be a misplaced secret
+        raise ConfigError(
+            f"the credentials' type must be one that gcloud-aio-auth supports"
+            f" ({', '.join(_REQUIRED_FIELDS)}), got another type"
+        )
+    missing = [name for name in required if not document.get(name)]
+    # The SDK impersonates with the credentials of a user only.
+    source = document.get("source_credentials")
+    if kind == "impersonated_service_account" and isinstance(source, Mapping):
+        missing += [f"source_credentials.{name}" for name in _USER_FIELDS if not source.get(name)]
+    if missing:
+        raise ConfigError(
+            f"credentials of type {kind!r} must have values for {', '.join(missing)}:"
+            " create the file again"
+        )
+    if kind == "external_account" and not _has_subject_token(document["credential_source"]):
+        raise ConfigError(
+            "the credential_source of credentials of type 'external_account' must be a file, a url or"
+            " an environment variable: gcloud-aio-auth does not support aws and executable"
+        )
+
+
+def _has_subject_token(source: object) -> bool:
+    """Return whether the SDK can get an external account's own token from a credential source."""
+    if not isinstance(source, Mapping):
+        return False
+    if source.get("type"):
+        return source["type"] in _SUBJECT_SOURCES
+    is_aws = str(source.get("environment_id", "")).startswith("aws")
+    return not is_aws and "executable" not in source and ("file" in source or "url" in source)
 
 
 def _is_rsa_key(pem: object) -> bool:

@@ -42,8 +42,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
     # 1. Read the current generation and custom time.
     document = await client.request("GET", path + encode_query({"fields": _FIELDS}))
     try:
-        generation = str(parse_number(document["generation"]))
-        metageneration = str(parse_number(document["metageneration"]))
+        generation = str(parse_number("generation", document["generation"]))
+        metageneration = str(parse_number("metageneration", document["metageneration"]))
         current = _custom_time(document)
     except (KeyError, ValueError, TypeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
@@ -76,4 +76,4 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
 
 def _custom_time(document: Mapping[str, Any]) -> datetime | None:
     value = document.get("customTime")
-    return parse_time(value) if value else None
+    return parse_time("customTime", value) if value else None

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
-from trove_async._http.services import ErrorMapping
+from trove_async._http.services import MAX_SEARCHED, ErrorMapping, describe_response, replace_advice
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -139,11 +139,6 @@ STATUSES: Final[dict[int, ErrorMapping]] = {
 }
 
 _SERVER_ERROR: Final = 500
-_MAX_SHOWN: Final = 300
-"""The maximum number of characters of the service's message that an error shows."""
-
-_MAX_SEARCHED: Final = 4096
-"""The number of characters of the service's message that are searched for secrets and known texts."""
 
 # The JSON API has no specific reason for a wrong checksum, only a message such as
 # "Provided CRC32C "AAAA" doesn't match calculated CRC32C "BBBB"."
@@ -178,8 +173,9 @@ class ErrorResponse(NamedTuple):
         """
         mapping = self._mapping()
         is_unavailable = issubclass(mapping.kind, UnavailableError)
+        description = describe_response(self.status, self.reason, self.message, _SECRET)
         error = mapping.kind(
-            f"{mapping.advice} ({self._description()})",
+            f"{mapping.advice} ({description})",
             retryable=mapping.retryable,
             retry_after=retry_after(self.headers) if is_unavailable else None,
         )
@@ -193,14 +189,7 @@ class ErrorResponse(NamedTuple):
             return mapping
         if self.status >= _SERVER_ERROR:
             return _INTERNAL_ERROR
-        return _CORRUPTED if _CHECKSUM_MISMATCH.search(self.message[:_MAX_SEARCHED]) else _REJECTED
-
-    def _description(self) -> str:
-        shown = " ".join(_SECRET.sub(r"\1\2…", self.message[:_MAX_SEARCHED]).split())
-        if len(shown) > _MAX_SHOWN:
-            shown = shown[:_MAX_SHOWN] + "…"
-        description = f"{self.status} {self.reason[:80]}".rstrip()
-        return f"{description}: {shown}" if shown else description
+        return _CORRUPTED if _CHECKSUM_MISMATCH.search(self.message[:MAX_SEARCHED]) else _REJECTED
 
 
 def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorResponse:
@@ -221,3 +210,15 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorRe
         fields = {name: unescape(value) for name, value in _XML.findall(text)}
         reason, message = fields.get("Code", ""), fields.get("Message", "")
     return ErrorResponse(status, reason, message, headers)
+
+
+def bucket_not_found(error: TroveError, bucket: str | None = None) -> BucketNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing bucket."""
+    return BucketNotFoundError(replace_advice(error.message, _NO_BUCKET), bucket=bucket)
+
+
+def object_not_found(
+    error: TroveError, bucket: str | None = None, key: str | None = None
+) -> ObjectNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing object."""
+    return ObjectNotFoundError(replace_advice(error.message, _NO_OBJECT), bucket=bucket, key=key)

@@ -33,6 +33,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import DeleteOptions, PutOptions, is_earlier
 
 from ._encoding import encode_query, object_path
+from ._errors import bucket_not_found, object_not_found
 from ._resources import FIELDS, info_from_resource, require_generation
 
 if TYPE_CHECKING:
@@ -148,5 +149,5 @@ async def resolve_not_found(
         if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
             raise
         if await bucket_cache.exists(bucket):
-            raise ObjectNotFoundError(error.message, bucket=bucket, key=key) from error
-        raise BucketNotFoundError(error.message, bucket=bucket) from error
+            raise object_not_found(error, bucket, key) from error
+        raise bucket_not_found(error, bucket) from error

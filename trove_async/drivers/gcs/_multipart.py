@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from trove_async.errors import InvalidNameError
+from trove_async._names import check_header
 from trove_async.models import KiB
 
 _MAX_JOINED: Final = 64 * KiB
@@ -27,10 +27,9 @@ def encode_related(
         views: The content.
 
     Raises:
-        InvalidNameError: The media type contains characters that would end its header.
+        InvalidNameError: The media type cannot be the value of a header.
     """
-    if any(character in content_type for character in "\r\n\0"):
-        raise InvalidNameError("content_type must not contain CR, LF or NUL")
+    check_header("content_type", content_type)
     # The content must not contain the boundary (RFC 2046, 5.1.1): 128 random bits cannot be guessed.
     boundary = secrets.token_hex(16)
     header = (

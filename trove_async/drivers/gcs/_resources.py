@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 
-from trove_async._http import parse_content_range
-from trove_async._http_dates import parse_service_date
+from trove_async._http import date_field, parse_content_range
 from trove_async.errors import PreconditionFailedError, UnavailableError
 from trove_async.models import BucketInfo, ObjectInfo
 from trove_async.options import PutOptions
@@ -143,7 +142,7 @@ def stored_size(document: Mapping[str, Any]) -> int:
     """
     if "size" not in document and document.get("crc32c") == _EMPTY_CRC32C:
         return 0
-    return parse_number(document["size"])
+    return parse_number("size", document["size"])
 
 
 def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
@@ -170,7 +169,7 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
             key=key,
             size=stored_size(document),
             etag=generation,
-            last_modified=parse_time(document["updated"]),
+            last_modified=parse_time("updated", document["updated"]),
             content_type=optional_text(document, "contentType"),
             metadata=metadata,
             storage_class=optional_text(document, "storageClass"),
@@ -187,7 +186,7 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
 
 
-def parse_number(value: object) -> int:
+def parse_number(name: str, value: object) -> int:
     """Return a number in a resource. JSON has it as a string, because it may need 64 bits.
 
     Raises:
@@ -195,19 +194,22 @@ def parse_number(value: object) -> int:
     """
     digits = str(value) if type(value) in {int, str} else ""
     if not _DIGITS(digits):
-        raise ValueError(f"{str(value)[:40]!r} is not a number")
+        raise ValueError(f"{name} must be a number, got {str(value)[:40]!r}")
     return int(digits)
 
 
-def parse_time(value: object) -> datetime:
+def parse_time(name: str, value: object) -> datetime:
     """Return a time in a resource.
 
     Raises:
         ValueError: The value is not a time, or has no time zone.
     """
-    if not isinstance(value, str) or (time := datetime.fromisoformat(value)).tzinfo is None:
-        raise ValueError(f"{str(value)[:40]!r} is not a time with a time zone")
-    return time
+    try:
+        if isinstance(value, str) and (time := datetime.fromisoformat(value)).tzinfo is not None:
+            return time
+    except ValueError:
+        pass
+    raise ValueError(f"{name} must be a time with a time zone, got {str(value)[:40]!r}")
 
 
 def optional_text(document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - str | None, but some fields are mandatory
@@ -258,23 +260,26 @@ def info_from_headers(
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
-        generation = str(parse_number(headers["x-goog-generation"]))
+        generation = str(parse_number("x-goog-generation", headers["x-goog-generation"]))
         part = content_part(headers, partial=partial)
         length = headers.get("content-length")
         size = headers.get("x-goog-stored-content-length") or length
         if (
             part is None
             and length != size
-            and parse_number(length or "0") > parse_number(size or "0")
+            and parse_number("Content-Length", length or "0")
+            > parse_number("the stored length", size or "0")
         ):
             # For example, a proxy decompressed the body. Reading only the stored size would truncate it.
             raise ValueError(f"a body of {length} bytes for an object of {size} bytes")  # noqa: TRY301 - translated below
         info = ObjectInfo(
             bucket=bucket,
             key=key,
-            size=parse_number(size or "") if part is None else part[2],
+            size=parse_number("the length", size or "") if part is None else part[2],
             etag=generation,
-            last_modified=_UNKNOWN_DATE if modified is None else parse_service_date(modified),
+            last_modified=_UNKNOWN_DATE
+            if modified is None
+            else date_field("Last-Modified", modified),
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
@@ -373,7 +378,8 @@ def bucket_from_resource(document: Mapping[str, Any]) -> BucketInfo:
     try:
         created = document.get("timeCreated")
         return BucketInfo(
-            name=_required_name(document), created=None if created is None else parse_time(created)
+            name=_required_name(document),
+            created=None if created is None else parse_time("timeCreated", created),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error

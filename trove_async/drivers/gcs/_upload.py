@@ -14,7 +14,6 @@ from trove_async._http import Response
 from trove_async._http.services import create_or_undo, map_condition_errors
 from trove_async.errors import (
     BackendError,
-    BucketNotFoundError,
     NotFoundError,
     ObjectNotFoundError,
     TroveError,
@@ -25,6 +24,7 @@ from trove_async.options import Part, PutOptions
 
 from ._client import JSON, RESUME_INCOMPLETE
 from ._encoding import encode_query, upload_path
+from ._errors import bucket_not_found
 from ._resources import DEFAULT_TYPE, FIELDS, condition_query, encode_resource, info_from_resource
 from ._resumable import QUANTUM, UNKNOWN_RANGE, chunk_range, persisted_size, slice_views, tail_size
 
@@ -90,7 +90,7 @@ class ResumableUpload:
             try:
                 response = await self._client.send("POST", target, headers, [memoryview(resource)])
             except NotFoundError as error:
-                raise BucketNotFoundError(error.message) from error
+                raise bucket_not_found(error) from error
         response.close()
         return _parse_session_path(response)
 

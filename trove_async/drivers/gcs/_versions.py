@@ -69,7 +69,7 @@ def _versions(document: Document, bucket: str, backend: str) -> list[VersionInfo
 
 
 def _version(document: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
-    key, generation = document["name"], str(parse_number(document["generation"]))
+    key, generation = document["name"], str(parse_number("generation", document["generation"]))
     if not isinstance(key, str):
         raise TypeError("the name is not a string")
     return VersionInfo(
@@ -78,7 +78,7 @@ def _version(document: Mapping[str, Any], bucket: str, backend: str) -> VersionI
         version_id=generation,
         size=stored_size(document),
         etag=generation,
-        last_modified=parse_time(document["updated"]),
+        last_modified=parse_time("updated", document["updated"]),
         storage_class=optional_text(document, "storageClass"),
         latest=not document.get("timeDeleted"),
         backend=backend,

@@ -31,7 +31,6 @@ from trove_async.driver import (
     Upload,
 )
 from trove_async.errors import (
-    BucketNotFoundError,
     ClosedError,
     ConfigError,
     NotFoundError,
@@ -68,6 +67,7 @@ from ._encoding import (
     object_path,
     upload_path,
 )
+from ._errors import bucket_not_found
 from ._list_objects import list_page
 from ._lost_responses import resolve_not_found, retry_if_replaced
 from ._multipart import encode_related
@@ -334,7 +334,7 @@ class GCSDriver:
             else:
                 document = await self._client.request("POST", target, headers, body)
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message) from error
+            raise bucket_not_found(error) from error
         return info_from_resource(document, bucket=bucket, backend=self._backend)
 
     async def _condition_query(self, bucket: str, options: PutOptions) -> Mapping[str, str]:
@@ -402,7 +402,7 @@ class GCSDriver:
         try:
             return await list_page(self._client, bucket, options, self._backend)
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message) from error
+            raise bucket_not_found(error) from error
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
@@ -428,7 +428,7 @@ class GCSDriver:
         try:
             return await version_page(self._client, bucket, options, self._backend)
         except NotFoundError as error:
-            raise BucketNotFoundError(error.message) from error
+            raise bucket_not_found(error) from error
 
     async def compose(
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions | None = None

@@ -15,6 +15,8 @@ from trove_async.errors import (
 )
 from trove_async.models import BucketInfo
 
+from ._errors import bucket_not_found, object_not_found
+
 if TYPE_CHECKING:
     from ._data_plane import DataPlane
 
@@ -24,7 +26,7 @@ async def head(plane: DataPlane, bucket: str) -> BucketInfo:
     try:
         return await plane.head_bucket(bucket)
     except NotFoundError as error:
-        raise BucketNotFoundError(error.message) from error
+        raise bucket_not_found(error) from error
 
 
 async def list_sorted(plane: DataPlane) -> Sequence[BucketInfo]:
@@ -56,5 +58,5 @@ async def specific_error(
     if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
         return error
     if await exists(bucket):
-        return ObjectNotFoundError(error.message)
-    return BucketNotFoundError(error.message)
+        return object_not_found(error)
+    return bucket_not_found(error)

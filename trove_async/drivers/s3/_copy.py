@@ -20,6 +20,7 @@ from trove_async.models import GiB, MiB, ObjectInfo
 from trove_async.options import CopyOptions
 
 from ._data_plane import UnconfirmedWriteError, confirm_stored
+from ._errors import bucket_not_found
 from ._multipart import MultipartUpload, send_with_retries
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Copier:
             # SeaweedFS responds with 500 if the destination's bucket is missing.
             if await self._exists(bucket):
                 raise
-            raise BucketNotFoundError(error.message, bucket=bucket, key=key) from error
+            raise bucket_not_found(error, bucket) from error
         except ObjectNotFoundError as error:
             error.bucket, error.key = src_bucket, src_key
             raise

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from trove_async._http import Origin
+from trove_async._http.services import one_line
 from trove_async._secrets import Redactor, disarmed
 from trove_async._settings import check_texts
 from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
@@ -296,13 +297,15 @@ def _run(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         exceptions.UnknownEndpointError,
     ) as error:
         cause: Exception = error
-        failure: TroveError = ConfigError(f"the SDK's configuration is invalid: {error}")
+        failure: TroveError = ConfigError(
+            f"the SDK's configuration is invalid: {one_line(str(error))}"
+        )
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         cause = error
-        failure = UnauthenticatedError(f"the SDK found no credentials: {error}")
+        failure = UnauthenticatedError(f"the SDK found no credentials: {one_line(str(error))}")
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         cause = error
-        failure = UnavailableError(f"the SDK failed to fetch credentials: {error}")
+        failure = UnavailableError(f"the SDK failed to fetch credentials: {one_line(str(error))}")
     except Exception as error:  # noqa: BLE001 - the SDK's parsers may raise anything
         cause = error
         failure = UnavailableError(f"the SDK failed to fetch credentials: {type(error).__name__}")

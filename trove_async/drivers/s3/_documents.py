@@ -220,7 +220,7 @@ def parse_uploads(body: bytes, *, encoding_requested: bool = False) -> UploadsPa
         UnfinishedUpload(
             key=decode_key(upload.get("Key", ""), encoded=encoded),
             upload_id=upload.get("UploadId", ""),
-            initiated=parse_date_field(upload.get("Initiated", "")),
+            initiated=parse_date_field("Initiated", upload.get("Initiated", "")),
         )
         for upload in map(child_texts, children(root, "Upload"))
     ]
@@ -246,7 +246,9 @@ def parse_buckets(body: bytes) -> BucketsPage:
         if not bucket:
             raise MalformedResponse("a Bucket has no Name")
         buckets.append(
-            BucketInfo(name=bucket, created=parse_date_field(created) if created else None)
+            BucketInfo(
+                name=bucket, created=parse_date_field("CreationDate", created) if created else None
+            )
         )
     return BucketsPage(buckets=buckets, token=child_texts(root).get("ContinuationToken") or None)
 
@@ -295,7 +297,7 @@ def _write_result(root: Element) -> WriteResult:
     modified = fields.get("LastModified", "").strip()
     return WriteResult(
         etag=etag,
-        last_modified=parse_date_field(modified) if modified else None,
+        last_modified=parse_date_field("LastModified", modified) if modified else None,
         checksums={
             algorithm: fields[element]
             for algorithm, element in CHECKSUM_ELEMENTS.items()
@@ -315,14 +317,14 @@ def decode_key(text: str, *, encoded: bool) -> str:
 _IS_DATE = re.compile(DATE).fullmatch
 
 
-def parse_date_field(text: str) -> datetime:
-    """Parse a date in a response document."""
+def parse_date_field(name: str, text: str) -> datetime:
+    """Parse the date in an element of a response document."""
     try:
         if _IS_DATE(text.strip()):
             return parse_date(text.strip())
     except ValueError:
         pass
-    raise MalformedResponse(f"{text[:40]!r} is not a date")
+    raise MalformedResponse(f"{name} must be a date, got {text[:40]!r}")
 
 
 # -- requests --------------------------------------------------------------------------------------

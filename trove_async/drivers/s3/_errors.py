@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trove_async._http import retry_after
-from trove_async._http.services import ErrorMapping
+from trove_async._http.services import ErrorMapping, describe_response, replace_advice
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -47,13 +47,18 @@ _UNKNOWN_KEY = ErrorMapping(UnauthenticatedError, "the service does not know the
 _BAD_SIGNATURE = ErrorMapping(
     UnauthenticatedError, "the signature does not match: check the secret access key and the region"
 )
-_EXPIRED = ErrorMapping(UnauthenticatedError, "the session token has expired or is invalid")
+_EXPIRED = ErrorMapping(
+    UnauthenticatedError,
+    "the session token has expired or is invalid: create new credentials, or use a source that the"
+    " AWS SDK renews (a role, SSO, credential_process) instead of a fixed session_token",
+)
 _NO_REASON = (
     "the service rejected the request without giving a reason (the response to a HEAD has none):"
     " check the credentials, `region`, this machine's clock and the bucket's policy"
 )
 _SKEWED = ErrorMapping(
-    UnauthenticatedError, "the clocks of this machine and of the service differ too much"
+    UnauthenticatedError,
+    "the clocks of this machine and of the service differ too much: set this machine's clock",
 )
 _NOT_SIGNED = ErrorMapping(UnauthenticatedError, "the service requires signed requests")
 _WRONG_REGION = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
@@ -208,11 +213,6 @@ STATUSES_WITHOUT_DOCUMENT: Final[dict[int, ErrorMapping]] = {
 """The meanings of statuses without a document. Such a response has several possible causes."""
 
 _SERVER_ERROR: Final = 500
-_MAX_SHOWN: Final = 300
-"""Maximum number of characters of the service's message that an error shows."""
-
-_MAX_SEARCHED: Final = 4096
-"""Maximum number of characters of the service's message that are searched for secrets."""
 
 # Services quote the request in their messages, so the values of these names are removed. Each
 # repetition before a value is limited. Otherwise matching would take quadratic time.
@@ -255,7 +255,7 @@ def failure(
     elif region and has_no_document and status in STATUSES_WITHOUT_DOCUMENT:
         advice = f"{advice}. The bucket is in region {region[:40]!r}"
     return meaning.kind(
-        f"{advice} ({_response_text(status, code, message)})",
+        f"{advice} ({describe_response(status, code, message, _SECRET)})",
         bucket=bucket,
         key=key,
         retryable=meaning.retryable,
@@ -277,10 +277,13 @@ def _meaning(
     return _FAILED if status >= _SERVER_ERROR else _REJECTED
 
 
-def _response_text(status: int, code: str, message: str) -> str:
-    """Return the part of an error's message that describes the response, without secrets."""
-    detail = " ".join(_SECRET.sub(r"\1\2…", message[:_MAX_SEARCHED]).split())
-    if len(detail) > _MAX_SHOWN:
-        detail = detail[:_MAX_SHOWN] + "…"
-    summary = f"{status} {code[:80]}".rstrip()
-    return f"{summary}: {detail}" if detail else summary
+def bucket_not_found(error: TroveError, bucket: str | None = None) -> BucketNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing bucket."""
+    return BucketNotFoundError(replace_advice(error.message, _NO_BUCKET), bucket=bucket)
+
+
+def object_not_found(
+    error: TroveError, bucket: str | None = None, key: str | None = None
+) -> ObjectNotFoundError:
+    """Return the error to raise instead of one whose cause is known to be a missing object."""
+    return ObjectNotFoundError(replace_advice(error.message, _NO_OBJECT), bucket=bucket, key=key)

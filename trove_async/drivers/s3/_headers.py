@@ -216,7 +216,7 @@ def object_info(
         key=key,
         size=size,
         etag=etag,
-        last_modified=read_date(get("last-modified", "")),
+        last_modified=read_date("Last-Modified", get("last-modified", "")),
         content_type=None if content_type == NO_TYPE else content_type,
         metadata=metadata,
         tags=tags,
@@ -376,7 +376,7 @@ def _write_time(headers: Mapping[str, str]) -> datetime:
         date = headers.get(name)
         if date is not None:
             with suppress(MalformedResponse):
-                return read_date(date)
+                return read_date(name, date)
     return datetime.now(UTC)
 
 
@@ -387,7 +387,7 @@ def response_time(headers: Mapping[str, str]) -> datetime:
         MalformedResponse: The date is invalid.
     """
     date = headers.get("date")
-    return datetime.now(UTC) if date is None else read_date(date)
+    return datetime.now(UTC) if date is None else read_date("Date", date)
 
 
 def _response_date(headers: Mapping[str, str]) -> datetime | None:
@@ -398,14 +398,14 @@ def _response_date(headers: Mapping[str, str]) -> datetime | None:
         return None
 
 
-def read_date(text: str) -> datetime:
-    """Parse an HTTP date. The result is in UTC.
+def read_date(name: str, text: str) -> datetime:
+    """Parse the date in a header field. The result is in UTC.
 
     Raises:
         MalformedResponse: The date is invalid.
     """
     try:
-        return parse_service_date(text)
+        return _http.date_field(name, text)
     except ValueError as error:
         raise MalformedResponse(str(error)) from None
 

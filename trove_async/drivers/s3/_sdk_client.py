@@ -15,6 +15,7 @@ from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._http import WINDOW, translate_error
+from trove_async._http.services import one_line
 from trove_async._secrets import Secret, disarmed
 from trove_async.errors import (
     BackendError,
@@ -53,9 +54,6 @@ _TRANSLATIONS: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] 
     (KeyError, UnavailableError, "the service's response lacks an element"),
 )
 
-_SHOWN: Final = 300
-"""Maximum number of characters of the SDK's message in an error. The message may quote the service."""
-
 
 @contextmanager
 def translate_sdk_errors() -> Iterator[None]:
@@ -72,8 +70,7 @@ def translate_sdk_errors() -> Iterator[None]:
     except Exception as error:
         for sdk_error, trove_error, message in _TRANSLATIONS:
             if isinstance(error, sdk_error):
-                detail = " ".join(str(error).split())[:_SHOWN]
-                raise trove_error(f"{message}: {detail}") from disarmed(error)
+                raise trove_error(f"{message}: {one_line(str(error))}") from disarmed(error)
         transport_error = translate_error(error)  # an error that the SDK did not wrap
         if transport_error is None:
             raise

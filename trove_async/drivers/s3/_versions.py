@@ -118,7 +118,7 @@ def _version(
         version_id=version_id,
         size=int(size),
         etag=strong_etag(fields.get("ETag")),
-        last_modified=parse_date_field(fields.get("LastModified", "")),
+        last_modified=parse_date_field("LastModified", fields.get("LastModified", "")),
         storage_class=fields.get("StorageClass", "").strip() or None,
         latest=fields.get("IsLatest", "").strip() == "true",
         deleted=deleted,

@@ -22,7 +22,6 @@ from trove_async.driver import (
     Upload,
 )
 from trove_async.errors import (
-    BucketNotFoundError,
     ClosedError,
     NotFoundError,
     NotSupportedError,
@@ -53,6 +52,7 @@ from ._credentials import Endpoint, Identity
 from ._data_plane import DataPlane, UnconfirmedWriteError, confirm_stored
 from ._dialects import UNKNOWN, Dialect, DialectName
 from ._directories import raise_if_directory
+from ._errors import bucket_not_found
 from ._features import WriteKind
 from ._multipart import MultipartUpload, abort_unfinished_uploads
 from ._object_settings import ObjectSettings
@@ -530,7 +530,7 @@ class S3Driver:
             await self._plane.delete_bucket(bucket)
         except ObjectNotFoundError as error:
             # Ceph 16.2 returns this for a bucket that a concurrent request is deleting.
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
+            raise bucket_not_found(error, bucket) from error
         finally:  # not earlier: a concurrent request may find the bucket until then
             self._forget(bucket)
 
