@@ -97,7 +97,15 @@ class ObjectReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill `buffer` from its start, and return the number of bytes; 0 means the end."""
+        """Read up to ``len(buffer)`` bytes into the start of `buffer`.
+
+        Returns:
+            The number of bytes; 0 means the end.
+
+        Raises:
+            TypeError: The buffer is read-only.
+            TroveError: As `read`.
+        """
         view = memoryview(buffer).cast("B")
         if view.readonly:  # before any byte of the body is consumed
             raise TypeError(
