@@ -30,7 +30,7 @@ def drop(views: Sequence[memoryview], size: int) -> list[memoryview]:
 
 
 def byte_view(view: memoryview) -> memoryview:
-    """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous."""
+    """Return a one-dimensional view of single bytes. It is a copy if the memory is not C-contiguous."""
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
     if view.nbytes and view.c_contiguous:  # a view with a zero in its shape cannot be cast
