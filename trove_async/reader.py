@@ -74,7 +74,7 @@ class ObjectReader:
     async def read(self, n: int | None = -1) -> bytes:
         """Return up to `n` bytes, or all remaining bytes.
 
-        ``b""`` means the end. A cancelled read loses no bytes: read again to continue.
+        ``b""`` means the end, unless `n` is 0. A cancelled read loses no bytes: read again to continue.
 
         Args:
             n: The maximum number of bytes. None or a negative number: all, which takes as much
@@ -100,7 +100,7 @@ class ObjectReader:
         """Read up to ``len(buffer)`` bytes into the start of `buffer`.
 
         Returns:
-            The number of bytes; 0 means the end.
+            The number of bytes; 0 means the end, unless the buffer is empty.
 
         Raises:
             TypeError: The buffer is read-only.
