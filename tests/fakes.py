@@ -38,7 +38,7 @@ IMMEDIATE_RETRIES = RetryPolicy(base_delay=0.0)
 NO_RETRIES = RetryPolicy(attempts=1)
 
 content = cache(_harness.content)
-"""Return `size` bytes in which no sequence repeats, different for every seed."""
+"""Return `size` pseudorandom bytes, different for every seed."""
 
 
 # -- stores -------------------------------------------------------------------------------------------

@@ -171,10 +171,11 @@ def test_info_survives_pickling_and_copying(
     assert copied.write_id == "w"
 
 
-def test_info_has_defaults() -> None:
+def test_infos_have_defaults() -> None:
     info = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=NOW)
     assert (info.stored_size, info.complete, info.backend) == (3, True, "")
     assert info.metadata == info.tags == info.checksums == {}
+    assert BucketInfo(name="b").backends == ()
 
 
 def test_located_changes_only_names() -> None:
@@ -188,7 +189,6 @@ def test_located_changes_only_names() -> None:
 
 def test_key_of_a_prefix_is_the_prefix() -> None:
     assert Prefix(bucket="b", prefix="a/").key == "a/"
-    assert BucketInfo(name="b").backends == ()
 
 
 def test_put_options_are_conditional_with_a_condition() -> None:
@@ -228,7 +228,7 @@ def test_count_of_the_last_bytes_must_be_an_int() -> None:
         ByteRange.last(cast("Any", "1"))
 
 
-def test_properties_in_a_listing_are_computed_once_on_first_access() -> None:
+def test_attributes_of_a_listed_info_are_computed_once_on_first_access() -> None:
     requested: list[str] = []
 
     def find(raw: dict[str, object], name: str) -> object:
@@ -248,10 +248,10 @@ def test_properties_in_a_listing_are_computed_once_on_first_access() -> None:
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
 
 
-def test_pickle_of_a_listed_info_has_only_the_properties() -> None:
-    properties: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
+def test_pickle_of_a_listed_info_has_only_the_attributes() -> None:
+    attributes: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
     listed = ObjectInfo.listed(
-        "b", "k", 3, backend="cold", find=lambda _, name: properties[name], raw=object()
+        "b", "k", 3, backend="cold", find=lambda _, name: attributes[name], raw=object()
     )
     pickled = pickle.loads(pickle.dumps(listed))  # noqa: S301 - our own
     assert pickled == copy.deepcopy(listed) == listed

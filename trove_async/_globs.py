@@ -38,7 +38,7 @@ class Meta(Enum):
     ONE = "[^/]"
     STAR = "[^/]*?"
     SEGMENTS = "(?:[^/]*+/)*?"  # `**/`: whole segments, each with its slash
-    ANYTHING = ".*"  # a `**` at the end
+    ANYTHING = ".*"  # a final `**`, or what precedes the suffix in `Glob.ending`
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,10 @@ class Glob:
 
 
 def _skip_stars(steps: Sequence[Token], positions: Iterable[int]) -> set[int]:
-    """Add the positions that follow if stars match nothing. A negative one is inside a segment."""
+    """Add the positions that follow if stars match nothing.
+
+    The position ``~n`` is negative: it is inside a segment that the ``**/`` at ``n`` matches.
+    """
     reached = set()
     for start in positions:
         position = start
@@ -427,8 +430,9 @@ def _conditions(glob: Glob) -> Iterator[_Condition]:
 
 
 def _pieces(literal: str) -> Iterator[_Condition]:
-    # Names are cut into pieces of `size` characters. Wherever the literal occurs in a name, one of
-    # any `size` consecutive substrings of that length in the literal is a piece of the name.
+    # A look-up cuts the name into pieces of `size` characters. Of `size` substrings that start one
+    # character apart in the literal, one starts where a piece does, wherever the literal occurs in
+    # the name. So the name has one of them as a piece.
     size = min((len(literal) + 1) // 2, _LONGEST_PIECE)
     for start in range(len(literal) - 2 * size + 2):
         yield _Condition(

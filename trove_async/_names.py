@@ -103,7 +103,7 @@ def check_text(name: str, text: str) -> None:
 
 
 def check_prefix(prefix: str) -> None:
-    """Raise InvalidNameError if no key can start with the prefix."""
+    """Raise InvalidNameError if the prefix has no UTF-8 form or contains NUL, as no key does."""
     check_text("a prefix", prefix)
     if "\0" in prefix:
         raise InvalidNameError("a prefix must not contain NUL, because no key does")

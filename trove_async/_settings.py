@@ -15,7 +15,7 @@ def check_texts(**settings: object) -> None:
 
 
 def check_switches(**settings: object) -> None:
-    """Raise TypeError for a setting that is neither a bool nor None. The str ``"no"`` is true."""
+    """Raise TypeError for a setting that is neither a bool nor None, such as the str ``"no"``."""
     for name, value in settings.items():
         if value is not None and not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {type(value).__name__}")

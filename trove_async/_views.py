@@ -30,7 +30,7 @@ def drop(views: Sequence[memoryview], size: int) -> list[memoryview]:
 
 
 def byte_view(view: memoryview) -> memoryview:
-    """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous.
+    """Return a one-dimensional view of single bytes. It is a copy if the memory is not C-contiguous.
 
     Raises:
         TypeError: The items are references to Python objects, whose bytes are addresses.

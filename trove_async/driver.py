@@ -119,7 +119,8 @@ class Capabilities:
             may create a missing bucket.
         embedded: Calls do not wait for a network, so no timeouts are applied to them.
         max_reads: The maximum number of open readers; None: no limit.
-        max_writes: The maximum number of concurrent calls of put and send; None: no limit.
+        max_writes: The maximum number of concurrent calls of put, send and send_stream; None: no
+            limit.
         max_requests: The maximum number of other concurrent calls; None: no limit.
         max_key_bytes: The maximum length of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The maximum size of user metadata, names and values together.
@@ -195,7 +196,7 @@ class DriverContext:
     """The parts of the store that a driver may use. Passed to `AsyncDriver.open`.
 
     Attributes:
-        backend: The backend's name in the store (the first one, if it has several). A driver may set
+        backend: The backend's name in the store (the first of them, if the driver has several). A driver may set
             it as `ObjectInfo.backend`, which saves the store a copy per key in listings. The store
             corrects a name that differs.
         pool: The store's memory, for a driver that must buffer bytes.

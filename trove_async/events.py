@@ -36,10 +36,11 @@ class Event:
             * ``start``: an operation of the store has begun.
             * ``operation``: an operation of the store has ended.
             * ``attempt``: one attempt of a driver's call has ended.
-            * ``part``: the driver has stored one part of an upload.
+            * ``part``: the driver has stored one part of an upload, or the body of a put in one
+              request.
             * ``body``: reading a body has ended, completely or not.
             * ``wait``: a request or a transfer had to wait for a connection or for memory.
-            * ``spill``: a part was buffered in a file.
+            * ``spill``: a part, or the body of a put in one request, was buffered in a file.
             * ``park``: an idle reader released its connection.
             * ``resume``: a download resumes at its offset.
         operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
@@ -147,7 +148,7 @@ def _check_listener(listener: object) -> None:
     function: object = listener
     while isinstance(function, partial):
         function = function.func
-    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - its method
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - the method itself is inspected
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise TypeError(
                 "listener must be a plain function, got an async one: listeners are not awaited;"

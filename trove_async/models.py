@@ -20,7 +20,7 @@ TiB = 1024 * GiB
 
 
 class _LazyAttributes:
-    """A slot for `find` and `raw`, which compute the remaining attributes of `ObjectInfo.listed`.
+    """A slot for the arguments of `ObjectInfo.listed` that compute attributes on first access.
 
     It is not a dataclass field, so `dataclasses.asdict` and pickles contain only the attributes.
     """

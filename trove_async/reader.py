@@ -74,7 +74,7 @@ class ObjectReader:
     async def read(self, n: int | None = -1) -> bytes:
         """Return up to `n` bytes, or all remaining bytes.
 
-        ``b""`` means the end. A cancelled read loses no bytes: read again to continue.
+        ``b""`` means the end, unless `n` is 0. A cancelled read loses no bytes: read again to continue.
 
         Args:
             n: The maximum number of bytes. None or a negative number: all, which takes as much
@@ -97,7 +97,15 @@ class ObjectReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill `buffer` from its start, and return the number of bytes; 0 means the end."""
+        """Read up to ``len(buffer)`` bytes into the start of `buffer`.
+
+        Returns:
+            The number of bytes; 0 means the end, unless the buffer is empty.
+
+        Raises:
+            TypeError: The buffer is read-only.
+            TroveError: As `read`.
+        """
         view = memoryview(buffer).cast("B")
         if view.readonly:  # before any byte of the body is consumed
             raise TypeError(

@@ -345,8 +345,9 @@ class Router:
         declared with ``by="bucket"`` are called.
 
         Returns:
-            Each name once, in the order of the rules. The default comes last, and is omitted if a
-            rule certainly matches every such key.
+            Each name once, in the order of the rules. A function without declarations may return any
+            backend. The default is added at the end if it is still missing, unless a rule certainly
+            matches every such key.
         """
         # A dict as an ordered set.
         reached: dict[str, None] = {}

@@ -51,14 +51,16 @@ class Trove:
         default: The default backend: a driver, or a URL such as ``"file:///srv/objects"``.
         backends: The named backends.
         routes: The routes, as `Route` or ``(pattern, backend)``. The first match wins.
-        route_functions: Called with bucket and key, in order and before the routes, once per
-            operation. Each returns the name of a backend, or None or ``""`` to pass.
+        route_functions: Called with bucket and key, in order and before the routes: once for each
+            object of an operation, and for each key of a listing over several backends. Each returns
+            the name of a backend, or None or ``""`` to pass.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
         retry: The retry policy. Every driver has its own retry budget.
         timeout: Limits on the time without progress.
         create_missing_buckets: Whether a put creates a bucket that the default backend has and the
             object's backend lacks. ``"auto"``: only where bucket names are not shared with other
-            accounts, that is on disk and in memory, but not on the public clouds.
+            accounts. So not on Amazon S3 and Google Cloud Storage, unless all buckets are in one
+            physical bucket (`Mapped` with `into`, or a URL that names a bucket).
 
     Raises:
         BackendNotFoundError: A route names an unknown backend.
@@ -239,8 +241,8 @@ class Trove:
             if_none_match: ``"*"``: create the object, but never replace an existing one.
             if_match: Replace only this version: an etag or an ObjectInfo.
             progress: Called with the number of bytes that the backend has received, and the total
-                (None if unknown). An exception that it raises ends the put, except in the last
-                call, when the object is already stored.
+                (None if unknown). An exception that it raises is raised by the put. A body that is
+                sent in parts is then not stored, and one that is sent in one request already is.
 
         Returns:
             The object as stored.
@@ -251,8 +253,9 @@ class Trove:
             ClosedError: The store, or the reader that is the body, is closed.
             NotSupportedError: The backend cannot honour an option or the size of the body.
             BucketNotFoundError: The bucket does not exist.
-            ObjectExistsError: ``if_none_match="*"``, and the object exists.
-            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
+            ObjectExistsError: ``if_none_match="*"`` is passed, and the object exists.
+            PreconditionFailedError: `if_match` is passed, and the object is a different version or
+                does not exist.
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
@@ -373,7 +376,7 @@ class Trove:
         Raises:
             RangeError: A range selects no bytes.
             ObjectChangedError: The object was replaced or deleted between two requests, or the
-                service does not prove that it was not.
+                responses do not prove that they describe one version.
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
@@ -390,7 +393,7 @@ class Trove:
         Raises:
             ObjectNotFoundError: The object, or the version, does not exist.
             BucketNotFoundError: The bucket does not exist.
-            NotSupportedError: A version_id, and the backend does not support versions.
+            NotSupportedError: `version_id` is passed, and the backend does not support versions.
         """
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
@@ -401,7 +404,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            NotSupportedError: A version_id, and the backend does not support versions.
+            NotSupportedError: `version_id` is passed, and the backend does not support versions.
         """
         try:
             await self.head(bucket, key, version_id=version_id)
@@ -421,7 +424,8 @@ class Trove:
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: ``if_match``, and the object is a different version or missing.
+            PreconditionFailedError: `if_match` is passed, and the object is a different version or
+                does not exist.
             NotSupportedError: The backend cannot honour an option.
         """
         _names.check_address(bucket, key)
@@ -434,7 +438,7 @@ class Trove:
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Delete many objects. Iterate over the result, or await it to raise errors.
 
-        The iteration yields one `DeleteResult` per key. The deletion starts with either of them.
+        The iteration yields one `DeleteResult` per key. Nothing is deleted before you iterate or await.
 
         Raises:
             TypeError: `keys` is a str, or not an iterable.

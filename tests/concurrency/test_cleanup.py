@@ -69,7 +69,7 @@ async def test_wait_until_done_raises_a_failure_unless_cancelled(*, cancel: bool
         await task
 
 
-async def test_wait_until_done_propagates_a_cancel_of_the_work() -> None:
+async def test_wait_until_done_raises_its_cancel_if_the_work_is_cancelled_too() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.get_running_loop().create_task(wait_until_done(work))
     await let_tasks_run()

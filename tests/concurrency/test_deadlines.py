@@ -95,7 +95,7 @@ async def test_error_that_the_cancelled_work_raises_replaces_the_timeout(
     assert task.cancelling() == 0
 
 
-async def test_work_that_ignores_the_cancel_leaves_none_pending(deadlines: Deadlines) -> None:
+async def test_work_that_ignores_the_cancel_leaves_no_cancel_pending(deadlines: Deadlines) -> None:
     async def ignore_cancel() -> str:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()

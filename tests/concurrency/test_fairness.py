@@ -31,7 +31,7 @@ MiB = 1024 * 1024
 BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of up to 1 MiB
 
 
-def pool_for_one_part() -> BufferPool:
+def pool_of_two_parts() -> BufferPool:
     return BufferPool(2 * MiB, MiB, spill_after=0.05)
 
 
@@ -41,9 +41,9 @@ async def in_pieces(body: bytes = BODY) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-async def test_hundred_get_to_put_copies_complete_with_one_part_and_ten_connections() -> None:
+async def test_hundred_get_to_put_copies_complete_with_two_parts_and_ten_connections() -> None:
     driver = MemoryDriver(max_connections=10)
-    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_of_two_parts()) as store:
         await store.create_bucket("b")
         for number in range(100):
             await store.put("b", f"from/{number}", BODY)
@@ -68,7 +68,7 @@ async def test_copies_in_both_directions_between_two_backends_complete() -> None
             MemoryDriver(max_connections=2),
             backends=backends,
             routes=[("b/*", "b")],
-            pool=pool_for_one_part(),
+            pool=pool_of_two_parts(),
         ) as store,
     ):
         await store.create_bucket("x", backends="all")
@@ -85,7 +85,7 @@ async def test_copies_in_both_directions_between_two_backends_complete() -> None
 
 async def test_put_from_within_a_body_completes() -> None:
     driver = MemoryDriver(max_connections=1)
-    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_of_two_parts()) as store:
         await store.create_bucket("b")
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
@@ -100,7 +100,7 @@ async def test_put_from_within_a_body_completes() -> None:
 
 
 async def test_silent_sources_do_not_block_a_fast_put() -> None:
-    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_for_one_part()) as store:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_of_two_parts()) as store:
         await store.create_bucket("b")
         release = asyncio.Event()
         started = 0
@@ -127,7 +127,7 @@ async def test_silent_sources_do_not_block_a_fast_put() -> None:
 
 async def test_stalled_readers_do_not_block_a_fast_get_and_continue_later() -> None:
     driver = MemoryDriver(max_connections=3)
-    async with asyncio.timeout(40), Trove(driver, pool=pool_for_one_part()) as store:
+    async with asyncio.timeout(40), Trove(driver, pool=pool_of_two_parts()) as store:
         await store.create_bucket("b")
         await store.put("b", "k", BODY)
         stalled = [await store.get("b", "k") for _ in range(10)]
@@ -149,7 +149,7 @@ async def test_failing_backend_does_not_block_a_healthy_one() -> None:
             MemoryDriver(),
             backends={"broken": broken},
             routes=[("broken/*", "broken")],
-            pool=pool_for_one_part(),
+            pool=pool_of_two_parts(),
             retry=RetryPolicy(attempts=2, base_delay=0.01, budget=10),
             timeout=Timeout(first_byte=0.05, idle=0.05),
         ) as store,
@@ -181,7 +181,7 @@ async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
             MemoryDriver(),
             backends={"broken": broken},
             routes=[("broken/*", "broken")],
-            pool=pool_for_one_part(),
+            pool=pool_of_two_parts(),
             retry=RetryPolicy(attempts=2, base_delay=0.01),
             timeout=Timeout(first_byte=0.2, idle=0.1),
         ) as store,
@@ -203,7 +203,7 @@ async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
 
 
 async def test_silent_pipes_do_not_block_a_fast_file(tmp_path: Path) -> None:
-    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_for_one_part()) as store:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=pool_of_two_parts()) as store:
         await store.create_bucket("b")
         pipes = [os.pipe() for _ in range(60)]
 

@@ -261,7 +261,7 @@ async def test_put_during_delete_bucket_keeps_the_bucket() -> None:
         assert await keys(layer, "data") == ["late"]
 
 
-async def test_create_race_raises_bucket_exists() -> None:
+async def test_only_a_race_for_the_same_logical_bucket_raises_bucket_exists() -> None:
     class RacingDriver(MemoryDriver):
         async def create_bucket(self, bucket: str) -> None:
             await super().create_bucket(bucket)

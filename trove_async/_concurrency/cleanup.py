@@ -23,7 +23,10 @@ CLEANUP_SECONDS = 10.0
 
 @contextmanager
 def shielded(seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
-    """Shield the cleanup in a block from cancellation, for up to `seconds` seconds."""
+    """Shield the cleanup in a block from cancelled scopes of anyio, for up to `seconds` seconds.
+
+    A native cancel (`asyncio.Task.cancel`) still interrupts it. See `run_cleanup`.
+    """
     with anyio.move_on_after(seconds, shield=True):
         yield
 

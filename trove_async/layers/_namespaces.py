@@ -24,7 +24,7 @@ from trove_async.options import DeleteOptions, ListOptions, PutOptions
 from trove_async.paging import TokenCycle
 
 _MARKERS = ".trove"
-"""The folder of the markers that a service cannot store in the folders of their buckets."""
+"""The folder of all markers, on a service that cannot store a marker in the folder of its bucket."""
 
 _MAX_CACHED = 1024
 """Maximum number of cached names of existing buckets."""
@@ -141,8 +141,8 @@ class Folders:
 
     A bucket exists if its folder contains an object. In an empty bucket this is the *marker*, an empty
     object whose key is the folder with its slash. No key of a user maps to it. A folder that other
-    tools filled is a bucket without a marker. So a put during a delete_bucket loses no object: the
-    bucket still exists.
+    tools filled is a bucket without a marker. An object that is put while delete_bucket deletes the
+    marker is not lost, because it keeps the bucket in existence.
 
     Services that store keys as file paths (SeaweedFS) cannot store such a key. There, the marker is
     in a separate folder of markers, whose name is not allowed for buckets.
@@ -288,7 +288,7 @@ class Folders:
         return True
 
     async def _names_below(self, driver: AsyncDriver, prefix: str) -> set[str]:
-        """Return the path components that follow the prefix: of folders, or of markers."""
+        """Return the names of the folders below the prefix, each with its slash, or of the markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
         cycle = TokenCycle()
