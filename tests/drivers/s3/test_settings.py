@@ -89,6 +89,17 @@ async def test_server_header_selects_capabilities(scripted_driver: Any, server: 
         assert driver.capabilities.private_namespace
 
 
+@pytest.mark.parametrize(
+    "endpoint_url", [None, "https://bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com"]
+)
+async def test_namespace_of_amazon_is_not_private_at_any_endpoint(
+    scripted_driver: Any, endpoint_url: str | None
+) -> None:
+    _, opened_driver = scripted_driver(endpoint_url=endpoint_url, dialect="s3")
+    async with opened_driver as driver:
+        assert not driver.capabilities.private_namespace
+
+
 async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(200, EMPTY_PAGE))
     async with opened_driver as driver:

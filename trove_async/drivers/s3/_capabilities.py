@@ -82,7 +82,7 @@ def capabilities_of(
         versions=True,
         ordered=dialect.ordered,
         exact_keys=endpoint.is_standard_aws,
-        private_namespace=not endpoint.is_standard_aws,
+        private_namespace=not endpoint.is_amazon_s3,
         # The SDK does not encode dot segments, and a proxy may resolve them to a different key.
         dot_segments=dialect.dot_segments and lean,
         max_reads=connections,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
+
+from botocore.parsers import ResponseParserError
 
 from trove_async._checksums import CRC32C, crc32c_of
 from trove_async.driver import PartSource
@@ -31,6 +36,17 @@ from ._sdk_parameters import (
 
 DOCUMENT: Final = "TroveDocument"
 """The key under which `_keep_document` adds the raw document to the SDK's parsed response."""
+
+_LISTINGS: Final = {
+    "ListObjectsV2": b"ListBucketResult",
+    "ListMultipartUploads": b"ListMultipartUploadsResult",
+    "ListBuckets": b"ListAllMyBucketsResult",
+}
+"""The root elements of documents whose elements are all optional. To the SDK's parser, any other document
+is an empty listing, for example the login page of a proxy."""
+
+_ROOT_ELEMENT: Final = re.compile(rb"<(?:\w+:)?([A-Za-z]\w*)")
+"""Finds the name of the first element. A declaration and a comment start with other characters."""
 
 UNENCODED: Final = "none"
 """Pass this as ``EncodingType`` to send a request without the parameter. If none is passed, the SDK
@@ -67,6 +83,8 @@ class SdkMultipart:
         self._client = client
         events = client.sdk.meta.events
         events.register("before-parse.s3.ListObjectVersions", _keep_document)
+        for operation, root in _LISTINGS.items():
+            events.register(f"before-parse.s3.{operation}", partial(_check_root, root))
         for operation in ("ListObjectsV2", "ListObjectVersions"):
             # Runs after the SDK's own handler, which was registered earlier.
             events.register(f"before-parameter-build.s3.{operation}", _omit_encoding_type)
@@ -249,6 +267,14 @@ def _keep_document(
 ) -> None:
     """Keep the raw document, because the SDK's parser loses the order of versions and markers."""
     customized_response_dict[DOCUMENT] = response_dict["body"]
+
+
+def _check_root(root: bytes, response_dict: Mapping[str, Any], **_: object) -> None:
+    """Raise ResponseParserError if a successful response is not the expected document."""
+    if response_dict["status_code"] == HTTPStatus.OK:
+        found = _ROOT_ELEMENT.search(response_dict["body"])
+        if found is None or found[1] != root:
+            raise ResponseParserError(f"expected a document <{root.decode()}>")
 
 
 def _omit_encoding_type(params: dict[str, Any], **_: object) -> None:
