@@ -191,7 +191,7 @@ def test_keys_outside_the_prefix_are_omitted() -> None:
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
-def test_cycle_of_tokens_is_detected_before_its_third_round(lead: int, cycle: int) -> None:
+def test_cycle_of_tokens_is_detected_within_three_pages_per_token(lead: int, cycle: int) -> None:
     tokens = TokenCycle()
     for number in range(lead + cycle):
         tokens.check(str(number))

@@ -220,7 +220,7 @@ def is_in(text: str, member: Any) -> bool:
 
 
 def worst_cases(pattern: re.Pattern[Any]) -> Iterator[str]:
-    """Yield texts of `SIZE` characters that begin to match at many places, and fail late."""
+    """Yield texts of about `SIZE` characters that begin to match at many places, and fail late."""
     starts = beginnings(pattern)
     units = sorted(
         {text[-3:] for text in starts} | {text[-1:] for text in starts} | {"a", " ", "\n"}

@@ -66,11 +66,11 @@ def test_bucket_prefix_and_suffix_routes_have_no_wildcards() -> None:
     assert table.resolve("c", "x") == "default"
 
 
-@pytest.mark.parametrize("inner_first", [True, False])
-def test_routes_with_and_without_a_bucket_share_one_order(*, inner_first: bool) -> None:
+@pytest.mark.parametrize("bucket_first", [True, False])
+def test_routes_with_and_without_a_bucket_share_one_order(*, bucket_first: bool) -> None:
     routes: list[Route | tuple[str, str]] = [Route("*.log", "cold", bucket="b"), ("*.log", "fast")]
-    table = router(routes if inner_first else routes[::-1])
-    assert table.resolve("b", "a.log") == ("cold" if inner_first else "fast")
+    table = router(routes if bucket_first else routes[::-1])
+    assert table.resolve("b", "a.log") == ("cold" if bucket_first else "fast")
     assert table.resolve("c", "a.log") == "fast"
 
 

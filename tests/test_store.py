@@ -1,4 +1,7 @@
-"""Routing, handles, health and events of a store. See `test_store_life` for opening and closing."""
+"""Routing, handles, health, events and error messages of a store.
+
+See `test_store_life` for opening and closing.
+"""
 
 from __future__ import annotations
 

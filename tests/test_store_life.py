@@ -175,7 +175,7 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
 
 
 class FailingCloseDriver(CallLog):
-    """A driver whose `aclose` raises an error with this message."""
+    """A driver whose `aclose` raises a RuntimeError with the message that was passed."""
 
     def __init__(self, message: str) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ async def test_driver_of_an_open_store_cannot_be_opened_by_another_store(
 
 
 async def test_open_that_raises_closed_error_closes_the_driver() -> None:
-    # Not so for the subclass DriverInUseError, because then another store uses the driver.
+    # After its subclass DriverInUseError, the driver stays open, because another store uses it.
     default, bad = CallLog(), CallLog()
     bad.fail("open", ClosedError("the credential store is closed"))
     with pytest.raises(ClosedError, match="credential store") as caught:
@@ -368,7 +368,7 @@ async def test_close_that_was_cancelled_is_continued_by_the_next_one(
     await let_tasks_run()
     await closing.aclose()
     assert not transports[0].is_closed
-    with pytest.raises(DriverInUseError):  # until it is closed
+    with pytest.raises(DriverInUseError):  # it is not closed yet
         await single_attempt_store(driver).open()
     await store.aclose()
     assert transports[0].is_closed

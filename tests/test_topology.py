@@ -1,4 +1,4 @@
-"""One store over three protocols: hot files on disk, cold ones in S3, an archive in GCS."""
+"""One store on three kinds of backends: hot files on disk, cold ones in S3, an archive in GCS."""
 
 from __future__ import annotations
 

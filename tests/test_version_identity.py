@@ -69,7 +69,7 @@ def test_recent_date_alone_proves_nothing() -> None:
         ({**LATER}, {"get_conditions": True, "versions": True}, False),
     ],
 )
-def test_version_is_pinned_if_the_backend_honours_conditions(
+def test_version_is_pinned_by_an_etag_or_id_that_the_backend_honours(
     properties: dict[str, Any], capabilities: dict[str, bool], *, pinned: bool
 ) -> None:
     capabilities = {"get_conditions": False, "versions": False, **capabilities}

@@ -135,8 +135,8 @@ class TokenCycle:
     """Detects that the pages of one listing repeat, in constant memory.
 
     Only one token is saved at a time, each for twice as many pages as the one before (R. P. Brent, "An
-    improved Monte Carlo factorization algorithm", 1980). A cycle is detected before its third round
-    ends.
+    improved Monte Carlo factorization algorithm", 1980). A cycle is detected after at most three pages for
+    each different token.
 
     Args:
         first: The token of the first page, if the listing resumes at one.

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import (
+    BackendError,
     BodyConsumedError,
     BucketNotFoundError,
     ClosedError,
@@ -122,7 +123,7 @@ async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> Non
     async with single_attempt_store(default) as store:
         results = {
             result.key: result.error
-            async for result in store.delete_many("data", ["a", "x", "?", "../b", "c"])
+            async for result in store.delete_many("data", ["a", "x", "?", "??", "../b", "c"])
         }
         assert results["a"] is results["c"] is None
         locked = results["x"]
@@ -130,7 +131,11 @@ async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> Non
         assert (locked.operation, locked.backend, locked.bucket, locked.key) == (
             "delete_many", "default", "data", "x",
         )  # fmt: skip
-        assert "reported no result" in str(results["?"])
+        for key in ("?", "??"):
+            unreported = results[key]
+            assert isinstance(unreported, BackendError)
+            assert "reported no result" in str(unreported)
+            assert unreported.key == key
         assert isinstance(results["../b"], InvalidNameError)
         with pytest.raises(UnavailableError, match="locked"):
             await store.delete_many("data", ["a", "x"])

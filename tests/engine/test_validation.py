@@ -27,9 +27,11 @@ async def open_get(store: Trove, **options: Any) -> None:
 
 UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], str]] = [
     ({"put_if_none_match": False},
-     lambda store: store.put("data", "key", b"", if_none_match="*"), "create only"),
+     lambda store: store.put("data", "key", b"", if_none_match="*"),
+     r"write on a condition \(if_none_match\)"),
     ({"put_if_match": False},
-     lambda store: store.put("data", "key", b"", if_match="e"), "replace one version"),
+     lambda store: store.put("data", "key", b"", if_match="e"),
+     r"write on a condition \(if_match\)"),
     ({"metadata": False},
      lambda store: store.put("data", "key", b"", metadata={"a": "b"}), "metadata"),
     ({"tags": False}, lambda store: store.put("data", "key", b"", tags={"a": "b"}), "tags"),
@@ -58,7 +60,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
     ({}, lambda store: store.head("data", "key", version_id="v"), "version"),
     ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
     ({"delete_if_match": False},
-     lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
+     lambda store: store.delete("data", "key", if_match="e"), "delete on a condition"),
     ({}, lambda store: store.presign_get("data", "key"), "cannot presign URLs: use get and put"),
     ({}, lambda store: store.presign_put("data", "key"), "cannot presign URLs: use get and put"),
     ({"presign_requires": "a key"},

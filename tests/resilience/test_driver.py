@@ -242,7 +242,7 @@ async def test_write_of_another_client_is_not_recognised_as_own(step: str) -> No
             await MemoryDriver.put(
                 fake, "bucket", "key", [memoryview(b"other")], PutOptions(write_id="other's")
             )
-            raise UnavailableError("this put was not stored")
+            raise UnavailableError("this write was not stored")
 
         fake.before[step] = put_by_another_client
         with pytest.raises(ObjectExistsError):

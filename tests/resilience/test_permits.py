@@ -1,4 +1,4 @@
-"""Permits of requests that are neither reads nor writes: one for each call of the driver."""
+"""Permits of requests that transfer no body: one for each call of the driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timeouts without progress, and the events of attempts and waits."""
+"""Timeouts of calls and operations, and the events of attempts and waits."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ Operations
 `health`            pings the backends
 
 Writing
-`sources`           turns any body into a source of bytes; `chunks`, `file_sources`, `body_file` and
-                    `client_responses`: the kinds of bodies; `consumed`: records which bodies were read
+`sources`           turns any body into a source of bytes; `chunks`, `file_sources` and `body_file`: the
+                    kinds of bodies; `client_responses`: detects HTTP responses, which cannot be bodies;
+                    `consumed`: records which bodies were read
 `intake`            counts and hashes a body and checks its size on the way into an upload
 `upload`            runs one put; `parts` and `streamed_parts`: how a body is split into parts
 `media_types`       guesses a media type from a key

@@ -67,8 +67,8 @@ class Backends:
         pool: Passed to every driver.
         events: Passed to every driver.
         timeout: Passed to every driver.
-        retry: The retry policy of every leaf driver.
-        deadlines: Enforces the time limits of every leaf driver.
+        retry: The retry policy of every driver that is not a layer.
+        deadlines: Enforces the time limits of every driver that is not a layer.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class BodyFile:
                 break
             view, offset = view[count:], offset + count
         # Check after the read, to detect a concurrent write. A write through a memory mapping may
-        # update the timestamp only later. The checksum of the next pass then detects it.
+        # update the timestamp only later. Then the checksum detects it when a part is read again.
         if view or _state_of(self._descriptor) != self._state:
             raise file_changed_error()
 
@@ -67,8 +67,8 @@ def descriptor_of(file: BinaryIO) -> int | None:
     """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
 
     A plain file is a regular file represented by one of Python's own file classes. A subclass or a
-    wrapper may return bytes that differ from those of its descriptor. The file is positioned at its
-    end, as if it had been read. The caller closes the descriptor.
+    wrapper may return bytes that differ from those of its descriptor. A plain file is moved to its end,
+    as if it had been read. The caller closes the descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
     is_builtin = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}

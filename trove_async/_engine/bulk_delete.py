@@ -146,18 +146,16 @@ class Deletion:
         # 1. Define how to delete a batch of keys, and a single one.
         async def delete_in_bulk(batch: Sequence[str]) -> None:
             driver = cast("BulkDeleting", backend.driver)
-            unreported = BackendError(
-                "the service reported no result for this object: delete it again"
-            )
-            results_by_key: dict[str, Exception | None] = dict.fromkeys(batch, unreported)
             try:
                 results = await driver.delete_many(self._bucket, batch)
             except TroveError as error:
                 failure = await self._failure_of(error, backend)
                 errors.update((key, failure) for key in batch)
                 return
-            results_by_key.update((result.key, result.error) for result in results)
-            errors.update((key, self._located(results_by_key[key], backend, key)) for key in batch)
+            reported = {result.key: result.error for result in results}
+            for key in batch:
+                error_of_key = reported[key] if key in reported else _unreported_error()
+                errors[key] = self._located(error_of_key, backend, key)
 
         async def delete_one(key: str) -> None:
             try:
@@ -192,6 +190,10 @@ class Deletion:
         return error
 
 
+def _unreported_error() -> BackendError:
+    return BackendError("the service reported no result for this object: delete it again")
+
+
 async def _batches(
     keys: Iterable[str] | AsyncIterable[str],
 ) -> AsyncGenerator[Sequence[str], None]:
@@ -215,7 +217,7 @@ async def _as_async(
             async for key in iterator:
                 yield key
         finally:
-            # Close a generator that was started here, as for bodies.
+            # Close a generator even if not all of its keys were taken.
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()
     else:

@@ -1,4 +1,4 @@
-"""Records which bodies a put has read, so that a later put never stores only the rest of one.
+"""Records which bodies a put has read, so that a later put does not store only the rest of one.
 
 A single-use body looks empty after a put has read it, and is shorter after a put that failed midway. An
 iterator, a pipe or a file does not show that it has been read, so this module records it.
@@ -61,7 +61,8 @@ _kept_alive: dict[int, None] = {}
 def record(body: object, position: int | None = None, *, to_end: bool) -> None:
     """Record that a put has read from a body.
 
-    Of the bodies without weak references, only the last few are recorded and kept alive.
+    Of the bodies that do not support weak references, only the last few stay recorded. They are kept
+    alive.
 
     Args:
         body: The user's object.
@@ -96,7 +97,7 @@ def _forget(reference: weakref.ref[object]) -> None:
 
 
 def check(body: object, position: int | None = None, *, empty: bool) -> None:
-    """Raise if an earlier put has read from the body and its position is still the same.
+    """Raise if the body is where an earlier put left it: partly read, or at its end without new bytes.
 
     Args:
         body: The user's object.

@@ -134,7 +134,7 @@ class AsyncReadable(Protocol):
 
 
 class AsyncFileSource(ChunkSource):
-    """An async reader, such as a file of aiofiles or anyio, or an UploadFile.
+    """An async reader, such as a file of aiofiles or anyio, or Starlette's UploadFile.
 
     Args:
         reader: The reader. A put that fails leaves a seekable reader at its original position.

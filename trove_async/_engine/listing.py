@@ -379,7 +379,7 @@ class _Listing:
         self._streams = None
 
     def _after_start(self, entries: Sequence[Listed]) -> Sequence[Listed]:
-        """Drop entries that are not after the start, such as a common prefix of the start itself."""
+        """Drop entries that are not after the start, such as a common prefix that it begins with."""
         resume_after = self._resume_after
         if self._stages[self._position.stage][0].capabilities.ordered:
             if resume_after is None:

@@ -4,11 +4,13 @@ Three conditions are proved first. A request is sent only if earlier responses d
 
 1. *The destination has the copied bytes.* A checksum in the response to the copy proves it, or, within
    one service, an etag that source and copy share. Otherwise a HEAD of the destination proves it,
-   by its size and its checksum or write_id.
+   by its size and its checksum or write_id or, on a service without metadata, the etag that the copy
+   returned.
 2. *The destination is not the source under another name.* Some services store two keys (``a//b`` and
    ``a/b``) as one object, and two drivers may reach one service by two addresses. The source is
-   headed: if the copy has replaced the source, it has the write_id of the copy. Within one bucket of a
-   service with exact keys (`Capabilities.exact_keys`), no request is needed.
+   headed: if the copy has replaced the source, it has the write_id of the copy. No request is needed
+   if both services have exact keys (`Capabilities.exact_keys`), and the copy is within one bucket or
+   between two different services.
 3. *The source is still the version that was copied.* The deletion is conditional if the backend
    supports that. Otherwise the source is headed. A version that is put between the HEAD and the
    deletion is lost: the window is one request long.

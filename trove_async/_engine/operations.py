@@ -403,11 +403,11 @@ class Operations:
         await self._runtime.run("create_bucket", name, None, work)
 
     async def delete_bucket(self, name: str) -> None:
-        """Delete a bucket on all backends."""
+        """Delete a bucket on all backends of the handle."""
         await self._runtime.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets of all backends."""
+        """Return the buckets of all backends of the handle."""
 
         async def work() -> Sequence[BucketInfo]:
             return await self.buckets.list()

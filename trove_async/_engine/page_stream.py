@@ -148,7 +148,7 @@ class PageStream:
         """
         # The S3 driver checks its pages as well, to name the setting that corrects the order. This
         # check is needed for every other driver, including wrappers, and between two pages. It takes
-        # about 6 ms for 100,000 objects, whose listing in memory takes 74 ms.
+        # about 6 ms for 100,000 objects. The memory driver lists as many in 74 ms.
         keys = [entry.key for entry in entries]
         if self._last_key is not None:
             keys.insert(0, self._last_key)

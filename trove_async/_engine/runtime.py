@@ -32,7 +32,7 @@ class Runtime:
         drivers: The drivers by backend name, the default first.
         router: The routes of the store.
         pool: The memory that all transfers share.
-        retry: The retry policy of every leaf driver.
+        retry: The retry policy of every driver that is not a layer.
         timeout: The timeouts of every operation.
         create_missing: Whether a put creates missing buckets. See `Trove`.
     """

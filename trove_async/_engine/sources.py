@@ -1,6 +1,6 @@
 """Turns every kind of body into a `Source` that the upload pulls from.
 
-A source never reads ahead. It buffers at most one chunk, which the user created.
+A source never reads ahead. It buffers at most one chunk: the user's, or the result of one read of a file.
 """
 
 from __future__ import annotations

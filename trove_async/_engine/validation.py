@@ -304,8 +304,8 @@ _HEADERS = (
 """The options that are stored as the value of an HTTP header."""
 
 _PUT_NEEDS = (
-    ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
-    ("if_match", "put_if_match", "replace one version only (if_match)"),
+    ("if_none_match", "put_if_none_match", "write on a condition (if_none_match)"),
+    ("if_match", "put_if_match", "write on a condition (if_match)"),
     ("metadata", "metadata", "store metadata"),
     ("tags", "tags", "store tags"),
     ("storage_class", "storage_class", "choose a storage class"),
@@ -465,7 +465,7 @@ def check_delete(backend: Backend, options: DeleteOptions) -> None:
     """Raise NotSupportedError if the backend would have to ignore an option."""
     capabilities = backend.capabilities
     if options.if_match is not None and not capabilities.delete_if_match:
-        raise _not_supported_error(backend, "delete one version only (if_match)")
+        raise _not_supported_error(backend, "delete on a condition (if_match)")
     if options.version_id is not None and not capabilities.versions:
         raise _not_supported_error(backend, "delete a version by its id")
 

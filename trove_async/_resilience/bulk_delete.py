@@ -43,7 +43,8 @@ class BulkDelete:
         calls, bucket = self._calls, self._bucket
         driver = cast("BulkDeleting", calls.driver)
         lost_response, started = calls.track_lost_response(), calls.clock()
-        # 1. Delete all keys in one request. If its response is lost, a retry deletes them one by one.
+        # 1. Delete all keys in one request. If its response is lost and the driver settles doubt
+        # (`Capabilities.settles_doubt`), a retry deletes them one by one.
         results = await calls.retry(
             "delete_many",
             bucket,
@@ -66,7 +67,7 @@ class BulkDelete:
     ) -> Sequence[DeleteResult]:
         """Delete the keys one by one after a lost response.
 
-        The first attempt may have deleted any of them, and another client may have created it again.
+        The first attempt may have deleted any of them, and another client may have put it again since.
         """
         calls = self._calls
         errors: dict[str, TroveError | None] = {}

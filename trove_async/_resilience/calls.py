@@ -209,7 +209,7 @@ class Calls:
         *args: *Args,
         idle_timeouts: int = 0,
     ) -> T:
-        """Send a request that is neither a read nor a write, with a permit and a time limit.
+        """Send a request that transfers no body, with a permit and a time limit.
 
         The time limit does not include the wait for the permit, which `Timeout.permit` limits.
 

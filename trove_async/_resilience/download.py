@@ -1,5 +1,7 @@
 """Downloads: a body that survives a broken connection, parking and cancelled reads.
 
+Parking an idle reader closes its connection, because a different request waits for one.
+
 `ResumingReader` wraps the reader of a driver and pins the version that it opened. Whatever happens to
 the connection after that, it returns the bytes of that version, in order and each once, or raises.
 """
@@ -40,8 +42,8 @@ _RECEIVE_SHARE = 8
 """Slots that streams receive into use at most ``1 / _RECEIVE_SHARE`` of the pool."""
 
 _STREAM_READ = 256 * KiB
-"""Minimum size of a read that makes a body count as a stream, for which it pays to wait until a large chunk
-has arrived. Over a connection that keeps up, chunks arrive with a quarter of this size."""
+"""Minimum size of a read that makes a body count as a stream. A read of a stream may wait for a large chunk.
+Without that wait, chunks have about a quarter of this size, even over a fast connection."""
 
 
 class _Connection:

@@ -238,8 +238,9 @@ class ResilientDriver:
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         """Open an upload whose parts and commit are retried.
 
-        A cancel during the commit is raised once the commit has ended (`ResilientUpload.commit`). The
-        upload is not aborted before that, and the object stays if it was created.
+        A cancel during the commit is raised once its outcome is known, or after `COMMIT_SECONDS`
+        (`ResilientUpload.commit`). The upload is not aborted before that, and the object stays if it
+        was created.
         """
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]

@@ -38,7 +38,7 @@ POOL_SHARE = 4
 
 
 class Fetch(Protocol):
-    """Fills memory with a range of a body. The caller acquires a read permit, which this releases."""
+    """Fills memory with a range of a body, then releases the read permit that the caller has acquired."""
 
     def __call__(
         self, start: int, end: int, views: Sequence[memoryview], /
