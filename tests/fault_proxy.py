@@ -183,8 +183,8 @@ class FaultProxy:
 
     Attributes:
         requests: All requests so far, in the order in which their heads arrived.
-        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. The
-            timeout of a test does not cover the teardown of its fixtures.
+        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. They need
+            their own, because the timeout of a test does not cover the teardown of its fixtures.
         connections: The number of open client connections.
         busy: The number of requests in flight.
     """
@@ -227,10 +227,10 @@ class FaultProxy:
 
         Args:
             fault: The fault.
-            method: The method of the requests it applies to. None: any.
+            method: The method of the requests that the fault applies to. None: any.
             target: A glob for the target of these requests. ``*`` matches slashes as well.
-            times: The number of these requests. None: any number.
-            skip: The number of matching requests to forward first.
+            times: How many of these requests the fault applies to. None: all.
+            skip: The number of these requests to forward first, without the fault.
         """
         self._armed.append(_ArmedFault(fault, method, target, times, skip))
         return fault

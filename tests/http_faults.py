@@ -34,8 +34,8 @@ class Cut:
 class Stall:
     """Forwarding stops until `release` is called or the client disconnects.
 
-    While a request body is stalled, the proxy does not read from the client, so it notices a
-    disconnect only on `release`.
+    While a request is stalled, the proxy stops reading from the client once its buffer is full. It
+    then notices a disconnect only on `release`.
     """
 
     at: Point

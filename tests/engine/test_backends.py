@@ -54,7 +54,7 @@ async def test_second_close_continues_after_a_cancelled_one() -> None:
     await closing.aclose()
     del second.before["aclose"]
     await store.aclose()
-    assert second.count("aclose") == 2  # the first was interrupted
+    assert second.count("aclose") == 2  # the first call was cancelled
     assert first.count("aclose") == 1
     await store.aclose()
     assert first.count("aclose") == 1

@@ -107,7 +107,7 @@ async def test_bucket_shared_by_several_backends_is_created_and_deleted_once() -
     ],
 )
 @pytest.mark.parametrize("size", [0, 5, 10_000_000], ids=["empty", "small", "in parts"])
-async def test_put_creates_a_bucket_that_the_default_has(
+async def test_put_creates_a_bucket_that_the_default_has_if_allowed(
     *, create_missing: bool | str, private: bool, is_created: bool, size: int
 ) -> None:
     cold = CallLog(private_namespace=private)
@@ -146,7 +146,7 @@ async def test_put_does_not_create_a_bucket_that_the_default_lacks(
         assert (await store.put("data", "a.cold", b"")).backend == "cold"
 
 
-async def test_concurrent_puts_that_create_the_bucket_both_succeed() -> None:
+async def test_put_succeeds_if_another_call_creates_the_bucket_first() -> None:
     cold = CallLog()
 
     async def create_first() -> None:

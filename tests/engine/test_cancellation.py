@@ -116,9 +116,9 @@ FAKES: dict[str, Callable[[], Fake]] = {
 
 
 CONSECUTIVE_STEPS = 64
-"""Up to this number of loop iterations, a cancel is tested after each one; later, only after some.
+"""Up to this number of loop iterations, a cancel is tested after each one.
 
-Most calls then only wait for threads.
+After more iterations, most calls only wait for threads, so a cancel is tested less often.
 """
 
 COMBINATIONS = [

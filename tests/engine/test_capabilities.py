@@ -90,16 +90,16 @@ async def test_stream_larger_than_the_spill_budget_is_rejected() -> None:
         assert not {"put", "upload"} & set(driver.calls)
 
 
-@pytest.mark.parametrize("option", ["if_none_match", "tags", "size"])
-async def test_copy_is_streamed_through_the_client_if_the_service_would_drop_an_option(
-    option: str,
+@pytest.mark.parametrize("needed", ["if_none_match", "tags", "size"])
+async def test_copy_that_the_service_cannot_do_is_streamed_through_the_client(
+    needed: str,
 ) -> None:
     driver = CallLog(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
-        tags = {"team": "a"} if option == "tags" else {}
-        await store.put("data", "from", BODY if option == "size" else b"body", tags=tags)
-        conditions: dict[str, Any] = {"if_none_match": "*"} if option == "if_none_match" else {}
+        tags = {"team": "a"} if needed == "tags" else {}
+        await store.put("data", "from", BODY if needed == "size" else b"body", tags=tags)
+        conditions: dict[str, Any] = {"if_none_match": "*"} if needed == "if_none_match" else {}
         await store.copy("data", "from", "data", "to", **conditions)
         assert "copy" not in driver.calls
         assert (await store.head("data", "to")).tags == tags
@@ -127,7 +127,7 @@ async def test_put_during_a_metadata_rewrite_is_not_lost() -> None:
         assert await store.read("data", "key") == b"new"
 
 
-async def test_rewrite_uses_the_users_condition() -> None:
+async def test_metadata_rewrite_uses_the_users_condition() -> None:
     driver = CallLog(copy_conditions=False)
     async with store_on(driver) as store:
         await store.create_bucket("data")

@@ -389,7 +389,7 @@ def test_record_is_dropped_with_its_body() -> None:
     assert len(consumed._records) == before
 
 
-def test_last_bodies_without_weak_references_are_recorded() -> None:
+def test_only_the_latest_bodies_without_weak_references_stay_recorded() -> None:
     bodies = [iter([b"x"]) for _ in range(consumed._MAX_KEPT_ALIVE + 1)]
     for body in bodies:
         consumed.record(body, to_end=True)

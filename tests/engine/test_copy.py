@@ -72,7 +72,7 @@ async def setup(request: pytest.FixtureRequest) -> AsyncIterator[CopySetup]:
 
 
 async def replace_object(driver: MemoryDriver, key: str, body: bytes = b"another") -> ObjectInfo:
-    """Replace an object without a step of the driver."""
+    """Replace an object in memory, without passing a step of its `CallLog`."""
     return await MemoryDriver.put(driver, "data", key, [memoryview(body)], PutOptions())
 
 

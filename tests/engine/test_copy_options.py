@@ -121,7 +121,7 @@ async def test_option_unsupported_by_the_destination_is_rejected_before_the_sour
         assert source.calls == target.calls == []
 
 
-async def test_guessable_type_is_dropped_if_the_destination_keeps_none() -> None:
+async def test_guessable_type_is_dropped_if_the_destination_stores_no_headers() -> None:
     target = CallLog(headers=False)
     async with single_attempt_store(
         CallLog(), backends={"cold": target}, routes=[("cold/*", "cold")]

@@ -1,4 +1,4 @@
-"""A failed put restores the position of its file, so that the next put stores all of it."""
+"""A failed put restores the position of its file, so that the next put stores the whole body."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ async def test_position_is_restored_after_a_read_that_outlasts_the_cleanup(
         while not file.reading.is_set():
             await asyncio.sleep(0)
         await put.aclose()  # the read is still running
-        file.seek(5)
+        file.seek(5)  # so that the loop below ends only once the position 0 is restored
         file.release.set()
         while file.tell():
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Reading bodies chunk by chunk: in which task, how far, and what happens on errors and cancels."""
+"""Reading bodies chunk by chunk: in which task, how much at once, and after errors and cancels."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ async def test_take_and_fill_read_a_source_to_its_end(size: int, tmp_path: Path)
         await source.aclose()
 
 
-def test_view_of_any_layout_becomes_single_bytes() -> None:
+def test_byte_view_is_one_dimensional_for_any_layout() -> None:
     for view in (
         memoryview(b"body"),
         memoryview(b"body")[::-1],

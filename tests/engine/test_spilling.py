@@ -53,7 +53,7 @@ async def test_waiting_continues_while_memory_is_released_fast_enough() -> None:
     leases = [await pool.lease(MiB), await pool.lease(MiB)]
     first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
     await let_tasks_run()
-    leases.pop().release()  # one waiter is served and one remains: too fast a pace to spill
+    leases.pop().release()  # serves the first waiter: at this pace, the second need not spill
     await first.result()
     await asyncio.sleep(0.07)
     assert not second.done

@@ -1,4 +1,7 @@
-"""Parts that are too large to be held in memory. They are read from their file while they are sent."""
+"""Parts that are too large to be held in memory.
+
+While such a part is sent, it is read from its file through a window, a small buffer.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ BODY = content(7 * MiB + 1)
 
 
 class StreamingDriver(Fake):
-    """A driver that accepts at most three parts, of any size, and records the streamed ones."""
+    """A driver that by default accepts up to three parts of any size, and records streamed ones."""
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(**{"streamed_parts": True, "max_parts": 3, **capabilities})
@@ -350,7 +353,7 @@ class CustomFileIO(io.FileIO):
         return super().readinto(buffer)
 
 
-async def test_single_use_body_is_rejected_with_the_limit_before_it_is_read(path: Path) -> None:
+async def test_body_that_cannot_be_streamed_is_rejected_before_it_is_read(path: Path) -> None:
     fake = StreamingDriver()
     read_count = 0
 

@@ -260,7 +260,7 @@ async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(
         assert_idle(store, fake)
 
 
-async def test_backend_without_uploads_and_spill_budget_raises_with_advice() -> None:
+async def test_backend_without_uploads_rejects_a_stream_beyond_the_spill_budget() -> None:
     fake = Fake(upload=False)
     for limit in (0, MiB, 2 * MiB):
         async with store_of(fake, pool=small_pool(spill_max_bytes=limit)) as store:
@@ -431,7 +431,7 @@ async def test_bucket_that_must_not_be_created_is_reported() -> None:
 
 
 @pytest.mark.parametrize("step", ["upload", "send", "commit"])
-async def test_store_closed_during_an_upload_aborts_it_first(
+async def test_store_closed_during_an_upload_aborts_it(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.01)

@@ -196,7 +196,9 @@ async def test_cut_breaks_the_body_at_its_byte(
         assert faulty.open_readers == 0
 
 
-async def test_cut_applies_wherever_the_read_starts(faulty: Faulty, *, use_readinto: bool) -> None:
+async def test_cut_offset_counts_from_the_start_of_the_object(
+    faulty: Faulty, *, use_readinto: bool
+) -> None:
     async with opened(faulty):
         await _fill(faulty)
         faulty.cut("k", at=500, times=2)

@@ -16,7 +16,7 @@
                 yield store
 
 The suites follow the driver's `Capabilities`. If a capability is not claimed, `DriverSuite` skips its
-tests, and `StoreSuite` asserts that the store refuses what it cannot do without it.
+tests, and `StoreSuite` asserts that the store refuses the calls that need it.
 
 A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
 its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions

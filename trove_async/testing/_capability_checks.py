@@ -75,14 +75,14 @@ def check_delete(claimed: Capabilities, options: DeleteOptions) -> None:
 
 
 def check_part(claimed: Capabilities, part: Part, views: Sequence[memoryview]) -> None:
-    """Raise AssertionError if a part is not claimed, or if the views differ from it in size."""
+    """Raise AssertionError if a part violates the limits, or differs in size from its views."""
     assert all(len(view) for view in views), "a view is empty"
     assert sum(map(len, views)) == part.size, "the views and the part differ in size"
     _check_part(claimed, part)
 
 
 def check_streamed_part(claimed: Capabilities, part: Part, source: PartSource) -> None:
-    """Raise AssertionError if a streamed part is not claimed, or if its source differs in size."""
+    """Raise AssertionError if a streamed part is not allowed, or differs in size from its source."""
     assert claimed.streamed_parts, "streamed parts are not claimed"
     assert source.size == part.size, "the source and the part differ in size"
     _check_part(claimed, part)

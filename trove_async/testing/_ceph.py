@@ -40,8 +40,9 @@ _PROGRAMS: Final[Mapping[str, str]] = {
 """The required programs, and the Debian package of each."""
 
 # One daemon stores every object, so each pool has one replica. A monitor stops when its disk is
-# nearly full; these limits are as low as possible, because the objects are in memory. Garbage is
-# collected every 15 seconds instead of every hour, because deleted objects use memory until then.
+# nearly full. The `mon data avail` limits are as low as possible, because the objects are in memory.
+# Garbage is collected every 15 seconds instead of every hour, because deleted objects use memory
+# until then.
 _CONFIGURATION: Final = """\
 [global]
 fsid = {fsid}

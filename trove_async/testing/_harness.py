@@ -46,7 +46,7 @@ async def opened(
     events: Events | None = None,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[AsyncDriver]:
-    """Open a driver as a store does, but without retries, permits and timeouts. Yield the driver.
+    """Open a driver as a store does, but without retries, permits and deadlines. Yield the driver.
 
     On exit, close first the driver and then the drivers that it attached.
 
@@ -59,7 +59,7 @@ async def opened(
     attached: list[AsyncDriver] = []
 
     async def attach(inner: AsyncDriver) -> AsyncDriver:
-        # By identity: drivers may define equality.
+        # Compared by identity, because drivers may define equality.
         if not any(other is inner for other in attached):
             attached.append(inner)
             try:
@@ -81,8 +81,9 @@ async def opened(
         try:
             await attach(driver)
         finally:
-            # Also after a failed open: the driver may have opened some of its resources. The stack
-            # is last in, first out, so a layer is closed before the drivers below it.
+            # A driver is closed even if its open failed, because it may have opened some of its
+            # resources. The stack is last in, first out, so a layer is closed before the drivers
+            # below it.
             for inner in reversed(attached):
                 stack.push_async_callback(inner.aclose)
         yield driver
@@ -330,8 +331,8 @@ async def cancel_at_every_step(
 ) -> None:
     """Run a call again and again, each time cancelled later, until it ends before it is cancelled.
 
-    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, the number
-    of steps grows by an eighth each time, because a call that long mostly waits for the network.
+    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, each run has
+    one step and an eighth more than the last, because a call that long mostly waits for the network.
 
     Args:
         start: Returns a new coroutine for the call.

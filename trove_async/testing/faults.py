@@ -122,7 +122,9 @@ class Flaw:
 
 
 class Faults:
-    """A list of faults, and a log of calls. If several apply to a call, the first one is used.
+    """A list of faults, and a log of calls.
+
+    If several faults of `fail` and `hang` apply to a call, the first one added is used.
 
     Attributes:
         calls: All calls so far, including those that failed.

@@ -53,8 +53,8 @@ class Faulty(Faults):
     """Wraps a driver, and injects faults into its calls and bodies.
 
     Every call reaches the wrapped driver until a test adds a fault with `fail`, `hang`, `cut`,
-    `short` or `flip`. If several faults apply to a call, the first one added is used. A call that
-    requires an unclaimed capability raises AssertionError.
+    `short` or `flip`. If several faults of `fail` and `hang` apply to a call, the first one added is
+    used. A call that requires an unclaimed capability raises AssertionError.
 
     `Faulty` is not a layer: a store applies its retries, permits and timeouts around it, so the
     faults exercise them.
@@ -323,7 +323,7 @@ class _Reader:
         return piece
 
     def _limit(self, size: int) -> int:
-        """Return how many of `size` bytes come before the next flaw. 0: the body ends here.
+        """Return how many of `size` bytes come before the next cut or early end. 0: the body ends here.
 
         Raises:
             UnavailableError: The body breaks here.

@@ -165,7 +165,7 @@ class DriverBuckets(DriverTopic):
     async def test_odd_bucket_name_is_kept_or_refused(
         self, backend: AsyncDriver, name: str
     ) -> None:
-        # At the start and at the end, for which services have special rules.
+        # Services have special rules for the start and the end of a name, so the odd part is at both.
         name = f"{name}-{self.bucket_name()}-{name}"
         try:
             await backend.create_bucket(name)

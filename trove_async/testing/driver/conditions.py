@@ -1,7 +1,7 @@
 """Conformance tests of preconditions.
 
 The backend must check the condition and write in one atomic step. A driver that checks first and
-then writes loses updates. The tests let several writers race, and expect exactly one winner.
+then writes loses updates. Some tests let several writers race, and expect exactly one winner.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         body = content(3 * MiB + 500)
         await backend.put(bucket, "key", views(body), PutOptions())
-        # The ranges cross the borders of the chunks in which a driver receives a body.
+        # Some ranges cross the borders of the chunks in which a driver receives a body.
         for start, end in SPANS:
             selected = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
             assert_same(selected, body[start:end])

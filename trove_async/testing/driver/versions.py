@@ -347,8 +347,8 @@ class DriverVersions(DriverTopic):
             await versioned(backend).version_page(missing, ListOptions())
 
     async def _put_versions(self, backend: AsyncDriver, bucket: str) -> None:
-        """Put several versions of each key, in reverse order of the keys."""
-        # The keys have different numbers of versions, some of them separated by a delete marker.
+        """Put one to three versions of each key, in reverse order of the keys."""
+        # Every second key is also deleted after its first version.
         for number, key in enumerate(reversed(TREE)):
             await write(backend, bucket, key, b"1")
             if number % 2:
@@ -357,7 +357,7 @@ class DriverVersions(DriverTopic):
                 await write(backend, bucket, key, body)
 
     def _assert_grouped(self, backend: AsyncDriver, listed: Sequence[VersionInfo]) -> None:
-        """Assert that a listing is in order: keys sorted, versions grouped by key, latest first."""
+        """Assert that versions are grouped by key, the latest first. If claimed, keys are in order."""
         names = [key for key, _ in groupby(listed, attrgetter("key"))]
         assert len(names) == len(set(names)), "the versions of a key are not adjacent"
         if backend.capabilities.ordered:

@@ -53,7 +53,7 @@ class StoreTopic:
 
 
 async def _remove(store: Trove, bucket: str) -> None:
-    # A bucket that contains only objects that routing hides cannot be deleted either.
+    # Objects that routing hides must be removed as well: a bucket with objects cannot be deleted.
     entries = await store.list(bucket, include_shadowed=True).all()
     for backend in {info.backend for info in entries}:
         keys = [info.key for info in entries if info.backend == backend]

@@ -276,7 +276,7 @@ class StoreConditions(StoreTopic):
     async def _put_if_supported(
         self, store: Trove, bucket: str, parts: int, capability: str, **options: Any
     ) -> ObjectInfo | None:
-        """Put with an option. Return the info from head, or None if the store refused it."""
+        """Put with an option. Return the info from head, or None if the store refused the put."""
         body = content((parts - 1) * store.pool.part_size + 1)
         if getattr(await capabilities_of(store, bucket), capability):
             await store.put(bucket, "key", body, **options)

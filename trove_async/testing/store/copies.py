@@ -32,7 +32,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
         await store.put(bucket, "from", body)
-        # The second target may be on a different backend. The body then passes through the store.
+        # Each target may be on a different backend. The body then passes through the store.
         for target in ((bucket, "to"), (other_bucket, "from")):
             info = await store.copy(bucket, "from", *target)
             assert (info.bucket, info.key, info.size) == (*target, len(body))

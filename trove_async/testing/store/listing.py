@@ -32,7 +32,7 @@ INSIDE_COMMON_PREFIX: list[dict[str, Any]] = [
 
 
 def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
-    """Return `expected`, without common prefixes that are not after `start_after`."""
+    """Return the entries of `expected`, without keys and common prefixes up to `start_after`."""
     start = options.pop("start_after", "").encode()
     return [entry for entry in expected(names, **options) if entry.encode() > start]
 

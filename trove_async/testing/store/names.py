@@ -1,7 +1,7 @@
 """Conformance tests of the names of buckets and objects.
 
-A store refuses the same bad names on every backend, before any I/O, and keeps all other names
-unchanged.
+A store refuses the same bad names on every backend, before any I/O, and never changes a name that it
+accepts.
 """
 
 from __future__ import annotations
