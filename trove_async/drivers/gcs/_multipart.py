@@ -27,7 +27,7 @@ def encode_related(
         views: The content.
 
     Raises:
-        InvalidNameError: The media type contains characters that would end its header.
+        InvalidNameError: The media type contains a character that a header must not have.
     """
     if any(character in content_type for character in "\r\n\0"):
         raise InvalidNameError("content_type must not contain CR, LF or NUL")
