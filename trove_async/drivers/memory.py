@@ -63,7 +63,8 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Each write gets a new etag, even if the bytes are the same.
+        # Each write gets a new etag, even if the bytes are the same. The token is a part of each etag, so
+        # that those of different drivers differ.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""

@@ -237,7 +237,7 @@ class _Job(Generic[T]):
         self._work = work
         self._unclaimed = [None]  # emptied by the first claim: `list.pop` is atomic
         self._finished = False
-        self.outcomes: list[T] = []
+        self.outcomes: list[T] = []  # the result of the work, if it succeeded
         self._waiter: asyncio.Future[None] | None = None
         self.result: asyncio.Future[T] = loop.create_future()
 
