@@ -1,7 +1,7 @@
-"""Drivers over a fake connection that replays recorded responses, one of them mutated.
+"""Drivers over a fake socket that replays recorded responses, one of them mutated.
 
-Only the socket is fake: the transport, the drivers and the engine are real. A case depends on its seed
-alone, so a failure can be reproduced.
+Only the socket is fake: the connection, the transport, the drivers and the engine are real. A case depends
+on its seed alone, so a failure can be reproduced.
 """
 
 from __future__ import annotations

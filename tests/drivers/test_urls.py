@@ -54,8 +54,8 @@ INVALID_URLS = [
     ("file:///my data", "%20"),
     ("file:///a\tb", "%20"),
     ("local://[x/y", "malformed"),
-    ("mem://name", "nothing after"),
-    ("mem:///name", "nothing after"),
+    ("mem://name", "no host and no path"),
+    ("mem:///name", "no host and no path"),
     ("memory://?size=1", "unknown option 'size': known options: max_connections, parallel_parts"),
     ("s3://", "must name a bucket or a region"),
     ("s3:///prefix", "must name a bucket before the prefix"),
@@ -468,7 +468,7 @@ REQUIRED_OPTIONS = {
     ("scheme", "driver"),
     [("s3", S3Driver), ("gcs", GCSDriver), ("file", LocalDriver), ("mem", MemoryDriver)],
 )
-def test_every_text_or_number_argument_is_a_url_option(
+def test_every_text_number_or_switch_argument_is_a_url_option(
     scheme: str, driver: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = {"file": "file:///data", "mem": "mem://"}.get(scheme, f"{scheme}://bucket")

@@ -25,7 +25,8 @@ The host of an ``s3`` URL is a region if it looks like one (``eu-west-1``), else
 may follow a region (``s3://eu-west-1/BUCKET/PREFIX``), and access keys may precede either. Without
 keys, the SDK's default credential chain applies. More options: ``path_style=true``, ``profile``,
 ``role_arn``, ``dialect``, ``storage_class``, and every other argument of `S3Driver` that is text, a
-number or a switch. In a secret, write ``/``, ``?`` and ``#`` as ``%2F``, ``%3F`` and ``%23``.
+number or a switch, except for the access keys. In a secret, write ``/``, ``?`` and ``#`` as
+``%2F``, ``%3F`` and ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket with the same
 name. The options are ``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``,

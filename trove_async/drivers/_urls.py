@@ -229,7 +229,7 @@ def _memory_address(url: SplitURL) -> Address:
     url.check_options(_MEMORY_COUNTS)
     if url.host or url.path not in {"", "/"}:
         raise _error(
-            url.scheme, "it must have nothing after '//': each URL creates a new, empty backend"
+            url.scheme, "it must have no host and no path: each URL creates a new, empty backend"
         )
     driver = _driver_class("MemoryDriver")
     return Address(driver=driver(**url.settings({}, counts=_MEMORY_COUNTS)))
@@ -286,7 +286,7 @@ def _s3_address(url: SplitURL) -> Address:
         raise _error("s3", "it must name a bucket before the prefix")
     if not bucket and region is None:
         raise _error("s3", "it must name a bucket or a region, got neither")
-    # 3. Translate the other options.
+    # 3. Translate the option path_style, and create the driver.
     if "path_style" in url.options and "addressing_style" in url.options:
         raise _error("s3", "use the option addressing_style or path_style, not both")
     if url.switch("path_style", default=False):

@@ -43,8 +43,8 @@ from trove_async.options import (
 from trove_async.paging import paginate
 
 _YIELD_SIZE = 256 * KiB
-"""A call that copies at least this many bytes also yields to other tasks. No call here waits for I/O, so
-a transfer between two memory backends would otherwise starve all other tasks."""
+"""A call that copies or hashes at least this many bytes also yields to other tasks. No call here waits for
+I/O, so a transfer between two memory backends would otherwise starve all other tasks."""
 
 
 class MemoryDriver:
@@ -63,7 +63,8 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Each write gets a new etag, even if the bytes are the same.
+        # Each write gets a new etag, even if the bytes are the same. The token is a part of each etag, so
+        # that those of different drivers differ.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""
@@ -223,7 +224,7 @@ class MemoryDriver:
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        """Create the object if the conditions hold. All writes end here, and nothing is awaited."""
+        """Create the object if the conditions hold. Puts, commits and copies end here, without an await."""
         # 1. Check the conditions and the checksum.
         contents = self._bucket(bucket)
         current = contents.objects.get(key)

@@ -118,8 +118,8 @@ class InMemoryGCS:
     """The state and the behaviour of the service.
 
     Attributes:
-        buckets: The live objects by name, by bucket.
-        noncurrent: The noncurrent versions by name, by bucket.
+        buckets: For each bucket, its live objects by name.
+        noncurrent: For each bucket, the noncurrent versions of its objects by name.
         bucket_documents: The documents that created the buckets, with their projects.
         max_persisted: The maximum number of bytes of one request that a session persists. None: all.
         max_rewritten: The maximum number of bytes that one rewrite request copies.

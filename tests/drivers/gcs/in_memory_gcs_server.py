@@ -49,7 +49,7 @@ ROUTES = [
 """The name of the handler for each method and path. The groups in the path are passed to the handler."""
 
 BUCKETS_PER_PAGE = 2
-"""So few that every listing of buckets has several pages."""
+"""So few that a listing of three buckets has two pages."""
 
 
 @asynccontextmanager

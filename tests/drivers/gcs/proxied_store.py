@@ -62,7 +62,8 @@ class ProxiedStore:
 
     @property
     def requests(self) -> list[str]:
-        """The requests that the proxy received, each as its method and its upload type or API."""
+        """The requests that the proxy received, each as its method and its upload type, or
+        the first segment of its path if it has none."""
         return [
             f"{request.method} {request.query.get('uploadType') or request.path.split('/')[1]}"
             for request in self.proxy.requests

@@ -61,7 +61,7 @@ def test_batch_responses_are_matched_by_content_id() -> None:
     assert "no part for this key" in str(results[3].error)
 
 
-def test_batch_response_without_parts_is_malformed() -> None:
+def test_batch_response_that_is_not_multipart_is_malformed() -> None:
     with pytest.raises(UnavailableError):
         _batch_delete.parse_results("application/json", b"{}", ["a"])
 

@@ -192,7 +192,7 @@ class CorruptingGCSWithoutChecksum(CorruptingGCS):
         )
 
 
-async def test_checksum_is_verified_only_if_every_source_has_one() -> None:
+async def test_checksum_is_verified_if_every_source_or_the_options_have_one() -> None:
     async with open_driver(CorruptingGCSWithoutChecksum(b"aB")) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())

@@ -79,7 +79,7 @@ EMULATOR_IGNORES = {
     "test_copy_if_match_replaces_only_the_matching_object": "it ignores conditions of rewrites",
     "test_delete_if_match_requires_the_matching_object": "it ignores conditions of deletions",
 }
-EMULATOR_REPEATS_ONE_NAME = dict.fromkeys(
+EMULATOR_FAILS_WITH_LIMIT_1 = dict.fromkeys(
     (
         "test_versions_are_the_same_for_every_page_size",
         "test_version_listing_applies_prefix",
@@ -88,7 +88,7 @@ EMULATOR_REPEATS_ONE_NAME = dict.fromkeys(
     ),
     "its pages start at a name, so a name with more versions than fit on a page is repeated forever",
 )
-EMULATOR_REPEATS_ONE_OF_MANY_NAMES = dict.fromkeys(
+EMULATOR_FAILS_WITH_LIMITS_BELOW_1000 = dict.fromkeys(
     (
         "test_versions_of_one_key_can_be_deleted_while_listing",
         "test_start_after_excludes_all_versions_of_its_key",
@@ -117,8 +117,8 @@ EMULATOR_OTHERS = {
     ),  # the driver itself verifies the checksum of an upload
 )
 @expect_failures({**EMULATOR_IGNORES, **EMULATOR_OTHERS, **EMULATOR_KEEPS_VERSIONS})
-@expect_failures(EMULATOR_REPEATS_ONE_NAME, where=lambda case: case["limit"] == 1)
-@expect_failures(EMULATOR_REPEATS_ONE_OF_MANY_NAMES, where=lambda case: case["limit"] < 1000)
+@expect_failures(EMULATOR_FAILS_WITH_LIMIT_1, where=lambda case: case["limit"] == 1)
+@expect_failures(EMULATOR_FAILS_WITH_LIMITS_BELOW_1000, where=lambda case: case["limit"] < 1000)
 class TestEmulator(VersionedBuckets, DriverSuite):
     """fake-gcs-server."""
 

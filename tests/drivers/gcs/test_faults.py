@@ -172,9 +172,7 @@ async def test_existing_bucket_is_not_created_again(proxied: ProxiedStore) -> No
         await proxied.store.create_bucket(proxied.bucket)
 
 
-async def test_inaccessible_bucket_exists_after_lost_response(
-    proxied: ProxiedStore,
-) -> None:
+async def test_retried_create_of_inaccessible_bucket_raises(proxied: ProxiedStore) -> None:
     proxied.proxy.arm(Response(503), method="POST")
     proxied.proxy.arm(Response(403), method="GET", times=None)
     with pytest.raises(BucketExistsError):

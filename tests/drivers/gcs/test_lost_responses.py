@@ -166,5 +166,7 @@ def test_writes_of_one_store_are_ordered(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("a-1", "a-1"), ("a-1", "b-2"), (None, "a-1"), ("a-1", None), ("1", "2")]
 )
-def test_writes_of_different_stores_are_not_ordered(one: str | None, other: str | None) -> None:
+def test_equal_missing_invalid_and_foreign_write_ids_are_not_ordered(
+    one: str | None, other: str | None
+) -> None:
     assert not is_earlier(one, other)

@@ -34,6 +34,6 @@ def test_boundary_is_unique() -> None:
 
 
 @pytest.mark.parametrize("characters", ["\r", "\n", "\0", "\r\n"])
-def test_content_type_with_line_break_is_rejected(characters: str) -> None:
+def test_content_type_with_line_break_or_nul_is_rejected(characters: str) -> None:
     with pytest.raises(InvalidNameError):
         encode_related(b"{}", f"text/plain{characters}X-Evil: 1", [])

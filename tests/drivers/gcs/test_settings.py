@@ -75,7 +75,7 @@ def test_invalid_settings_are_rejected() -> None:
         GCSDriver(credentials="")  # for example from an unset environment variable
 
 
-async def test_all_requests_use_the_proxy() -> None:
+async def test_requests_to_the_service_use_the_proxy() -> None:
     service = InMemoryGCS()
     async with gcs_server(service) as url:
         # The host does not exist. The proxy is the service itself and handles the request.

@@ -93,7 +93,6 @@ class PagedClient:
 
     def __init__(self, page_size: int, **counts: int) -> None:
         self.page_size = page_size
-        self.targets: list[str] = []
         self.items = [
             {"name": key, "generation": str(number), "size": "0", "updated": "2026-01-01T00:00:00Z"}
             for key, count in sorted(counts.items())
@@ -102,7 +101,6 @@ class PagedClient:
 
     async def get_page(self, target: str) -> dict[str, Any]:
         query = dict(pair.split("=") for pair in target.partition("?")[2].split("&"))
-        self.targets.append(target)
         start = query.get("startOffset", "")
         remaining = [item for item in self.items if item["name"] >= start]
         first = int(query.get("pageToken", "0"))

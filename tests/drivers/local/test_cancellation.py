@@ -73,7 +73,7 @@ async def test_put_cancelled_before_its_rename_leaves_the_old_object(
     assert not (client.bucket / "e").exists()
 
 
-async def test_put_cancelled_while_waiting_for_its_lock_leaves_nothing(
+async def test_cancelled_put_does_not_wait_for_its_lock_and_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = client.driver._root

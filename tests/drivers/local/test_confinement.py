@@ -159,7 +159,7 @@ class SwappingThread:
 
 @pytest.mark.parametrize("openat2", [True, False])
 @pytest.mark.parametrize("level", ["bucket", "directory"])
-async def test_directory_swapped_for_a_link_is_never_followed(
+async def test_link_swapped_with_a_directory_is_never_followed(
     tmp_path: Path, open_client: OpenClient, level: str, *, openat2: bool
 ) -> None:
     outside = tmp_path / "outside"

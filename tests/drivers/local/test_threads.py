@@ -75,7 +75,7 @@ async def test_blocked_lane_leaves_a_thread_for_other_work(
         assert all([await task for task in waiting])
 
 
-async def test_lane_that_is_never_empty_leaves_the_only_thread_to_other_work() -> None:
+async def test_endless_brief_work_leaves_the_only_thread_to_other_work() -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     async with open_threads(1) as threads, asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ Objects
 `_batch_delete`     many keys in one request
 `_custom_time`      the date of an object that lifecycle rules can refer to
 `_signing`          signed URLs
-`_lost_responses`   retries of a write whose first attempt may have succeeded
+`_lost_responses`   retries of a write whose earlier attempt may have succeeded
 
 Buckets
 `_buckets`          creates, looks up, lists and deletes buckets, and sets their versioning

@@ -17,7 +17,8 @@ _MAX_METADATA: Final = 8 * KiB - 256
 """The maximum size of custom metadata in bytes ("Quotas and limits": 8 KiB), minus what the driver adds."""
 
 _PARALLEL_READS: Final = 3
-"""Concurrent ranges of one slow body: three times the rate of one range, with less than 16 MiB of memory."""
+"""The maximum number of concurrent ranges of one slow body. Three ranges have three times the rate of one,
+and need less than 16 MiB of memory."""
 
 
 def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Capabilities:

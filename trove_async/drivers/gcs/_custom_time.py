@@ -47,8 +47,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         current = _custom_time(document)
     except (KeyError, ValueError, TypeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
-    # 2. Check the condition and the order of the times. The service checks both as well, but its
-    # errors do not name the current version or time.
+    # 2. Check the condition and the order of the times. The service checks both as well, but
+    # its errors are less precise.
     if if_match not in {None, generation}:
         raise PreconditionFailedError("if_match: the current version has a different etag")
     if current is not None and when < current:

@@ -2,7 +2,8 @@
 
 An unconditional retry could replace or delete an object that another client has written since that
 attempt. The driver therefore reads the current version first, and makes the retry conditional on it
-("Retry strategy": operations are idempotent if they are conditional on a generation).
+(Cloud Storage documentation, "Retry strategy": operations are idempotent if they are conditional on a
+generation).
 
 Two cases are not detected. If another client has deleted the object that the earlier attempt wrote, the
 retry creates it again. If the earlier attempt is still in flight, it may replace what the retry writes,

@@ -107,7 +107,8 @@ class GCSDriver:
 
     Args:
         project: The project for creating and listing buckets. Default: the credentials' project,
-            else ``GOOGLE_CLOUD_PROJECT``, else that of the Google Cloud machine.
+            else ``GOOGLE_CLOUD_PROJECT`` or ``GCLOUD_PROJECT``, else that of the Google Cloud
+            machine.
         credentials: The path of a credentials file, such as a service account's key, or its
             content as a mapping. Default: Application Default Credentials.
         endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
@@ -119,7 +120,7 @@ class GCSDriver:
         token_origins: Origins that may issue tokens in addition to Google's own hosts, as
             ``https://host[:port]``: a private mirror, a different universe domain, or a test server
             over ``http``. Credentials that name any other issuer are rejected, because otherwise
-            the file would decide where a signed assertion or a client secret is sent.
+            the credentials would decide where a signed assertion or a client secret is sent.
         bucket_storage_class: The default storage class of new buckets.
         max_connections: The maximum number of open readers, of concurrent writes, and of other
             concurrent requests. Each of the three is counted separately.
@@ -208,7 +209,7 @@ class GCSDriver:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_origin"):
-            return "<GCSDriver, not initialized>"  # the constructor raised
+            return "<GCSDriver, not initialised>"  # the constructor raised
         return f"<GCSDriver at {self._origin.url}>"
 
     @property
@@ -437,8 +438,8 @@ class GCSDriver:
 
         The sources are not changed. `key` may be the key of a source, which the new object then
         replaces. The new object appears atomically. Its size is compared with the total size of the
-        sources, and its CRC-32C with theirs if every source has one. If they differ, the new object
-        is deleted, unless it replaced a source.
+        sources. Its CRC-32C is compared with theirs if every source has one, else with that in
+        `options`. If either differs, the new object is deleted, unless it replaced a source.
 
         Args:
             bucket: An existing bucket.
@@ -456,8 +457,8 @@ class GCSDriver:
             ObjectNotFoundError: A source does not exist.
             ObjectChangedError: A source was replaced or deleted during the call; nothing was
                 stored.
-            IntegrityError: The new object differs from its sources in size or checksum, or the
-                sources differ from `options`; in the second case, nothing was stored.
+            IntegrityError: The new object has an unexpected size or checksum, or the sources differ
+                from `options`; in the second case, nothing was stored.
             TroveError: Otherwise as `put`.
         """
         check_key(bucket, key)

@@ -50,7 +50,8 @@ def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
             walk.close()
         if not is_empty:
             raise BucketNotEmptyError("the bucket has objects: delete them first", bucket=bucket)
-        # 2. Remove empty directories in it. Other entries that are not objects stay.
+        # 2. Remove its overflow, and empty directories in its own directory. Other entries that are not
+        #    objects stay.
         _remove_overflow(root, directory)
         _remove_empty_directories(root, directory)
         # 3. Remove its own directory. This fails if any entry is left in it.

@@ -1,9 +1,9 @@
 """The paths of buckets and keys below the root. Pure functions, without I/O.
 
 A key is *plain* if the file system can hold it under its own name. Its path is then
-``<bucket>/<key>``, as other tools expect. All other keys are in the overflow,
-``.trove/overflow/<bucket>/…``. So is a plain key that needs a directory where a file exists, or a file
-where a directory exists.
+``<bucket>/<key>``, as other tools expect. Keys that are not plain are in the *overflow*,
+``.trove/overflow/<bucket>/…``. A plain key is there as well if, when it is created, it needs a directory
+where a file exists, or a file where a directory exists.
 
 In the overflow, a key is split into pieces of 64 bytes. They are escaped, because some file systems
 treat different names as equal. The last piece, with a suffix that no escaped piece has, is the name of
@@ -39,7 +39,7 @@ _ESCAPED = [chr(byte) if byte in _UNESCAPED else f"%{byte:02x}" for byte in rang
 _ESCAPE = re.compile(r"%([0-9a-f]{2})")
 
 PROBE: Final = "Prob\u00e9."
-"""A name under which a folding file system also finds files with similar names. See `is_folding`."""
+"""The name of a file that a folding file system also finds under similar names. See `is_folding`."""
 
 # Names that no file system folds: lower case, ASCII, no dot at the end (VFAT drops it).
 _UNFOLDED = re.compile(r"(?:[a-z0-9._-]*[a-z0-9_-](?:/|\Z))+")

@@ -122,8 +122,8 @@ def delete(root: Root, location: Location, if_match: str | None, cancel: CancelF
             root.require_bucket(location)
         check_conditions(existing.current, if_match, None)
         cancel.check()
-        # 2. Remove its files, first the one in the overflow. If both exist, it is an old version,
-        #    which would become the object if only the plain file were removed.
+        # 2. Remove its files, first the one in the overflow. If both exist, that one is an old
+        #    version, which would become the object if only the plain file were removed.
         if existing.overflow is not None:
             unlink(root, location.overflow)
             root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)

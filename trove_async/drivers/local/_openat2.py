@@ -37,7 +37,7 @@ ABSENT: Final = frozenset(
         errno.EISDIR,
         errno.ELOOP,  # a component is a symbolic link
         errno.EXDEV,  # openat2: the path would leave the root
-        errno.ENXIO,  # a socket, or a FIFO
+        errno.ENXIO,  # a socket, or a special file without its device
         errno.ENODEV,
         errno.ENAMETOOLONG,
         errno.EINVAL,  # a name that this file system cannot hold

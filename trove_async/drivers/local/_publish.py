@@ -98,7 +98,7 @@ def check_conditions(
 
 
 def prune(root: Root, path: str) -> None:
-    """Remove the empty directories above `path`, but not the bucket's own."""
+    """Remove the empty directories between `path` and the bucket's directory or the overflow."""
     fixed = _fixed_depth(path)
     names = path.split("/")[:-1]
     with contextlib.suppress(OSError):  # a directory is not empty, or another call removed it

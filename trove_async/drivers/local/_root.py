@@ -52,8 +52,8 @@ _OVERFLOW: Final = "overflow"
 _META: Final = "meta"
 _STAGING: Final = "staging"
 
-# getxattr(2): the file does not have the attribute, or the file system does not support it. Some file
-# systems and sandboxes report the latter as one of the last two.
+# getxattr(2): the file does not have the attribute, or attributes are not supported. Some file systems and
+# sandboxes report the missing support as EPERM or ENOSYS.
 _NO_XATTR: Final = frozenset((errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOSYS))
 
 _READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
@@ -104,7 +104,7 @@ class Root:
         sidecars: Metadata that does not fit in extended attributes.
         snapshots: The cache of the names in listed directories.
         is_local: Whether the file system is one of `_LOCAL_FILE_SYSTEMS`. If so, a cached path can be
-            opened without waiting, and link counts are reliable.
+            opened without waiting, and a directory with two links has no subdirectories.
         read_flags: Flags with which preadv(2) reads only cached data and never waits; None if this
             is not supported.
     """

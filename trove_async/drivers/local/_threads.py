@@ -36,8 +36,9 @@ T = TypeVar("T")
 _LANE_POLL = 0.005
 """Seconds between two polls of a busy lane. A poll delivers the results of all finished jobs: the less
 often the event loop and the lane's thread compete for the GIL, the faster both are. If no job has finished
-since the last poll, the thread probably waits for a disk, and a second thread joins it as a helper.
-This is also the interpreter's switch interval, so a thread that only waits for the GIL gets no helper."""
+since the last poll, the lane's thread probably waits for a disk, and another thread joins it as a
+helper. The interval is also the interpreter's default switch interval, so a thread that only waits for the
+GIL gets no helper."""
 
 _HELPER_TIME = 0.05
 """Seconds after which a helper leaves a lane that a different thread still serves."""
@@ -236,7 +237,7 @@ class _Job(Generic[T]):
         self._work = work
         self._unclaimed = [None]  # emptied by the first claim: `list.pop` is atomic
         self._finished = False
-        self.outcomes: list[T] = []
+        self.outcomes: list[T] = []  # the result of the work, if it succeeded
         self._waiter: asyncio.Future[None] | None = None
         self.result: asyncio.Future[T] = loop.create_future()
 
