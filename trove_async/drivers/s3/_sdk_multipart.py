@@ -33,8 +33,8 @@ DOCUMENT: Final = "TroveDocument"
 """The key under which `_keep_document` adds the raw document to the SDK's parsed response."""
 
 UNENCODED: Final = "none"
-"""Pass this as ``EncodingType`` to send a request without the parameter. If none is passed, the SDK
-adds ``encoding-type=url``."""
+"""Pass this as ``EncodingType`` to request unencoded keys. If the argument is omitted, the SDK adds
+``encoding-type=url``."""
 
 
 class SdkMultipart:
