@@ -30,7 +30,7 @@ MAX_COPY: Final = 5 * GiB
 
 _PART_SIZE: Final = 512 * MiB
 """Size of a part. A service copies tens of MB per second and responds when the part is complete, so
-a larger part would keep its request waiting for minutes."""
+a part of 5 GiB would keep its request waiting for minutes."""
 
 _PARALLEL_PARTS: Final = 8
 _MAX_PARTS: Final = 10_000

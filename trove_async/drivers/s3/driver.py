@@ -247,7 +247,7 @@ class S3Driver:
         )
 
     async def open(self, context: DriverContext) -> None:
-        """Look up the endpoint and recognise the service, unless `dialect` names it.
+        """Look up the endpoint, and recognise the service unless it is Amazon S3 or `dialect` names it.
 
         Raises:
             DriverInUseError: The driver is open, or being opened, in another store.
