@@ -120,7 +120,7 @@ class ProxiedStore:
 
 
 def _make_empty_bucket(client: Any) -> None:
-    """Create the bucket, or empty it: the first object in a new bucket would take 0.2 s."""
+    """Empty the bucket, or create it. It is reused: the first object in a new bucket takes 0.2 s."""
     with suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
     for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):

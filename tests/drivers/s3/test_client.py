@@ -173,7 +173,7 @@ async def test_region_of_a_bucket_is_learned_once(
     "region",
     ["evil.example", "evil.example/", "eu-west-1.evil.example#", "us-east-1", "", "\u00e9"],
 )
-async def test_redirect_to_an_invalid_region_is_not_followed(
+async def test_redirect_without_another_valid_region_is_not_followed(
     scripted_driver: Any, region: str
 ) -> None:
     transport, opened_driver = scripted_driver(

@@ -43,7 +43,7 @@ class HangingCopyTransport(ScriptedTransport):
         return await super().send(method, origin, target, headers, views, patient=patient)
 
 
-@pytest.mark.parametrize("permit_timeout", [60.0, 0.05], ids=["longer than the copies", "short"])
+@pytest.mark.parametrize("permit_timeout", [60.0, 0.05], ids=["long", "short"])
 async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
     permit_timeout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,7 +255,7 @@ async def test_credentials_are_renewed_before_they_expire(sdk_results: list[Any]
     assert sdk_results == []
 
 
-async def test_failed_renewal_is_retried_until_the_credentials_expire(
+async def test_failed_renewal_raises_only_after_the_credentials_expire(
     sdk_results: list[Any],
 ) -> None:
     first, sdk_credentials = Credentials("1", "s"), SdkCredentials()

@@ -195,7 +195,7 @@ async def test_every_oddity_of_a_key_is_probed() -> None:
     assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
 
 
-async def test_unusual_key_is_sent_to_a_service_that_rejects_it() -> None:
+async def test_unusual_key_is_not_refused_when_the_service_rejects_the_probe() -> None:
     fake = FakeService()
     fake.put_error = InvalidNameError("the service does not accept the name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
@@ -254,7 +254,7 @@ async def test_unusual_key_is_not_sent_before_the_service_is_recognised(
         ("/up//a", Oddity.EMPTY, "NAME//x"),
     ],
 )
-def test_probe_key_is_next_to_the_key_and_has_one_oddity(
+def test_probe_key_is_near_the_key_and_has_only_one_oddity(
     key: str, oddity: Oddity, expected: str
 ) -> None:
     name = sample(key, oddity, "NAME")

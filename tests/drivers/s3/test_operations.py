@@ -1,4 +1,4 @@
-"""Operations whose responses are contradictory, malformed or endless."""
+"""Operations over scripted responses, many of them contradictory, malformed or endless."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_error_without_a_document_is_classified_by_its_status(scripted_dri
     assert caught.value.retry_after == 7
 
 
-async def test_missing_bucket_is_detected_by_one_head(
+async def test_missing_object_and_missing_bucket_are_distinguished_by_one_head_per_bucket(
     scripted_driver: Any,
 ) -> None:
     transport, opened_driver = scripted_driver(

@@ -1,4 +1,4 @@
-"""Moves on a service that stores several keys as one object, with a dialect that does not."""
+"""Moves on a service that stores several keys as one object, with a dialect that keeps every key."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def capabilities_of(
         object_settings: The settings that apply to all objects.
         lean: Whether the driver sends requests itself rather than through the SDK.
         checksums: Whether the driver sends a CRC-32C with each body.
-        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one object.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
+            object that are read concurrently.
         connections: The maximum number of open readers. The same limit applies separately to
             writes and to other requests.
     """

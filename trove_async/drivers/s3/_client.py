@@ -350,10 +350,13 @@ class Client:
         return None
 
     def _adopt_clock(self, date: str | None, signed_at: float) -> bool:
-        """Adopt the service's clock and return whether it differs from the time of signing.
+        """Adopt the service's clock if it differs too much from the time of signing.
 
         The comparison does not use the current skew. A concurrent request may have corrected the
         skew since this one was signed.
+
+        Returns:
+            Whether the clock was adopted.
         """
         try:
             service_time = parse_service_date(date or "").timestamp()

@@ -30,7 +30,8 @@ MAX_COPY: Final = 5 * GiB
 """Maximum size of an object that one CopyObject request can copy. S3 API Reference, "CopyObject"."""
 
 _PART_SIZE: Final = 512 * MiB
-"""Size of a part. Services copy tens of MB per second and respond when the part is complete."""
+"""Size of a part. A service copies tens of MB per second and responds when the part is complete, so
+a part of 5 GiB would keep its request waiting for minutes."""
 
 _PARALLEL_PARTS: Final = 8
 _MAX_PARTS: Final = 10_000
@@ -97,7 +98,7 @@ class Copier:
                 raise
 
     async def _has_changed(self, source: ObjectInfo) -> bool:
-        """Return whether the source has changed. The copy's condition on it fails then."""
+        """Return whether the source has changed, which makes the copy's condition on it fail."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:

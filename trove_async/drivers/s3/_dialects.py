@@ -235,7 +235,7 @@ def _is_ceph(root_response: RootResponse) -> bool:
     """Recognise Ceph's gateway by its request ids.
 
     An id is a number, the time, the gateway's instance and its zone, all but the last in
-    hexadecimal (rgw_common, observed from version 16.2). OpenStack Swift's ids begin the same way
+    hexadecimal (rgw_common, observed on version 16.2). OpenStack Swift's ids begin the same way
     and have no instance.
     """
     return (
@@ -295,7 +295,7 @@ class Service:
         return self.dialect is not UNKNOWN
 
     async def _request_root(self) -> RootResponse | None:
-        """Send an unsigned ``GET /``. Return None if the response does not come from the service."""
+        """Send an unsigned ``GET /``. Return None if the status is 5xx."""
         response = await self._transport.send("GET", self._endpoint.origin, "/", {})
         try:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -13,8 +13,8 @@ SeaweedFS 4.48:
 - A token has U+FFFD in place of characters that XML cannot represent.
 - A put with ``If-None-Match: *`` is rejected if a directory has the object's name.
 
-This module avoids these cases. It sends one request per page, and a second one for a full page that
-is marked as the last one.
+This module avoids these cases. It sends one request per page. Without a delimiter, it sends a second
+one for a full page that is marked as the last one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SLASH: Final = "/"
 _REPLACED: Final = "\ufffd"
 
 _NOT_IN_KEYS = re.compile(r"^/|//|\\").search
-"""Finds text that no key of such a service contains. A prefix can end with a slash."""
+"""Finds text that no key of such a service contains."""
 
 _ORDER_DIFFERS = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
 """Finds where bytewise order and the service's order may differ: at a character below the slash,
@@ -76,7 +76,7 @@ def marker_before(options: ListOptions) -> str | None:
 
 
 class _Position(NamedTuple):
-    """The position at which a page begins. It is encoded in the page's token.
+    """The position at which a page begins. It is encoded in the token that requests the page.
 
     Attributes:
         path: The service's token or an equivalent path. None at the start of the listing.
@@ -100,7 +100,7 @@ class _Position(NamedTuple):
 
     @property
     def token(self) -> str | None:
-        """The page's token."""
+        """The token that requests the page."""
         if self.last_folded is None and self.deferred is None:
             return self.path
         return _SLASH + json.dumps(self)

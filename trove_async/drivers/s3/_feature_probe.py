@@ -1,9 +1,9 @@
 """Tests whether a service honours a feature before the driver relies on it.
 
 Several S3-compatible services accept an unknown header and ignore it: they store the object without
-its tags, replace an object that a condition should protect, or do not encrypt. The first write to a
-bucket that needs a feature costs a few requests, and later ones none. Each bucket is tested
-separately, because Ceph 16.2 honours conditions only in unversioned buckets.
+its tags, replace an object that a condition should protect, or do not encrypt. In each bucket, the
+first write that needs a feature costs a few more requests, and later writes cost none. The buckets
+are tested separately, because Ceph 16.2 honours conditions only in unversioned buckets.
 """
 
 from __future__ import annotations

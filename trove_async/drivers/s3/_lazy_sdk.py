@@ -1,6 +1,6 @@
-"""Imports aiobotocore when it is first needed.
+"""Imports the modules that use aiobotocore's client when they are first needed.
 
-The import is slow and reads files, so it runs in a worker thread. Most drivers never import it.
+The import is slow and reads files, so it runs in a worker thread. Most drivers never need the client.
 """
 
 from __future__ import annotations

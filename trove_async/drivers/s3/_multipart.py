@@ -135,7 +135,7 @@ class MultipartUpload:
 
     @property
     def id(self) -> UploadId:
-        """The service's id of the upload."""
+        """The upload's bucket and key, and the id that the service gave it."""
         assert self._upload is not None  # noqa: S101 - the context is entered
         return self._upload
 

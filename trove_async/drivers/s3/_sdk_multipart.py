@@ -49,8 +49,8 @@ _ROOT_ELEMENT: Final = re.compile(rb"<(?:\w+:)?([A-Za-z]\w*)")
 """Finds the name of the first element. A declaration and a comment start with other characters."""
 
 UNENCODED: Final = "none"
-"""Pass this as ``EncodingType`` to send a request without the parameter. If none is passed, the SDK
-adds ``encoding-type=url``."""
+"""Pass this as ``EncodingType`` to request unencoded keys. If the argument is omitted, the SDK adds
+``encoding-type=url``."""
 
 
 class SdkMultipart:

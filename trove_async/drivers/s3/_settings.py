@@ -27,7 +27,8 @@ class Settings:
         bucket_owner: The account that must own every bucket.
         max_connections: The maximum number of open readers. The same limit applies separately to
             concurrent writes and to other concurrent requests.
-        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one object.
+        parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
+            object that are read concurrently.
         checksums: Whether to send a CRC-32C with each body, and to request checksums with reads.
         payload_signing: Whether to sign the SHA-256 of each body. None signs over plain http only.
         dialect: The dialect, or ``"auto"`` to recognise it.

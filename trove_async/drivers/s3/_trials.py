@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BODY: Final = memoryview(b"x")
 
 _GRACE_SECONDS: Final = 5.0
-"""Seconds that a trial may continue after the write that needs it was cancelled. A responsive service
-needs less. If the write is repeated, the outcome is then known."""
+"""Seconds that a trial may continue after the operation that needs it was cancelled. A responsive
+service needs less. If the operation is repeated, the outcome is usually known by then."""
 
 _CLEANUP_SECONDS: Final = 5.0
 """Timeout for deleting a trial's objects."""
@@ -49,12 +49,12 @@ def trial_denied(behaviour: str, error: PermissionDeniedError) -> PermissionDeni
     """
     return PermissionDeniedError(
         f"to test whether the service {behaviour}, the driver must store and read an object, but the"
-        f" credentials do not permit it. If it does, pass dialect='s3' ({error.message})"
+        f" credentials do not permit it. If the service does, pass dialect='s3' ({error.message})"
     )
 
 
 class Trials:
-    """The trials of one open driver. Concurrent writes that need the same trial share it."""
+    """The trials of one open driver. Concurrent operations that need the same trial share it."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}

@@ -32,7 +32,7 @@ ALL: frozenset[Oddity] = frozenset(Oddity)
 
 
 def is_usual(key: str) -> bool:
-    """Return whether every known service stores the key unchanged."""
+    """Return whether a key has no oddity."""
     return not ("//" in key or "\\" in key or key.startswith("/") or key.endswith("/"))
 
 
@@ -64,7 +64,8 @@ def folded(key: str, oddity: Oddity) -> str:
 def sample(key: str, oddity: Oddity, name: str) -> str:
     """Return a key with only this oddity, for a trial object.
 
-    It is next to `key`, because credentials may be limited to a prefix.
+    Credentials may be limited to a prefix, so it is in the directory of `key`, or in the last one before
+    the first oddity of `key`.
 
     Args:
         key: A key with the oddity.

@@ -143,7 +143,7 @@ class WriteChecks:
             reason = "only a directory has that name"
         if reason is not None:
             await self.check_bucket(bucket)
-            raise ObjectNotFoundError(f"the service cannot store an object with this key: {reason}")
+            raise ObjectNotFoundError(f"the service has no object with this key: {reason}")
 
     async def excludes_prefix(self, bucket: str, prefix: str) -> bool:
         """Recognise the service. Return whether it cannot store any key with the prefix.

@@ -68,8 +68,8 @@ def parse(text: str) -> Element:
     in the token of the next page. Other services write references such as ``&#x1;``.
 
     Raises:
-        MalformedResponse: The document is not well-formed, has too many tags, or has a DTD. No
-            response has a DTD, and its declarations (entities, defaults) would need limits.
+        MalformedResponse: The document is not well-formed, has too many tags, or has a DTD. S3
+            sends none, and the declarations in one (entities, defaults) would need limits.
     """
     if "<!DOCTYPE" in text:
         raise MalformedResponse("the document has a DTD")

@@ -83,8 +83,10 @@ class S3Driver:
             name. ``"auto"`` uses the host name on Amazon S3 if the bucket's name is valid there.
         expected_bucket_owner: The account that must own every bucket. A bucket of another owner
             raises PermissionDeniedError.
-        max_connections: The maximum number of open readers. The same limit applies separately to
-            concurrent writes and to other concurrent requests.
+        max_connections: The maximum number of readers that hold a connection. If another
+            reader waits, a store releases the connection of an idle one, which reconnects for its
+            next read. The same limit applies separately to concurrent writes and to other
+            concurrent requests.
         parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
             object that are read concurrently.
         checksums: Whether to send a CRC-32C with each body for the service to verify and store, and
@@ -230,7 +232,7 @@ class S3Driver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The driver's capabilities. Some depend on the endpoint and are known once the driver is open."""
+        """The driver's capabilities. Those that depend on the service are known once the driver is open."""
         return self._capabilities
 
     def _capabilities_of(self, dialect: Dialect) -> Capabilities:
@@ -245,7 +247,7 @@ class S3Driver:
         )
 
     async def open(self, context: DriverContext) -> None:
-        """Look up the endpoint and recognise the service, unless `dialect` names it.
+        """Look up the endpoint, and recognise the service unless it is Amazon S3 or `dialect` names it.
 
         Raises:
             DriverInUseError: The driver is open, or being opened, in another store.
@@ -486,7 +488,7 @@ class S3Driver:
                 duration of any upload.
 
         Raises:
-            ValueError: `older_than` is negative.
+            ValueError: `older_than` is negative or NaN.
             BucketNotFoundError: The bucket does not exist.
             PermissionDeniedError: The credentials do not permit it.
             ClosedError: The driver is not open.
