@@ -133,10 +133,10 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 class CloseStack:
-    """Closes resources, the last one first. After a cancel, a second call continues.
+    """Closes resources, the last one first.
 
-    `contextlib.AsyncExitStack` drops a callback before it runs it, so a resource whose close was
-    cancelled would stay open.
+    A cancel does not keep the other resources open, and a second call closes the resource whose close
+    was cancelled. `contextlib.AsyncExitStack` would not do that: it drops a callback before it runs it.
     """
 
     def __init__(self) -> None:
@@ -152,22 +152,27 @@ class CloseStack:
         return not self._closers
 
     async def aclose(self) -> None:
-        """Close every resource, even if one of them fails.
+        """Close every resource, even if one of them fails or the call is cancelled.
 
         Raises:
             ExceptionGroup: Several resources failed to close. A single error is raised as it is.
         """
         failures: list[Exception] = []
-        while self._closers:
-            close = self._closers[-1]
+        cancelled: asyncio.CancelledError | None = None
+        for close in reversed(self._closers.copy()):
+            if close not in self._closers:
+                continue  # a concurrent call has closed it
             try:
                 await close()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                continue
             except Exception as error:  # noqa: BLE001 - close every resource, report every error
                 failures.append(error)
-            # Removed only now, so that after a cancel a second call closes it again. A concurrent
-            # call may have removed it already.
-            if self._closers and self._closers[-1] is close:
-                self._closers.pop()
+            if close in self._closers:
+                self._closers.remove(close)
+        if cancelled is not None:
+            raise cancelled
         if len(failures) == 1:
             raise failures[0]
         if failures:
