@@ -82,8 +82,9 @@ class RangeSet:
         Spans that overlap or are close to each other are merged. The order is that of the request.
 
         Returns:
-            The spans; an empty list if the ranges are unsatisfiable (416); None if the whole object
-            must be sent, because it is empty and no Content-Range can express that.
+            The spans; an empty list if the ranges are unsatisfiable (416); None if the last bytes of
+            an empty object are requested. No Content-Range can express that, so the whole object
+            must be sent.
         """
         if not size and any(first is None and last for first, last in self.ranges):
             return None

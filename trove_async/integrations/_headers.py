@@ -1,8 +1,8 @@
 """Response headers for an object.
 
 Objects often come from untrusted uploaders. Unless the service trusts them, the headers keep
-browsers from running objects in the service's origin: only types that cannot contain a script are
-shown inline, all others are downloads, and every response is sandboxed.
+browsers from running objects in the service's origin: only types that browsers show without running
+scripts are shown inline, all others are downloads, and every response is sandboxed.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Presentation:
 def media_type(info: ObjectInfo) -> str:
     """Return the object's type, or a type guessed from its key.
 
-    Return ``application/octet-stream`` if neither exists, or if the type cannot be sent.
+    Return ``application/octet-stream`` if neither exists, if the type cannot be sent, or if the key
+    without a type is that of a compressed file, such as ``a.tar.gz``.
     """
     if info.content_type:
         return info.content_type.strip(" \t") if _is_sendable(info.content_type) else OCTET_STREAM
