@@ -405,7 +405,7 @@ class _AiohttpResponse:
 
 
 def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Return headers decoded as `parse_head` does: aiohttp keeps bytes that are not UTF-8."""
+    """Return headers decoded as `parse_head` does. aiohttp keeps bytes that are not UTF-8 as surrogates."""
     if all(map(str.isascii, headers.values())):
         return headers
     decoded = CIMultiDict(

@@ -36,11 +36,11 @@ _WRITE_SIZE: Final = 64 * KiB
 """Maximum bytes written at a time. The event loop may copy the bytes that the socket does not accept."""
 
 _FILL_SECONDS: Final = 0.05
-"""Seconds to fill the buffer of a reader. After that, it gets the bytes that have arrived, or the next
-ones to arrive."""
+"""Maximum seconds to fill the buffer of a reader. After that, the reader gets the bytes that have arrived
+or, if there are none, the next ones to arrive."""
 
 _MAX_JOINED: Final = 64 * KiB
-"""Maximum size of a body that is joined to the head. A copy is cheaper than a second write."""
+"""Maximum bytes of a body that is joined to the head. A copy is cheaper than a second write."""
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which an idle connection is closed, before a device on the network path drops it."""
@@ -406,6 +406,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def receive_into(self, buffer: memoryview, *, wait: bool) -> int:
         """Fill `buffer` from the socket with the bytes that arrive soon; return their number.
+
+        Return 0 if the connection ends first, or if none arrive soon and `wait` is False.
 
         Args:
             buffer: The buffer to fill.

@@ -103,7 +103,8 @@ class Response(Protocol):
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with the bytes that arrive soon; return their number, or 0 at the end.
 
-        Once this returns or raises, even on a cancel, nothing writes to `buffer` any more.
+        If none arrive soon, wait for the next ones. Once this returns or raises, even on a cancel,
+        nothing writes to `buffer` any more.
         """
         ...
 

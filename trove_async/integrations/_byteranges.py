@@ -16,8 +16,8 @@ MAX_RANGES = 32
 """Maximum number of ranges in one request. PDF viewers request a dozen; attackers request hundreds."""
 
 PART_OVERHEAD = 80
-"""Approximate bytes of the framing between two parts of a multipart response. Spans whose gap is not
-larger are merged (section 14.2)."""
+"""Approximate bytes of the framing between two parts of a multipart response. Two spans are merged if the
+gap between them is not larger than this (section 14.2)."""
 
 Span: TypeAlias = tuple[int, int]
 """The first position, and the position after the last one."""

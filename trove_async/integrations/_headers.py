@@ -48,7 +48,7 @@ _AUDIO_VIDEO = re.compile(r"(?:audio|video)/[^+]+")  # no "+": browsers run scri
 _SCRIPT = re.compile(
     r"(?:text|application)/(?:x-)?(?:javascript|ecmascript|jscript|livescript)[0-9.]*"
 )
-"""Types of scripts (WHATWG MIME Sniffing, "JavaScript MIME type"). With nosniff, no others run."""
+"""Types of scripts (WHATWG MIME Sniffing, "JavaScript MIME type"). With nosniff, browsers run no others."""
 
 _SANDBOX = "default-src 'none'; sandbox"
 """A policy without scripts, forms or plugins, and with a unique origin (Content Security Policy,
