@@ -43,7 +43,7 @@ class Contender(Protocol):
 
 
 class TroveAsync:
-    """A `Trove` with its defaults: verification, timeouts and retries."""
+    """A `Trove` with verification, timeouts and retries, as by default."""
 
     def __init__(self, store: Trove, bucket: str) -> None:
         self._store = store

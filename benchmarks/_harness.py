@@ -76,7 +76,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """The peak in MiB."""
+        """The peak growth in MiB."""
         return _status("VmHWM") - self._before
 
 

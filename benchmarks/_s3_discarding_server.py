@@ -76,7 +76,7 @@ def headers(lines: list[bytes]) -> dict[bytes, bytes]:
 
 
 class DiscardingServer(asyncio.BufferedProtocol):
-    """One connection. Bodies are received into a buffer that is never read.
+    """One connection. Uploaded bodies are received into a buffer that is never read.
 
     asyncio receives directly into the buffer of a `BufferedProtocol`, without a copy.
     """

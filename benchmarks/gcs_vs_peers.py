@@ -2,8 +2,8 @@
 
 In each round, the contenders do the same work in turn, in separate processes, on one fake-gcs-server. The
 server shares the machine and is often the bottleneck, so the table has the CPU time as well as the rates.
-trove_async runs with its defaults, through a `Trove`, with verification, timeouts and retries. obstore writes
-through an API that this server lacks, so it reads what the others have written.
+trove_async runs through a `Trove` with a pool of 64 MiB and otherwise with its defaults: verification, timeouts
+and retries. obstore writes through an API that this server lacks, so it reads what the others have written.
 
     python benchmarks/gcs_vs_peers.py [--rounds 3]
 """
@@ -119,7 +119,7 @@ def run(work: Awaitable[None]) -> None:
 
 
 def report(rounds: list[dict[str, Figures]]) -> str:
-    """Return the table: medians, and the median ratio of trove_async to each peer."""
+    """Return the table: medians, the maximum memory, and the median ratio of rates to each peer."""
     names = list(CONTENDERS)
     rows = []
     for work in rounds[0][OURS]:

@@ -278,7 +278,7 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             (STREAMS * LARGE / MiB, "get 256 MiB, streamed", stream_large),
             (directories * FILES, "list 100,000 keys with sizes", list_all),
         ):
-            # The kernel has cached the directories since they were created.
+            # The listing needs no warm-up: the kernel has cached the directories since their creation.
             if step is not list_all:
                 await step()
             results[step_name] = await once(amount, step())

@@ -85,7 +85,7 @@ def main() -> int:
         )
     print(f"Medians of {arguments.rounds} interleaved rounds; {machine()}.\n")
     print(
-        "The other columns are in MiB, except for the ratio of the rate to that of the first case.\n"
+        "The ratio compares the rate with that of the first case. The last three columns are in MiB.\n"
     )
     header = ["case", "MiB/s", "ratio", "pool's peak", "spilled", "growth of memory"]
     print(table(header, rows))

@@ -1,8 +1,8 @@
 """How much time does routing add to each operation, and how does that grow with the number of rules?
 
 Times only `Router.resolve`, with 0, 1, 50 and 1,000 rules of several kinds, in interleaved rounds, and
-prints the medians. Exits with 1 if 50 rules cost 10 µs or more, or if 1,000 rules cost ten times
-as much as 50.
+prints the medians. Exits with 1 if 50 rules cost 10 µs or more, or if 1,000 rules cost at least ten
+times as much as 50.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """How fast is the S3 driver, compared with obstore, OpenDAL, s3fs, aiobotocore and bare aiohttp?
 
-In each round, the contenders do the same work in turn, in separate processes. The scenes are:
+In each round, the contenders do the same work in turn, in separate processes. The scenes use:
 
 - SeaweedFS, a real server: small objects, large objects, many large objects at once, and a listing. On a
   machine with few cores, the server is often the bottleneck;
 - a server that discards bodies and serves zeros, so that the client is the bottleneck;
 - a link with 40 MB/s per connection and a round trip of 20 ms, where parallel streams matter.
 
-trove_async runs with its defaults, through a `Trove`, with verification, timeouts, retries and the pool.
-Before the scenes with zeros, the program checks that trove_async verifies and retries.
+trove_async runs with its defaults, through a `Trove`, with verification, timeouts, retries and the pool,
+which has 64 MiB for many large objects at once. Before the scenes with zeros, the program checks that
+trove_async verifies and retries.
 
     python benchmarks/s3_vs_peers.py [--rounds 3] [--scenes NAME …] [--contenders NAME …] [--gib]
 """
@@ -53,7 +54,7 @@ LARGE = 256 * MiB
 FILES = 64  # transferred concurrently
 FILE_SIZE = 32 * MiB
 LISTED = 10_000
-POOL = 64 * MiB
+POOL = 64 * MiB  # of trove_async, for many large objects at once
 
 Figures = dict[str, dict[str, float]]
 Work = Callable[[str, Contender, argparse.Namespace], Awaitable[Figures]]
@@ -274,8 +275,8 @@ class Target:
     Attributes:
         scene: A key of `SCENES`.
         work: The name of the work in the results.
-        variant: The contender that is trove_async.
-        peer: The other contender, or `ONE_STREAM`.
+        variant: The variant of trove_async: one of `NAMES`.
+        peer: The other contender: one of `NAMES`, or `ONE_STREAM`.
         figure: A key of the figures: ``"rate"`` or ``"cpu"``.
         minimum: The lowest acceptable ratio.
         maximum: The highest acceptable ratio.
@@ -407,9 +408,9 @@ def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
         return f"{rate:,.0f}, {cpu_text}, {statistics.median(series(name, work, 'rss')):,.0f} MiB"
 
     print(f"\n### {scene_name}\n")
-    cost = "CPU per GiB" if scene.per > 1 else "CPU per operation"
+    per = {"MiB/s": "GiB", "keys/s": "key", "operations/s": "operation"}[scene.unit]
     print(
-        f"Against {scene.against}: {scene.unit}, the client's {cost}, and its peak growth of memory.\n"
+        f"Against {scene.against}: {scene.unit}, the client's CPU per {per}, and its peak growth of memory.\n"
     )
     works = list(rounds[0][names[0]])
     print(table(["work", *names], [[work, *(cell(n, work) for n in names)] for work in works]))

@@ -179,7 +179,7 @@ def post(url: str, kind: str, body: bytes) -> None:
 def test_script_of_trusted_object_runs(
     address: str, browser: WebDriver, kind: str, body: bytes
 ) -> None:
-    """Without the protective headers, the scripts run: the tests below can fail."""
+    """Without the protective headers, the scripts run, so the tests below can detect them."""
     assert httpx.put(f"{address}o", content=body, headers={"Content-Type": kind}).is_success
     assert script_ran(browser, address, f"{address}trusted/o")
 

@@ -30,7 +30,10 @@ class ServerConnection:
         self.writer = writer
 
     async def receive_request(self, *, body: bool = True) -> tuple[list[str], bytes]:
-        """Return the lines of the head, and the body, of the next request."""
+        """Return the lines of the head, and the body, of the next request.
+
+        Without `body`, leave the body unread.
+        """
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         lines = head.split("\r\n")[:-2]
         sizes = [line for line in lines if line.lower().startswith("content-length:")]
@@ -82,7 +85,7 @@ TRANSPORTS: dict[str, Callable[..., Transport]] = {
 
 BODY = bytes(range(256)) * 3
 
-# The first 700 bytes, in chunks with an extension
+# The first 700 bytes of `BODY`, in chunks with an extension
 CHUNKED = b"".join(
     b"%x;a=b\r\n%b\r\n" % (100, BODY[start : start + 100]) for start in range(0, 700, 100)
 )

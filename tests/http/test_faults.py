@@ -103,7 +103,7 @@ async def test_incomplete_or_invalid_response_is_unavailable(
 @pytest.mark.parametrize("kind", BROKEN_RESPONSES)
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("into", [False, True])
-async def test_truncated_body_raises(
+async def test_incomplete_or_malformed_body_is_unavailable(
     transport: Transport, kind: str, end: str, *, into: bool
 ) -> None:
     async def handler(connection: ServerConnection) -> None:

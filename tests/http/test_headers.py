@@ -19,5 +19,7 @@ from trove_async._http import retry_after
         ("x" * 50_000, None),
     ],
 )
-def test_only_a_number_of_seconds_is_accepted(value: str, seconds: float | None) -> None:
+def test_seconds_are_returned_and_invalid_values_are_ignored(
+    value: str, seconds: float | None
+) -> None:
     assert retry_after({"retry-after": value}) == seconds

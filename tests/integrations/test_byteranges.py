@@ -153,7 +153,7 @@ def test_spans_of_any_header_are_inside_the_object(header: str, size: int) -> No
 
 
 @given(st.integers(0, 500), st.one_of(st.none(), st.integers(0, 500)), st.integers(1, 400))
-def test_requested_backend_range_equals_sent_span(
+def test_single_range_selects_the_span_that_is_sent(
     first: int, length: int | None, size: int
 ) -> None:
     ranges = RangeSet.parse(f"bytes={first}-{'' if length is None else first + length}")

@@ -99,7 +99,7 @@ def test_options_of_the_service_override_stored_headers() -> None:
     )
 
 
-ACTIVE = [
+NOT_INLINE = [
     "text/html",
     "TEXT/HTML; charset=utf-8",
     "application/xhtml+xml",
@@ -136,9 +136,9 @@ OCTETS = "application/octet-stream"
 SANDBOX = "default-src 'none'; sandbox"
 
 
-@pytest.mark.parametrize("kind", ACTIVE + SCRIPTS + MALFORMED)
+@pytest.mark.parametrize("kind", NOT_INLINE + SCRIPTS + MALFORMED)
 @pytest.mark.parametrize("stored", ["inline", "inline; filename=x.html", "nonsense,", "", None])
-def test_active_content_is_sent_as_attachment(kind: str, stored: str | None) -> None:
+def test_type_that_is_not_inline_is_sent_as_attachment(kind: str, stored: str | None) -> None:
     headers = Presentation().headers(
         info("dir/page.x", content_type=kind, content_disposition=stored)
     )
@@ -149,7 +149,7 @@ def test_active_content_is_sent_as_attachment(kind: str, stored: str | None) -> 
     assert headers["Content-Type"] == (OCTETS if kind in SCRIPTS + MALFORMED else kind)
 
 
-@pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS, *MALFORMED])
+@pytest.mark.parametrize("kind", [*NOT_INLINE, *SCRIPTS, *MALFORMED])
 def test_trusted_object_keeps_its_content_type(kind: str) -> None:
     headers = Presentation(trusted=True).headers(info(content_type=kind))
     assert headers["Content-Type"] == kind
@@ -176,9 +176,9 @@ def test_audio_and_video_are_sent_inline(kind: str) -> None:
 
 
 def test_stored_file_name_is_kept_in_attachment() -> None:
-    sent_name = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
+    stored = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
     headers = Presentation().headers(
-        info(content_type="application/zip", content_disposition=sent_name)
+        info(content_type="application/zip", content_disposition=stored)
     )
     assert headers["Content-Disposition"] == (
         "attachment; filename=\"_.zip\"; filename*=UTF-8''%E2%82%AC.zip"

@@ -78,12 +78,8 @@ async def test_curl_uploads_raw_and_as_form(framework: str, store: Trove, tmp_pa
 
 @both_frameworks
 async def test_body_of_unknown_length_is_streamed(framework: str, store: Trove) -> None:
-    chunked = b"".join(
-        b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (BODY[:1000], BODY[1000:])
-    )
-    message = request_bytes(
-        "PUT", "/files/o", ["Transfer-Encoding: chunked"], chunked + b"0\r\n\r\n"
-    )
+    body = chunked(BODY[:1000], BODY[1000:])
+    message = request_bytes("PUT", "/files/o", ["Transfer-Encoding: chunked"], body)
     async with serving(framework, store) as service:
         assert parse_response(await send_raw(service.port, message)).status == 201
     assert await store.read("files", "o") == BODY
@@ -175,6 +171,7 @@ async def test_encoding_not_decoded_by_frameworks_is_stored(
 
 
 def chunked(*pieces: bytes) -> bytes:
+    """Return a body in chunks, with its end."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 

@@ -12,8 +12,8 @@ Response bodies are received on demand.
 `connect_errors`    the error for a failed connection: host, port, reason and remedy
 `headers`           Content-Range, Range, Expires, Retry-After, and the decoding of field values
 `object_reader`     the reader of one object's body
-`services`          shared by the S3 and GCS drivers: error mappings, a cache of existing buckets, and the
-                    creation of resources that a cancel undoes
+`services`          shared by the S3 and GCS drivers: error mappings, a cache of existing buckets, and a
+                    function that creates a resource and undoes this after a cancel
 """
 
 from .aiohttp_transport import AiohttpTransport, translate_error

@@ -348,7 +348,7 @@ class _AiohttpResponse:
         return chunk
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with received bytes, or the first to arrive. See `Response.readinto`."""
+        """Fill `buffer` with received bytes; if there are none, wait for some. See `Response.readinto`."""
         filled = 0
         # Do not wait once there are some bytes: a slow body would seem to stall.
         while filled < len(buffer) and (
@@ -405,7 +405,7 @@ class _AiohttpResponse:
 
 
 def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Return headers decoded as `parse_head` does: aiohttp keeps bytes that are not UTF-8."""
+    """Return headers decoded as `parse_head` does. aiohttp keeps bytes that are not UTF-8 as surrogates."""
     if all(map(str.isascii, headers.values())):
         return headers
     decoded = CIMultiDict(
@@ -434,7 +434,7 @@ _ERRORS: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] 
 
 
 def translate_error(error: BaseException, address: str = "the server") -> TroveError | None:
-    """Return the `TroveError` for an error of aiohttp, or None for any other error.
+    """Return the `TroveError` for an error of aiohttp, a TimeoutError or an OSError; None for others.
 
     Drivers also use it for SDKs that let errors of aiohttp through.
 

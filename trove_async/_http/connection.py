@@ -36,11 +36,11 @@ _WRITE_SIZE: Final = 64 * KiB
 """Maximum bytes written at a time. The event loop may copy the bytes that the socket does not accept."""
 
 _FILL_SECONDS: Final = 0.05
-"""Seconds to fill the buffer of a reader. After that, it gets the bytes that have arrived, or the next
-ones to arrive."""
+"""Maximum seconds to fill the buffer of a reader. After that, the reader gets the bytes that have arrived
+or, if there are none, the next ones to arrive."""
 
 _MAX_JOINED: Final = 64 * KiB
-"""Maximum size of a body that is joined to the head. A copy is cheaper than a second write."""
+"""Maximum bytes of a body that is joined to the head. A copy is cheaper than a second write."""
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which an idle connection is closed, before a device on the network path drops it."""
@@ -274,7 +274,9 @@ class Connection(asyncio.BufferedProtocol):
                 # The view is valid only until the next one is requested: wait for the socket.
                 await self._can_write()
                 if self._writing_paused:
-                    return  # the server has responded; the event loop may still hold the view
+                    # The server has responded, or the connection has ended. The event loop may
+                    # still hold the view.
+                    return
         self._request_sent = True
         self._last_progress = self._loop.time()
 
@@ -285,13 +287,14 @@ class Connection(asyncio.BufferedProtocol):
         return not self._has_response() and self._error is None
 
     def _has_response(self) -> bool:
-        """Return whether the response has started. Drop interim responses (RFC 9110, 15.2)."""
-        while self._response_started and self._window.startswith(
-            _INTERIM_START, self._start, self._end
-        ):
+        """Return whether the final response has started. Drop interim ones (RFC 9110, 15.2)."""
+        while self._response_started:
+            first_end = min(self._start + len(_INTERIM_START), self._end)
+            if not _INTERIM_START.startswith(bytes(self._view[self._start : first_end])):
+                break  # the final response
             head_end = self._window.find(b"\r\n\r\n", self._start, self._end)
             if head_end < 0:
-                return False  # the interim response is incomplete
+                return False  # an incomplete interim response, or too few bytes to tell
             self._consume(head_end + 4 - self._start)
             self._count_interim()
         return self._response_started
@@ -362,11 +365,11 @@ class Connection(asyncio.BufferedProtocol):
         return line
 
     async def wait_for_bytes(self) -> None:
-        """Wait until more bytes have arrived.
+        """Wait until more bytes arrive or the connection ends. Call this again to get its error.
 
         Raises:
-            UnavailableError: The connection has ended.
-            TimedOutError: No bytes arrived within the timeout.
+            UnavailableError: The connection had ended before this call.
+            TimedOutError: It had ended because of a timeout.
         """
         if self._error is not None:
             raise self._error
@@ -403,6 +406,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def receive_into(self, buffer: memoryview, *, wait: bool) -> int:
         """Fill `buffer` from the socket with the bytes that arrive soon; return their number.
+
+        Return 0 if the connection ends first, or if none arrive soon and `wait` is False.
 
         Args:
             buffer: The buffer to fill.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .transport import Origin
 
 CHUNKED: Final = -1
-"""The length of a body that is sent in chunks (RFC 9112, 7.1)."""
+"""Stands for the unknown length of a body that is sent in chunks (RFC 9112, 7.1)."""
 
 MAX_INTERIM: Final = 20
 """Maximum number of interim responses (RFC 9110, 15.2) before the final one. Most servers send at most one."""
@@ -55,7 +55,7 @@ def request_head(
             if len(encoded.translate(None, _CONTROLS)) == len(encoded):  # faster than a search
                 return encoded
             del encoded
-        except UnicodeEncodeError:  # it contains the head, so it must not become the context
+        except UnicodeEncodeError:  # the error contains the head: it must not become the context
             pass
     # A traceback recorded with its local variables would show the credentials.
     del head, lines, headers

@@ -58,7 +58,10 @@ def check_tls(tls: object) -> None:
 
 
 def _scheme_of(url: str) -> str:
-    """Return the scheme of a proxy URL, or ``""`` if the URL has no valid host or port."""
+    """Return the scheme of a proxy URL.
+
+    Return ``""`` for a malformed URL, and for an http or https URL without a valid host and port.
+    """
     try:
         parts = yarl.URL(url)
         is_usable = bool(parts.host) and parts.port is not None and url.isascii()

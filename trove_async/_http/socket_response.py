@@ -42,7 +42,7 @@ class SocketResponse:
         # Bytes that remain of the body, or of the current chunk; None if the body ends with the
         # connection.
         self._remaining = 0 if self._chunked else head.length
-        self._in_chunk = False  # a chunk was read, but not the line break after it
+        self._in_chunk = False  # a chunk has begun, so a line break precedes the next one
         self._reusable = head.keep_alive and head.length is not None
 
     async def read(self, size: int) -> bytes:

@@ -14,8 +14,8 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 WINDOW: Final = 256 * KiB
-"""Size in bytes of the pieces in which documents are read and aiohttp writes bodies. aiohttp buffers up
-to twice as many bytes of each open response."""
+"""Size in bytes of the pieces in which `collect_body` reads and the aiohttp transport writes request
+bodies. aiohttp buffers up to twice as many bytes of each open response."""
 
 MIN_DOCUMENT_RATE: Final = 16 * KiB
 """Minimum rate, in bytes per second, of a document: a page of a listing, an error or a token."""
@@ -103,7 +103,8 @@ class Response(Protocol):
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with the bytes that arrive soon; return their number, or 0 at the end.
 
-        Once this returns or raises, even on a cancel, nothing writes to `buffer` any more.
+        If none arrive soon, wait for the next ones. Once this returns or raises, even on a cancel,
+        nothing writes to `buffer` any more.
         """
         ...
 

@@ -16,8 +16,8 @@ MAX_RANGES = 32
 """Maximum number of ranges in one request. PDF viewers request a dozen; attackers request hundreds."""
 
 PART_OVERHEAD = 80
-"""Approximate bytes of the framing between two parts of a multipart response. Spans whose gap is not
-larger are merged (section 14.2)."""
+"""Approximate bytes of the framing between two parts of a multipart response. Two spans are merged if the
+gap between them is not larger than this (section 14.2)."""
 
 Span: TypeAlias = tuple[int, int]
 """The first position, and the position after the last one."""
@@ -82,8 +82,9 @@ class RangeSet:
         Spans that overlap or are close to each other are merged. The order is that of the request.
 
         Returns:
-            The spans; an empty list if the ranges are unsatisfiable (416); None if the whole object
-            must be sent, because it is empty and no Content-Range can express that.
+            The spans; an empty list if the ranges are unsatisfiable (416); None if the last bytes of
+            an empty object are requested. No Content-Range can express that, so the whole object
+            must be sent.
         """
         if not size and any(first is None and last for first, last in self.ranges):
             return None

@@ -113,8 +113,8 @@ class Conditions:
         """Return whether If-Range permits the Range (RFC 9110, 13.2.2, step 5, and 13.1.5).
 
         A weak tag never permits it. A date permits it if it equals the Last-Modified of the object:
-        a client must not send a date unless it has no entity tag, and received the date at least a
-        second after the modification (section 8.8.2.2).
+        a client may send a date only if it has no entity tag, and only if it received the date at
+        least a second after the modification (section 8.8.2.2).
         """
         if self.if_range is None:
             return True

@@ -214,7 +214,7 @@ class _Request:
     async def _body_response(
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
-        """Return a 206 response, or a 200 if the reader has the whole object."""
+        """Return a 206 response, or a 200 if no range applies or the backend has no ranges."""
         info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206

@@ -1,8 +1,8 @@
 """Response headers for an object.
 
 Objects often come from untrusted uploaders. Unless the service trusts them, the headers keep
-browsers from running objects in the service's origin: only types that cannot contain a script are
-shown inline, all others are downloads, and every response is sandboxed.
+browsers from running objects in the service's origin: only types that browsers show without running
+scripts are shown inline, all others are downloads, and every response is sandboxed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _AUDIO_VIDEO = re.compile(r"(?:audio|video)/[^+]+")  # no "+": browsers run scri
 _SCRIPT = re.compile(
     r"(?:text|application)/(?:x-)?(?:javascript|ecmascript|jscript|livescript)[0-9.]*"
 )
-"""Types of scripts (WHATWG MIME Sniffing, "JavaScript MIME type"). With nosniff, no others run."""
+"""Types of scripts (WHATWG MIME Sniffing, "JavaScript MIME type"). With nosniff, browsers run no others."""
 
 _SANDBOX = "default-src 'none'; sandbox"
 """A policy without scripts, forms or plugins, and with a unique origin (Content Security Policy,
@@ -140,7 +140,8 @@ class Presentation:
 def media_type(info: ObjectInfo) -> str:
     """Return the object's type, or a type guessed from its key.
 
-    Return ``application/octet-stream`` if neither exists, or if the type cannot be sent.
+    Return ``application/octet-stream`` if neither exists, if the type cannot be sent, or if the key
+    without a type is that of a compressed file, such as ``a.tar.gz``.
     """
     if info.content_type:
         return info.content_type.strip(" \t") if _is_sendable(info.content_type) else OCTET_STREAM

@@ -43,7 +43,7 @@ async def open_store(
 
 
 def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple. Each start of the app iterates over it, so an iterator would not do.
+    """Return the names as a tuple. Each start of the app needs them, so an iterator would not do.
 
     Raises:
         TypeError: `buckets` is a single name, or no list of names.

@@ -290,7 +290,8 @@ class _Upload:
                 info = None
         if conditions.evaluate("PUT", info) is ConditionResult.FAILED:
             raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
-        # The put then fails if the object is replaced or created after this evaluation.
+        # The put then fails if the object is replaced after this evaluation or, with If-None-Match,
+        # created.
         if info is not None:
             if not info.etag:
                 raise NotSupportedError("a conditional upload requires an object with an etag")

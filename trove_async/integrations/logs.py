@@ -18,8 +18,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
     """Log the operations of a store; return a function that stops the logging.
 
-    * DEBUG: operations that succeeded or were cancelled, the ends of bodies, and idle readers that
-      release their connection or resume.
+    * DEBUG: operations that succeeded or were cancelled, the ends of bodies, idle readers that
+      release their connection, and downloads that resume after an error.
     * INFO: failed operations. They are not logged at a higher level because the caller gets the
       error.
     * WARNING: failed attempts that may be retried, waits for a connection or for memory, and parts

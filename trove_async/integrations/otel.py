@@ -6,8 +6,9 @@ Example::
 
 A span is a child of the span of the caller, and the parent of the spans of an instrumented SDK. It is
 named after the operation (``trove put``). Its attributes include the bucket, the key and the backend
-that the router chose. Failed attempts, waits, spills, parks and resumes are span events. The module
-subscribes to `Trove.events`, so a store that is not instrumented has no overhead.
+that the router chose. Failed attempts and the events ``wait``, ``spill``, ``park`` and ``resume`` (see
+`Event`) are span events. The module subscribes to `Trove.events`, so a store that is not instrumented
+has no overhead.
 
 ============================  ==========  ====================================================
 metric                        unit

@@ -155,7 +155,7 @@ class UploadResponse(ObjectResponse):
 
     Attributes:
         info: The stored object, or None if it was not stored.
-        form: The names and values of the other fields, in order, if the upload was a form.
+        form: The names and values of the form's other fields, in order; empty if no form was stored.
     """
 
     def __init__(self, result: UploadResult, request: Request) -> None:
