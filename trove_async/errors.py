@@ -41,7 +41,7 @@ from typing import Any, Self
 
 
 class TroveError(Exception):
-    """The base class of all errors. It has a message, and says where the failure occurred.
+    """The base class of all errors. It has a message and the place of the failure.
 
     A driver raises an error with the attributes it knows, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
@@ -153,7 +153,7 @@ class BucketNotFoundError(NotFoundError):
 
     Attributes:
         creatable: Whether create_bucket can create the bucket. Layers and drivers set it to False if it
-            cannot. The store then keeps their message, which says what to do.
+            cannot. The store then keeps their message, which explains what to do.
     """
 
     creatable: bool = True

@@ -294,7 +294,7 @@ class Connection(asyncio.BufferedProtocol):
                 break  # the final response
             head_end = self._window.find(b"\r\n\r\n", self._start, self._end)
             if head_end < 0:
-                return False  # an incomplete interim response, or too few bytes to tell
+                return False  # an incomplete interim response, or too few bytes to recognise one
             self._consume(head_end + 4 - self._start)
             self._count_interim()
         return self._response_started

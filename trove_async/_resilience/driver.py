@@ -170,8 +170,8 @@ class ResilientDriver:
     async def ping(self) -> None:
         """Check that the backend responds.
 
-        A ping is not retried, because it reports the current state. It needs no permit, because the
-        number of waiting requests says nothing about the health of the backend.
+        A ping is not retried, because it reports the current state. It needs no permit: a healthy
+        backend may have many waiting requests.
         """
         await redacted(self.calls.await_response(self.driver.ping()), self.calls.redact)
 
