@@ -2,13 +2,13 @@
 
     python examples/hot_cold_archive.py [TREE] [--root DIRECTORY] [--limit FILES]
 
-Stores every file of TREE (by default Python's standard library), shows which backend has it, reads it
-back with verified checksums, and moves some objects to another backend. The backends are three
-directories in DIRECTORY, by default a temporary one.
+Stores the files of TREE (by default Python's standard library), except symlinks and installed packages.
+Shows which backend has each file, reads all files back with verified checksums, and moves some of them to
+the archive. The backends are three directories in DIRECTORY, by default a temporary one.
 
 With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS (pip install
-trove-async[demo-s3]). With TROVE_DEMO=cloud, the archive is also a GCS emulator (pip install
-trove-async[demo-cloud]).
+trove-async[demo-s3]). With TROVE_DEMO=cloud, the cold backend is the same, and the archive is a
+GCS emulator (pip install trove-async[demo-cloud]).
 """
 
 import argparse
@@ -48,7 +48,7 @@ console = Console()
 
 
 def compiled(_bucket: str, key: str) -> str:
-    """Route compiled files to the cold backend. The same rule as patterns would be longer."""
+    """Route compiled files to the cold backend. Written as patterns, this rule would be longer."""
     return "cold" if "__pycache__" in key.split("/") or key.endswith(".so") else ""
 
 
@@ -102,7 +102,7 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: int | None) -> None:
     """Store the files, list them, read them back, move some, and print the results."""
     # 1. Find the files.
-    files = sorted(path for path in tree.rglob("*") if is_source(path))[:limit]
+    files = sorted(path for path in tree.rglob("*") if is_included(path, tree))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
     total = sum(sizes.values())
     console.print(f"{len(files):,} files, {total / MiB:.1f} MiB, from {tree}")
@@ -143,7 +143,7 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
             return moved.size
 
         size = sum(obj.size for obj in retired)
-        moved_rate = await for_each("moving sources to the archive", retired, retire, size)
+        moved_rate = await for_each("moving to the archive", retired, retire, size)
         after = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
         console.print(table_of(after))
         if len(after) != len(placed):
@@ -156,9 +156,9 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
         )
 
 
-def is_source(path: Path) -> bool:
-    """Return whether a path is a regular file that does not belong to an installed package."""
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
+def is_included(path: Path, tree: Path) -> bool:
+    """Return whether a path is a regular file and not in a directory of installed packages."""
+    installed = {"site-packages", "dist-packages"} & set(path.relative_to(tree).parts)
     return not installed and path.is_file() and not path.is_symlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_main_example_runs_on_a_directory(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
     assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
+
+
+def test_main_example_skips_installed_packages_only_below_the_tree(
+    tree: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "site-packages" / "package"
+    shutil.copytree(tree, package)
+    shutil.copytree(tree, package / "site-packages")
+    run("hot_cold_archive.py", str(package), "--root", str(tmp_path / "store"))
+    assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").exists()
+    assert not (tmp_path / "store" / "hot" / "stdlib" / "site-packages").exists()
 
 
 def test_main_example_runs_with_s3_as_cold_backend(tree: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ class Deadlines:
 
         Args:
             seconds: The time limit.
-            message: The start of the error's message: ``"no response arrived"``.
-            work: The work. If it converts the cancel to a different error, that error is raised.
+            message: The start of the error's message, for example ``"no response arrived"``.
+            work: The awaitable. If it converts the CancelledError to a different error, that error is
+                raised.
 
         Raises:
             TimedOutError: The work was cancelled at the limit.
@@ -51,7 +52,7 @@ class Deadlines:
             limit.revoke()
             raise
         else:
-            limit.revoke()  # the work completed although it was cancelled
+            limit.revoke()  # the work may have completed in spite of a cancel
             return result
         finally:
             self._limits.discard(limit)
@@ -89,7 +90,7 @@ class _Limit(OwnCancel):
 
 
 async def within(seconds: float, message: str, work: Awaitable[T]) -> T:
-    """Apply `Deadlines.within` to a single call, which has its own timer."""
+    """Apply `Deadlines.within` to a single call, with a timer of its own."""
     deadlines = Deadlines()
     try:
         return await deadlines.within(seconds, message, work)

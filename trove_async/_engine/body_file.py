@@ -1,4 +1,4 @@
-"""Reads the file that is the body of a put, at any offset and repeatedly, and detects changes."""
+"""Random access to the file that a put stores. Detects changes to the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _FileState(NamedTuple):
 
 
 class BodyFile:
-    """A regular file, from an offset to its end, that must not change once this object is created.
+    """The bytes of a regular file from an offset to its end. The file must not change during the put.
 
     Methods block and are thread-safe. They neither use nor move the file's position.
 
@@ -39,7 +39,7 @@ class BodyFile:
         self.size = max(0, self._state.size - start)
 
     def read(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the bytes that start at `offset`.
+        """Fill `view` with the bytes of the body that start at `offset`.
 
         Raises:
             IntegrityError: The file has changed since this object was created.
@@ -51,7 +51,8 @@ class BodyFile:
                 break
             view, offset = view[count:], offset + count
         # Check after the read, to detect a concurrent write. A write through a memory mapping may
-        # update the timestamp only later. Then the checksum detects it when a part is read again.
+        # not update the timestamp until later. If a part is read again, its checksum detects such a
+        # write.
         if view or _state_of(self._descriptor) != self._state:
             raise file_changed_error()
 
@@ -64,11 +65,13 @@ def file_changed_error() -> IntegrityError:
 
 
 def descriptor_of(file: BinaryIO) -> int | None:
-    """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
+    """Duplicate the descriptor of a user's open file, or return None if the file is not plain.
 
     A plain file is a regular file represented by one of Python's own file classes. A subclass or a
-    wrapper may return bytes that differ from those of its descriptor. A plain file is moved to its end,
-    as if it had been read. The caller closes the descriptor.
+    wrapper may return bytes that differ from those of its descriptor.
+
+    The position of a plain file moves to its end, as if it had been read. The caller closes the
+    descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
     is_builtin = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}

@@ -1,4 +1,4 @@
-"""Header fields that every HTTP driver reads or writes."""
+"""Parsing and formatting of HTTP header fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def expires_of(headers: Mapping[str, str]) -> datetime | None:
     """Return the date of the Expires header, or None if it is absent.
 
-    An invalid date, such as ``0``, means a time in the past (RFC 9111, 5.3): 1970-01-01.
+    An invalid date, such as ``0``, means a time in the past (RFC 9111, 5.3). Return 1970-01-01 for it.
     """
     value = headers.get("expires")
     if value is None:
@@ -43,9 +43,9 @@ def date_field(name: str, text: str) -> datetime:
 
 
 def field_text(value: str) -> str:
-    """Return a field value as text, after a transport decoded it as UTF-8 with surrogate escapes.
+    """Return the text of a field value that a transport decoded as UTF-8 with surrogate escapes.
 
-    A value that is not UTF-8 is decoded as ISO-8859-1, the historical encoding (RFC 9110, 5.5).
+    If the bytes were not UTF-8, decode them as ISO-8859-1, the historical encoding (RFC 9110, 5.5).
     """
     if value.isascii():
         return value
@@ -59,8 +59,8 @@ def field_text(value: str) -> str:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds in a Retry-After header, or None if it is absent or invalid.
 
-    The header is a number of seconds, or a date (RFC 9110, 10.2.3), from which the Date of the
-    response is subtracted.
+    The header is a number of seconds or a date (RFC 9110, 10.2.3). For a date, return the seconds
+    between the response's Date header and that date.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():

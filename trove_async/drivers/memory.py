@@ -54,8 +54,8 @@ class MemoryDriver:
 
     Args:
         parallel_parts: Maximum number of concurrent parts of one upload.
-        max_connections: Maximum number of open readers, of concurrent writes, and of other
-            concurrent calls, to simulate a network service. None: no limit.
+        max_connections: Simulates the connection limit of a network service. It applies separately
+            to open readers, concurrent writes and other concurrent calls. None: no limit.
     """
 
     def __init__(self, *, parallel_parts: int = 4, max_connections: int | None = None) -> None:
@@ -63,8 +63,8 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Each write gets a new etag, even if the bytes are the same. The token is a part of each etag, so
-        # that those of different drivers differ.
+        # Each write gets a new etag, even if the bytes are the same. Each etag contains the token, so
+        # that two drivers never create the same etag.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""
@@ -224,7 +224,10 @@ class MemoryDriver:
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        """Create the object if the conditions hold. Puts, commits and copies end here, without an await."""
+        """Create the object if the conditions hold. Every put, commit and copy calls this.
+
+        There is no await between the check and the write, so both together are atomic.
+        """
         # 1. Check the conditions and the checksum.
         contents = self._bucket(bucket)
         current = contents.objects.get(key)
@@ -286,8 +289,8 @@ class _Bucket:
     __slots__ = ("_added", "_keys", "_removed", "info", "objects")
 
     MAX_INSERTIONS = 16
-    """Maximum number of new keys to insert one by one, which takes one memmove each. For more keys,
-    sorting the whole list is faster."""
+    """Maximum number of new keys to insert one by one. Each insertion moves the keys behind it. For more
+    keys, sorting the whole list is faster."""
 
     def __init__(self, name: str) -> None:
         self.info = BucketInfo(name=name, created=datetime.now(UTC))
@@ -388,7 +391,7 @@ class _Reader:
         self._chunks = None
 
     async def read(self, size: int) -> bytes:
-        """Return a slice of one chunk, or all of it without a copy. See `DriverReader.read`."""
+        """Return a slice of one chunk, or the whole chunk without a copy. See `DriverReader.read`."""
         size = min(size, self._remaining)
         if size >= _YIELD_SIZE:
             await asyncio.sleep(0)
@@ -446,7 +449,7 @@ class _Upload:
         self._parts.clear()
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Store a copy of the part until the commit. See `Upload.send`."""
+        """Keep a copy of the part for the commit. See `Upload.send`."""
         body = b"".join(views)
         if len(body) >= _YIELD_SIZE:
             await asyncio.sleep(0)

@@ -53,7 +53,7 @@ METHODS: dict[Write, str] = {put: "POST", copy: "POST", delete: "DELETE", delete
 
 FAULTS: dict[str, Callable[[], Fault]] = {
     "503 after success": lambda: Response(503, served=True),
-    "503 before success": lambda: Response(503),
+    "503": lambda: Response(503),
     "response lost": lambda: Cut("response head"),
 }
 
@@ -69,7 +69,7 @@ def after_each_failure(proxied: ProxiedStore, action: Callable[[], object]) -> N
 
 
 def conditions(proxied: ProxiedStore, method: str) -> list[str | None]:
-    """Return the generation that each request with a method requires; None: any."""
+    """Return the ifGenerationMatch of each request with this method, or None if it has none."""
     return [
         request.query.get("ifGenerationMatch")
         for request in proxied.proxy.requests

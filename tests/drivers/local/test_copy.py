@@ -22,12 +22,7 @@ from trove_async.errors import (
 from trove_async.options import CopyOptions, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
     from tests.drivers.local.conftest import BucketClient
-
-    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 @pytest.mark.parametrize("unsupported", ["nothing", "ioctl", "copy_file_range", "both"])
@@ -93,11 +88,11 @@ async def test_copy_onto_itself_fails_if_the_object_changes_during_the_copy(
     source = await client.put("k", b"old")
     real = os.utime
 
-    def replace_source(fd: int, *, ns: tuple[int, int]) -> None:
+    def overwrite_source(fd: int, *, ns: tuple[int, int]) -> None:
         real(fd, ns=ns)
         (client.bucket / "k").write_bytes(b"foreign")
 
-    monkeypatch.setattr(os, "utime", replace_source)
+    monkeypatch.setattr(os, "utime", overwrite_source)
     with pytest.raises(ObjectChangedError):
         await client.driver.copy(
             "b", "k", "b", "k", CopyOptions(source=source, put=PutOptions(metadata={"a": "b"}))
@@ -115,7 +110,7 @@ async def test_copy_fails_if_the_source_is_truncated(
     assert (await client.keys(), client.own_files()) == (["k"], [])
 
 
-async def test_copy_keeps_the_checksum_and_has_the_new_metadata(
+async def test_copy_keeps_the_checksum_and_takes_the_new_metadata(
     any_client: BucketClient,
 ) -> None:
     source = await any_client.put("k", b"body", metadata={"a": "b"})

@@ -16,12 +16,7 @@ from hypothesis import strategies as st
 from trove_async.drivers.local._metadata import Metadata, decode, decode_owner, modified_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
     from tests.drivers.local.conftest import BucketClient
-
-    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 

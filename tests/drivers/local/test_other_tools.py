@@ -12,12 +12,7 @@ from trove_async.errors import ObjectExistsError, ObjectNotFoundError, Precondit
 from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
     from tests.drivers.local.conftest import BucketClient
-
-    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 async def test_foreign_file_is_an_object(any_client: BucketClient) -> None:

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 from trove_async.drivers.local._snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
     from tests.drivers.local.conftest import BucketClient
-
-    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 def _status(*, ino: int, mtime_ns: int) -> os.stat_result:

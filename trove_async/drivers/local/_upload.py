@@ -27,7 +27,7 @@ class FileUpload:
     """One upload. Entering it creates a staged file. Leaving it without a commit removes the file.
 
     Args:
-        root: The root.
+        root: The root directory of the driver.
         location: The paths of the object.
         options: The options of the put.
         threads: The driver's threads.
@@ -65,7 +65,7 @@ class FileUpload:
                     raise
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Write one part at its offset. After a cancel, the views are no longer read."""
+        """Write one part at its offset. If cancelled, wait until the thread no longer reads the views."""
         size = sum(view.nbytes for view in views)
         if size != part.size:
             raise IntegrityError(f"part {part.number} must have {part.size} bytes, got {size}")
@@ -115,7 +115,7 @@ class FileUpload:
         """Return the size of all parts together, and their checksum.
 
         Raises:
-            BackendError: There is a gap between two parts, or they overlap.
+            BackendError: The parts overlap, or there is a gap between them or before the first one.
             IntegrityError: The size differs from `PutOptions.size`.
         """
         end = checksum = 0
