@@ -21,7 +21,13 @@ MiB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """The amount of one piece of work, and the seconds and CPU seconds that it took."""
+    """How long an amount of work took.
+
+    Attributes:
+        amount: The amount of work, in the benchmark's own unit: calls, MiB or keys.
+        seconds: The elapsed time.
+        cpu: The CPU seconds of this process.
+    """
 
     amount: float
     seconds: float
@@ -53,7 +59,7 @@ async def concurrently(
 
 
 async def once(amount: float, work: Awaitable[object]) -> Measurement:
-    """Run one piece of work with the given amount, and measure it."""
+    """Await `work`, which does `amount` of work, and measure it."""
     started, cpu = time.perf_counter(), time.process_time()
     await work
     return Measurement(
@@ -89,13 +95,13 @@ def _status(field: str) -> float:
 
 
 def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]]:
-    """Run a script's child mode and return the JSON object that it prints last.
+    """Run a script in a new process and return the JSON object on its last line of output.
 
     Raises:
         CalledProcessError: The process failed before it printed a result. Later failures are
             ignored, because some libraries sometimes abort when their process ends.
     """
-    run = subprocess.run(  # noqa: S603 - this script
+    run = subprocess.run(  # noqa: S603 - a benchmark runs itself
         [sys.executable, script, *arguments], check=False, stdout=subprocess.PIPE, text=True
     )
     if not run.stdout.strip():
@@ -105,7 +111,7 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]
 
 
 def median_ratio(figures: Sequence[float], references: Sequence[float]) -> float:
-    """Return the median of the ratios of all rounds.
+    """Return the median over all rounds of a round's figure divided by its reference.
 
     Changes in the machine's speed between two rounds cancel out.
     """

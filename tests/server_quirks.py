@@ -2,7 +2,7 @@
 
 Emulators and S3-compatible servers do not behave as S3 or GCS do in every detail. The deviations are
 listed next to the suites, with their reasons. A test whose deviation is gone fails until its entry is
-removed.
+removed, unless the deviation does not always occur.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def expect_failures(
     """Return a class decorator for a suite, some of whose tests are expected to fail.
 
     Args:
-        reasons: The deviations of the server by test name.
-        where: Returns whether a case of the test is expected to fail, from the case's parameters.
+        reasons: How the server deviates, by the name of the test that fails.
+        where: Receives the arguments of one case of a test, and returns whether it is expected to fail.
         always: Fail if such a case passes. False is for deviations that do not always occur.
         raises: The expected error. None: any error, including a failed assertion.
     """

@@ -1,4 +1,4 @@
-"""Responses with every framing and in pieces of any size, over both transports."""
+"""Responses with every framing, read in pieces of several sizes, over both transports."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_connection_with_unread_body_is_not_reused(transport: Transport) -
             response = await transport.send("GET", server.origin, "/", {})
             assert len(await response.read(10)) == 10
             response.close()
-            response.close()
+            response.close()  # closing twice has no effect
     assert server.connections == 2
 
 

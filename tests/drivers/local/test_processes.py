@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 WORKER = Path(__file__).with_name("worker.py")
-pytestmark = pytest.mark.timeout(180)  # starts dozens of interpreters, also on slow machines
+pytestmark = pytest.mark.timeout(180)  # a test may start dozens of interpreters, on a slow machine
 
 EACH_LOCK = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
@@ -123,6 +123,7 @@ async def test_existing_key_is_always_found_and_listed(
 ) -> None:
     async with open_client(tmp_path) as client:
         await client.put("p", b"a file where others need a directory")
+    # The "replace" workloads assert that their keys are found and listed.
     await run_workloads(
         [("replace", tmp_path, {"key": key, "rounds": 150}) for key in ["p/q", "p/q/r", "s/t"]]
         + [("conflict", tmp_path, {"seed": 9, "rounds": 300})]
@@ -175,23 +176,23 @@ async def test_staged_files_of_dead_processes_are_removed(
     assert list(staging.iterdir()) == []
 
 
-EACH_SETTINGS = pytest.mark.parametrize(
+ALL_SETTINGS = pytest.mark.parametrize(
     "settings",
     [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}],
-    ids=["default", "sidecars", "durable"],
+    ids=["xattrs", "sidecars", "fsync"],
 )
 
 
-@EACH_SETTINGS
-async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
+@ALL_SETTINGS
+async def test_kill_at_any_moment_leaves_old_or_new_object(tmp_path: Path, settings: Any) -> None:
     await run_workload("kill", tmp_path, kills=100, seed=1, settings=settings)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@EACH_SETTINGS
+@ALL_SETTINGS
 @pytest.mark.parametrize("seed", range(2, 6))
-async def test_thousands_of_kills_leave_old_or_new(
+async def test_thousands_of_kills_leave_old_or_new_object(
     tmp_path: Path, settings: Any, seed: int
 ) -> None:
     await run_workload("kill", tmp_path, kills=1000, seed=seed, settings=settings)
@@ -199,8 +200,10 @@ async def test_thousands_of_kills_leave_old_or_new(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@EACH_SETTINGS
-async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
+@ALL_SETTINGS
+async def test_kill_at_each_system_call_leaves_old_or_new_object(
+    tmp_path: Path, settings: Any
+) -> None:
     assert shutil.which("strace"), "this test kills processes with strace: install it"
     prepared = tmp_path / "prepared"
     await run_workload("prepare", prepared, settings=settings)

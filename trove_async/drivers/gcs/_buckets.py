@@ -1,4 +1,4 @@
-"""Creates, looks up, lists and deletes buckets, and sets their versioning."""
+"""Create, look up, list and delete buckets, and set their versioning."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Buckets:
         }
 
     async def ping(self, project: str) -> None:
-        """List at most one bucket. The service is reachable even if it denies the permission."""
+        """Check that the service responds, by listing at most one bucket.
+
+        It is reachable even if it rejects the project or denies the permission.
+        """
         query = encode_query({"project": project, "maxResults": "1", "fields": "kind"})
         await self._client.execute("GET", _BUCKETS_PATH + query, accepted_statuses={400, 403, 404})
 
@@ -72,7 +75,7 @@ class Buckets:
             ) from error
 
     async def head(self, bucket: str) -> BucketInfo:
-        """Return the metadata of a bucket."""
+        """Return information about a bucket."""
         target = bucket_path(bucket) + encode_query({"fields": "name,timeCreated"})
         try:
             return bucket_from_resource(await self._client.request("GET", target))

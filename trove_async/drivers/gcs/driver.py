@@ -296,7 +296,10 @@ class GCSDriver:
         return self._components.client
 
     async def ping(self) -> None:
-        """List at most one bucket. The service is reachable even if it denies the permission."""
+        """Check that the service responds, by listing at most one bucket.
+
+        It is reachable even if it rejects the project or denies the permission.
+        """
         await self._components.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:

@@ -28,7 +28,8 @@ def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
         if not root.confined.is_directory(directory):
-            # If another tool removed a bucket with this name, its overflow may still exist.
+            # If another tool removed a bucket with this name, its overflow may still exist. The new
+            # bucket must not contain the old objects.
             _remove_overflow(root, directory)
         try:
             os.mkdir(directory, root.settings.dir_mode, dir_fd=root.fd)
@@ -50,8 +51,8 @@ def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
             walk.close()
         if not is_empty:
             raise BucketNotEmptyError("the bucket has objects: delete them first", bucket=bucket)
-        # 2. Remove its overflow, and empty directories in its own directory. Other entries that are not
-        #    objects stay.
+        # 2. Remove its overflow, and the empty directories in its own directory. Entries there that are
+        #    neither objects nor directories stay.
         _remove_overflow(root, directory)
         _remove_empty_directories(root, directory)
         # 3. Remove its own directory. This fails if any entry is left in it.
@@ -106,7 +107,7 @@ def _remove_overflow(root: Root, directory: str) -> None:
 
 
 def _remove_empty_directories(root: Root, directory: str) -> None:
-    """Remove empty directories below the bucket's, deepest first."""
+    """Remove the empty directories in the bucket's directory, deepest first."""
     fd = root.confined.open(directory, DIRECTORY)
     try:
         for _, directories, _, parent in os.fwalk(".", topdown=False, dir_fd=fd):

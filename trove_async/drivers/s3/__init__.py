@@ -19,8 +19,8 @@ How services deviate from Amazon S3
 The HTTP data plane
 `_data_plane`       the protocol of both data planes: one method for each operation of S3
 `_operations`       requests for objects and buckets; `_http_multipart`: for multipart uploads
-`_client`           sends one signed request, and corrects and repeats it if the error allows
-`_credentials`      finds the credentials and the endpoint as the SDK does
+`_client`           signs and sends requests; repeats one after it corrects clock, region or credentials
+`_credentials`      finds the endpoint, the region and the credentials through the SDK
 `_sigv4`            signatures
 `_requests`         headers of request documents; presigned URLs for both data planes
 `_headers`          object headers; `_encoding`: keys, queries, ETags and bucket names
@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# aiobotocore is imported on first use, which is too late for this message.
+# Check now: aiobotocore is imported on first use, which is too late for a helpful message.
 for _package in ("aiohttp", "aiobotocore"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(

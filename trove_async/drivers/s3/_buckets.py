@@ -30,7 +30,7 @@ async def head(plane: DataPlane, bucket: str) -> BucketInfo:
 
 
 async def list_sorted(plane: DataPlane) -> Sequence[BucketInfo]:
-    """Return the buckets that the credentials own, sorted by name."""
+    """Return the buckets of the credentials' account, sorted by name."""
     return sorted(await plane.list_buckets(), key=attrgetter("name"))
 
 
@@ -53,7 +53,7 @@ async def specific_error(
 ) -> NotFoundError:
     """Return an ObjectNotFoundError or a BucketNotFoundError in place of a NotFoundError.
 
-    The response to a HEAD has no document, so it does not distinguish the two.
+    The response to a HEAD has no document that tells which of the two is missing.
     """
     if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
         return error

@@ -134,7 +134,7 @@ the content under the same id. S3 User Guide, "Adding objects to versioning-susp
 
 
 def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
-    """Return the headers that select one version of a copy's source, and its expected owner."""
+    """Return the headers that select a copy's source, with conditions on its version and owner."""
     name = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
     if source.version_id is not None:
         name = f"{name}?{encode_query({'versionId': source.version_id})}"

@@ -44,7 +44,7 @@ from ._requests import presigned_headers, presigned_query
 from ._sdk_client import SdkBody, translate_sdk_errors
 from ._sdk_multipart import DOCUMENT, UNENCODED, SdkMultipart
 from ._sdk_parameters import (
-    PRESIGNED,
+    PRESIGNED_PARAMETERS,
     copy_parameters,
     header_parameters,
     version_parameters,
@@ -296,13 +296,11 @@ class SdkPlane(SdkMultipart):
     ) -> str:
         """Return a presigned URL."""
         operation = f"{method.lower()}_object"
-        fixed_parameters = {
-            PRESIGNED[name]: value
+        parameters = {
+            PRESIGNED_PARAMETERS[name]: value
             for name, value in {**presigned_query(options), **presigned_headers(options)}.items()
         }
-        return await self._client.presign(
-            operation, expires, Bucket=bucket, Key=key, **fixed_parameters
-        )
+        return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **parameters)
 
     # -- buckets -----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Convert headers, checksums and identifiers to parameters of the SDK's operations."""
+"""Convert headers, checksums and identifiers to parameters of the SDK, and parsed checksums back."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ _CONVERSIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "expires": parse_service_date,  # the SDK would guess the format of a str
     "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
 }
-"""Converts the values of headers that the SDK does not accept as a str."""
+"""Converts the values of headers that must not be passed to the SDK as a str."""
 
-PRESIGNED: Final = {
+PRESIGNED_PARAMETERS: Final = {
     "versionId": "VersionId",
     "response-content-type": "ResponseContentType",
     "response-content-disposition": "ResponseContentDisposition",
     "content-type": "ContentType",
 }
-"""The SDK's parameter for each query field and header that a presigned URL may fix."""
+"""The SDK's parameter for each query field and header that can be signed into a presigned URL."""
 
 
 def header_parameters(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def version_parameters(version_id: str | None) -> dict[str, str]:
 
 
 def copy_parameters(source: ObjectInfo, owner: str | None) -> dict[str, Any]:
-    """Return the parameters that select one version of a copy's source, and its expected owner.
+    """Return the parameters that select a copy's source, with conditions on its version and owner.
 
-    The source's name is passed unencoded, because the SDK always encodes it.
+    The headers contain the source's name encoded. It is replaced, because the SDK encodes it itself.
     """
     selection = {
         "Bucket": source.bucket,

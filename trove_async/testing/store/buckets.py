@@ -144,7 +144,7 @@ class StoreBuckets(StoreTopic):
             await store.delete_many(bucket, ["", "x\0"])
         assert all(isinstance(error, TroveError) for error in caught.value.exceptions)
         await store.delete_many(bucket, [])
-        # A single str would be treated as a list of its characters.
+        # A str is refused: its characters would be taken as keys.
         with pytest.raises(TypeError):
             store.delete_many(bucket, "key")
         assert await store.list(bucket).all() == []
