@@ -1,6 +1,6 @@
 """An in-memory Cloud Storage that follows the documentation of Google's JSON API.
 
-It is stricter than an emulator: it checks the conditions of every read and write, and the checksums of
+It is stricter than an emulator: it checks the conditions of every read and write, and the CRC-32C of
 uploads. It can persist only a part of each chunk, and split a rewrite into several requests.
 """
 
@@ -211,7 +211,7 @@ class InMemoryGCS:
         return created
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
-        """Delete the live object, which a versioned bucket retains, or one version permanently."""
+        """Delete the live object, or permanently delete the version that the query selects."""
         stored = self.object(bucket, name, query)
         if "generation" not in query:
             self._retire(bucket, name)
@@ -256,7 +256,7 @@ class InMemoryGCS:
     def compose(
         self, bucket: str, name: str, fields: Mapping[str, Any], query: Mapping[str, str]
     ) -> StoredObject:
-        """Concatenate 1 to 32 objects if the condition on each holds."""
+        """Concatenate 1 to 32 objects if the conditions on them and on the new object hold."""
         if not 1 <= len(fields["sourceObjects"]) <= 32:
             raise RejectedError(400, "invalid", "The number of source components is 1 to 32.")
         sources = []

@@ -259,8 +259,8 @@ class Server:
     ) -> None:
         """Read the body of a request, and persist what the service would.
 
-        The last chunk is persisted completely. Any other chunk, and one that is cut off, is persisted
-        up to a multiple of `QUANTUM`.
+        The last chunk is persisted completely, unless it is cut off or longer than `max_persisted`. Of
+        any other chunk, the largest possible multiple of `QUANTUM` bytes is persisted.
         """
         body = bytearray()
         is_cut = False
@@ -358,7 +358,7 @@ def _media_response(
         body = body[start:end]
     # 2. Send the metadata as headers.
     for name, value in fields.get("metadata", {}).items():
-        # Characters that a header cannot carry are lost.
+        # Characters that a header cannot carry are replaced or removed.
         headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
     headers["X-Goog-Generation"] = fields["generation"]
     headers["X-Goog-Metageneration"] = fields["metageneration"]

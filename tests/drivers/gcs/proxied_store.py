@@ -62,8 +62,8 @@ class ProxiedStore:
 
     @property
     def requests(self) -> list[str]:
-        """The requests that the proxy received, each as its method and its upload type, or
-        the first segment of its path if it has none."""
+        """The requests that the proxy received, each as its method and its upload type. A request
+        without an upload type has the first segment of its path instead."""
         return [
             f"{request.method} {request.query.get('uploadType') or request.path.split('/')[1]}"
             for request in self.proxy.requests

@@ -116,7 +116,7 @@ async def test_invalid_compose_raises_and_creates_nothing() -> None:
 
 
 class ChangingGCS(InMemoryGCS):
-    """A service where another client replaces or deletes a source just before a compose."""
+    """A service on which another client replaces or deletes a source just before a compose."""
 
     def __init__(self, *, deletes: bool) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class ObjectWithoutChecksum(StoredObject):
 
 
 class CorruptingGCSWithoutChecksum(CorruptingGCS):
-    """A corrupting service whose object `b` has no CRC-32C."""
+    """A corrupting service that has no CRC-32C of the object `b`."""
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> StoredObject:
         stored = super().object(bucket, name, query)
@@ -192,7 +192,7 @@ class CorruptingGCSWithoutChecksum(CorruptingGCS):
         )
 
 
-async def test_checksum_is_verified_if_every_source_or_the_options_have_one() -> None:
+async def test_checksum_in_options_is_verified_if_a_source_has_none() -> None:
     async with open_driver(CorruptingGCSWithoutChecksum(b"aB")) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())

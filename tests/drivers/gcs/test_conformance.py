@@ -34,7 +34,7 @@ class VersionedBuckets:
 
 
 class TestInMemoryGCS(VersionedBuckets, DriverSuite):
-    """A server that follows Google's documentation in full."""
+    """The in-memory service with its default settings."""
 
     refused_keys = REJECTED_KEYS
 
@@ -133,7 +133,8 @@ class TestEmulator(VersionedBuckets, DriverSuite):
             yield GCSDriver(endpoint_url=url, project=project)
             return
         # The emulator silently closes a connection after a range that selects nothing. The next
-        # request on it may fail, and the suite does not retry. The proxy reconnects per request.
+        # request on that connection may fail, and the suite does not retry. The proxy opens a new
+        # connection for each request.
         async with FaultProxy(url) as proxy:
             yield GCSDriver(endpoint_url=proxy.endpoint_url, project=project)
 

@@ -73,7 +73,7 @@ async def token_server(issuer: Issuer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def driver_with_tokens(service: InMemoryGCS) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
-    """Open a driver for a service that requires tokens; yield the driver and their issuer."""
+    """Open a driver for a service that requires tokens; yield the driver and the issuer of the tokens."""
     issuer = Issuer(service)
     async with token_server(issuer) as token_uri, gcs_server(service) as url:
         driver = GCSDriver(
@@ -166,7 +166,7 @@ async def test_credentials_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"type": "klingon", "x": "SECRET"}'])
-async def test_invalid_credentials_file_is_rejected(tmp_path: Path, text: str) -> None:
+async def test_invalid_or_missing_credentials_file_is_rejected(tmp_path: Path, text: str) -> None:
     file = tmp_path / "key.json"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -282,7 +282,7 @@ async def test_missing_field_is_named_on_open(credentials: dict[str, object], na
 @pytest.mark.parametrize(
     "kind", ["external_account_authorized_user", "gdch_service_account", 5, None]
 )
-async def test_unsupported_type_is_rejected_on_open_with_the_supported_ones(kind: object) -> None:
+async def test_unsupported_type_is_rejected_and_supported_types_are_named(kind: object) -> None:
     with pytest.raises(
         ConfigError, match=r"supports \(authorized_user, external_account"
     ) as caught:
@@ -320,7 +320,7 @@ async def test_unsupported_source_of_an_external_account_is_rejected_on_open(
         {**EXTERNAL, "credential_source": {"type": "environment", "environment_id": "TOKEN"}},
     ],
 )
-async def test_complete_credentials_of_every_type_are_accepted(
+async def test_complete_credentials_of_types_without_a_key_are_accepted(
     credentials: dict[str, object],
 ) -> None:
     async with opened(GCSDriver(credentials=credentials)):

@@ -105,7 +105,7 @@ async def test_copy_keeps_custom_time_of_source(dst_key: str) -> None:
         assert service.buckets["bucket"]["moved"].fields["customTime"] == "2026-06-01T12:00:00.5Z"
 
 
-async def test_copy_of_object_without_custom_time_has_none() -> None:
+async def test_copy_without_custom_time_has_none_and_without_source_raises() -> None:
     service = InMemoryGCS()
     async with open_driver(service) as driver:
         source = await driver.head("bucket", "a/key")
@@ -120,7 +120,7 @@ async def test_copy_of_object_without_custom_time_has_none() -> None:
 
 
 class RacingGCS(InMemoryGCS):
-    """A service where another client changes or replaces an object just before a patch."""
+    """A service on which another client changes or replaces an object just before a patch."""
 
     def __init__(self, *, replaces: bool) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ async def test_custom_time_of_concurrently_changed_object_is_not_set(replaces: b
         assert custom_time(service) is None
 
 
-async def test_custom_time_of_missing_object_raises() -> None:
+async def test_missing_object_naive_time_and_closed_driver_raise() -> None:
     async with open_driver(InMemoryGCS()) as driver:
         with pytest.raises(ObjectNotFoundError):
             await driver.set_custom_time("bucket", "none", NOON)

@@ -133,7 +133,7 @@ def test_response_cannot_add_lines_or_escape_sequences_to_a_message(separator: s
     assert message.endswith("(400 INFO [31mforged: INFO [31mforged)")
 
 
-def test_error_message_is_short_and_without_secrets() -> None:
+def test_message_is_short_without_secrets_and_oauth_error_is_parsed() -> None:
     message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
     text = str(parse_error(401, {}, error_document("authError", message)).error())
     assert "SECRET" not in text

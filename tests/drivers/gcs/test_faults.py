@@ -128,7 +128,9 @@ async def test_operation_recovers_from_one_fault(
 
 
 @pytest.mark.parametrize("operation", [put, get, head, delete, listing, copy])
-async def test_permanent_fault_raises(operation: Callable[[ProxiedStore], Awaitable[None]]) -> None:
+async def test_fault_raises_if_retries_are_disabled(
+    operation: Callable[[ProxiedStore], Awaitable[None]],
+) -> None:
     async with proxied_store(retry=NO_RETRY) as proxied:
         proxied.proxy.arm(Response(503, body=b'{"error": {"message": "no"}}'), times=None)
         with pytest.raises(UnavailableError, match="no"):

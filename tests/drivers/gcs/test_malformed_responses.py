@@ -1,4 +1,4 @@
-"""Successful responses that are malformed."""
+"""Malformed responses. Most of them have a status of success."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_empty_body_has_no_tail() -> None:
     assert tail_size(0) == 0
 
 
-def test_ranges_are_formatted_as_documented() -> None:
+def test_ranges_are_formatted_and_parsed_as_documented() -> None:
     assert chunk_range(0, 524_288) == "bytes 0-524287/*"
     assert chunk_range(524_288, 2_000_000, 2_000_000) == "bytes 524288-1999999/2000000"
     assert chunk_range(5, 5, 5) == "bytes */5"

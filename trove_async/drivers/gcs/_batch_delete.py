@@ -52,7 +52,7 @@ class Deleter:
     """Deletes many objects, in a batch or individually.
 
     Objects are deleted individually if the service does not support batches, or if a key is a dot
-    segment, which needs a check first.
+    segment: `delete` first checks that the server does not resolve such a key.
 
     Args:
         client: Sends requests.

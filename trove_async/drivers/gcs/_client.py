@@ -26,17 +26,17 @@ Document: TypeAlias = dict[str, Any]
 """A JSON object that the service sent."""
 
 _MAX_PAGE: Final = 16 * MiB
-"""More than any page needs: 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
+"""Enough for a page of 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
 
 _MAX_DOCUMENT: Final = MiB
-"""More than any other document needs: an object, a bucket, or the result of a request."""
+"""More than any other document needs: an object, a bucket, or the result of a rewrite."""
 
 _MAX_ERROR_BODY: Final = 64 * KiB
 _MAX_DISCARDED: Final = 64 * KiB
-"""The largest body that is discarded. The responses to such requests are usually empty."""
+"""The maximum size of a body that `Client.execute` reads and discards. Most are empty."""
 
 _MAX_INLINE_PARSE: Final = MiB
-"""Largest document that is parsed on the event loop, which takes about 10 ms."""
+"""The largest document that is parsed on the event loop, which takes about 10 ms."""
 
 _MAX_CONTAINERS: Final = 1_000_000
 """The maximum number of arrays and objects in a document. Each takes about a hundred bytes of
@@ -111,7 +111,7 @@ class Client:
                 return response
             error = (await self._read_error_response(response)).error()
             self._redactor.redact(error)
-            # A token may become invalid early, for example when its user loses a role.
+            # A token may become invalid early, for example when it is revoked.
             if not may_renew or token is None or not isinstance(error, UnauthenticatedError):
                 raise error
             assert self._credentials is not None  # noqa: S101 - there is a token

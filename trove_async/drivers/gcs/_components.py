@@ -61,7 +61,8 @@ def build_components(
         head: Returns the metadata of an object.
         delete: Deletes an object.
         location: The location of new buckets. None: the service chooses.
-        bucket_storage_class: The default storage class of new buckets.
+        bucket_storage_class: The default storage class of new buckets. None: the service
+            chooses.
         is_google: Whether the service is Google's own.
         backend: The backend's name.
         defaults: The driver's settings for all objects.
@@ -74,7 +75,7 @@ def build_components(
         buckets=buckets,
         bucket_cache=bucket_cache,
         lost_responses=lost_responses,
-        # Servers other than Google's may lack the XML API: the first request detects it.
+        # Servers other than Google's may lack the XML API: the first download finds out.
         downloader=Downloader(
             client, bucket_cache, head, has_xml_api=is_google or None, backend=backend
         ),

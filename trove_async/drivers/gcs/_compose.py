@@ -86,7 +86,7 @@ class Composer:
                     "POST", target, JSON, [_encode_request(sources, options)]
                 )
             except (PreconditionFailedError, NotFoundError) as error:
-                # The response does not show whose condition failed: the new object's or a source's.
+                # The response does not show which condition failed: that on the new object, or on a source.
                 await self._check_unchanged(bucket, infos.values(), error)
                 raise
         info = info_from_resource(document, bucket=bucket, backend=self._backend)

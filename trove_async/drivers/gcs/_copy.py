@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _MAX_TOKENS: Final = 1024
-"""The maximum number of unfinished copies whose rewrite tokens are kept. A retry resumes a copy by its
-token."""
+"""The maximum number of rewrite tokens that are kept, one for each unfinished copy. A retry sends the
+token to resume its copy."""
 
 
 class Copier:
@@ -113,7 +113,7 @@ class Copier:
         return info_from_resource(document, bucket=dst_bucket, backend=self._backend)
 
     async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
-        """Return the custom time of the source, which `ObjectInfo` does not have.
+        """Return the custom time of the source. `ObjectInfo` has no field for it.
 
         A rewrite that sets any metadata of the copy must set all of it (JSON API, "Objects: rewrite":
         request body).

@@ -43,11 +43,12 @@ SCOPE: Final = "https://www.googleapis.com/auth/devstorage.full_control"
 """The scope of the tokens. Cloud Storage documentation, "Cloud Storage authentication": scopes."""
 
 _RENEW_BEFORE: Final = 300.0
-"""A token is renewed this many seconds before it expires: clocks differ, and requests take time."""
+"""A token is renewed this many seconds before it expires, because clocks differ and requests take time.
+A token that is valid for less than twice as long is renewed after half of its validity."""
 
 _MIN_VALIDITY: Final = 30.0
-"""A token that expires in fewer seconds is not used. Until then, it is used while its renewal is in progress
-or fails."""
+"""While the renewal of a token is in progress, or if it fails, the old token is used until this many seconds
+before it expires."""
 
 _FETCH_TIMEOUT: Final = 10  # seconds
 _SIGN_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"
@@ -57,7 +58,7 @@ _ISSUER_HOSTS: Final = frozenset({"googleapis.com", "accounts.google.com"})
 Connect have subdomains of the first. Old credentials files name the second."""
 
 _ISSUER_FIELDS: Final = ("token_uri", "token_url", "service_account_impersonation_url")
-"""The fields of a credentials file whose URLs receive an assertion, a secret or a token from the SDK."""
+"""The fields of a credentials file with URLs to which the SDK sends an assertion, a secret or a token."""
 
 _USER_FIELDS: Final = ("client_id", "client_secret", "refresh_token")
 
@@ -70,7 +71,8 @@ _REQUIRED_FIELDS: Final[dict[str, tuple[str, ...]]] = {
 """The types of credentials that the SDK supports, and the fields that it reads when it fetches a token."""
 
 _SUBJECT_SOURCES: Final = ("environment", "file", "url")
-"""The sources of an external account's own token that the SDK supports."""
+"""The types of a ``credential_source`` that the SDK supports. The SDK gets an external account's own token
+from this source."""
 
 _HEADER_SAFE = re.compile(r"[!-~]+").fullmatch
 """Matches a token that is valid in a header."""
@@ -370,7 +372,7 @@ def _create_sdk_token(
     if source is not None or document:
         _check_fields(document)
         file = StringIO(json.dumps(document))
-    # 3. Create the SDK's token. It annotates the session with the type of its synchronous variant.
+    # 3. Create the SDK's token. The SDK annotates the session with the type of its synchronous variant.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
     # 4. Check the key now: the SDK would fail only when it signs.
     if not _is_rsa_key(token.service_data.get("private_key")):
@@ -390,7 +392,7 @@ def _check_fields(document: Mapping[str, Any]) -> None:
             f" ({', '.join(_REQUIRED_FIELDS)}), got another type"
         )
     missing = [name for name in required if not document.get(name)]
-    # The SDK impersonates with the credentials of a user only.
+    # The SDK can impersonate a service account only with the credentials of a user.
     source = document.get("source_credentials")
     if kind == "impersonated_service_account" and isinstance(source, Mapping):
         missing += [f"source_credentials.{name}" for name in _USER_FIELDS if not source.get(name)]
@@ -417,7 +419,7 @@ def _has_subject_token(source: object) -> bool:
 
 
 def _is_rsa_key(pem: object) -> bool:
-    """Return whether a value is a key with which the SDK can sign, or None: there is no key."""
+    """Return whether the SDK can sign with a private key. True if it is None: there is no key to check."""
     from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
         RSAPrivateKey,
     )
@@ -487,7 +489,7 @@ async def _call_sdk(action: str, call: Callable[[], Awaitable[T]]) -> T:
 def describe_source(credentials: CredentialsArgument) -> str | None:
     """Return a prefix for messages that names the source of credentials but never shows their content.
 
-    None: the credentials come from the environment.
+    Return None if no credentials were passed: they come from the environment.
     """
     if credentials is None:
         return None

@@ -24,7 +24,8 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: The storage class of objects whose put specifies none. None: the bucket's.
+        storage_class: The storage class of new objects if the options of the put, copy or compose
+            specify none. None: the bucket's.
         kms_key_name: The resource name of a Cloud KMS key. None: the bucket's.
 
     Raises:

@@ -36,7 +36,7 @@ class Downloader:
         client: Sends requests.
         bucket_cache: Checks whether buckets exist.
         head: Returns an object's metadata.
-        has_xml_api: Whether the service has the XML API. None: the first request detects it.
+        has_xml_api: Whether the service has the XML API. None: the first download finds out.
         backend: For `ObjectInfo.backend`.
     """
 
@@ -67,7 +67,8 @@ class Downloader:
         try:
             if options.range is not None and response.headers.get("content-length") == "0":
                 raise RangeError("the object is empty")  # noqa: TRY301 - closes the response
-            # 3. Read the metadata from the headers. If it is not exact, request the object's resource.
+            # 3. Read the metadata from the headers. If it is not exact, or if the JSON API sent the
+            # headers, request the object's resource.
             info, is_exact = info_from_headers(
                 response.headers,
                 bucket=bucket,
@@ -87,8 +88,9 @@ class Downloader:
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Request a body; return the response and whether it came from the XML API.
 
-        Only the XML API sends the metadata with the body. Emulators may serve it only under their
-        configured host name, which may differ from the endpoint's, and the JSON API under any.
+        Only the XML API sends the metadata with the body. An emulator may serve the XML API only under
+        its configured host name, which may differ from the endpoint's. It serves the JSON API under
+        any host name.
         """
         # The service decompresses gzip objects for clients that do not accept gzip. Cloud Storage
         # documentation, "Transcoding of gzip-compressed files".
@@ -106,7 +108,7 @@ class Downloader:
                 response = await self._client.send("GET", target, {**headers, **condition})
             except NotFoundError as error:
                 # The XML API reports whether the object or the bucket is missing. After any other 404,
-                # the JSON API is tried.
+                # try the JSON API, unless the service is known to have the XML API.
                 if self._has_xml_api or isinstance(
                     error, (ObjectNotFoundError, BucketNotFoundError)
                 ):

@@ -1,7 +1,7 @@
 """Encodes buckets, keys and queries in URLs, and checks names.
 
-The driver uses the JSON API for documents and the XML API for reading bodies: only the XML API returns
-an object's metadata together with its body.
+The driver uses the JSON API for documents. It uses the XML API, if the service has one, for reading
+bodies: only the XML API returns an object's metadata together with its body.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from urllib.parse import quote
 from trove_async.errors import InvalidNameError
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]").fullmatch
-"""Matches a valid bucket name. Cloud Storage documentation, "About Cloud Storage buckets"."""
+"""Matches a bucket name with valid characters and a valid length. The service has more rules. Cloud Storage
+documentation, "About Cloud Storage buckets"."""
 
 _FORBIDDEN_IN_KEYS = re.compile(r"[\r\n]").search
 """Finds a forbidden character in a key. Cloud Storage documentation, "About Cloud Storage objects"."""
 
 _UNRESERVED_ONLY = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 UNRESERVED: Final = "-._~"
-"""The characters that are never encoded, in addition to letters and digits (RFC 3986, 2.3)."""
+"""The characters that are not encoded, in addition to letters and digits (RFC 3986, 2.3). The dots of a key
+that is a dot segment are encoded."""
 
 
 def check_bucket(bucket: str) -> str:
@@ -40,12 +42,12 @@ def check_bucket(bucket: str) -> str:
 
 
 def is_valid_key(key: str) -> bool:
-    """Return whether the service accepts a key."""
+    """Return whether a key has none of the characters that the service forbids."""
     return not _FORBIDDEN_IN_KEYS(key)
 
 
 def check_key(bucket: str, key: str) -> None:
-    """Raise InvalidNameError for a key that the service does not accept."""
+    """Raise InvalidNameError if a key has a character that the service forbids."""
     if not is_valid_key(key):
         raise InvalidNameError("a key must not contain a line break", bucket=bucket, key=key)
 

@@ -213,12 +213,12 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorRe
 
 
 def bucket_not_found(error: TroveError, bucket: str | None = None) -> BucketNotFoundError:
-    """Return the error to raise instead of one whose cause is known to be a missing bucket."""
+    """Return the error to raise instead of `error`, because the bucket is known to be missing."""
     return BucketNotFoundError(replace_advice(error.message, _NO_BUCKET), bucket=bucket)
 
 
 def object_not_found(
     error: TroveError, bucket: str | None = None, key: str | None = None
 ) -> ObjectNotFoundError:
-    """Return the error to raise instead of one whose cause is known to be a missing object."""
+    """Return the error to raise instead of `error`, because the object is known to be missing."""
     return ObjectNotFoundError(replace_advice(error.message, _NO_OBJECT), bucket=bucket, key=key)

@@ -2,8 +2,8 @@
 
 The service lists objects and prefixes separately. Together they cover one contiguous range of keys, so
 sorting merges them. If a server returns more entries than requested (an emulator returns all prefixes on
-every page), the page is truncated. The next page starts after the last key and not at the service's token,
-because a key has the same meaning on every server and never expires.
+every page), the page is truncated. The next page starts after the last key or prefix and not at the
+service's token, because a key has the same meaning on every server and never expires.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     """Return one page. See `AsyncDriver.list_page`."""
     after, start = parse_start(options)
     query = {"fields": _FIELDS, "prettyPrint": "false"}
-    # startOffset is inclusive, so request one more entry and skip that key.
+    # startOffset is inclusive, so request one more entry: the key `after` is skipped below.
     query["maxResults"] = str(min(options.limit + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix

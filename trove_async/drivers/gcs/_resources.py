@@ -1,9 +1,9 @@
 """Converts `PutOptions` to JSON resources, and resources and headers to `ObjectInfo`.
 
 The etag and the version id of an object are its *generation*: the number that the service assigns to
-each version of a key (Cloud Storage documentation, "Object generations and metagenerations"). Every
-kind of request supports conditions on it. The service's own etags are unsuitable: they differ between
-the JSON and the XML API, and change with the metadata.
+each version of a key (Cloud Storage documentation, "Object generations and metagenerations"). Reads and
+writes in both APIs support the condition that the generation matches. The service's own etags are
+unsuitable: they differ between the JSON and the XML API, and change with the metadata.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXACT: Final = "trove-exact"
 headers cannot carry unchanged; a reader of such an object requests its resource."""
 
 DEFAULT_TYPE: Final = "application/octet-stream"
-"""The media type of an object whose put specifies none. It is sent because servers' defaults differ."""
+"""The media type of an object that is stored without one. It is sent because servers' defaults differ."""
 
 CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
 """The names of checksums in this library and in a resource. The values are in base64. An object that was
@@ -113,8 +113,8 @@ def _is_header_safe(value: str) -> bool:
 def lower_names(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata with names in lower case, because the case of headers has no meaning.
 
-    The service preserves case. Names that differ only in case keep their spelling, because all but one
-    of them would be lost.
+    The service preserves case. Names that differ only in case keep their spelling, because otherwise all
+    but one of them would be lost.
 
     Raises:
         TypeError: A value is not a string.
@@ -187,7 +187,7 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
 
 
 def parse_number(name: str, value: object) -> int:
-    """Return a number in a resource. JSON has it as a string, because it may need 64 bits.
+    """Return a number in a resource. The service sends numbers as strings if they may need 64 bits.
 
     Raises:
         ValueError: The value is not a number, or is negative.

@@ -39,8 +39,8 @@ _CANCELLED: Final = 499
 class ResumableUpload:
     """An upload in parts, and the context manager that opens and aborts it.
 
-    If the response to a request is lost, the upload asks the service how much it has persisted before it
-    sends more.
+    If the response to a request is lost, the upload does not send more bytes until it has asked the
+    service how many are persisted.
 
     Args:
         client: Sends requests.

@@ -99,8 +99,8 @@ class GCSDriver:
     ``GOOGLE_APPLICATION_CREDENTIALS``, the file written by ``gcloud auth application-default
     login``, or the metadata server of a Google Cloud machine.
 
-    The etag of an object is its generation, which is also its ``version_id``. In a bucket without
-    versioning, only the live generation can be read.
+    The etag of an object is its generation, which is also its ``version_id``. Older generations
+    can be read only if versioning of the bucket has kept them: see `set_versioning`.
 
     Metadata names are returned in lower case. The service distinguishes case: if other tools
     stored two names that differ only in case, both keep their spelling.
@@ -121,16 +121,17 @@ class GCSDriver:
             ``https://host[:port]``: a private mirror, a different universe domain, or a test server
             over ``http``. Credentials that name any other issuer are rejected, because otherwise
             the credentials would decide where a signed assertion or a client secret is sent.
-        bucket_storage_class: The default storage class of new buckets.
+        bucket_storage_class: The default storage class of new buckets. Default: the service
+            chooses.
         max_connections: The maximum number of open readers, of concurrent writes, and of other
             concurrent requests. Each of the three is counted separately.
         tls: The TLS context, for example to trust a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests to the service. Requests for access tokens
-            and remote signatures do not use it, but only the proxies of `trust_env`.
+            and remote signatures do not use this proxy: see `trust_env`.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY: for requests to the service
             if `proxy` is None, and always for access tokens and remote signatures.
-        storage_class: The storage class of objects whose put specifies none, and of copies.
-            Default: the bucket's.
+        storage_class: The storage class of new objects if the options of the put, copy or compose
+            specify none. Default: the bucket's.
         kms_key_name: The Cloud KMS key that encrypts new objects and copies:
             ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. Default: the bucket's.
 
@@ -398,7 +399,7 @@ class GCSDriver:
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
+        """Delete up to 100 keys, if possible in one request. See `BulkDeleting.delete_many`."""
         return await self._components.deleter.delete(bucket, keys)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
