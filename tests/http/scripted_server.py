@@ -41,7 +41,7 @@ class ServerConnection:
         return lines, await self.reader.readexactly(size)
 
     async def send(self, *pieces: bytes) -> None:
-        """Send each piece in a separate packet."""
+        """Write each piece to the socket separately."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
@@ -125,7 +125,7 @@ def respond_with(*pieces: bytes, disconnected: asyncio.Event | None = None) -> H
     """Return a handler that sends the same response to every request.
 
     Args:
-        pieces: The bytes of the response. Each piece is sent in a separate packet.
+        pieces: The bytes of the response. Each piece is written to the socket separately.
         disconnected: Set when the client has closed the connection.
     """
 

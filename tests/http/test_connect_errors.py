@@ -1,4 +1,4 @@
-"""Errors for connections that cannot be opened: they name the host, the cause and the remedy."""
+"""Errors for connections that cannot be opened or that break, and what their messages contain."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_unsendable_request_head_is_rejected(target: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["\0", "a\x01", "\x1b[31m", "\x7f"], ids=ascii)
-def test_every_transport_rejects_control_characters(value: str) -> None:
+def test_control_characters_are_rejected_for_every_transport(value: str) -> None:
     with pytest.raises(InvalidNameError):
         request_head("GET", Origin("http", "h", 80), "/", {"x-a": value}, 0)
     with pytest.raises(InvalidNameError):

@@ -196,7 +196,9 @@ async def test_error_names_unreachable_proxy() -> None:
     assert "SECRET" not in str(caught.value)
 
 
-async def test_gcs_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_gcs_uses_environment_proxy_only_with_trust_env(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with gcs_server(InMemoryGCS()) as url:
         # The host of the endpoint does not exist. The service itself acts as the proxy.
         monkeypatch.setenv("HTTP_PROXY", url)
@@ -211,7 +213,7 @@ async def test_gcs_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("trust_env", [True, False])
-async def test_s3_uses_environment_proxy(
+async def test_s3_uses_environment_proxy_only_with_trust_env(
     monkeypatch: pytest.MonkeyPatch, *, trust_env: bool
 ) -> None:
     received: list[str] = []

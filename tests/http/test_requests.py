@@ -203,7 +203,7 @@ async def test_stalled_streamed_upload_times_out(
 
 @pytest.mark.parametrize("transport_class", TRANSPORTS.values(), ids=TRANSPORTS)
 @pytest.mark.parametrize("size", [100, 64 * KiB, 64 * KiB + 1, 5 * MiB + 1])
-async def test_body_of_any_size_is_sent_and_received_over_tls(
+async def test_bodies_of_several_sizes_are_sent_and_received_over_tls(
     transport_class: Callable[..., Transport], size: int, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]

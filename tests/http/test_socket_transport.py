@@ -51,7 +51,7 @@ def test_head_is_parsed_with_any_splits(data: st.DataObject) -> None:
     asyncio.run(exchange())
 
 
-async def test_connection_opened_by_cancelled_request_is_reused() -> None:
+async def test_connection_opened_by_cancelled_request_is_reused_or_closed() -> None:
     transport = SocketTransport(LONG_TIMEOUTS)
     async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         task = OwnedTask(transport.send("GET", server.origin, "/", {}))

@@ -1,4 +1,4 @@
-"""Origins, and documents that arrive in pieces of any size."""
+"""Origins, and documents that arrive in pieces of several sizes."""
 
 from __future__ import annotations
 

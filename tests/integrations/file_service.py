@@ -239,11 +239,16 @@ NOTE = 'Content-Disposition: form-data; name="note"'
 
 
 def form(*parts: tuple[str, bytes], end: bytes = b"--") -> bytes:
-    """Return a multipart form; each part is a pair of header lines and content."""
+    """Return a multipart form.
+
+    Args:
+        parts: The header lines and the content of each part.
+        end: ``b"--"`` for a complete form; ``b""`` for one without its closing delimiter.
+    """
     pieces = [b"--frontier\r\n%s\r\n\r\n%s\r\n" % (head.encode(), body) for head, body in parts]
     return b"".join(pieces) + b"--frontier" + end + b"\r\n"
 
 
 async def keys(store: Trove) -> list[str]:
-    """Return the keys of the stored files."""
+    """Return the keys of the objects in the bucket ``files``."""
     return [info.key for info in await store.list("files").all()]

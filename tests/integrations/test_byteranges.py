@@ -100,7 +100,7 @@ specs = st.one_of(
 
 
 def requested_offsets(header: str, size: int) -> set[int] | None:
-    """Return the offset of each requested byte, by the grammar of RFC 9110, section 14.1."""
+    """Return the offset of each requested byte by RFC 9110, section 14.1; None if the header is invalid."""
     specs_text = re.fullmatch(r"bytes=([0-9\-, \t]*)", header)
     if specs_text is None:
         return None

@@ -250,7 +250,7 @@ def check_parts(response: ClientResponse, spans: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_every_response_conforms_to_the_rfc(framework: str, client: str) -> None:
+async def test_every_response_matches_the_table(framework: str, client: str) -> None:
     await check_all_rows(MemoryDriver(), framework, client)
 
 

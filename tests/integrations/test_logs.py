@@ -58,7 +58,7 @@ async def test_logger_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
     assert any("list_buckets" in record.getMessage() for record in caplog.records)
 
 
-def test_library_is_quiet_by_default() -> None:
+def test_library_logger_has_a_null_handler() -> None:
     assert any(
         isinstance(handler, logging.NullHandler)
         for handler in logging.getLogger("trove_async").handlers

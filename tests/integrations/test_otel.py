@@ -236,7 +236,7 @@ async def test_stopped_instrumentation_exports_nothing(instrumented: Instrumente
     )
 
 
-async def test_instrumenting_during_an_operation_is_harmless(
+async def test_instrumenting_during_an_operation_exports_no_span_of_it(
     instrumented: InstrumentedStore,
 ) -> None:
     instrumented.stop()

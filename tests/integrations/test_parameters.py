@@ -30,7 +30,7 @@ def test_only_well_formed_media_types_are_parsed(
 
 @given(st.text(',;="\\/ ab', max_size=12))
 def test_list_of_media_types_is_malformed(parameters: str) -> None:
-    """A list is malformed whatever the parameters of its first type are, even an open quote."""
+    """A list is malformed, even if the parameters of its first type open a quoted string."""
     assert parse_media_type(f"text/plain{parameters},text/html") is None
 
 

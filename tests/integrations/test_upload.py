@@ -256,7 +256,7 @@ async def test_too_large_chunked_body_is_rejected_while_it_is_received(
 
 
 @both_frameworks
-async def test_client_below_min_rate_is_disconnected(
+async def test_client_below_min_rate_gets_408(
     framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_upload, "GRACE", 0.05)
@@ -283,7 +283,7 @@ def test_min_rate_has_a_default() -> None:
 
 
 @both_frameworks
-async def test_stalled_client_is_disconnected_by_default(
+async def test_stalled_client_gets_408_by_default(
     framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_upload, "GRACE", 0.05)

@@ -10,7 +10,7 @@ Response bodies are received on demand.
 `aiohttp_transport` the same protocol over aiohttp, which supports proxies
 `proxies`           proxies from an argument or the environment, and the choice of a transport
 `connect_errors`    the error for a failed connection: host, port, reason and remedy
-`headers`           Content-Range, Range, Expires, Retry-After, and the decoding of field values
+`headers`           Content-Range, Range, Expires, Retry-After, dates, and the decoding of field values
 `object_reader`     the reader of one object's body
 `services`          shared by the S3 and GCS drivers: error mappings, a cache of existing buckets, and a
                     function that creates a resource and undoes this after a cancel

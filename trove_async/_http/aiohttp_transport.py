@@ -52,7 +52,7 @@ class AiohttpTransport:
     Args:
         timeout: The timeouts; `connect`, `first_byte` and `idle` apply here.
         tls: The TLS context; None uses the certificates that the system trusts.
-        proxy: The URL of a proxy for all requests.
+        proxy: The URL of a proxy for all requests; None connects directly.
 
     The transport does not limit connections: the drivers do. An open response holds a connection, so
     with a lower limit here, unread responses would block the next request forever.
@@ -183,12 +183,12 @@ class AiohttpTransport:
 async def _send_without_retry(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Translate the errors on which aiohttp would send the request again, so that it does not."""
+    """Translate the errors after which aiohttp would send a request again, to prevent this."""
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         failure = _error_to_raise(error, f"{request.url.host}:{request.url.port}")
-        assert failure is not None  # noqa: S101 - both are in the table
+        assert failure is not None  # noqa: S101 - both classes are in `_ERRORS`
     raise failure
 
 
@@ -272,7 +272,7 @@ class _Body(aiohttp.Payload):
                     progress.reschedule(clock() + self._idle)
                     remaining -= len(piece)
                     if not remaining:
-                        # Not after the loop, because the response may arrive before its end.
+                        # Here, not after the loop: the response may arrive before the loop ends.
                         await writer.drain()
                         self._finish()
 
@@ -289,7 +289,7 @@ class _Body(aiohttp.Payload):
                         # A copy, because newer Python versions keep views of unsent bytes.
                         yield bytes(view[offset : offset + WINDOW])
         except Exception as error:
-            # aiohttp would report it as an error of the connection, so `send` raises this instead.
+            # aiohttp would report a broken connection, so `send` raises `failure` instead.
             self.failure = error
             raise
 
@@ -405,7 +405,7 @@ class _AiohttpResponse:
 
 
 def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Return headers decoded as `parse_head` does. aiohttp keeps bytes that are not UTF-8 as surrogates."""
+    """Return headers decoded as in `parse_head`. aiohttp keeps bytes that are not UTF-8 as surrogates."""
     if all(map(str.isascii, headers.values())):
         return headers
     decoded = CIMultiDict(
@@ -477,10 +477,10 @@ def _error_to_raise(
 
 
 def system_error(error: BaseException) -> BaseException | None:
-    """Return the system error that caused an error of aiohttp, without its traceback.
+    """Return the system error that caused an error of aiohttp, without its traceback, or None.
 
-    An error of aiohttp is never returned: it contains, and its message may show, the headers of the
-    request and the password of a proxy.
+    An error of aiohttp is never returned, because it may contain the headers of the request and the
+    password of a proxy.
     """
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error

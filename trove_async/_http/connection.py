@@ -2,8 +2,8 @@
 
 A connection carries one request at a time. It receives into a window that is allocated once, or
 directly into the caller's buffer if the body is large. It is reused only if the request was sent and
-the response was read to the end. It notices immediately if the server closes it, even while it is
-idle.
+the response was read to the end. While a connection is idle, it notices immediately if the server
+closes it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
 
 WINDOW_SIZE: Final = 72 * KiB
-"""Size of the receive window of a connection, in bytes. A body of 64 KiB and its head fit. `readinto`
-receives larger bodies directly into its buffer."""
+"""Size of the receive window of a connection, in bytes. A body of 64 KiB and a head of 8 KiB fit.
+`readinto` receives larger bodies directly into its buffer."""
 
 _WRITE_SIZE: Final = 64 * KiB
 """Maximum bytes written at a time. The event loop may copy the bytes that the socket does not accept."""
@@ -322,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         self._in_body = True
         if not self._request_sent and status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
             raise early_success()
-        # These have no body, even with a Content-Length (RFC 9112, 6.3).
+        # Such responses have no body, even with a Content-Length (RFC 9112, 6.3).
         if method == "HEAD" or status in _BODILESS:
             length: int | None = 0
         else:
@@ -365,7 +365,9 @@ class Connection(asyncio.BufferedProtocol):
         return line
 
     async def wait_for_bytes(self) -> None:
-        """Wait until more bytes arrive or the connection ends. Call this again to get its error.
+        """Wait until more bytes arrive or the connection ends.
+
+        If the connection has ended, the next call raises its error.
 
         Raises:
             UnavailableError: The connection had ended before this call.

@@ -43,7 +43,7 @@ class ErrorMapping(NamedTuple):
 
     Attributes:
         kind: The class of the error.
-        advice: The cause and, where the user can fix it, the remedy.
+        advice: The cause and, if the user can fix it, the remedy.
         retryable: Whether a retry may succeed; None uses the default of the class.
         no_effect: Whether the request certainly had no effect. False: unknown.
     """
@@ -77,7 +77,7 @@ def describe_response(status: int, code: str, message: str, secret: re.Pattern[s
         secret: Matches secrets in the message. The groups 1 and 2 are kept.
     """
     summary = f"{status} {one_line(code, _MAX_CODE)}".rstrip()
-    # Secrets are removed first: one with a line break would be two words afterwards.
+    # Remove secrets before `one_line`, which would split a secret with a line break into two words.
     detail = one_line(secret.sub(r"\1\2…", message[:MAX_SEARCHED]))
     return f"{summary}: {detail}" if detail else summary
 

@@ -14,8 +14,8 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 WINDOW: Final = 256 * KiB
-"""Size in bytes of the pieces in which `collect_body` reads and the aiohttp transport writes request
-bodies. aiohttp buffers up to twice as many bytes of each open response."""
+"""Size in bytes of the pieces in which `collect_body` reads a response and the aiohttp transport writes
+a request. aiohttp buffers up to twice as many bytes of each open response."""
 
 MIN_DOCUMENT_RATE: Final = 16 * KiB
 """Minimum rate, in bytes per second, of a document: a page of a listing, an error or a token."""
@@ -85,7 +85,7 @@ class Response(Protocol):
 
     Attributes:
         status: The status code.
-        headers: The headers, keyed by lower-case name.
+        headers: The headers. Look them up by lower-case name.
     """
 
     status: int
@@ -173,7 +173,8 @@ class Transport(Protocol):
                 does not apply at all, because servers send whitespace to keep the connection open.
 
         Raises:
-            UnavailableError: No connection could be opened, or it broke before the response.
+            UnavailableError: No connection could be opened, the connection broke before the response,
+                or the response is invalid.
             TimedOutError: There was no progress within a timeout.
             ConfigError: The certificate of the server is not trusted, or the URL of its proxy is
                 invalid.

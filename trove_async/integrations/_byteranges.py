@@ -68,7 +68,7 @@ class RangeSet:
 
     @property
     def single(self) -> ByteRange | None:
-        """The only range, as a backend takes it; None if there are several, or if it selects no bytes."""
+        """The range, if there is exactly one; None if there are several, or for the empty suffix ``-0``."""
         if len(self.ranges) > 1:
             return None
         first, last = self.ranges[0]

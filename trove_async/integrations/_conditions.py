@@ -79,7 +79,7 @@ class Conditions:
 
     @property
     def client_has_copy(self) -> bool:
-        """Whether the request shows that the client has a copy. The response is then likely to have no body."""
+        """Whether the client seems to have a copy. The response is then likely to have no body."""
         return not (self.if_none_match is None and self.if_modified_since is None)
 
     def evaluate(self, method: str, info: ObjectInfo | None) -> ConditionResult:

@@ -1,12 +1,13 @@
 """Downloads: the response to a GET or HEAD request for an object, independent of the framework.
 
 Most requests cost one request to the backend: the object is opened, and the conditions are evaluated
-against the open object. If the client has a copy, the conditions are evaluated against a head request
-instead, and the body is then read from the same version.
+against the open object. If the client seems to have a copy, the conditions are evaluated against the
+response to a head request instead, and the body is then read from the same version.
 
 A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
 total for a client that is slow or stalls, and 2 MiB for one that has been fast so far (`_pacing`). The
-next chunk is read from the backend only when the client has received the previous one.
+next chunk is read from the backend only when the framework asks for it, after the operating system
+has accepted most of the previous one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ._response import BodyStream, ServerResponse, paced_chunks
 Redirect: TypeAlias = Literal["never", "presign"]
 
 PRESIGNED_SECONDS = 300.0
-"""Validity of a redirect in seconds. A download must start within that time."""
+"""Validity of the presigned URL of a redirect, in seconds. The download must start within that time."""
 
 _MAX_ATTEMPTS = 5
 """Maximum number of attempts if the object is replaced after the conditions were evaluated."""
@@ -125,7 +126,7 @@ class _Request:
             PreconditionFailedError: The object was replaced after the evaluation.
         """
         single = None if self._ranges is None else self._ranges.single
-        # Several ranges, and a range of no bytes, are evaluated with the size of the object first.
+        # With several ranges, or the empty suffix ``-0``, evaluate the ranges before opening the object.
         needs_size = self._ranges is not None and single is None
         if self._method == "HEAD" or needs_size or self._conditions.client_has_copy:
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
@@ -141,7 +142,8 @@ class _Request:
 
         Args:
             info: The object.
-            reader: An open reader of the object, which this uses or closes; None: no reader.
+            reader: An open reader of the object; None if it is not open yet. This method either
+                passes the reader to the response or closes it.
         """
         try:
             # 1. Evaluate the conditions and the ranges.
@@ -162,7 +164,7 @@ class _Request:
                 return ServerResponse(
                     status=200, headers={**headers, "Content-Length": str(info.size)}
                 )
-            # 3. Send the body, from a new reader if the open one has a different range.
+            # 3. Return the body, from a new reader if the open one has a different range.
             first = spans[0] if spans else (0, info.size)
             if reader is None or reader.range != first:
                 if reader is not None:
@@ -176,7 +178,7 @@ class _Request:
                 await reader.aclose()
 
     async def _open(self, range: ByteRange | None, pin: ObjectInfo | None) -> ObjectReader:
-        """Open the object or a range of it, or the whole object if the backend has no ranges.
+        """Open the object or a range of it, or the whole object if the backend does not support ranges.
 
         A backend may support neither ranges nor conditions, so up to three variants of the request
         are tried.
@@ -184,7 +186,7 @@ class _Request:
         Raises:
             PreconditionFailedError: The object is not the version that `pin` describes.
         """
-        # Without an etag, the version is only compared once the object is open.
+        # Without an etag, the backend cannot check the version. It is compared below, after opening.
         condition = pin if pin is not None and pin.etag else None
         variants = [(range, condition)]
         if condition is not None:
@@ -214,7 +216,7 @@ class _Request:
     async def _body_response(
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
-        """Return a 206 response, or a 200 if no range applies or the backend has no ranges."""
+        """Return a 206 response, or a 200 if no range applies or the backend does not support ranges."""
         info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206

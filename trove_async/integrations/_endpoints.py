@@ -132,8 +132,9 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
                 Content-Type from the client.
 
         Returns:
-            201 with Location and ETag, or 400, 408, 412 or 413 as problem details. A body that does
-            not match its Content-MD5 or Content-Digest gets a 400 and is not stored.
+            201 with Location, and with ETag unless the framework decoded the body or the backend has no
+            etags; or 400, 408, 412 or 413 as problem details. A body that does not match its
+            Content-MD5 or Content-Digest gets a 400 and is not stored.
 
         Raises:
             TroveError: The store failed.

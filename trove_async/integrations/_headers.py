@@ -92,7 +92,7 @@ class Presentation:
         content_type = media_type(info)
         name = parse_media_type(content_type)
         inline = self.trusted or (name is not None and is_inline(name))
-        # A page can still run an attachment as a script, and browsers disagree about malformed types.
+        # Another page can still run an attachment as a script. Browsers disagree about malformed types.
         if not self.trusted and (name is None or _SCRIPT.fullmatch(name)):
             content_type = OCTET_STREAM
         fields = {
@@ -117,7 +117,7 @@ class Presentation:
         return fields
 
     def _disposition(self, info: ObjectInfo, *, inline: bool) -> str | None:
-        """Return the Content-Disposition. It is an attachment unless `inline` is set."""
+        """Return the Content-Disposition, or None to send none. Without `inline`, it is an attachment."""
         if self.download_name is not None:
             return content_disposition(self.download_name)
         stored = info.content_disposition or ""
@@ -140,8 +140,8 @@ class Presentation:
 def media_type(info: ObjectInfo) -> str:
     """Return the object's type, or a type guessed from its key.
 
-    Return ``application/octet-stream`` if neither exists, if the type cannot be sent, or if the key
-    without a type is that of a compressed file, such as ``a.tar.gz``.
+    Return ``application/octet-stream`` if neither exists, or if the object's type cannot be sent.
+    Return it also if there is no type and the key names a compressed file, such as ``a.tar.gz``.
     """
     if info.content_type:
         return info.content_type.strip(" \t") if _is_sendable(info.content_type) else OCTET_STREAM

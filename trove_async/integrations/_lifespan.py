@@ -43,10 +43,10 @@ async def open_store(
 
 
 def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple. Each start of the app needs them, so an iterator would not do.
+    """Return the names as a tuple. An iterator would be empty at the second start of the app.
 
     Raises:
-        TypeError: `buckets` is a single name, or no list of names.
+        TypeError: `buckets` is a single name, or is not iterable.
     """
     if isinstance(buckets, str):
         raise TypeError(f"buckets must be a list of names, such as [{buckets!r}], got a str")

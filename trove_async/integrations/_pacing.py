@@ -1,8 +1,8 @@
 """The chunk size of a download: large for fast clients, small for slow ones.
 
-A chunk is in memory twice until the client has received it: here and in the buffer of the socket. So
-the chunk size determines the memory of a download. Chunks of 1 MiB take half the CPU time of chunks of
-256 KiB.
+A chunk may be in memory twice until the operating system has accepted it: here and in the buffer of
+the socket. So the chunk size determines the memory of a download. Chunks of 1 MiB take half the CPU
+time of chunks of 256 KiB.
 """
 
 from __future__ import annotations

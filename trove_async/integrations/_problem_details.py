@@ -1,7 +1,7 @@
 """Error responses: one table from the errors of the store to HTTP statuses.
 
 Bodies are problem details (RFC 9457), which describe only the kind of the error. The names of backends,
-buckets and keys, and the messages of services, are only logged.
+buckets and keys, and the messages of services, are not sent. For a 5xx, they are logged.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ async def paced_chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
     """Yield the object in chunks whose size depends on the speed of the client."""
     pace, clock = Pace(), asyncio.get_running_loop().time
     while chunk := await reader.read(pace.size):
-        # The framework requests the next chunk when the client has received this one.
+        # The framework requests the next chunk when the operating system has accepted most of this one.
         started = clock()
         yield chunk
         pace.record(len(chunk), clock() - started)

@@ -42,7 +42,7 @@ MIN_RATE = 500.0
 
 GRACE = 20.0
 """Seconds that a client may fall behind `Limits.min_rate`, because any connection may stall briefly.
-This is the ``body=20`` of the same default."""
+This is the ``body=20`` of Apache's default (`MIN_RATE`)."""
 
 _MAX_INLINE_HASH = 256 * 1024
 """Maximum bytes to hash on the event loop. Below that, a thread costs more than the hashing."""

@@ -1,6 +1,6 @@
 """Logs the operations of a store with the standard library's `logging`.
 
-Nothing is logged until `log` is called, and nothing is printed until the program configures
+No operation is logged until `log` is called, and nothing is printed until the program configures
 logging: the logger ``trove_async`` has a NullHandler.
 """
 

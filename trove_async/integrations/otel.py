@@ -161,7 +161,7 @@ class _Listener:
         context.detach(open_span.token)
         span = open_span.span
         span.set_attributes(attributes)
-        # A copy between backends has two of them.
+        # A copy between backends has two backends: its source's and its target's.
         if len(open_span.backends) > 1:
             span.set_attribute("trove.backends", open_span.backends)
         # A cancelled operation has not failed.

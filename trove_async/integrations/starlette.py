@@ -54,7 +54,7 @@ from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 _STATE = "trove"
 
 LINGER = 5.0
-"""Seconds for which the body of a rejected request is still read: see `_send_and_drain`."""
+"""Maximum seconds for which the body of a rejected request is still read: see `_send_and_drain`."""
 
 
 class ObjectResponse(Response):
@@ -141,7 +141,7 @@ class ObjectResponse(Response):
 async def _delivered(send: Send, message: Message) -> bool:
     """Send a message; return False if the client has disconnected.
 
-    In this case, servers raise OSError since version 2.4 of the ASGI HTTP specification.
+    After a disconnect, servers raise OSError (ASGI HTTP specification, since version 2.4).
     """
     try:
         await send(message)
