@@ -13,7 +13,7 @@ import uvicorn
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-import trove_async.drivers.local  # noqa: F401 - its import inspects the os module, which blocks
+import trove_async.drivers.local  # noqa: F401 - imported here: on the event loop it would block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

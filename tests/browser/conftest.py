@@ -1,4 +1,4 @@
-"""Collection of the browser tests. Only `make browser-test` installs the extra `browser`."""
+"""Collection of the browser tests. They import the extra `browser`, which may not be installed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class RequestLog:
         await self._app(scope, receive, send_and_record if scope["type"] == "http" else send)
 
     def ranges(self) -> list[str]:
-        """Return the Range headers of requests for the object with a 206 response."""
+        """Return the Range headers of the requests for `NAME` that were answered with 206."""
         return [
             range_header
             for _, path, range_header, status in self.requests

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
-# Only a script in the origin of the service can set its cookie. It does so before the page loads.
+# Only a script in the origin of the service can set a cookie of the service. These scripts set it
+# before the page has loaded.
 HTML = b"<!DOCTYPE html><p>page</p><script>document.cookie = 'ran=1; path=/'</script>"
 SVG = (
     b"<svg xmlns='http://www.w3.org/2000/svg'><script>document.cookie = 'ran=1; path=/'</script>"
@@ -44,7 +45,7 @@ XHTML = HTML.replace(b"<!DOCTYPE html><p>", b"<p xmlns='http://www.w3.org/1999/x
 MULTIPART = b"--x\r\nContent-Type: text/html\r\n\r\n" + HTML + b"\r\n--x--\r\n"
 BODIES = [HTML, SVG, XHTML, MULTIPART]
 
-RUNNING_IF_TRUSTED = [  # Chromium runs these without the protective headers
+RUNNING_IF_TRUSTED = [  # Chromium runs these scripts if the protective headers are missing
     ("text/html", HTML),
     ("text/plain,text/html", HTML),
     ("text/plain;,text/html", HTML),
@@ -79,7 +80,7 @@ TYPES = [kind for kind, _ in RUNNING_IF_TRUSTED] + [
     "*/*",
     "text",
     "unknown/unknown",
-    "text/plain",  # not sniffed
+    "text/plain",  # this and the next types are harmless unless Chromium sniffs the body
     "image/png",
     "video/mp4",
     "application/json",
@@ -125,7 +126,7 @@ async def page(request: Request) -> Response:
 
 
 async def store_unchecked(request: Request) -> Response:
-    """Store an object with the Content-Type of the client unchecked, as a different program may."""
+    """Store an object without a check of the client's Content-Type, as another program may."""
     await get_store(request).put(
         "files",
         request.path_params["key"],
@@ -168,7 +169,7 @@ def script_ran(browser: WebDriver, address: str, target: str) -> bool:
 
 
 def post(url: str, kind: str, body: bytes) -> None:
-    """Upload a file in a form, with this content type for its part."""
+    """Upload a file in a form; `kind` is the Content-Type of the form part."""
     head = f'Content-Disposition: form-data; name="f"; filename="x"\r\nContent-Type: {kind}\r\n\r\n'
     form = b"--edge\r\n" + head.encode() + body + b"\r\n--edge--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=edge"}

@@ -1,4 +1,4 @@
-"""Every program in examples/ runs and prints what it demonstrates."""
+"""Every program in examples/ runs and prints what it demonstrates, except the web services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUTPUT = {
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
-"""Programs that run until they are stopped; see test_services."""
+"""Programs that run until they are stopped. They are tested in test_services.py."""
 
 
 def run(script: str, *arguments: str, demo: str = "") -> str:

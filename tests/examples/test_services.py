@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import trove_async
-import trove_async.drivers.local  # its import inspects the os module, which blocks
+import trove_async.drivers.local  # imported here: an import on the event loop would block it
 from tests.integrations.file_service import running_aiohttp, running_asgi
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Drivers with one bug each, which a real driver has had or could easily have."""
+"""Drivers with one bug each: bugs that real drivers have had or could easily have."""
 
 from __future__ import annotations
 

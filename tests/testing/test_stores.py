@@ -76,7 +76,7 @@ class TestDriverWithMinimalCapabilities(StoreSuite):
 
 
 class TestPutSupportsMoreThanUploadsAndCopies(StoreSuite):
-    """As on S3-compatible services that ignore conditions and tags of uploads and copies."""
+    """Some S3-compatible services ignore the conditions and tags of uploads and copies."""
 
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:

@@ -1,6 +1,6 @@
 """Conformance suites, fault injection and test servers: ``pip install trove-async[testing]``.
 
-`DriverSuite` tests the driver contract. A driver or a layer is complete when it passes::
+`DriverSuite` tests the driver contract, except presigned URLs. A driver or a layer must pass it::
 
     class TestMyDriver(DriverSuite):
         @pytest.fixture
@@ -22,7 +22,7 @@ A test class may inherit from a single topic (`DriverListing`, …) instead of t
 its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions
 run only if it overrides `DriverVersions.keep_versions`.
 
-`Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.
+`Faulty` wraps any driver and can make its calls fail, hang or return damaged bodies.
 
 `trove_async.testing.servers` starts real servers.
 

@@ -13,7 +13,7 @@ from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, Pu
 
 
 def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memoryview] = ()) -> None:
-    """Raise AssertionError if a put has an option or a size that is not claimed."""
+    """Raise AssertionError if a put has an unclaimed option or size, or an empty view."""
     assert options.if_none_match in {None, "*"}, "if_none_match of a put must be '*' or None"
     assert options.if_none_match is None or claimed.put_if_none_match, (
         "if_none_match is not claimed"
@@ -75,7 +75,7 @@ def check_delete(claimed: Capabilities, options: DeleteOptions) -> None:
 
 
 def check_part(claimed: Capabilities, part: Part, views: Sequence[memoryview]) -> None:
-    """Raise AssertionError if a part violates the limits, or differs in size from its views."""
+    """Raise AssertionError if a part violates the limits, or does not match its views."""
     assert all(len(view) for view in views), "a view is empty"
     assert sum(map(len, views)) == part.size, "the views and the part differ in size"
     _check_part(claimed, part)

@@ -18,7 +18,7 @@ from uuid import uuid4
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS: Final = 180.0
-"""Seconds until the gateway must respond. It usually takes 30 seconds, to create its pools."""
+"""Seconds until the gateway must respond. It first creates its pools, usually in 30 seconds."""
 
 _COMMAND_SECONDS: Final = 120.0
 """Seconds until a program that sets up the cluster must have ended."""
@@ -125,7 +125,7 @@ class _Cluster:
     """The processes of one cluster.
 
     Args:
-        stack: Stops the processes when it is closed.
+        stack: Stops the processes and removes their files when the stack is closed.
     """
 
     def __init__(self, stack: ExitStack) -> None:

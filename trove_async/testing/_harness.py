@@ -107,7 +107,7 @@ def assert_same(got: bytes | bytearray, expected: bytes) -> None:
 
 
 def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
-    """Split a body into views of `size` bytes, as the store does. No view is empty."""
+    """Split a body into views of at most `size` bytes, as the store does. No view is empty."""
     return [memoryview(body)[start : start + size] for start in range(0, len(body), size)]
 
 
@@ -126,13 +126,13 @@ async def write(
 async def read(
     driver: AsyncDriver, bucket: str, key: str, *, size: int = MiB, **options: Any
 ) -> bytes:
-    """Get a body in reads of `size`; `options` are fields of `GetOptions`."""
+    """Get a body in reads of `size` bytes; `options` are fields of `GetOptions`."""
     async with driver.get(bucket, key, GetOptions(**options)) as reader:
         return await read_to_end(reader, size)
 
 
 async def read_to_end(reader: DriverReader, size: int = MiB) -> bytes:
-    """Return the remaining bytes of a reader, in reads of `size`."""
+    """Return the remaining bytes of a reader, in reads of `size` bytes."""
     pieces = []
     while piece := await reader.read(size):
         assert len(piece) <= size, f"read({size}) returned {len(piece)} bytes"
@@ -178,18 +178,21 @@ async def list_all(
 
 
 async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
-    """List the keys and common prefixes of a bucket; `options` are fields of `ListOptions`."""
+    """List the keys and common prefixes of a bucket; `options` are those of `list_all`."""
     return [entry.key for entry in await list_all(driver, bucket, **options)]
 
 
 def part_size(capabilities: Capabilities, minimum: int = 1000) -> int:
-    """Return the smallest size of at least `minimum` bytes that any part may have."""
+    """Return the smallest size of at least `minimum` bytes that a part before the last may have."""
     multiple = capabilities.part_multiple
     return -(-max(capabilities.min_part, minimum) // multiple) * multiple  # rounded up
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
-    """Split a body into parts of `size` bytes, with numbers and offsets as the store does."""
+    """Split a body into parts of `size` bytes, with numbers and offsets as the store does.
+
+    The last part may be shorter.
+    """
     return [
         (
             Part(
@@ -298,7 +301,7 @@ async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[Ver
         request = ListOptions(token=token, **options)
         page = await versioned(driver).version_page(bucket, request)
         page_keys = {version.key for version in page.entries}
-        # A longer page may only contain versions of one key: see `Versioned.version_page`.
+        # A page may exceed the limit if all of it is one key: see `Versioned.version_page`.
         assert len(page.entries) <= request.limit or len(page_keys) == 1, (
             "a page has more entries than its limit"
         )
@@ -331,8 +334,8 @@ async def cancel_at_every_step(
 ) -> None:
     """Run a call again and again, each time cancelled later, until it ends before it is cancelled.
 
-    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. After that, each run has
-    one step and an eighth more than the last, because a call that long mostly waits for the network.
+    The first runs are cancelled after 0, 1, 2, … 8 steps of the event loop. From then on, the number
+    of steps grows by an eighth plus one, because a longer call mostly waits for the network.
 
     Args:
         start: Returns a new coroutine for the call.

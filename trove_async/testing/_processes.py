@@ -38,7 +38,7 @@ def start_process(
     """Start a process that is killed when the stack is closed or when this process dies.
 
     Args:
-        stack: Kills the process when it is closed.
+        stack: Kills the process when the stack is closed.
         command: The command line.
         directory: The working directory, and the value of ``HOME`` and ``TMPDIR``. It is removed if
             this process dies.
@@ -76,8 +76,8 @@ def _start_watchdog(
 ) -> subprocess.Popen[bytes]:
     """Start a shell that kills the server and removes its files when this process dies.
 
-    The shell reads from a pipe whose write end only this process holds. However this process dies,
-    the kernel closes that end, and the read returns.
+    The shell reads from a pipe, and only this process holds the write end. However this process
+    dies, the kernel closes the write end, and the read returns.
     """
     # $* is not quoted, so that the shell expands the glob patterns.
     return subprocess.Popen(  # noqa: S603 - a fixed script

@@ -153,7 +153,7 @@ class Faults:
             operation: The kind of call that fails.
             error: The error to raise, copied for each call; None: an UnavailableError.
             times: The number of calls that fail; None: unlimited.
-            skip: The number of matching calls that succeed first.
+            skip: The number of matching calls that the fault leaves alone first.
             every: After `skip`, only every n-th matching call fails.
             when: ``"before"``: the driver is not called. ``"after"``: the driver is called and
                 succeeds, and only its response is lost.

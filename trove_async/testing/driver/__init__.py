@@ -28,7 +28,7 @@ class DriverSuite(
     DriverBuckets,
     DriverCancellation,
 ):
-    """All topics: everything that the driver contract promises to the store.
+    """All topics: what the driver contract promises to the store, except presigned URLs.
 
     Tests of capabilities that the driver does not claim are skipped.
     """

@@ -1,7 +1,7 @@
-"""Conformance tests of bucket calls, and of all other calls on a missing bucket.
+"""Conformance tests of bucket calls, and of other calls on a missing bucket.
 
-Every call must report a missing bucket with BucketNotFoundError. It must not report a missing
-object instead, and must not create the bucket.
+A call that needs an existing bucket must raise BucketNotFoundError if the bucket is missing. It must
+not report a missing object instead, and must not create the bucket.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         needs(backend, "upload")
-        # On entering, so that the store does not read a body that cannot be stored.
+        # It must raise on entering, so that the store does not read a body that cannot be stored.
         context = uploading(backend).upload(self.bucket_name(), "key", PutOptions())
         with pytest.raises(BucketNotFoundError):
             await context.__aenter__()

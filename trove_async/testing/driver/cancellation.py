@@ -31,7 +31,7 @@ from trove_async.testing._harness import (
 )
 from trove_async.testing.driver._base import DriverTopic, needs
 
-LONG = 300_000  # a shorter body may be stored without an await, so it cannot be cancelled
+LONG = 300_000  # a put of a shorter body may have no await, so it could not be cancelled
 OLD = content(LONG, "old")
 NEW = content(LONG + 1, "new")
 

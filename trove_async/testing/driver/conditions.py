@@ -22,11 +22,11 @@ from trove_async.testing._harness import assert_same, content, delete, keys, lis
 from trove_async.testing.driver._base import DriverTopic, needs
 
 RACERS = 12
-"""Concurrent writers of one key."""
+"""The number of concurrent writers of one key."""
 
 
 class DriverConditions(DriverTopic):
-    """`if_match` and `if_none_match` of put, get and delete."""
+    """`if_match` of put, get and delete, and `if_none_match` of put and get."""
 
     async def test_if_none_match_creates_missing_object(
         self, backend: AsyncDriver, bucket: str

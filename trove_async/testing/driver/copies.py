@@ -1,8 +1,8 @@
 """Conformance tests of server-side copies.
 
 A copy must contain the version of the source that the caller saw, or fail with ObjectChangedError.
-It has only the metadata, headers and tags in its options: the store has already added those of the
-source.
+The copy has only the metadata, headers and tags in its options. To keep those of the source, the
+store adds them to the options.
 """
 
 from __future__ import annotations

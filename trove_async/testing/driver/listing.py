@@ -114,7 +114,7 @@ class DriverListing(DriverTopic):
     ) -> None:
         await self._fill(backend, bucket)
         for options in NARROWINGS:
-            # Small limits put a page boundary at every entry and inside every common prefix.
+            # Small limits put a page boundary after every entry, also after every common prefix.
             for limit in (1000, 1, 2, 3):
                 entries = await list_all(backend, bucket, limit=limit, **options)
                 self._assert_listed(backend, entries, expected(TREE, **options))

@@ -50,7 +50,7 @@ TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
 
 
 def checksums_of(body: bytes) -> dict[str, str]:
-    """Return the checksums of a body that the suite can compute, in base64 by kind."""
+    """Return the base64 checksums of a body by kind, for the kinds that the suite can compute."""
     return {
         "crc32c": crc32c_of(body),
         "sha256": b64encode(hashlib.sha256(body).digest()).decode(),

@@ -1,6 +1,6 @@
 """Conformance tests of single objects: what you put is what you get back.
 
-They include the rules that drivers break most easily: views are only borrowed until put returns, a
+They include the rules that drivers break most easily: views are borrowed only until put returns, a
 reader never mixes two versions, and the store's read-ahead may move a reader between tasks.
 """
 
@@ -34,7 +34,7 @@ SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3
 
 
 class DriverObjects(DriverTopic):
-    """`put`, `get`, `head`, `delete` and `delete_many`."""
+    """`put`, `get`, `head`, `delete`, `delete_many`, `place`, `ping` and `aclose`."""
 
     @pytest.mark.parametrize("size", SIZES)
     async def test_put_then_get_returns_the_same_bytes(

@@ -1,6 +1,6 @@
 """Conformance tests of uploads in parts: invisible until the commit, complete after it.
 
-The store sends parts concurrently, in any order, and again if a response was lost. A driver must
+The store may send parts concurrently, in any order, and again if a response was lost. A driver must
 therefore place parts by number, not in the order in which they arrive.
 """
 
@@ -108,9 +108,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_streamed_part_is_read_while_it_is_sent(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_streamed_part_is_read_once(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "streamed_parts")
         body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:

@@ -341,7 +341,7 @@ class DriverVersions(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")
-        del bucket  # requested because backends that map all buckets into one need it to exist
+        del bucket  # a backend that maps all buckets into one needs a bucket to exist
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError):
             await versioned(backend).version_page(missing, ListOptions())
@@ -357,7 +357,10 @@ class DriverVersions(DriverTopic):
                 await write(backend, bucket, key, body)
 
     def _assert_grouped(self, backend: AsyncDriver, listed: Sequence[VersionInfo]) -> None:
-        """Assert that versions are grouped by key, the latest first. If claimed, keys are in order."""
+        """Assert that versions are grouped by key, with the latest version first in its group.
+
+        If the driver claims `ordered`, the keys must be in order.
+        """
         names = [key for key, _ in groupby(listed, attrgetter("key"))]
         assert len(names) == len(set(names)), "the versions of a key are not adjacent"
         if backend.capabilities.ordered:

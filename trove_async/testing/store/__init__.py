@@ -22,7 +22,7 @@ class StoreSuite(
     StoreNames,
     StoreCancellation,
 ):
-    """All topics: everything that a store promises to users, with any drivers and layers.
+    """All topics: what a store promises to users, with any drivers and layers.
 
     If a store cannot do something because a backend does not claim the capability, the tests assert
     that it raises NotSupportedError and changes nothing.

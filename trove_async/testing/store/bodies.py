@@ -74,7 +74,7 @@ async def body_of(kind: str, body: bytes, path: Path) -> BodySource:
 
 
 class StoreBodies(StoreTopic):
-    """`put` of every `BodySource`, and the info and errors of single objects."""
+    """`put` of every kind of `BodySource`, and the info and errors of single objects."""
 
     @pytest.mark.parametrize("length", ["empty", "a byte", "a part", "a part and a byte"])
     @pytest.mark.parametrize("kind", BODIES)
@@ -172,7 +172,7 @@ class StoreBodies(StoreTopic):
         await in_thread(path.write_bytes, b"head" + body)
         for file in (io.BytesIO(b"head" + body), await in_thread(path.open, "rb")):
             file.seek(4)  # a put starts at the position of its file
-            # These puts fail at the end of the body, after a part, and before the first byte.
+            # These puts fail: the size is wrong, the progress callback raises, the bucket is missing.
             with pytest.raises(IntegrityError):
                 await store.put(bucket, "key", file, size=size + 1)
             with pytest.raises(ZeroDivisionError):
@@ -229,7 +229,7 @@ class StoreBodies(StoreTopic):
                 await store.put(bucket, str(depth - 1), nesting(depth - 1))
             yield b"!"
 
-        # If a put held memory while its body waits for the next put, they would deadlock.
+        # If a put held memory while its body waited for another put, the two could deadlock.
         await store.put(bucket, "3", nesting(3))
         for depth in range(4):
             assert await store.read(bucket, str(depth)) == content(part, str(depth)) + b"!"

@@ -1,6 +1,7 @@
 """Conformance tests of bucket calls and deletes.
 
-Every call on a missing bucket must raise BucketNotFoundError with the name of the bucket.
+A call that needs an existing bucket must raise BucketNotFoundError with the name of the bucket if it
+is missing.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class StoreCancellation(StoreTopic):
             assert await store.exists(bucket, "key")
 
         await cancel_at_every_step(get, check)
-        await get()  # would wait forever if a connection or permit had not been released
+        await get()  # would wait forever if connections or permits had not been released
 
     async def test_cancelled_copy_leaves_old_or_new_object(self, store: Trove, bucket: str) -> None:
         new = content(store.pool.part_size + 1)

@@ -29,7 +29,7 @@ from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
 from trove_async.testing.store._base import StoreTopic, capabilities_of
 
 RACERS = 8
-"""Concurrent writers of one key."""
+"""The number of concurrent writers of one key."""
 
 BREAKING: list[dict[str, Any]] = [
     {"content_type": "text/plain\r\nx-evil: 1"},
@@ -53,7 +53,7 @@ BREAKING: list[dict[str, Any]] = [
 
 
 class StoreConditions(StoreTopic):
-    """`if_match`, `if_none_match`, versions, metadata, headers, tags and presigned URLs.
+    """Conditions, versions, metadata, headers, tags, storage class and presigned URLs.
 
     Attributes:
         storage_class: A storage class that the backends accept and report.
@@ -117,9 +117,7 @@ class StoreConditions(StoreTopic):
         await store.put(bucket, "key", b"three", if_match=two.etag)
         assert await store.read(bucket, "key") == b"three"
 
-    async def test_read_conditions_require_the_matching_object(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_read_conditions_are_applied_or_refused(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"old")
         if not (await capabilities_of(store, bucket)).get_conditions:
             for options in _conditions(old):
@@ -238,7 +236,7 @@ class StoreConditions(StoreTopic):
             assert info.storage_class == expected
 
     @pytest.mark.parametrize("options", BREAKING, ids=ascii)
-    async def test_value_that_breaks_a_header_is_refused(
+    async def test_invalid_name_or_value_is_refused(
         self, store: Trove, bucket: str, options: dict[str, Any]
     ) -> None:
         with pytest.raises(InvalidNameError):

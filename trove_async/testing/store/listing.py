@@ -28,11 +28,14 @@ INSIDE_COMMON_PREFIX: list[dict[str, Any]] = [
     {"start_after": "b--", "delimiter": "--"},
     {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
 ]
-"""Listings whose `start_after` is or begins with a common prefix. A store must omit that prefix."""
+"""Options with a `start_after` that equals or begins with a common prefix of the listing.
+
+A store must omit that common prefix.
+"""
 
 
 def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
-    """Return the entries of `expected`, without keys and common prefixes up to `start_after`."""
+    """Return the entries of `expected`, without those up to and including `start_after`."""
     start = options.pop("start_after", "").encode()
     return [entry for entry in expected(names, **options) if entry.encode() > start]
 
@@ -166,7 +169,7 @@ class StoreListing(StoreTopic):
         assert [page async for page in store.list(bucket, prefix="x").pages()] == []
 
     async def test_listing_of_a_missing_bucket_raises(self, store: Trove) -> None:
-        listing = store.list(self.bucket_name())  # no request is sent before the first entry
+        listing = store.list(self.bucket_name())  # sends no request yet
         with pytest.raises(BucketNotFoundError):
             await listing.all()
 

@@ -1,7 +1,7 @@
 """Conformance tests of the names of buckets and objects.
 
-A store refuses the same bad names on every backend, before any I/O, and never changes a name that it
-accepts.
+A store refuses bad names before any I/O, and never changes a name that it accepts. Most bad names
+are bad on every backend. The maximum length and dot segments depend on the backend.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class StoreReading(StoreTopic):
                     await store.read(bucket, key, range=requested)
 
     async def test_invalid_range_raises_immediately(self, store: Trove, bucket: str) -> None:
-        # Before any I/O, and even before the get is awaited.
+        # The error comes before any I/O, and even before the get is awaited.
         for requested in NEVER:
             with pytest.raises(RangeError):
                 store.get(bucket, "key", range=requested)
@@ -203,7 +203,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
-            # With fewer connections than readers, the store must take them from idle readers.
+            # If connections are fewer than readers, the store must take connections from idle readers.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
