@@ -63,7 +63,7 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
 
 
 async def test_reader_without_a_validator_keeps_its_connection() -> None:
-    """A parked reader could not resume: nothing proves that the other bytes are of this version."""
+    """A parked reader could not resume: nothing proves that the remaining bytes are of this version."""
     fake = WithoutEtags(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
         await store.put("bucket", "key", BODY)

@@ -318,7 +318,7 @@ async def test_range_is_not_verified_against_the_checksum() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, MiB])
-async def test_bodies_of_any_size_are_read_completely(size: int) -> None:
+async def test_body_is_read_completely_and_its_connection_released(size: int) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         body = content(size)

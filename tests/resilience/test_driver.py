@@ -310,7 +310,7 @@ async def test_retried_delete_of_a_deleted_object_succeeds() -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_retried_delete_of_another_version_raises() -> None:
+async def test_retried_delete_of_a_replaced_version_raises() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         info = await store.put("bucket", "key", b"body")

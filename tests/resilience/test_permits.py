@@ -1,4 +1,4 @@
-"""Permits of requests that transfer no body: one for each call of the driver."""
+"""Permits of requests that transfer no body: one for each call of the driver, none for an abort."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def calls_of(store: Trove) -> Calls:
 
 
 async def hold_permit(store: Trove, fake: Fake) -> OwnedTask[object]:
-    """Start a copy that hangs and so holds the only permit."""
+    """Start a copy that hangs and so holds the only permit for other requests."""
     reached = fake.hang("copy")
     copy = OwnedTask(store.copy("bucket", "key", "bucket", "copy"))
     await reached.wait()
@@ -115,9 +115,7 @@ async def test_request_that_waits_for_a_permit_emits_an_event() -> None:
 
 @pytest.mark.parametrize("when", ["", ".done"], ids=["failed", "lost"])
 @pytest.mark.parametrize("name", CALLS)
-async def test_one_permit_is_enough_for_calls_that_send_several_requests(
-    name: str, when: str
-) -> None:
+async def test_one_permit_is_enough_for_a_call_and_its_retry(name: str, when: str) -> None:
     step, call = CALLS[name]
     fake = Fake(max_connections=1, parallel_parts=1)
     async with store_of(fake) as store:

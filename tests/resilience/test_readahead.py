@@ -64,7 +64,9 @@ async def wait_until(condition: Any) -> None:
 
 @pytest.mark.parametrize("readinto", [False, True])
 @pytest.mark.parametrize("size", [MiB, 300 * KiB, 5 * MiB])
-async def test_pieces_are_read_in_order_for_any_read_size(size: int, *, readinto: bool) -> None:
+async def test_pieces_are_read_in_order_by_small_and_large_reads(
+    size: int, *, readinto: bool
+) -> None:
     fake = parallel_fake(readinto=readinto)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)

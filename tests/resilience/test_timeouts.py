@@ -54,7 +54,7 @@ async def test_embedded_driver_has_no_timeouts() -> None:
         assert await store.read("bucket", "key") == b"body"
 
 
-async def test_time_limit_of_a_write_grows_with_its_size() -> None:
+async def test_time_limit_of_a_write_includes_an_idle_timeout() -> None:
     fake = Fake(embedded=False, upload=False)
     async with store_of(fake, timeout=replace(QUICK, idle=5.0)) as store:
         fake.before["put"] = lambda: asyncio.sleep(0.1)  # longer than first_byte

@@ -27,8 +27,8 @@ from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
 SPILL_PERMITS = 1
-"""Maximum number of spilled parts sent concurrently to one backend: each is read into memory outside the
-pool."""
+"""Maximum number of spilled parts and bodies sent concurrently to one backend: each is read into memory
+outside the pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class BackendInfo:
 
     Attributes:
         name: The backend's name in the store.
-        service: The driver's name for the service: ``"s3"``, ``"gcs"``, ``"local"``, ``"memory"``.
+        service: The driver's name for the service, such as ``"s3"`` or ``"local"``.
         capabilities: The features that the backend supports.
     """
 

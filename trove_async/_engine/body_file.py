@@ -11,7 +11,7 @@ from trove_async.errors import IntegrityError
 
 
 class _FileState(NamedTuple):
-    """The identity, size and modification time of an open file. A write changes the size or the time."""
+    """The identity, size and modification time of an open file. A write usually changes one of them."""
 
     device: int
     inode: int

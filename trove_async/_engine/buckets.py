@@ -34,7 +34,8 @@ class Buckets:
     Args:
         backends: The backends of the handle, the default (or the pinned one) first.
         create_missing: Whether a put creates a bucket that the default backend has and the object's
-            backend lacks. ``"auto"``: only if that backend has the capability `private_namespace`.
+            backend lacks. ``"auto"``: only if the object's backend has the capability
+            `private_namespace`.
     """
 
     def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:

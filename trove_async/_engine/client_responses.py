@@ -1,6 +1,6 @@
 """Detects HTTP responses and requests passed as a body, and names what to pass instead.
 
-These objects look like files or iterables but do not work as a body: `read` takes no size, or returns
+These objects look like files or iterables but are unsuitable as a body: `read` takes no size, or returns
 nothing because the body was already read, or iteration yields 128 bytes at a time. Classes are
 recognised by name, so that no library is imported.
 """

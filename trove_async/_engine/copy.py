@@ -269,7 +269,7 @@ async def _copy_on_server(
 async def _discard(
     source: Location, target: Location, info: ObjectInfo, stored: ObjectInfo
 ) -> None:
-    """Delete a corrupt copy, unless it may have replaced its source.
+    """Delete a corrupt copy by its etag, if supported, unless it may have replaced its source.
 
     A service that treats both names as one object has stored the copy over its source.
     """
@@ -328,7 +328,11 @@ def _has_same_attributes(info: ObjectInfo, opened: ObjectInfo) -> bool:
 
 
 def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -> PutOptions:
-    """Return options under which the put replaces only the version that was read."""
+    """Return options under which the put replaces only the version that was read.
+
+    The options are returned unchanged if an older version was read, the user passed a condition, or the
+    backend does not support `if_match`.
+    """
     latest = source.version_id is None
     if latest and source.backend.capabilities.put_if_match and not options.conditional:
         return replace(options, if_match=info.etag)

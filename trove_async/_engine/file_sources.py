@@ -33,7 +33,7 @@ _IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
 
 
 class FileSource(BlockingChunkSource):
-    """A binary file opened by the user, read in a thread, or through its descriptor if it is plain.
+    """A binary file opened by the user. It is read in a thread, or through the `BodyFile` of `file`.
 
     Args:
         file: The file. A put that fails leaves a seekable file at its original position.
@@ -167,7 +167,7 @@ class AsyncFileSource(ChunkSource):
 
 
 class PathSource:
-    """A file named by a path: opened on first use, and read straight into the pool's memory."""
+    """A file named by a path, opened on first use. A regular file is read straight into the views."""
 
     memory: memoryview | None = None
 
@@ -245,7 +245,10 @@ def _position_and_size(file: BinaryIO) -> tuple[int | None, int | None]:
 
 
 def _declared_length(file: BinaryIO) -> int | None:
-    """Return the declared length of a urllib response, which reports a broken body as complete."""
+    """Return the declared length of a urllib response, or None for any other file.
+
+    Without it, a urllib response that broke off would look complete.
+    """
     if type(file).__module__ != "http.client":
         return None
     length = getattr(file, "length", None)

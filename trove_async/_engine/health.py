@@ -14,11 +14,11 @@ from .backends import Backend
 async def health(
     backends: Sequence[Backend], deadlines: Deadlines, seconds: float
 ) -> Mapping[str, Health]:
-    """Ping all backends concurrently and return their results in order.
+    """Ping all backends concurrently and return the results by name, in the order of `backends`.
 
     Args:
         backends: The open backends.
-        deadlines: The store's deadlines.
+        deadlines: Enforces the time limits.
         seconds: The time limit of each ping.
     """
     results: dict[str, Health] = {}

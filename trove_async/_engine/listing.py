@@ -1,4 +1,4 @@
-"""Merges the listings of several backends, with each key from the backend that it is routed to.
+"""Merges the listings of several backends. By default each key is from the backend it is routed to.
 
 Ordered backends are merged in key order. Unordered ones follow, one after another. Between pages a
 listing holds the entries that have arrived and were not returned yet, and it may be prefetching one page
@@ -240,9 +240,9 @@ class ObjectIterator(_Entries[E]):
     def cursor(self) -> str | None:
         """The position after the last entry returned.
 
-        Pass it to `Trove.list` with the same arguments, except ``start_after``, which it includes,
-        to resume the listing. If every backend is ordered, it resumes exactly. Otherwise objects that
-        changed in between may be missed or repeated.
+        To resume the listing, pass the cursor to `Trove.list` with the same arguments, but without
+        ``start_after``: the cursor includes that. If every backend is ordered, the listing resumes
+        exactly. Otherwise objects that changed in between may be missed or repeated.
 
         It is None once the listing has ended: after a last page smaller than ``page_size``, after
         `all`, or after the end of ``async for``. Before the first entry it is the cursor passed to
@@ -280,7 +280,7 @@ class _Listing:
         self._pending: Sequence[Listed] = ()  # arrived, not filtered yet
         self._shown_prefixes: set[str] = set()  # a later stage or another backend may repeat them
         self._found_bucket = False
-        self._missing: BucketNotFoundError | None = None  # the error of the first backend
+        self._missing: BucketNotFoundError | None = None  # of the first backend without the bucket
         self._inside: str | None = None  # the physical bucket of a missing logical one
 
     async def next(self) -> _Batch | None:
@@ -379,7 +379,7 @@ class _Listing:
         self._streams = None
 
     def _after_start(self, entries: Sequence[Listed]) -> Sequence[Listed]:
-        """Drop entries that are not after the start, such as a common prefix that it begins with."""
+        """Drop entries that are not after the start, such as a common prefix of `start_after`."""
         resume_after = self._resume_after
         if self._stages[self._position.stage][0].capabilities.ordered:
             if resume_after is None:

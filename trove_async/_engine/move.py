@@ -8,7 +8,7 @@ Three conditions are proved first. A request is sent only if earlier responses d
    returned.
 2. *The destination is not the source under another name.* Some services store two keys (``a//b`` and
    ``a/b``) as one object, and two drivers may reach one service by two addresses. The source is
-   headed: if the copy has replaced the source, it has the write_id of the copy. No request is needed
+   headed: if the copy has replaced it, the HEAD returns the write_id of the copy. No request is needed
    if both services have exact keys (`Capabilities.exact_keys`), and the copy is within one bucket or
    between two different services.
 3. *The source is still the version that was copied.* The deletion is conditional if the backend
@@ -34,7 +34,7 @@ from trove_async.options import DeleteOptions
 from .copy import CopyResult, Location, located
 
 _DATE_RESOLUTION: Final = timedelta(seconds=1)
-"""The dates that two drivers report for one object differ by less: HTTP dates are whole seconds."""
+"""The dates that two drivers report for one object differ by less than this: HTTP dates are whole seconds."""
 
 
 async def remove_source(source: Location, target: Location, copy: CopyResult) -> None:

@@ -437,7 +437,7 @@ class Operations:
         return Location(backend=resolved, bucket=bucket, key=key, version_id=version_id)
 
     async def _without_latest_id(self, source: Location) -> Location:
-        """Return the source, without its version id if that is the latest version's.
+        """Return the source. Remove its version id if that is the id of the latest version.
 
         Copying an older version onto its own key restores it. Copying the latest one is a no-op.
         """

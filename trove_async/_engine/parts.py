@@ -110,7 +110,7 @@ class HeldPart:
 
 
 async def reserve_buffer(size: int, pool: BufferPool, emit: EmitPutEvent) -> Lease | SpillFile:
-    """Lease memory, or a spill file if no memory becomes free. Emit an event if that had to wait."""
+    """Lease memory, or reserve a spill file. Emit an event if no memory was free at once."""
     lease = pool.try_lease(size)
     if lease is not None:
         return lease

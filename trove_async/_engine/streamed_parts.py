@@ -2,10 +2,10 @@
 
 Each part is read at least twice. The first pass computes its checksum, which is sent ahead of the
 part, as for a held part, so that every service can verify it. Every later pass (one to sign a body
-over plain HTTP, one for each retry) must compute the same checksum before it yields the last bytes.
-Otherwise the request is aborted, so the bytes of two passes never mix. A trailing checksum would
-save a pass but not the comparison, and not every S3-compatible service supports trailers. On a
-later pass the bytes are mostly still in the page cache.
+over plain HTTP, one to send it, another for each retry) must compute the same checksum before it
+yields the last bytes. Otherwise the request is aborted, so the bytes of two passes never mix. A
+trailing checksum would save a pass but not the comparison, and not every S3-compatible service
+supports trailers. On a later pass the bytes are mostly still in the page cache.
 
 As for held parts, a window is leased before a write permit is requested, and never by a task that
 is filling another window.

@@ -1,7 +1,8 @@
 """Stores one body: in one request, or as parts sent in parallel.
 
-A request always sends bytes that are in memory or in a file. So it can be retried, no permit is held
-while the user's source is pulled, and no memory is held before a part's first byte arrives.
+A request always sends bytes that are in memory or in a file. So it can be retried, and no permit is
+held while the user's source is pulled. Memory for a part is leased only once the source is known to
+have another byte.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Put:
         backend: The destination.
         bucket: The bucket, which may be missing.
         key: The key.
-        options: The options, complete except for the checksums.
+        options: The options. Their checksums, if any, are compared with those of the body.
         pool: The memory for parts.
         events: The events of the store.
         progress: The user's callback.

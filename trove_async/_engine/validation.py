@@ -110,7 +110,8 @@ def put_options(
         TypeError: A value has the wrong type.
         InvalidNameError: A value cannot be a header, or a metadata name is reserved.
         ValueError: The size is negative, ``if_none_match`` is not ``"*"`` or is combined with
-            ``if_match``, ``if_match`` does not identify a version, or `expires` is a naive datetime.
+            ``if_match``, ``if_match`` does not identify a version, or `expires` is a naive datetime or
+            outside the years 1 to 9999 of UTC.
     """
     # 1. Check the size and the conditions.
     if size is not None:
@@ -264,12 +265,12 @@ def _checked_mapping(name: str, mapping: Mapping[str, str]) -> Mapping[str, str]
 
 
 def _etag_of(name: str, condition: str | ObjectInfo | None) -> str | None:
-    """Return the etag of a condition: an etag or an ObjectInfo.
+    """Return the etag that a condition requires. The condition is an etag or an ObjectInfo.
 
     Raises:
         TypeError: The condition is neither.
         InvalidNameError: The etag cannot be a header.
-        ValueError: The etag does not identify a version. ``"*"`` has a different meaning on every
+        ValueError: The etag does not identify a version. The meaning of ``"*"`` depends on the
             service, a weak etag may stay the same when the content changes, and some objects have
             no etag.
     """
@@ -301,7 +302,7 @@ _HEADERS = (
     "content_encoding",
     "content_language",
 )
-"""The options that are stored as the value of an HTTP header."""
+"""The text options that a copy inherits and that are stored as HTTP headers."""
 
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "write on a condition (if_none_match)"),
@@ -323,7 +324,7 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     """Raise if the backend would have to drop an option of a put.
 
     Raises:
-        NotSupportedError: The backend does not support an option.
+        NotSupportedError: The backend does not support an option, or the metadata is too large for it.
         InvalidNameError: The key is too long for the backend.
     """
     check_key_length(backend, key)

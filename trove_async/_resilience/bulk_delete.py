@@ -1,4 +1,4 @@
-"""Deletions of many keys in one request, followed by single deletions of the keys that failed."""
+"""Deletions of many keys in one request, followed by single deletions of those that failed temporarily."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class BulkDelete:
     ) -> Sequence[DeleteResult]:
         """Delete the keys one by one after a lost response.
 
-        The first attempt may have deleted any of them, and another client may have put it again since.
+        An earlier attempt may have deleted some of the objects, and another client may have stored new
+        ones under the same keys since.
         """
         calls = self._calls
         errors: dict[str, TroveError | None] = {}

@@ -1,8 +1,8 @@
 """Calls of a driver: each request gets a permit, a time limit, retries, events and error context.
 
-While a retry pauses, it holds no permit, and no memory except the part that it will send again.
-Permits are acquired in this package and not by drivers: one for each call of the driver, except pings,
-presigned URLs and aborts. The requests that a driver sends within a call need no further permit.
+While a retry pauses, it holds no permit, and no memory except the bytes that it will send again.
+Permits are acquired in this package and not by drivers: one for each call that sends requests, except
+pings, presigned URLs and aborts. The requests that a driver sends within a call need no further permit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _CAUSED_BY_OWN_WRITE = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
-"""Errors that a retry of a write gets if an earlier attempt succeeded and its response was lost."""
+"""Errors that a retry of a write may get if an earlier attempt succeeded and its response was lost."""
 
 
 class Calls:
@@ -57,7 +57,7 @@ class Calls:
         deadlines: Deadlines,
     ) -> None:
         self.driver = driver
-        # Services quote requests in their errors, including the driver's secrets.
+        # A service's error may quote the request, including the driver's secrets.
         self.redact = driver.redact if isinstance(driver, Redacting) else redact_nothing
         self.tasks = tasks
         self.backend = context.backend
@@ -176,14 +176,17 @@ class Calls:
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
 
     def await_response(self, work: Awaitable[T], idle_timeouts: int = 0) -> Awaitable[T]:
-        """Limit the time until the response arrives: `Timeout.first_byte`, plus some idle timeouts."""
+        """Limit the time until the response arrives, unless the driver is embedded.
+
+        The limit is `Timeout.first_byte`, plus `idle_timeouts` times `Timeout.idle`.
+        """
         if self.capabilities.embedded:
             return work
         seconds = self.timeout.first_byte + self.timeout.idle * idle_timeouts
         return self._within(seconds, "no response arrived", work)
 
     def await_progress(self, work: Awaitable[T], message: str) -> Awaitable[T]:
-        """Limit the time between two chunks of a body to `Timeout.idle`."""
+        """Limit the wait for the next bytes of a body to `Timeout.idle`, unless the driver is embedded."""
         if self.capabilities.embedded:
             return work
         return self._within(self.timeout.idle, message, work)

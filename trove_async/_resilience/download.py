@@ -2,8 +2,9 @@
 
 Parking an idle reader closes its connection, because a different request waits for one.
 
-`ResumingReader` wraps the reader of a driver and pins the version that it opened. Whatever happens to
-the connection after that, it returns the bytes of that version, in order and each once, or raises.
+`ResumingReader` wraps the reader of a driver and pins the version that was opened first. Whatever
+happens to the connection later, its reads return the bytes of this version, in order and each once, or
+raise.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _RECEIVE_SHARE = 8
 """Slots that streams receive into use at most ``1 / _RECEIVE_SHARE`` of the pool."""
 
 _STREAM_READ = 256 * KiB
-"""Minimum size of a read that makes a body count as a stream. A read of a stream may wait for a large chunk.
-Without that wait, chunks have about a quarter of this size, even over a fast connection."""
+"""Minimum size of a read that makes a body count as a stream. A read into a slot may wait
+briefly for more bytes. Without this wait, chunks have about a quarter of this size, even over a fast
+connection."""
 
 
 class _Connection:
@@ -75,8 +77,9 @@ class ResumingReader:
     """A DriverReader that reconnects. It is also the context manager of `ResilientDriver.get`.
 
     At any moment the reader is *connected*, with a connection and a permit, or *disconnected*: it was
-    parked, a read failed or was cancelled, its read-ahead has taken over, or the range has been read
-    completely. A later read reconnects at `_position`, the end of the bytes returned so far.
+    parked or closed, a read failed or was cancelled, its read-ahead has taken over, or the range has been
+    read completely. A later read that needs a connection opens one at `_position`, the end of the bytes
+    returned so far.
     """
 
     __slots__ = (
@@ -112,8 +115,8 @@ class ResumingReader:
         self._provable = True  # whether a later response can be proved to be of the same version
         self._receive_lease: Lease | None = None  # a slot that a stream is received into
         self._receiving = False  # whether a read is using that slot
-        self._streaming = False  # whether the last read was at least _STREAM_READ
-        self._received_bytes = 0  # over the current connection
+        self._streaming = False  # whether the last read requested at least _STREAM_READ
+        self._received_bytes = 0  # over the current connection, by measured reads
         self._waited_seconds = 0.0  # for these bytes
         self._last_read_slow = False
         self._closed = False

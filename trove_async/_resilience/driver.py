@@ -1,8 +1,8 @@
 """The driver that wraps every driver of a service: permits, timeouts, retries and lost responses.
 
-Layers and the engine above it get final results: temporary failures have been retried, and writes
-that succeeded without their response arriving have been recognised. `calls` describes which permits
-and memory a call holds.
+Layers and the engine above it get final results: temporary failures have been retried (except those of
+pings and presigned URLs), and writes that succeeded without their response arriving have been
+recognised. `calls` describes which permits and memory a call holds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _COPIED_PER_IDLE_TIMEOUT = 64 * MiB
 
 
 class ResilientDriver:
-    """An AsyncDriver that wraps the open driver of a service and returns only final results.
+    """An AsyncDriver that wraps the open driver of a service and retries its calls.
 
     Args:
         calls: The calls of the open driver.
@@ -238,7 +238,7 @@ class ResilientDriver:
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         """Open an upload whose parts and commit are retried.
 
-        A cancel during the commit is raised once its outcome is known, or after `COMMIT_SECONDS`
+        A cancel during the commit is raised once the commit's outcome is known, or after `COMMIT_SECONDS`
         (`ResilientUpload.commit`). The upload is not aborted before that, and the object stays if it
         was created.
         """

@@ -2,8 +2,8 @@
 
 A piece is a range of the pinned version of the object. It is fetched into leased memory. A piece is
 started only with unused resources: a permit that no task waits for, and memory from a limited share
-of the pool. Pieces are read in order. A piece that is not being read is revoked as soon as a transfer
-waits for its memory.
+of the pool. Pieces are read in order. If a transfer waits for memory, a fetched piece that no read waits
+for is revoked, and so are the pieces after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ receiving a piece takes five times as long as requesting it."""
 SLOW_SECONDS_PER_BYTE = 1 / (256 * MiB)
 """Waiting time per byte above which several connections are faster than one. One core receives at
 about 256 MiB/s. Time in which this thread ran other work does not count as waiting. Otherwise every
-connection would look slow in a busy process, and more of them would make it busier."""
+connection would look slow in a busy process, and more connections would make the process busier."""
 
 TRIAL_BYTES = 4 * MiB
 """Bytes to receive over a connection before its speed is evaluated. Most connections start slowly."""
