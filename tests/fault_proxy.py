@@ -183,8 +183,8 @@ class FaultProxy:
 
     Attributes:
         requests: All requests so far, in the order in which their heads arrived.
-        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. They need
-            their own, because the timeout of a test does not cover the teardown of its fixtures.
+        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. It is
+            shorter than that of a test, because its error shows which requests were sent.
         connections: The number of open client connections.
         busy: The number of requests in flight.
     """

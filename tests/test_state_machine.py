@@ -85,7 +85,7 @@ STORES: dict[str, Callable[[str], Trove]] = {
         LocalDriver(f"{root}/third", fsync=False),
     ),
 }
-"""By name: a function that creates an empty store, which may use the directory at a path."""
+"""By name: a function that receives the path of a directory for files, and returns an empty store."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(

@@ -80,7 +80,7 @@ async def test_empty_body_of_declared_size_zero_is_stored() -> None:
             assert (await store.put("bucket", "key", body, size=0)).size == 0
 
 
-async def test_body_is_not_read_beyond_its_declared_size() -> None:
+async def test_body_is_read_at_most_one_chunk_beyond_its_declared_size() -> None:
     chunk_count = 0
 
     async def endless() -> AsyncIterator[bytes]:
