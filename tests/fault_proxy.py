@@ -135,7 +135,10 @@ class _Head:
 async def _body(
     reader: asyncio.StreamReader, headers: Mapping[str, str], *, to_the_end: bool
 ) -> AsyncGenerator[bytes]:
-    """Yield a body as it arrives, including the framing of a chunked body."""
+    """Yield a body as it arrives, including the framing of a chunked body.
+
+    A body without a length lasts until the end of the connection if `to_the_end`, and is empty otherwise.
+    """
     if "chunked" in headers.get("transfer-encoding", "").lower():
         size = -1
         while size:

@@ -348,7 +348,7 @@ async def test_fault_applies_only_to_matching_requests() -> None:
             assert expected in await connection.head()
 
 
-async def test_fault_without_times_applies_always() -> None:
+async def test_fault_armed_without_a_limit_applies_to_every_request() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(500), times=None)
         for _ in range(3):

@@ -319,7 +319,7 @@ async def test_part_without_memory_is_spilled() -> None:
         assert_idle(store, fake)
 
 
-async def test_part_without_memory_and_spill_file_times_out() -> None:
+async def test_part_without_memory_or_a_spill_file_times_out() -> None:
     fake = Fake()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:
