@@ -34,16 +34,16 @@ class Contender(Protocol):
         ...
 
     async def put_large(self, key: str, piece: bytes, count: int) -> None:
-        """Store an object that consists of `count` times `piece`."""
+        """Store an object that consists of `piece`, repeated `count` times."""
         ...
 
     async def get_large(self, key: str) -> int:
-        """Read an object in pieces, if the client can, and return its size."""
+        """Read a large object, in pieces or at once, and return its size."""
         ...
 
 
 class TroveAsync:
-    """A `Trove` with verification, timeouts and retries, as by default."""
+    """A `Trove`, which by default verifies bodies, retries, and has timeouts."""
 
     def __init__(self, store: Trove, bucket: str) -> None:
         self._store = store
@@ -181,7 +181,7 @@ async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Obstore:
-    """obstore's GCSStore, only for reads: this server does not support writes through the XML API."""
+    """obstore's GCSStore, only for reads: it writes through the XML API, which fake-gcs-server lacks."""
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - the library is untyped
         self._store = store

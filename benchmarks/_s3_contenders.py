@@ -1,4 +1,4 @@
-"""The libraries that `s3_vs_peers` compares, each configured as its documentation recommends."""
+"""The contenders that `s3_vs_peers` compares: libraries, some of them tuned, and bare aiohttp."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Contender(Protocol):
 
 
 class TroveAsync:
-    """trove_async with its defaults, through a store."""
+    """trove_async, through a store."""
 
     def __init__(self, store: Trove) -> None:
         self._store = store

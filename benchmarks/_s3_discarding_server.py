@@ -1,8 +1,8 @@
 """A minimal S3 server that discards the bodies it receives, and serves zeros.
 
 It stores nothing, so the client is the bottleneck of a benchmark. The size of an object is the number at
-the end of its key. Two kinds of keys test how a client handles failures: the first request for a
-``busy`` key gets a 503, and a ``flipped`` object has a wrong byte.
+the end of its key. Two kinds of keys test how a client handles failures: the first GET or HEAD
+of a ``busy`` key gets a 503, and a ``flipped`` object has a wrong byte.
 
     python benchmarks/_s3_discarding_server.py   # prints its port, and runs until its input ends
 """
@@ -76,7 +76,7 @@ def headers(lines: list[bytes]) -> dict[bytes, bytes]:
 
 
 class DiscardingServer(asyncio.BufferedProtocol):
-    """One connection. Uploaded bodies are received into a buffer that is never read.
+    """One connection. The body of a PUT is received into a buffer that is never read.
 
     asyncio receives directly into the buffer of a `BufferedProtocol`, without a copy.
     """

@@ -2,7 +2,7 @@
 
     python benchmarks/_slow_link.py HOST PORT   # prints its port, and runs until its input ends
 
-Every connection carries `RATE` bytes per second each way, and a round trip takes `ROUND_TRIP` seconds.
+Every connection carries at most `RATE` bytes per second each way. A round trip takes `ROUND_TRIP` seconds.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             await contender.put(f"{name}-{pid}/warm/{number}", small)
             await contender.get(f"{name}-{pid}/warm/{number}")
 
-        # OpenDAL's listing has no sizes, and requesting each takes a minute. So it lists a tenth.
+        # OpenDAL's listing has no sizes, and requesting all of them takes a minute. So it lists a tenth.
         prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", DIRECTORIES)
 
         async def list_all() -> None:

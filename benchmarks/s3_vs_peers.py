@@ -7,9 +7,9 @@ In each round, the contenders do the same work in turn, in separate processes. T
 - a server that discards bodies and serves zeros, so that the client is the bottleneck;
 - a link with 40 MB/s per connection and a round trip of 20 ms, where parallel streams matter.
 
-trove_async runs with its defaults, through a `Trove`, with verification, timeouts, retries and the pool,
-which has 64 MiB for many large objects at once. Before the scenes with zeros, the program checks that
-trove_async verifies and retries.
+trove_async runs through a `Trove`, with verification, timeouts and retries. Its pool has the default size, but
+64 MiB for many large objects at once. Before the scenes with zeros, the program checks that trove_async
+verifies and retries.
 
     python benchmarks/s3_vs_peers.py [--rounds 3] [--scenes NAME …] [--contenders NAME …] [--gib]
 """
@@ -119,7 +119,7 @@ def _many(name: str) -> list[str]:
 
 
 async def many_puts(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
-    """Put many files concurrently."""
+    """Put one file under many keys concurrently."""
     keys = _many(name)
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(FILE_SIZE)
@@ -170,7 +170,7 @@ class Scene:
         works: The names of the pieces of work. Each runs in its own process.
         unit: The unit of the rates.
         per: The amount of work for which the CPU time is printed.
-        fill: Whether to create the keys to list first.
+        fill: Whether the keys that are listed must be created first.
         contenders: The contenders that do the work.
     """
 
@@ -292,7 +292,7 @@ class Target:
 
 
 ONE_STREAM = "one stream"
-"""As a peer: bare aiohttp, whose get over one connection is the reference for gets and puts."""
+"""A peer: bare aiohttp, which gets an object over one connection. Puts are compared with this get, too."""
 
 
 def targets() -> Iterator[Target]:

@@ -156,8 +156,8 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
 
 def serve(name: str, backend: dict[str, str]) -> None:
     """Run a contender until the process is killed. Print its port first."""
-    # asyncio sets TCP_NODELAY only on a socket that was created with an explicit protocol, as servers
-    # create theirs.
+    # asyncio sets TCP_NODELAY only on a socket that was created with an explicit protocol. The sockets
+    # that servers create for themselves have one.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(STALLED)

@@ -30,7 +30,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/files/{key:.+}")
 async def download(request: web.Request) -> web.StreamResponse:
-    """Serve an object, with ranges and conditions. GET includes HEAD."""
+    """Serve an object, with ranges and conditions. This route also responds to HEAD."""
     key = request.match_info["key"]
     return await object_response(get_store(request), "files", key, request)
 

@@ -1,6 +1,6 @@
 """A driver of your own, here over a dict. Copy it and replace the bodies of its methods.
 
-Each method sends one request. The store adds everything else, for every driver: bodies of any kind
+A method sends at most one request. The store adds everything else, for every driver: bodies of any kind
 and size, retries, timeouts, limits, routing, and listings over many backends. A driver is complete
 when it passes the conformance suite, which takes four lines::
 
@@ -49,8 +49,8 @@ class NotebookDriver:
 
     name = "notebook"
 
-    # The store rejects whatever is not claimed here before it calls the driver: conditions,
-    # metadata, tags, uploads in parts, … Claim more as you implement more.
+    # The store uses only what is claimed here. It rejects other options, such as conditions, metadata
+    # and tags, before it calls the driver. Claim more as you implement more.
     capabilities = Capabilities(ranges=True, private_namespace=True, embedded=True)
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Reader:
 
 
 async def main() -> None:
-    """Use the driver in a store with a second backend."""
+    """Use the driver as the second backend of a store."""
     async with Trove(
         MemoryDriver(),
         backends={"notebook": NotebookDriver()},

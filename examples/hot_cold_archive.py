@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 BUCKET = "stdlib"
 CONCURRENCY = 32
-KINDS = 5  # rows per backend; one more row sums up the other kinds
+KINDS = 5  # the file extensions shown per backend; one more row sums up the others
 MiB = 1024 * 1024
 
 console = Console()

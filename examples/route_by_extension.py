@@ -1,4 +1,4 @@
-"""Route by the end of the key: logs to a cold backend, everything else to disk.
+"""Route by the end of the key: logs and tar files to other backends, everything else to disk.
 
 python examples/route_by_extension.py
 """
@@ -13,7 +13,7 @@ KEYS = ["app.log", "logs/2024/app.log", "site/index.html", "backup.tar.gz"]
 
 
 async def main(root: str) -> None:
-    """Show the difference between a pattern, which matches one segment, and a suffix."""
+    """Show that ``*.log`` matches only keys without a slash, and a suffix all keys that end with it."""
     async with Trove(
         LocalDriver(root),
         backends={"cold": MemoryDriver(), "archive": MemoryDriver()},

@@ -49,7 +49,10 @@ class IdleTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _IdleSelector(selectors.DefaultSelector):
-    """Polls without waiting, and adds the time it would have waited to the loop's clock."""
+    """Polls without waiting, and adds the time it would have waited to the loop's clock.
+
+    It waits only for a worker thread, or if there is no timer.
+    """
 
     def __init__(self, loop: IdleTimeLoop) -> None:
         super().__init__()

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Return the event loops of a test: asyncio's, also uvloop's if marked, or only `IdleTimeLoop`."""
+    """Return the event loops of a test: asyncio's, and uvloop's if the test has the mark ``uvloop``.
+
+    A test with the mark ``idle_time`` runs only on `IdleTimeLoop`.
+    """
     del config
     if item.get_closest_marker("idle_time") is not None:
         return {"idle": IdleTimeLoop}

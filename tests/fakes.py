@@ -3,7 +3,7 @@
 `Fake` is `trove_async.testing.Faulty` around memory, so it has the faults of the public API: a call
 fails or hangs, a body breaks, ends early or has a wrong byte. It also counts *steps*: each call is
 one step before its work (``put``) and one after it (``put.done``). A test can hang at the n-th step
-and cancel there, and so reach every await of a transfer in turn.
+and cancel there, for each step of a transfer in turn.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def store_of(
     retry: RetryPolicy = IMMEDIATE_RETRIES,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[Trove]:
-    """Open a store of one or two drivers with the bucket ``bucket``; ``b/*`` goes to the second."""
+    """Open a store of one or two drivers with the bucket ``bucket``. Keys ``b/*`` go to the second."""
     default, *more = drivers
     async with Trove(
         default,
@@ -144,8 +144,8 @@ class Fake(Faulty, _Memory):
 
     Attributes:
         steps: All steps so far.
-        hang_at: The index of the step that hangs until it is cancelled. An exit hangs for 20 ms.
-        reached: Set when that step is reached.
+        hang_at: The index of the step that hangs until it is cancelled. An exit hangs only for 20 ms.
+        reached: Set when the step `hang_at` is reached.
         calls_under_way: The number of calls that are at a step now.
         before: Async functions by step, called at that step.
         cuts: Positions at which the body of a get breaks, each once.
@@ -426,7 +426,7 @@ class _Reader:
 
 
 class _ReadIntoReader(_Reader):
-    """A reader with `readinto`, each call of which is a step."""
+    """A reader with `readinto`, which has a step before its work and one after it."""
 
     async def readinto(self, buffer: memoryview) -> int:
         await self._memory.step("readinto")

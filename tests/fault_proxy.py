@@ -135,7 +135,10 @@ class _Head:
 async def _body(
     reader: asyncio.StreamReader, headers: Mapping[str, str], *, to_the_end: bool
 ) -> AsyncGenerator[bytes]:
-    """Yield a body as it arrives, including the framing of a chunked body."""
+    """Yield a body as it arrives, including the framing of a chunked body.
+
+    A body without a length lasts until the end of the connection if `to_the_end`, and is empty otherwise.
+    """
     if "chunked" in headers.get("transfer-encoding", "").lower():
         size = -1
         while size:
@@ -183,8 +186,8 @@ class FaultProxy:
 
     Attributes:
         requests: All requests so far, in the order in which their heads arrived.
-        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. They need
-            their own, because the timeout of a test does not cover the teardown of its fixtures.
+        patience: The timeout of `wait_until_idle` and `wait_until_disconnected` in seconds. It is
+            shorter than that of a test, because its error shows which requests were sent.
         connections: The number of open client connections.
         busy: The number of requests in flight.
     """

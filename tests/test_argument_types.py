@@ -1,4 +1,4 @@
-"""Arguments of a wrong type: every argument of every public function is rejected before any I/O."""
+"""Arguments of a wrong type are rejected before any I/O."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NUMBER = re.compile(r"(int|float)( \| None)?")
 
 
 def wrong_arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """Return every argument of a function with values of a wrong type. True is no number."""
+    """Return each argument of a function with an object of a wrong type, and each number also with True."""
     wrong: list[tuple[str, Any]] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in {"self", "_suffix"}:
@@ -77,7 +77,7 @@ def wrong_arguments(function: Callable[..., Any]) -> list[tuple[str, Any]]:
 
 
 def check_message(error: BaseException) -> None:
-    """Check that the message is ours: what the argument must be, and what was passed."""
+    """Check that the message is one of ours, which are one line and say what the argument must be."""
     message = str(error)
     assert "must" in message or "requires" in message, message
     assert "\n" not in message

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def classes() -> Iterator[type]:
-    """Yield the classes that define `__repr__`."""
+    """Yield the classes that define `__repr__`, except named tuples and dataclasses."""
     for module in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
         if module.name.endswith("__main__"):
             continue

@@ -1,4 +1,4 @@
-"""Every name in a public signature can be imported from the package."""
+"""Every name in the signatures of `Trove` and `Bucket` can be imported from the package."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ async def test_wait_that_times_out_reports_open_connections(
             await wait(proxy)
 
 
-async def test_injected_responses_do_not_reach_the_server() -> None:
+async def test_request_with_an_injected_response_does_not_reach_the_server() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Response(503, {"Retry-After": "0"}, b"<Error/>"), method="PUT", times=3)
         for _ in range(3):
@@ -348,7 +348,7 @@ async def test_fault_applies_only_to_matching_requests() -> None:
             assert expected in await connection.head()
 
 
-async def test_fault_without_times_applies_always() -> None:
+async def test_fault_armed_without_a_limit_applies_to_every_request() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(500), times=None)
         for _ in range(3):

@@ -149,7 +149,7 @@ MALFORMED = [
     ("pattern", "name", "expected"),
     GO_MATCHES + FURTHER_MATCHES + DOUBLE_STAR_MATCHES,
 )
-def test_pattern_matches_whole_names_as_go_does(pattern: str, name: str, *, expected: bool) -> None:
+def test_pattern_matches_whole_names(pattern: str, name: str, *, expected: bool) -> None:
     assert Glob.parse(pattern).matches(name) is expected
 
 
@@ -388,7 +388,9 @@ valid_patterns = st.lists(
 
 
 @given(valid_patterns, names, names)
-def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, suffix: str) -> None:
+def test_can_match_below_and_covers_agree_with_matches(
+    pattern: str, prefix: str, suffix: str
+) -> None:
     glob = Glob.parse(pattern)
     if glob.matches(prefix + suffix):
         assert glob.can_match_below(prefix)

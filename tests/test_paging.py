@@ -169,7 +169,9 @@ def test_after_prefix_is_above_every_string_with_the_prefix(prefix: str, other: 
         ("", None),
     ],
 )
-def test_after_prefix_is_the_smallest_string_above(prefix: str, beyond: str | None) -> None:
+def test_after_prefix_is_the_smallest_string_above_all_with_the_prefix(
+    prefix: str, beyond: str | None
+) -> None:
     assert after_prefix(prefix) == beyond
 
 

@@ -158,7 +158,7 @@ def beginnings(pattern: re.Pattern[Any]) -> list[str]:
 
 
 def extend(nodes: Any, found: set[str]) -> list[str]:
-    """Return a few texts that match all nodes, and add to `found` texts that match the first ones."""
+    """Return a few texts that match all nodes, and add to `found` texts that match the first few."""
     texts = [""]
     for node in nodes:
         texts = list(dict.fromkeys(a + b for a, b in product(texts, samples(node, found))))[:6]

@@ -325,7 +325,7 @@ async def test_result_of_reaches_is_checked() -> None:
     assert await router_with_reaches({"default"}).reaches("b") == ("default",)
 
 
-def test_fingerprint_depends_only_on_the_rules() -> None:
+def test_fingerprint_depends_only_on_the_rules_and_the_backends() -> None:
     script = (
         "from trove_async.router import *\n"
         "print(Router([('*.log', 'cold'), Route.prefix('a', 'b')], backends={'cold', 'b'}).fingerprint)"

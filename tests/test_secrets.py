@@ -52,7 +52,7 @@ def test_secrets_of_equal_values_are_equal() -> None:
         TOKEN[:100],  # a truncated message
     ],
 )
-def test_secret_is_removed_in_every_form(quoted: str) -> None:
+def test_secret_is_removed_if_quoted_encoded_or_truncated(quoted: str) -> None:
     text = redactor(TOKEN).redacted(f"no such token: {quoted}, {quoted}!")
     assert text == f"no such token: {REDACTED}, {REDACTED}!"
 

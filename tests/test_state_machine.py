@@ -85,7 +85,7 @@ STORES: dict[str, Callable[[str], Trove]] = {
         LocalDriver(f"{root}/third", fsync=False),
     ),
 }
-"""By name: a function that creates an empty store, which may use the directory at a path."""
+"""By name: a function that receives the path of a directory for files, and returns an empty store."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(
@@ -107,7 +107,7 @@ class StoredObject:
 
 
 def agree(actual: ObjectInfo, expected: ObjectInfo) -> bool:
-    """Return whether two infos of one object agree, except in dates and unreported checksums.
+    """Return whether two infos of one object agree, except in close dates and unreported checksums.
 
     A service may report the checksums of a copy later. Some dates are in whole seconds, and the date
     that a put returns may be the date of its response, so dates may differ by `DATE_TOLERANCE`.

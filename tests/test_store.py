@@ -344,7 +344,7 @@ async def test_error_has_the_operation_the_object_and_the_backend() -> None:
     assert str(caught.value) == "no response [head 'data/key.log' on backend 'cold']"
 
 
-def test_repr_has_names_and_no_secrets() -> None:
+def test_repr_has_the_names_of_the_backends() -> None:
     store = single_attempt_store(backends={"cold": CallLog()})
     assert repr(store) == "<Trove of default, cold>"
     assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"

@@ -238,7 +238,7 @@ async def test_driver_of_an_open_store_cannot_be_opened_by_another_store(
 
 
 async def test_open_that_raises_closed_error_closes_the_driver() -> None:
-    # After its subclass DriverInUseError, the driver stays open, because another store uses it.
+    # DriverInUseError is a ClosedError, too, but leaves the driver open, because another store uses it.
     default, bad = CallLog(), CallLog()
     bad.fail("open", ClosedError("the credential store is closed"))
     with pytest.raises(ClosedError, match="credential store") as caught:

@@ -19,7 +19,7 @@ def info(**properties: Any) -> ObjectInfo:
 
 
 LATER = {"as_of": LAST_MODIFIED + timedelta(seconds=1)}
-"""A response sent so long after the last change that its date identifies one version."""
+"""The date of a response so long after the last change that `LAST_MODIFIED` identifies one version."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Cancels every operation at each await of a driver, and after many numbers of loop iterations."""
+"""Cancels operations at each step of a driver, and after different numbers of loop iterations."""
 
 from __future__ import annotations
 
@@ -221,7 +221,9 @@ async def test_cancel_where_a_driver_hangs_leaves_nothing(
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
-async def test_cancel_at_any_step_of_the_loop_leaves_nothing(call: str, kind: str) -> None:
+async def test_cancel_after_a_number_of_loop_iterations_leaves_nothing(
+    call: str, kind: str
+) -> None:
     fakes = FAKES[kind](), FAKES[kind]()
     async with store_of(*fakes, pool=small_pool(spill_after=0.001)) as store:
         scene = Scene(call, store, fakes)

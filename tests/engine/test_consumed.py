@@ -1,4 +1,4 @@
-"""A body that was read before is never stored as an empty or a shortened object."""
+"""A body that an earlier put has read is not stored again as an empty or a shortened object."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ async def test_generator_that_is_being_iterated_is_rejected() -> None:
 
 
 def _start_put(store: Trove, body: Any) -> None:
-    """Run a put until it waits for the first time."""
+    """Run a put until it waits for the first time, and then close it."""
     coroutine = store.put("bucket", "key", body)
     try:
         coroutine.send(None)

@@ -153,7 +153,7 @@ async def test_source_replaced_midway_leaves_the_target_untouched(setup: CopySet
     assert await store.read("data", "key") == b"another"
 
 
-async def test_source_deleted_midway_raises_object_changed(setup: CopySetup) -> None:
+async def test_source_deleted_midway_is_not_copied(setup: CopySetup) -> None:
     store, key, source, _ = setup
     await store.put("data", "key", BODY)
 

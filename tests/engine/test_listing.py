@@ -257,7 +257,7 @@ async def test_bucket_that_only_an_unlisted_backend_has_is_empty() -> None:
             await store.backend("cold").list("data").all()
 
 
-async def test_unreachable_backend_is_not_listed() -> None:
+async def test_backend_that_no_route_reaches_is_not_listed() -> None:
     default, cold, archive = await filled_drivers()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=ROUTES
@@ -297,7 +297,7 @@ async def test_driver_with_two_names_lists_each_key_once_under_its_routed_name()
 # -- laziness --------------------------------------------------------------------------------------
 
 
-async def test_no_page_is_requested_before_it_is_needed() -> None:
+async def test_pages_are_requested_on_demand_and_later_one_ahead() -> None:
     default = CallLog()
     await fill(default, "data", *"abcdef")
     async with single_attempt_store(default) as store:

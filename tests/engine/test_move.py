@@ -382,7 +382,8 @@ async def test_version_that_was_not_copied_stays() -> None:
         ({}, ["head", "copy", "head", "delete"]),
         ({"delete_if_match": False}, ["head", "copy", "head", "delete"]),
         ({"etags": "of the write"}, ["head", "copy", "head", "delete"]),
-        # Without checksums, an etag proves the content. If it does not, the destination is headed.
+        # Without checksums, an etag of the content proves the copy. An etag of the write does not, so a
+        # second head requests the destination.
         ({"reports_checksums": False}, ["head", "copy", "head", "delete"]),
         (
             {"reports_checksums": False, "etags": "of the write"},

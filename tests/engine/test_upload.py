@@ -80,7 +80,7 @@ async def test_empty_body_of_declared_size_zero_is_stored() -> None:
             assert (await store.put("bucket", "key", body, size=0)).size == 0
 
 
-async def test_body_is_not_read_beyond_its_declared_size() -> None:
+async def test_body_is_read_at_most_one_chunk_beyond_its_declared_size() -> None:
     chunk_count = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -319,7 +319,7 @@ async def test_part_without_memory_is_spilled() -> None:
         assert_idle(store, fake)
 
 
-async def test_part_without_memory_and_spill_file_times_out() -> None:
+async def test_part_without_memory_or_a_spill_file_times_out() -> None:
     fake = Fake()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:

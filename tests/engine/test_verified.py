@@ -28,7 +28,7 @@ CHECKSUMS = {
 
 
 class Reader:
-    """A reader of an object whose recorded checksums are those of `BODY`, whatever its body is."""
+    """A reader of an object with the recorded checksums of `BODY`, but possibly a different body."""
 
     def __init__(self, *kinds: str, body: bytes = BODY) -> None:
         self.info = ObjectInfo(
@@ -56,7 +56,9 @@ async def read_all(body: VerifiedBody, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1000, 256 * KiB, 300 * KiB, 700 * KiB])
 @pytest.mark.parametrize("kind", CHECKSUMS)
-async def test_body_is_verified_against_any_kind_of_checksum(kind: str, size: int) -> None:
+async def test_body_is_verified_against_each_kind_of_checksum_besides_crc32c(
+    kind: str, size: int
+) -> None:
     assert await read_all(VerifiedBody(Reader(kind)), size) == BODY
     corrupt = BODY[:-1] + bytes([BODY[-1] ^ 1])
     with pytest.raises(IntegrityError, match=f"the {kind} of the body must be"):
@@ -85,7 +87,7 @@ async def test_read_cancelled_during_hashing_loses_nothing() -> None:
     assert first + await body.read(7) + await read_all(body, 300 * KiB) == BODY
 
 
-async def test_only_the_first_recorded_kind_and_requested_kinds_are_verified() -> None:
+async def test_only_the_preferred_recorded_kind_and_requested_kinds_are_verified() -> None:
     def open_reader() -> Reader:
         reader = Reader(*CHECKSUMS)
         reader.info = replace(reader.info, checksums={**CHECKSUMS, "sha256": "wrong"})

@@ -181,7 +181,7 @@ async def test_error_of_a_pinned_handle_suggests_no_other_backend() -> None:
         assert "cold" not in str(caught.value)
 
 
-async def test_unreachable_backend_without_versions_does_not_matter() -> None:
+async def test_backend_without_versions_does_not_matter_if_no_route_reaches_it() -> None:
     @route_function(by="bucket")
     def all_cold(_bucket: str, _key: str) -> str:
         return "cold"
