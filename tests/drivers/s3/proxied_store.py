@@ -98,7 +98,7 @@ class ProxiedStore:
         self.proxy.requests.clear()
 
     async def stored_body(self, key: str) -> bytes | None:
-        """Return the body of an object on the server. None: there is no object."""
+        """Return the body of an object on the server, or None if there is no object."""
         try:
             response = await self._call(self.client.get_object, Key=key)
         except self.client.exceptions.NoSuchKey:
@@ -120,7 +120,7 @@ class ProxiedStore:
 
 
 def _make_empty_bucket(client: Any) -> None:
-    """Empty the bucket, or create it. It is reused: the first object in a new bucket takes 0.2 s."""
+    """Empty or create the bucket. It is reused, because a new bucket's first object takes 0.2 s."""
     with suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
     for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):

@@ -139,7 +139,7 @@ async def test_create_whose_response_is_lost_recognises_its_own_write(
         proxy.arm(Cut("response head"), method="PUT")
         info = await store.put(bucket, "key", BODY, if_none_match="*")
         assert info.size == len(BODY)
-        # The driver's HEAD finds that an object exists, the store's HEAD which write created it.
+        # The driver's HEAD finds an object. The store's HEAD shows which write created it.
         assert methods(proxy) == ["PUT", "PUT", "HEAD", "HEAD"]
         with pytest.raises(ObjectExistsError):
             await store.put(bucket, "key", b"other", if_none_match="*")

@@ -81,7 +81,7 @@ async def test_other_services_are_not_recognised_as_the_gateway(
         assert claimed_features(driver) == {"upload_tags", "copy_tags"}
 
 
-async def test_dialect_s3_and_amazon_claim_every_feature(scripted_driver: Any) -> None:
+async def test_dialect_s3_and_amazon_claim_every_optional_feature(scripted_driver: Any) -> None:
     for settings in ({"endpoint_url": "http://h:9", "dialect": "s3"}, {}):
         _, opened_driver = scripted_driver(**settings)
         async with opened_driver as driver:

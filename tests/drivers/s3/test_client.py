@@ -319,7 +319,7 @@ async def test_denial_without_clock_skew_does_not_change_the_clock(
 
 @pytest.fixture
 def rejected_credentials(monkeypatch: pytest.MonkeyPatch) -> list[Credentials]:
-    """Make the credentials of sessions renewable; return the list of those that were renewed."""
+    """Make the credentials of sessions renewable; return the list of those that were rejected."""
     rejected: list[Credentials] = []
     alternating = [Credentials("ONE", SECRET, TOKEN), Credentials("TWO", SECRET, TOKEN)]
 

@@ -159,7 +159,7 @@ paths = st.text("ab/-%!.é", min_size=1, max_size=7).filter(
     delimiter=st.sampled_from([None, "%", "-", "a", "a/", "/b"]),
     limit=st.integers(1, 5),
 )
-async def test_pages_contain_every_key_once(
+async def test_pages_contain_every_entry_once(
     keys: set[str], prefix: str, after: str | None, delimiter: str | None, limit: int
 ) -> None:
     listing = DirectoryListing(sorted(keys))

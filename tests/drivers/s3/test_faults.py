@@ -244,8 +244,8 @@ async def test_list_broken_midway_is_retried(proxied: ProxiedStore) -> None:
 
 
 RETRIED_CREATE = ["PutObject", "PutObject", "HeadObject", "HeadObject"]
-"""The first HEAD, by the driver, finds that an object exists; the second, by the store, which write
-created it."""
+"""The driver sends the first HEAD, which finds an object. The store sends the second one, which shows
+which write created the object."""
 
 
 async def test_create_whose_response_is_lost_recognises_its_own_write(
@@ -531,7 +531,7 @@ async def test_second_create_of_a_bucket_raises_bucket_exists(moto_server: S3Ser
             await proxied.store.create_bucket(proxied.bucket)
 
 
-async def test_two_unread_readers_do_not_block_a_third(seaweed: S3Server, client: Any) -> None:
+async def test_two_idle_readers_do_not_block_a_third(seaweed: S3Server, client: Any) -> None:
     async with proxied_store(seaweed, client, max_connections=2) as proxied:
         await proxied.put_directly("key", LARGE)
         async with (

@@ -200,7 +200,7 @@ async def test_write_with_an_ignored_feature_is_refused_and_stores_nothing(  # n
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
-async def test_ignored_customer_key_is_refused(
+async def test_write_with_an_ignored_customer_key_is_refused(
     moto_server: S3Server, bucket: str, write: str, plane: str
 ) -> None:
     store = store_of(moto_server, data_plane=plane, sse_customer_key=bytes(range(32)))
@@ -308,7 +308,7 @@ async def test_probe_leaves_no_version(moto_server: S3Server, bucket: str) -> No
         ("tags of a copy", range(2, 9)),  # the store sends a HEAD of the source first
     ],
 )
-async def test_write_cancelled_during_a_probe_leaves_nothing(
+async def test_write_cancelled_during_a_probe_leaves_no_object(
     moto_server: S3Server, bucket: str, drop_headers: Any, write: str, requests: range
 ) -> None:
     transports = drop_headers(drop_nothing)

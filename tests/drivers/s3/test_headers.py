@@ -54,7 +54,7 @@ names = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,10}", fullmatch=True)
 
 
 def info(**headers: str) -> ObjectInfo:
-    """Return the info of an object whose response has these headers as well."""
+    """Return the info that is read from `RESPONSE_HEADERS` and these headers."""
     header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return object_info({**RESPONSE_HEADERS, **header_fields}, bucket="b", key="k", backend="cold")
 

@@ -29,7 +29,7 @@ OTHER_OBJECT = {**OWN_OBJECT, "x-amz-meta-trove-write-id": "other"}
 
 
 def write_cases() -> list[Any]:
-    """Return the kinds of writes, each with responses of which the last has no ETag."""
+    """Return the kinds of writes, each with its responses. The last response has no ETag."""
     documents = {
         "an empty ETag": "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>",
         "no ETag": "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>",

@@ -61,8 +61,8 @@ class FakeService:
 
     Attributes:
         written: The keys that were put.
-        requests: The number of requests.
-        put_error: The error that every put raises. None: puts succeed.
+        requests: The number of requests other than listings.
+        put_error: The error that every put raises, or None if puts succeed.
         omits_etag: Whether the responses to puts lack an ETag.
     """
 
@@ -274,7 +274,7 @@ def test_usual_keys_have_no_oddity() -> None:
 
 @pytest.fixture
 def unrecognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable recognition, as a proxy does that rewrites all headers."""
+    """Disable recognition, like a proxy that rewrites all headers."""
     monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
 
 

@@ -52,7 +52,7 @@ class UploadTransport(ScriptedTransport):
         completing: Set when a completion has been requested.
         may_complete: Until it is set, completions get no response.
         completion: The response to completions, or the error that they raise.
-        head: The response to a HEAD of the object. None: a 404.
+        head: The response to a HEAD of the object, or None for a 404.
         write_id: The write id of the last upload.
         aborts: The number of aborts requested.
         heads: The number of HEADs requested.

@@ -50,7 +50,7 @@ both_planes = pytest.mark.parametrize("plane", ["lean", "sdk"])
 async def run_operations(
     moto_server: S3Server, plane: str, **settings: Any
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Use objects in every way; return the S3 operation and the headers of each request."""
+    """Write, copy, read and delete objects; return each request's S3 operation and headers."""
     async with FaultProxy(moto_server.endpoint_url) as proxy:
         driver = S3Driver(
             region=moto_server.region,
@@ -140,9 +140,7 @@ async def test_requester_pays_is_sent_with_every_request(moto_server: S3Server, 
 
 
 @both_planes
-async def test_no_headers_are_sent_without_object_settings(
-    moto_server: S3Server, plane: str
-) -> None:
+async def test_default_object_settings_add_no_headers(moto_server: S3Server, plane: str) -> None:
     for _, headers in await run_operations(moto_server, plane):
         assert not [name for name in headers if "encryption" in name or "payer" in name]
         assert "x-amz-storage-class" not in headers

@@ -358,7 +358,7 @@ async def test_gc_uploads_rejects_an_invalid_age(scripted_driver: Any) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1e18, float("inf")])
-async def test_gc_uploads_accepts_any_age(scripted_driver: Any, seconds: float) -> None:
+async def test_gc_uploads_accepts_a_huge_age(scripted_driver: Any, seconds: float) -> None:
     _, opened_driver = scripted_driver(
         response(body=page_of_uploads(now()), date=format_datetime(now(), usegmt=True))
     )

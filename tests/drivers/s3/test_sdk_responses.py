@@ -124,7 +124,7 @@ async def test_html_page_of_a_proxy_is_not_an_empty_listing(
                 await call(driver)
 
 
-async def test_namespaced_and_commented_listings_of_the_sdk_are_read() -> None:
+async def test_namespaced_and_commented_listings_of_the_sdk_are_accepted() -> None:
     namespaced = b'<s3:ListBucketResult xmlns:s3="http://s3/"></s3:ListBucketResult>'
     pages = [b'<?xml version="1.0"?>\n<!-- a page -->' + namespaced, b"\n <ListBucketResult/>"]
     for page in pages:

@@ -37,7 +37,7 @@ OLD = b"old"
 
 
 class ThreePartDriver(S3Driver):
-    """Allows few parts, so that they are large, as the parts of an object of many terabytes are."""
+    """Allows few parts, so that each is large, like the parts of an object of many terabytes."""
 
     part_limit = 3
 
@@ -163,7 +163,7 @@ async def test_flipped_byte_of_a_part_is_never_stored(
 
 
 @pytest.mark.parametrize("point", ["request body", "response head"])
-async def test_cancel_in_a_part_leaves_nothing(
+async def test_cancel_in_a_part_leaves_the_old_object(
     proxied: ProxiedStore, large_file: tuple[Path, bytes], point: Any
 ) -> None:
     byte = 5 * MiB if point == "request body" else 0

@@ -1,4 +1,4 @@
-"""Moves on a service that stores several keys as one object, with a dialect that keeps every key."""
+"""Moves on a service that stores several keys as one object, contrary to its configured dialect."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ async def test_copy_without_an_etag_is_pinned_by_date_or_version(
         assert pins == {"x-amz-copy-source": copy_source, **headers}
 
 
-async def test_copied_object_without_an_etag_has_none(scripted_store: Any) -> None:
+async def test_copied_object_with_a_weak_etag_has_no_etag(scripted_store: Any) -> None:
     weak = "<CopyObjectResult><ETag>W/&quot;e&quot;</ETag></CopyObjectResult>"
     headers = {"etag": '"a"', "last-modified": NOON, "date": EVENING, "content-length": "10"}
     _, store = scripted_store(response(headers=headers), response(body=weak))

@@ -1,4 +1,4 @@
-"""Pages of versions from a service whose markers become invalid when their versions are deleted."""
+"""Pages of versions from Ceph, where a marker becomes invalid when its version is deleted."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def make_version(key: str, number: int) -> VersionInfo:
 class CephGateway:
     """Lists versions as Ceph 16.2 does.
 
-    A listing includes the key of `start_after`. If the version of its marker has been deleted, it
-    skips the remaining versions of that key.
+    A listing includes the key of `start_after`. If the version that the marker names has been
+    deleted, the listing skips the remaining versions of that key.
     """
 
     def __init__(self, *keys: tuple[str, int], max_page_size: int = 1000) -> None:

@@ -60,8 +60,8 @@ _UNKNOWN_HEADER_CODES: Final = frozenset(
 """Statuses and error codes with which services reject an unknown header."""
 
 _TOLERATED_SKEW: Final = 600.0
-"""Seconds of clock skew that every service accepts. S3 rejects a skew of more than 900 seconds (S3
-API Reference, "Error responses": RequestTimeTooSkewed)."""
+"""Seconds of clock skew below which the clock is not corrected. S3 accepts a skew of up to 900 seconds
+(S3 API Reference, "Error responses": RequestTimeTooSkewed)."""
 
 _ERROR_BYTES: Final = 64 * KiB
 """Maximum number of bytes of an error document to read. Services send fewer."""
@@ -271,7 +271,7 @@ class Client:
         )
 
     def forget(self, bucket: str) -> None:
-        """Discard the cached address of a deleted bucket. It may be created in another region."""
+        """Discard the address of a deleted bucket, which may be created again in another region."""
         self._addresses.pop(bucket, None)
 
     # -- addresses ---------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class Client:
         """Adopt the service's clock if it differs too much from the time of signing.
 
         The comparison does not use the current skew. A concurrent request may have corrected the
-        skew since this one was signed.
+        skew since this request was signed.
 
         Returns:
             Whether the clock was adopted.

@@ -65,7 +65,7 @@ async def build_components(
         settings: The driver's settings for requests and connections.
         identity: The driver's settings for the credentials and the endpoint.
         object_settings: The driver's settings for all objects.
-        redactor: Receives every secret.
+        redactor: Receives the secrets of the proxies and of the credentials.
         context: The context of `AsyncDriver.open`.
         resources: Receives the components to close, even if this function raises.
     """

@@ -1,7 +1,8 @@
 """Resolve the endpoint, the region and the credentials through the SDK, and cache the credentials.
 
 The SDK blocks while it reads files and imports modules, and it may call other services. It therefore
-runs in a worker thread with an event loop of its own. It is not imported if every setting is explicit.
+runs in a worker thread with an event loop of its own. This module does not import the SDK if the
+endpoint, the region and an access key are given, without a profile or a role.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _REGION = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The settings for credentials and endpoint. The SDK resolves those that are None.
+    """The settings for credentials and endpoint. The SDK looks up a missing endpoint, region or key.
 
     Attributes:
         region: The region.
@@ -85,7 +86,7 @@ class Identity:
     def check(self) -> None:
         """Validate the settings.
 
-        The constructor does not, because its arguments would appear in the traceback.
+        The constructor does not validate them, because its arguments would appear in the traceback.
 
         Raises:
             ConfigError: The settings contradict each other, or a value is invalid.
@@ -180,7 +181,7 @@ class Session:
 
     Args:
         identity: The settings for credentials and endpoint.
-        redactor: Receives every secret, to remove it from errors.
+        redactor: Receives the secrets of the credentials, to remove them from errors.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor | None = None) -> None:

@@ -108,7 +108,7 @@ class Dialect:
         """Return the reason if a segment is too long, otherwise None."""
         if not self.directories:
             return None
-        # The first comparison is cheap, and false for nearly every key.
+        # The first comparison is cheap, and false for short keys.
         if len(key) > _MAX_SEGMENT // 4 and any(
             len(segment.encode()) > _MAX_SEGMENT for segment in key.split("/")
         ):

@@ -13,8 +13,9 @@ SeaweedFS 4.48:
 - A token has U+FFFD in place of characters that XML cannot represent.
 - A put with ``If-None-Match: *`` is rejected if a directory has the object's name.
 
-This module avoids these cases. It sends one request per page. Without a delimiter, it sends a second
-one for a full page that is marked as the last one.
+This module avoids these cases, except the last one, which `raise_if_directory` explains. A page takes
+at most one request. The exception is a full page that is marked as the last one: unless the delimiter
+is a slash, a second request checks that nothing follows.
 """
 
 from __future__ import annotations

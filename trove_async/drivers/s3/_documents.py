@@ -1,4 +1,4 @@
-"""Parse S3's response documents, except object listings, and build its request documents.
+"""Parse S3's response documents, except object and version listings. Build request documents.
 
 A 200 response may contain an error: S3 begins its response to CompleteMultipartUpload, CopyObject
 and UploadPartCopy before it knows their outcome (S3 API Reference, each operation's description).
@@ -67,7 +67,7 @@ class ErrorDocument:
 
     @property
     def region(self) -> str | None:
-        """The bucket's region, if the request went to the wrong one."""
+        """The bucket's region, if the document contains it."""
         return self.fields.get("Region") or self.fields.get("BucketRegion") or None
 
 

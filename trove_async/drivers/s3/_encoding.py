@@ -1,8 +1,8 @@
 """Encode and decode keys, query values and ETags.
 
 ``encoding-type=url`` requests a listing with percent-encoded keys, because XML 1.0 cannot contain
-every character of a key. Always request it. Without it SeaweedFS returns U+FFFD for a control
-character, and AWS and moto return invalid XML. Services encode differently:
+every character of a key. The HTTP data plane first requests each page with it. Without it, SeaweedFS
+returns U+FFFD for a control character, and AWS and moto return invalid XML. Services encode differently:
 
 ==============================  ========  ========  ================================================
 service                         space     ``+``     other
@@ -99,7 +99,7 @@ def strong_etag(text: str | None) -> str | None:
     """Return an ETag for `ObjectInfo.etag`, or None if it is not a strong validator.
 
     A weak ETag (RFC 9110, 8.8.3) may stay the same when the content changes, and an empty one is
-    the same for every object. As a condition, either would match a different version. The result is
+    the same for every object. As a condition, either might match a different version. The result is
     also None for an ETag with characters that a request cannot repeat unchanged.
     """
     if text is None:

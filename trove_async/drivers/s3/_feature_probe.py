@@ -41,7 +41,7 @@ _KINDS: Final = {
 """The kind of write that tests each feature other than a condition."""
 
 _MAX_OUTCOMES: Final = 4096
-"""Maximum number of cached outcomes: one for each bucket and feature."""
+"""Maximum number of cached outcomes. Each bucket has one for each feature that was tested there."""
 
 
 class FeatureProbe:
@@ -160,7 +160,7 @@ class FeatureProbe:
         return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
 
     async def _honours_if_match(self, trial: TrialObjects, bucket: str, key: str) -> bool:
-        """Return whether a put with `if_match` replaces that version and no other."""
+        """Return whether a put with `if_match` replaces the version with that ETag and no other."""
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
             info = await self._plane.head_object(bucket, key, None)

@@ -150,7 +150,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
 
 
 _UNCHANGED_BY_HEADERS = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
-"""Matches ASCII words with single spaces between them, which every server keeps."""
+"""Matches ASCII words with single spaces between them, which servers keep unchanged."""
 
 
 def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
@@ -170,7 +170,7 @@ def move_to_exact(headers: Mapping[str, str], names: Sequence[str]) -> dict[str,
     """Return the headers with the names and values of some metadata moved to `EXACT`.
 
     Args:
-        headers: The result of `object_headers`.
+        headers: The headers of a write.
         names: The headers to move. Each must be a user metadata header.
     """
     result = {name: value for name, value in headers.items() if name not in names}
@@ -236,7 +236,7 @@ def object_info(
 
 
 def _content_encoding(value: str | None) -> str | None:
-    """Return a Content-Encoding without ``aws-chunked``, the encoding of the request that stored it.
+    """Return a Content-Encoding without ``aws-chunked``, which only describes the request of a write.
 
     S3 removes it (S3 API Reference, "Transferring Payload in Multiple Chunks"). Other services
     store it, although they return the content without that encoding.
@@ -276,7 +276,7 @@ def put_info(
 ) -> ObjectInfo:
     """Return information about an object from the options of its write and the response to it.
 
-    S3's response does not contain the object's date, so the response's own date is used.
+    S3's response to a write has no Last-Modified, so the response's Date is used.
 
     Args:
         headers: As for `object_info`.

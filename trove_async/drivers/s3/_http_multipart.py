@@ -209,8 +209,8 @@ class HttpMultipart:
     ) -> Listing:
         """Return a page of a listing, with decoded keys.
 
-        The first request asks for encoded keys. Some services ignore that, and some encode keys
-        without declaring it. If the response is ambiguous, a second request asks for unencoded keys.
+        The first request asks for encoded keys. Some services return them unencoded, and some encode
+        them without declaring it. If the response is ambiguous, a second request asks for unencoded keys.
         """
         encoded = encode_query({**query, "encoding-type": "url"})
         response = await self._client.send("GET", bucket, query=encoded, headers={})

@@ -1,7 +1,7 @@
 """Tests how a service treats unusual keys before the driver sends it one.
 
-An unrecognised service may be MinIO, or SeaweedFS behind a proxy. The first unusual key of each kind
-costs a few requests, and later ones none.
+An unrecognised service may be MinIO, or SeaweedFS behind a proxy. The first write to an unusual key of
+each kind costs a few more requests, and later writes cost none.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Parse a page of ListObjectsV2 in a few microseconds per key.
 
-Nearly every page is one run of ``<Contents>`` elements of the same shape. The quick parser builds a
-regular expression for the element order of the first one and applies it to the run. If it does not
-match the whole run, the thorough parser reads the page with expat. In both cases expat reads what
-surrounds the run, so the quick parser accepts only pages that the thorough one accepts. A test
-compares their results.
+Nearly every page contains one run of ``<Contents>`` elements of the same shape. The quick parser builds
+a regular expression for the element order of the first one and applies it to the run. If it does not
+match the whole run, or if the page is large, the thorough parser reads the page with expat. In both
+cases expat reads what surrounds the run, so the quick parser accepts only pages that the thorough one
+accepts. A test compares their results.
 """
 
 from __future__ import annotations

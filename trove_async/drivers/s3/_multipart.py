@@ -176,7 +176,8 @@ class MultipartUpload:
         except TimedOutError:
             raise
         except TroveError as error:
-            # If an earlier attempt got no response, this error does not show the outcome of that one.
+            # If an earlier attempt got no response, this error does not show whether that attempt
+            # succeeded.
             if previous != "unknown":
                 self._completion = "lost" if error.maybe_done or previous == "lost" else "none"
             raise
@@ -207,7 +208,7 @@ async def abort_unfinished_uploads(plane: DataPlane, bucket: str, older_than: fl
 
     while True:
         page = await plane.list_uploads(bucket, after)
-        # By the service's clock, as `initiated` is: this machine's may be hours ahead.
+        # The service's clock sets `initiated` too. This machine's clock may be hours ahead.
         cutoff = cutoff or page.now + _TICK - timedelta(seconds=min(older_than, _MAX_AGE))
         await for_each(
             [upload for upload in page.uploads if upload.initiated < cutoff],

@@ -300,7 +300,7 @@ class HttpPlane(HttpMultipart):
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        # Some services send nothing until the copy is complete. With `patient`, the resilience layer
+        # Some services send nothing until the copy is complete. With `patient`, `ResilientDriver`
         # limits the time, according to the size.
         response = await self._client.send(
             "PUT", bucket, key, headers=self._service.dialect.write_headers(headers), patient=True

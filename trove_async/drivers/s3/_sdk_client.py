@@ -121,7 +121,8 @@ class SdkClient:
         endpoint: The service's endpoint.
         timeout: Supplies the connect, first_byte and idle timeouts.
         addressing: Whether the bucket is in the path or in the host name.
-        connections: The maximum number of readers, and separately of writers and of other requests.
+        connections: The maximum number of readers. The same limit applies separately to writers and
+            to other requests.
         proxies: The proxies' URLs, by scheme. None to use the environment's.
         headers: The headers to add to every request.
         secret_headers: The values of secret headers. `call` receives placeholders and inserts the values.
@@ -234,7 +235,7 @@ class SdkClient:
 
 
 def _remove_expect(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
-    """Remove ``Expect: 100-continue``, because aiohttp waits for its response without a timeout."""
+    """Remove ``Expect: 100-continue``, because aiohttp has no timeout for the interim response."""
     del request.headers["Expect"]
 
 

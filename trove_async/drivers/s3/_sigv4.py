@@ -295,7 +295,7 @@ class Signer:
         return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
     def _build_layout(self, shape: tuple[object, ...]) -> _Layout:
-        """Build and cache the layout for a request's shape (see `sign`)."""
+        """Build and cache a layout. The shape is whether there is a token, then the header names."""
         # The positions are those of the values that `sign` passes to `arrange`: four for the request
         # line and the payload, four for the standard headers, then one for each other header.
         standard_names = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]

@@ -102,7 +102,7 @@ class Trials:
 
 
 class TrialObjects:
-    """The objects of a trial. Exiting the context deletes every version of them.
+    """The objects of a trial. Exiting the context tries to delete every version of them.
 
     Args:
         plane: Sends the requests.

@@ -64,8 +64,9 @@ def folded(key: str, oddity: Oddity) -> str:
 def sample(key: str, oddity: Oddity, name: str) -> str:
     """Return a key with only this oddity, for a trial object.
 
-    Credentials may be limited to a prefix, so it is in the directory of `key`, or in the last one before
-    the first oddity of `key`.
+    Credentials may be limited to a prefix, so the returned key is in the directory of `key`. If that
+    directory has an oddity too, the returned key is in the last directory before the oddity. A key
+    with a leading slash is at the root.
 
     Args:
         key: A key with the oddity.

@@ -70,7 +70,7 @@ class WriteChecks:
     # -- writes ----------------------------------------------------------------------------------------
 
     def key_needs_check(self, key: str) -> bool:
-        """Return whether the service may be unable to store the key unchanged."""
+        """Return whether the key is unusual, or the service is known not to store it unchanged."""
         return not is_usual(key) or self._service.dialect.unwritable_reason(key) is not None
 
     def write_needs_check(self, kind: WriteKind, key: str, options: PutOptions) -> bool:

@@ -61,14 +61,15 @@ from ._settings import Settings
 from ._write_checks import check_get_conditions, check_storable
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
-"""The endpoint until `open` looks up the configured one."""
+"""The endpoint of a driver without `endpoint_url`, until `open` looks it up."""
 
 
 class S3Driver:
     """A backend in Amazon S3 or an S3-compatible service.
 
     Missing settings are looked up as in the AWS SDKs: in the environment, the profile, and the
-    metadata of the container or instance. Temporary credentials are renewed before they expire.
+    metadata of the container or instance. Temporary credentials from there are renewed before they
+    expire.
 
     Args:
         region: The region. us-east-1 if none is configured.
@@ -232,7 +233,7 @@ class S3Driver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The driver's capabilities. Those that depend on the service are known once the driver is open."""
+        """The driver's capabilities. `open` updates them if it knows or recognises the service."""
         return self._capabilities
 
     def _capabilities_of(self, dialect: Dialect) -> Capabilities:
