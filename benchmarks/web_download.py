@@ -217,7 +217,10 @@ class Client:
         """Return a small object."""
         size, body = self.begin(key)
         while len(body) < size:
-            body += self._socket.recv(size - len(body))
+            received = self._socket.recv(size - len(body))
+            if not received:
+                raise ConnectionError("the body ended early")
+            body += received
         return body
 
     def get(self, key: str) -> None:

@@ -527,7 +527,7 @@ class GCSDriver:
         credentials = self._credentials
         if credentials is None or not credentials.can_sign:
             raise NotSupportedError(
-                "the credentials cannot sign URLs: use those of a service account"
+                f"the credentials cannot sign URLs: this requires {self._capabilities.presign_requires}"
             )
         email = await credentials.email()
         url = build_url(
