@@ -45,7 +45,7 @@ def crc32c_of(views: Iterable[BytesLike]) -> str:
 
 
 async def hash_crc32c(views: Sequence[memoryview], value: int = 0) -> int:
-    """As `running_crc32c`, but in a worker thread if that would block the event loop."""
+    """Do what `running_crc32c` does, in a worker thread if there are many bytes to hash."""
     if sum(map(len, views)) > _INLINE_HASH:
         return await in_thread(running_crc32c, views, value)
     return running_crc32c(views, value)

@@ -10,9 +10,9 @@ The rules are those of Go's ``path/filepath.Match`` on Unix::
 
 A pattern matches a whole name. ``!``, and ``[`` inside a class, are literals; ``[]`` and ``[-a]`` are
 errors; ``[z-a]`` is an empty range. As in Go, the text between two ``*`` matches only at its first
-occurrence. The time is then at most proportional to the product of the two lengths. The result differs
-from trying every occurrence only if a class matches ``/``. Names are matched by code points, whereas
-Go may resume inside the UTF-8 bytes of a character after a ``*``.
+occurrence. This limits the time to the product of the lengths of pattern and name, and changes the
+result only for patterns with a class that matches ``/``. Names are matched by code points, whereas Go
+may resume inside the UTF-8 bytes of a character after a ``*``.
 
 One extension: a segment ``**`` matches any number of segments, including none. So ``a/**`` matches
 every name that starts with ``a/`` (but not ``a``), ``**/b`` matches ``b`` and ``x/y/b``, ``a/**/b``
@@ -150,9 +150,9 @@ class Glob:
 
 
 def _skip_stars(steps: Sequence[Token], positions: Iterable[int]) -> set[int]:
-    """Add the positions that follow if stars match nothing.
+    """Return the positions, and those that follow them if stars match nothing.
 
-    The position ``~n`` is negative: it is inside a segment that the ``**/`` at ``n`` matches.
+    A negative position ``~n`` is inside a segment that the ``**/`` at ``n`` matches.
     """
     reached = set()
     for start in positions:
@@ -259,7 +259,7 @@ def _malformed(pattern: str, position: int, reason: str) -> PatternError:
 
 
 def _merge(tokens: Iterable[Token]) -> list[Token]:
-    """Join adjacent literals, and drop stars that repeat the preceding one."""
+    """Join adjacent literals, and drop stars that add nothing to an adjacent one."""
     merged: list[Token] = []
     for token in tokens:
         last = merged[-1] if merged else None
@@ -327,14 +327,18 @@ def _atomic(runs: Sequence[str]) -> str:
 
 
 _LONGEST_PIECE = 4
-"""Characters. Longer pieces distinguish patterns better, but need more look-ups."""
+"""Maximum number of characters of a piece. Longer pieces distinguish patterns better, but need more
+look-ups."""
 
 _COST = {"prefix": 0, "suffix": 0, "segment": 2, "piece": 6}
 """The cost of one look-up of each kind. The unit is one test of a pattern."""
 
 
 class _Condition(NamedTuple):
-    """A necessary condition for a match: the name contains one of `texts` as a `kind`."""
+    """A necessary condition for a match: the name contains one of `texts`.
+
+    The `kind` says how: as its prefix, its suffix, a segment or a piece.
+    """
 
     kind: str
     texts: tuple[str, ...]
@@ -346,10 +350,11 @@ _LOOSE = _Condition("loose", ())
 class FirstMatch:
     """An index that finds the first of many patterns that matches a name.
 
-    Each pattern is filed under one necessary condition for a match (a prefix, a suffix, a segment or
-    a substring): the one that it shares with the fewest other patterns. A look-up costs about one
-    dictionary access for each length of prefix and suffix in use, and hardly depends on the number
-    of patterns.
+    Each pattern with special parts is filed under one necessary condition for a match (a prefix, a
+    suffix, a segment or a substring): the one that makes look-ups cheapest, usually because few other
+    patterns share it. A look-up then costs about one dictionary access for each length of prefix and
+    suffix in use. A pattern without such a condition (``[a-z]*``) is tested for every name without an
+    earlier match.
 
     Args:
         globs: The patterns with their ranks, in ascending order of rank. The lowest rank wins.
@@ -372,7 +377,8 @@ class FirstMatch:
     def find(self, name: str, limit: int) -> int:
         """Return the lowest rank below `limit` whose pattern matches `name`, else `limit`."""
         best = min(self._literals.get(name, limit), limit)
-        # The tables are in ascending order of their lowest rank, so that a match ends the search.
+        # The tables are in ascending order of their lowest rank. So a loop ends at the first table that has
+        # only higher ranks than the best match.
         for least, size, table in self._prefixes:
             if least >= best:
                 break
@@ -441,7 +447,7 @@ def _pieces(literal: str) -> Iterator[_Condition]:
 
 
 def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
-    """File each pattern under its rarest condition. Return the groups by kind and text, in order."""
+    """File each pattern under its cheapest condition. Return the groups by kind and text."""
     # 1. Count the patterns that share each condition.
     conditions = {glob: list(_conditions(glob)) for _, glob in globs}
     counts = Counter(

@@ -1,7 +1,8 @@
-"""The names of buckets, keys and headers that are allowed on every backend.
+"""Checks of the names of buckets, keys and headers.
 
-The rules allow what S3, GCS, Azure and a POSIX file system can all store, so that an object can move
-to any backend under its own name. The store checks names before any I/O, and drivers rely on that.
+A key may be written if S3, GCS, Azure and a POSIX file system can all store it, so that an object can
+move to any of them under its own key. Cloud services allow fewer bucket names than these checks. The
+store checks names before any I/O, and drivers rely on that.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Mapping
 from .errors import InvalidNameError
 
 MAX_KEY_BYTES = 1024
-"""S3 User Guide, "Naming Amazon S3 objects"; GCS documentation, "About Cloud Storage objects"."""
+"""Maximum length of a key (S3 User Guide, "Naming Amazon S3 objects"; GCS documentation, "About
+Cloud Storage objects")."""
 
 MAX_BUCKET_BYTES = 222
-"""GCS documentation, "About Cloud Storage buckets": a name with dots may have 222 characters."""
+"""Maximum length of a bucket name: that of a name with dots on GCS (GCS documentation, "About Cloud
+Storage buckets")."""
 
 RESERVED_METADATA = "trove-"
 """The prefix, in upper or lower case, of the metadata names that the library uses itself."""
@@ -86,7 +89,7 @@ def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -
 
 def has_dot_segment(key: str) -> bool:
     """Return whether a segment of the key is ``.`` or ``..``, which URLs and paths resolve."""
-    # Few keys have a dot, so the regular expression rarely runs.
+    # Searching for a dot first is faster for the keys that have none.
     return "." in key and _DOT_SEGMENT.search(key) is not None
 
 
@@ -103,7 +106,7 @@ def check_text(name: str, text: str) -> None:
 
 
 def check_prefix(prefix: str) -> None:
-    """Raise InvalidNameError if the prefix has no UTF-8 form or contains NUL, as no key does."""
+    """Raise InvalidNameError if the prefix has no UTF-8 form, or contains NUL."""
     check_text("a prefix", prefix)
     if "\0" in prefix:
         raise InvalidNameError("a prefix must not contain NUL, because no key does")
@@ -137,7 +140,7 @@ def check_line(name: str, text: str) -> None:
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise InvalidNameError for metadata that cannot be sent as headers, and for reserved names."""
+    """Raise InvalidNameError for names that are reserved or not HTTP tokens, and for bad values."""
     for name, value in metadata.items():
         check_text("a metadata name", name)
         if not _METADATA_NAME.fullmatch(name):

@@ -105,8 +105,8 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
-        # Look for the beginnings of the secrets: few texts contain one, and a truncated secret has
-        # nothing else.
+        # Look for the beginnings of the secrets: few texts contain one, and a truncated secret still
+        # has its beginning.
         for head in self._heads:
             if head in text:
                 values = [value for value in self._values if value.startswith(head)]
@@ -125,8 +125,8 @@ class Redactor:
         """Unlink chained exceptions that show a secret.
 
         Args:
-            error: The exception that they are chained to.
-            shows_secret: By id, whether each checked exception shows a secret.
+            error: The exception that the others are chained to.
+            shows_secret: Whether each exception checked so far shows a secret, by the exception's id.
         """
         for name in ("__cause__", "__context__"):
             link: BaseException | None = getattr(error, name)

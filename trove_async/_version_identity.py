@@ -6,9 +6,9 @@ Joining them is safe only if all of them belong to one version. The proof is, in
 1. the etag, a strong validator (RFC 9110, section 8.8.1);
 2. the version id, if the backend keeps versions;
 3. last_modified and the size. A date of whole seconds identifies one version only if the first
-   response was sent at least a second later, because a second write in the same second would get the
-   same date (RFC 9110, section 8.8.2.2). If this library wrote the object, the write_id distinguishes
-   such writes.
+   response was sent at least a second after that date: two writes in one second get the same date
+   (RFC 9110, section 8.8.2.2). If this library wrote the object, the write_id distinguishes such
+   writes.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def byte_view(view: memoryview) -> memoryview:
     """Return a one-dimensional view of single bytes. It is a copy if the memory is not C-contiguous.
 
     Raises:
-        TypeError: The items are references to Python objects, whose bytes are addresses.
+        TypeError: The items are references to Python objects, so their bytes are addresses.
     """
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view

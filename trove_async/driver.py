@@ -15,8 +15,8 @@ rejects what `Capabilities` do not claim    honours everything that they claim
 ==========================================  =====================================================
 
 **Errors.** For a failure in the backend a driver raises only the classes of `trove_async.errors`. It
-chains them to the SDK's exception (``raise … from error``). It never catches a cancellation without
-raising it again.
+chains them to the SDK's exception (``raise … from error``), unless that may show credentials. It never
+catches a cancellation without raising it again.
 
 **Cancellation.** Every coroutine may be cancelled at every await. Once it has raised,
 
@@ -27,8 +27,9 @@ raising it again.
 If the driver cannot undo a change in the backend, no object may be affected. Only unused data may stay
 behind, such as the parts of an upload that was not aborted.
 
-**Memory.** The caller owns the views. A driver may read them until its call returns or raises, and
-copies what it needs afterwards. Apart from that, it allocates at most a buffer of fixed size.
+**Memory.** The caller owns the views. A driver may read them until its call returns or raises. It
+copies the bytes that it needs after that. Apart from such copies, it allocates at most a buffer of
+fixed size.
 
 Only `AsyncDriver` is required. The other protocols are optional: a driver claims each of them with a
 field of `Capabilities`, and the store works without them. `trove_async.testing` tests this contract. A
@@ -61,14 +62,15 @@ from .pool import BufferPool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """The features and limits of a backend. The store rejects everything else before any I/O.
+    """The features and limits of a backend.
 
-    Sizes are in bytes. The defaults describe the minimum, so a simple driver sets few fields.
+    The store works around missing features, or rejects options that need them before any I/O. Sizes
+    are in bytes. The defaults describe the minimum, so a simple driver sets few fields.
 
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``. The backend must check the condition
             and store the object in one atomic step.
-        put_if_match: put honours ``if_match``, in the same way.
+        put_if_match: put honours ``if_match``, in one atomic step as well.
         commit_conditions: The commit of an upload honours the conditions that put honours. If False,
             the store sends a conditional body in one request, of up to `max_put` bytes.
         copy_conditions: A server-side copy honours the conditions that put honours. If False, the
@@ -84,13 +86,14 @@ class Capabilities:
         tags: Tags are stored.
         upload_tags: Tags of an object uploaded in parts are stored, if `tags` is True. If False, the
             store sends a body with tags in one request, of up to `max_put` bytes.
-        copy_tags: Tags passed to a server-side copy are stored, if `tags` is True.
+        copy_tags: Tags passed to a server-side copy are stored, if `tags` is True. If False, the body
+            of an object with tags passes through the store.
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: The maximum number of parts of one upload to send concurrently. With 1, parts
             are sent in order, one after the other.
         parallel_reads: The maximum number of ranges of one body to fetch concurrently. Several are
-            fetched only if one connection is slow and the version can be pinned.
+            fetched only if one connection is slow and requests can be restricted to one version.
         min_part: The minimum size of a part, except the last.
         max_part: The maximum size of a part.
         part_multiple: The size of every part except the last is a multiple of this.
@@ -107,8 +110,8 @@ class Capabilities:
             what presigning requires, for the error's message (``"the key file of a service account"``).
         settles_doubt: put, delete and copy honour ``in_doubt_since``, which is set on a retry if an
             earlier attempt may have succeeded without its response arriving. They determine whether
-            it did, and never replace or delete an object that may be newer than that attempt. If
-            False, a retry is sent like the first attempt.
+            that attempt succeeded, and never replace or delete an object that may be newer than it.
+            If False, a retry is sent like the first attempt.
         versions: get, head and delete honour version_id, and `Versioned` is implemented.
         ordered: list_page returns keys in bytewise order of their UTF-8 encoding. The store checks
             the order, because a merged listing relies on it.
@@ -117,7 +120,8 @@ class Capabilities:
             again before it deletes it.
         private_namespace: Bucket names are not shared with other users of the service, so the store
             may create a missing bucket.
-        embedded: Calls do not wait for a network, so no timeouts are applied to them.
+        embedded: Calls do not wait for a network, so the ``first_byte`` and ``idle`` limits of
+            `Timeout` do not apply to them.
         max_reads: The maximum number of open readers; None: no limit.
         max_writes: The maximum number of concurrent calls of put, send and send_stream; None: no
             limit.
@@ -274,8 +278,8 @@ class AsyncDriver(Protocol):
 
         Raises:
             DriverInUseError: The driver is open in another store, or can be opened only once.
-                Nothing was changed, and `aclose` is not called. A driver that stores may share does
-                not raise this. After any other error `aclose` is called.
+                Nothing was changed, and `aclose` is not called. A driver that several stores
+                may share does not raise this. After any other error `aclose` is called.
             ConfigError: The settings cannot work, such as a root that is not a directory.
         """
         ...
@@ -285,7 +289,7 @@ class AsyncDriver(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Raise, as any other call would, unless the backend responds."""
+        """Check that the backend responds. If it does not, raise an error as any other call would."""
         ...
 
     def place(self, bucket: str, key: str) -> Hashable:
@@ -311,7 +315,7 @@ class AsyncDriver(Protocol):
             bucket: The bucket. A missing bucket must not be created.
             key: A key that passed the store's checks.
             views: The body, in views that are not empty. An empty sequence creates an empty object.
-            options: The options. Only fields that the capabilities claim are set.
+            options: The options. Fields that require a capability are set only if it is claimed.
 
         Returns:
             The stored object, with the checksums reported by the backend itself, and with the
@@ -421,9 +425,9 @@ class Upload(Protocol):
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Create the object from the parts sent, atomically, under the conditions of the options.
 
-        The call is repeated after an UnavailableError. If the first call has succeeded, the second
-        one returns the object, or raises ObjectNotFoundError. In that case the engine looks for the
-        write_id. A cancelled put waits for the commit, up to a deadline.
+        The call is repeated after an UnavailableError. If the first call had succeeded, the second
+        one returns the object or raises ObjectNotFoundError. After that error, the engine looks for an
+        object with the write_id. A cancelled put waits for the commit, up to a deadline.
 
         Args:
             checksums: The checksums of the whole body, by algorithm. The driver records them, and

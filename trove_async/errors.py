@@ -32,7 +32,8 @@
             └── PoolTimeoutError
 
 An argument of the wrong *type* raises the builtin ``TypeError``. A wrong *value* without a class in
-this tree raises the builtin ``ValueError``. Both are raised before any I/O.
+this tree raises the builtin ``ValueError``. Both are raised before any I/O, except for values that a
+body yields or a callback returns.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class TroveError(Exception):
 
     A driver raises an error with the attributes it knows, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
-    is one, is ``__cause__``.
+    is one and it shows no credentials, is ``__cause__``.
 
     Args:
         message: What happened and, if the user can fix it, how. One line, without credentials,
@@ -251,7 +252,7 @@ class UnavailableError(BackendError):
 
 
 class TimedOutError(UnavailableError, TimeoutError):
-    """There was no progress within a time limit (`Timeout`)."""
+    """A time limit was exceeded (`Timeout`)."""
 
 
 class PoolTimeoutError(UnavailableError):

@@ -1,4 +1,4 @@
-"""The values that users, the store and the drivers exchange. All are immutable."""
+"""The values that users, the store and the drivers exchange. All are frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class ObjectInfo(_LazyAttributes):
             ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.
         version_id: The backend's id of this version, if it keeps versions.
         backend: The name of the backend, set by the store.
-        complete: False if this comes from a listing that has only names, sizes and dates. `head`
-            returns all attributes.
+        complete: False if this comes from a listing that lacks some attributes, such as the
+            metadata. `head` returns all attributes.
         write_id: The id of the write that created the object, if the backend can record one. It
             identifies the store's own write if the response was lost.
         as_of: The service's time when it sent the response. Drivers set it for objects without an
@@ -465,7 +465,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteResult:
-    """The result for one key of a `delete_many`. `error` is None if the object was deleted."""
+    """The result for one key of a `delete_many`. `error` is None if the object no longer exists."""
 
     key: str
     error: Exception | None = None
@@ -473,7 +473,7 @@ class DeleteResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
-    """Limits on the time without progress, in seconds.
+    """Time limits in seconds. All except `permit` and `total` limit the time without progress.
 
     Attributes:
         connect: To establish a connection (network drivers).

@@ -37,9 +37,9 @@ class PutOptions:
         checksums: The checksums of the whole body, if known in advance. The driver records them, and
             compares them if the backend can.
         write_id: The id of this write, to be recorded with the object (`ObjectInfo.write_id`).
-        in_doubt_since: When the first attempt was sent that may have succeeded without its response
-            arriving, on the event loop's clock. None: there was no such attempt. See
-            `Capabilities.settles_doubt`.
+        in_doubt_since: An earlier attempt may have succeeded although its response did not arrive.
+            This is the time at which the first such attempt was sent, on the event loop's clock.
+            None: there was none. See `Capabilities.settles_doubt`.
     """
 
     size: int | None = None

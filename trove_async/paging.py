@@ -154,7 +154,7 @@ class TokenCycle:
         """Check the next page of the listing.
 
         Args:
-            token: The token of the page after it; None: it is the last page.
+            token: The token that leads to the page after it; None: this page is the last.
             empty: Whether the page has no entries.
 
         Raises:

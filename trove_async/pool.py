@@ -70,7 +70,7 @@ _STALLED_CHECKS = 2
 
 
 class Lease:
-    """A lease of slots. It has one owner, and moves by being passed on.
+    """A lease of slots. It has one owner at a time, who may pass it on.
 
     To release it, leave its ``with`` block or call `release`. Do not use its views after that.
     """
@@ -297,7 +297,7 @@ class BufferPool:
                 `REVOKE_AFTER` seconds old. It releases the lease and returns True, or returns False
                 and is called again later.
             share: Only for a revocable lease. The result is None if all revocable leases together
-                would exceed ``1 / share`` of the pool.
+                would exceed ``1 / share`` of the pool, or one slot if that is more.
 
         Raises:
             ConfigError: The pool is smaller than `size`.

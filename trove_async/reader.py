@@ -118,9 +118,9 @@ class ObjectReader:
     async def save(self, path: str | os.PathLike[str]) -> None:
         """Write the remaining bytes to a file, atomically. An existing file is replaced.
 
-        After an error or a cancel, the old file is unchanged and no temporary file remains. The
-        bytes that were read are lost, so the reader can only be closed. Only a cancel during the
-        final rename is raised although the file was replaced.
+        After an error or a cancel, the old file is unchanged and no temporary file remains. If bytes
+        had been read, they are lost and the reader can only be closed. One exception: a cancel
+        during the final rename is raised, but the file is replaced.
 
         Raises:
             BodyConsumedError: An earlier save, or a put of this body, failed midway.
@@ -179,7 +179,7 @@ class ObjectReader:
         return data
 
     def _check_body(self) -> None:
-        """Raise if the reader cannot be the body of a put: it is closed, at its end or partly read."""
+        """Raise if the reader is closed, at its end, or unusable after a failed save or put."""
         self._check_open()
         if self._total and not self.remaining:
             raise BodyConsumedError(
@@ -259,7 +259,7 @@ class OpeningReader:
     """A get whose request has not been sent yet.
 
     ``async with store.get(…) as obj`` opens and closes the reader. ``obj = await store.get(…)`` opens
-    it, and you close it. A put whose body is this get opens and closes the reader.
+    it, and you close it. If this is the body of a put, the put opens and closes the reader.
     """
 
     __slots__ = ("_address", "_open", "_reader", "_used")

@@ -512,5 +512,5 @@ class Pinned:
 
     @property
     def fingerprint(self) -> str:
-        """The backend's name, as there are no rules."""
+        """The backend's name, because a pinned handle has no rules."""
         return self.backend

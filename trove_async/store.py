@@ -56,10 +56,10 @@ class Trove:
             the name of a backend, or None or ``""`` to pass.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
         retry: The retry policy. Every driver has its own retry budget.
-        timeout: Limits on the time without progress.
-        create_missing_buckets: Whether a put creates a bucket that the default backend has and the
-            object's backend lacks. ``"auto"``: only where bucket names are not shared with other
-            accounts. So not on Amazon S3 and Google Cloud Storage, unless all buckets are in one
+        timeout: The time limits.
+        create_missing_buckets: Whether a put or copy creates a bucket that the default backend has
+            and the object's backend lacks. ``"auto"``: only where bucket names are not shared with other
+            accounts. This excludes Amazon S3 and Google Cloud Storage, unless all buckets are in one
             physical bucket (`Mapped` with `into`, or a URL that names a bucket).
 
     Raises:
@@ -217,9 +217,9 @@ class Trove:
             bucket: An existing bucket, or one that may be created (see `create_missing_buckets`).
             key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
             body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
-                async), or the result of `get`. It is never held in memory as a whole, and is read
-                once. Files and readers are stored from their current position; if the put fails, a
-                seekable file is set back to it. Very large bodies, whose parts are larger than half
+                async), or the result of `get`. A large body is buffered in parts, not as a whole, and
+                is read once. Files and readers are stored from their current position; if the put
+                fails, a seekable file is set back to it. Very large bodies, with parts larger than half
                 of the pool (on S3: over 625 GiB with a pool of 128 MiB), must be bytes, a path or a
                 file opened by `open`: their parts are read while they are sent, and again by each
                 attempt.
@@ -241,8 +241,8 @@ class Trove:
             if_none_match: ``"*"``: create the object, but never replace an existing one.
             if_match: Replace only this version: an etag or an ObjectInfo.
             progress: Called with the number of bytes that the backend has received, and the total
-                (None if unknown). An exception that it raises is raised by the put. A body that is
-                sent in parts is then not stored, and one that is sent in one request already is.
+                (None if unknown). An exception that it raises is raised by the put. If the body
+                is sent in parts, it is then not stored; if it is sent in one request, it already is.
 
         Returns:
             The object as stored.
@@ -298,14 +298,14 @@ class Trove:
     ) -> OpeningReader:
         """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
 
-        After a broken connection, the download resumes at its offset, with the same version.
+        After a broken connection, the download resumes at its offset with the same version, or raises.
 
         Args:
             bucket: The bucket.
             key: The key.
             range: ``(start, end)`` with an exclusive end, clamped to the size; ``(start, None)`` to
                 the end; or ``ByteRange.last(n)``.
-            version_id: A version, if the backend keeps versions.
+            version_id: The id of a version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
             if_none_match: Read only a version other than this one.
             progress: Called with the number of bytes read so far and the total. An exception that
@@ -388,7 +388,7 @@ class Trove:
         Args:
             bucket: The bucket.
             key: The key.
-            version_id: A version, if the backend keeps versions.
+            version_id: The id of a version, if the backend keeps versions.
 
         Raises:
             ObjectNotFoundError: The object, or the version, does not exist.
@@ -488,8 +488,8 @@ class Trove:
             dst_bucket: The destination's bucket.
             dst_key: The destination's key.
             source_backend: The backend of the source. None: the one that the source is routed to.
-            source_version_id: A version of the source, if its backend keeps versions. Copying an old
-                version onto its own key makes it the latest again.
+            source_version_id: The id of a version of the source, if its backend keeps versions. Copying
+                an old version onto its own key makes it the latest again.
             metadata: All metadata of the copy, instead of the source's.
             tags: All tags, instead of the source's.
             content_type: The media type, instead of the source's.
@@ -728,7 +728,7 @@ class Trove:
         await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)
 
     async def delete_bucket(self, name: str) -> None:
-        """Delete a bucket on all backends, after checking that it is empty on each of them.
+        """Delete a bucket on all backends (or the pinned one), after checking that it is empty on each.
 
         Raises:
             BucketNotFoundError: No backend has the bucket.
@@ -738,7 +738,7 @@ class Trove:
         await self._objects.delete_bucket(name)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets of all backends, sorted by name. Each name is returned once."""
+        """Return the buckets of all backends (or the pinned one), sorted by name, each name once."""
         return await self._objects.list_buckets()
 
     # -- presigned URLs, routing and health --------------------------------------------------------
@@ -759,7 +759,7 @@ class Trove:
             bucket: The bucket.
             key: The key.
             expires: Seconds, 1 to 604,800 (seven days).
-            version_id: A version, if the backend keeps versions.
+            version_id: The id of a version, if the backend keeps versions.
             response_content_type: The response's Content-Type, instead of the object's.
             response_content_disposition: The response's Content-Disposition, instead of the
                 object's: ``'attachment; filename="report.pdf"'`` names the download.

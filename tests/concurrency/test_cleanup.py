@@ -256,7 +256,7 @@ async def test_run_shielded_raises_errors_and_stops_at_its_limit() -> None:
     assert ended == ["cancelled"]
 
 
-async def test_close_stack_closes_the_last_resource_first_and_each_despite_errors() -> None:
+async def test_close_stack_closes_all_in_reverse_order_and_raises_errors() -> None:
     closed: list[str] = []
     stack = CloseStack()
 

@@ -1,4 +1,4 @@
-"""Transfers that share a pool, connections or a store progress, whatever the other transfers do."""
+"""Transfers that share a pool or a store make progress, whatever the other transfers do."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ async def test_presigned_url_names_the_physical_object() -> None:
 
 
 class FailingDriver(MemoryDriver):
-    """A memory driver with calls that fail, with physical names in their errors."""
+    """A memory driver: head and delete_many fail, and their errors have physical names."""
 
     def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
         super().__init__()
@@ -396,7 +396,7 @@ async def test_copy_error_names_the_side_that_failed() -> None:
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("elsewhere", "data/k"), ("all", "k")])
-async def test_error_about_other_object_is_unchanged(bucket: str, key: str) -> None:
+async def test_error_about_other_object_keeps_its_names(bucket: str, key: str) -> None:
     async with opened(Mapped(FailingDriver(bucket, key), into="all")) as layer:
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
@@ -508,7 +508,7 @@ async def test_closed_layer_raises_and_can_be_reopened() -> None:
         await put(layer, "data", "key")
 
 
-async def test_inner_driver_is_the_one_attach_returns() -> None:
+async def test_layer_calls_the_driver_that_attach_returns() -> None:
     wrapped, attached = MemoryDriver(), MemoryDriver()
 
     class ReplacingLayer(Mapped):

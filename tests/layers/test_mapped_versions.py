@@ -45,7 +45,7 @@ class TestRenamedBuckets(DriverVersions):
         self.inner.versioned_buckets.add(self.buckets[bucket])
 
 
-async def test_deleted_bucket_lists_no_remaining_versions() -> None:
+async def test_deleted_bucket_is_missing_although_versions_remain() -> None:
     inner = VersionedMemory()
     inner.versioned_buckets.add("all")
     async with opened(Mapped(inner, into="all")) as layer:

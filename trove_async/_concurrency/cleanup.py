@@ -152,7 +152,9 @@ class CloseStack:
         return not self._closers
 
     async def aclose(self) -> None:
-        """Close every resource, even if one of them fails or the call is cancelled.
+        """Close every resource, even if one of them fails to close or the call is cancelled.
+
+        A resource stays on the stack if its close was cancelled.
 
         Raises:
             ExceptionGroup: Several resources failed to close. A single error is raised as it is.

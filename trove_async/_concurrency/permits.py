@@ -125,7 +125,7 @@ class Parkable(Protocol):
     """The holder of a permit. It can give up the permit while it is idle."""
 
     def park(self) -> None:
-        """Start to release the permit. Acquire a new one before the next use."""
+        """Start to release the permit. The holder must acquire a new one before its next use."""
         ...
 
 

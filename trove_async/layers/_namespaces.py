@@ -56,10 +56,10 @@ class Namespace(Protocol):
         ...
 
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
-        """Raise BucketNotFoundError if the bucket is known to be missing.
+        """Raise BucketNotFoundError if the bucket does not exist.
 
-        A cached result may be used. The check is skipped if every call of the driver raises the error
-        itself.
+        A cached result may be used. A mapping skips the check if the calls of the driver raise the
+        error themselves.
         """
         ...
 
@@ -139,10 +139,10 @@ class RenamedBuckets:
 class Folders:
     """Each logical bucket is a folder of one physical bucket: the keys that start with its name and "/".
 
-    A bucket exists if its folder contains an object. In an empty bucket this is the *marker*, an empty
-    object whose key is the folder with its slash. No key of a user maps to it. A folder that other
-    tools filled is a bucket without a marker. An object that is put while delete_bucket deletes the
-    marker is not lost, because it keeps the bucket in existence.
+    A bucket exists if its folder contains an object. So that a bucket can be empty, create_bucket stores
+    a *marker* in it: an empty object under the name of the folder with its slash. No key of a user maps
+    to the marker. A folder that other tools filled is a bucket without a marker. An object that is put
+    while delete_bucket deletes the marker is not lost, because it keeps the bucket in existence.
 
     Services that store keys as file paths (SeaweedFS) cannot store such a key. There, the marker is
     in a separate folder of markers, whose name is not allowed for buckets.
@@ -288,7 +288,7 @@ class Folders:
         return True
 
     async def _names_below(self, driver: AsyncDriver, prefix: str) -> set[str]:
-        """Return the names of the folders below the prefix, each with its slash, or of the markers."""
+        """Return the names directly below the prefix: folders, each with its slash, or else markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
         cycle = TokenCycle()

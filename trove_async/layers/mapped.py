@@ -362,11 +362,13 @@ class _Names:
     def put_logical_names(self, error: TroveError) -> bool:
         """Replace the physical names in an error with the logical ones.
 
-        Return whether the error is about this object or bucket. Other errors are not changed.
+        Return False, and keep the names, if the error is about a different object or already has
+        the logical bucket. In either case, set `TroveError.inside` in errors about the logical or
+        the physical bucket.
         """
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
-        # An error about a different object, such as the source of a copy, is not changed.
+        # An error about a different object, such as the source of a copy, keeps its names.
         if error.bucket not in {None, self.physical_bucket}:
             return False
         key = error.key
@@ -394,7 +396,7 @@ def _logical_names_in_errors(*names: _Names) -> Iterator[None]:
 
 
 class _Get:
-    """The context manager of one get. It enters and exits the one of the wrapped driver."""
+    """The context manager of one get. It enters and exits that of the wrapped driver."""
 
     __slots__ = ("_bucket", "_context", "_key", "_layer", "_options")
 
