@@ -48,8 +48,8 @@ class Metadata(NamedTuple):
     """The metadata of one object, as passed to its put.
 
     Attributes:
-        crc32c: In base64, as in `ObjectInfo.checksums`.
-        write_id: As in `ObjectInfo`.
+        crc32c: The body's checksum in base64, as in `ObjectInfo.checksums`; None if it is unknown.
+        write_id: The identifier of the put, as in `ObjectInfo`; None if it has none.
         fields: Other options of the put, by their names in `PutOptions`. Usually empty.
     """
 

@@ -183,8 +183,8 @@ def _rename_into_place(
         The number of leading components of the path that existed before (None: all), and the path.
 
     Raises:
-        FileNotFoundError: The directory was removed, or the file was created, at the same time. The
-            caller tries again.
+        FileNotFoundError: A concurrent delete removed the directory, or another tool created the
+            file. The caller tries again.
     """
     # 1. The usual case: no condition to check, and no sidecar of the old file to remove.
     if not (options.conditional or root.sidecars.used) and _replace_plain(

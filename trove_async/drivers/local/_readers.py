@@ -65,9 +65,9 @@ class FileBody:
     pool has memory for them.
 
     Args:
-        object_file: The open file, positioned at the first byte. The body closes it.
+        object_file: The open file, positioned at the start of the range. The body closes it.
         info: The object's info.
-        span: The range to read.
+        span: The range to read, as start and end.
         threads: The driver's threads.
         pool: The store's pool.
     """

@@ -1,7 +1,8 @@
 """Staged files: written here, then published as objects or discarded.
 
 Each open driver has a directory in ``.trove/staging`` and holds a lock on a lock file next to it. If the
-lock file is not locked, the driver's process has died, and any other driver may remove both.
+lock file is not locked, the driver's process has died, and any other driver may remove the directory and
+the lock file.
 """
 
 from __future__ import annotations

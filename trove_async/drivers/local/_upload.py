@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FileUpload:
-    """One upload. Entering it creates a staged file. Leaving it without a commit removes the file.
+    """One upload. Entering the upload creates a staged file. Leaving it without a commit removes the file.
 
     Args:
         root: The driver's open root.
