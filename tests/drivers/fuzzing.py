@@ -1,7 +1,7 @@
 """Drivers over a fake socket that replays recorded responses, one of them mutated.
 
 Only the socket is fake: the connection, the transport, the drivers and the engine are real. A case depends
-on its seed alone, so a failure can be reproduced.
+only on its seed and the recordings, so a failure can be reproduced.
 """
 
 from __future__ import annotations
@@ -252,7 +252,10 @@ class Mutant(NamedTuple):
 
 
 def mutate(exchange: Exchange, random: Random) -> Mutant:
-    """Apply one to three random mutations to a response."""
+    """Apply one to three random mutations to a response.
+
+    In some cases, also encode it in chunks, truncate it, or change random bytes.
+    """
     head, body = exchange.head, exchange.body
     names: list[str] = []
     mutation: Callable[[bytes, Random], bytes]
@@ -298,7 +301,7 @@ def with_content_length(head: bytes, body: bytes) -> bytes:
 
 
 def chunked(head: bytes, body: bytes, random: Random) -> tuple[bytes, bytes]:
-    """Encode the body in chunks, some of them malformed."""
+    """Encode the body in chunks. In some cases, one chunk or the end is malformed."""
     lines = [
         line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length:")
     ]

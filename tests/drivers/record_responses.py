@@ -1,4 +1,4 @@
-"""Record the responses of the services: ``python -m tests.drivers.record_responses``."""
+"""Record the responses of emulated services: ``python -m tests.drivers.record_responses``."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ ALL = (
 
 
 def canaries_in(text: str) -> list[str]:
-    """Return the canaries of which at least the first 16 characters occur in a text."""
+    """Return the canaries that a text shows: their first 16 characters, plain or percent-encoded."""
     forms = [(secret, form) for secret in ALL for form in (secret, quote(secret, safe=""))]
     return [secret for secret, form in forms if form[:16] in text]
 

@@ -1,4 +1,4 @@
-"""No error, event, log line or span shows a secret, no matter what fails."""
+"""After various failures, no error, event, log line or span shows a secret."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class RecordedStore:
         instrument(self.store, tracer_provider=provider)
 
     async def run_all(self) -> None:
-        """Run every operation and record the errors."""
+        """Run operations of each kind, and record their errors."""
         store = self.store
         calls: list[Callable[[], Awaitable[object]]] = [
             lambda: store.put("bucket", "key", b"body", metadata={"a": "b"}),

@@ -229,7 +229,7 @@ not_callable = 7
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Install distributions that register entry points, as pip would."""
+    """Return a function that installs distributions with entry points, as pip would."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "installed_plugin", sys.modules[__name__])
 
@@ -435,7 +435,7 @@ OUTSIDE_THE_QUERY = {
         "region",
         "access_key_id",
         "secret_access_key",
-    },  # as the host and the user of the URL
+    },  # the host, and the text before "@"
     "gcs": set(),
     "file": {"root"},
     "mem": set(),

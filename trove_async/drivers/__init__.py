@@ -1,4 +1,4 @@
-"""Drivers, one module or package for each service, and their URLs.
+"""Drivers, each a module or package, and their URLs.
 
 A driver's module and its SDK are imported when its name is first used here, so that
 ``from trove_async.drivers import LocalDriver`` imports no cloud SDK.
@@ -8,7 +8,7 @@ URL                      backend                                     options
 =======================  ==========================================  ==============================
 ``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``file_mode``, …
 ``local:///abs/olute``   the same                                    the same
-``local://./rel/ative``  the same, below the working directory       the same
+``local://./rel/ative``  the same, on that relative path             the same
 ``mem://``               a new, empty `MemoryDriver`                 ``parallel_parts``, …
 ``memory://``            the same                                    the same
 ``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
@@ -38,8 +38,8 @@ write ``#``, ``%`` and ``?`` as ``%23``, ``%25`` and ``%3F``.
 
 Other packages add schemes through entry points in the group ``trove_async.drivers``. The name of an
 entry point is the scheme. It refers to a driver class with a ``from_url(url)``, or to a callable that
-takes the unparsed URL and returns a driver. The schemes above cannot be replaced. The use of a scheme
-that two packages register raises ConfigError.
+takes the unparsed URL and returns a driver. The schemes above cannot be replaced. If two packages
+register different drivers for a scheme, its use raises ConfigError.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def __getattr__(name: str) -> object:
 def _placeholder(name: str, error: ModuleNotFoundError) -> type:
     """Return a class for a driver whose extra is missing. It raises ImportError when called.
 
-    If ``__getattr__`` raised it, `hasattr`, `help` and ``import *`` would fail on this module, even for
-    users of other drivers.
+    If ``__getattr__`` raised the error, `hasattr`, `help` and ``import *`` would fail on this module,
+    even for users of other drivers.
     """
     message = str(error)
 

@@ -20,7 +20,7 @@ MODULES = {
     "MemoryDriver": "trove_async.drivers.memory",
     "S3Driver": "trove_async.drivers.s3",
 }
-"""The module of each driver, imported when it is first used."""
+"""The module of each driver, imported when the driver is first used."""
 
 ENTRY_POINTS = "trove_async.drivers"
 """The group of entry points in which other packages register their schemes."""
@@ -40,7 +40,7 @@ class Address:
         driver: The driver, not yet open.
         into: The physical bucket that contains all logical buckets, or None if buckets are not
             mapped.
-        prefix: The prefix of all keys in the physical bucket.
+        prefix: The prefix of the backend's keys in the physical bucket.
     """
 
     driver: AsyncDriver
@@ -54,10 +54,10 @@ class SplitURL:
 
     Attributes:
         scheme: The scheme, in lower case.
-        host: The text between ``//`` and the next ``/``, decoded.
+        host: The text between ``//`` and the path or query, decoded.
         netloc: The same text, not decoded.
-        path: The text from this ``/`` to the query, decoded.
-        options: The query, decoded.
+        path: The text from the next ``/`` to the query, decoded.
+        options: The options in the query by name, decoded.
     """
 
     scheme: str
@@ -146,7 +146,7 @@ class SplitURL:
 
 
 def address_from_url(url: str) -> Address:
-    """Create the driver for a URL, without I/O.
+    """Create the driver for a URL, without I/O except for imports.
 
     `trove_async.layers.driver_from_url` also maps the logical buckets into the URL's bucket.
 
@@ -155,8 +155,10 @@ def address_from_url(url: str) -> Address:
             installed package.
 
     Raises:
-        ConfigError: The URL is malformed, its scheme or an option is unknown, or its package cannot
-            be used. The message contains no part of the URL that may be secret.
+        ConfigError: The URL is malformed, its scheme or an option is unknown, an option is invalid,
+            or the package that registers its scheme cannot be used. The message contains no part of
+            the URL that may be secret.
+        ImportError: The driver's extra is not installed.
         TypeError: `url` is not a str.
     """
     try:

@@ -63,8 +63,8 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Each write gets a new etag, even if the bytes are the same. Each etag contains the token, so
-        # that two drivers never create the same etag.
+        # Each write gets a new etag, even if the bytes are the same. Each etag contains `_token`,
+        # which is random, so that two drivers hardly ever create the same etag.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""
@@ -162,7 +162,7 @@ class MemoryDriver:
         self._buckets[bucket] = _Bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
-        """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
+        """Delete the bucket if it is empty. See `AsyncDriver.delete_bucket`."""
         objects = len(self._bucket(bucket).objects)
         if objects:
             raise BucketNotEmptyError(f"the bucket has {objects} objects", bucket=bucket)
@@ -459,7 +459,7 @@ class _Upload:
         """Create the object from the parts, without joining them. See `Upload.commit`."""
         if self._info is not None:
             return self._info
-        # 1. Check that the parts are complete, and compute their combined checksum.
+        # 1. Check that each part starts where the last one ended, and compute their combined checksum.
         chunks: list[bytes] = []
         size = checksum = 0
         for number in sorted(self._parts):

@@ -120,6 +120,7 @@ def open_driver() -> Callable[..., AbstractAsyncContextManager[LocalDriver]]:
     return opened
 
 
+# Settings of `any_client`. Those without fsync get fsync=False, which is not the driver's default.
 CONFIGURATIONS: list[dict[str, bool]] = [
     {},
     {"openat2": False},

@@ -85,9 +85,7 @@ async def test_overflow_of_a_removed_bucket_does_not_come_back(client: BucketCli
 
 
 @pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
-async def test_every_call_raises_if_the_bucket_does_not_exist(
-    client: BucketClient, key: str
-) -> None:
+async def test_calls_raise_if_the_bucket_does_not_exist(client: BucketClient, key: str) -> None:
     driver = client.driver
     info = await client.put("k", b"x")
     calls: list[Callable[[], Awaitable[object]]] = [

@@ -76,7 +76,9 @@ async def test_version_id_is_not_supported(client: BucketClient) -> None:
         await client.driver.delete("b", "k", DeleteOptions(version_id="v1"))
 
 
-async def test_closed_driver_raises_closed_error(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_driver_that_is_not_open_raises_closed_error(
+    tmp_path: Path, open_client: OpenClient
+) -> None:
     unopened = LocalDriver(tmp_path)
     with pytest.raises(ClosedError):
         await unopened.ping()

@@ -69,7 +69,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
-async def test_failed_sidecar_leaves_nothing(
+async def test_failed_write_of_a_sidecar_keeps_the_old_object(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     async with open_client(tmp_path, xattrs=False, fsync=True) as client:

@@ -126,7 +126,9 @@ async def test_file_of_another_tool_takes_precedence_over_the_overflow(
     assert list((client.root / ".trove" / "overflow").rglob("*.o")) == []
 
 
-async def test_delete_removes_the_file_and_the_overflow(client: BucketClient) -> None:
+async def test_delete_removes_the_plain_file_and_the_one_in_the_overflow(
+    client: BucketClient,
+) -> None:
     await client.put("a", b"file")
     await client.put("a/b", b"overflow")
     await client.driver.delete("b", "a", DeleteOptions())

@@ -106,7 +106,7 @@ def test_bucket_name_that_is_too_long_when_escaped_is_rejected() -> None:
         ("/", False),
     ],
 )
-def test_plain_keys_are_valid_paths(key: str, *, plain: bool) -> None:
+def test_key_is_plain_if_it_is_a_valid_path(key: str, *, plain: bool) -> None:
     assert Layout().is_plain(key) is plain
 
 

@@ -138,6 +138,7 @@ async def test_bucket_with_an_acknowledged_put_is_not_deleted(client: BucketClie
             for key in ["k", "d/e", "dir/"]
         ]
     )
+    # The "put_into_bucket" workloads assert that no object is lost.
     assert all(results)  # every workload succeeded at least once
 
 

@@ -64,7 +64,7 @@ async def test_files_and_directories_have_the_configured_modes(
 async def test_files_in_a_setgid_directory_get_its_group(
     tmp_path: Path, open_client: OpenClient, *, fsync: bool
 ) -> None:
-    groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any group
+    groups = os.getgroups() if os.geteuid() else [54_321]  # the root user may choose any group
     other_group = next((group for group in groups if group != os.getegid()), None)
     if other_group is None:
         pytest.skip("needs root, or a user in two groups: only they can change a file's group")

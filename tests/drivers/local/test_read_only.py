@@ -125,7 +125,10 @@ async def fill(root: Path, open_client: OpenClient, *, xattrs: bool) -> None:
 
 
 def in_read_only_mount(*command: str) -> str:
-    """Run a command in a mount namespace where a directory, the first argument, is read-only."""
+    """Mount a directory, the first argument, read-only in a new namespace. Run a command there.
+
+    The command is in the other arguments.
+    """
     # The root user needs only a mount namespace. Other users need a user namespace as well.
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'

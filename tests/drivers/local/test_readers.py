@@ -105,7 +105,7 @@ async def read_to_end(reader: DriverReader, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [MiB, 1000, 3 * MiB])
-async def test_prefetched_data_serves_reads_of_any_size(tmp_path: Path, size: int) -> None:
+async def test_prefetched_data_serves_smaller_and_larger_reads(tmp_path: Path, size: int) -> None:
     pool = BufferPool(4 * MiB)
     async with open_stream(tmp_path, pool) as reader:
         assert pool.statistics().leased == MiB

@@ -190,15 +190,15 @@ async def put_until_killed(driver: LocalDriver, key: str, start: int, log: int) 
 
 
 async def check_after_kill(root: str, key: str, old: int, log: str, settings: Settings) -> int:
-    """Open the root after a kill, and return the version of the key.
+    """Open the root after a kill, and return the number of the key's version.
 
     Assert that this version is complete. It must not be older than the last put that ended, nor newer
     than the last put that started.
 
     Args:
-        root: The root.
-        key: The key.
-        old: The version before the puts.
+        root: The path of the root.
+        key: The key that was put.
+        old: The number of its version before the puts.
         log: The output of `put_until_killed`.
         settings: The settings of the driver.
     """
@@ -265,7 +265,7 @@ async def prepare(root: str, settings: Settings) -> None:
 
 
 async def put_once(root: str, settings: Settings) -> None:
-    """Put version 1 of every key and of a new key. A test kills this at each system call."""
+    """Put version 1 of every key and of a new key. A test kills this process at each system call."""
     driver = make_driver(root, settings)
     await driver.open(context())
     views = [memoryview(make_body(1, 4))]

@@ -43,7 +43,7 @@ def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
     """Delete the bucket, even if it contains empty directories that other tools created."""
     directory = root.layout.directory(bucket)
     with root.locks.bucket(bucket, cancel):
-        # 1. Check that it has no objects. While the lock is held, no other call can add one.
+        # 1. Check that the bucket has no objects. While the lock is held, no other call can add one.
         walk = BucketWalk(root, bucket, cancel, use_cache=False)
         try:
             is_empty = not walk.has_objects()

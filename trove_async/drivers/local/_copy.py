@@ -41,7 +41,8 @@ def copy(
 
     Raises:
         ObjectNotFoundError, BucketNotFoundError: The source or a bucket does not exist.
-        ObjectChangedError: The source is not the version `options.source`, or changed during the copy.
+        ObjectChangedError: The source is not the version in `options.source`, or changed during the
+            copy.
         ObjectExistsError, PreconditionFailedError: A condition of `options.put` does not hold.
     """
     # 1. Open the source, and check that it is the expected version.
@@ -49,7 +50,8 @@ def copy(
         object_file = find(root, source)
     try:
         _check_source(source, object_file.status, options)
-        # 2. Copy it to a staged file. Another tool may have changed it in place during the copy.
+        # 2. Copy it to a staged file. Check again, because another tool may have changed the source
+        #    in place during the copy.
         staged = root.staging.create()
         try:
             _copy_bytes(source, object_file, staged.fd, cancel)

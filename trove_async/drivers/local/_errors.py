@@ -53,7 +53,7 @@ ERRORS: Final[dict[int, tuple[type[TroveError], str]]] = {
 def translate_error(
     error: OSError, bucket: str | None = None, key: str | None = None
 ) -> TroveError:
-    """Return the library's error for an OSError, to be raised from it."""
+    """Return the library's error for an OSError. The caller raises it from the OSError."""
     code = error.errno or 0
     error_class, message = ERRORS.get(code, (BackendError, "the file system failed"))
     name = errno.errorcode.get(code, "no errno")
@@ -61,7 +61,7 @@ def translate_error(
 
 
 def translate_opening_error(error: OSError, root: str) -> TroveError:
-    """Return the error for a root that cannot be opened, to be raised from the OSError."""
+    """Return the error for a root that cannot be opened. The caller raises it from the OSError."""
     opening_error = translate_error(error)
     path = error.filename
     # Files below the root are opened by relative paths, so the OSError has no full path.

@@ -2,8 +2,8 @@
 
 A key is *plain* if the file system can hold it under its own name. Its path is then
 ``<bucket>/<key>``, as other tools expect. Keys that are not plain are in the *overflow*,
-``.trove/overflow/<bucket>/…``. A plain key is there as well if, when it is created, it needs a directory
-where a file exists, or a file where a directory exists.
+``.trove/overflow/<bucket>/…``. So is a plain key if, when it is created, its path conflicts with another:
+it needs a directory where a file exists, or a file where a directory exists.
 
 In the overflow, a key is split into pieces of 64 bytes. They are escaped, because some file systems
 treat different names as equal. The last piece, with a suffix that no escaped piece has, is the name of
@@ -20,12 +20,12 @@ from trove_async._names import has_dot_segment
 from trove_async.errors import InvalidNameError
 
 AREA: Final = ".trove"
-"""The driver's own directory in a root. No plain path contains this name, so none leads into the area of
-a nested root."""
+"""The driver's own directory in a root. No component of a plain path has this name, so none leads into
+the area of a nested root."""
 
 OVERFLOW: Final = f"{AREA}/overflow"
 
-MAX_NAME: Final = 255  # POSIX <limits.h>, NAME_MAX, on every file system in common use
+MAX_NAME: Final = 255  # bytes; POSIX <limits.h>, NAME_MAX, as on most file systems
 MAX_KEY: Final = 1024  # trove_async._names.MAX_KEY_BYTES
 
 PIECE: Final = 64
@@ -139,7 +139,7 @@ class Layout:
         return f"%{bucket}" if bucket.startswith((AREA, "%")) else bucket
 
     def bucket(self, directory: str) -> str | None:
-        """Return the name of the bucket that a directory of the root holds; None if it is not a bucket."""
+        """Return the name of the bucket with this directory in the root; None if it is not a bucket's."""
         if directory.startswith("%="):
             data = unescape(directory[2:])
             try:

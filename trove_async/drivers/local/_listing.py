@@ -50,7 +50,7 @@ class _NameScheme(Protocol):
         ...
 
     def child(self, remainder: str) -> str | None:
-        """Return the entry of the subdirectory that holds a key, or None if this directory does.
+        """Return the entry of the subdirectory that holds a key, or None if it is directly in this one.
 
         Args:
             remainder: The key without this directory's key prefix.
@@ -151,14 +151,15 @@ class _Level:
 
 
 class TreeWalk:
-    """A walk through one tree that can seek to any key. It holds at most one directory open.
+    """A walk through one tree that can seek to any key. At most one directory is open at a time.
 
     Args:
         root: The root.
         bucket: The bucket's name.
         scheme: The tree's name scheme.
         path: The path of the tree's top directory, relative to the root.
-        prefix: Directories that cannot contain keys with this prefix are skipped.
+        prefix: The prefix of the keys, in the encoding of the scheme's entries. Directories that
+            cannot contain such keys are skipped.
         cancel: Stops the listing when its call is cancelled.
         use_cache: Whether the names in unchanged directories may come from the cache.
 
@@ -198,7 +199,7 @@ class TreeWalk:
                 yield base + entry, entry
 
     def batches(self, start: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield the keys from `start` on as batches: a key prefix, and entries that follow it."""
+        """Yield the keys from `start` on in batches, each a key prefix and the entries that follow it."""
         self._position_at(start)
         mark = self._scheme.mark
         while self._levels:
@@ -292,7 +293,7 @@ class TreeWalk:
         return base.startswith(self._prefix) or self._prefix.startswith(base)
 
     def _enter(self, base: str, path: str) -> bool:
-        """Read and enter a directory. Return False if it no longer exists."""
+        """Read and enter a directory. Return False if it does not exist."""
         self._cancel.check()
         self.close()
         try:
@@ -315,8 +316,8 @@ class TreeWalk:
         entries = snapshots.get(kind, status) if self._use_cache else None
         if entries is None:
             entries = self._scheme.scan(self._fd, base)
-            # If `base` is long, the scan omits entries whose keys would be too long. Once the
-            # directory is moved, these keys may be short enough, so such a scan is not cached.
+            # If `base` is long, the scan omits entries whose keys would be too long. If the
+            # directory is moved later, these keys may be short enough, so such a scan is not cached.
             if len(base) * 4 < MAX_KEY - MAX_NAME:
                 snapshots.add(kind, status, entries)
         return entries
@@ -392,7 +393,7 @@ class BucketWalk:
         infos: list[ObjectInfo] = []
         prefix, limit = options.prefix, options.limit
         for base, batch in self._plain.batches(first_key(options)):
-            # 1. Keep the keys with the prefix. All of them start with it unless the batch is the last.
+            # 1. Keep the keys with the prefix. If the last key of a batch lacks it, so do all later keys.
             is_last = not (base + batch[-1]).startswith(prefix)
             matching = batch
             if is_last:

@@ -70,7 +70,7 @@ class Locks:
             os.close(self._idle.pop())
 
     def acquire(self, start: int, length: int, cancel: CancelFlag) -> int:
-        """Acquire a lock, and return the descriptor that holds it.
+        """Lock `length` bytes from `start` on, and return the descriptor that holds the lock.
 
         Raises:
             UnavailableError: The lock was not released within `LOCK_TIMEOUT`.
@@ -89,7 +89,7 @@ class Locks:
         return fd
 
     def release(self, fd: int, start: int, length: int) -> None:
-        """Release an acquired lock."""
+        """Release the lock that `acquire` returned as `fd`, with the same `start` and `length`."""
         if self._ofd and _SETLK is not None:
             fcntl.fcntl(fd, _SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, start, length, 0))
         else:

@@ -48,8 +48,8 @@ class Metadata(NamedTuple):
     """The metadata of one object, as passed to its put.
 
     Attributes:
-        crc32c: In base64, as in `ObjectInfo.checksums`.
-        write_id: As in `ObjectInfo`.
+        crc32c: The body's checksum in base64, as in `ObjectInfo.checksums`; None if it is unknown.
+        write_id: The identifier of the put, as in `ObjectInfo`; None if it has none.
         fields: Other options of the put, by their names in `PutOptions`. Usually empty.
     """
 
@@ -132,7 +132,10 @@ def etag(status: os.stat_result) -> str:
 
 
 def etag_of(mtime_ns: int, size: int, ino: int) -> str:
-    """Return the etag of a file. Two puts of one object always differ in at least one argument."""
+    """Return the etag of a file.
+
+    Two puts of one object differ in at least one argument, unless the clock was set back.
+    """
     return "%x-%x-%x" % (mtime_ns, size, ino)  # noqa: UP031 - takes half the time of an f-string
 
 

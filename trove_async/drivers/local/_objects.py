@@ -122,7 +122,7 @@ def delete(root: Root, location: Location, if_match: str | None, cancel: CancelF
             root.require_bucket(location)
         check_conditions(existing.current, if_match, None)
         cancel.check()
-        # 2. Remove its files, first the one in the overflow. If both exist, that one is an old
+        # 2. Remove its files, first the one in the overflow. If both exist, the overflow holds an old
         #    version, which would become the object if only the plain file were removed.
         if existing.overflow is not None:
             unlink(root, location.overflow)
@@ -145,7 +145,7 @@ def _open_current(root: Root, location: Location, path: str) -> ObjectFile | Non
     while (object_file := _open_file(root, location, path)) is not None:
         # If the metadata is missing, a put or delete may have removed the sidecar after the file was
         # opened. Not every file system shows this in the link count of the file, so check that the
-        # path still leads to it.
+        # path still leads to the open file.
         if object_file.metadata is not NO_METADATA or _is_current(root, path, object_file.status):
             break
         object_file.close()

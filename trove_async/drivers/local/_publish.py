@@ -183,8 +183,8 @@ def _rename_into_place(
         The number of leading components of the path that existed before (None: all), and the path.
 
     Raises:
-        FileNotFoundError: The directory was removed, or the file was created, at the same time. The
-            caller tries again.
+        FileNotFoundError: A concurrent delete removed the directory, or another tool created the
+            file. The caller tries again.
     """
     # 1. The usual case: no condition to check, and no sidecar of the old file to remove.
     if not (options.conditional or root.sidecars.used) and _replace_plain(
@@ -231,7 +231,7 @@ def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: C
     """Try to rename the file to the plain path without looking for existing files first.
 
     This saves system calls in the usual case: the directory exists, and no key of the bucket is in
-    the overflow. While the key's lock is held, no other call can put this key there.
+    the overflow. While the key's lock is held, no other call can put this key into the overflow.
 
     Returns:
         Whether the file was renamed.
@@ -241,7 +241,7 @@ def _replace_plain(root: Root, location: Location, staged: StagedFile, cancel: C
     try:
         parent, name = root.open_parent(location.plain)
     except OSError:
-        return False  # the slower path handles the error
+        return False  # the caller then looks for existing files, and handles the error
     try:
         cancel.check()
         _rename(root, staged, parent, name, exclusive=False)

@@ -65,9 +65,9 @@ class FileBody:
     pool has memory for them.
 
     Args:
-        object_file: The open file, positioned at the first byte. The body closes it.
+        object_file: The open file, positioned at the start of the range. The body closes it.
         info: The object's info.
-        span: The range to read.
+        span: The range to read, as start and end.
         threads: The driver's threads.
         pool: The store's pool.
     """
@@ -132,7 +132,7 @@ class FileBody:
         return chunk
 
     async def aclose(self) -> None:
-        """Close the file in a thread, because closing a deleted file also frees its disk space."""
+        """Close the file in a thread: if it was deleted, closing it frees its disk space, which is slow."""
         self._prefetch_in_use = True  # the pool can no longer revoke the lease
         try:
             await self._executor.wait_idle()
@@ -209,9 +209,10 @@ def open_body(
 
 
 def open_body_nowait(root: Root, location: Location, options: GetOptions) -> BufferedBody | None:
-    """Open and read a small object on the event loop. Return None if it is not in the kernel's cache.
+    """Open and read a small object on the event loop. Return None if this requires a thread.
 
-    This takes 20 µs. A thread hop takes 100 to 300 µs.
+    A thread is required unless the path and the body are in the kernel's cache. This takes 20 µs. A
+    thread hop takes 100 to 300 µs.
     """
     if root.read_flags is None or (object_file := find_nowait(root, location)) is None:
         return None

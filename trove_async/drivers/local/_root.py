@@ -38,15 +38,16 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
     )
 )
 
-# Resolution of a directory's times. Linux takes them from its timer ticks, every 10 ms or less. File
-# systems that are not in the list may round them further (VFAT: to 2 s).
+# Upper bounds of the resolution of a directory's times. Linux takes them from its timer ticks, every
+# 10 ms or less. File systems not in `_LOCAL_FILE_SYSTEMS` may round them further (VFAT: to 2 s).
 _LOCAL_TICK_NS = 50_000_000
 _OTHER_TICK_NS = 2_000_000_000
 
 _NO_SUBDIRECTORIES: Final = 2
 """Number of links of a directory without subdirectories: its name and its ``.``. Some of
 `_LOCAL_FILE_SYSTEMS` do not count links like this, and report a smaller number (Btrfs: 1). Other file systems
-may report 2 for every directory (CIFS: linux/fs/smb/client/inode.c; many in user space)."""
+may report 2 for every directory (CIFS: linux/fs/smb/client/inode.c; many file systems in user
+space)."""
 
 _OVERFLOW: Final = "overflow"
 _META: Final = "meta"
@@ -175,8 +176,8 @@ class Root:
         """Open the existing parts of the area for reading.
 
         Raises:
-            OSError: This process may not read the area. Without it, some objects would seem to be
-                missing, and others to have no metadata.
+            OSError: This process may not read the area. If this were ignored, some objects would seem
+                to be missing, and others to have no metadata.
         """
         area = _open_existing(stack, self._fd, AREA)
         self._overflow = _open_existing(stack, area, _OVERFLOW)
@@ -259,8 +260,8 @@ class Root:
         """Return the encoded record in an open file's extended attribute, or None if it has none.
 
         Raises:
-            OSError: The attribute cannot be read. Without it, the object would seem to have no
-                metadata and no checksum.
+            OSError: The attribute cannot be read. If this were ignored, the object would seem to have
+                no metadata and no checksum.
         """
         if not self.xattrs:
             return None
@@ -431,7 +432,7 @@ def _file_system_type(fd: int) -> int:
 
 
 def _read_flags(fd: int, kind: int) -> int | None:
-    """Return the value of `Root.read_flags`, after a test read from a file that is not empty."""
+    """Return the value of `Root.read_flags`. `fd` is a file for a test read, and must not be empty."""
     if kind == _TMPFS:
         return 0  # its files are in memory; it does not support RWF_NOWAIT
     if kind not in _LOCAL_FILE_SYSTEMS or not hasattr(os, "RWF_NOWAIT"):

@@ -2,7 +2,8 @@
 
 A sidecar is named after the modification time and size of its file, and created exclusively, so it
 belongs to one file. It is written before the file is renamed to its object's path. Backups and moves to
-another disk keep times but not inode numbers, so the sidecar still belongs to the file afterwards.
+another disk keep the time and the size, so the sidecar still belongs to the file afterwards. They change
+inode numbers, so the name contains none.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ class Sidecars:
         return record[0] if record is not None and record[1] == (bucket, key) else NO_METADATA
 
     def remove_if_owned(self, bucket: str, key: str, status: os.stat_result) -> None:
-        """Remove the sidecar of a replaced or deleted object. If that fails, a sweep removes it later."""
+        """Remove the sidecar of a replaced or deleted file, if its record names this object.
+
+        If the removal fails, a sweep removes the sidecar later.
+        """
         if not os.access(sidecar_name(status), os.F_OK, dir_fd=self._directory):
             return  # usually there is none, and this check takes half the time of a failed open
         with contextlib.suppress(OSError):

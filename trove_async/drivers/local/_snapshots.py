@@ -30,7 +30,7 @@ class Snapshots:
         self._lock = threading.Lock()
 
     def get(self, kind: str, status: os.stat_result) -> list[str] | None:
-        """Return the cached names of a name scheme if the directory is unchanged, else None."""
+        """Return the names in a directory by name scheme `kind`, or None if no valid ones are cached."""
         directory = (kind, status.st_dev, status.st_ino)
         with self._lock:
             entry = self._entries.get(directory)

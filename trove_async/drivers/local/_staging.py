@@ -1,7 +1,8 @@
 """Staged files: written here, then published as objects or discarded.
 
 Each open driver has a directory in ``.trove/staging`` and holds a lock on a lock file next to it. If the
-lock file is not locked, the driver's process has died, and any other driver may remove both.
+lock file is not locked, the driver's process has died, and any other driver may remove the directory and
+the lock file.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class StagedFile:
     def seal(self, bucket: str, key: str, metadata: Metadata) -> os.stat_result:
         """Set the file's modification time and metadata, sync it if required, and return its status."""
         staging = self._staging
-        # 1. Set the modification time. The kernel's own would be the same for all files of one timer
-        #    tick, so two versions of an object might get the same etag.
+        # 1. Set the modification time. The kernel's own time would be the same for all files of one
+        #    timer tick, so two versions of an object might get the same etag.
         now = time.time_ns()
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
@@ -109,7 +110,7 @@ class StagedFile:
             os.close(fd)
 
     def discard(self) -> None:
-        """Close and remove the file, and remove its sidecar. Does nothing if the file is closed."""
+        """Close and remove the file, and remove its sidecar. Do nothing if the file is closed."""
         if self.fd < 0:
             return
         self.close()
@@ -179,8 +180,8 @@ class Staging:
 
     def _sweep(self, name: str) -> None:
         """Remove the directory `name` and its lock file, unless its driver is alive."""
-        # 1. Open the lock file. If it is missing, the driver is gone: this file is created first and
-        #    removed last.
+        # 1. Open the lock file. If it is missing, the driver is gone: the lock file is created before
+        #    the directory and removed after it.
         try:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             lock = os.open(name + _LOCK_SUFFIX, flags, dir_fd=self._parent)

@@ -4,9 +4,9 @@ A thread cannot be interrupted. A cancelled call is withdrawn if it has not star
 sets a `CancelFlag` and waits until the thread has finished. Only then can the views that the thread reads
 and the files that it uses be released.
 
-The driver has its own threads, and no executor, because the hop to a thread is most of the cost of a
-small call. An empty hop takes 139 µs of CPU time. Through an executor, with its future and condition, it
-takes 227 µs.
+The driver starts its own threads and uses no ThreadPoolExecutor, because the hop to a thread is most of
+the cost of a small call. An empty hop takes 139 µs of CPU time. Through an executor, with its future and
+condition, it takes 227 µs.
 
 Brief work (a small put makes a dozen system calls of a few microseconds) shares a *lane*: one thread runs
 all queued jobs and reports their results together. With one thread for each job, the threads and the event
@@ -36,9 +36,9 @@ T = TypeVar("T")
 _LANE_POLL = 0.005
 """Seconds between two polls of a busy lane. A poll delivers the results of all finished jobs: the less
 often the event loop and the lane's thread compete for the GIL, the faster both are. If no job has finished
-since the last poll, the lane's thread probably waits for a disk, and another thread joins it as a
-helper. The interval is also the interpreter's default switch interval, so a thread that only waits for the
-GIL gets no helper."""
+since the last poll, the lane's thread probably waits for a disk, and another thread also
+runs jobs of the lane, as a *helper*. The interval is also the interpreter's default switch interval, so a
+thread that only waits for the GIL gets no helper."""
 
 _HELPER_TIME = 0.05
 """Seconds after which a helper leaves a lane that a different thread still serves."""

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class FileUpload:
-    """One upload. Entering it creates a staged file. Leaving it without a commit removes the file.
+    """One upload. Entering the upload creates a staged file. Leaving it without a commit removes the file.
 
     Args:
-        root: The root directory of the driver.
+        root: The driver's open root.
         location: The paths of the object.
         options: The options of the put.
         threads: The driver's threads.

@@ -51,9 +51,10 @@ of 8 MiB, a stream of unknown size can have up to 7.6 TiB."""
 class LocalDriver:
     """Objects as files under a directory.
 
-    A key is a path below the bucket's directory. Other tools see each object as a file, and files
-    that they create are objects. Puts are atomic and, by default, durable when they return. Several
-    processes can use one root concurrently, with conditional writes. No key leads out of the root.
+    A key is a path below the bucket's directory. Other tools see its object as a file, and files that
+    they create are objects. Keys that cannot be such paths (``dir/``) are files in ``.trove``. Puts
+    are atomic and, by default, durable when they return. Several processes can use one root
+    concurrently, with conditional writes. No key leads out of the root.
 
     Args:
         root: The root directory. The driver keeps its own files in ``.trove`` in this directory. If
@@ -178,7 +179,7 @@ class LocalDriver:
         self._layout = self._root.layout
 
     async def aclose(self) -> None:
-        """Wait for the threads, remove the staging directory, and close all files. Idempotent."""
+        """Wait for the threads, remove the staging directory, and close the root. Idempotent."""
         root, self._root = self._root, None
         threads = self._threads
         if threads is None:
@@ -200,7 +201,8 @@ class LocalDriver:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the object's path. It is equal for all drivers whose roots contain the same file.
 
-        Symbolic links in the root's path are resolved when the driver is opened.
+        For a plain key, this is the plain path, even if the object is in the overflow. Symbolic links
+        in the root's path are resolved when the driver is opened.
         """
         layout = self._layout
         root = self._settings.root if self._root is None else self._root.path
