@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import anyio
 import pytest
@@ -54,6 +55,32 @@ async def test_wait_until_done_waits_although_cancelled_twice() -> None:
     work.set_result(1)
     with pytest.raises(asyncio.CancelledError):
         await task._task
+
+
+async def test_wait_until_done_does_not_spin_in_a_cancelled_scope() -> None:
+    loop = asyncio.get_running_loop()
+    work: asyncio.Future[int] = loop.create_future()
+    waits = 0
+    wait = asyncio.wait
+
+    async def counting_wait(*args: Any, **options: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return await wait(*args, **options)
+
+    async def finish() -> None:
+        for _ in range(50):
+            await let_tasks_run()
+        work.set_result(1)
+
+    finishing = OwnedTask(finish())
+    with pytest.MonkeyPatch.context() as patch, anyio.CancelScope() as scope:
+        patch.setattr(asyncio, "wait", counting_wait)
+        scope.cancel()
+        await wait_until_done(work)
+    await finishing.result()
+    assert scope.cancelled_caught
+    assert waits <= 3
 
 
 @pytest.mark.parametrize("cancel", [True, False])

@@ -70,11 +70,18 @@ async def wait_until_done(work: asyncio.Future[T]) -> T:
     that the caller is about to release.
     """
     cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
+    try:
+        if not work.done():
             await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancelled = error
+    except asyncio.CancelledError as error:
+        cancelled = error
+        # Without a shield, a cancelled scope of anyio would cancel again at every step of the loop.
+        with anyio.CancelScope(shield=True):
+            while not work.done():
+                try:
+                    await asyncio.wait([work])
+                except asyncio.CancelledError as again:
+                    cancelled = again
     if cancelled is not None:
         if not work.cancelled():
             work.exception()  # retrieved: the caller gets the CancelledError instead
