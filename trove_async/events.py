@@ -104,9 +104,15 @@ class Events:
         _check_listener(listener)
         # A new tuple, because a listener may subscribe or unsubscribe while `emit` iterates.
         self._listeners = (*self._listeners, listener)
+        is_subscribed = True
 
         def unsubscribe() -> None:
-            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            nonlocal is_subscribed
+            if is_subscribed:
+                is_subscribed = False
+                # Only one occurrence, because the listener may be subscribed more than once.
+                index = [other is listener for other in self._listeners].index(True)
+                self._listeners = self._listeners[:index] + self._listeners[index + 1 :]
 
         return unsubscribe
 

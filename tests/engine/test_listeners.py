@@ -234,3 +234,23 @@ def test_plain_callables_of_all_kinds_are_listeners() -> None:
         events.subscribe(listener)
     events.emit(Event(kind="start", operation="put"))
     assert len(received) == 2
+
+
+async def test_each_unsubscribe_ends_one_subscription_of_a_listener() -> None:
+    async with store_of(Fake()) as store:
+        received: list[Event] = []
+        first = store.events.subscribe(received.append)
+        listener = received.append
+        second, third = store.events.subscribe(listener), store.events.subscribe(listener)
+        second()
+        second()
+        await store.exists("bucket", "key")
+        with_two = len(received)
+        received.clear()
+        first()
+        await store.exists("bucket", "key")
+        assert with_two == 2 * len(received) > 0
+        received.clear()
+        third()
+        await store.exists("bucket", "key")
+        assert not received
