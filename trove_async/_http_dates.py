@@ -30,7 +30,8 @@ _HTTP_DATES: Final = (  # in the order of the RFC: IMF-fixdate, rfc850-date, asc
 )
 _CENTURY: Final = 100
 _FUTURE_YEARS: Final = 50
-"""A two-digit year that would be further in the future is in the past (RFC 9110, section 5.6.7)."""
+"""A two-digit year that would be more than this many years in the future is in the past (RFC 9110,
+section 5.6.7)."""
 
 _MAX_LENGTH: Final = 64
 """Maximum length of a date. A date with a comment, such as ``(UTC)``, has about 40 characters."""
@@ -76,7 +77,8 @@ def parse_service_date(text: str) -> datetime:
             if match is not None:
                 return _from_match(match)
             date = parsedate_to_datetime(text)
-            # "-0000" is UTC as well (RFC 5322, section 3.3), but `astimezone` would assume local time.
+            # "-0000" is UTC as well (RFC 5322, section 3.3), but is parsed as a naive datetime, which
+            # `astimezone` would take for local time.
             return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, OverflowError):
         pass

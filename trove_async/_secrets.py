@@ -159,8 +159,8 @@ def redact_nothing(error: TroveError) -> None:
 
 def _forms(values: Iterable[str | None]) -> list[str]:
     """Return the forms in which values may occur in a text: verbatim and percent-encoded."""
-    # With safe="" a slash is encoded, as in a query. By default the slash stays, as in a path.
     secrets = [value for value in values if value is not None and len(value) >= _MIN_LENGTH]
+    # With safe="" a slash is encoded, as in a query. By default the slash stays, as in a path.
     forms = [form for value in secrets for form in (value, quote(value, safe=""), quote(value))]
     return list(dict.fromkeys(forms))
 
@@ -183,7 +183,7 @@ def _common_length(text: str, start: int, value: str) -> int:
 
 
 def drop_variables(error: BaseException) -> None:
-    """Clear the local variables in frames of drivers, and in frames of libraries that they called.
+    """Clear the local variables in frames of drivers, transports and the libraries that they called.
 
     The variables refer to requests and responses. Other frames of this library are not cleared: the
     traceback may contain a generator that has caught the error and continues, and clearing its frame

@@ -120,7 +120,7 @@ class BlockingChunkSource(ChunkSource):
     """A source that reads a user's iterator or file in a thread, because user code may block.
 
     User code may block forever, so each source uses a separate thread and cannot starve other
-    bodies or the library's file calls. A cancel does not wait for the thread. A chunk that arrives
+    bodies or the library's file calls. A cancel does not wait for the next chunk. A chunk that arrives
     later is dropped.
 
     Args:

@@ -167,10 +167,10 @@ class Transport(Protocol):
             target: Encoded path and query, sent unchanged.
             headers: All headers except Host and Content-Length.
             views: The body.
-            patient: Whether only the caller limits how long the response may take. This is for
-                requests without a `StreamedBody` that the server needs a long time to process.
-                `Timeout.first_byte` does not apply until the response begins. `MIN_DOCUMENT_RATE`
-                does not apply at all, because servers send whitespace to keep the connection open.
+            patient: Whether the caller, not the transport, limits how long the server processes the
+                request. `Timeout.first_byte` does not apply until the response begins, and
+                `MIN_DOCUMENT_RATE` does not apply at all, because servers send whitespace to keep
+                the connection open. The body must not be a `StreamedBody`.
 
         Raises:
             UnavailableError: No connection could be opened, the connection broke before the response,

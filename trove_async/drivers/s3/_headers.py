@@ -40,8 +40,8 @@ from ._xml import MalformedResponse
 META: Final = "x-amz-meta-"
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"
-"""Reserved metadata names (`trove_async._names.RESERVED_METADATA`): the write's id, and the values
-that a header would change."""
+"""Reserved metadata names (`trove_async._names.RESERVED_METADATA`): of the write's id, and of the
+values that are percent-encoded."""
 
 NO_TYPE: Final = "binary/octet-stream"
 """The default content type of S3 (S3 API Reference, "PutObject"). It is sent explicitly, because
@@ -276,7 +276,8 @@ def put_info(
 ) -> ObjectInfo:
     """Return information about an object from the options of its write and the response to it.
 
-    S3's response to a write has no Last-Modified, so the response's Date is used.
+    S3's response to a write has no Last-Modified. Without one, the response's Date is used, or the
+    local time.
 
     Args:
         headers: As for `object_info`.
@@ -355,7 +356,8 @@ def read_content_range(
 def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     """Return the object's size, and whether the response covers the whole object.
 
-    For a range that is exactly one part, S3 returns that part's checksum.
+    If it does not, its checksums may be those of a part: S3 returns them for a range that is exactly
+    one part.
     """
     part = read_content_range(headers)
     if part is not None:
