@@ -90,6 +90,7 @@ def test_authority_omits_default_port(url: str, authority: str) -> None:
         "http://h/path",
         "http://h?q",
         "http://u:p@h",
+        "http://:p@h",
         "http://h:x",
     ],
 )

@@ -86,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         origin: The origin of the server.
         timeout: The timeouts; `first_byte` and `idle` apply here.
         received_eof: Whether the server closed the connection in an orderly way.
-        patient: Whether only the caller limits how long the response may take.
+        patient: Whether the caller, not the connection, limits how long the server processes the request.
     """
 
     def __init__(

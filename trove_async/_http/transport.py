@@ -68,7 +68,8 @@ class Origin:
         except ValueError:
             scheme, host, port = "", None, None
         else:
-            if parts.path not in {"", "/"} or parts.query_string or parts.fragment or parts.user:
+            has_more = parts.path not in {"", "/"} or parts.query_string or parts.fragment
+            if has_more or parts.user or parts.password:
                 scheme = ""
         if scheme not in _PORTS or not host or port is None:
             # The message omits the URL, which may contain credentials by mistake.
