@@ -335,9 +335,9 @@ _COST = {"prefix": 0, "suffix": 0, "segment": 2, "piece": 6}
 
 
 class _Condition(NamedTuple):
-    """A necessary condition for a match: the name contains one of `texts`.
+    """A necessary condition for a match: one of `texts` is a part of the name.
 
-    The `kind` says how: as its prefix, its suffix, a segment or a piece.
+    The `kind` is the kind of part: the prefix, the suffix, a segment or a piece.
     """
 
     kind: str

@@ -53,7 +53,7 @@ async def specific_error(
 ) -> NotFoundError:
     """Return an ObjectNotFoundError or a BucketNotFoundError in place of a NotFoundError.
 
-    The response to a HEAD has no document that tells which of the two is missing.
+    The response to a HEAD has no document, so it does not show which of the two is missing.
     """
     if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
         return error
