@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,17 @@ async def any_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIte
 
 
 @pytest.fixture
-def count_open_files() -> Callable[[], int]:
-    """Return a function that counts the open files of this process."""
-    return lambda: len(list(Path("/proc/self/fd").iterdir()))
+def count_open_files(tmp_path: Path) -> Callable[[], int]:
+    """Return a function that counts the open files of this process in the test's directory.
+
+    Others do not count: the garbage collector may close files and sockets of earlier tests.
+    """
+
+    def count() -> int:
+        total = 0
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # that of the directory listing itself
+                total += descriptor.readlink().is_relative_to(tmp_path)
+        return total
+
+    return count
