@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.concurrency.steps import let_tasks_run
 from trove_async import BufferPool, ClosedError, PoolTimeoutError
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.errors import ConfigError
@@ -17,11 +18,6 @@ from trove_async.models import MiB
 from trove_async.pool import SLOT, Lease, SpillFile
 
 pytestmark = pytest.mark.idle_time
-
-
-async def let_tasks_run(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def leased(pool: BufferPool) -> int:

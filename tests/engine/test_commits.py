@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from tests.concurrency.steps import let_tasks_run
 from tests.fakes import LARGE, Fake, assert_idle, store_of
 from trove_async import ClosedError, PermissionDeniedError, TimedOutError, Timeout, UnavailableError
 from trove_async._concurrency import OwnedTask
@@ -57,11 +58,6 @@ async def start_put(store: Trove, commit: HeldCommit) -> asyncio.Task[object]:
     return put._task
 
 
-async def let_tasks_run() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 async def test_put_cancelled_during_its_commit_stores_the_object_and_raises(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
@@ -70,7 +66,7 @@ async def test_put_cancelled_during_its_commit_stores_the_object_and_raises(step
         put = await start_put(store, commit)
         for _ in range(3):
             put.cancel()
-            await let_tasks_run()
+            await let_tasks_run(20)
         assert not put.done()
         assert fake.open_uploads == 1, "the upload was aborted during its commit"
         commit.release.set()
@@ -108,7 +104,7 @@ async def test_put_that_times_out_during_its_commit_stores_the_object(step: str)
         put = await start_put(store, commit)
         while not put.cancelling():
             await asyncio.sleep(0)
-        await let_tasks_run()
+        await let_tasks_run(20)
         assert not put.done()
         commit.release.set()
         with pytest.raises(TimedOutError):
@@ -124,7 +120,7 @@ async def test_put_whose_store_closes_during_its_commit_stores_the_object(step: 
         commit = HeldCommit(fake, step)
         put = await start_put(store, commit)
         closing = OwnedTask(store.aclose())
-        await let_tasks_run()
+        await let_tasks_run(20)
         assert not closing.done
         commit.release.set()
         with pytest.raises(ClosedError):
@@ -144,7 +140,7 @@ async def test_cancelled_put_whose_commit_fails_is_aborted_and_not_retried(
         commit.error = error
         put = await start_put(store, commit)
         put.cancel()
-        await let_tasks_run()
+        await let_tasks_run(20)
         commit.release.set()
         with pytest.raises(asyncio.CancelledError):
             await put

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.concurrency.steps import let_tasks_run
 from trove_async import BufferPool, PoolTimeoutError
 from trove_async._concurrency import OwnedTask
 from trove_async.models import KiB, MiB
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.idle_time
-
-
-async def let_tasks_run(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 # -- spilling ----------------------------------------------------------------------------------------

@@ -194,9 +194,8 @@ class GCSDriver:
         self._trust_env = trust_env
         self._capabilities = self._build_capabilities(can_sign=not self._anonymous)
         self._credentials: Credentials | None = None
-        self._resources = CloseStack()
+        self._resources: CloseStack | None = None  # from the start of `open` to the end of `aclose`
         self._open_components: Components | None = None
-        self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._backend = ""
         self._redactor = Redactor()
 
@@ -235,13 +234,12 @@ class GCSDriver:
             DriverInUseError: The driver is open, or being opened, in another store.
             ConfigError: The credentials cannot be read, or are not valid.
         """
-        if self._is_claimed:
+        if self._resources is not None:
             raise DriverInUseError(
                 "this driver is open in another store: create one for each store"
             )
         # Before the first await, because another store may open the driver concurrently.
-        self._is_claimed = True
-        self._resources = CloseStack()
+        self._resources = resources = CloseStack()
         # 1. Read the credentials.
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
@@ -249,7 +247,7 @@ class GCSDriver:
             self._credentials = Credentials(
                 self._identity, self._redactor, trust_env=self._trust_env
             )
-            self._resources.push(self._credentials.aclose)
+            resources.push(self._credentials.aclose)
             try:
                 await self._credentials.open()
             except ConfigError as error:
@@ -261,7 +259,7 @@ class GCSDriver:
         transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
-        self._resources.push(transport.aclose)
+        resources.push(transport.aclose)
         self._open_components = build_components(
             Client(transport, self._origin, self._credentials, self._redactor),
             self._head,
@@ -277,13 +275,15 @@ class GCSDriver:
         """Close all connections. Idempotent. After a cancel, a second call continues."""
         self._open_components = None
         resources = self._resources
+        if resources is None:
+            return
         try:
             await resources.aclose()
         finally:
-            # A concurrent call may have released the driver, and a different store may have opened it.
+            # A concurrent call may have closed the driver, and a different store may have opened it.
             if resources.is_empty and resources is self._resources:
                 self._credentials = None
-                self._is_claimed = False
+                self._resources = None
 
     @property
     def _components(self) -> Components:

@@ -210,9 +210,8 @@ class S3Driver:
         # 3. Set the state of a driver that is not open.
         self._endpoint = Endpoint.from_url(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._capabilities_of(UNKNOWN)
-        self._is_claimed = False
         self._components: Components | None = None
-        self._resources = CloseStack()
+        self._resources: CloseStack | None = None  # from the start of `open` to the end of `aclose`
         self._redactor = Redactor()
         self._redactor.add(*self._object_settings.secrets)
 
@@ -254,13 +253,12 @@ class S3Driver:
             DriverInUseError: The driver is open, or being opened, in another store.
             ConfigError: The profile, the region or the endpoint is invalid.
         """
-        if self._is_claimed:
+        if self._resources is not None:
             raise DriverInUseError(
                 "this driver is open in another store: create one for each store"
             )
-        # Claimed before the first await: another store may open the driver concurrently. `aclose`
-        # releases it, also after an error.
-        self._is_claimed = True
+        # Set before the first await: another store may open the driver concurrently. `aclose` resets
+        # it, also after an error.
         self._resources = CloseStack()
         components = await build_components(
             self._settings,
@@ -281,12 +279,14 @@ class S3Driver:
         """
         self._components = None
         resources = self._resources
+        if resources is None:
+            return
         try:
             await resources.aclose()
         finally:
-            # A concurrent call may have released the driver, and a different store may have opened it.
+            # A concurrent call may have closed the driver, and a different store may have opened it.
             if resources.is_empty and resources is self._resources:
-                self._is_claimed = False
+                self._resources = None
 
     @property
     def client(self) -> Awaitable[Any]:
