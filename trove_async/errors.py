@@ -22,7 +22,9 @@
     ├── NotSupportedError
     ├── RangeError
     ├── IntegrityError
+    │   └── DecryptionError
     ├── StorageFullError
+    ├── ContentBlockedError
     ├── StreamError
     │   ├── ClosedError
     │   └── BodyConsumedError
@@ -222,6 +224,14 @@ class RangeError(TroveError):
 
 class IntegrityError(TroveError):
     """The bytes that were received or stored differ from those that were sent."""
+
+
+class DecryptionError(IntegrityError):
+    """The key of an encrypted object is unknown or wrong, or the object was altered."""
+
+
+class ContentBlockedError(TroveError):
+    """An inspection rejected the body of a put. Nothing was stored."""
 
 
 class StorageFullError(TroveError):

@@ -38,6 +38,7 @@ STATUSES = {
     },
     412: {"PreconditionFailedError"},
     416: {"RangeError"},
+    422: {"ContentBlockedError"},
     500: {
         "TroveError",
         "BackendNotFoundError",
@@ -47,7 +48,7 @@ STATUSES = {
         "BodyConsumedError",
     },
     501: {"NotSupportedError"},
-    502: {"BackendError", "IntegrityError", "UnauthenticatedError"},
+    502: {"BackendError", "DecryptionError", "IntegrityError", "UnauthenticatedError"},
     503: {"UnavailableError", "PoolTimeoutError", "ClosedError"},
     504: {"TimedOutError"},
     507: {"StorageFullError"},

@@ -58,6 +58,8 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.NotSupportedError: Problem(501, "The object store does not support this operation."),
     errors.RangeError: Problem(416, "The range is outside the object."),
     errors.IntegrityError: Problem(502, "The object store sent a damaged object."),
+    errors.DecryptionError: Problem(502, "The object cannot be decrypted."),
+    errors.ContentBlockedError: Problem(422, "The content of the object was rejected."),
     errors.StorageFullError: Problem(507, "The object store is full."),
     errors.StreamError: Problem(500, "The object store failed."),
     errors.ClosedError: Problem(503, "The service is starting or stopping."),

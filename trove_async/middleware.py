@@ -1,0 +1,312 @@
+"""The contract between the store and a middleware: a transform of bodies, such as compression.
+
+A middleware encodes the body of a put before it is sent, and decodes it when it is read. It does no
+I/O on bodies: the store passes it bytes that are in memory, and stores or returns the results.
+
+**Blocks.** An encoded body is a header, one or more encoded blocks, and a trailer::
+
+    body      | block 0 | block 1 | ... | last block |
+    encoded   header | encoded 0 | encoded 1 | ... | encoded last | trailer
+
+Each block is encoded and decoded by itself, so a range of the body needs only the blocks that overlap
+it, and several blocks can be processed in parallel. A body has at least one block. Only the last block
+may be shorter than `Encoder.block_size`, and it is empty only if the whole body is.
+
+**The record.** The parameters that decoding needs (sizes, the id of a key) are a `Record`, which is
+stored in the object's metadata. An object is always decoded by its record, never by the current
+configuration, so the configuration may change at any time. A record is visible to everybody who can
+read the object's metadata: it must not contain a secret.
+
+**Several middlewares.** Each one encodes the output of the one before. The stored bytes are the output
+of the last one. In this module, *encoded* refers to one middleware: its encoded form may be the body
+of the next one.
+
+==========================================  ======================================================
+The store                                   The middleware
+==========================================  ======================================================
+decides which objects are transformed       encodes and decodes single blocks
+splits bodies into blocks                   plans which encoded bytes a range needs
+runs large blocks in worker threads         keeps no state that depends on the order of calls
+stores the records, and hides them          validates records, which may be forged
+checks header, trailer and total size       raises IntegrityError for any block that was altered
+==========================================  ======================================================
+
+`trove_async.testing` tests this contract. A middleware is complete when it passes these tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from ._views import BytesLike
+from .models import KiB, MiB
+
+MAX_BLOCK: Final = 1 * MiB
+"""The maximum size of a block. The store holds at most one block and its encoded form for each
+middleware of a stream, and a few more in the whole process, for parallel work."""
+
+MAX_EXPANSION: Final = 64 * KiB
+"""The maximum number of bytes by which an encoded block may exceed its block."""
+
+Record: TypeAlias = Mapping[str, str | int | bool]
+"""The parameters that a decoder needs. Names are identifiers. A record is stored as JSON and counts
+against the backend's limit on metadata (2 KiB on S3), so it must be small."""
+
+Span: TypeAlias = tuple[int, int]
+"""A range of bytes ``(start, end)``, with an exclusive end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectContext:
+    """The object whose body is encoded or decoded.
+
+    Attributes:
+        bucket: The bucket, under the name that the user passed.
+        key: The key.
+        backend: The name of the backend.
+        content_type: The media type without parameters, in lower case (``"text/csv"``). None: unknown.
+        size: The size of the body in bytes, if known. On a read, None.
+    """
+
+    bucket: str
+    key: str
+    backend: str
+    content_type: str | None = None
+    size: int | None = None
+
+
+@runtime_checkable
+class Middleware(Protocol):
+    """A transform of bodies. Implementations need not inherit from this protocol.
+
+    The constructor does no I/O. One instance serves many stores and objects concurrently. The coroutines
+    may do I/O, for example to request a key. They are called on the event loop of the store's caller
+    and see its context variables.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the format in the record and in `ObjectInfo.transforms`, such as ``"zstd"``.
+
+        It identifies the format, not the instance: two instances with equal names must be able to
+        interpret each other's records.
+        """
+        ...
+
+    @property
+    def required(self) -> bool:
+        """Whether the store must not read an object in scope that this middleware has not encoded."""
+        ...
+
+    async def encoder(self, context: ObjectContext) -> Encoder | None:
+        """Return an encoder for one body. None: this body is better stored as it is.
+
+        Return None only for reasons that `is_current` can find again from the context alone, such as
+        the size or the media type.
+        """
+        ...
+
+    def decoded_size(self, record: Record, encoded_size: int) -> int | None:
+        """Return the size of the body. Does no I/O and needs no key.
+
+        Args:
+            record: The record of the object.
+            encoded_size: The size of the encoded form in bytes.
+
+        Returns:
+            The size in bytes. None: only the encoded form contains it (`Decoder.index`).
+
+        Raises:
+            IntegrityError: The record is malformed, or no body has an encoded form of this size.
+        """
+        ...
+
+    async def decoder(self, context: ObjectContext, record: Record, encoded_size: int) -> Decoder:
+        """Return a decoder for one object.
+
+        Args:
+            context: The object.
+            record: The record of the object. It may be malformed or forged.
+            encoded_size: The size of the encoded form in bytes.
+
+        Raises:
+            DecryptionError: The key is unknown. The store then tries the next middleware of this name.
+            IntegrityError: The record is malformed, or does not fit the size.
+        """
+        ...
+
+    async def is_current(
+        self, context: ObjectContext, record: Record | None, *, renamed: bool
+    ) -> bool:
+        """Return whether an object is encoded as a put would encode it today.
+
+        A copy of such an object keeps the encoded bytes; any other is decoded and encoded again.
+
+        Args:
+            context: The destination of the copy, with the size of the body if that is known.
+            record: The record of this middleware; None: it has not encoded the object.
+            renamed: Whether the copy has a different bucket or key.
+        """
+        ...
+
+
+class Encoder(Protocol):
+    """Encodes one body. `encode` may be called by several threads at once, and out of order.
+
+    Its results must not depend on the order of the calls. Encoding the same block twice must return
+    the same bytes.
+    """
+
+    @property
+    def header(self) -> bytes:
+        """The bytes before the first encoded block."""
+        ...
+
+    def block_size(self, index: int) -> int:
+        """Return the size in bytes of block `index`, from 1 to `MAX_BLOCK`, if it is not the last."""
+        ...
+
+    def encoded_size(self, size: int) -> int | None:
+        """Return the size of the encoded form of a body of `size` bytes. None: it depends on the bytes."""
+        ...
+
+    def encode(self, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
+        """Return the encoded form of a block, at most `MAX_EXPANSION` bytes longer.
+
+        Args:
+            index: The number of the block, from 0.
+            block: The block. The result must not refer to it.
+            last: Whether this is the last block.
+
+        Returns:
+            The encoded block. None, allowed only for block 0: the object is better stored as it is. The
+            store records this decision.
+        """
+        ...
+
+    def trailer(self, encoded_sizes: Sequence[int], size: int) -> bytes:
+        """Return the bytes after the last encoded block.
+
+        Args:
+            encoded_sizes: The size of each encoded block.
+            size: The size of the body.
+        """
+        ...
+
+    def record(self, size: int | None) -> Record:
+        """Return what a decoder needs. Called once the first block is encoded.
+
+        Args:
+            size: The size of the body. None: not known yet, because the body is still being read.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesInPlace(Protocol):
+    """Optional: an encoder whose encoded block is as long as the block and a constant.
+
+    The store then fills blocks directly in the memory of the part that will be sent, which saves a copy.
+    """
+
+    @property
+    def overhead(self) -> int:
+        """The number of bytes that encoding adds to every block."""
+        ...
+
+    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
+        """Replace a block by its encoded form, as `Encoder.encode` returns it.
+
+        Args:
+            index: The number of the block, from 0.
+            buffer: The block, followed by `overhead` bytes of room.
+            last: Whether this is the last block.
+        """
+        ...
+
+
+class Plan(NamedTuple):
+    """The encoded blocks that a range of the body needs.
+
+    Attributes:
+        first: The number of the first block.
+        encoded: The range of the encoded form that contains these blocks, and nothing else.
+        skip: The number of bytes of the first block before the range.
+    """
+
+    first: int
+    encoded: Span
+    skip: int
+
+
+class Decoder(Protocol):
+    """Decodes one object. It may be shared by several readers and threads.
+
+    Encoded bytes may have been altered by an attacker. Every method must end in a result or an
+    IntegrityError, and allocate at most `MAX_BLOCK` bytes for a block.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """The size of the body in bytes. None: not known until the index is loaded."""
+        ...
+
+    @property
+    def index(self) -> Span | None:
+        """The encoded range to pass to `load_index` before `plan` is called, or before `size` is known.
+
+        None: nothing is missing. After `load_index` it may be a different range, which is loaded next.
+        """
+        ...
+
+    def load_index(self, data: bytes) -> None:
+        """Load the encoded range `index`.
+
+        Raises:
+            IntegrityError: The index is malformed, or contradicts the record or the size.
+        """
+        ...
+
+    def plan(self, start: int, end: int) -> Plan:
+        """Return the blocks of a range of the body. ``0 <= start < end <= size``; `index` is loaded."""
+        ...
+
+    @property
+    def header(self) -> bytes:
+        """The bytes that must precede the first encoded block."""
+        ...
+
+    @property
+    def block_count(self) -> int:
+        """The number of blocks. Valid once `size` is known."""
+        ...
+
+    def encoded_block_size(self, index: int, data: memoryview) -> int | None:
+        """Return the size in bytes of an encoded block. None: this needs more of its bytes.
+
+        Args:
+            index: The number of the block.
+            data: The first bytes of the encoded block, possibly with bytes that follow the block.
+
+        Raises:
+            IntegrityError: No encoded block begins with these bytes.
+        """
+        ...
+
+    def decode(self, index: int, data: memoryview) -> bytes:
+        """Return a block, after verifying it.
+
+        Args:
+            index: The number of the block.
+            data: The encoded block, `encoded_block_size` bytes.
+
+        Raises:
+            IntegrityError: The bytes are not the encoded form of this block of this object.
+        """
+        ...
+
+    def trailer(self, encoded_sizes: Sequence[int]) -> bytes:
+        """Return the bytes that must follow the last encoded block, given the sizes of all of them."""
+        ...

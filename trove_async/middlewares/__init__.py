@@ -1,0 +1,1 @@
+"""Middlewares: transforms of bodies on their way to a backend."""

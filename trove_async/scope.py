@@ -1,0 +1,1 @@
+"""Scopes: which objects a middleware applies to."""
