@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from importlib import import_module
@@ -17,6 +19,9 @@ KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
 TiB = 1024 * GiB
+
+RECORDS = "trove-transforms"
+"""The reserved metadata name of `ObjectInfo.records`."""
 
 
 class _LazyAttributes:
@@ -38,8 +43,8 @@ class ObjectInfo(_LazyAttributes):
         bucket: The bucket, under the name that the caller uses.
         key: The key.
         size: The number of bytes that a reader returns.
-        stored_size: The number of bytes that the backend stores. It equals `size` unless a layer
-            transforms the body.
+        stored_size: The number of bytes that the backend stores. It equals `size` unless a middleware
+            has transformed the body.
         etag: An opaque strong validator: different contents have different etags. ``if_match``
             accepts it. None if the service returns no etag, or a weak one.
         last_modified: Time of the last write, in UTC.
@@ -54,13 +59,16 @@ class ObjectInfo(_LazyAttributes):
         expires: As passed to put, in UTC and whole seconds. An invalid Expires header means a time in
             the past (RFC 9111, 5.3), and is returned as 1970-01-01.
         checksums: Checksums of the whole content by algorithm (``crc32c``, ``crc64nvme``,
-            ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.
+            ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them. Empty for a
+            transformed object, because the backend's checksums are those of the stored bytes.
         version_id: The backend's id of this version, if it keeps versions.
         backend: The name of the backend, set by the store.
         complete: False if this comes from a listing that lacks some attributes, such as the
-            metadata. `head` returns all attributes.
+            metadata, or the `size` of a transformed object. `head` returns all attributes.
         write_id: The id of the write that created the object, if the backend can record one. It
             identifies the store's own write if the response was lost.
+        records: What the middlewares need to decode the object, as stored in its metadata. None: it is
+            stored as it is. The store reads and writes this value.
         as_of: The service's time when it sent the response. Drivers set it for objects without an
             etag: it determines whether `last_modified` identifies one version
             (`trove_async._version_identity`).
@@ -86,6 +94,7 @@ class ObjectInfo(_LazyAttributes):
     backend: str
     complete: bool
     write_id: str | None = field(repr=False)
+    records: str | None = field(repr=False)
     as_of: datetime | None = field(repr=False, compare=False)
 
     def __init__(  # noqa: C901, PLR0912 - one branch per attribute
@@ -111,6 +120,7 @@ class ObjectInfo(_LazyAttributes):
         backend: str = "",
         complete: bool = True,
         write_id: str | None = None,
+        records: str | None = None,
         as_of: datetime | None = None,
     ) -> None:
         # Set only the slots whose values differ from the defaults, through the slots' own setters.
@@ -128,7 +138,14 @@ class ObjectInfo(_LazyAttributes):
         if content_type is not None:
             _set_content_type(self, content_type)
         if metadata:
+            if RECORDS in metadata:
+                # Drivers store the records as metadata. Separating them here hides them from every
+                # user of the metadata.
+                records = metadata[RECORDS]
+                metadata = {name: text for name, text in metadata.items() if name != RECORDS}
             _set_metadata(self, metadata)
+        # Always set, because listings read it of every object.
+        _set_records(self, records)
         if tags:
             _set_tags(self, tags)
         if storage_class is not None:
@@ -184,6 +201,7 @@ class ObjectInfo(_LazyAttributes):
         _set_size(info, size)
         _set_backend(info, backend)
         _set_complete(info, False)  # noqa: FBT003 - a slot's setter
+        _set_records(info, None)
         _set_lazy_source(info, (find, raw))
         return info
 
@@ -224,8 +242,24 @@ class ObjectInfo(_LazyAttributes):
             backend=self.backend if backend is None else backend,
             complete=self.complete,
             write_id=self.write_id,
+            records=self.records,
             as_of=self.as_of,
         )
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """The names of the transforms that were applied to the body, in this order.
+
+        ``"zstd"`` is Zstandard, and ``"aes256-gcm-hkdf"`` is encryption.
+        """
+        return () if self.records is None else transforms_in(self.records)
+
+
+def transforms_in(records: str) -> tuple[str, ...]:
+    """Return the names of the transforms in an object's records. Malformed records have none."""
+    with suppress(ValueError, TypeError, RecursionError):  # the metadata may be forged
+        return tuple(str(name) for name, record in json.loads(records) if record is not None)
+    return ()
 
 
 (
@@ -249,6 +283,7 @@ class ObjectInfo(_LazyAttributes):
     _set_backend,
     _set_complete,
     _set_write_id,
+    _set_records,
     _set_as_of,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
 _set_lazy_source = vars(_LazyAttributes)["_lazy_source"].__set__
@@ -441,11 +476,14 @@ class RouteDecision:
         backend: The backend's name.
         rule: The rule that matched; None for the default and for a pinned handle.
         reason: The reason, as a sentence.
+        middleware: The middlewares that would transform a put of this key, in order. Their scopes are
+            evaluated with the media type that is guessed from the key.
     """
 
     backend: str
     rule: str | None
     reason: str
+    middleware: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

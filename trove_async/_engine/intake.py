@@ -1,8 +1,7 @@
 """Counts and hashes a body and checks its size, between its source and the upload.
 
 CRC-32C is computed on the event loop. At 20 GB/s it takes 50 µs per MiB, a quarter of the cost of a
-thread hop. No body is transformed yet. A transformation would belong here, and would have to process
-pieces of more than 256 KiB in a thread.
+thread hop.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trove_async._checksums import CRC32C, Crc32c
-from trove_async._views import BytesLike
+from trove_async._views import BytesLike, take
 from trove_async.errors import IntegrityError
 
 from .body_file import BodyFile
@@ -23,17 +22,20 @@ class Intake:
     Args:
         source: The source of the body.
         size: The declared size, or None.
+        checksum: Whether to hash the body. A body that is encoded is hashed in its encoded form.
 
     Attributes:
         byte_count: The number of bytes taken so far.
+        ended_at: The size of the body, once its end was reached; None before.
     """
 
-    def __init__(self, source: Source, size: int | None) -> None:
+    def __init__(self, source: Source, size: int | None, *, checksum: bool = True) -> None:
         self._source = source
         self._size = size
         self._size_is_declared = size is not None
-        self._crc = Crc32c()
+        self._crc = Crc32c() if checksum else None
         self.byte_count = 0
+        self.ended_at: int | None = None
 
     @property
     def size(self) -> int | None:
@@ -63,12 +65,15 @@ class Intake:
         if self._size is not None and has_more != (self.byte_count < self._size):
             got = f"more than {self.byte_count}" if has_more else f"only {self.byte_count}"
             raise self._size_error(got)
+        if not has_more:
+            self.ended_at = self.byte_count
         return has_more
 
     async def take(self, limit: int) -> BytesLike:
         """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
         piece = await self._source.take(limit)
-        self._crc.update(piece)
+        if self._crc is not None:
+            self._crc.update(piece)
         self._count(len(piece))
         return piece
 
@@ -76,12 +81,9 @@ class Intake:
         """Fill `views` from the start, in part or in full. Return the number of bytes, 0 at the end."""
         count = await self._source.fill(views)
         self._count(count)
-        remaining = count
-        for view in views:
-            if remaining <= 0:
-                break
-            self._crc.update(view[:remaining])
-            remaining -= len(view)
+        if self._crc is not None:
+            for view in take(views, count):
+                self._crc.update(view)
         return count
 
     def _count(self, size: int) -> None:
@@ -103,4 +105,4 @@ class Intake:
     @property
     def checksums(self) -> Mapping[str, str]:
         """The checksums of the bytes taken so far, by kind."""
-        return {CRC32C: self._crc.digest()}
+        return {} if self._crc is None else {CRC32C: self._crc.digest()}

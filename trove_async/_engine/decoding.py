@@ -1,0 +1,319 @@
+"""Decodes a body while it is read: the reverse of `encoding`.
+
+A `DecodedBody` reads the encoded blocks of a range from below and returns their plain bytes. Several of them
+are chained if several middlewares were applied. A read that was cancelled loses no bytes. After a block
+that fails its verification, every read raises the same error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from contextlib import suppress
+from typing import Final, Protocol
+
+from trove_async._concurrency import wait_until_done
+from trove_async.errors import IntegrityError
+from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
+from trove_async.models import KiB, ObjectInfo
+
+from .encoding import INLINE_WORK, SpareWorkers
+
+_READ: Final = 256 * KiB
+"""Bytes to read at a time while the size of the next encoded block is unknown."""
+
+
+class Body(Protocol):
+    """A body that is read once, from the start of its range."""
+
+    info: ObjectInfo
+    range: tuple[int, int]
+
+    @property
+    def remaining(self) -> int:
+        """The number of bytes not returned yet."""
+        ...
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, or ``b""`` at the end."""
+        ...
+
+
+class DecodedBody:
+    """A range of a body, decoded by one decoder.
+
+    Args:
+        encoded: The encoded bytes: those of `plan`, or the whole encoded form.
+        decoder: The decoder, with its index loaded if a plan is passed.
+        range: The range of the decoded body.
+        plan: The plan of that range. None: the range is the whole body, and `encoded` is the whole form
+            including its header and trailer, which are then verified as well.
+        spare: The workers for parallel blocks.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_encoded",
+        "_encoded_sizes",
+        "_failure",
+        "_header",
+        "_index",
+        "_is_whole",
+        "_jobs",
+        "_pending",
+        "_piece",
+        "_position",
+        "_skip",
+        "_spare",
+        "info",
+        "range",
+    )
+
+    def __init__(
+        self,
+        encoded: Body,
+        decoder: Decoder,
+        range: tuple[int, int],
+        plan: Plan | None,
+        spare: SpareWorkers,
+    ) -> None:
+        self.info = encoded.info
+        self.range = range
+        self._encoded = encoded
+        self._decoder = decoder
+        self._spare = spare
+        self._is_whole = plan is None
+        self._index = 0 if plan is None else plan.first  # of the next block to read
+        self._skip = 0 if plan is None else plan.skip
+        self._position = range[0]
+        self._header = decoder.header if plan is None else b""  # not verified yet
+        self._encoded_sizes = array("I")
+        self._pending = _Pending()
+        self._jobs: deque[_Job] = deque()
+        self._piece = b""  # decoded and not returned yet
+        self._failure: IntegrityError | None = None
+
+    @property
+    def remaining(self) -> int:
+        """The number of bytes not returned yet."""
+        return self.range[1] - self._position
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, or ``b""`` at the end.
+
+        Raises:
+            IntegrityError: The encoded bytes were altered, or there are fewer or more.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await self._read(size)
+        except IntegrityError as error:
+            self._failure = error
+            raise
+
+    async def _read(self, size: int) -> bytes:
+        while not self._piece:
+            if self._is_complete:
+                return b""
+            block = await self._next_block()
+            # No await from here on: a cancelled read loses no bytes.
+            skipped = min(self._skip, len(block))
+            self._skip -= skipped
+            if self._is_whole and len(block) > self.remaining:
+                raise self._damaged("it has more bytes than its size")
+            self._piece = block[skipped : skipped + self.remaining]
+        data, self._piece = self._piece[:size], self._piece[size:]
+        self._position += len(data)
+        return data
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether all bytes were returned and verified. An empty body has a block to verify as well."""
+        return not self.remaining and (not self._is_whole or (self._index > 0 and not self._jobs))
+
+    async def aclose(self) -> None:
+        """Wait for the workers and give up the blocks that were not read. Idempotent."""
+        jobs, self._jobs = self._jobs, deque()
+        self._failure = self._failure or self._damaged("its reader was closed")
+        try:
+            for job in jobs:
+                with suppress(Exception):  # nobody reads the block
+                    await job.result()
+        finally:
+            for job in jobs:
+                self._release(job)
+
+    # -- blocks ------------------------------------------------------------------------------------
+
+    async def _next_block(self) -> bytes:
+        """Return the next decoded block. It may be empty only in an empty body."""
+        # 1. Start as many jobs as there are workers.
+        while self._has_blocks:
+            is_spare = bool(self._jobs)
+            if is_spare and not self._spare.try_acquire():
+                break
+            try:
+                encoded = await self._next_encoded()
+            except BaseException:
+                if is_spare:
+                    self._spare.release()
+                raise
+            self._jobs.append(
+                _Job(self._decoder, self._index, encoded, self._mean_block, is_spare=is_spare)
+            )
+            self._index += 1
+        # 2. Return the oldest block.
+        if not self._jobs:
+            raise self._damaged("it has fewer bytes than its size")
+        job = self._jobs[0]
+        block = await job.result()
+        self._jobs.popleft()
+        self._release(job)
+        return block
+
+    def _release(self, job: _Job) -> None:
+        if job.is_spare:
+            self._spare.release()
+
+    @property
+    def _has_blocks(self) -> bool:
+        """Whether more encoded blocks follow."""
+        if self._is_whole:
+            return self._index < self._decoder.block_count
+        return bool(self._pending or self._encoded.remaining)
+
+    @property
+    def _mean_block(self) -> int:
+        """The mean size of a decoded block, which estimates the work of decoding one."""
+        return (self._decoder.size or 0) // self._decoder.block_count
+
+    async def _next_encoded(self) -> bytes | memoryview:
+        """Return the next encoded block. After the last one of a whole body, verify the trailer."""
+        if self._header:
+            await self._expect(self._header, "its header was altered")
+            self._header = b""
+        # 1. Find the size of the block, which may depend on its first bytes.
+        while (size := self._decoder.encoded_block_size(self._index, self._pending.view)) is None:
+            if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
+                raise self._damaged("an encoded block is too large")
+            await self._read_more(_READ)
+        # 2. Read the block.
+        await self._read_up_to(size)
+        # 3. Verify the trailer before the last block is returned.
+        if self._is_whole and self._index == self._decoder.block_count - 1:
+            sizes = self._encoded_sizes + array("I", [size])
+            trailer = self._decoder.trailer(sizes)
+            await self._read_up_to(size + len(trailer))
+            if self._pending.view[size:] != trailer or self._encoded.remaining:
+                raise self._damaged("its trailer was altered")
+        if self._is_whole:
+            self._encoded_sizes.append(size)
+        return self._pending.take(size)
+
+    async def _expect(self, expected: bytes, problem: str) -> None:
+        await self._read_up_to(len(expected))
+        if self._pending.view[: len(expected)] != expected:
+            raise self._damaged(problem)
+        self._pending.take(len(expected))
+
+    async def _read_up_to(self, size: int) -> None:
+        """Read until `size` bytes are pending."""
+        self._pending.reserve(size)
+        while len(self._pending) < size:
+            await self._read_more(size - len(self._pending))
+
+    async def _read_more(self, size: int) -> None:
+        data = await self._encoded.read(size)
+        if not data:
+            raise self._damaged("it ended early")
+        self._pending.append(data)
+
+    def _damaged(self, problem: str) -> IntegrityError:
+        info = self.info
+        return IntegrityError(
+            f"the stored object cannot be decoded: {problem}",
+            operation="get",
+            backend=info.backend or None,
+            bucket=info.bucket,
+            key=info.key,
+        )
+
+
+class _Pending:
+    """The encoded bytes that were read and do not make a block yet."""
+
+    __slots__ = ("_buffer", "_reserved", "_size", "_whole")
+
+    def __init__(self) -> None:
+        self._whole = b""  # one chunk that was read; most blocks are one chunk
+        self._buffer = bytearray()  # several chunks; used once `_whole` is empty
+        self._size = 0
+        self._reserved = 0
+
+    def __len__(self) -> int:
+        return len(self._whole) or self._size
+
+    @property
+    def view(self) -> memoryview:
+        """The pending bytes."""
+        return memoryview(self._whole) if self._whole else memoryview(self._buffer)[: self._size]
+
+    def reserve(self, size: int) -> None:
+        """Prepare for `size` bytes in total, so that they are copied only once."""
+        self._reserved = size
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        if not len(self):
+            self._whole = data
+            return
+        needed = len(self) + len(data)
+        if self._whole or needed > len(self._buffer):
+            # A new buffer, because views of the old one may exist.
+            buffer = bytearray(max(needed, self._reserved))
+            buffer[: len(self)] = self.view
+            self._size, self._whole, self._buffer = len(self), b"", buffer
+        self._buffer[self._size : needed] = data
+        self._size = needed
+
+    def take(self, size: int) -> bytes | memoryview:
+        """Remove and return the first `size` bytes."""
+        if self._whole:
+            taken, self._whole = self._whole[:size], self._whole[size:]
+            return taken
+        view = self.view
+        self._whole, self._buffer, self._size = bytes(view[size:]), bytearray(), 0
+        return view[:size]
+
+
+class _Job:
+    """The decoding of one block, in a worker thread if the block is large."""
+
+    __slots__ = ("_block", "_future", "is_spare")
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        index: int,
+        encoded: bytes | memoryview,
+        work: int,
+        *,
+        is_spare: bool,
+    ) -> None:
+        self.is_spare = is_spare
+        self._block = b""
+        self._future: asyncio.Future[bytes] | None = None
+        view = memoryview(encoded)
+        if max(len(view), work) > INLINE_WORK:
+            loop = asyncio.get_running_loop()
+            self._future = loop.run_in_executor(None, decoder.decode, index, view)
+        else:
+            self._block = decoder.decode(index, view)
+
+    async def result(self) -> bytes:
+        """Return the block. After a cancel, call it again."""
+        if self._future is not None:
+            self._block = await wait_until_done(self._future)
+        return self._block

@@ -1,0 +1,494 @@
+"""Encodes a body with the middlewares of its object, between its source and the upload.
+
+Each middleware is a *stage*, which reads the output of the one before. Every stage implements `Source`, and
+so does the result, so an upload does not know whether its body is encoded.
+
+A stage holds one block and its encoded form. A body may encode further blocks in parallel while the
+process has spare workers (`SpareWorkers`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, Protocol
+
+from trove_async._concurrency import in_thread, wait_until_done
+from trove_async._views import BytesLike
+from trove_async.middleware import (
+    MAX_BLOCK,
+    Encoder,
+    EncodesInPlace,
+    Middleware,
+    ObjectContext,
+)
+from trove_async.models import KiB, MiB
+
+from .intake import Intake
+from .records import Applied, format_records
+from .sources import Source, source_of
+
+INLINE_WORK: Final = 256 * KiB
+"""Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
+hop (200 µs)."""
+
+_IN_PLACE_BATCH: Final = 4 * MiB
+"""Bytes that are encoded in place per thread hop. A hop of 1 MiB halves the throughput of AES-GCM."""
+
+
+class SpareWorkers:
+    """Permits to process a further block of a body in parallel, shared by all bodies of a store.
+
+    Every body can always process one block. The spare workers bound the memory of the others.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._free = (os.cpu_count() or 1) if count is None else count
+
+    def try_acquire(self) -> bool:
+        """Take a permit if one is free."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    def release(self) -> None:
+        """Return a permit."""
+        self._free += 1
+
+
+class _Input(Protocol):
+    """The input of a stage: an `Intake` or the stage before."""
+
+    async def ready(self) -> bool: ...
+
+    async def take(self, limit: int) -> BytesLike: ...
+
+    async def fill(self, views: Sequence[memoryview]) -> int: ...
+
+
+class EncodedSource:
+    """The encoded form of a body, as the source of an upload.
+
+    Args:
+        source: The body.
+        intake: The body's intake, which has been read up to the first block.
+        output: The output of the last stage.
+        stages: The stages, in order.
+        applied: The middlewares that were applied, in order: a stage, or the name of a middleware that has
+            left the body as it was.
+        size: The encoded size, if it is known.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        intake: Intake,
+        output: _Input,
+        *,
+        stages: Sequence[_Stage],
+        applied: Sequence[_Stage | str],
+        size: int | None,
+    ) -> None:
+        self.memory: memoryview | None = None
+        self.size = size
+        self._source = source
+        self._intake = intake
+        self._output = output
+        self._stages = stages
+        self._applied = applied
+
+    @property
+    def body_size(self) -> int:
+        """The number of bytes of the body that have been read; its size, once it is stored."""
+        return self._intake.byte_count
+
+    def records(self) -> str | None:
+        """Return the records to store with the object. Called when the first request is about to be sent."""
+        if not self._applied:
+            return None
+        return format_records(
+            [
+                Applied(item, None)
+                if isinstance(item, str)
+                else Applied(item.name, item.encoder.record(item.input_size))
+                for item in self._applied
+            ]
+        )
+
+    async def ready(self) -> bool:
+        """Wait until a byte can be taken."""
+        return await self._output.ready()
+
+    async def take(self, limit: int) -> BytesLike:
+        """Return the next bytes."""
+        return await self._output.take(limit)
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        """Fill `views` in part or in full."""
+        return await self._output.fill(views)
+
+    async def load(self) -> None:
+        """Encode the whole body into `memory`. The body must be small."""
+        pieces: list[BytesLike] = []
+        while await self._output.ready():
+            # Copied, because a piece may be a view of a buffer that is used again.
+            pieces.append(bytes(await self._output.take(MiB)))
+        encoded = source_of(b"".join(pieces))
+        self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
+
+    async def aclose(self) -> None:
+        """Wait for the workers, and close the body. Idempotent."""
+        try:
+            for stage in self._stages:
+                await stage.aclose()
+        finally:
+            await self._source.aclose()
+
+    async def rewind(self) -> None:
+        """Seek the body back, after a put that failed."""
+        await self._source.rewind()
+
+
+async def encode_source(
+    source: Source,
+    declared_size: int | None,
+    middlewares: Sequence[Middleware],
+    context: ObjectContext,
+    spare: SpareWorkers,
+) -> EncodedSource:
+    """Read the first block of a body, and return the source of its encoded form.
+
+    After an error, the caller closes `source`.
+
+    Args:
+        source: The body.
+        declared_size: The size that the user has passed, if any.
+        middlewares: The middlewares to apply, in order.
+        context: The object.
+        spare: The workers for parallel blocks.
+
+    Raises:
+        IntegrityError: The body does not have the declared size.
+        TroveError: A middleware has no key, for example.
+    """
+    stages: list[_Stage] = []
+    try:
+        # 1. Find the size of the body. That of a small body is known once its end is reached.
+        intake = Intake(source, declared_size, checksum=False)
+        output: _Input = intake
+        size = intake.size if await intake.ready() else 0
+        if size is None:
+            first_bytes = memoryview(bytearray(MAX_BLOCK))
+            first_bytes = first_bytes[: await _gather(intake, first_bytes)]
+            output = _Prefixed(first_bytes, intake)
+            size = None if await intake.ready() else len(first_bytes)
+        # 2. Make the stages. Each one encodes its first block, which may show that the body does not shrink.
+        applied: list[_Stage | str] = []
+        for middleware in middlewares:
+            encoder = await middleware.encoder(replace(context, size=size))
+            if encoder is None:
+                continue
+            stage = _Stage(middleware.name, encoder, output, size, spare)
+            stages.append(stage)
+            if await stage.start():
+                applied.append(stage)
+                output = stage
+                size = None if size is None else encoder.encoded_size(size)
+            else:
+                applied.append(middleware.name)
+                output = stage.as_it_is()
+        encoded = EncodedSource(source, intake, output, stages=stages, applied=applied, size=size)
+        # 3. Encode a small body as a whole, so that it is sent from memory as if it were not encoded.
+        if (body_size := _known_size(intake)) is not None and body_size <= INLINE_WORK:
+            await encoded.load()
+    except BaseException:
+        for stage in stages:
+            await stage.aclose()
+        raise
+    return encoded
+
+
+def _known_size(intake: Intake) -> int | None:
+    return intake.size if intake.size is not None else intake.ended_at
+
+
+class _Stage:
+    """Encodes its input block by block. A `Source` of the encoded form.
+
+    Args:
+        name: The name of the middleware.
+        encoder: The encoder of this body.
+        input: The body, or the stage before.
+        size: The size of the input, if known.
+        spare: The workers for parallel blocks.
+    """
+
+    def __init__(
+        self, name: str, encoder: Encoder, input: _Input, size: int | None, spare: SpareWorkers
+    ) -> None:
+        self.name = name
+        self.encoder = encoder
+        self.input_size = size
+        self._input = input
+        self._spare = spare
+        self._in_place = encoder if isinstance(encoder, EncodesInPlace) else None
+        self._jobs: deque[_Job] = deque()
+        self._buffers: list[bytearray] = []
+        self._next_index = 0  # of the next block to read
+        self._input_bytes = 0
+        self._input_ended = False
+        self._sizes = array("I")  # of the encoded blocks, for the trailer
+        self._pending: memoryview = memoryview(b"")
+        self._left: memoryview | None = None
+        self._trailer_taken = False
+
+    async def start(self) -> bool:
+        """Encode the first block. Return False if the body is better left as it is (`as_it_is`)."""
+        job = await self._next_job()
+        encoded = await job.result()
+        if encoded is None:
+            self._left = job.block
+            return False
+        self._sizes.append(len(encoded))
+        header = self.encoder.header
+        self._pending = memoryview(b"".join((header, encoded)) if header else encoded)
+        self._reuse(job)
+        return True
+
+    def as_it_is(self) -> _Input:
+        """Return the input, including the first block. Called after `start` has returned False."""
+        assert self._left is not None  # noqa: S101 - set by start
+        return _Prefixed(self._left, self._input)
+
+    async def ready(self) -> bool:
+        while not self._pending:
+            piece = await self._next_piece()
+            if piece is None:
+                return False
+            self._pending = memoryview(piece)
+        return True
+
+    async def take(self, limit: int) -> BytesLike:
+        if not self._pending and not await self.ready():
+            return b""
+        piece, self._pending = self._pending[:limit], self._pending[limit:]
+        return piece
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        if not self._pending:
+            if self._in_place is not None and (filled := await self._fill_in_place(views)):
+                return filled
+            if not await self.ready():
+                return 0
+        filled = 0
+        for view in views:
+            piece, self._pending = self._pending[: len(view)], self._pending[len(view) :]
+            view[: len(piece)] = piece
+            filled += len(piece)
+            if not self._pending:
+                break
+        return filled
+
+    async def aclose(self) -> None:
+        """Wait for the workers, which may use memory of the user. Idempotent."""
+        jobs, self._jobs = self._jobs, deque()
+        self._input_ended = True
+        try:
+            for job in jobs:
+                with suppress(Exception):  # raised by the put, or no longer relevant
+                    await job.result()
+        finally:
+            for job in jobs:
+                self._release(job)
+
+    # -- blocks ------------------------------------------------------------------------------------
+
+    async def _next_piece(self) -> BytesLike | None:
+        """Return the next encoded block, the trailer, or None at the end."""
+        # 1. Start as many jobs as there are workers.
+        while not self._input_ended:
+            is_spare = bool(self._jobs)
+            if is_spare and not self._spare.try_acquire():
+                break
+            try:
+                job = await self._next_job()
+            except BaseException:
+                if is_spare:
+                    self._spare.release()
+                raise
+            job.is_spare = is_spare
+            self._jobs.append(job)
+        # 2. Return the oldest block.
+        if self._jobs:
+            job = self._jobs[0]
+            encoded = await job.result()
+            assert encoded is not None  # noqa: S101 - only the first block may be left as it is
+            self._jobs.popleft()
+            self._release(job)
+            self._sizes.append(len(encoded))
+            return encoded
+        # 3. Return the trailer.
+        if self._trailer_taken:
+            return None
+        self._trailer_taken = True
+        return self.encoder.trailer(self._sizes, self._input_bytes)
+
+    async def _next_job(self) -> _Job:
+        """Read the next block, and start to encode it."""
+        index = self._next_index
+        size = self.encoder.block_size(index)
+        if self.input_size is not None:
+            size = min(size, self.input_size - self._input_bytes)
+        buffer = self._buffers.pop() if self._buffers else bytearray(size)
+        if len(buffer) < size:
+            buffer = bytearray(size)
+        block = memoryview(buffer)[:size]
+        block = block[: await _gather(self._input, block)]
+        self._input_ended = not await self._input.ready()
+        self._count(1, len(block))
+        return _Job(self.encoder, index, buffer, block, last=self._input_ended)
+
+    def _count(self, blocks: int, size: int) -> None:
+        self._next_index += blocks
+        self._input_bytes += size
+        if self._input_ended:
+            self.input_size = self._input_bytes
+
+    def _release(self, job: _Job) -> None:
+        if job.is_spare:
+            job.is_spare = False
+            self._spare.release()
+        self._reuse(job)
+
+    def _reuse(self, job: _Job) -> None:
+        if not self._input_ended:
+            self._buffers.append(job.buffer)
+
+    # -- in place ----------------------------------------------------------------------------------
+
+    async def _fill_in_place(self, views: Sequence[memoryview]) -> int:
+        """Read whole blocks into `views`, and encode them there. Return 0 if no block fits."""
+        encoder = self._in_place
+        assert encoder is not None  # noqa: S101 - checked by the caller
+        if self._jobs or self._input_ended:
+            return 0
+        # 1. Find the places of the next blocks: contiguous, and each within one view.
+        places: list[memoryview] = []
+        planned = 0
+        for view in views:
+            position = 0
+            while planned < _IN_PLACE_BATCH:
+                size = self.encoder.block_size(self._next_index + len(places)) + encoder.overhead
+                if position + size > len(view):
+                    break
+                places.append(view[position : position + size])
+                position += size
+                planned += size
+            if position < len(view):
+                break
+        if not places:
+            return 0
+        # 2. Fill them. The end of the input is known only once it was waited for.
+        blocks = [place[: len(place) - encoder.overhead] for place in places]
+        filled = await _gather_into(self._input, blocks)
+        self._input_ended = not await self._input.ready()
+        # 3. Encode them.
+        first, total = self._next_index, 0
+        work: list[tuple[int, memoryview, bool]] = []
+        for offset, (block, place) in enumerate(zip(blocks, places, strict=True)):
+            size = min(filled - total, len(block))
+            if not size:
+                break
+            total += size
+            last = self._input_ended and total == filled
+            work.append((first + offset, place[: size + encoder.overhead], last))
+        self._count(len(work), filled)
+        encoded = sum(len(place) for _, place, _ in work)
+        if encoded > INLINE_WORK:
+            await in_thread(_encode_in_place, encoder, work)
+        else:
+            _encode_in_place(encoder, work)
+        self._sizes.extend(len(place) for _, place, _ in work)
+        return encoded
+
+
+def _encode_in_place(encoder: EncodesInPlace, work: Sequence[tuple[int, memoryview, bool]]) -> None:
+    for index, place, last in work:
+        encoder.encode_in_place(index, place, last=last)
+
+
+class _Job:
+    """The encoding of one block, in a worker thread if the block is large."""
+
+    def __init__(
+        self, encoder: Encoder, index: int, buffer: bytearray, block: memoryview, *, last: bool
+    ) -> None:
+        self.buffer = buffer
+        self.block = block
+        self.is_spare = False
+        self._encoded: BytesLike | None = None
+        self._future: asyncio.Future[BytesLike | None] | None = None
+        if len(block) > INLINE_WORK:
+            loop = asyncio.get_running_loop()
+            self._future = loop.run_in_executor(None, _encode, encoder, index, block, last)
+        else:
+            self._encoded = _encode(encoder, index, block, last)
+
+    async def result(self) -> BytesLike | None:
+        """Return the encoded block. After a cancel, call it again."""
+        if self._future is not None:
+            self._encoded = await wait_until_done(self._future)
+        return self._encoded
+
+
+def _encode(encoder: Encoder, index: int, block: memoryview, last: bool) -> BytesLike | None:  # noqa: FBT001 - for a thread
+    return encoder.encode(index, block, last=last)
+
+
+class _Prefixed:
+    """An input whose first bytes have been read already."""
+
+    def __init__(self, prefix: memoryview, rest: _Input) -> None:
+        self._prefix = prefix
+        self._rest = rest
+
+    async def ready(self) -> bool:
+        return bool(self._prefix) or await self._rest.ready()
+
+    async def take(self, limit: int) -> BytesLike:
+        if not self._prefix:
+            return await self._rest.take(limit)
+        piece, self._prefix = self._prefix[:limit], self._prefix[limit:]
+        return piece
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        if not self._prefix:
+            return await self._rest.fill(views)
+        piece = await self.take(len(views[0]))
+        views[0][: len(piece)] = piece
+        return len(piece)
+
+
+async def _gather(feed: _Input, buffer: memoryview) -> int:
+    """Fill a buffer, unless the input ends before. Return the number of bytes."""
+    filled = 0
+    while filled < len(buffer) and (count := await feed.fill([buffer[filled:]])):
+        filled += count
+    return filled
+
+
+async def _gather_into(feed: _Input, views: Sequence[memoryview]) -> int:
+    """Fill several buffers in order, unless the input ends before. Return the number of bytes."""
+    filled = 0
+    for view in views:
+        count = await _gather(feed, view)
+        filled += count
+        if count < len(view):
+            break
+    return filled

@@ -1,0 +1,61 @@
+"""The records of an object's transforms, in the form in which they are stored in its metadata.
+
+The records are a JSON array of ``[name, record]`` pairs, in the order in which the middlewares were applied.
+A record of ``null`` states that a middleware was applied and left the body as it was, because encoding
+would not have made it smaller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from trove_async.errors import IntegrityError
+from trove_async.middleware import Record
+
+
+class Applied(NamedTuple):
+    """One middleware that was applied to an object.
+
+    Attributes:
+        name: The name of the middleware.
+        record: Its record. None: it left the body as it was.
+    """
+
+    name: str
+    record: Record | None
+
+
+def format_records(applied: Sequence[Applied]) -> str:
+    """Return the text to store in an object's metadata."""
+    return json.dumps(applied, separators=(",", ":"))
+
+
+def parse_records(text: str | None) -> Sequence[Applied]:
+    """Parse the text in an object's metadata. None: the object has no records.
+
+    Raises:
+        IntegrityError: The text is malformed.
+    """
+    if text is None:
+        return ()
+    try:
+        return [Applied(*_checked(name, record)) for name, record in json.loads(text)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(
+            "the records of the object's transforms are malformed, so it cannot be decoded: it was"
+            " written by a newer version, or its metadata was altered"
+        ) from error
+
+
+def _checked(name: object, record: object) -> tuple[str, Record | None]:
+    if not isinstance(name, str):
+        raise TypeError("a name must be a str")
+    if record is None:
+        return name, None
+    if not isinstance(record, dict) or not all(
+        isinstance(value, (str, int, bool)) for value in record.values()
+    ):
+        raise TypeError("a record must map names to texts, numbers or switches")
+    return name, record

@@ -1,0 +1,231 @@
+"""The middlewares of a store: which of them apply to an object, and how it is decoded.
+
+A write is encoded by the middlewares whose scopes include the object. A read is decoded by the object's
+records, whatever the scopes are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import Final, TypeAlias
+
+from trove_async.errors import (
+    BackendNotFoundError,
+    DecryptionError,
+    IntegrityError,
+    NotSupportedError,
+)
+from trove_async.middleware import Decoder, Middleware, ObjectContext
+from trove_async.models import ObjectInfo
+from trove_async.scope import Scope
+
+from .encoding import SpareWorkers
+from .index_cache import IndexCache
+from .records import Applied, parse_records
+
+Configured: TypeAlias = tuple[Middleware, Scope]
+
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "zstd": "compression",
+    "aes256-gcm-hkdf": "encryption",
+}
+"""The modules of the middlewares that every store can decode, by the names in records."""
+
+
+class Transforms:
+    """The middlewares of a store, and what its handles share to decode objects.
+
+    Args:
+        configured: The middlewares in the order of the user, with their scopes.
+    """
+
+    def __init__(self, configured: Sequence[Configured] = ()) -> None:
+        self.configured = configured
+        self.spare = SpareWorkers()
+        self.indexes = IndexCache()
+        self._required = [item for item in configured if item[0].required]
+        self._built_in: dict[str, Middleware] = {}
+
+    def __bool__(self) -> bool:
+        """Whether a write may be transformed."""
+        return bool(self.configured)
+
+    async def select(self, context: ObjectContext) -> Sequence[Middleware]:
+        """Return the middlewares that apply to an object, in order."""
+        return [
+            middleware for middleware, scope in self.configured if await _includes(scope, context)
+        ]
+
+    async def check_read(self, info: ObjectInfo, backend: str) -> None:
+        """Raise if the object lacks a transform that its scope requires."""
+        if not self._required:
+            return
+        applied = {name for name, record in parse_records(info.records) if record is not None}
+        for middleware, scope in self._required:
+            if middleware.name not in applied and await _includes(
+                scope, context_of(info, backend)
+            ):
+                raise DecryptionError(
+                    f"the object must be encoded by {middleware!r}, which requires it, but is not:"
+                    " it was written without the middleware, or its metadata was altered",
+                    backend=backend,
+                )
+
+    # -- decoding ----------------------------------------------------------------------------------
+
+    async def decoder(
+        self, context: ObjectContext, applied: Applied, encoded_size: int
+    ) -> Decoder:
+        """Return a decoder for one of the transforms of an object.
+
+        Raises:
+            DecryptionError: No middleware has the key.
+            NotSupportedError: No middleware has this name.
+            IntegrityError: The record is malformed.
+        """
+        name, record = applied
+        assert record is not None  # noqa: S101 - checked by the caller
+        failure: DecryptionError | None = None
+        for middleware in await self._candidates(context, name):
+            try:
+                return await middleware.decoder(context, record, encoded_size)
+            except DecryptionError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return await self._fallback(name).decoder(context, record, encoded_size)
+
+    def decoded_size(self, info: ObjectInfo) -> int | None:
+        """Return the size of the decoded object, if its records contain it.
+
+        Raises:
+            IntegrityError: The records are malformed, or do not fit the stored size.
+            NotSupportedError: A middleware is unknown.
+        """
+        size: int | None = info.stored_size
+        for name, record in reversed(parse_records(info.records)):
+            if record is not None and size is not None:
+                size = self._by_name(name).decoded_size(record, size)
+        return size
+
+    def public(self, info: ObjectInfo) -> ObjectInfo:
+        """Return what users see of an object: its decoded size, or False as `ObjectInfo.complete`."""
+        if info.records is None:
+            return info
+        try:
+            size = self.decoded_size(info)
+        except (IntegrityError, NotSupportedError):
+            size = None  # reading the object raises the error
+        return decoded_info(info, size)
+
+    async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
+        """Return the middlewares of a name. Those whose scope includes the object come first."""
+        named = [item for item in self.configured if item[0].name == name]
+        if len(named) < 2:  # noqa: PLR2004 - several
+            return [middleware for middleware, _ in named]
+        inside = [await _includes(scope, context) for _, scope in named]
+        ranked = sorted(zip(inside, named, strict=True), key=lambda pair: not pair[0])
+        return [middleware for _, (middleware, _) in ranked]
+
+    def _by_name(self, name: str) -> Middleware:
+        for middleware, _ in self.configured:
+            if middleware.name == name:
+                return middleware
+        return self._fallback(name)
+
+    def _fallback(self, name: str) -> Middleware:
+        """Return the built-in middleware of a name, for objects of an earlier configuration."""
+        if name not in self._built_in:
+            if name not in _BUILT_IN:
+                raise NotSupportedError(
+                    f"the object was encoded by the middleware {name!r}, which this store does not"
+                    " have: pass it in middleware="
+                )
+            try:
+                module = import_module(f"trove_async.middlewares.{_BUILT_IN[name]}")
+            except ImportError as error:
+                raise NotSupportedError(f"the object cannot be decoded: {error}") from error
+            self._built_in[name] = module.decode_only()
+        return self._built_in[name]
+
+    # -- copies ------------------------------------------------------------------------------------
+
+    async def is_current(
+        self,
+        middlewares: Sequence[Middleware],
+        context: ObjectContext,
+        records: str | None,
+        *,
+        renamed: bool,
+    ) -> bool:
+        """Return whether an object is encoded as a put to `context` would encode it today.
+
+        Args:
+            middlewares: The middlewares that apply to `context`.
+            context: The destination of a copy.
+            records: The records of the object.
+            renamed: Whether its bucket or key would change.
+        """
+        applied = list(parse_records(records))
+        for middleware in middlewares:
+            has_record = bool(applied) and applied[0].name == middleware.name
+            item = applied.pop(0) if has_record else None
+            if item is not None and item.record is None:
+                continue  # it was applied, and left the body as it was
+            record = None if item is None else item.record
+            if not await middleware.is_current(context, record, renamed=renamed):
+                return False
+        return not any(item.record is not None for item in applied)
+
+
+def check_scopes(configured: Iterable[Configured], backends: Sequence[str]) -> None:
+    """Raise BackendNotFoundError if a scope names an unknown backend."""
+    for middleware, scope in configured:
+        for name in sorted(scope.backend_names() - set(backends)):
+            names = ", ".join(map(repr, backends))
+            raise BackendNotFoundError(
+                f"the scope of {middleware!r} names the backend {name!r}, which does not exist: there"
+                f" are {names}"
+            )
+
+
+def context_of(info: ObjectInfo, backend: str) -> ObjectContext:
+    """Return the context of a stored object."""
+    return ObjectContext(
+        bucket=info.bucket,
+        key=info.key,
+        backend=backend,
+        content_type=media_type(info.content_type),
+    )
+
+
+def media_type(content_type: str | None) -> str | None:
+    """Return a content type without its parameters, in lower case."""
+    if content_type is None:
+        return None
+    return content_type.partition(";")[0].strip().lower() or None
+
+
+def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
+    """Return the public metadata of a transformed object.
+
+    Args:
+        info: The object as its backend describes it.
+        size: The size of the decoded body. None: unknown.
+    """
+    complete = info.complete and size is not None
+    # The backend's checksums are those of the stored bytes, which users never see.
+    return replace(
+        info,
+        size=info.stored_size if size is None else size,
+        stored_size=info.stored_size,
+        checksums={},
+        complete=complete,
+    )
+
+
+async def _includes(scope: Scope, context: ObjectContext) -> bool:
+    result = scope.includes(context)
+    return result if isinstance(result, bool) else await result
