@@ -47,6 +47,7 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event, Events
+from .middleware import Middleware
 from .models import (
     BucketInfo,
     ByteRange,
@@ -62,6 +63,7 @@ from .pool import BufferPool, PoolStatistics
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
 from .router import Route, RouteFunction, route_function
+from .scope import Scope
 from .store import Trove
 
 __version__ = "0.1.0"
@@ -98,6 +100,7 @@ __all__ = [
     "Health",
     "IntegrityError",
     "InvalidNameError",
+    "Middleware",
     "NotFoundError",
     "NotSupportedError",
     "ObjectChangedError",
@@ -120,6 +123,7 @@ __all__ = [
     "Route",
     "RouteDecision",
     "RouteFunction",
+    "Scope",
     "StorageFullError",
     "StreamError",
     "TimedOutError",

@@ -19,16 +19,19 @@ from ._engine.media_types import type_of
 from ._engine.operations import OpenBody, Operations
 from ._engine.runtime import Runtime
 from ._engine.sources import BodySource, source_of
+from ._engine.transforms import Transforms
 from ._engine.upload import Progress
 from .bucket import Bucket
 from .driver import AsyncDriver
 from .errors import ObjectNotFoundError
 from .events import Events
+from .middleware import Middleware
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
 from .router import DEFAULT, Pinned, Route, RouteFunction, Router
+from .scope import Scope
 
 
 class Trove:
@@ -54,6 +57,9 @@ class Trove:
         route_functions: Called with bucket and key, in order and before the routes: once for each
             object of an operation, and for each key of a listing over several backends. Each returns
             the name of a backend, or None or ``""`` to pass.
+        middleware: Transforms of bodies, such as `trove_async.middlewares.Compression`, in the order in
+            which they are applied on a put. ``(middleware, scope)`` limits one to the objects in a
+            `Scope`. An object is decoded as it was encoded, whatever this list contains later.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
         retry: The retry policy. Every driver has its own retry budget.
         timeout: The time limits.
@@ -63,9 +69,10 @@ class Trove:
             physical bucket (`Mapped` with `into`, or a URL that names a bucket).
 
     Raises:
-        BackendNotFoundError: A route names an unknown backend.
+        BackendNotFoundError: A route or a scope names an unknown backend.
         PatternError: A pattern is malformed.
         ConfigError: A URL or a backend's name is not valid.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Trove:
         backends: Mapping[str, AsyncDriver | str] | None = None,
         routes: Sequence[Route | tuple[str, str]] = (),
         route_functions: Sequence[RouteFunction] = (),
+        middleware: Sequence[Middleware | tuple[Middleware, Scope]] = (),
         pool: BufferPool | None = None,
         retry: RetryPolicy | None = None,
         timeout: Timeout | None = None,
@@ -87,6 +95,7 @@ class Trove:
             for name, backend in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
+        configured = validation.checked_middleware(middleware, tuple(drivers))
         self._core = Runtime(
             drivers,
             router=router,
@@ -94,6 +103,7 @@ class Trove:
             retry=retry or RetryPolicy(),
             timeout=timeout or Timeout(),
             create_missing=create_missing_buckets,
+            transforms=Transforms(configured),
         )
         self._routing: Router | Pinned = router
         self._objects = Operations(self._core, router)
@@ -800,9 +810,12 @@ class Trove:
         return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
-        """Return the backend of a key, the rule that chose it, and the reason. Only route functions do I/O."""
+        """Return the backend of a key, the rule that chose it, the reason, and the middlewares of a put.
+
+        Only route functions and the functions of scopes do I/O.
+        """
         _names.check_address(bucket, key)
-        return await self._routing.explain(bucket, key)
+        return await self._objects.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
         """Ping all backends concurrently, and return the result of each. Failures are not raised.

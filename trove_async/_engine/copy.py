@@ -6,16 +6,16 @@ buckets of a `Mapped` layer, may be two names of one place.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 from trove_async._checksums import CRC32C, compare, compare_stored
 from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
-from trove_async.driver import CannotCopyError, Copying
+from trove_async.driver import CannotCopyError, Copying, DriverReader
 from trove_async.errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -27,12 +27,15 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import ObjectInfo
+from trove_async.middleware import Middleware, ObjectContext
+from trove_async.models import RECORDS, ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 from .backends import Backend
 from .media_types import type_of
-from .sources import source_of
+from .opening import DecodedObject
+from .sources import Source, source_of
+from .transforms import Transforms, media_type
 from .upload import Progress, Put
 from .verified import VerifiedBody
 
@@ -115,14 +118,45 @@ class CopyResult:
         source: The version that was copied.
         stored: The destination as its backend reported it. Values that only repeat the request (on
             S3 the size and the write_id) prove nothing.
-        checksums: The checksums of the copied bytes, by kind.
+        size: The number of bytes that were stored.
+        checksums: The checksums of these bytes, by kind.
         write_id: The write_id of the destination.
+        body_size: The size of the decoded body, if it was encoded for the destination.
     """
 
     source: ObjectInfo
     stored: ObjectInfo
+    size: int
     checksums: Mapping[str, str]
     write_id: str | None
+    body_size: int | None = None
+
+
+class EncodedPut(NamedTuple):
+    """A put of an encoded body that has ended.
+
+    Attributes:
+        put: The put.
+        stored: The object as its backend reported it.
+        body_size: The size of the body before it was encoded.
+    """
+
+    put: Put
+    stored: ObjectInfo
+    body_size: int
+
+
+class Encode(Protocol):
+    """Puts a body to the target of a copy, through the middlewares of the target."""
+
+    def __call__(
+        self,
+        body: Source,
+        options: PutOptions,
+        context: ObjectContext,
+        middlewares: Sequence[Middleware],
+        /,
+    ) -> Awaitable[EncodedPut]: ...
 
 
 async def copy(
@@ -130,23 +164,30 @@ async def copy(
     target: Location,
     overrides: CopyOverrides,
     *,
+    transforms: Transforms,
     head: Callable[[Location], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
     normalize: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
+    encode: Encode,
     create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
 ) -> CopyResult:
     """Copy one version of the source.
 
+    The stored bytes are copied if they are encoded as a put would encode them at the target. Otherwise the
+    body is decoded and encoded again, which is how objects get a new key.
+
     Args:
         source: The location of the source.
         target: The location of the copy.
         overrides: The options that differ from the source.
+        transforms: The middlewares of the store.
         head: Returns the metadata of an object, or raises if it does not exist.
         check: Raises if the target's backend does not support an option.
         normalize: Checks and normalizes the options inherited from the source.
         put: Returns a put to the target.
+        encode: Puts a body to the target through its middlewares.
         create_bucket: Creates the target's missing bucket, or raises.
         progress: The user's callback.
     """
@@ -161,10 +202,26 @@ async def copy(
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await head(source)
-    checksums, write_id = info.checksums, overrides.put.write_id
+        await transforms.check_read(info, source.backend.name)
     # 3. Copy on the server or through this process, unless nothing would change.
     with located(target):
         options = _target_options(source, target, info, overrides)
+        middlewares, context = await _target_middlewares(target, info, options, transforms)
+        renamed = (source.bucket, source.key) != (target.bucket, target.key)
+        if not await transforms.is_current(middlewares, context, info.records, renamed=renamed):
+            options = _normalized(source, info, options, normalize)
+            check(options)
+            if onto_itself:
+                options = _pinned_to_itself(source, info, options)
+            with _translate_pin_errors(source, pinned=options.if_match != overrides.put.if_match):
+                return await _encode_again(
+                    source,
+                    info,
+                    options,
+                    transforms,
+                    lambda body: encode(body, options, context, middlewares),
+                )
+        checksums = info.checksums
         stored: ObjectInfo | None = None
         if onto_itself and overrides.is_empty and source.version_id is None:
             _check_conditions(info, overrides)
@@ -173,9 +230,11 @@ async def copy(
             # Metadata that the service copies itself needs no check, even if no put could store it.
             check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
-                stored = await _copy_on_server(source, target, info, options, create_bucket)
+                stored = await _copy_on_server(
+                    source, target, info, with_records(options, info.records), create_bucket
+                )
         if stored is None:
-            options = _normalized(source, info, options, normalize)
+            options = with_records(_normalized(source, info, options, normalize), info.records)
             check(options)
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
@@ -188,7 +247,34 @@ async def copy(
     # 4. Report the progress, unless a put has.
     if progress is not None:
         progress(info.stored_size, info.stored_size)
-    return CopyResult(source=info, stored=stored, checksums=checksums, write_id=write_id)
+    return CopyResult(
+        source=info,
+        stored=stored,
+        size=info.stored_size,
+        checksums=checksums,
+        write_id=overrides.put.write_id,
+    )
+
+
+async def _target_middlewares(
+    target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
+) -> tuple[Sequence[Middleware], ObjectContext]:
+    """Return the middlewares of a put to the target, and its context."""
+    context = ObjectContext(
+        bucket=target.bucket,
+        key=target.key,
+        backend=target.backend.name,
+        content_type=media_type(options.content_type),
+        size=None if not transforms and info.records is None else transforms.decoded_size(info),
+    )
+    return await transforms.select(context), context
+
+
+def with_records(options: PutOptions, records: str | None) -> PutOptions:
+    """Return options that store the records of an object's transforms."""
+    if records is None:
+        return options
+    return replace(options, metadata={**options.metadata, RECORDS: records})
 
 
 def _target_options(
@@ -287,21 +373,8 @@ async def _copy_through_client(
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
     """Copy the body through this process; return the stored object and the body's checksums."""
     # 1. Open the version that `info` describes.
-    capabilities = source.backend.capabilities
-    pin = info.etag if capabilities.get_conditions else None
-    version_id = source.version_id or (
-        info.version_id if capabilities.versions and pin is None else None
-    )
-    options = GetOptions(if_match=pin, version_id=version_id)
     async with AsyncExitStack() as stack:
-        try:
-            reader = await stack.enter_async_context(
-                source.backend.driver.get(source.bucket, source.key, options)
-            )
-        except (PreconditionFailedError, NotFoundError) as error:
-            raise _source_changed(source) from error
-        if not (is_same(info, reader.info) or _has_same_attributes(info, reader.info)):
-            raise _source_changed(source)
+        reader = await _open_source(source, info, stack)
         # 2. Put the body. It is verified against the source's checksum while it is read, so its last
         # bytes are sent only if it is intact. The checksums that the target's backend reports are
         # computed as well.
@@ -316,6 +389,51 @@ async def _copy_through_client(
             await _discard(source, target, info, stored)
         raise
     return stored, checksums
+
+
+async def _encode_again(
+    source: Location,
+    info: ObjectInfo,
+    options: PutOptions,
+    transforms: Transforms,
+    encode: Callable[[Source], Awaitable[EncodedPut]],
+) -> CopyResult:
+    """Decode the source, and put its body through the middlewares of the target."""
+    async with AsyncExitStack() as stack:
+        with located(source):
+            stored_body = VerifiedBody(await _open_source(source, info, stack))
+            decoded = DecodedObject(transforms, source.backend, info, source.version_id)
+            await decoded.load(for_ranges=False)
+            # Closes the workers only: the stack closes the response.
+            body = await stack.enter_async_context(decoded.open_whole(nullcontext(), stored_body))
+        result = await encode(source_of(body))
+    return CopyResult(
+        source=info,
+        stored=result.stored,
+        size=result.put.sent_bytes,
+        checksums=result.put.checksums,
+        write_id=options.write_id,
+        body_size=result.body_size,
+    )
+
+
+async def _open_source(source: Location, info: ObjectInfo, stack: AsyncExitStack) -> DriverReader:
+    """Open the version of the source that `info` describes, until the stack is left."""
+    capabilities = source.backend.capabilities
+    pin = info.etag if capabilities.get_conditions else None
+    version_id = source.version_id or (
+        info.version_id if capabilities.versions and pin is None else None
+    )
+    options = GetOptions(if_match=pin, version_id=version_id)
+    try:
+        reader = await stack.enter_async_context(
+            source.backend.driver.get(source.bucket, source.key, options)
+        )
+    except (PreconditionFailedError, NotFoundError) as error:
+        raise _source_changed(source) from error
+    if not (is_same(info, reader.info) or _has_same_attributes(info, reader.info)):
+        raise _source_changed(source)
+    return reader
 
 
 def _has_same_attributes(info: ObjectInfo, opened: ObjectInfo) -> bool:

@@ -60,6 +60,8 @@ class Query:
         exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
             lack it.
         cursor: The position at which to resume, or None.
+        public: Returns what users see of an object that may be transformed.
+        complete: Returns the same of a complete object, whose size may need a request.
         request_page: Requests a page of objects or of versions.
     """
 
@@ -71,6 +73,8 @@ class Query:
     details: bool
     exists: Callable[[], Awaitable[bool]]
     cursor: str | None
+    public: Callable[[ObjectInfo], ObjectInfo]
+    complete: Callable[[Backend, ObjectInfo], Awaitable[ObjectInfo]]
     request_page: RequestPage = request_objects
 
     @property
@@ -330,6 +334,7 @@ class _Listing:
                     self._start_options(backend),
                     self._query.options.limit,
                     self._query.request_page,
+                    public=self._query.public,
                 )
                 for backend in stage
             ]
@@ -481,8 +486,11 @@ class _Listing:
 
         async def complete(item: tuple[int, ObjectInfo]) -> None:
             index, info = item
+            backend = by_name[info.backend]
             try:
-                head = await by_name[info.backend].driver.head(info.bucket, info.key)
+                head = await backend.driver.head(info.bucket, info.key)
+                if head.records is not None:
+                    head = await self._query.complete(backend, head)
             except ObjectNotFoundError:
                 completed[index] = None  # deleted after it was listed
             else:

@@ -122,7 +122,7 @@ async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
         raise _unproven_error("the destination has no object") from error
     if destination.write_id not in {None, copy.write_id}:
         raise _unproven_error("the destination was replaced by a different object")
-    compare_stored(copy.checksums, copy.source.stored_size, destination)
+    compare_stored(copy.checksums, copy.size, destination)
     if (
         copy.checksums.keys() & destination.checksums.keys()
         or destination.write_id == copy.write_id

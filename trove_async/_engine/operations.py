@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -11,15 +10,17 @@ from trove_async import _names
 from trove_async._concurrency import shielded
 from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
-from trove_async.driver import DriverReader, Presigning
+from trove_async.driver import Presigning
 from trove_async.errors import (
     BucketNotFoundError,
+    IntegrityError,
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.models import BucketInfo, ByteRange, MiB, ObjectInfo
+from trove_async.middleware import Middleware, ObjectContext
+from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
 
@@ -27,15 +28,19 @@ from . import validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets
 from .bulk_delete import Deletion
-from .copy import CopyOverrides, CopyResult, Location, copy
+from .copy import CopyOverrides, CopyResult, EncodedPut, Location, copy, with_records
+from .decoding import Body
+from .encoding import encode_source
 from .listing import ObjectIterator, Query, VersionIterator
+from .media_types import type_of
 from .move import remove_source
+from .opening import DecodedObject, OpenedBody, open_body, read_all
 from .page_stream import RequestPage, request_objects, request_versions
 from .ranges import get_ranges
 from .runtime import Runtime
 from .sources import Source
+from .transforms import decoded_info, media_type
 from .upload import Progress, Put
-from .verified import VerifiedBody
 
 T = TypeVar("T")
 
@@ -60,16 +65,16 @@ class OpenBody(NamedTuple):
     """An open body and the functions that its reader needs.
 
     Attributes:
-        context: The driver's context manager. Leaving it closes the connection.
-        body: The body, verified while it is read.
+        context: The open body's context manager. Leaving it closes the connection.
+        body: The body, verified and decoded while it is read.
         info: The version that the body belongs to.
         check_usable: Raises ClosedError if the store is not open.
         emit: Emits the event of a body that was read, from the backend's name and the number of
             bytes. None if there are no listeners.
     """
 
-    context: AbstractAsyncContextManager[DriverReader]
-    body: VerifiedBody
+    context: OpenedBody
+    body: Body
     info: ObjectInfo
     check_usable: Callable[[], None]
     emit: Callable[[str, int], None] | None
@@ -137,9 +142,24 @@ class Operations:
             drop_type = type_guessed and not backend.capabilities.headers
             put_options = replace(options, content_type=None) if drop_type else options
             validation.check_put(backend, key, put_options)
-            put = self._put(
-                Location(backend=backend, bucket=bucket, key=key), put_options, progress
-            )
+            target = Location(backend=backend, bucket=bucket, key=key)
+            transforms = self._runtime.transforms
+            if transforms:
+                context = ObjectContext(
+                    bucket=bucket,
+                    key=key,
+                    backend=backend.name,
+                    content_type=media_type(options.content_type),
+                )
+                middlewares = await transforms.select(context)
+                if middlewares:
+                    encoded = await self._put_encoded(
+                        target, source, put_options, context, middlewares, progress
+                    )
+                    return decoded_info(encoded.stored, encoded.body_size).located(
+                        backend=backend.name
+                    )
+            put = self._put(target, put_options, progress)
             return (await put.run(source)).located(backend=backend.name)
 
         try:
@@ -160,11 +180,12 @@ class Operations:
         async def work() -> T:
             backend = await self._resolve(bucket, key)
             validation.check_get(backend, options)
-            context = backend.driver.get(bucket, key, options)
             emit = self._runtime.body_event_emitter("get", bucket, key)
-            body = VerifiedBody(await context.__aenter__())
-            info = body.info.located(backend=backend.name)
-            return make_reader(OpenBody(context, body, info, self._runtime.check_usable, emit))
+            transforms = self._runtime.transforms
+            opened = await open_body(transforms, backend, bucket, key, options)
+            body = opened.body
+            info = opened.info.located(backend=backend.name)
+            return make_reader(OpenBody(opened, body, info, self._runtime.check_usable, emit))
 
         return await self._run_on_object("get", bucket, key, work)
 
@@ -175,19 +196,14 @@ class Operations:
             backend = await self._resolve(bucket, key)
             validation.check_get(backend, options)
             emit = self._runtime.body_event_emitter("read", bucket, key)
-            async with backend.driver.get(bucket, key, options) as reader:
-                body = VerifiedBody(reader)
+            transforms = self._runtime.transforms
+            async with await open_body(transforms, backend, bucket, key, options) as body:
                 if limit is not None and body.remaining > limit:
                     raise RangeError(
                         f"the body must have at most {limit} bytes (limit), got {body.remaining}:"
                         " stream it with get"
                     )
-                data = await body.read(MiB)
-                if body.remaining:
-                    pieces = [data]
-                    while body.remaining:
-                        pieces.append(await body.read(MiB))
-                    data = b"".join(pieces)
+                data = await read_all(body)
                 if emit is not None:
                     emit(backend.name, len(data))
                 return data
@@ -207,7 +223,7 @@ class Operations:
                     backend=backend.name,
                 )
             emit = self._runtime.body_event_emitter("get_ranges", bucket, key)
-            pieces = await get_ranges(backend, bucket, key, ranges)
+            pieces = await get_ranges(self._runtime.transforms, backend, bucket, key, ranges)
             if emit is not None:
                 emit(backend.name, sum(map(len, pieces)))
             return pieces
@@ -221,6 +237,8 @@ class Operations:
             backend = await self._resolve(bucket, key)
             validation.check_version(backend, version_id)
             info = await backend.driver.head(bucket, key, version_id)
+            if info.records is not None:
+                info = await self._decoded_info(backend, info, version_id)
             return info.located(backend=backend.name)
 
         return await self._run_on_object("head", bucket, key, work)
@@ -275,7 +293,7 @@ class Operations:
             if origin.version_id is not None and origin.is_same(destination):
                 origin = await self._without_latest_id(origin)
             copied = await self._copy(origin, destination, overrides, progress)
-            return copied.stored.located(backend=destination.backend.name)
+            return self._public(copied, destination)
 
         return await self._runtime.run("copy", source.bucket, source.key, work)
 
@@ -298,7 +316,7 @@ class Operations:
                 origin = replace(origin, version_id=None)  # the copy may have the same id
             if origin.version_id is not None or not origin.is_same(destination):
                 await remove_source(origin, destination, copied)
-            return copied.stored.located(backend=destination.backend.name)
+            return self._public(copied, destination)
 
         return await self._runtime.run("move", source.bucket, source.key, work)
 
@@ -352,6 +370,8 @@ class Operations:
             details=details,
             exists=lambda: self.buckets.exists_anywhere(bucket),
             cursor=cursor,
+            public=self._runtime.transforms.public,
+            complete=lambda backend, info: self._decoded_info(backend, info, None),
             request_page=request_page,
         )
 
@@ -384,10 +404,23 @@ class Operations:
                     f"{backend.driver.name} cannot presign URLs: {advice}", backend=backend.name
                 )
             validation.check_version(backend, options.version_id)
+            await self._check_presignable(method, backend, bucket, key, options)
             driver = cast("Presigning", backend.driver)
             return await driver.presign(method, bucket, key, expires, options)
 
         return await self._runtime.run("presign", bucket, key, work)
+
+    async def explain(self, bucket: str, key: str) -> RouteDecision:
+        """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
+        decision = await self._routing.explain(bucket, key)
+        context = ObjectContext(
+            bucket=bucket,
+            key=key,
+            backend=decision.backend,
+            content_type=media_type(type_of(key)),
+        )
+        middlewares = await self._runtime.transforms.select(context)
+        return replace(decision, middleware=tuple(map(repr, middlewares)))
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -461,7 +494,13 @@ class Operations:
 
         return is_visible
 
-    def _put(self, target: Location, options: PutOptions, progress: Progress | None) -> Put:
+    def _put(
+        self,
+        target: Location,
+        options: PutOptions,
+        progress: Progress | None,
+        finish: Callable[[PutOptions], PutOptions] | None = None,
+    ) -> Put:
         return Put(
             target.backend,
             target.bucket,
@@ -473,7 +512,33 @@ class Operations:
             create_bucket=lambda error: self.buckets.create_if_missing(
                 target.backend, target.bucket, error
             ),
+            finish=finish,
         )
+
+    async def _put_encoded(
+        self,
+        target: Location,
+        source: Source,
+        options: PutOptions,
+        context: ObjectContext,
+        middlewares: Sequence[Middleware],
+        progress: Progress | None,
+    ) -> EncodedPut:
+        """Put a body through middlewares. The caller closes the source after an error."""
+        validation.check_transformable(target.backend)
+        spare = self._runtime.transforms.spare
+        encoded = await encode_source(source, options.size, middlewares, context, spare)
+
+        def finish(options: PutOptions) -> PutOptions:
+            options = with_records(options, encoded.records())
+            validation.check_metadata_size(target.backend, options.metadata)
+            return options
+
+        # The declared size is that of the body, and was checked when the body was read.
+        options = replace(options, size=None, checksums={})
+        put = self._put(target, options, progress, finish)
+        stored = await put.run(encoded)
+        return EncodedPut(put, stored, encoded.body_size)
 
     async def _copy(
         self,
@@ -490,11 +555,58 @@ class Operations:
             check=lambda options: validation.check_put(target.backend, target.key, options),
             normalize=validation.checked_inherited,
             put=lambda options: self._put(target, options, progress),
+            transforms=self._runtime.transforms,
+            encode=lambda body, options, context, middlewares: self._put_encoded(
+                target, body, options, context, middlewares, progress
+            ),
             create_bucket=lambda error: self.buckets.create_if_missing(
                 target.backend, target.bucket, error
             ),
             progress=progress,
         )
+
+    def _public(self, copied: CopyResult, destination: Location) -> ObjectInfo:
+        info = copied.stored
+        if info.records is not None:
+            if copied.body_size is None:
+                info = self._runtime.transforms.public(info)
+            else:
+                info = decoded_info(info, copied.body_size)
+        return info.located(backend=destination.backend.name)
+
+    async def _decoded_info(
+        self, backend: Backend, info: ObjectInfo, version_id: str | None
+    ) -> ObjectInfo:
+        """Return the public metadata of a transformed object. A request may be needed for its size."""
+        transforms = self._runtime.transforms
+        public = transforms.public(info)
+        if public.complete or not info.complete or not backend.capabilities.ranges:
+            return public
+        decoded = DecodedObject(transforms, backend, info, version_id)
+        try:
+            await decoded.load(for_ranges=False)
+        except (IntegrityError, NotSupportedError):
+            return public  # reading the object raises the error
+        return decoded_info(info, decoded.size)
+
+    async def _check_presignable(
+        self, method: str, backend: Backend, bucket: str, key: str, options: PresignOptions
+    ) -> None:
+        """Raise NotSupportedError if middlewares apply to the object: a client has no access to them."""
+        content_type = options.content_type or type_of(key) if method == "PUT" else type_of(key)
+        context = ObjectContext(
+            bucket=bucket,
+            key=key,
+            backend=backend.name,
+            content_type=media_type(content_type),
+        )
+        middlewares = await self._runtime.transforms.select(context)
+        if middlewares:
+            raise NotSupportedError(
+                f"a presigned URL bypasses the middlewares of this object ({', '.join(map(repr, middlewares))}):"
+                " use get and put",
+                backend=backend.name,
+            )
 
     async def _run_on_object(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter, gt, lt
@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import AsyncDriver, Versioned
 from trove_async.errors import BackendError, BucketNotFoundError
-from trove_async.models import Listed, Prefix, VersionInfo
+from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
 from trove_async.options import ListOptions, Page, VersionPage
 from trove_async.paging import TokenCycle
 
@@ -55,6 +55,7 @@ class PageStream:
         options: The options of the first page.
         page_size: The size of all later pages.
         request_page: Requests a page of objects or of versions.
+        public: Returns what users see of an object that may be transformed.
 
     Attributes:
         ordered: Whether entries are in key order.
@@ -72,7 +73,10 @@ class PageStream:
         options: ListOptions,
         page_size: int,
         request_page: RequestPage,
+        *,
+        public: Callable[[ObjectInfo], ObjectInfo],
     ) -> None:
+        self._public = public
         self._request_page = request_page
         self._backend = backend
         self._bucket = bucket
@@ -120,6 +124,12 @@ class PageStream:
         self.entries = [
             entry if entry.backend == name else _with_backend(entry, name) for entry in entries
         ]
+        # Most pages have no transformed object.
+        if any(type(entry) is ObjectInfo and entry.records is not None for entry in entries):
+            self.entries = [
+                self._public(entry) if isinstance(entry, ObjectInfo) else entry
+                for entry in self.entries
+            ]
         # 4. Prefetch the next page, but not after the first one: the caller may read only that.
         if page.token is None:
             self._options = None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from trove_async._concurrency import for_each
 from trove_async._version_identity import can_prove, is_same
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
+from trove_async.middleware import Span
 from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
 from trove_async.options import GetOptions
 
 from .backends import Backend
+from .opening import DecodedObject, is_transformed, read_all
+from .transforms import Transforms
 from .verified import VerifiedBody
-
-Span: TypeAlias = tuple[int, int]
 
 _MAX_GAP = 64 * KiB
 """Maximum gap between two ranges that are joined: at 10 MB/s, a gap costs less than an additional request."""
@@ -27,7 +27,7 @@ _MAX_JOINED = 8 * MiB
 
 
 async def get_ranges(
-    backend: Backend, bucket: str, key: str, ranges: Sequence[ByteRange]
+    transforms: Transforms, backend: Backend, bucket: str, key: str, ranges: Sequence[ByteRange]
 ) -> Sequence[bytes]:
     """Return the bytes of each range, in the order of `ranges`.
 
@@ -40,6 +40,9 @@ async def get_ranges(
         return []
     # 1. Resolve the ranges against the current version, and join neighbours.
     info = await backend.driver.head(bucket, key)
+    await transforms.check_read(info, backend.name)
+    if is_transformed(info):
+        return await _get_decoded_ranges(transforms, backend, info, ranges)
     spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
     requests = coalesce(spans)
     data_by_span: dict[Span, bytes] = {}
@@ -64,15 +67,41 @@ async def get_ranges(
             proved = is_same(info, reader.info)
             if not (proved or (is_single and _may_be_same(info, reader.info))):
                 raise PreconditionFailedError("the response is of a different version")
-            body = VerifiedBody(reader)
-            pieces: list[bytes] = []
-            while body.remaining:
-                pieces.append(await body.read(MiB))
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        for span_start, span_end in covered:
-            data_by_span[span_start, span_end] = data[span_start - start : span_end - start]
+            data = await read_all(VerifiedBody(reader))
+        _cut(data, start, covered, data_by_span)
 
     # 3. Fetch, and return the bytes in the order of the ranges.
+    await _fetch_all(backend, bucket, key, requests, fetch)
+    return [data_by_span[span] for span in spans]
+
+
+async def _get_decoded_ranges(
+    transforms: Transforms, backend: Backend, info: ObjectInfo, ranges: Sequence[ByteRange]
+) -> Sequence[bytes]:
+    """Return ranges of one version of a transformed object."""
+    known = transforms.indexes.get((backend.name, info.bucket, info.key))
+    indexes = known.indexes if known is not None and is_same(known.info, info) else ()
+    decoded = DecodedObject(transforms, backend, info)
+    data_by_span: dict[Span, bytes] = {}
+
+    async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
+        (start, end), covered = request
+        async with await decoded.open_range(start, end) as body:
+            _cut(await read_all(body), start, covered, data_by_span)
+
+    await decoded.load(for_ranges=True, indexes=indexes)
+    spans = [byte_range.resolve(decoded.size) for byte_range in ranges]
+    await _fetch_all(backend, info.bucket, info.key, coalesce(spans), fetch)
+    return [data_by_span[span] for span in spans]
+
+
+async def _fetch_all(
+    backend: Backend,
+    bucket: str,
+    key: str,
+    requests: Sequence[tuple[Span, Sequence[Span]]],
+    fetch: Callable[[tuple[Span, Sequence[Span]]], Awaitable[None]],
+) -> None:
     try:
         await for_each(requests, fetch, limit=_MAX_REQUESTS)
     except (PreconditionFailedError, ObjectNotFoundError) as error:
@@ -80,7 +109,12 @@ async def get_ranges(
         if isinstance(error, ObjectChangedError):
             message = error.message  # raised by a download that could not resume
         raise _changed_error(backend, bucket, key, message) from error
-    return [data_by_span[span] for span in spans]
+
+
+def _cut(data: bytes, start: int, spans: Iterable[Span], data_by_span: dict[Span, bytes]) -> None:
+    """Cut the bytes from `start` on into spans."""
+    for span_start, span_end in spans:
+        data_by_span[span_start, span_end] = data[span_start - start : span_end - start]
 
 
 def _may_be_same(first: ObjectInfo, later: ObjectInfo) -> bool:

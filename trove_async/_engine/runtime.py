@@ -21,6 +21,7 @@ from trove_async.router import Router
 
 from .backends import Backends
 from .buckets import CreateMissing
+from .transforms import Transforms
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class Runtime:
         retry: The retry policy of every driver that is not a layer.
         timeout: The timeouts of every operation.
         create_missing: Whether a put creates missing buckets. See `Trove`.
+        transforms: The middlewares of the store.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Runtime:
         retry: RetryPolicy,
         timeout: Timeout,
         create_missing: CreateMissing,
+        transforms: Transforms,
     ) -> None:
         for name, driver in drivers.items():
             if isinstance(driver, type):
@@ -62,6 +65,7 @@ class Runtime:
         self.events = Events()
         self.timeout = timeout
         self.create_missing = create_missing
+        self.transforms = transforms
         self.deadlines = Deadlines()
         self.backends = Backends(
             drivers,

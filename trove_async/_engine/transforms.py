@@ -17,7 +17,7 @@ from trove_async.errors import (
     IntegrityError,
     NotSupportedError,
 )
-from trove_async.middleware import Decoder, Middleware, ObjectContext
+from trove_async.middleware import Decoder, Middleware, ObjectContext, Record
 from trove_async.models import ObjectInfo
 from trove_async.scope import Scope
 
@@ -52,6 +52,11 @@ class Transforms:
         """Whether a write may be transformed."""
         return bool(self.configured)
 
+    @property
+    def has_required(self) -> bool:
+        """Whether an object may lack a transform that its scope requires."""
+        return bool(self._required)
+
     async def select(self, context: ObjectContext) -> Sequence[Middleware]:
         """Return the middlewares that apply to an object, in order."""
         return [
@@ -64,9 +69,7 @@ class Transforms:
             return
         applied = {name for name, record in parse_records(info.records) if record is not None}
         for middleware, scope in self._required:
-            if middleware.name not in applied and await _includes(
-                scope, context_of(info, backend)
-            ):
+            if middleware.name not in applied and await _includes(scope, context_of(info, backend)):
                 raise DecryptionError(
                     f"the object must be encoded by {middleware!r}, which requires it, but is not:"
                     " it was written without the middleware, or its metadata was altered",
@@ -75,9 +78,7 @@ class Transforms:
 
     # -- decoding ----------------------------------------------------------------------------------
 
-    async def decoder(
-        self, context: ObjectContext, applied: Applied, encoded_size: int
-    ) -> Decoder:
+    async def decoder(self, context: ObjectContext, applied: Applied, encoded_size: int) -> Decoder:
         """Return a decoder for one of the transforms of an object.
 
         Raises:
@@ -177,7 +178,26 @@ class Transforms:
             record = None if item is None else item.record
             if not await middleware.is_current(context, record, renamed=renamed):
                 return False
-        return not any(item.record is not None for item in applied)
+        for name, record in applied:
+            if record is not None and not await self._may_keep(name, record, context, renamed):
+                return False
+        return True
+
+    async def _may_keep(
+        self,
+        name: str,
+        record: Record,
+        context: ObjectContext,
+        renamed: bool,  # noqa: FBT001 - private
+    ) -> bool:
+        """Return whether a copy may keep a transform that the configuration does not ask for."""
+        if any(middleware.name == name for middleware, _ in self.configured):
+            return False  # its scope excludes the destination
+        # A store without this middleware copies the encoded bytes, unless they are bound to their name.
+        try:
+            return await self._fallback(name).is_current(context, record, renamed=renamed)
+        except NotSupportedError:
+            return not renamed
 
 
 def check_scopes(configured: Iterable[Configured], backends: Sequence[str]) -> None:

@@ -60,6 +60,11 @@ class Put:
         events: The events of the store.
         progress: The user's callback.
         create_bucket: Called with the error of a missing bucket. It creates the bucket, or raises.
+        finish: Completes the options just before the first request, for values that depend on the body.
+
+    Attributes:
+        sent_bytes: The number of bytes that the backend has received.
+        checksums: The checksums of the body, once it was sent.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Put:
         events: Events,
         progress: Progress | None,
         create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
+        finish: Callable[[PutOptions], PutOptions] | None = None,
     ) -> None:
+        self._finish = finish
         self._backend = backend
         self._bucket = bucket
         self._key = key
@@ -82,7 +89,8 @@ class Put:
         self._events = events
         self._progress = progress
         self._create_bucket = create_bucket
-        self._sent_bytes = 0
+        self.sent_bytes = 0
+        self.checksums: Mapping[str, str] = {}
         self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
@@ -143,7 +151,8 @@ class Put:
     async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, reading the body's file while they are sent."""
         capabilities = self._capabilities
-        can_stream = capabilities.upload and capabilities.streamed_parts
+        # Encoding a part again would have to yield the same bytes: the parts of an encoded body are held.
+        can_stream = capabilities.upload and capabilities.streamed_parts and self._finish is None
         file = await intake.file() if can_stream else None
         if file is None:
             raise self._parts_too_large_error(
@@ -222,7 +231,7 @@ class Put:
         if checksums is None:
             checksums = {CRC32C: crc32c_text(await hash_crc32c(views))}
         compare(self._options.checksums, checksums, "the body differs from its declared checksum")
-        options = self._options.of_body(size, checksums)
+        options = self._finished_options().of_body(size, checksums)
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
         info = await self._check_stored(info, size, checksums)
@@ -234,7 +243,7 @@ class Put:
         self, parts: Parts, size: int | None, first: HeldPart | None = None
     ) -> ObjectInfo:
         driver = cast("Uploading", self._backend.driver)
-        options = replace(self._options, size=size)
+        options = replace(self._finished_options(), size=size)
         async with AsyncExitStack() as stack:
             if first is not None:
                 stack.push_async_exit(first)
@@ -248,7 +257,10 @@ class Put:
                 "the body differs from its declared checksum",
             )
             info = await upload.commit(parts.checksums)
-        return await self._check_stored(info, self._sent_bytes, parts.checksums)
+        return await self._check_stored(info, self.sent_bytes, parts.checksums)
+
+    def _finished_options(self) -> PutOptions:
+        return self._options if self._finish is None else self._finish(self._options)
 
     async def _send_all(
         self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
@@ -285,6 +297,7 @@ class Put:
     async def _check_stored(
         self, info: ObjectInfo, size: int, checksums: Mapping[str, str]
     ) -> ObjectInfo:
+        self.checksums = checksums
         try:
             compare_stored(checksums, size, info)
         except IntegrityError as error:
@@ -300,9 +313,9 @@ class Put:
         return info
 
     def _report(self, size: int, total: int | None) -> None:
-        self._sent_bytes += size
+        self.sent_bytes += size
         if self._progress is not None:
-            self._progress(self._sent_bytes, total)
+            self._progress(self.sent_bytes, total)
 
     def _emit(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0

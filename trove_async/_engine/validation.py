@@ -12,14 +12,17 @@ from trove_async import _names
 from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
-from trove_async.models import ByteRange, ObjectInfo, Timeout
+from trove_async.middleware import Middleware
+from trove_async.models import RECORDS, ByteRange, ObjectInfo, Timeout
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 from trove_async.router import DEFAULT
+from trove_async.scope import Scope
 
 from .backends import Backend
 from .copy import CopyOverrides
+from .transforms import check_scopes
 
 
 def checked_backends(
@@ -49,6 +52,30 @@ def checked_backends(
                 f"{DEFAULT!r} is reserved for the default backend: choose a different name"
             )
     return backends
+
+
+def checked_middleware(
+    middleware: Sequence[Middleware | tuple[Middleware, Scope]], backends: Sequence[str]
+) -> Sequence[tuple[Middleware, Scope]]:
+    """Check the middlewares of a store, and return each with its scope.
+
+    Raises:
+        TypeError: An item is neither a middleware nor a pair of a middleware and a scope.
+        BackendNotFoundError: A scope names an unknown backend.
+    """
+    if isinstance(middleware, Middleware) or not isinstance(middleware, Iterable):
+        raise TypeError("middleware must be a list: pass [middleware] or [(middleware, scope)]")
+    configured: list[tuple[Middleware, Scope]] = []
+    for item in middleware:
+        pair = item if isinstance(item, tuple) else (item, Scope.everything())
+        if len(pair) != 2 or not isinstance(pair[1], Scope):  # noqa: PLR2004 - a pair
+            raise TypeError(f"an item of middleware must be (middleware, scope), got {item!r}")
+        if isinstance(pair[0], type) or not isinstance(pair[0], Middleware):
+            name = pair[0].__name__ if isinstance(pair[0], type) else type(pair[0]).__name__
+            raise TypeError(f"an item of middleware must be a middleware, got {name}")
+        configured.append(pair)
+    check_scopes(configured, backends)
+    return configured
 
 
 def check_store_options(
@@ -332,13 +359,30 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     for option, capability, action in _PUT_NEEDS:
         if not getattr(capabilities, capability) and getattr(options, option) not in (None, {}):
             raise _not_supported_error(backend, action)
-    if options.metadata:
-        size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
-        if size > capabilities.max_metadata_bytes:
-            raise NotSupportedError(
-                f"metadata on this backend must have at most {capabilities.max_metadata_bytes} bytes, got {size}",
-                backend=backend.name,
-            )
+    check_metadata_size(backend, options.metadata)
+
+
+def check_metadata_size(backend: Backend, metadata: Mapping[str, str]) -> None:
+    """Raise NotSupportedError if the metadata is too large for the backend."""
+    if not metadata:
+        return
+    max_bytes = backend.capabilities.max_metadata_bytes
+    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+    if size > max_bytes:
+        records = len(RECORDS) + len(metadata[RECORDS]) if RECORDS in metadata else 0
+        advice = f", of which {records} are the records of the middlewares" if records else ""
+        raise NotSupportedError(
+            f"metadata on this backend must have at most {max_bytes} bytes, got {size}{advice}",
+            backend=backend.name,
+        )
+
+
+def check_transformable(backend: Backend) -> None:
+    """Raise NotSupportedError if the backend cannot store how a body was transformed."""
+    if not backend.capabilities.metadata:
+        raise _not_supported_error(
+            backend, "store a transformed object, because it stores no metadata"
+        )
 
 
 def check_addressable(backend: Backend, key: str) -> None:
