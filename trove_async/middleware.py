@@ -105,6 +105,10 @@ class Middleware(Protocol):
 
         Return None only for reasons that `is_current` can find again from the context alone, such as
         the size or the media type.
+
+        Raises:
+            NotSupportedError: The body is too large for the format.
+            TroveError: There is no key, for example.
         """
         ...
 
@@ -205,10 +209,11 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class EncodesInPlace(Protocol):
-    """Optional: an encoder whose encoded block is as long as the block and a constant.
+class EncodesInto(Protocol):
+    """Optional: an encoder whose encoded blocks are longer than their blocks by a constant.
 
-    The store then fills blocks directly in the memory of the part that will be sent, which saves a copy.
+    The store then reads blocks into the memory of the part that will be sent, and has them encoded
+    there, which saves two copies.
     """
 
     @property
@@ -216,12 +221,14 @@ class EncodesInPlace(Protocol):
         """The number of bytes that encoding adds to every block."""
         ...
 
-    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
-        """Replace a block by its encoded form, as `Encoder.encode` returns it.
+    def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:
+        """Write the encoded form of a block, as `Encoder.encode` returns it, to memory.
 
         Args:
             index: The number of the block, from 0.
-            buffer: The block, followed by `overhead` bytes of room.
+            block: The block.
+            output: The memory to fill: the size of the block and `overhead` bytes. It does not overlap
+                the block.
             last: Whether this is the last block.
         """
         ...
@@ -255,9 +262,10 @@ class Decoder(Protocol):
 
     @property
     def index(self) -> Span | None:
-        """The encoded range to pass to `load_index` before `plan` is called, or before `size` is known.
+        """The encoded range to pass to `load_index` before `plan` is called for a part of the body.
 
-        None: nothing is missing. After `load_index` it may be a different range, which is loaded next.
+        The same range is needed first if `size` is None. None: nothing is missing. After `load_index` it
+        may be a different range, which is loaded next.
         """
         ...
 
@@ -303,7 +311,8 @@ class Decoder(Protocol):
             data: The encoded block, `encoded_block_size` bytes.
 
         Raises:
-            IntegrityError: The bytes are not the encoded form of this block of this object.
+            IntegrityError: The bytes are not the encoded form of this block. A format without a key cannot
+                tell a block from an equally long one of the same or another object.
         """
         ...
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import cast
 
 from trove_async._checksums import CRC32C, compare, compare_stored
 from trove_async._concurrency import shielded
@@ -28,86 +27,18 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.middleware import Middleware, ObjectContext
-from trove_async.models import RECORDS, ObjectInfo
+from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
-from .backends import Backend
+from .copy_overrides import CopyOverrides
+from .locations import Location, context_of, located
 from .media_types import type_of
 from .opening import DecodedObject
+from .puts import PutBody, PutResult, with_records
 from .sources import Source, source_of
-from .transforms import Transforms, media_type
+from .transforms import Transforms
 from .upload import Progress, Put
 from .verified import VerifiedBody
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
-    """The location of an object: a backend, and the object's names on it.
-
-    Attributes:
-        version_id: A version of the object. None: the latest.
-    """
-
-    backend: Backend
-    bucket: str
-    key: str
-    version_id: str | None = None
-
-    def is_same(self, other: Location) -> bool:
-        """Return whether both are physically the same object."""
-        place = self.backend.driver.place(self.bucket, self.key)
-        return place == other.backend.driver.place(other.bucket, other.key)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopyOverrides:
-    """The options in which the destination differs from the source.
-
-    None keeps the source's value. An empty value (``""``, ``{}``) removes it.
-
-    Attributes:
-        put: The options of a put, with the conditions and the write_id, but without inherited and
-            removed values. They can be checked before any request.
-    """
-
-    metadata: Mapping[str, str] | None = None
-    tags: Mapping[str, str] | None = None
-    content_type: str | None = None
-    cache_control: str | None = None
-    content_disposition: str | None = None
-    content_encoding: str | None = None
-    content_language: str | None = None
-    expires: datetime | Literal[""] | None = None
-    put: PutOptions
-
-    def applied_to(self, source: ObjectInfo) -> PutOptions:
-        """Return the put options of the destination."""
-        put = self.put
-        inherited = {
-            name: getattr(source, name) for name in _INHERITED if getattr(self, name) is None
-        }
-        return replace(put, size=source.stored_size, checksums=source.checksums, **inherited)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the copy inherits everything from its source."""
-        return self.put.storage_class is None and all(
-            getattr(self, name) is None for name in _INHERITED
-        )
-
-
-_INHERITED = (
-    "metadata",
-    "tags",
-    "content_type",
-    "cache_control",
-    "content_disposition",
-    "content_encoding",
-    "content_language",
-    "expires",
-)
-"""The put options that a copy inherits from its source by default. The storage class is not among them,
-because each backend has different classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,33 +63,6 @@ class CopyResult:
     body_size: int | None = None
 
 
-class EncodedPut(NamedTuple):
-    """A put of an encoded body that has ended.
-
-    Attributes:
-        put: The put.
-        stored: The object as its backend reported it.
-        body_size: The size of the body before it was encoded.
-    """
-
-    put: Put
-    stored: ObjectInfo
-    body_size: int
-
-
-class Encode(Protocol):
-    """Puts a body to the target of a copy, through the middlewares of the target."""
-
-    def __call__(
-        self,
-        body: Source,
-        options: PutOptions,
-        context: ObjectContext,
-        middlewares: Sequence[Middleware],
-        /,
-    ) -> Awaitable[EncodedPut]: ...
-
-
 async def copy(
     source: Location,
     target: Location,
@@ -169,7 +73,7 @@ async def copy(
     check: Callable[[PutOptions], None],
     normalize: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
-    encode: Encode,
+    put_encoded: PutBody,
     create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
 ) -> CopyResult:
@@ -187,7 +91,7 @@ async def copy(
         check: Raises if the target's backend does not support an option.
         normalize: Checks and normalizes the options inherited from the source.
         put: Returns a put to the target.
-        encode: Puts a body to the target through its middlewares.
+        put_encoded: Puts a body to the target through middlewares.
         create_bucket: Creates the target's missing bucket, or raises.
         progress: The user's callback.
     """
@@ -219,7 +123,14 @@ async def copy(
                     info,
                     options,
                     transforms,
-                    lambda body: encode(body, options, context, middlewares),
+                    lambda body, put_options: put_encoded(
+                        target,
+                        body,
+                        put_options,
+                        context=context,
+                        middlewares=middlewares,
+                        progress=progress,
+                    ),
                 )
         checksums = info.checksums
         stored: ObjectInfo | None = None
@@ -260,21 +171,10 @@ async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:
     """Return the middlewares of a put to the target, and its context."""
-    context = ObjectContext(
-        bucket=target.bucket,
-        key=target.key,
-        backend=target.backend.name,
-        content_type=media_type(options.content_type),
-        size=None if not transforms and info.records is None else transforms.decoded_size(info),
-    )
+    context = context_of(target, options.content_type)
+    if transforms or info.records is not None:
+        context = replace(context, size=transforms.decoded_size(info))
     return await transforms.select(context), context
-
-
-def with_records(options: PutOptions, records: str | None) -> PutOptions:
-    """Return options that store the records of an object's transforms."""
-    if records is None:
-        return options
-    return replace(options, metadata={**options.metadata, RECORDS: records})
 
 
 def _target_options(
@@ -396,7 +296,7 @@ async def _encode_again(
     info: ObjectInfo,
     options: PutOptions,
     transforms: Transforms,
-    encode: Callable[[Source], Awaitable[EncodedPut]],
+    put: Callable[[Source, PutOptions], Awaitable[PutResult]],
 ) -> CopyResult:
     """Decode the source, and put its body through the middlewares of the target."""
     async with AsyncExitStack() as stack:
@@ -406,12 +306,14 @@ async def _encode_again(
             await decoded.load(for_ranges=False)
             # Closes the workers only: the stack closes the response.
             body = await stack.enter_async_context(decoded.open_whole(nullcontext(), stored_body))
-        result = await encode(source_of(body))
+        # The checksums of the source are those of its encoded form.
+        options = replace(options, size=body.remaining, checksums={})
+        result = await put(source_of(body), options)
     return CopyResult(
         source=info,
         stored=result.stored,
-        size=result.put.sent_bytes,
-        checksums=result.put.checksums,
+        size=result.stored_size,
+        checksums=result.checksums,
         write_id=options.write_id,
         body_size=result.body_size,
     )
@@ -472,16 +374,6 @@ def _translate_pin_errors(source: Location, *, pinned: bool) -> Iterator[None]:
                 "the backend cannot replace only the version that was read, so nothing was changed"
                 f" ({error.message})"
             ) from error
-        raise
-
-
-@contextmanager
-def located(location: Location) -> Iterator[None]:
-    """Add the location to an error that has none."""
-    try:
-        yield
-    except TroveError as error:
-        error.located(backend=location.backend.name, bucket=location.bucket, key=location.key)
         raise
 
 

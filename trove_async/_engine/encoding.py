@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from trove_async._concurrency import in_thread, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
     MAX_BLOCK,
     Encoder,
-    EncodesInPlace,
+    EncodesInto,
     Middleware,
     ObjectContext,
 )
@@ -37,8 +37,8 @@ INLINE_WORK: Final = 256 * KiB
 """Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
 hop (200 µs)."""
 
-_IN_PLACE_BATCH: Final = 4 * MiB
-"""Bytes that are encoded in place per thread hop. A hop of 1 MiB halves the throughput of AES-GCM."""
+_BATCH: Final = 4 * MiB
+"""Bytes that are encoded per thread hop if they need no copy. With 1 MiB, the throughput of AES-GCM is half."""
 
 
 class SpareWorkers:
@@ -161,10 +161,11 @@ async def encode_source(
     middlewares: Sequence[Middleware],
     context: ObjectContext,
     spare: SpareWorkers,
-) -> EncodedSource:
+) -> EncodedSource | None:
     """Read the first block of a body, and return the source of its encoded form.
 
-    After an error, the caller closes `source`.
+    None: no middleware encodes this body, and none of it was read. After an error, the caller closes
+    `source`.
 
     Args:
         source: The body.
@@ -203,6 +204,8 @@ async def encode_source(
             else:
                 applied.append(middleware.name)
                 output = stage.as_it_is()
+        if not applied and output is intake:
+            return None
         encoded = EncodedSource(source, intake, output, stages=stages, applied=applied, size=size)
         # 3. Encode a small body as a whole, so that it is sent from memory as if it were not encoded.
         if (body_size := _known_size(intake)) is not None and body_size <= INLINE_WORK:
@@ -237,7 +240,7 @@ class _Stage:
         self.input_size = size
         self._input = input
         self._spare = spare
-        self._in_place = encoder if isinstance(encoder, EncodesInPlace) else None
+        self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
         self._jobs: deque[_Job] = deque()
         self._buffers: list[bytearray] = []
         self._next_index = 0  # of the next block to read
@@ -246,6 +249,7 @@ class _Stage:
         self._sizes = array("I")  # of the encoded blocks, for the trailer
         self._pending: memoryview = memoryview(b"")
         self._left: memoryview | None = None
+        self._spare_block: memoryview | None = None
         self._trailer_taken = False
 
     async def start(self) -> bool:
@@ -282,7 +286,7 @@ class _Stage:
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         if not self._pending:
-            if self._in_place is not None and (filled := await self._fill_in_place(views)):
+            if self._encodes_into is not None and (filled := await self._fill_directly(views)):
                 return filled
             if not await self.ready():
                 return 0
@@ -370,57 +374,87 @@ class _Stage:
         if not self._input_ended:
             self._buffers.append(job.buffer)
 
-    # -- in place ----------------------------------------------------------------------------------
+    # -- without copies ----------------------------------------------------------------------------
 
-    async def _fill_in_place(self, views: Sequence[memoryview]) -> int:
-        """Read whole blocks into `views`, and encode them there. Return 0 if no block fits."""
-        encoder = self._in_place
+    async def _fill_directly(self, views: Sequence[memoryview]) -> int:
+        """Read whole blocks into `views`, and encode them there. Return 0 if no block fits.
+
+        A block is read into the place of the encoded block after it, and moves one place forward when it is
+        encoded. The last block is read into a buffer.
+        """
+        encoder = self._encodes_into
         assert encoder is not None  # noqa: S101 - checked by the caller
         if self._jobs or self._input_ended:
             return 0
-        # 1. Find the places of the next blocks: contiguous, and each within one view.
+        # 1. Find the places of the next encoded blocks: contiguous, and each within one view.
+        places = self._places(views, encoder.overhead)
+        if not places:
+            return 0
+        # 2. Read the blocks. The end of the input is known only once it was waited for.
+        index, overhead = self._next_index, encoder.overhead
+        if self._spare_block is None:
+            self._spare_block = memoryview(bytearray(MAX_BLOCK))
+        blocks = [
+            held[: len(place) - overhead]
+            for place, held in zip(places, [*places[1:], self._spare_block], strict=True)
+        ]
+        filled = await _gather_into(self._input, blocks)
+        self._input_ended = not await self._input.ready()
+        # 3. Encode them.
+        work: list[_Work] = []
+        unassigned = filled
+        for offset, (block, place) in enumerate(zip(blocks, places, strict=True)):
+            size = min(unassigned, len(block))
+            if not size:
+                break
+            unassigned -= size
+            last = self._input_ended and not unassigned
+            work.append(_Work(index + offset, block[:size], place[: size + overhead], last))
+        self._count(len(work), filled)
+        encoded = filled + overhead * len(work)
+        if encoded > INLINE_WORK:
+            await in_thread(_encode_all, encoder, work)
+        else:
+            _encode_all(encoder, work)
+        self._sizes.extend(len(item.output) for item in work)
+        return encoded
+
+    def _places(self, views: Sequence[memoryview], overhead: int) -> Sequence[memoryview]:
         places: list[memoryview] = []
         planned = 0
         for view in views:
             position = 0
-            while planned < _IN_PLACE_BATCH:
-                size = self.encoder.block_size(self._next_index + len(places)) + encoder.overhead
-                if position + size > len(view):
+            while planned < _BATCH:
+                size = self.encoder.block_size(self._next_index + len(places)) + overhead
+                # A place must have room for the block before it.
+                too_small = bool(places) and size < len(places[-1]) - overhead
+                if too_small or position + size > len(view):
                     break
                 places.append(view[position : position + size])
                 position += size
                 planned += size
             if position < len(view):
                 break
-        if not places:
-            return 0
-        # 2. Fill them. The end of the input is known only once it was waited for.
-        blocks = [place[: len(place) - encoder.overhead] for place in places]
-        filled = await _gather_into(self._input, blocks)
-        self._input_ended = not await self._input.ready()
-        # 3. Encode them.
-        first, total = self._next_index, 0
-        work: list[tuple[int, memoryview, bool]] = []
-        for offset, (block, place) in enumerate(zip(blocks, places, strict=True)):
-            size = min(filled - total, len(block))
-            if not size:
-                break
-            total += size
-            last = self._input_ended and total == filled
-            work.append((first + offset, place[: size + encoder.overhead], last))
-        self._count(len(work), filled)
-        encoded = sum(len(place) for _, place, _ in work)
-        if encoded > INLINE_WORK:
-            await in_thread(_encode_in_place, encoder, work)
-        else:
-            _encode_in_place(encoder, work)
-        self._sizes.extend(len(place) for _, place, _ in work)
-        return encoded
+        return places
 
 
-def _encode_in_place(encoder: EncodesInPlace, work: Sequence[tuple[int, memoryview, bool]]) -> None:
-    for index, place, last in work:
-        encoder.encode_in_place(index, place, last=last)
+class _Work(NamedTuple):
+    """A block to encode into memory."""
+
+    number: int
+    block: memoryview
+    output: memoryview
+    last: bool
+
+
+def _encode_all(encoder: EncodesInto, work: Sequence[_Work]) -> None:
+    for (
+        number,
+        block,
+        output,
+        last,
+    ) in work:  # in order: an output may be where an earlier block was
+        encoder.encode_into(number, block, output, last=last)
 
 
 class _Job:

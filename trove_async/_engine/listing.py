@@ -19,7 +19,9 @@ from trove_async.options import ListOptions
 
 from .backends import Backend
 from .cursors import Position, Scope, decode, encode
+from .opening import describe
 from .page_stream import PageStream, RequestPage, key_of, request_objects
+from .transforms import Transforms
 
 E = TypeVar("E", bound=Listed)
 
@@ -60,8 +62,7 @@ class Query:
         exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
             lack it.
         cursor: The position at which to resume, or None.
-        public: Returns what users see of an object that may be transformed.
-        complete: Returns the same of a complete object, whose size may need a request.
+        transforms: The middlewares of the store, which describe transformed objects.
         request_page: Requests a page of objects or of versions.
     """
 
@@ -73,8 +74,7 @@ class Query:
     details: bool
     exists: Callable[[], Awaitable[bool]]
     cursor: str | None
-    public: Callable[[ObjectInfo], ObjectInfo]
-    complete: Callable[[Backend, ObjectInfo], Awaitable[ObjectInfo]]
+    transforms: Transforms
     request_page: RequestPage = request_objects
 
     @property
@@ -334,7 +334,7 @@ class _Listing:
                     self._start_options(backend),
                     self._query.options.limit,
                     self._query.request_page,
-                    public=self._query.public,
+                    public=self._query.transforms.public,
                 )
                 for backend in stage
             ]
@@ -490,7 +490,7 @@ class _Listing:
             try:
                 head = await backend.driver.head(info.bucket, info.key)
                 if head.records is not None:
-                    head = await self._query.complete(backend, head)
+                    head = await describe(self._query.transforms, backend, head)
             except ObjectNotFoundError:
                 completed[index] = None  # deleted after it was listed
             else:

@@ -31,7 +31,8 @@ from trove_async.errors import NotFoundError, ObjectChangedError, PreconditionFa
 from trove_async.models import ObjectInfo
 from trove_async.options import DeleteOptions
 
-from .copy import CopyResult, Location, located
+from .copy import CopyResult
+from .locations import Location, located
 
 _DATE_RESOLUTION: Final = timedelta(seconds=1)
 """The dates that two drivers report for one object differ by less than this: HTTP dates are whole seconds."""

@@ -15,6 +15,7 @@ from typing import Final
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
 from trove_async.errors import (
+    IntegrityError,
     NotFoundError,
     NotSupportedError,
     ObjectChangedError,
@@ -28,8 +29,9 @@ from trove_async.options import GetOptions
 from .backends import Backend
 from .decoding import Body, DecodedBody
 from .index_cache import KnownObject
+from .locations import context_of_stored
 from .records import parse_records
-from .transforms import Transforms, context_of, decoded_info
+from .transforms import Transforms, decoded_info
 from .verified import VerifiedBody
 
 _MAX_ATTEMPTS: Final = 3
@@ -200,6 +202,24 @@ def is_transformed(info: ObjectInfo) -> bool:
     )
 
 
+async def describe(
+    transforms: Transforms, backend: Backend, info: ObjectInfo, version_id: str | None = None
+) -> ObjectInfo:
+    """Return what users see of a complete object. A request may be needed for its size.
+
+    An object that cannot be decoded has the size of its stored bytes, and is not complete.
+    """
+    public = transforms.public(info)
+    if public.complete:
+        return public
+    decoded = DecodedObject(transforms, backend, info, version_id)
+    try:
+        await decoded.load(for_ranges=False)
+    except (IntegrityError, NotSupportedError):
+        return public  # reading the object raises the error
+    return decoded_info(info, decoded.size)
+
+
 class DecodedObject:
     """One version of a transformed object, and its decoders.
 
@@ -236,7 +256,7 @@ class DecodedObject:
             DecryptionError: The key is unknown.
             IntegrityError: A record or an index is malformed.
         """
-        context = context_of(self._info, self._backend.name)
+        context = context_of_stored(self._info, self._backend.name)
         applied = [item for item in parse_records(self._info.records) if item.record is not None]
         loaded: list[list[bytes]] = []
         for level, item in enumerate(reversed(applied)):

@@ -13,13 +13,11 @@ from trove_async._version_identity import NULL_VERSION_ID
 from trove_async.driver import Presigning
 from trove_async.errors import (
     BucketNotFoundError,
-    IntegrityError,
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.middleware import Middleware, ObjectContext
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
@@ -28,19 +26,21 @@ from . import validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets
 from .bulk_delete import Deletion
-from .copy import CopyOverrides, CopyResult, EncodedPut, Location, copy, with_records
+from .copy import CopyResult, copy
+from .copy_overrides import CopyOverrides
 from .decoding import Body
-from .encoding import encode_source
 from .listing import ObjectIterator, Query, VersionIterator
+from .locations import Location, context_of
 from .media_types import type_of
 from .move import remove_source
-from .opening import DecodedObject, OpenedBody, open_body, read_all
+from .opening import OpenedBody, describe, open_body, read_all
 from .page_stream import RequestPage, request_objects, request_versions
+from .puts import Puts
 from .ranges import get_ranges
 from .runtime import Runtime
 from .sources import Source
-from .transforms import decoded_info, media_type
-from .upload import Progress, Put
+from .transforms import decoded_info
+from .upload import Progress
 
 T = TypeVar("T")
 
@@ -91,6 +91,12 @@ class Operations:
     def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
         self._runtime = runtime
         self._routing = routing
+        self._puts = Puts(
+            runtime,
+            lambda target, error: self.buckets.create_if_missing(
+                target.backend, target.bucket, error
+            ),
+        )
 
     @property
     def backends(self) -> Sequence[Backend]:
@@ -145,22 +151,20 @@ class Operations:
             target = Location(backend=backend, bucket=bucket, key=key)
             transforms = self._runtime.transforms
             if transforms:
-                context = ObjectContext(
-                    bucket=bucket,
-                    key=key,
-                    backend=backend.name,
-                    content_type=media_type(options.content_type),
-                )
+                context = context_of(target, options.content_type)
                 middlewares = await transforms.select(context)
-                if middlewares:
-                    encoded = await self._put_encoded(
-                        target, source, put_options, context, middlewares, progress
-                    )
-                    return decoded_info(encoded.stored, encoded.body_size).located(
-                        backend=backend.name
-                    )
-            put = self._put(target, put_options, progress)
-            return (await put.run(source)).located(backend=backend.name)
+                result = await self._puts.put_body(
+                    target,
+                    source,
+                    put_options,
+                    context=context,
+                    middlewares=middlewares,
+                    progress=progress,
+                )
+                info = result.public
+            else:
+                info = await self._puts.put(target, put_options, progress).run(source)
+            return info.located(backend=backend.name)
 
         try:
             return await self._runtime.run("put", bucket, key, work)
@@ -238,7 +242,7 @@ class Operations:
             validation.check_version(backend, version_id)
             info = await backend.driver.head(bucket, key, version_id)
             if info.records is not None:
-                info = await self._decoded_info(backend, info, version_id)
+                info = await describe(self._runtime.transforms, backend, info, version_id)
             return info.located(backend=backend.name)
 
         return await self._run_on_object("head", bucket, key, work)
@@ -370,8 +374,7 @@ class Operations:
             details=details,
             exists=lambda: self.buckets.exists_anywhere(bucket),
             cursor=cursor,
-            public=self._runtime.transforms.public,
-            complete=lambda backend, info: self._decoded_info(backend, info, None),
+            transforms=self._runtime.transforms,
             request_page=request_page,
         )
 
@@ -404,7 +407,9 @@ class Operations:
                     f"{backend.driver.name} cannot presign URLs: {advice}", backend=backend.name
                 )
             validation.check_version(backend, options.version_id)
-            await self._check_presignable(method, backend, bucket, key, options)
+            target = Location(backend=backend, bucket=bucket, key=key)
+            context = context_of(target, options.content_type or type_of(key))
+            await self._runtime.transforms.check_presign(context)
             driver = cast("Presigning", backend.driver)
             return await driver.presign(method, bucket, key, expires, options)
 
@@ -413,12 +418,9 @@ class Operations:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
         decision = await self._routing.explain(bucket, key)
-        context = ObjectContext(
-            bucket=bucket,
-            key=key,
-            backend=decision.backend,
-            content_type=media_type(type_of(key)),
-        )
+        backend = self._runtime.backends[decision.backend]
+        target = Location(backend=backend, bucket=bucket, key=key)
+        context = context_of(target, type_of(key))
         middlewares = await self._runtime.transforms.select(context)
         return replace(decision, middleware=tuple(map(repr, middlewares)))
 
@@ -494,52 +496,6 @@ class Operations:
 
         return is_visible
 
-    def _put(
-        self,
-        target: Location,
-        options: PutOptions,
-        progress: Progress | None,
-        finish: Callable[[PutOptions], PutOptions] | None = None,
-    ) -> Put:
-        return Put(
-            target.backend,
-            target.bucket,
-            target.key,
-            options,
-            pool=self._runtime.pool,
-            events=self._runtime.events,
-            progress=progress,
-            create_bucket=lambda error: self.buckets.create_if_missing(
-                target.backend, target.bucket, error
-            ),
-            finish=finish,
-        )
-
-    async def _put_encoded(
-        self,
-        target: Location,
-        source: Source,
-        options: PutOptions,
-        context: ObjectContext,
-        middlewares: Sequence[Middleware],
-        progress: Progress | None,
-    ) -> EncodedPut:
-        """Put a body through middlewares. The caller closes the source after an error."""
-        validation.check_transformable(target.backend)
-        spare = self._runtime.transforms.spare
-        encoded = await encode_source(source, options.size, middlewares, context, spare)
-
-        def finish(options: PutOptions) -> PutOptions:
-            options = with_records(options, encoded.records())
-            validation.check_metadata_size(target.backend, options.metadata)
-            return options
-
-        # The declared size is that of the body, and was checked when the body was read.
-        options = replace(options, size=None, checksums={})
-        put = self._put(target, options, progress, finish)
-        stored = await put.run(encoded)
-        return EncodedPut(put, stored, encoded.body_size)
-
     async def _copy(
         self,
         source: Location,
@@ -554,11 +510,9 @@ class Operations:
             head=self._head,
             check=lambda options: validation.check_put(target.backend, target.key, options),
             normalize=validation.checked_inherited,
-            put=lambda options: self._put(target, options, progress),
+            put=lambda options: self._puts.put(target, options, progress),
+            put_encoded=self._puts.put_body,
             transforms=self._runtime.transforms,
-            encode=lambda body, options, context, middlewares: self._put_encoded(
-                target, body, options, context, middlewares, progress
-            ),
             create_bucket=lambda error: self.buckets.create_if_missing(
                 target.backend, target.bucket, error
             ),
@@ -573,40 +527,6 @@ class Operations:
             else:
                 info = decoded_info(info, copied.body_size)
         return info.located(backend=destination.backend.name)
-
-    async def _decoded_info(
-        self, backend: Backend, info: ObjectInfo, version_id: str | None
-    ) -> ObjectInfo:
-        """Return the public metadata of a transformed object. A request may be needed for its size."""
-        transforms = self._runtime.transforms
-        public = transforms.public(info)
-        if public.complete or not info.complete or not backend.capabilities.ranges:
-            return public
-        decoded = DecodedObject(transforms, backend, info, version_id)
-        try:
-            await decoded.load(for_ranges=False)
-        except (IntegrityError, NotSupportedError):
-            return public  # reading the object raises the error
-        return decoded_info(info, decoded.size)
-
-    async def _check_presignable(
-        self, method: str, backend: Backend, bucket: str, key: str, options: PresignOptions
-    ) -> None:
-        """Raise NotSupportedError if middlewares apply to the object: a client has no access to them."""
-        content_type = options.content_type or type_of(key) if method == "PUT" else type_of(key)
-        context = ObjectContext(
-            bucket=bucket,
-            key=key,
-            backend=backend.name,
-            content_type=media_type(content_type),
-        )
-        middlewares = await self._runtime.transforms.select(context)
-        if middlewares:
-            raise NotSupportedError(
-                f"a presigned URL bypasses the middlewares of this object ({', '.join(map(repr, middlewares))}):"
-                " use get and put",
-                backend=backend.name,
-            )
 
     async def _run_on_object(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]

@@ -23,6 +23,7 @@ from trove_async.scope import Scope
 
 from .encoding import SpareWorkers
 from .index_cache import IndexCache
+from .locations import context_of_stored
 from .records import Applied, parse_records
 
 Configured: TypeAlias = tuple[Middleware, Scope]
@@ -69,12 +70,24 @@ class Transforms:
             return
         applied = {name for name, record in parse_records(info.records) if record is not None}
         for middleware, scope in self._required:
-            if middleware.name not in applied and await _includes(scope, context_of(info, backend)):
+            if middleware.name not in applied and await _includes(
+                scope, context_of_stored(info, backend)
+            ):
                 raise DecryptionError(
                     f"the object must be encoded by {middleware!r}, which requires it, but is not:"
                     " it was written without the middleware, or its metadata was altered",
                     backend=backend,
                 )
+
+    async def check_presign(self, context: ObjectContext) -> None:
+        """Raise NotSupportedError if middlewares apply to the object: a URL would bypass them."""
+        middlewares = await self.select(context)
+        if middlewares:
+            names = ", ".join(map(repr, middlewares))
+            raise NotSupportedError(
+                f"a presigned URL would bypass the middlewares of this object ({names}): use get and put",
+                backend=context.backend,
+            )
 
     # -- decoding ----------------------------------------------------------------------------------
 
@@ -211,23 +224,6 @@ def check_scopes(configured: Iterable[Configured], backends: Sequence[str]) -> N
             )
 
 
-def context_of(info: ObjectInfo, backend: str) -> ObjectContext:
-    """Return the context of a stored object."""
-    return ObjectContext(
-        bucket=info.bucket,
-        key=info.key,
-        backend=backend,
-        content_type=media_type(info.content_type),
-    )
-
-
-def media_type(content_type: str | None) -> str | None:
-    """Return a content type without its parameters, in lower case."""
-    if content_type is None:
-        return None
-    return content_type.partition(";")[0].strip().lower() or None
-
-
 def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
     """Return the public metadata of a transformed object.
 
@@ -235,6 +231,8 @@ def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
         info: The object as its backend describes it.
         size: The size of the decoded body. None: unknown.
     """
+    if not info.transforms:
+        return info  # every middleware left it as it was
     complete = info.complete and size is not None
     # The backend's checksums are those of the stored bytes, which users never see.
     return replace(

@@ -21,7 +21,7 @@ from trove_async.router import DEFAULT
 from trove_async.scope import Scope
 
 from .backends import Backend
-from .copy import CopyOverrides
+from .copy_overrides import CopyOverrides
 from .transforms import check_scopes
 
 

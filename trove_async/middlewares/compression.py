@@ -187,6 +187,11 @@ class Compression:
         return media_type is not None and any(glob.matches(media_type) for glob in self._skipped)
 
 
+def decode_only() -> Compression:
+    """Return a middleware that decodes the objects of a store without `Compression`."""
+    return Compression()
+
+
 class Encoder:
     """Compresses one body."""
 

@@ -1,0 +1,69 @@
+"""The locations of objects: a backend, and the names of an object on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from trove_async.errors import TroveError
+from trove_async.middleware import ObjectContext
+from trove_async.models import ObjectInfo
+
+from .backends import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """The location of an object: a backend, and the object's names on it.
+
+    Attributes:
+        version_id: A version of the object. None: the latest.
+    """
+
+    backend: Backend
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    def is_same(self, other: Location) -> bool:
+        """Return whether both are physically the same object."""
+        place = self.backend.driver.place(self.bucket, self.key)
+        return place == other.backend.driver.place(other.bucket, other.key)
+
+
+@contextmanager
+def located(location: Location) -> Iterator[None]:
+    """Add the location to an error that has none."""
+    try:
+        yield
+    except TroveError as error:
+        error.located(backend=location.backend.name, bucket=location.bucket, key=location.key)
+        raise
+
+
+def context_of(location: Location, content_type: str | None) -> ObjectContext:
+    """Return the context of an object that is about to be written."""
+    return ObjectContext(
+        bucket=location.bucket,
+        key=location.key,
+        backend=location.backend.name,
+        content_type=_media_type(content_type),
+    )
+
+
+def context_of_stored(info: ObjectInfo, backend: str) -> ObjectContext:
+    """Return the context of a stored object."""
+    return ObjectContext(
+        bucket=info.bucket,
+        key=info.key,
+        backend=backend,
+        content_type=_media_type(info.content_type),
+    )
+
+
+def _media_type(content_type: str | None) -> str | None:
+    """Return a content type without its parameters, in lower case."""
+    if content_type is None:
+        return None
+    return content_type.partition(";")[0].strip().lower() or None

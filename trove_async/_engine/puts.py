@@ -1,0 +1,148 @@
+"""Puts of bodies, through the middlewares of their object or without any."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from trove_async.errors import BucketNotFoundError
+from trove_async.middleware import Middleware, ObjectContext
+from trove_async.models import RECORDS, ObjectInfo
+from trove_async.options import PutOptions
+
+from . import validation
+from .encoding import encode_source
+from .locations import Location
+from .runtime import Runtime
+from .sources import Source
+from .transforms import decoded_info
+from .upload import Progress, Put
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutResult:
+    """The result of a put.
+
+    Attributes:
+        stored: The object as its backend reported it.
+        stored_size: The number of bytes that were sent.
+        checksums: The checksums of these bytes, by kind.
+        body_size: The number of bytes of the body. None: they are those that were sent.
+    """
+
+    stored: ObjectInfo
+    stored_size: int
+    checksums: Mapping[str, str]
+    body_size: int | None
+
+    @property
+    def public(self) -> ObjectInfo:
+        """What users see of the object."""
+        return self.stored if self.body_size is None else decoded_info(self.stored, self.body_size)
+
+
+class PutBody(Protocol):
+    """Puts a body through middlewares. See `Puts.put_body`."""
+
+    def __call__(
+        self,
+        target: Location,
+        source: Source,
+        options: PutOptions,
+        *,
+        context: ObjectContext,
+        middlewares: Sequence[Middleware],
+        progress: Progress | None,
+    ) -> Awaitable[PutResult]: ...
+
+
+class Puts:
+    """Puts bodies to the backends of one handle.
+
+    Args:
+        runtime: The state of the store.
+        create_bucket: Called with the backend, bucket and error of a missing bucket. It creates the
+            bucket, or raises.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        create_bucket: Callable[[Location, BucketNotFoundError], Awaitable[None]],
+    ) -> None:
+        self._runtime = runtime
+        self._create_bucket = create_bucket
+
+    def put(
+        self,
+        target: Location,
+        options: PutOptions,
+        progress: Progress | None,
+        finish: Callable[[PutOptions], PutOptions] | None = None,
+    ) -> Put:
+        """Return a put of stored bytes, which has not started."""
+        return Put(
+            target.backend,
+            target.bucket,
+            target.key,
+            options,
+            pool=self._runtime.pool,
+            events=self._runtime.events,
+            progress=progress,
+            create_bucket=lambda error: self._create_bucket(target, error),
+            finish=finish,
+        )
+
+    async def put_body(
+        self,
+        target: Location,
+        source: Source,
+        options: PutOptions,
+        *,
+        context: ObjectContext,
+        middlewares: Sequence[Middleware],
+        progress: Progress | None,
+    ) -> PutResult:
+        """Put a body through middlewares, which may be none. The caller closes it after an error.
+
+        Args:
+            target: The destination.
+            source: The body.
+            options: The options of the put.
+            context: The object, for the middlewares.
+            middlewares: The middlewares to apply, in order.
+            progress: The user's callback.
+        """
+        encoded = None
+        if middlewares:
+            validation.check_transformable(target.backend)
+            spare = self._runtime.transforms.spare
+            encoded = await encode_source(source, options.size, middlewares, context, spare)
+        if encoded is None:
+            put = self.put(target, options, progress)
+            stored, body_size = await put.run(source), None
+        else:
+            records = encoded.records
+
+            def finish(options: PutOptions) -> PutOptions:
+                options = with_records(options, records())
+                validation.check_metadata_size(target.backend, options.metadata)
+                return options
+
+            # The declared size is that of the body, and is verified while the body is read.
+            put = self.put(target, replace(options, size=None), progress, finish)
+            stored, body_size = await put.run(encoded), encoded.body_size
+        return PutResult(
+            stored=stored,
+            stored_size=put.sent_bytes,
+            checksums=put.checksums,
+            body_size=body_size,
+        )
+
+
+def with_records(options: PutOptions, records: str | None) -> PutOptions:
+    """Return options that store the records of an object's transforms."""
+    if records is None:
+        return options
+    return replace(options, metadata={**options.metadata, RECORDS: records})
