@@ -72,16 +72,16 @@ class Encryption:
             kind = type(keys).__name__
             del keys  # it may be a secret
             raise TypeError(f"keys must be a Keyring or another implementation of Keys, got {kind}")
+        self._keys = keys
+        self._bind = bool(bind)
+        self._required = bool(require)
+        self._layout = Layout(segment_size)
         check_switches(bind=bind, require=require)
         check_ints(segment_size=segment_size)
         if not MIN_SEGMENT <= segment_size <= MAX_BLOCK:
             raise ConfigError(
                 f"segment_size must be {MIN_SEGMENT} to {MAX_BLOCK} bytes, got {segment_size}"
             )
-        self._keys = keys
-        self._bind = bool(bind)
-        self._required = bool(require)
-        self._layout = Layout(segment_size)
 
     @property
     def name(self) -> str:

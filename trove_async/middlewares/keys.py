@@ -67,6 +67,7 @@ class DataKey:
     # Written out because a generated __init__ would keep the secret in a variable, which error
     # reporters show.
     def __init__(self, *, id: str, secret: bytes, wrapped: bytes | None = None) -> None:
+        object.__setattr__(self, "id", "")  # for the repr in error reports
         hidden = Secret(secret)
         del secret
         if not isinstance(id, str):
@@ -145,7 +146,7 @@ class Keyring:
     __slots__ = ("_current", "_keys")
 
     def __init__(self, keys: Mapping[str, bytes | str], current: str | None = None) -> None:
-        self._keys: dict[str, DataKey] = {}
+        self._keys: dict[str, DataKey] = {}  # the current one first
         if not isinstance(keys, Mapping):
             kind = type(keys).__name__
             del keys
@@ -160,6 +161,7 @@ class Keyring:
         if current is None or current not in self._keys:
             ids = ", ".join(map(repr, self._keys)) or "none"
             raise ConfigError(f"current must be the id of a key of the keyring, which has {ids}")
+        self._keys = {current: self._keys.pop(current), **self._keys}
         self._current = self._keys[current]
 
     @classmethod
@@ -221,9 +223,7 @@ class Keyring:
         return self._keys[key_id]
 
     def __repr__(self) -> str:
-        current = self._current.id
-        others = [key_id for key_id in self._keys if key_id != current]
-        return f"Keyring({', '.join(map(repr, [current, *others]))})"
+        return f"Keyring({', '.join(map(repr, self._keys))})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Keyring cannot be pickled or copied: create one in each process")
