@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import pytest
 
@@ -37,11 +38,12 @@ def shown(error: BaseException) -> str:
     chain: BaseException | None = error
     while chain is not None:
         report = traceback.TracebackException.from_exception(chain, capture_locals=True)
-        text += f"{chain} {chain!r}" + "".join(
-            f"{frame.filename} {frame.locals}"
-            for frame in report.stack
-            if frame.filename != __file__
-        )
+        text += f"{chain} {chain!r}"
+        for frame in report.stack:
+            if frame.filename != __file__:
+                text += "".join(
+                    f"\n{name} = {value}" for name, value in (frame.locals or {}).items()
+                )
         chain = chain.__cause__ or chain.__context__
     return text
 
@@ -463,7 +465,24 @@ async def test_load_must_return_keys() -> None:
     keys = TenantKeys(lambda _: "acme", lambda _: {"a": NEW})  # type: ignore[arg-type,return-value]  # what is tested
     with pytest.raises(TypeError, match="load must return Keys, got dict") as caught:
         await keys.for_write(CONTEXT)
-    assert_hidden(NEW, str(caught.value))
+    assert_hidden(NEW, shown(caught.value))
+
+
+async def test_keys_of_a_tenant_must_return_data_keys() -> None:
+    class RawKeys:
+        async def for_write(self, context: ObjectContext) -> Any:
+            del context
+            return NEW
+
+        async def for_read(self, context: ObjectContext, key_id: str, wrapped: Any) -> Any:
+            del context, key_id, wrapped
+            return NEW
+
+    keys = TenantKeys(lambda _: "acme", lambda _: RawKeys())
+    for call in (keys.for_write, lambda context: keys.for_read(context, "acme/a", None)):
+        with pytest.raises(TypeError, match="must return a DataKey, got bytes") as caught:
+            await call(CONTEXT)
+        assert_hidden(NEW, shown(caught.value))
 
 
 def test_settings_of_tenant_keys_are_checked() -> None:

@@ -28,7 +28,7 @@ from trove_async.middleware import MAX_BLOCK, ObjectContext, Plan, Record, Span
 from trove_async.models import KiB, MiB
 
 from ._streaming_aead import SALT_SIZE, TAG_SIZE, Layout, SegmentCipher, check_index
-from .keys import DataKey, Keys, is_key_id
+from .keys import DataKey, Keys, checked_key, is_key_id
 
 MIN_SEGMENT: Final = 4 * KiB
 """Minimum size of a segment, that of Tink's template AES256_GCM_HKDF_4KB."""
@@ -95,7 +95,7 @@ class Encryption:
 
     async def encoder(self, context: ObjectContext) -> _Encoder:
         """Return an encoder for one body, with a new random salt."""
-        key = _checked(await self._keys.for_write(context))
+        key = checked_key(await self._keys.for_write(context))
         parameters = _Parameters(
             segment_size=self._layout.segment_size,
             key_id=key.id,
@@ -122,8 +122,8 @@ class Encryption:
         """
         parameters = _Parameters.of_record(record)
         size = parameters.layout.body_size(encoded_size)
-        key = await self._keys.for_read(context, parameters.key_id, parameters.wrapped)
-        cipher = parameters.cipher(_checked(key), context)
+        key = checked_key(await self._keys.for_read(context, parameters.key_id, parameters.wrapped))
+        cipher = parameters.cipher(key, context)
         return _Decoder(parameters, cipher, size, encoded_size)
 
     async def is_current(
@@ -136,7 +136,7 @@ class Encryption:
         return (
             parameters.segment_size == self._layout.segment_size
             and parameters.bound == self._bind
-            and parameters.key_id == _checked(await self._keys.for_write(context)).id
+            and parameters.key_id == checked_key(await self._keys.for_write(context)).id
         )
 
     def __repr__(self) -> str:
@@ -362,15 +362,6 @@ def _scratch(size: int) -> memoryview:
     if memory is None or len(memory) < size:
         memory = _SCRATCH.memory = memoryview(bytearray(size))
     return memory[:size]
-
-
-def _checked(key: DataKey) -> DataKey:
-    """Return what a user's `Keys` returned. Raise TypeError if it is not a key."""
-    if not isinstance(key, DataKey):
-        kind = type(key).__name__
-        del key  # it may be a secret
-        raise TypeError(f"a Keys must return a DataKey, got {kind}")
-    return key
 
 
 def _decoded(record: Record, name: str) -> bytes:

@@ -127,6 +127,15 @@ class Keys(Protocol):
         ...
 
 
+def checked_key(key: DataKey) -> DataKey:
+    """Return the key that an implementation of `Keys` returned. Raise TypeError if it is not one."""
+    if not isinstance(key, DataKey):
+        kind = type(key).__name__
+        del key  # it may be a secret, and error reporters show variables
+        raise TypeError(f"a Keys must return a DataKey, got {kind}")
+    return key
+
+
 class Keyring:
     """Keys that the program holds, by id. It cannot be pickled.
 
@@ -280,7 +289,7 @@ class TenantKeys:
     async def for_write(self, context: ObjectContext) -> DataKey:
         """Return the current key of the tenant."""
         tenant = await self._current_tenant(context)
-        key = await (await self._keys(tenant)).for_write(context)
+        key = checked_key(await (await self._keys(tenant)).for_write(context))
         return replace(key, id=_prefix(tenant) + key.id)
 
     async def for_read(self, context: ObjectContext, key_id: str, wrapped: bytes | None) -> DataKey:
@@ -297,7 +306,7 @@ class TenantKeys:
                 f"tenant {tenant!r}: read it as the tenant that wrote it"
             )
         keys = await self._keys(tenant)
-        key = await keys.for_read(context, key_id.removeprefix(prefix), wrapped)
+        key = checked_key(await keys.for_read(context, key_id.removeprefix(prefix), wrapped))
         return replace(key, id=key_id)
 
     async def _current_tenant(self, context: ObjectContext) -> str:
@@ -317,9 +326,7 @@ class TenantKeys:
             async with lock:
                 keys = self._cached(tenant)
                 if keys is None:
-                    keys = await _result(self._load(tenant))
-                    if not isinstance(keys, Keys):
-                        raise TypeError(f"load must return Keys, got {type(keys).__name__}")
+                    keys = _checked_keys(await _result(self._load(tenant)))
                     self._keep(tenant, keys)
         return keys
 
@@ -387,6 +394,15 @@ def _from_base64(text: str) -> bytes:
     """Return what standard or URL-safe base64 stands for, with or without padding."""
     text = text.strip().rstrip("=").translate(str.maketrans("-_", "+/"))
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _checked_keys(keys: Keys) -> Keys:
+    """Return what `load` returned. Raise TypeError if it is not a source of keys."""
+    if not isinstance(keys, Keys):
+        kind = type(keys).__name__
+        del keys  # it may contain secrets, and error reporters show variables
+        raise TypeError(f"load must return Keys, got {kind}")
+    return keys
 
 
 def _prefix(tenant: str) -> str:
