@@ -1,7 +1,9 @@
 """Encryption of bodies with AES-256-GCM, in a format that Tink reads (`_streaming_aead`).
 
 The keys come from a `Keys`, such as a `Keyring`. A decoder returns a block only after its tag is
-verified. The tags cover the order of the blocks and the end of the body, but not the metadata.
+verified. The tags cover the order of the blocks and the end of the body, but not the metadata. They do
+not reveal that somebody who can write to the storage has restored an older version of an object, or
+exchanged two objects (unless `bind` is set).
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ encrypted bytes."""
 class Encryption:
     """Encrypts bodies, and decrypts them when they are read.
 
-    Copying an object to itself encrypts it anew, with the current key and settings.
+    Copying an object to itself encrypts it anew if the current key or settings differ.
 
     Args:
         keys: The keys.
