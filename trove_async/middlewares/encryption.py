@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -37,10 +36,6 @@ MIN_SEGMENT: Final = 4 * KiB
 
 _REMEMBERED_BLOCKS: Final = 1024
 """The number of blocks whose tags an encoder remembers."""
-
-_SCRATCH: Final = threading.local()
-"""The memory of each thread for encoding in place, at most `MAX_BLOCK` bytes. It only ever holds
-encrypted bytes."""
 
 
 class Encryption:
@@ -150,12 +145,54 @@ class Encryption:
         return f"Encryption({', '.join(settings)})"
 
 
+def decode_only() -> Encryption:
+    """Return a middleware for the objects of a store without `Encryption`: it has no keys.
+
+    Such a store can list, copy and delete encrypted objects.
+    """
+    return _WithoutKeys(_NoKeys())
+
+
+class _NoKeys:
+    """The keys of a store without `Encryption`."""
+
+    async def for_write(self, context: ObjectContext) -> DataKey:  # noqa: ARG002 - no key at all
+        raise DecryptionError("this store has no keys: pass Encryption(…) in middleware=")
+
+    async def for_read(
+        self,
+        context: ObjectContext,  # noqa: ARG002 - no key at all
+        key_id: str,
+        wrapped: bytes | None,  # noqa: ARG002 - no key at all
+    ) -> DataKey:
+        raise DecryptionError(
+            f"the object is encrypted with the key {key_id!r}, and this store has no keys: pass"
+            " Encryption(…) in middleware="
+        )
+
+
+class _WithoutKeys(Encryption):
+    """Encryption of a store that has no keys."""
+
+    __slots__ = ()
+
+    async def is_current(
+        self,
+        context: ObjectContext,  # noqa: ARG002 - the contract
+        record: Record | None,
+        *,
+        renamed: bool,
+    ) -> bool:
+        """Return whether a copy may keep the encrypted bytes: unless they are bound to their name."""
+        return record is None or not (renamed and _Parameters.of_record(record).bound)
+
+
 class _Encoder:
     """Encrypts one body. The salt makes its nonces unique, so a body needs an encoder of its own.
 
     Encrypting two different blocks with one nonce would reveal both. So an encoder that a forked process
     inherited refuses to work, because the parent uses the same nonces. And an encoder remembers the tags
-    of recent blocks, to detect a buffer that was encoded in place twice, or that changed between attempts.
+    of recent blocks, to detect a block that changed between two attempts.
     """
 
     __slots__ = ("_cipher", "_layout", "_parameters", "_process", "_tags")
@@ -187,12 +224,10 @@ class _Encoder:
         self._check_tag(index, segment[-TAG_SIZE:], last=last)
         return segment
 
-    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
-        self._check(index, len(buffer) - TAG_SIZE, last=last)
-        segment = _scratch(len(buffer))
-        self._cipher.encrypt_into(index, buffer[:-TAG_SIZE], segment, last=last)
-        self._check_tag(index, bytes(segment[-TAG_SIZE:]), last=last)
-        buffer[:] = segment
+    def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:
+        self._check(index, len(block), last=last)
+        self._cipher.encrypt_into(index, block, output, last=last)
+        self._check_tag(index, bytes(output[-TAG_SIZE:]), last=last)
 
     def trailer(self, encoded_sizes: Sequence[int], size: int) -> bytes:  # noqa: ARG002 - none
         return b""
@@ -356,14 +391,6 @@ def associated_data(context: ObjectContext) -> bytes:
     """
     names = [name.encode("utf-8", "surrogatepass") for name in (context.bucket, context.key)]
     return b"".join(len(name).to_bytes(4, "big") + name for name in names)
-
-
-def _scratch(size: int) -> memoryview:
-    """Return memory of the current thread, valid until its next call."""
-    memory: memoryview | None = getattr(_SCRATCH, "memory", None)
-    if memory is None or len(memory) < size:
-        memory = _SCRATCH.memory = memoryview(bytearray(size))
-    return memory[:size]
 
 
 def _decoded(record: Record, name: str) -> bytes:
