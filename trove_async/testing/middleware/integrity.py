@@ -1,0 +1,253 @@
+"""Conformance tests of integrity: altered bytes and forged records never become wrong bytes.
+
+Each read of a damaged object must raise IntegrityError or return exactly the right bytes. Any other
+error fails the test, because a store would not expect it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from trove_async.errors import IntegrityError, RangeError
+from trove_async.middleware import Middleware
+from trove_async.models import KiB
+from trove_async.testing._harness import assert_same, content
+from trove_async.testing.middleware._base import MiddlewareTopic, generator
+from trove_async.testing.middleware._codec import (
+    EncodedBody,
+    decode_body,
+    load_index,
+    read_range,
+)
+
+MAX_FLIPS = 256
+"""The maximum number of bytes of which one bit is flipped, in a small encoded form or an index."""
+
+RANDOM_POSITIONS = 16
+"""The number of random positions at which a longer encoded form is damaged."""
+
+FORGED: list[Any] = [
+    *["", "x", "0", "1", "-1", "1e3", "é", "\0", "x" * 1_000],
+    *[-(2**63), -1, 0, 1, 2, 2**16, 2**31, 2**32, 2**63, 2**64, 10**30],
+    *[True, False, None, 1.5, [], [1], {}],
+]
+"""Values that replace each value of a record. JSON allows types that a record does not."""
+
+SIZES = [0, 1, 2, 15, 16, 17, 63, 64, 2**31, 2**32, 2**63, 2**64]
+"""Sizes of an encoded form that do not fit the record."""
+
+
+class MiddlewareIntegrity(MiddlewareTopic):
+    """Objects that were damaged or forged."""
+
+    async def test_truncated_object_is_refused(self, middleware: Middleware) -> None:
+        for size_known in [True, False]:
+            encoded = await self.encode_blocks(middleware, size_known=size_known)
+            data = encoded.data
+            for length in positions(encoded):
+                await self.assert_never_wrong(middleware, encoded, data[:length])
+
+    async def test_object_with_appended_bytes_is_refused(self, middleware: Middleware) -> None:
+        for size_known in [True, False]:
+            encoded = await self.encode_blocks(middleware, size_known=size_known)
+            small = await self.encode_small(middleware)
+            for tail in [b"\0", b"\xff" * 16, bytes(64 * KiB), encoded.blocks[-1], encoded.trailer]:
+                await self.assert_never_wrong(middleware, encoded, encoded.data + tail)
+            for tail in [b"\0", small.blocks[-1], small.trailer, small.data]:
+                await self.assert_never_wrong(middleware, small, small.data + tail)
+
+    async def test_flipped_bit_in_a_small_object_is_noticed(self, middleware: Middleware) -> None:
+        encoded = await self.encode_small(middleware)
+        for position in sampled(range(len(encoded.data))):
+            await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
+
+    async def test_flipped_bit_near_a_border_is_noticed(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        for position in positions(encoded):
+            await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
+
+    async def test_overwritten_block_is_refused(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        for index, block in enumerate(encoded.blocks):
+            for forged in [bytes(len(block)), b"\xff" * len(block), content(len(block))]:
+                await self.assert_never_wrong(
+                    middleware, encoded, rebuilt(encoded, {index: forged})
+                )
+
+    async def test_dropped_doubled_and_swapped_blocks_are_refused(
+        self, middleware: Middleware
+    ) -> None:
+        sizes = await self.block_sizes(middleware)
+        # All blocks are full, so that the encoded blocks may have the same size.
+        for size_known in [True, False]:
+            encoded = await self.encode(middleware, self.body(sum(sizes)), size_known=size_known)
+            blocks = encoded.blocks
+            for index, block in enumerate(blocks):
+                changes: list[dict[int, bytes]] = [{index: b""}, {index: block + block}]
+                for other in range(index):
+                    changes.append({index: blocks[other], other: block})
+                    changes.append({index: blocks[other]})
+                    changes.append({other: block})
+                for change in changes:
+                    data = rebuilt(encoded, change)
+                    await self.assert_never_wrong(middleware, encoded, data)
+
+    async def test_blocks_of_another_object_are_refused(self, middleware: Middleware) -> None:
+        size = sum(await self.block_sizes(middleware))
+        encoded = await self.encode(middleware, self.body(size))
+        other = await self.encode(middleware, self.other_body(size))
+        assert other.body != encoded.body
+        for index, block in enumerate(other.blocks):
+            await self.assert_never_wrong(middleware, encoded, rebuilt(encoded, {index: block}))
+        for parts in [
+            replace(encoded, header=other.header),
+            replace(encoded, trailer=other.trailer),
+            replace(encoded, header=other.header, trailer=other.trailer),
+        ]:
+            await self.assert_never_wrong(middleware, encoded, parts.data)
+
+    async def test_shorter_object_of_another_size_is_refused(self, middleware: Middleware) -> None:
+        sizes = await self.block_sizes(middleware)
+        encoded = await self.encode(middleware, self.body(sum(sizes)))
+        # The blocks of this body have the same bytes, but the last one is the last.
+        shorter = await self.encode(middleware, self.body(sizes[0] + sizes[1]))
+        await self.assert_never_wrong(middleware, encoded, shorter.data)
+        await self.assert_never_wrong(middleware, shorter, encoded.data)
+        await self.assert_never_wrong(
+            middleware, encoded, rebuilt(encoded, {1: shorter.blocks[1], 2: b""})
+        )
+
+    async def test_altered_index_is_noticed(self, middleware: Middleware) -> None:
+        for size_known in [True, False]:
+            encoded = await self.encode_blocks(middleware, size_known=size_known)
+            data = encoded.data
+            spans = load_index(await self.decoder(middleware, encoded), data)
+            for start, end in spans:
+                for position in sampled(range(start, end)):
+                    await self.assert_never_wrong(middleware, encoded, flipped(data, position))
+                size = end - start
+                for forged in [bytes(size), b"\xff" * size, content(size), data[start:end][::-1]]:
+                    altered = data[:start] + forged + data[end:]
+                    await self.assert_never_wrong(middleware, encoded, altered)
+
+    async def test_forged_record_is_refused(self, middleware: Middleware) -> None:
+        for size_known in [True, False]:
+            encoded = await self.encode_blocks(middleware, size_known=size_known)
+            for record in forged_records(encoded.record):
+                forged = replace(encoded, record=record)
+                await self.assert_never_wrong(middleware, forged, encoded.data)
+
+    async def test_forged_record_of_a_small_object_is_refused(self, middleware: Middleware) -> None:
+        encoded = await self.encode_small(middleware)
+        for record in forged_records(encoded.record):
+            forged = replace(encoded, record=record)
+            await self.assert_never_wrong(middleware, forged, encoded.data)
+
+    async def test_size_that_does_not_fit_the_record_is_refused(
+        self, middleware: Middleware
+    ) -> None:
+        for size_known in [True, False]:
+            encoded = await self.encode_blocks(middleware, size_known=size_known)
+            exact = len(encoded.data)
+            for size in [*SIZES, exact - 1, exact + 1, 2 * exact]:
+                try:
+                    decoded_size = middleware.decoded_size(encoded.record, size)
+                    assert decoded_size is None or decoded_size >= 0
+                    decoder = await middleware.decoder(self.context(None), encoded.record, size)
+                    if decoder.index is not None:
+                        start, end = decoder.index
+                        assert 0 <= start < end <= size
+                except IntegrityError:
+                    continue
+
+    async def test_empty_and_foreign_objects_are_refused(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        for data in [b"", b"\0", encoded.body, content(len(encoded.data)), bytes(64 * KiB)]:
+            await self.assert_never_wrong(middleware, encoded, data)
+
+    async def assert_never_wrong(
+        self, middleware: Middleware, encoded: EncodedBody, data: bytes
+    ) -> None:
+        """Read a damaged object. Assert that each read is refused, or returns the right bytes.
+
+        Args:
+            middleware: The middleware.
+            encoded: The body, and the record that is stored with the object.
+            data: The bytes that are stored.
+        """
+        try:
+            size = middleware.decoded_size(encoded.record, len(data))
+        except IntegrityError:
+            size = None
+        assert size is None or size >= 0
+        try:
+            body = decode_body(await self.decoder(middleware, encoded, data), data)
+        except IntegrityError:
+            pass
+        else:
+            assert_same(body, encoded.body)
+        # One byte of each block, because the whole block must be verified for it.
+        for start, end in zip(encoded.starts[:-1], encoded.starts[1:], strict=True):
+            position = (start + end) // 2
+            if position >= len(encoded.body):
+                continue
+            try:
+                decoder = await self.decoder(middleware, encoded, data)
+                got, _ = read_range(decoder, data, position, position + 1)
+            except (IntegrityError, RangeError):
+                continue
+            assert_same(got, encoded.body[position : position + 1])
+
+
+def positions(encoded: EncodedBody) -> list[int]:
+    """Return positions in an encoded form: around each border, and at random."""
+    size = len(encoded.data)
+    around = {border + step for border in (0, *encoded.borders, size) for step in range(-2, 3)}
+    random = generator("positions")
+    around.update(random.randrange(size) for _ in range(RANDOM_POSITIONS))
+    return sorted(around & set(range(size)))
+
+
+def sampled(choices: range) -> list[int]:
+    """Return all choices, or a random sample of `MAX_FLIPS` of them."""
+    if len(choices) <= MAX_FLIPS:
+        return list(choices)
+    return generator("sample").sample(choices, MAX_FLIPS)
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    """Flip one bit of the byte at a position. Which one depends on the position."""
+    altered = bytearray(data)
+    altered[position] ^= 1 << position % 8
+    return bytes(altered)
+
+
+def rebuilt(encoded: EncodedBody, changes: Mapping[int, bytes]) -> bytes:
+    """Return the encoded form with some blocks replaced."""
+    blocks = [changes.get(index, block) for index, block in enumerate(encoded.blocks)]
+    return replace(encoded, blocks=blocks).data
+
+
+def forged_records(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield records that differ from a correct one, mostly in one value."""
+    yield {}
+    yield {**record, "unknown": 1}
+    yield {**record, "unknown_text": "x" * 1_000}
+    for name, value in record.items():
+        yield {other: record[other] for other in record if other != name}
+        yield {**{other: record[other] for other in record if other != name}, name + "_": value}
+        yield {other: value for other in record}
+        for forged in [*FORGED, *similar(value)]:
+            if not (type(forged) is type(value) and forged == value):
+                yield {**record, name: forged}
+
+
+def similar(value: object) -> Iterator[object]:
+    """Yield values that look like a correct one."""
+    if type(value) is int:
+        yield from [value - 1, value + 1, -value, 2 * value, str(value), float(value)]
+    elif isinstance(value, str):
+        yield from [value[:-1], value + value[-1:], value + "=", value * 2, value.swapcase()]
+        yield from [value[::-1], " " + value, value + "\n"]
