@@ -128,9 +128,7 @@ class SealedDecoder(Checksum):
         first, skip = divmod(start + HEADER, self.block)
         after_last = count_of(end + HEADER, self.block)
         left = first * (self.block + CRC) if first else HEADER
-        right = min(
-            after_last * (self.block + CRC), self.size + HEADER + CRC * self.block_count
-        )
+        right = min(after_last * (self.block + CRC), self.size + HEADER + CRC * self.block_count)
         return Plan(first, (left, right), skip if first else start)
 
     def encoded_block_size(self, index: int, data: memoryview) -> int | None:
@@ -266,6 +264,8 @@ class IndexedDecoder(Checksum):
         if len(data) < LENGTH.size:
             return None
         (length,) = LENGTH.unpack_from(data)
+        if length > self.block:
+            raise IntegrityError(f"block {index} has a wrong size")
         return LENGTH.size + int(length) + index % 3 + CRC
 
     def decode(self, index: int, data: memoryview) -> bytes:

@@ -105,13 +105,14 @@ class MiddlewareTopic:
         size = first + second + (third + 1) // 2
         return await self.encode(middleware, self.body(size), size_known=size_known)
 
-    async def encode_small(self, middleware: Middleware) -> EncodedBody:
+    async def encode_small(self, middleware: Middleware, *, size_known: bool = True) -> EncodedBody:
         """Encode a small body."""
         for size in SMALL:
-            encoded = await encode_body(middleware, self.context(size), self.body(size))
+            context = self.context(size if size_known else None)
+            encoded = await encode_body(middleware, context, self.body(size))
             if encoded is not None:
                 return encoded
-        return await self.encode_blocks(middleware)
+        return await self.encode_blocks(middleware, size_known=size_known)
 
     async def decoder(
         self, middleware: Middleware, encoded: EncodedBody, data: bytes | None = None

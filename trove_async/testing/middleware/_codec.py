@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from trove_async.errors import IntegrityError, RangeError
@@ -31,7 +32,7 @@ SHORT_PREFIX = 32
 """Prefixes of an encoded block grow by single bytes up to this size, and are then doubled."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the cached properties
 class EncodedBody:
     """A body and the parts of its encoded form.
 
@@ -51,17 +52,17 @@ class EncodedBody:
     blocks: Sequence[bytes]
     trailer: bytes
 
-    @property
+    @cached_property
     def data(self) -> bytes:
         """The encoded form."""
         return b"".join((self.header, *self.blocks, self.trailer))
 
-    @property
+    @cached_property
     def borders(self) -> Sequence[int]:
         """Where each encoded block starts, and where the last one ends."""
         return list(accumulate(map(len, self.blocks), initial=len(self.header)))
 
-    @property
+    @cached_property
     def starts(self) -> Sequence[int]:
         """Where each block starts in the body, and where the last one ends."""
         return list(accumulate(self.block_sizes, initial=0))

@@ -7,6 +7,7 @@ error fails the test, because a store would not expect it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from trove_async.testing._harness import assert_same, content
 from trove_async.testing.middleware._base import MiddlewareTopic, generator
 from trove_async.testing.middleware._codec import (
     EncodedBody,
+    decode_block,
     decode_body,
     load_index,
     read_range,
@@ -59,9 +61,10 @@ class MiddlewareIntegrity(MiddlewareTopic):
                 await self.assert_never_wrong(middleware, small, small.data + tail)
 
     async def test_flipped_bit_in_a_small_object_is_noticed(self, middleware: Middleware) -> None:
-        encoded = await self.encode_small(middleware)
-        for position in sampled(range(len(encoded.data))):
-            await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
+        for size_known in [True, False]:
+            encoded = await self.encode_small(middleware, size_known=size_known)
+            for position in sampled(range(len(encoded.data))):
+                await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
 
     async def test_flipped_bit_near_a_border_is_noticed(self, middleware: Middleware) -> None:
         encoded = await self.encode_blocks(middleware)
@@ -145,6 +148,14 @@ class MiddlewareIntegrity(MiddlewareTopic):
             forged = replace(encoded, record=record)
             await self.assert_never_wrong(middleware, forged, encoded.data)
 
+    async def test_forged_record_is_refused_or_not_current(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        context = self.context(len(encoded.body))
+        for record in forged_records(encoded.record):
+            with suppress(IntegrityError):
+                current = await middleware.is_current(context, record, renamed=False)
+                assert isinstance(current, bool)
+
     async def test_size_that_does_not_fit_the_record_is_refused(
         self, middleware: Middleware
     ) -> None:
@@ -166,6 +177,15 @@ class MiddlewareIntegrity(MiddlewareTopic):
         encoded = await self.encode_blocks(middleware)
         for data in [b"", b"\0", encoded.body, content(len(encoded.data)), bytes(64 * KiB)]:
             await self.assert_never_wrong(middleware, encoded, data)
+
+    async def test_damaged_block_does_not_affect_the_others(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        decoder = await self.decoder(middleware, encoded)
+        load_index(decoder, encoded.data)
+        for index, block in enumerate(encoded.blocks):
+            with suppress(IntegrityError):
+                decode_block(decoder, index, memoryview(content(len(block))))
+        assert_same(decode_body(decoder, encoded.data), encoded.body)
 
     async def assert_never_wrong(
         self, middleware: Middleware, encoded: EncodedBody, data: bytes
@@ -238,7 +258,7 @@ def forged_records(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, value in record.items():
         yield {other: record[other] for other in record if other != name}
         yield {**{other: record[other] for other in record if other != name}, name + "_": value}
-        yield {other: value for other in record}
+        yield dict.fromkeys(record, value)
         for forged in [*FORGED, *similar(value)]:
             if not (type(forged) is type(value) and forged == value):
                 yield {**record, name: forged}

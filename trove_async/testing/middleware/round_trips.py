@@ -28,6 +28,9 @@ from trove_async.testing.middleware._codec import (
 MAX_RECORD = 1 * KiB
 """The maximum size of a record as JSON: half of what S3 allows for all metadata of an object."""
 
+LONG = [2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 10**11]
+"""Sizes in bytes that do not fit into 32 bits, or just do."""
+
 GUARD = b"guard"
 """Bytes around the buffer of `encode_in_place`, which must not change."""
 
@@ -96,6 +99,30 @@ class MiddlewareRoundTrips(MiddlewareTopic):
             load_index(decoder, data)
             assert decoder.size == size
             assert decoder.block_count == len(encoded.blocks)
+
+    @SIZE_KNOWN
+    async def test_sizes_of_long_objects_are_computed(
+        self, middleware: Middleware, *, size_known: bool
+    ) -> None:
+        for size in LONG:
+            encoder = await middleware.encoder(self.context(size if size_known else None))
+            encoded_size = None if encoder is None else encoder.encoded_size(size)
+            if encoder is None or encoded_size is None:
+                continue
+            first = self.body(encoder.block_size(0))
+            if encode_block(encoder, 0, memoryview(first), last=False) is None:
+                continue
+            record = encoder.record(size if size_known else None)
+            assert middleware.decoded_size(record, encoded_size) in {None, size}
+            decoder = await middleware.decoder(self.context(None), record, encoded_size)
+            if decoder.index is not None:
+                continue
+            assert decoder.size == size
+            last = decoder.plan(size - 1, size)
+            assert last.first == decoder.block_count - 1
+            assert 0 < last.encoded[0] < last.encoded[1] <= encoded_size
+            assert last.encoded[1] - last.encoded[0] <= MAX_BLOCK + MAX_EXPANSION
+            assert last.skip < MAX_BLOCK
 
     @SIZE_KNOWN
     async def test_record_is_small_and_flat(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from trove_async._concurrency import task_group
-from trove_async.middleware import Middleware
+from trove_async.middleware import Encoder, Middleware
 from trove_async.testing._harness import assert_same
 from trove_async.testing.middleware._base import MiddlewareTopic
 from trove_async.testing.middleware._codec import (
@@ -84,22 +84,22 @@ class MiddlewareSharing(MiddlewareTopic):
 
     async def test_encoders_do_not_influence_each_other(self, middleware: Middleware) -> None:
         size = sum(await self.block_sizes(middleware))
-        bodies = [self.body(size), self.other_body(size)]
-        encoders = [await self.encoder(middleware), await self.encoder(middleware)]
-        both = [split(encoder, body) for encoder, body in zip(encoders, bodies, strict=True)]
-        encoded: list[list[bytes]] = [[], []]
+        running: list[tuple[Encoder, bytes, list[memoryview], list[bytes]]] = []
+        for body in [self.body(size), self.other_body(size)]:
+            encoder = await self.encoder(middleware)
+            blocks = split(encoder, body)
+            first = encode_block(encoder, 0, blocks[0], last=len(blocks) == 1)
+            if first is None:
+                pytest.fail(f"the middleware does not encode {size} bytes: override `body`")
+            running.append((encoder, body, blocks, [first]))
         # The blocks of the two bodies take turns.
-        for index in range(len(both[0])):
-            for encoder, blocks, results in zip(encoders, both, encoded, strict=True):
-                last = index == len(blocks) - 1
-                result = encode_block(encoder, index, blocks[index], last=last)
-                assert result is not None
-                results.append(result)
-        complete = [
-            assemble(encoder, body, blocks, results, None)
-            for encoder, body, blocks, results in zip(encoders, bodies, both, encoded, strict=True)
-        ]
-        decoders = [await self.decoder(middleware, one) for one in complete]
+        for index in range(1, len(running[0][2])):
+            for encoder, _, blocks, encoded in running:
+                block = encode_block(encoder, index, blocks[index], last=index == len(blocks) - 1)
+                assert block is not None
+                encoded.append(block)
+        complete = [assemble(*parts, None) for parts in running]
+        decoders = [await self.decoder(middleware, encoded) for encoded in complete]
         for one, decoder in zip(complete, decoders, strict=True):
             assert_same(decode_body(decoder, one.data), one.body)
 
