@@ -465,6 +465,15 @@ class ReturnsMoreThanTheBlock(Sealed):
     decoder_type = _PaddingDecoder
 
 
+class _HugeDecoder(SealedDecoder):
+    def decode(self, index: int, data: memoryview) -> bytes:
+        return super().decode(index, data) * (2 * MAX_BLOCK // len(data))
+
+
+class ReturnsBlockThatIsTooLong(Sealed):
+    decoder_type = _HugeDecoder
+
+
 class _OrderedDecoder(SealedDecoder):
     following = 0
 

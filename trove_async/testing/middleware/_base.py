@@ -76,10 +76,10 @@ class MiddlewareTopic:
                 return encoder
         pytest.fail("the middleware encodes no body: override `context`")
 
-    async def block_sizes(self, middleware: Middleware) -> list[int]:
-        """Return the sizes of the first three blocks of a longer body."""
+    async def block_sizes(self, middleware: Middleware, count: int = 3) -> list[int]:
+        """Return the sizes of the first `count` blocks of a longer body."""
         encoder = await self.encoder(middleware)
-        return [encoder.block_size(index) for index in range(3)]
+        return [encoder.block_size(index) for index in range(count)]
 
     async def sizes(self, middleware: Middleware) -> list[int]:
         """Return sizes of bodies around the borders of blocks."""

@@ -126,7 +126,7 @@ def ranges_around_borders(encoded: EncodedBody) -> list[Span]:
     """Return all ranges that start and end at a border of blocks, or next to one."""
     size = len(encoded.body)
     positions = {border + step for border in encoded.starts for step in (-1, 0, 1)}
-    return list(combinations(sorted(positions & set(range(size + 1))), 2))
+    return list(combinations(sorted(each for each in positions if 0 <= each <= size), 2))
 
 
 def random_ranges(encoded: EncodedBody) -> list[Span]:

@@ -214,6 +214,8 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         assert 0 <= overhead <= MAX_EXPANSION
         first, second, third = await self.block_sizes(middleware)
         for size in [0, 1, first, first + second + third // 2 + 1]:
+            encoder = await self.encoder(middleware)  # an encoder encodes one body
+            assert isinstance(encoder, EncodesInPlace)
             blocks = split(encoder, self.body(size))
             for index, block in enumerate(blocks):
                 last = index == len(blocks) - 1
