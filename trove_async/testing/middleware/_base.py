@@ -74,7 +74,7 @@ class MiddlewareTopic:
             encoder = await middleware.encoder(self.context(size))
             if encoder is not None:
                 return encoder
-        pytest.fail("the middleware encodes no body: override `context`")
+        raise not_encoded(3 * MAX_BLOCK)
 
     async def block_sizes(self, middleware: Middleware, count: int = 3) -> list[int]:
         """Return the sizes of the first `count` blocks of a longer body."""
@@ -94,7 +94,7 @@ class MiddlewareTopic:
         context = self.context(len(body) if size_known else None)
         encoded = await encode_body(middleware, context, body)
         if encoded is None:
-            pytest.fail(f"the middleware does not encode {len(body)} bytes: override `body`")
+            raise not_encoded(len(body))
         return encoded
 
     async def encode_blocks(
@@ -126,6 +126,14 @@ class MiddlewareTopic:
         """
         length = len(encoded.data if data is None else data)
         return await middleware.decoder(self.context(None), encoded.record, length)
+
+
+def not_encoded(size: int) -> AssertionError:
+    """Return the failure of a test that needs a body of this size which the middleware encodes."""
+    return AssertionError(
+        f"the middleware leaves {size} bytes as they are: override `body` or `context`, or change its "
+        "settings"
+    )
 
 
 def _text(size: int) -> bytes:

@@ -22,12 +22,16 @@ from trove_async.testing.middleware._codec import (
     EncodedBody,
     decode_block,
     decode_body,
+    encode_body,
     load_index,
     read_range,
 )
 
-MAX_FLIPS = 256
-"""The maximum number of bytes of which one bit is flipped, in a small encoded form or an index."""
+MAX_FLIPS = 1_024
+"""The maximum number of bits of a small encoded form that are flipped, one at a time."""
+
+MAX_INDEX_FLIPS = 256
+"""The same for the index of a longer encoded form."""
 
 RANDOM_POSITIONS = 16
 """The number of random positions at which a longer encoded form is damaged."""
@@ -72,14 +76,20 @@ class MiddlewareIntegrity(MiddlewareTopic):
 
     async def test_flipped_bit_in_a_small_object_is_noticed(self, middleware: Middleware) -> None:
         for size_known in [True, False]:
-            encoded = await self.encode_small(middleware, size_known=size_known)
-            for position in sampled(range(len(encoded.data))):
-                await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
+            objects = [await self.encode_small(middleware, size_known=size_known)]
+            for size in [0, 1]:
+                context = self.context(size if size_known else None)
+                tiny = await encode_body(middleware, context, self.body(size))
+                objects += [] if tiny is None else [tiny]
+            for encoded in objects:
+                for bit in sampled(range(8 * len(encoded.data)), MAX_FLIPS):
+                    await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, bit))
 
     async def test_flipped_bit_near_a_border_is_noticed(self, middleware: Middleware) -> None:
         encoded = await self.encode_blocks(middleware)
         for position in positions(encoded):
-            await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, position))
+            bit = 8 * position + position % 8
+            await self.assert_never_wrong(middleware, encoded, flipped(encoded.data, bit))
 
     async def test_overwritten_block_is_refused(self, middleware: Middleware) -> None:
         encoded = await self.encode_blocks(middleware)
@@ -155,8 +165,8 @@ class MiddlewareIntegrity(MiddlewareTopic):
             data = encoded.data
             spans = load_index(await self.decoder(middleware, encoded), data)
             for start, end in spans:
-                for position in sampled(range(start, end)):
-                    await self.assert_never_wrong(middleware, encoded, flipped(data, position))
+                for bit in sampled(range(8 * start, 8 * end), MAX_INDEX_FLIPS):
+                    await self.assert_never_wrong(middleware, encoded, flipped(data, bit))
                 size = end - start
                 for forged in [bytes(size), b"\xff" * size, content(size), data[start:end][::-1]]:
                     altered = data[:start] + forged + data[end:]
@@ -257,17 +267,17 @@ def positions(encoded: EncodedBody) -> list[int]:
     return sorted(position for position in around if 0 <= position < size)
 
 
-def sampled(choices: range) -> list[int]:
-    """Return all choices, or a random sample of `MAX_FLIPS` of them."""
-    if len(choices) <= MAX_FLIPS:
+def sampled(choices: range, limit: int) -> list[int]:
+    """Return all choices, or a random sample of `limit` of them."""
+    if len(choices) <= limit:
         return list(choices)
-    return generator("sample").sample(choices, MAX_FLIPS)
+    return generator("sample").sample(choices, limit)
 
 
-def flipped(data: bytes, position: int) -> bytes:
-    """Flip one bit of the byte at a position. Which one depends on the position."""
+def flipped(data: bytes, bit: int) -> bytes:
+    """Flip one bit of an encoded form."""
     altered = bytearray(data)
-    altered[position] ^= 1 << position % 8
+    altered[bit // 8] ^= 1 << bit % 8
     return bytes(altered)
 
 

@@ -13,7 +13,12 @@ import pytest
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, EncodesInPlace, Middleware
 from trove_async.models import KiB
 from trove_async.testing._harness import assert_same, content
-from trove_async.testing.middleware._base import SIZE_KNOWN, MiddlewareTopic, in_threads
+from trove_async.testing.middleware._base import (
+    SIZE_KNOWN,
+    MiddlewareTopic,
+    in_threads,
+    not_encoded,
+)
 from trove_async.testing.middleware._codec import (
     assemble,
     decode_body,
@@ -132,7 +137,7 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         body = self.body(size)
         encoder = await middleware.encoder(self.context(size if size_known else None))
         if encoder is None:
-            pytest.fail(f"the middleware does not encode {size} bytes")
+            raise not_encoded(size)
         encode_blocks(encoder, split(encoder, body)[:1])
         record = encoder.record(size if size_known else None)
         for name, value in record.items():
@@ -173,7 +178,7 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         blocks = split(encoder, body)
         expected = encode_blocks(encoder, blocks)
         if expected is None:
-            pytest.fail(f"the middleware does not encode {len(body)} bytes: override `body`")
+            raise not_encoded(len(body))
         calls = [
             partial(encode_block, encoder, index, block, last=index == len(blocks) - 1)
             for index, block in enumerate(blocks)
@@ -200,7 +205,7 @@ class MiddlewareRoundTrips(MiddlewareTopic):
             result = encoder.encode(index, view, last=index == 1)
             assert_same(bytes(view), bytes(block))  # the encoder must not change the block
             if result is None:
-                pytest.fail(f"the middleware does not encode {len(body)} bytes: override `body`")
+                raise not_encoded(len(body))
             results.append((result, bytes(result)))
             buffer[:] = b"\xff" * len(buffer)
         for result, encoded in results:

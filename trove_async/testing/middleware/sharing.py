@@ -11,7 +11,7 @@ import pytest
 from trove_async._concurrency import task_group
 from trove_async.middleware import Encoder, Middleware
 from trove_async.testing._harness import assert_same
-from trove_async.testing.middleware._base import MiddlewareTopic
+from trove_async.testing.middleware._base import MiddlewareTopic, not_encoded
 from trove_async.testing.middleware._codec import (
     assemble,
     decode_body,
@@ -36,10 +36,12 @@ class MiddlewareSharing(MiddlewareTopic):
         fixture is a coroutine or a generator.
         """
         function = inspect.unwrap(type(self).middleware)
-        names = list(inspect.signature(function).parameters)[1:]
-        another = function(self, **{name: request.getfixturevalue(name) for name in names})
-        if not isinstance(another, Middleware):
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             pytest.skip("override the fixture `another_middleware`")
+        names = list(inspect.signature(function).parameters)[1:]
+        another: Middleware = function(
+            self, **{name: request.getfixturevalue(name) for name in names}
+        )
         return another
 
     async def test_another_instance_decodes_the_object(
@@ -90,7 +92,7 @@ class MiddlewareSharing(MiddlewareTopic):
             blocks = split(encoder, body)
             first = encode_block(encoder, 0, blocks[0], last=len(blocks) == 1)
             if first is None:
-                pytest.fail(f"the middleware does not encode {size} bytes: override `body`")
+                raise not_encoded(size)
             running.append((encoder, body, blocks, [first]))
         # The blocks of the two bodies take turns.
         for index in range(1, len(running[0][2])):
