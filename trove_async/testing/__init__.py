@@ -27,9 +27,9 @@ The suites of drivers and stores follow the driver's `Capabilities`. If a capabi
 
 A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
 its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions
-run only if it overrides `DriverVersions.keep_versions`. The tests of a middleware that
-does not encode every body override `body` or `context`, and those of a format that does not
-authenticate set `MiddlewareIntegrity.binds_blocks` to False.
+run only if it overrides `DriverVersions.keep_versions`. For a middleware that does not encode every
+body, it may override `body` and `context`. For a format without authentication, it must set
+`MiddlewareIntegrity.binds_blocks` to False.
 
 `Faulty` wraps any driver and can make its calls fail, hang or return damaged bodies.
 
