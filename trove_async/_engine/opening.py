@@ -3,14 +3,17 @@
 A get is optimistic: its first request is that of a plain object. Only if the response has records does a
 range cost more requests: one for the index of a compressed object, and one for the blocks of the range.
 A later range of the same object costs one request, because `IndexCache` remembers both.
+
+A get without decoding returns the response to the first request as it is. So does a get whose `Decode`
+function, which sees the metadata of that response, decides against decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
@@ -34,6 +37,9 @@ from .records import parse_records
 from .transforms import Transforms, decoded_info
 from .verified import VerifiedBody
 
+Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
+"""Whether a transformed object is decoded, or a function that decides it from the object's metadata."""
+
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
 
@@ -42,7 +48,7 @@ class OpenedBody:
     """An open body. Leaving the context closes its connection.
 
     Attributes:
-        body: The decoded body.
+        body: The decoded body, or the stored one if the get does not decode.
         info: What users see of the object.
     """
 
@@ -76,9 +82,18 @@ class OpenedBody:
 
 
 async def open_body(
-    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    *,
+    decode: Decode = True,
 ) -> OpenedBody:
     """Open the body of an object, or a range of it.
+
+    Without decoding, the range is one of the stored bytes, and the info has their size. The transforms
+    that a scope requires are required in either case.
 
     Raises:
         TroveError: As `AsyncDriver.get`.
@@ -92,17 +107,17 @@ async def open_body(
         if reader.info.records is None and not transforms.has_required:
             return OpenedBody(context, VerifiedBody(reader))
         with suppress(_ReplacedError):
-            opened = await _decode_whole(transforms, backend, context, reader, options)
+            opened = await _decode_whole(transforms, backend, context, reader, options, decode)
             if opened is not None:
                 return opened
     # 2. Otherwise several requests may be needed, and the object may be replaced between them.
     for _ in range(_MAX_ATTEMPTS - 1):
         try:
-            return await _open(transforms, backend, bucket, key, options)
+            return await _open(transforms, backend, bucket, key, options, decode)
         except _ReplacedError:
             continue
     try:
-        return await _open(transforms, backend, bucket, key, options)
+        return await _open(transforms, backend, bucket, key, options, decode)
     except _ReplacedError as error:
         raise ObjectChangedError(error.message, backend=backend.name) from error
 
@@ -111,14 +126,19 @@ class _ReplacedError(ObjectChangedError):
     """The object was replaced between the requests of one get, which has returned no bytes yet."""
 
 
-async def _open(
-    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+async def _open(  # noqa: PLR0917 - as `open_body`
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    decode: Decode,
 ) -> OpenedBody:
     # 1. A range of an object that was read recently is planned at once.
     if options.range is not None and _is_of_latest(options):
         address = (backend.name, bucket, key)
         known = transforms.indexes.get(address)
-        if known is not None:
+        if known is not None and _must_decode(known.info, backend, decode):
             try:
                 await transforms.check_read(known.info, backend.name)
                 decoded = DecodedObject(transforms, backend, known.info)
@@ -131,14 +151,16 @@ async def _open(
     try:
         reader = await context.__aenter__()
     except RangeError:
+        if decode is False:
+            raise
         # The range is outside the stored bytes, but may be inside the decoded ones.
         info = await backend.driver.head(bucket, key, options.version_id)
-        if not is_transformed(info) or options.range is None:
+        if options.range is None or not _must_decode(info, backend, decode):
             raise
         await transforms.check_read(info, backend.name)
     else:
         info = reader.info
-        opened = await _decode_whole(transforms, backend, context, reader, options)
+        opened = await _decode_whole(transforms, backend, context, reader, options, decode)
         if opened is not None:
             return opened
     # 3. A range needs the index, and a different range of the stored bytes.
@@ -148,14 +170,15 @@ async def _open(
     return await decoded.open_range(*options.range.resolve(decoded.size))
 
 
-async def _decode_whole(
+async def _decode_whole(  # noqa: PLR0917 - as `open_body`
     transforms: Transforms,
     backend: Backend,
     context: AbstractAsyncContextManager[object],
     reader: DriverReader,
     options: GetOptions,
+    decode: Decode,
 ) -> OpenedBody | None:
-    """Use the response of a plain object. Return None if a range needs different bytes.
+    """Use the response to a get of the stored bytes. Return None if a range needs different bytes.
 
     Unless a body is returned, the response is closed.
     """
@@ -164,7 +187,7 @@ async def _decode_whole(
     try:
         info = reader.info
         await transforms.check_read(info, backend.name)
-        if not is_transformed(info):
+        if not _must_decode(info, backend, decode):
             result = opened
         elif options.range is None:
             decoded = DecodedObject(transforms, backend, info, options.version_id)
@@ -200,6 +223,19 @@ def is_transformed(info: ObjectInfo) -> bool:
     return info.records is not None and any(
         record is not None for _, record in parse_records(info.records)
     )
+
+
+def _must_decode(info: ObjectInfo, backend: Backend, decode: Decode) -> bool:
+    """Return whether the object is transformed, and is to be decoded.
+
+    Raises:
+        IntegrityError: It is to be decoded, and its records are malformed.
+    """
+    if info.records is None:
+        return False
+    if not isinstance(decode, bool):
+        decode = decode(info.located(backend=backend.name))
+    return decode and is_transformed(info)
 
 
 async def describe(
