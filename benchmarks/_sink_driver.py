@@ -156,3 +156,11 @@ class _SinkReader:
         self._driver.bytes_read += len(data)
         self._position = end
         return data
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Receive into memory, as the drivers of services do."""
+        size = min(len(buffer), self.range[1] - self._position)
+        buffer[:size] = self._driver.body[self._position : self._position + size]
+        self._driver.bytes_read += size
+        self._position += size
+        return size

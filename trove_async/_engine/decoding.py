@@ -8,10 +8,11 @@ that fails its verification, every read raises the same error.
 from __future__ import annotations
 
 import asyncio
+import mmap
 from array import array
 from collections import deque
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from trove_async._concurrency import wait_until_done
 from trove_async.errors import IntegrityError
@@ -40,6 +41,12 @@ class Body(Protocol):
         ...
 
 
+class _ReadingInto(Protocol):
+    """A body that reads into memory."""
+
+    async def readinto(self, buffer: memoryview) -> int: ...
+
+
 class DecodedBody:
     """A range of a body, decoded by one decoder.
 
@@ -57,6 +64,7 @@ class DecodedBody:
         "_encoded",
         "_encoded_sizes",
         "_failure",
+        "_free",
         "_header",
         "_index",
         "_is_whole",
@@ -65,6 +73,8 @@ class DecodedBody:
         "_pending",
         "_piece",
         "_position",
+        "_received",
+        "_receiving",
         "_skip",
         "_spare",
         "info",
@@ -91,6 +101,9 @@ class DecodedBody:
         self._header = decoder.header if plan is None else b""  # not verified yet
         self._encoded_sizes = array("I")
         self._pending = _Pending()
+        self._free: list[memoryview] = []  # memory to receive blocks into
+        self._receiving: memoryview | None = None  # the memory of the next block
+        self._received = 0  # bytes of it
         self._jobs: deque[_Job] = deque()
         self._piece = b""  # a decoded block, of which `_offset` bytes were returned
         self._offset = 0
@@ -181,6 +194,8 @@ class DecodedBody:
     def _release(self, job: _Job) -> None:
         if job.is_spare:
             self._spare.release()
+        if isinstance(job.encoded.obj, mmap.mmap):
+            self._free.append(memoryview(job.encoded.obj))
 
     @property
     def _has_blocks(self) -> bool:
@@ -199,6 +214,10 @@ class DecodedBody:
         if self._header:
             await self._expect(self._header, "its header was altered")
             self._header = b""
+        is_last = self._is_whole and self._index == self._decoder.block_count - 1
+        # Receive a large block directly. A block that was received in part is always received to its end.
+        if self._receiving is not None or self._can_receive(is_last=is_last):
+            return await self._receive_block()
         # 1. Find the size of the block, which may depend on its first bytes.
         while (size := self._decoder.encoded_block_size(self._index, self._pending.view)) is None:
             if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
@@ -207,7 +226,7 @@ class DecodedBody:
         # 2. Read the block.
         await self._read_up_to(size)
         # 3. Verify the trailer before the last block is returned.
-        if self._is_whole and self._index == self._decoder.block_count - 1:
+        if is_last:
             sizes = self._encoded_sizes + array("I", [size])
             trailer = self._decoder.trailer(sizes)
             await self._read_up_to(size + len(trailer))
@@ -216,6 +235,37 @@ class DecodedBody:
         if self._is_whole:
             self._encoded_sizes.append(size)
         return self._pending.take(size)
+
+    def _can_receive(self, *, is_last: bool) -> bool:
+        """Return whether the next block can be received into memory."""
+        # The last block is followed by the trailer, and bytes that are pending would have to be copied.
+        if is_last or self._pending or not getattr(self._encoded, "reads_into", False):
+            return False
+        size = self._decoder.encoded_block_size(self._index, self._pending.view)
+        return size is not None and size > INLINE_WORK
+
+    async def _receive_block(self) -> memoryview:
+        """Receive a whole encoded block into memory that is used again."""
+        body = cast("_ReadingInto", self._encoded)
+        size = self._decoder.encoded_block_size(self._index, self._pending.view)
+        assert size is not None  # noqa: S101 - checked by `_can_receive`
+        if self._receiving is None:
+            # Page-aligned: reading a file into other memory takes several times as long.
+            memory = (
+                self._free.pop()
+                if self._free
+                else memoryview(mmap.mmap(-1, MAX_BLOCK + MAX_EXPANSION))
+            )
+            self._receiving, self._received = memory, 0
+        while self._received < size:
+            count = await body.readinto(self._receiving[self._received : size])
+            if not count:
+                raise self._damaged("it ended early")
+            self._received += count
+        block, self._receiving = self._receiving[:size], None
+        if self._is_whole:
+            self._encoded_sizes.append(size)
+        return block
 
     async def _expect(self, expected: bytes, problem: str) -> None:
         await self._read_up_to(len(expected))
@@ -287,7 +337,7 @@ class _Pending:
 class _Job:
     """The decoding of one block, in a worker thread if the block is large."""
 
-    __slots__ = ("_block", "_future", "is_spare")
+    __slots__ = ("_block", "_future", "encoded", "is_spare")
 
     def __init__(
         self,
@@ -298,6 +348,7 @@ class _Job:
         *,
         is_spare: bool,
     ) -> None:
+        self.encoded = encoded
         self.is_spare = is_spare
         self._block = b""
         self._future: asyncio.Future[bytes] | None = None

@@ -7,11 +7,11 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from trove_async._checksums import CRC32C, Crc32c
 from trove_async._concurrency import in_thread
-from trove_async.driver import DriverReader
+from trove_async.driver import DriverReader, ReadsInto
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 
@@ -105,19 +105,48 @@ class VerifiedBody:
             return b""
         size = min(size, self.remaining)
         data = await self._reader.read(size) if not self._pending else b""
-        if not (self._pending or 0 < len(data) <= size):
-            problem = "has too many bytes" if data else "ended early"
-            raise self._integrity_error(
-                f"the body {problem}: {self.remaining} more bytes were expected; read it again"
-            )
+        if not self._pending:
+            self._check_size(len(data), size)
         if self._crc is not None:
             self._crc.update(data)
         if self._hashes:
             data = await self._hashed(data, size)
-        if len(data) == self.remaining and (self._crc is not None or self._hashes):
-            self._compare()
-        self._position += len(data)
+        self._advance(len(data))
         return data
+
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy."""
+        return not self._hashes and bool(getattr(self._reader, "reads_into", False))
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes into `buffer`. Return their number, 0 at the end. Call it if `reads_into`.
+
+        Raises:
+            IntegrityError: As `read`.
+        """
+        if not self.remaining:
+            return 0
+        buffer = buffer[: self.remaining]
+        count = await cast("ReadsInto", self._reader).readinto(buffer)
+        self._check_size(count, len(buffer))
+        if self._crc is not None:
+            self._crc.update(buffer[:count])
+        self._advance(count)
+        return count
+
+    def _check_size(self, received: int, size: int) -> None:
+        if not 0 < received <= size:
+            problem = "has too many bytes" if received else "ended early"
+            raise self._integrity_error(
+                f"the body {problem}: {self.remaining} more bytes were expected; read it again"
+            )
+
+    def _advance(self, count: int) -> None:
+        """Move on by the bytes that are about to be returned. Verify the body before its last bytes are."""
+        if count == self.remaining and (self._crc is not None or self._hashes):
+            self._compare()
+        self._position += count
 
     async def _hashed(self, data: bytes, size: int) -> bytes:
         """Hash the received bytes, in a thread if there are many; return at most `size` bytes."""

@@ -149,6 +149,26 @@ class ResumingReader:
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end of the range."""
+        data = await self._read(size, None)
+        assert isinstance(data, bytes)  # noqa: S101 - without a buffer
+        return data
+
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy, because the driver receives into the buffer."""
+        return self._connection is not None and hasattr(self._connection.reader, "readinto")
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes into `buffer`. Return their number, 0 at the end of the range.
+
+        If the driver can do so, they are received into the buffer. See `ReadsInto`.
+        """
+        data = await self._read(len(buffer), buffer)
+        if not isinstance(data, memoryview):  # otherwise they are in the buffer already
+            buffer[: len(data)] = data
+        return len(data)
+
+    async def _read(self, size: int, buffer: memoryview | None) -> bytes | memoryview:
         if self._position >= self._end:
             return b""
         self._calls.read_permits.mark_busy(self)
@@ -156,11 +176,12 @@ class ResumingReader:
         try:
             # 1. Read from the connection up to the first piece of the read-ahead, then from the pieces.
             if self._readahead is None or readahead_position is None:
-                data = await self._read_connection(size)
+                data = await self._read_connection(size, buffer)
             elif readahead_position > self._position:
-                data = await self._read_connection(min(size, readahead_position - self._position))
+                size_before = min(size, readahead_position - self._position)
+                data = await self._read_connection(size_before, buffer)
             else:
-                data = await self._read_piece(self._readahead, size)
+                data = await self._read_piece(self._readahead, size, buffer)
             # 2. Advance, and disconnect at the end or else continue the read-ahead.
             if self._position + len(data) >= self._end:
                 # A slow consumer of the last bytes holds no connection. The position advances after
@@ -174,8 +195,14 @@ class ResumingReader:
             self._mark_idle()
         return data
 
-    async def _read_connection(self, size: int, failure: TroveError | None = None) -> bytes:
-        """Read from the connection. Reconnect after a failure, as the retry policy allows."""
+    async def _read_connection(
+        self, size: int, buffer: memoryview | None, failure: TroveError | None = None
+    ) -> bytes | memoryview:
+        """Read from the connection. Reconnect after a failure, as the retry policy allows.
+
+        Returns:
+            The bytes, or the start of `buffer` that they were received into.
+        """
         retries: Retries | None = None
         clock = self._calls.clock
         while True:
@@ -190,7 +217,7 @@ class ResumingReader:
                 connection = self._connection or await self._reconnect()
                 measured = size >= SLOT  # the speed of small reads depends on the consumer
                 started, cpu_started = (clock(), thread_time()) if measured else (0.0, 0.0)
-                data = await self._receive(connection.reader, size)
+                data = await self._receive(connection.reader, size, buffer)
                 # 3. Measure how long the connection kept the consumer waiting.
                 if measured:
                     waited = max(clock() - started - (thread_time() - cpu_started), 0.0)
@@ -205,9 +232,17 @@ class ResumingReader:
                 await self._disconnect()
                 raise
 
-    async def _receive(self, reader: DriverReader, size: int) -> bytes:
-        """Read once. A stream is received into a slot, if the driver can do so and memory is free."""
+    async def _receive(
+        self, reader: DriverReader, size: int, buffer: memoryview | None
+    ) -> bytes | memoryview:
+        """Read once, into `buffer` or a slot if the driver can do so.
+
+        Without a buffer, a stream is received into a slot if memory is free.
+        """
         readinto = getattr(reader, "readinto", None)
+        if readinto is not None and buffer is not None:
+            count = await self._calls.await_progress(readinto(buffer[:size]), "no bytes arrived")
+            return buffer[:count]
         if readinto is None or not self._streaming or size < _STREAM_READ:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         if self._receive_lease is None:
@@ -236,7 +271,9 @@ class ResumingReader:
         self._receive_lease = None
         return True
 
-    async def _read_piece(self, readahead: ReadAhead, size: int) -> bytes:
+    async def _read_piece(
+        self, readahead: ReadAhead, size: int, buffer: memoryview | None
+    ) -> bytes | memoryview:
         if self._connection is not None:  # it has been read up to the first piece
             await self._close_connection()
         try:
@@ -244,7 +281,7 @@ class ResumingReader:
         except TroveError as error:
             if readahead.closed:
                 raise
-            return await self._read_connection(size, error)
+            return await self._read_connection(size, buffer, error)
 
     def _continue_read_ahead(self, size: int) -> None:
         """Fetch the next pieces while the consumer processes these bytes, if the connection is slow."""
@@ -414,7 +451,7 @@ class ResumingReader:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
-    def _check_not_ended(self, data: bytes) -> bytes:
+    def _check_not_ended(self, data: bytes | memoryview) -> bytes | memoryview:
         if not data:
             missing = self._end - self._position
             raise UnavailableError(f"the body ended {missing} bytes early")
