@@ -152,12 +152,14 @@ class Operations:
             transforms = self._runtime.transforms
             if transforms:
                 context = context_of(target, options.content_type)
+                inspections = await transforms.select_inspections(context)
                 middlewares = await transforms.select(context)
-                result = await self._puts.put_body(
+                result = await self._puts.put_inspected(
                     target,
                     source,
                     put_options,
                     context=context,
+                    inspections=inspections,
                     middlewares=middlewares,
                     progress=progress,
                 )
@@ -409,7 +411,7 @@ class Operations:
             validation.check_version(backend, options.version_id)
             target = Location(backend=backend, bucket=bucket, key=key)
             context = context_of(target, options.content_type or type_of(key))
-            await self._runtime.transforms.check_presign(context)
+            await self._runtime.transforms.check_presign(context, method)
             driver = cast("Presigning", backend.driver)
             return await driver.presign(method, bucket, key, expires, options)
 
@@ -421,8 +423,8 @@ class Operations:
         backend = self._runtime.backends[decision.backend]
         target = Location(backend=backend, bucket=bucket, key=key)
         context = context_of(target, type_of(key))
-        middlewares = await self._runtime.transforms.select(context)
-        return replace(decision, middleware=tuple(map(repr, middlewares)))
+        middlewares = await self._runtime.transforms.explain(context)
+        return replace(decision, middleware=tuple(middlewares))
 
     # -- buckets ---------------------------------------------------------------------------------------
 
