@@ -18,6 +18,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
+from trove_async.middleware import ObjectContext
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
@@ -420,9 +421,10 @@ class Operations:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
         decision = await self._routing.explain(bucket, key)
-        backend = self._runtime.backends[decision.backend]
-        target = Location(backend=backend, bucket=bucket, key=key)
-        context = context_of(target, type_of(key))
+        # Not `context_of`: a backend is known only once the store is open.
+        context = ObjectContext(
+            bucket=bucket, key=key, backend=decision.backend, content_type=type_of(key)
+        )
         middlewares = await self._runtime.transforms.explain(context)
         return replace(decision, middleware=tuple(middlewares))
 
