@@ -253,17 +253,17 @@ async def test_verdict_before_the_end_of_the_body_is_not_accepted(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    # A busy machine may need longer than this timeout to connect.
-    [(b"body", "did not (reply|accept the body)"), (LARGE, "did not accept the body")],
+    [(b"body", "did not reply"), (LARGE, "did not accept the body")],
 )
-async def test_clamd_that_hangs_is_given_up(body: bytes, expected: str) -> None:
+async def test_clamd_that_hangs_is_given_up(body: bytes, expected: str, tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         # Reads no more than the buffers of the stream hold, and replies nothing.
         await reader.readexactly(10)
         await given_up.wait()
 
     given_up = asyncio.Event()
-    async with clamd(serve) as address, store_of(address, timeout=0.05) as store:
+    path = tmp_path / "clamd.ctl"  # a Unix socket connects at once, even on a busy machine
+    async with clamd(serve, path) as address, store_of(address, timeout=0.05) as store:
         with pytest.raises(virus_scan.ScannerTimeoutError, match=expected) as caught:
             await store.put("bucket", "key", body)
         assert isinstance(caught.value, TimeoutError)
