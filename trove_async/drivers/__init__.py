@@ -44,8 +44,9 @@ register different drivers for a scheme, its use raises ConfigError.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from trove_async import _extras
 
 from ._urls import ENTRY_POINTS as ENTRY_POINTS
 from ._urls import MODULES
@@ -65,26 +66,7 @@ __all__ = ["GCSDriver", "LocalDriver", "MemoryDriver", "S3Driver"]
 def __getattr__(name: str) -> object:
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(MODULES[name]), name)
-    except ModuleNotFoundError as error:
-        return _placeholder(name, error)
-
-
-def _placeholder(name: str, error: ModuleNotFoundError) -> type:
-    """Return a class for a driver whose extra is missing. It raises ImportError when called.
-
-    If ``__getattr__`` raised the error, `hasattr`, `help` and ``import *`` would fail on this module,
-    even for users of other drivers.
-    """
-    message = str(error)
-
-    def raise_import_error(*_args: object, **_options: object) -> None:
-        raise ImportError(message, name=error.name)
-
-    return type(
-        name, (), {"__init__": raise_import_error, "__doc__": message, "__module__": __name__}
-    )
+    return _extras.load(MODULES[name], name)
 
 
 def __dir__() -> list[str]:

@@ -1,1 +1,40 @@
-"""Middlewares: transforms of bodies on their way to a backend."""
+"""Middlewares: transforms of bodies on their way to a backend.
+
+A middleware's module and its library are imported when its name is first used here.
+
+`compression`      `Compression`: the Zstandard Seekable Format, extra ``[zstd]``
+`encryption`       `Encryption`: Tink's streaming AEAD, extra ``[crypto]``
+`keys`             `Keys`, and the sources of keys: `Keyring`, `TenantKeys`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trove_async import _extras
+
+if TYPE_CHECKING:
+    from trove_async.middlewares.compression import Compression
+    from trove_async.middlewares.encryption import Encryption
+    from trove_async.middlewares.keys import DataKey, Keyring, Keys, TenantKeys
+
+__all__ = ["Compression", "DataKey", "Encryption", "Keyring", "Keys", "TenantKeys"]
+
+_MODULES = {
+    "Compression": "compression",
+    "DataKey": "keys",
+    "Encryption": "encryption",
+    "Keyring": "keys",
+    "Keys": "keys",
+    "TenantKeys": "keys",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _extras.load(f"{__name__}.{_MODULES[name]}", name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
