@@ -29,6 +29,8 @@ from trove_async._engine.inspecting import Inspectors
 from trove_async._engine.sources import Replayable, source_of
 from trove_async.middleware import ObjectContext
 from trove_async.middlewares.compression import Compression
+from trove_async.middlewares.encryption import Encryption
+from trove_async.middlewares.keys import Keyring
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
@@ -44,6 +46,15 @@ SMALL = NEW[: 10 * KiB]
 
 SIZES = [0, 1, 1000, MiB - 1, MiB, MiB + 1, 2 * MiB - 1, 2 * MiB, 2 * MiB + 1, len(NEW)]
 """Sizes around the borders of parts, which have 1 MiB."""
+
+
+ENCODINGS: dict[str, list[Middleware]] = {
+    "plain": [],
+    "compressed": [Compression()],
+    "encrypted": [Encryption(Keyring({"key": bytes(range(32))}, current="key"))],
+}
+
+ENCODED = pytest.mark.parametrize("encoding", ENCODINGS)
 
 
 # -- inspectors --------------------------------------------------------------------------------------
@@ -230,15 +241,14 @@ KINDS = pytest.mark.parametrize("kind", BODIES)
 
 @KINDS
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("compressed", [False, True])
+@ENCODED
 async def test_every_byte_is_inspected_once_in_order(
-    kind: str, size: int, tmp_path: Path, *, compressed: bool
+    kind: str, size: int, encoding: str, tmp_path: Path
 ) -> None:
     fake, recorder, second = Fake(), Recorder(), Recorder()
     await prepare(fake)
     body = NEW[:size]
-    middleware = [recorder, Compression(), second] if compressed else [recorder, second]
-    async with store_of(fake, *middleware) as store:
+    async with store_of(fake, recorder, *ENCODINGS[encoding], second) as store:
         given = BODIES[kind](body, tmp_path)
         info = await store.put("bucket", "key", given)
         recorder.assert_saw(body)
@@ -345,19 +355,20 @@ async def test_changes_of_a_chunk_during_its_inspection_are_not_stored() -> None
 
 @pytest.mark.parametrize("size", [1, MiB - 1, MiB, MiB + 1, 2 * MiB, len(NEW)])
 @pytest.mark.parametrize("declared", [False, True])
+@ENCODED
 async def test_last_part_is_sent_after_the_inspection_has_finished(
-    size: int, *, declared: bool
+    size: int, encoding: str, *, declared: bool
 ) -> None:
     fake, recorder = Fake(), Recorder()
     recorder.log = fake.steps
     await prepare(fake)
-    async with store_of(fake, recorder) as store:
+    async with store_of(fake, *ENCODINGS[encoding], recorder) as store:
         body = chunks(NEW[:size])
         await store.put("bucket", "key", body, size=size if declared else None)
     last_request = max(at for at, step in enumerate(fake.steps) if step in {"put", "send"})
     assert fake.steps.index("aclose") < last_request
-    sent = fake.count("put") + fake.count("send")
-    assert sent == -(-size // MiB)
+    if encoding == "plain":
+        assert fake.count("put") + fake.count("send") == -(-size // MiB)
 
 
 async def test_first_parts_are_sent_during_the_inspection() -> None:
@@ -376,15 +387,14 @@ POSITIONS = {"first": 0, "middle": MiB + 17, "last": len(NEW) - 1}
 
 @KINDS
 @pytest.mark.parametrize("where", POSITIONS)
-@pytest.mark.parametrize("compressed", [False, True])
+@ENCODED
 @pytest.mark.parametrize("key", ["key", "new"])
 async def test_blocked_body_is_not_stored(
-    kind: str, where: str, key: str, tmp_path: Path, *, compressed: bool
+    kind: str, where: str, encoding: str, key: str, tmp_path: Path
 ) -> None:
     fake, blocking, other = Fake(), Blocking(POSITIONS[where]), Recorder()
     await prepare(fake)
-    middleware = [Compression(), other, blocking] if compressed else [other, blocking]
-    async with store_of(fake, *middleware) as store:
+    async with store_of(fake, *ENCODINGS[encoding], other, blocking) as store:
         body = BODIES[kind](NEW, tmp_path)
         with pytest.raises(ContentBlockedError) as caught:
             await store.put("bucket", key, body)
@@ -562,17 +572,16 @@ async def test_failing_put_closes_the_inspector() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("compressed", [False, True])
+@ENCODED
 async def test_cancel_where_an_inspector_hangs_leaves_nothing(
-    *, streamed: bool, compressed: bool
+    encoding: str, *, streamed: bool
 ) -> None:
     fake = Fake()
     await prepare(fake)
     hang_at = 0
     while True:
         recorder, other = Hanging(hang_at), Recorder()
-        middleware = [other, recorder, Compression()] if compressed else [other, recorder]
-        async with store_of(fake, *middleware) as store:
+        async with store_of(fake, other, recorder, *ENCODINGS[encoding]) as store:
             body = chunks(NEW, 1_000_000) if streamed else NEW
             task = OwnedTask(store.put("bucket", "key", body))
             waiting = OwnedTask(recorder.reached.wait())
