@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from types import TracebackType
@@ -306,6 +306,7 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool | Callable[[ObjectInfo], bool] = True,
         progress: Progress | None = None,
     ) -> OpeningReader:
         """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
@@ -320,6 +321,12 @@ class Trove:
             version_id: The id of a version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
             if_none_match: Read only a version other than this one.
+            decode: False: return the bytes as the backend stores them, for example compressed.
+                `range` then selects stored bytes, and the reader's `info` has their `size` and
+                `checksums`; `info.transforms` names what was applied to them. A function decides
+                it for each transformed object from its stored metadata, without a request more. A
+                middleware that requires objects to be encoded, such as ``Encryption(require=True)``,
+                is obeyed in either case.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to continue.
 
@@ -331,6 +338,7 @@ class Trove:
             NotSupportedError: The backend cannot honour an option.
         """
         validation.check_progress(progress)
+        validation.check_decode(decode, functions=True)
         _names.check_address(bucket, key)
         options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
@@ -340,7 +348,9 @@ class Trove:
             return ObjectReader(opened, progress)
 
         return OpeningReader(
-            lambda: self._objects.open(bucket, key, options, make_reader).__await__(),
+            lambda: self._objects.open(
+                bucket, key, options, make_reader, decode=decode
+            ).__await__(),
             f"{bucket!r}, {key!r}",
         )
 
@@ -354,6 +364,7 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool = True,
     ) -> bytes:
         """Return the bytes of a small object.
 
@@ -365,6 +376,7 @@ class Trove:
             version_id: As in `get`.
             if_match: As in `get`.
             if_none_match: As in `get`.
+            decode: False: return the bytes as the backend stores them, as in `get`.
 
         Raises:
             RangeError: The range selects no bytes, or more than `limit`.
@@ -376,7 +388,8 @@ class Trove:
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
         validation.check_read_limit(limit)
-        return await self._objects.read(bucket, key, options, limit)
+        validation.check_decode(decode, functions=False)
+        return await self._objects.read(bucket, key, options, limit, decode=decode)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
