@@ -15,7 +15,7 @@ InspectorFactory: TypeAlias = Callable[[str, str, str | None], Inspector | Await
 
 
 class Inspection:
-    """Shows the body of every put to an inspector, which may block it.
+    """Passes the body of every put to an inspector, which may block it.
 
     An inspector (`trove_async.middleware.Inspector`) has two coroutines: ``update(data)``, called with the
     bytes of the body in order, and ``finish()``, called at its end. To block the body, either raises
@@ -24,8 +24,8 @@ class Inspection:
     however the inspection ends.
 
     List an inspection in the store's `middleware`, alone or with a `Scope`. The order does not matter: an
-    inspector always sees the bytes that the user passed, before they are compressed or encrypted. If several
-    inspections apply, each one sees the whole body.
+    inspector always receives the bytes that the user passed, before they are compressed or encrypted. If several
+    inspections apply, each one receives the whole body.
 
     A large body is sent while it is inspected, but it becomes visible only after ``finish`` has returned. A
     slow inspector slows down its own put only. A body of bytes is inspected as a whole before anything is sent:
