@@ -26,6 +26,8 @@ PUBLIC_MODULES = [
     "trove_async.integrations.otel",
     "trove_async.integrations.starlette",
     "trove_async.layers",
+    "trove_async.middleware",
+    "trove_async.middlewares.inspection",
     "trove_async.models",
     "trove_async.options",
     "trove_async.paging",

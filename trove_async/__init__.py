@@ -47,7 +47,7 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event, Events
-from .middleware import Middleware
+from .middleware import Inspecting, Middleware
 from .models import (
     BucketInfo,
     ByteRange,
@@ -98,6 +98,7 @@ __all__ = [
     "Event",
     "Events",
     "Health",
+    "Inspecting",
     "IntegrityError",
     "InvalidNameError",
     "Middleware",

@@ -32,6 +32,10 @@ checks header, trailer and total size       raises IntegrityError for any block 
 ==========================================  ======================================================
 
 `trove_async.testing` tests this contract. A middleware is complete when it passes these tests.
+
+**Inspections.** An `Inspecting` object is listed like a middleware, but transforms nothing. Its
+inspectors receive the bytes that a user puts, and may block them. `trove_async.middlewares.inspection`
+has an implementation for users.
 """
 
 from __future__ import annotations
@@ -152,6 +156,65 @@ class Middleware(Protocol):
             context: The destination of the copy, with the size of the body if that is known.
             record: The record of this middleware; None: it has not encoded the object.
             renamed: Whether the copy has a different bucket or key.
+        """
+        ...
+
+
+@runtime_checkable
+class Inspecting(Protocol):
+    """Inspects the bodies of puts. Implementations need not inherit from this protocol.
+
+    The constructor does no I/O. One instance serves many stores and objects concurrently.
+    """
+
+    async def inspector(self, context: ObjectContext) -> Inspector:
+        """Return an inspector for one body. Called before any of the body is read.
+
+        An exception ends the put, and nothing is stored.
+
+        Args:
+            context: The object that is put.
+        """
+        ...
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """Inspects one body, as the user passed it: before any middleware encodes it.
+
+    The store awaits one call at a time, in the task that called put. An exception ends the put: nothing
+    is stored, and the caller receives the exception. Retried requests are not inspected again.
+    """
+
+    async def update(self, data: bytes) -> None:
+        """Receive the next bytes of the body, in order and each byte once.
+
+        Args:
+            data: 1 byte to 1 MiB.
+
+        Raises:
+            ContentBlockedError: The body must not be stored.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Receive the end of the body. The last part is sent only after this call has returned.
+
+        Raises:
+            ContentBlockedError: The body must not be stored.
+        """
+        ...
+
+
+@runtime_checkable
+class ClosableInspector(Protocol):
+    """Optional: an inspector that holds a resource, such as a connection."""
+
+    async def aclose(self) -> None:
+        """Release the resource. Called once, after `finish`, or after an error or a cancel.
+
+        It is shielded from cancelled scopes, and is itself cancelled after 10 seconds. If it raises after
+        `finish`, the put fails and nothing is stored. After an error, its own exceptions are dropped.
         """
         ...
 

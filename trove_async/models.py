@@ -510,8 +510,8 @@ class RouteDecision:
         backend: The backend's name.
         rule: The rule that matched; None for the default and for a pinned handle.
         reason: The reason, as a sentence.
-        middleware: The middlewares that would transform a put of this key, in order. Their scopes are
-            evaluated with the media type that is guessed from the key.
+        middleware: The middlewares and inspections that would apply to a put of this key, in order. Their
+            scopes are evaluated with the media type that is guessed from the key.
     """
 
     backend: str

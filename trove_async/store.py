@@ -25,7 +25,7 @@ from .bucket import Bucket
 from .driver import AsyncDriver
 from .errors import ObjectNotFoundError
 from .events import Events
-from .middleware import Middleware
+from .middleware import Inspecting, Middleware
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
@@ -58,7 +58,8 @@ class Trove:
             object of an operation, and for each key of a listing over several backends. Each returns
             the name of a backend, or None or ``""`` to pass.
         middleware: Transforms of bodies, such as `trove_async.middlewares.Compression`, in the order in
-            which they are applied on a put. ``(middleware, scope)`` limits one to the objects in a
+            which they are applied on a put, and inspections of bodies
+            (`trove_async.middlewares.inspection`). ``(middleware, scope)`` limits one to the objects in a
             `Scope`. An object is decoded as it was encoded, whatever this list contains later.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
         retry: The retry policy. Every driver has its own retry budget.
@@ -82,7 +83,7 @@ class Trove:
         backends: Mapping[str, AsyncDriver | str] | None = None,
         routes: Sequence[Route | tuple[str, str]] = (),
         route_functions: Sequence[RouteFunction] = (),
-        middleware: Sequence[Middleware | tuple[Middleware, Scope]] = (),
+        middleware: Sequence[Middleware | Inspecting | tuple[Middleware | Inspecting, Scope]] = (),
         pool: BufferPool | None = None,
         retry: RetryPolicy | None = None,
         timeout: Timeout | None = None,
@@ -269,6 +270,7 @@ class Trove:
             IntegrityError: The body does not have the given size, a file changed while it was sent,
                 or the backend stored other bytes.
             StorageFullError: The backend is full.
+            ContentBlockedError: An inspection has rejected the body. Nothing was stored.
             TypeError: The body is a str, a mapping, a set or the response of an HTTP client, for
                 example. The message names what to pass instead.
         """

@@ -20,6 +20,12 @@ OUTPUT = {
     "route_by_bucket.py": ["large-files/body.bin: 1000000 bytes on large"],
     "per_tenant.py": ["tenant-acme/invoice.txt is on acme", "for tenant-acme"],
     "custom_driver.py": [],
+    "virus_scan.py": [
+        "runs with a fake that knows only EICAR",
+        "clean.txt was stored: 20 bytes",
+        "eicar.com was blocked: the body contains a virus: Eicar-Test-Signature",
+        "eicar.com exists: False",
+    ],
     "hot_cold_archive.py": ["objects by backend", "archive", "the pool held at most"],
 }
 

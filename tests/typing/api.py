@@ -18,12 +18,14 @@ from trove_async import (
     DeleteResult,
     Event,
     Health,
+    Inspecting,
     ObjectInfo,
     ObjectReader,
     Prefix,
     RetryPolicy,
     Route,
     RouteDecision,
+    Scope,
     Timeout,
     Trove,
     TroveError,
@@ -31,6 +33,8 @@ from trove_async import (
     route_function,
 )
 from trove_async.drivers import MemoryDriver
+from trove_async.middleware import Inspector, Middleware, ObjectContext
+from trove_async.middlewares.inspection import Inspection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +73,33 @@ async def construct() -> None:
     assert_type(store.backends, Mapping[str, BackendInfo])
     assert_type(store.backend("cold").bucket("b"), Bucket)
     assert_type(store.events.subscribe(print), Callable[[], None])
+
+
+class Scanner:
+    def __init__(self, _bucket: str, _key: str, _content_type: str | None) -> None:
+        pass
+
+    async def update(self, data: bytes) -> None:
+        assert_type(data, bytes)
+
+    async def finish(self) -> None:
+        pass
+
+
+async def open_scanner(bucket: str, key: str, content_type: str | None) -> Scanner:
+    return Scanner(bucket, key, content_type)
+
+
+async def inspections(compression: Middleware, context: ObjectContext) -> None:
+    inspection = Inspection(Scanner)
+    assert_type(await inspection.inspector(context), Inspector)
+    listed: Inspecting = Inspection(open_scanner)
+    Trove("mem://", middleware=[inspection])
+    Trove("mem://", middleware=[listed, compression, (inspection, Scope.keys("*.exe"))])
+    Trove("mem://", middleware=[(inspection, Scope.everything()), (compression, ~Scope.keys("*"))])
+    Trove("mem://", middleware=[Scanner("b", "k", None)])  # type: ignore[list-item]  # an inspector is not an inspection
+    Inspection(Scanner("b", "k", None))  # type: ignore[arg-type]  # not callable
+    Inspection(by_suffix)  # type: ignore[arg-type]  # has no content type, and returns a str
 
 
 async def put(store: Trove, reader: ObjectReader, path: Path) -> None:

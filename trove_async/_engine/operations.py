@@ -18,6 +18,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
+from trove_async.middleware import ObjectContext
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
@@ -152,12 +153,14 @@ class Operations:
             transforms = self._runtime.transforms
             if transforms:
                 context = context_of(target, options.content_type)
+                inspections = await transforms.select_inspections(context)
                 middlewares = await transforms.select(context)
-                result = await self._puts.put_body(
+                result = await self._puts.put_inspected(
                     target,
                     source,
                     put_options,
                     context=context,
+                    inspections=inspections,
                     middlewares=middlewares,
                     progress=progress,
                 )
@@ -419,7 +422,7 @@ class Operations:
             validation.check_version(backend, options.version_id)
             target = Location(backend=backend, bucket=bucket, key=key)
             context = context_of(target, options.content_type or type_of(key))
-            await self._runtime.transforms.check_presign(context)
+            await self._runtime.transforms.check_presign(context, method)
             driver = cast("Presigning", backend.driver)
             return await driver.presign(method, bucket, key, expires, options)
 
@@ -428,11 +431,12 @@ class Operations:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
         decision = await self._routing.explain(bucket, key)
-        backend = self._runtime.backends[decision.backend]
-        target = Location(backend=backend, bucket=bucket, key=key)
-        context = context_of(target, type_of(key))
-        middlewares = await self._runtime.transforms.select(context)
-        return replace(decision, middleware=tuple(map(repr, middlewares)))
+        # Not `context_of`: a backend is known only once the store is open.
+        context = ObjectContext(
+            bucket=bucket, key=key, backend=decision.backend, content_type=type_of(key)
+        )
+        middlewares = await self._runtime.transforms.explain(context)
+        return replace(decision, middleware=tuple(middlewares))
 
     # -- buckets ---------------------------------------------------------------------------------------
 

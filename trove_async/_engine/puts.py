@@ -1,4 +1,4 @@
-"""Puts of bodies, through the middlewares of their object or without any."""
+"""Puts of bodies, with the inspections and middlewares of their object or without any."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from trove_async.errors import BucketNotFoundError
-from trove_async.middleware import Middleware, ObjectContext
+from trove_async.middleware import Inspecting, Middleware, ObjectContext
 from trove_async.models import RECORDS, ObjectInfo
 from trove_async.options import PutOptions
 
 from . import validation
 from .encoding import encode_source
-from .locations import Location
+from .inspecting import Inspectors
+from .locations import Location, located
 from .runtime import Runtime
 from .sources import Source
 from .transforms import decoded_info
@@ -80,8 +81,10 @@ class Puts:
         options: PutOptions,
         progress: Progress | None,
         finish: Callable[[PutOptions], PutOptions] | None = None,
+        *,
+        read_once: bool = False,
     ) -> Put:
-        """Return a put of stored bytes, which has not started."""
+        """Return a put of stored bytes, which has not started. See `Put`."""
         return Put(
             target.backend,
             target.bucket,
@@ -92,7 +95,51 @@ class Puts:
             progress=progress,
             create_bucket=lambda error: self._create_bucket(target, error),
             finish=finish,
+            read_once=read_once,
         )
+
+    async def put_inspected(
+        self,
+        target: Location,
+        source: Source,
+        options: PutOptions,
+        *,
+        context: ObjectContext,
+        inspections: Sequence[Inspecting],
+        middlewares: Sequence[Middleware],
+        progress: Progress | None,
+    ) -> PutResult:
+        """Put a user's body: inspect it, and put it through middlewares. Both may be none.
+
+        Args:
+            target: The destination.
+            source: The body.
+            options: The options of the put.
+            context: The object, for the inspections and middlewares.
+            inspections: The inspections of the body.
+            middlewares: The middlewares to apply, in order.
+            progress: The user's callback.
+        """
+        if not inspections:
+            return await self.put_body(
+                target,
+                source,
+                options,
+                context=context,
+                middlewares=middlewares,
+                progress=progress,
+            )
+        with located(target):
+            async with Inspectors(inspections, context, source, options.size) as inspectors:
+                return await self.put_body(
+                    target,
+                    await inspectors.inspected(),
+                    options,
+                    context=context,
+                    middlewares=middlewares,
+                    progress=progress,
+                    read_once=True,
+                )
 
     async def put_body(
         self,
@@ -103,6 +150,7 @@ class Puts:
         context: ObjectContext,
         middlewares: Sequence[Middleware],
         progress: Progress | None,
+        read_once: bool = False,
     ) -> PutResult:
         """Put a body through middlewares, which may be none. The caller closes it after an error.
 
@@ -113,6 +161,7 @@ class Puts:
             context: The object, for the middlewares.
             middlewares: The middlewares to apply, in order.
             progress: The user's callback.
+            read_once: See `Put`. It is true of every encoded body.
         """
         encoded = None
         if middlewares:
@@ -120,7 +169,7 @@ class Puts:
             spare = self._runtime.transforms.spare
             encoded = await encode_source(source, options.size, middlewares, context, spare)
         if encoded is None:
-            put = self.put(target, options, progress)
+            put = self.put(target, options, progress, read_once=read_once)
             stored, body_size = await put.run(source), None
         else:
             records = encoded.records
@@ -131,7 +180,7 @@ class Puts:
                 return options
 
             # The declared size is that of the body, and is verified while the body is read.
-            put = self.put(target, replace(options, size=None), progress, finish)
+            put = self.put(target, replace(options, size=None), progress, finish, read_once=True)
             stored, body_size = await put.run(encoded), encoded.body_size
         return PutResult(
             stored=stored,

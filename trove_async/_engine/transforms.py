@@ -1,5 +1,7 @@
 """The middlewares of a store: which of them apply to an object, and how it is decoded.
 
+Inspections are selected here too, because users list them among the middlewares.
+
 A write is encoded by the middlewares whose scopes include the object. A read is decoded by the object's
 records, whatever the scopes are now.
 """
@@ -16,7 +18,7 @@ from trove_async.errors import (
     IntegrityError,
     NotSupportedError,
 )
-from trove_async.middleware import Decoder, Middleware, ObjectContext, Record
+from trove_async.middleware import Decoder, Inspecting, Middleware, ObjectContext, Record
 from trove_async.models import ObjectInfo
 from trove_async.scope import Scope
 
@@ -26,6 +28,9 @@ from .locations import context_of_stored
 from .records import Applied, parse_records
 
 Configured: TypeAlias = tuple[Middleware, Scope]
+
+Listed: TypeAlias = tuple[Middleware | Inspecting, Scope]
+"""An item of the user's list, with its scope. An object with both protocols is both."""
 
 _BUILT_IN: Final[Mapping[str, str]] = {
     "zstd": "compression",
@@ -38,19 +43,28 @@ class Transforms:
     """The middlewares of a store, and what its handles share to decode objects.
 
     Args:
-        configured: The middlewares in the order of the user, with their scopes.
+        listed: The middlewares and inspections in the order of the user, with their scopes.
+
+    Attributes:
+        configured: The middlewares alone.
     """
 
-    def __init__(self, configured: Sequence[Configured] = ()) -> None:
-        self.configured = configured
+    def __init__(self, listed: Sequence[Listed] = ()) -> None:
+        self._listed = listed
+        self.configured: Sequence[Configured] = [
+            (item, scope) for item, scope in listed if isinstance(item, Middleware)
+        ]
+        self._inspections = [
+            (item, scope) for item, scope in listed if isinstance(item, Inspecting)
+        ]
         self.spare = SpareWorkers()
         self.indexes = IndexCache()
-        self._required = [item for item in configured if item[0].required]
+        self._required = [item for item in self.configured if item[0].required]
         self._built_in: dict[str, Middleware] = {}
 
     def __bool__(self) -> bool:
-        """Whether a write may be transformed."""
-        return bool(self.configured)
+        """Whether a put may be transformed or inspected."""
+        return bool(self._listed)
 
     @property
     def has_required(self) -> bool:
@@ -62,6 +76,16 @@ class Transforms:
         return [
             middleware for middleware, scope in self.configured if await _includes(scope, context)
         ]
+
+    async def select_inspections(self, context: ObjectContext) -> Sequence[Inspecting]:
+        """Return the inspections that apply to an object, in order."""
+        return [
+            inspection for inspection, scope in self._inspections if await _includes(scope, context)
+        ]
+
+    async def explain(self, context: ObjectContext) -> Sequence[str]:
+        """Return a description of each middleware and inspection that applies to an object, in order."""
+        return [repr(item) for item, scope in self._listed if await _includes(scope, context)]
 
     async def check_read(self, info: ObjectInfo, backend: str) -> None:
         """Raise if the object lacks a transform that its scope requires."""
@@ -78,11 +102,13 @@ class Transforms:
                     backend=backend,
                 )
 
-    async def check_presign(self, context: ObjectContext) -> None:
-        """Raise NotSupportedError if middlewares apply to the object: a URL would bypass them."""
-        middlewares = await self.select(context)
-        if middlewares:
-            names = ", ".join(map(repr, middlewares))
+    async def check_presign(self, context: ObjectContext, method: str) -> None:
+        """Raise NotSupportedError if a URL would bypass the middlewares, or the inspections of a put."""
+        bypassed: list[Middleware | Inspecting] = [*await self.select(context)]
+        if method == "PUT":
+            bypassed += await self.select_inspections(context)
+        if bypassed:
+            names = ", ".join(map(repr, bypassed))
             raise NotSupportedError(
                 f"a presigned URL would bypass the middlewares of this object ({names}): use get and put",
                 backend=context.backend,
@@ -212,13 +238,13 @@ class Transforms:
             return not renamed
 
 
-def check_scopes(configured: Iterable[Configured], backends: Sequence[str]) -> None:
+def check_scopes(listed: Iterable[Listed], backends: Sequence[str]) -> None:
     """Raise BackendNotFoundError if a scope names an unknown backend."""
-    for middleware, scope in configured:
+    for item, scope in listed:
         for name in sorted(scope.backend_names() - set(backends)):
             names = ", ".join(map(repr, backends))
             raise BackendNotFoundError(
-                f"the scope of {middleware!r} names the backend {name!r}, which does not exist: there"
+                f"the scope of {item!r} names the backend {name!r}, which does not exist: there"
                 f" are {names}"
             )
 

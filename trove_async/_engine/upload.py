@@ -61,6 +61,8 @@ class Put:
         progress: The user's callback.
         create_bucket: Called with the error of a missing bucket. It creates the bucket, or raises.
         finish: Completes the options just before the first request, for values that depend on the body.
+        read_once: Whether all parts must be held, because the body is encoded or inspected while it is read:
+            reading a file again might yield other bytes.
 
     Attributes:
         sent_bytes: The number of bytes that the backend has received.
@@ -79,8 +81,10 @@ class Put:
         progress: Progress | None,
         create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
         finish: Callable[[PutOptions], PutOptions] | None = None,
+        read_once: bool = False,
     ) -> None:
         self._finish = finish
+        self._read_once = read_once
         self._backend = backend
         self._bucket = bucket
         self._key = key
@@ -151,8 +155,7 @@ class Put:
     async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, reading the body's file while they are sent."""
         capabilities = self._capabilities
-        # Encoding a part again would have to yield the same bytes: the parts of an encoded body are held.
-        can_stream = capabilities.upload and capabilities.streamed_parts and self._finish is None
+        can_stream = capabilities.upload and capabilities.streamed_parts and not self._read_once
         file = await intake.file() if can_stream else None
         if file is None:
             raise self._parts_too_large_error(

@@ -12,7 +12,7 @@ from trove_async import _names
 from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
-from trove_async.middleware import Middleware
+from trove_async.middleware import Inspecting, Middleware
 from trove_async.models import RECORDS, ByteRange, ObjectInfo, Timeout
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.pool import BufferPool
@@ -22,7 +22,7 @@ from trove_async.scope import Scope
 
 from .backends import Backend
 from .copy_overrides import CopyOverrides
-from .transforms import check_scopes
+from .transforms import Listed, check_scopes
 
 
 def checked_backends(
@@ -55,27 +55,30 @@ def checked_backends(
 
 
 def checked_middleware(
-    middleware: Sequence[Middleware | tuple[Middleware, Scope]], backends: Sequence[str]
-) -> Sequence[tuple[Middleware, Scope]]:
-    """Check the middlewares of a store, and return each with its scope.
+    middleware: Sequence[Middleware | Inspecting | tuple[Middleware | Inspecting, Scope]],
+    backends: Sequence[str],
+) -> Sequence[Listed]:
+    """Check the middlewares and inspections of a store, and return each with its scope.
 
     Raises:
-        TypeError: An item is neither a middleware nor a pair of a middleware and a scope.
+        TypeError: An item is neither a middleware or inspection, nor a pair of one and a scope.
         BackendNotFoundError: A scope names an unknown backend.
     """
-    if isinstance(middleware, Middleware) or not isinstance(middleware, Iterable):
+    if isinstance(middleware, (Middleware, Inspecting)) or not isinstance(middleware, Iterable):
         raise TypeError("middleware must be a list: pass [middleware] or [(middleware, scope)]")
-    configured: list[tuple[Middleware, Scope]] = []
+    listed: list[Listed] = []
     for item in middleware:
         pair = item if isinstance(item, tuple) else (item, Scope.everything())
         if len(pair) != 2 or not isinstance(pair[1], Scope):  # noqa: PLR2004 - a pair
             raise TypeError(f"an item of middleware must be (middleware, scope), got {item!r}")
-        if isinstance(pair[0], type) or not isinstance(pair[0], Middleware):
+        if isinstance(pair[0], type) or not isinstance(pair[0], (Middleware, Inspecting)):
             name = pair[0].__name__ if isinstance(pair[0], type) else type(pair[0]).__name__
-            raise TypeError(f"an item of middleware must be a middleware, got {name}")
-        configured.append(pair)
-    check_scopes(configured, backends)
-    return configured
+            raise TypeError(
+                f"an item of middleware must be a middleware or an inspection, got {name}"
+            )
+        listed.append(pair)
+    check_scopes(listed, backends)
+    return listed
 
 
 def check_store_options(
