@@ -156,6 +156,9 @@ class Middleware(Protocol):
             context: The destination of the copy, with the size of the body if that is known.
             record: The record of this middleware; None: it has not encoded the object.
             renamed: Whether the copy has a different bucket or key.
+
+        Raises:
+            IntegrityError: The record is malformed.
         """
         ...
 
@@ -327,13 +330,14 @@ class Decoder(Protocol):
     def index(self) -> Span | None:
         """The encoded range to pass to `load_index` before `plan` is called for a part of the body.
 
-        The same range is needed first if `size` is None. None: nothing is missing. After `load_index` it
-        may be a different range, which is loaded next.
+        The same range is needed first if `size` is None. A whole body is decoded without it once `size` is
+        known. None: nothing is missing. After `load_index` it may be a different range, which is loaded
+        next; there are at most two. It is inside the encoded form.
         """
         ...
 
     def load_index(self, data: bytes) -> None:
-        """Load the encoded range `index`.
+        """Load the encoded range `index`. One task at a time calls this.
 
         Raises:
             IntegrityError: The index is malformed, or contradicts the record or the size.
@@ -357,9 +361,11 @@ class Decoder(Protocol):
     def encoded_block_size(self, index: int, data: memoryview) -> int | None:
         """Return the size in bytes of an encoded block. None: this needs more of its bytes.
 
+        The size is at most ``MAX_BLOCK + MAX_EXPANSION``.
+
         Args:
             index: The number of the block.
-            data: The first bytes of the encoded block, possibly with bytes that follow the block.
+            data: The first bytes of the encoded block, possibly none, or with bytes that follow the block.
 
         Raises:
             IntegrityError: No encoded block begins with these bytes.
