@@ -137,6 +137,8 @@ class Encryption:
         )
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_layout"):
+            return "<Encryption, not initialised>"  # its constructor raised
         settings = [repr(self._keys)]
         settings += ["bind=True"] if self._bind else []
         settings += ["require=True"] if self._required else []
