@@ -185,8 +185,8 @@ class Encoder(Protocol):
             last: Whether this is the last block.
 
         Returns:
-            The encoded block. None, allowed only for block 0: the object is better stored as it is. The
-            store records this decision.
+            The encoded block, at least a byte unless the block is empty. None, allowed only for block 0:
+            the object is better stored as it is. The store records this decision.
         """
         ...
 

@@ -271,6 +271,11 @@ class _Stage:
         return _Prefixed(self._left, self._input)
 
     async def ready(self) -> bool:
+        # A block that was read, or whose first byte is known to exist, has an encoded form of a byte or more.
+        return bool(self._pending or self._jobs or not self._input_ended) or await self._load()
+
+    async def _load(self) -> bool:
+        """Make sure that bytes are pending. Return False at the end."""
         while not self._pending:
             piece = await self._next_piece()
             if piece is None:
@@ -279,7 +284,7 @@ class _Stage:
         return True
 
     async def take(self, limit: int) -> BytesLike:
-        if not self._pending and not await self.ready():
+        if not self._pending and not await self._load():
             return b""
         piece, self._pending = self._pending[:limit], self._pending[limit:]
         return piece
@@ -288,7 +293,7 @@ class _Stage:
         if not self._pending:
             if self._encodes_into is not None and (filled := await self._fill_directly(views)):
                 return filled
-            if not await self.ready():
+            if not await self._load():
                 return 0
         filled = 0
         for view in views:

@@ -15,12 +15,21 @@
             async with Trove(MyDriver(...)) as store:
                 yield store
 
-The suites follow the driver's `Capabilities`. If a capability is not claimed, `DriverSuite` skips its
-tests, and `StoreSuite` asserts that the store refuses the calls that need it.
+`MiddlewareSuite` tests the contract of middlewares::
+
+    class TestMyMiddleware(MiddlewareSuite):
+        @pytest.fixture
+        def middleware(self) -> Middleware:
+            return MyMiddleware(...)
+
+The suites of drivers and stores follow the driver's `Capabilities`. If a capability is not claimed,
+`DriverSuite` skips its tests, and `StoreSuite` asserts that the store refuses the calls that need it.
 
 A test class may inherit from a single topic (`DriverListing`, …) instead of the whole suite. To fit
 its backend, it may override `bucket_name`, `refused_keys` and `storage_class`. Most tests of versions
-run only if it overrides `DriverVersions.keep_versions`.
+run only if it overrides `DriverVersions.keep_versions`. For a middleware that does not encode every
+body, it may override `body` and `context`. For a format without authentication, it must set
+`MiddlewareIntegrity.binds_blocks` to False.
 
 `Faulty` wraps any driver and can make its calls fail, hang or return damaged bodies.
 
@@ -53,6 +62,13 @@ if TYPE_CHECKING:
     )
     from trove_async.testing.faults import Call, Hang, Operation
     from trove_async.testing.faulty import Faulty
+    from trove_async.testing.middleware import (
+        MiddlewareIntegrity,
+        MiddlewareRanges,
+        MiddlewareRoundTrips,
+        MiddlewareSharing,
+        MiddlewareSuite,
+    )
     from trove_async.testing.store import (
         StoreBodies,
         StoreBuckets,
@@ -81,6 +97,11 @@ __all__ = [
     "DriverVersions",
     "Faulty",
     "Hang",
+    "MiddlewareIntegrity",
+    "MiddlewareRanges",
+    "MiddlewareRoundTrips",
+    "MiddlewareSharing",
+    "MiddlewareSuite",
     "Operation",
     "StoreBodies",
     "StoreBuckets",
@@ -102,19 +123,26 @@ _MODULES = {
     "opened": "_harness",
 }
 
+_SUITES = ("driver", "middleware", "store")
+"""The modules of the topics. The names of their classes begin with the name of the module."""
+
 if "pytest" in sys.modules:
     # pytest rewrites an assert only in modules that are registered before their import. Without
     # this, a failed assert in a suite would not show its values.
     sys.modules["pytest"].register_assert_rewrite(
-        f"{__name__}._harness", f"{__name__}.driver", f"{__name__}.store"
+        f"{__name__}._harness",
+        f"{__name__}.driver",
+        f"{__name__}.middleware",
+        f"{__name__}.store",
     )
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    suite = "driver" if name.startswith("Driver") else "store"
-    module = _MODULES.get(name, suite)
+    module = _MODULES.get(name) or next(
+        suite for suite in _SUITES if name.lower().startswith(suite)
+    )
     return getattr(import_module(f"{__name__}.{module}"), name)
 
 
