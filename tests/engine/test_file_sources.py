@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import inspect
 import io
@@ -29,6 +30,8 @@ from trove_async import (
     Trove,
 )
 from trove_async._concurrency import OwnedTask
+from trove_async.drivers import MemoryDriver
+from trove_async.middlewares import Compression
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
@@ -350,3 +353,15 @@ async def test_urllib_response_that_ends_early_is_not_stored(
         with pytest.raises(IntegrityError, match="only 4"):
             await store.put("bucket", "key", Response(b"body"))
         assert not await store.exists("bucket", "key")
+
+
+@pytest.mark.parametrize("size", [0, 10, 200_000, 2 * MiB])
+async def test_path_of_an_encoded_body_is_closed(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(bytes(size))
+    async with Trove(MemoryDriver(), middleware=[Compression(min_size=0)]) as store:
+        await store.create_bucket("data")
+        # A file that is not closed emits a ResourceWarning, which fails the test.
+        await store.put("data", "key", path)
+        gc.collect()
+        assert await store.read("data", "key") == bytes(size)

@@ -134,11 +134,12 @@ class EncodedSource:
         return await self._output.fill(views)
 
     async def load(self) -> None:
-        """Encode the whole body into `memory`. The body must be small."""
+        """Encode the whole body into `memory`, and close it. The body must be small."""
         pieces: list[BytesLike] = []
         while await self._output.ready():
             # Copied, because a piece may be a view of a buffer that is used again.
             pieces.append(bytes(await self._output.take(MiB)))
+        await self._source.aclose()  # a put from memory does not close its source
         encoded = source_of(b"".join(pieces))
         self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
 
