@@ -36,7 +36,7 @@ OUTPUT = {
         "with the old key alone: the object was encrypted with the key 'next'",
         "decrypted with Tink: True",
     ],
-    "hot_cold_archive.py": ["objects by backend", "archive", "the pool held at most"],
+    "hot_cold_archive.py": ["objects by backend", "MiB stored", "archive", "the pool held at most"],
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
@@ -85,7 +85,8 @@ def test_compression_example_uses_the_zstd_command_if_it_is_installed() -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
-    for name in ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py"):
+    names = ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py")
+    for name in (*names, "package/module.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(name.encode() * 1000)
     return tree
@@ -98,6 +99,11 @@ def test_main_example_runs_on_a_directory(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
     assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
+    source = tmp_path / "store" / "hot" / "stdlib" / "package" / "module.py"
+    assert source.read_bytes().startswith(b"\x28\xb5\x2f\xfd")  # a zstd frame
+    archived = tmp_path / "store" / "archive" / "stdlib" / "doc" / "readme.txt"
+    assert archived.read_bytes()[0] == 40  # the size of the header of Tink's format
+    assert b"readme" not in archived.read_bytes()
 
 
 def test_main_example_skips_installed_packages_only_below_the_tree(
