@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -246,6 +247,38 @@ class ObjectInfo(_LazyAttributes):
             as_of=self.as_of,
         )
 
+    def decoded(self, size: int | None) -> ObjectInfo:
+        """Return what users see of a transformed object. The store calls this.
+
+        The checksums are dropped, because they are those of the stored bytes.
+
+        Args:
+            size: The size of the decoded body. None: unknown, so the info is not complete.
+        """
+        return ObjectInfo(
+            bucket=self.bucket,
+            key=self.key,
+            size=self.stored_size if size is None else size,
+            stored_size=self.stored_size,
+            etag=self.etag,
+            last_modified=self.last_modified,
+            content_type=self.content_type,
+            metadata=self.metadata,
+            tags=self.tags,
+            storage_class=self.storage_class,
+            cache_control=self.cache_control,
+            content_disposition=self.content_disposition,
+            content_encoding=self.content_encoding,
+            content_language=self.content_language,
+            expires=self.expires,
+            version_id=self.version_id,
+            backend=self.backend,
+            complete=self.complete and size is not None,
+            write_id=self.write_id,
+            records=self.records,
+            as_of=self.as_of,
+        )
+
     @property
     def transforms(self) -> tuple[str, ...]:
         """The names of the transforms that were applied to the body, in this order.
@@ -255,6 +288,7 @@ class ObjectInfo(_LazyAttributes):
         return () if self.records is None else transforms_in(self.records)
 
 
+@lru_cache(maxsize=256)
 def transforms_in(records: str) -> tuple[str, ...]:
     """Return the names of the transforms in an object's records. Malformed records have none."""
     with suppress(ValueError, TypeError, RecursionError):  # the metadata may be forged

@@ -131,8 +131,7 @@ class _ReusingEncoder(SealedEncoder):
 
     def encode(self, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
         result = memoryview(self.buffer)[: len(block) + CRC]
-        result[: len(block)] = block
-        self.encode_in_place(index, result, last=last)
+        self.encode_into(index, block, result, last=last)
         return result
 
 
@@ -141,9 +140,11 @@ class ReturnsItsBuffer(Sealed):
 
 
 class _RacingEncoder(_ReusingEncoder):
-    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
+    def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:
+        rotated = bytes(block).translate(ROTATION)
+        output[:-CRC] = rotated
         time.sleep(0)  # another thread runs
-        super().encode_in_place(index, buffer, last=last)
+        output[-CRC:] = self.checksum(index, rotated, last=last)
 
     def encode(self, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
         result = super().encode(index, block, last=last)
@@ -159,7 +160,8 @@ class _LazyEncoder(SealedEncoder):
         # For a writable block, the result shares its memory.
         if block.readonly:
             return super().encode(index, block, last=last)
-        self.encode_in_place(index, block, last=last)
+        rotated = bytes(block[:-CRC]).translate(ROTATION)
+        block[:] = rotated + self.checksum(index, rotated, last=last)
         return block
 
 
@@ -272,11 +274,11 @@ class WritesNestedRecord(Sealed):
 
 
 class _OverrunningEncoder(SealedEncoder):
-    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
+    def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:
         # The checksum of the block and of the room behind it.
-        rotated = bytes(buffer).translate(ROTATION)
-        checksum = self.checksum(index, rotated, last=last)
-        buffer[:] = rotated[:-CRC] + checksum
+        rotated = bytes(block).translate(ROTATION)
+        output[:-CRC] = rotated
+        output[-CRC:] = self.checksum(index, bytes(output), last=last)
 
 
 class IncludesRoomInChecksum(Sealed):

@@ -92,9 +92,9 @@ class SealedEncoder(Checksum):
         rotated = bytes(block).translate(ROTATION)
         return rotated + self.checksum(index, rotated, last=last)
 
-    def encode_in_place(self, index: int, buffer: memoryview, *, last: bool) -> None:
-        rotated = bytes(buffer[:-CRC]).translate(ROTATION)
-        buffer[:] = rotated + self.checksum(index, rotated, last=last)
+    def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:
+        rotated = bytes(block).translate(ROTATION)
+        output[:] = rotated + self.checksum(index, rotated, last=last)
 
     def trailer(self, encoded_sizes: Sequence[int], size: int) -> bytes:
         del encoded_sizes, size

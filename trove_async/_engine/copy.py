@@ -138,12 +138,12 @@ async def copy(
             _check_conditions(info, overrides)
             stored = info
         elif _can_copy_on_server(source, target, info, options):
+            server_options = with_records(options, info.records)
             # Metadata that the service copies itself needs no check, even if no put could store it.
-            check(options if overrides.metadata is not None else replace(options, metadata={}))
+            inherited = overrides.metadata is None
+            check(replace(options, metadata={}) if inherited else server_options)
             with suppress(CannotCopyError):
-                stored = await _copy_on_server(
-                    source, target, info, with_records(options, info.records), create_bucket
-                )
+                stored = await _copy_on_server(source, target, info, server_options, create_bucket)
         if stored is None:
             options = with_records(_normalized(source, info, options, normalize), info.records)
             check(options)

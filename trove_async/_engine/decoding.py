@@ -61,6 +61,7 @@ class DecodedBody:
         "_index",
         "_is_whole",
         "_jobs",
+        "_offset",
         "_pending",
         "_piece",
         "_position",
@@ -91,7 +92,8 @@ class DecodedBody:
         self._encoded_sizes = array("I")
         self._pending = _Pending()
         self._jobs: deque[_Job] = deque()
-        self._piece = b""  # decoded and not returned yet
+        self._piece = b""  # a decoded block, of which `_offset` bytes were returned
+        self._offset = 0
         self._failure: IntegrityError | None = None
 
     @property
@@ -124,7 +126,10 @@ class DecodedBody:
             if self._is_whole and len(block) > self.remaining:
                 raise self._damaged("it has more bytes than its size")
             self._piece = block[skipped : skipped + self.remaining]
-        data, self._piece = self._piece[:size], self._piece[size:]
+        data = self._piece[self._offset : self._offset + size]
+        self._offset += len(data)
+        if self._offset == len(self._piece):
+            self._piece, self._offset = b"", 0
         self._position += len(data)
         return data
 
@@ -189,7 +194,7 @@ class DecodedBody:
         """The mean size of a decoded block, which estimates the work of decoding one."""
         return (self._decoder.size or 0) // self._decoder.block_count
 
-    async def _next_encoded(self) -> bytes | memoryview:
+    async def _next_encoded(self) -> memoryview:
         """Return the next encoded block. After the last one of a whole body, verify the trailer."""
         if self._header:
             await self._expect(self._header, "its header was altered")
@@ -244,21 +249,15 @@ class DecodedBody:
 class _Pending:
     """The encoded bytes that were read and do not make a block yet."""
 
-    __slots__ = ("_buffer", "_reserved", "_size", "_whole")
+    __slots__ = ("_buffer", "_reserved", "view")
 
     def __init__(self) -> None:
-        self._whole = b""  # one chunk that was read; most blocks are one chunk
-        self._buffer = bytearray()  # several chunks; used once `_whole` is empty
-        self._size = 0
+        self.view = memoryview(b"")
+        self._buffer: bytearray | None = None  # what `view` refers to, if it was copied together
         self._reserved = 0
 
     def __len__(self) -> int:
-        return len(self._whole) or self._size
-
-    @property
-    def view(self) -> memoryview:
-        """The pending bytes."""
-        return memoryview(self._whole) if self._whole else memoryview(self._buffer)[: self._size]
+        return len(self.view)
 
     def reserve(self, size: int) -> None:
         """Prepare for `size` bytes in total, so that they are copied only once."""
@@ -266,26 +265,23 @@ class _Pending:
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""
-        if not len(self):
-            self._whole = data
+        if not self.view:
+            self.view, self._buffer = memoryview(data), None  # most blocks are one chunk
             return
-        needed = len(self) + len(data)
-        if self._whole or needed > len(self._buffer):
+        size = len(self.view) + len(data)
+        if self._buffer is None or size > len(self._buffer):
             # A new buffer, because views of the old one may exist.
-            buffer = bytearray(max(needed, self._reserved))
-            buffer[: len(self)] = self.view
-            self._size, self._whole, self._buffer = len(self), b"", buffer
-        self._buffer[self._size : needed] = data
-        self._size = needed
+            buffer = bytearray(max(size, self._reserved))
+            buffer[: len(self.view)] = self.view
+            self._buffer = buffer
+        self._buffer[len(self.view) : size] = data
+        self.view = memoryview(self._buffer)[:size]
 
-    def take(self, size: int) -> bytes | memoryview:
+    def take(self, size: int) -> memoryview:
         """Remove and return the first `size` bytes."""
-        if self._whole:
-            taken, self._whole = self._whole[:size], self._whole[size:]
-            return taken
-        view = self.view
-        self._whole, self._buffer, self._size = bytes(view[size:]), bytearray(), 0
-        return view[:size]
+        taken, self.view = self.view[:size], self.view[size:]
+        self._buffer = None  # its start was taken
+        return taken
 
 
 class _Job:
@@ -297,7 +293,7 @@ class _Job:
         self,
         decoder: Decoder,
         index: int,
-        encoded: bytes | memoryview,
+        encoded: memoryview,
         work: int,
         *,
         is_spare: bool,
@@ -305,12 +301,11 @@ class _Job:
         self.is_spare = is_spare
         self._block = b""
         self._future: asyncio.Future[bytes] | None = None
-        view = memoryview(encoded)
-        if max(len(view), work) > INLINE_WORK:
+        if max(len(encoded), work) > INLINE_WORK:
             loop = asyncio.get_running_loop()
-            self._future = loop.run_in_executor(None, decoder.decode, index, view)
+            self._future = loop.run_in_executor(None, decoder.decode, index, encoded)
         else:
-            self._block = decoder.decode(index, view)
+            self._block = decoder.decode(index, encoded)
 
     async def result(self) -> bytes:
         """Return the block. After a cancel, call it again."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from trove_async.errors import IntegrityError
@@ -32,6 +34,7 @@ def format_records(applied: Sequence[Applied]) -> str:
     return json.dumps(applied, separators=(",", ":"))
 
 
+@lru_cache(maxsize=256)  # one read of an object parses its records several times
 def parse_records(text: str | None) -> Sequence[Applied]:
     """Parse the text in an object's metadata. None: the object has no records.
 
@@ -41,7 +44,7 @@ def parse_records(text: str | None) -> Sequence[Applied]:
     if text is None:
         return ()
     try:
-        return [Applied(*_checked(name, record)) for name, record in json.loads(text)]
+        return tuple(Applied(*_checked(name, record)) for name, record in json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError(
             "the records of the object's transforms are malformed, so it cannot be decoded: it was"
@@ -58,4 +61,4 @@ def _checked(name: object, record: object) -> tuple[str, Record | None]:
         isinstance(value, (str, int, bool)) for value in record.values()
     ):
         raise TypeError("a record must map names to texts, numbers or switches")
-    return name, record
+    return name, MappingProxyType(record)

@@ -7,7 +7,6 @@ records, whatever the scopes are now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Final, TypeAlias
 
@@ -231,17 +230,8 @@ def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
         info: The object as its backend describes it.
         size: The size of the decoded body. None: unknown.
     """
-    if not info.transforms:
-        return info  # every middleware left it as it was
-    complete = info.complete and size is not None
-    # The backend's checksums are those of the stored bytes, which users never see.
-    return replace(
-        info,
-        size=info.stored_size if size is None else size,
-        stored_size=info.stored_size,
-        checksums={},
-        complete=complete,
-    )
+    # An object without transforms has records if every middleware left it as it was.
+    return info.decoded(size) if info.transforms else info
 
 
 async def _includes(scope: Scope, context: ObjectContext) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from struct import Struct
 from threading import local
@@ -231,6 +232,10 @@ _TABLE_HEADER: Final = Struct("<II")
 _TABLE_FOOTER: Final = Struct("<IBI")
 _ENTRY: Final = 8  # Compressed_Size and Decompressed_Size. The optional checksum is not used.
 
+_REMEMBERED_TABLE: Final = 64 * KiB
+_REMEMBERED_TABLES: Final = 32
+"""The maximum size and number of remembered tables: 4 MiB in the whole process, with their offsets."""
+
 MAX_FRAMES: Final = 0x8000000  # zstd_seekable.h, ZSTD_SEEKABLE_MAXFRAMES
 
 MIN_TABLE: Final = _TABLE_HEADER.size + _ENTRY + _TABLE_FOOTER.size
@@ -309,7 +314,7 @@ class SeekTable:
 
     @classmethod
     def parse(cls, data: bytes, frame_size: int, encoded_size: int) -> SeekTable:
-        """Return a seek table.
+        """Return a seek table. Small tables are remembered, because ranges of one object need the same.
 
         Args:
             data: The seek table, and nothing else.
@@ -319,6 +324,12 @@ class SeekTable:
         Raises:
             IntegrityError: The table is malformed, or contradicts the sizes.
         """
+        if len(data) <= _REMEMBERED_TABLE:
+            return _remembered(data, frame_size, encoded_size)
+        return cls._parse(data, frame_size, encoded_size)
+
+    @classmethod
+    def _parse(cls, data: bytes, frame_size: int, encoded_size: int) -> SeekTable:
         # 1. Header and footer
         if read_table_size(data, encoded_size) != len(data):
             raise IntegrityError("the seek table contradicts its size")
@@ -343,3 +354,8 @@ class SeekTable:
         if offsets[-1] != encoded_size - len(data):
             raise IntegrityError("the frames in the seek table do not add up to the body")
         return cls(full * frame_size + last, offsets)
+
+
+@lru_cache(maxsize=_REMEMBERED_TABLES)
+def _remembered(data: bytes, frame_size: int, encoded_size: int) -> SeekTable:
+    return SeekTable._parse(data, frame_size, encoded_size)  # noqa: SLF001 - same module

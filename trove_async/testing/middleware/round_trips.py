@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, EncodesInPlace, Middleware
+from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, EncodesInto, Middleware
 from trove_async.models import KiB
 from trove_async.testing._harness import assert_same, content
 from trove_async.testing.middleware._base import (
@@ -37,7 +37,7 @@ LONG = [2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 10**11]
 """Sizes in bytes that do not fit into 32 bits, or just do."""
 
 GUARD = b"guard"
-"""Bytes around the buffer of `encode_in_place`, which must not change."""
+"""Bytes around the output of `encode_into`, which must not change."""
 
 
 class MiddlewareRoundTrips(MiddlewareTopic):
@@ -211,16 +211,16 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         for result, encoded in results:
             assert_same(bytes(result), encoded)
 
-    async def test_encoding_in_place_gives_the_same_bytes(self, middleware: Middleware) -> None:
+    async def test_encoding_into_memory_gives_the_same_bytes(self, middleware: Middleware) -> None:
         encoder = await self.encoder(middleware)
-        if not isinstance(encoder, EncodesInPlace):
-            pytest.skip("the encoder does not encode in place")
+        if not isinstance(encoder, EncodesInto):
+            pytest.skip("the encoder does not encode into memory")
         overhead = encoder.overhead
         assert 0 <= overhead <= MAX_EXPANSION
         first, second, third = await self.block_sizes(middleware)
         for size in [0, 1, first, first + second + third // 2 + 1]:
             encoder = await self.encoder(middleware)  # an encoder encodes one body
-            assert isinstance(encoder, EncodesInPlace)
+            assert isinstance(encoder, EncodesInto)
             blocks = split(encoder, self.body(size))
             for index, block in enumerate(blocks):
                 last = index == len(blocks) - 1
@@ -228,9 +228,9 @@ class MiddlewareRoundTrips(MiddlewareTopic):
                 if expected is None:
                     break
                 assert len(expected) == len(block) + overhead
-                memory = bytearray(GUARD + bytes(block) + bytes(overhead) + GUARD)
-                buffer = memoryview(memory)[len(GUARD) : -len(GUARD)]
-                encoder.encode_in_place(index, buffer, last=last)
+                memory = bytearray(GUARD + bytes(len(expected)) + GUARD)
+                output = memoryview(memory)[len(GUARD) : -len(GUARD)]
+                encoder.encode_into(index, block, output, last=last)
                 assert_same(memory, GUARD + expected + GUARD)
             assert encoder.overhead == overhead
 
