@@ -113,7 +113,8 @@ def decrypt_with_tink(encrypted: bytes, key: bytes, segment_size: int = 1024 * 1
     keyset = tink_pb2.Keyset(primary_key_id=1, key=[entry]).SerializeToString()
     handle = proto_keyset_format.parse(keyset, secret_key_access.TOKEN)
     aead = handle.primitive(streaming_aead.StreamingAead)
-    # The associated data is empty, unless the object was written with Encryption(bind=True).
+    # The associated data is empty. With Encryption(bind=True) it is the bucket and the key in UTF-8, each
+    # after its length as 4 bytes, big-endian.
     with aead.new_decrypting_stream(io.BytesIO(encrypted), b"") as stream:
         return bytes(stream.read())
 
