@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from typing import cast
 
-from tink import (  # type: ignore[import-untyped]  # it has no types
+from tink import (
     proto_keyset_format,
     secret_key_access,
     streaming_aead,
 )
-from tink.proto import (  # type: ignore[import-untyped]  # it has no types
+from tink.proto import (
     aes_gcm_hkdf_streaming_pb2,
     common_pb2,
     tink_pb2,

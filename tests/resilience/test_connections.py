@@ -105,8 +105,8 @@ async def test_read_right_after_parking_reconnects() -> None:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             first = await obj.read(MiB)
-            body: Any = obj._body._reader
-            body.park()
+            body: Any = obj._body
+            body._reader.park()
             assert first + await obj.read() == BODY
             assert fake.count("get") == 2
         assert_idle(store, fake)

@@ -8,7 +8,8 @@ A later range of the same object costs one request, because `IndexCache` remembe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Final
 
@@ -22,7 +23,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.middleware import Decoder, Plan, Span
+from trove_async.middleware import MAX_BLOCK, Decoder, Plan, Span
 from trove_async.models import ByteRange, MiB, ObjectInfo
 from trove_async.options import GetOptions
 
@@ -36,6 +37,9 @@ from .verified import VerifiedBody
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
+
+_TAIL: Final = MAX_BLOCK
+"""Bytes at the end of an object that contain the index of most objects, even if it is encrypted."""
 
 
 class OpenedBody:
@@ -114,6 +118,7 @@ class _ReplacedError(ObjectChangedError):
 async def _open(
     transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
 ) -> OpenedBody:
+    decoded: DecodedObject | None
     # 1. A range of an object that was read recently is planned at once.
     if options.range is not None and _is_of_latest(options):
         address = (backend.name, bucket, key)
@@ -132,20 +137,32 @@ async def _open(
         reader = await context.__aenter__()
     except RangeError:
         # The range is outside the stored bytes, but may be inside the decoded ones.
-        info = await backend.driver.head(bucket, key, options.version_id)
-        if not is_transformed(info) or options.range is None:
+        decoded = await _open_by_tail(transforms, backend, bucket, key, options)
+        if decoded is None or options.range is None:
             raise
-        await transforms.check_read(info, backend.name)
     else:
-        info = reader.info
         opened = await _decode_whole(transforms, backend, context, reader, options)
         if opened is not None:
             return opened
-    # 3. A range needs the index, and a different range of the stored bytes.
+        decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
+        await decoded.load(for_ranges=True)
+    # 3. A range needs a different range of the stored bytes.
     assert options.range is not None  # noqa: S101 - otherwise the whole object was opened
-    decoded = DecodedObject(transforms, backend, info, options.version_id)
-    await decoded.load(for_ranges=True)
     return await decoded.open_range(*options.range.resolve(decoded.size))
+
+
+async def _open_by_tail(
+    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+) -> DecodedObject | None:
+    """Load an object by its last bytes, which often contain its index. Return None if it is plain."""
+    tail_options = replace(options, range=ByteRange.last(_TAIL))
+    async with backend.driver.get(bucket, key, tail_options) as reader:
+        await transforms.check_read(reader.info, backend.name)
+        if not is_transformed(reader.info):
+            return None
+        decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
+        await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
+        return decoded
 
 
 async def _decode_whole(
@@ -242,14 +259,22 @@ class DecodedObject:
         self._info = info
         self._version_id = version_id
         self._decoders: list[Decoder] = []  # in the order of decoding
+        self._tail: Body | None = None
         self.size = info.stored_size
 
-    async def load(self, *, for_ranges: bool, indexes: Sequence[Sequence[bytes]] = ()) -> None:
+    async def load(
+        self,
+        *,
+        for_ranges: bool,
+        indexes: Sequence[Sequence[bytes]] = (),
+        tail: Body | None = None,
+    ) -> None:
         """Make the decoders, and load their indexes as far as they are needed.
 
         Args:
             for_ranges: Whether ranges will be opened. Otherwise only the size is needed.
             indexes: The indexes that an earlier read has loaded.
+            tail: The open last bytes of the stored object, which an index may be read from.
 
         Raises:
             ObjectChangedError: The object was replaced.
@@ -257,6 +282,7 @@ class DecodedObject:
             IntegrityError: A record or an index is malformed.
         """
         context = context_of_stored(self._info, self._backend.name)
+        self._tail = tail
         applied = [item for item in parse_records(self._info.records) if item.record is not None]
         loaded: list[list[bytes]] = []
         for level, item in enumerate(reversed(applied)):
@@ -273,6 +299,7 @@ class DecodedObject:
             self.size = decoder.size
             self._decoders.append(decoder)
             loaded.append(pieces)
+        self._tail = None
         if for_ranges and not indexes and self._version_id is None and can_prove(self._info):
             address = (self._backend.name, self._info.bucket, self._info.key)
             self._transforms.indexes.put(address, KnownObject(self._info, loaded))
@@ -339,6 +366,11 @@ class DecodedObject:
     ) -> tuple[AbstractAsyncContextManager[object], Body]:
         """Open a range of the stored bytes of this version."""
         backend, info = self._backend, self._info
+        tail, self._tail = self._tail, None
+        if tail is not None and start >= tail.range[0]:
+            data = await read_all(tail)
+            offset = start - tail.range[0]
+            return nullcontext(), _Held(info, start, data[offset : offset + end - start])
         capabilities = backend.capabilities
         whole = (start, end) == (0, info.stored_size)
         if not (whole or capabilities.ranges):
@@ -362,6 +394,23 @@ class DecodedObject:
             await context.__aexit__(None, None, None)
             raise _replaced_error()
         return context, VerifiedBody(reader)
+
+
+class _Held:
+    """A range of a body that is in memory."""
+
+    def __init__(self, info: ObjectInfo, start: int, data: bytes) -> None:
+        self.info = info
+        self.range = (start, start + len(data))
+        self._data = data
+
+    @property
+    def remaining(self) -> int:
+        return len(self._data)
+
+    async def read(self, size: int) -> bytes:
+        data, self._data = self._data[:size], self._data[size:]
+        return data
 
 
 def _is_same_version(info: ObjectInfo, later: ObjectInfo) -> bool:
