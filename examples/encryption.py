@@ -86,12 +86,12 @@ def decrypt_with_tink(encrypted: bytes, key: bytes, segment_size: int = 1024 * 1
         key: The key, 32 bytes. Its id is in the object's metadata ``trove-transforms``.
         segment_size: The segment size, which is in the same metadata.
     """
-    from tink import (  # type: ignore[import-untyped]  # noqa: PLC0415 - optional; it has no types
+    from tink import (  # noqa: PLC0415 - optional
         proto_keyset_format,
         secret_key_access,
         streaming_aead,
     )
-    from tink.proto import (  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
+    from tink.proto import (  # noqa: PLC0415 - optional
         aes_gcm_hkdf_streaming_pb2,
         common_pb2,
         tink_pb2,

@@ -318,7 +318,7 @@ class Trove:
 
         The body of an object that a middleware has encoded is decoded while it is read. A range then
         fetches only the blocks that overlap it. The first range of an object may take two more requests
-        than that of a plain object, or three if it starts beyond the end of the stored bytes.
+        than that of a plain object.
 
         Args:
             bucket: The bucket.
