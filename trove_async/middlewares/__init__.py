@@ -1,5 +1,8 @@
 """Middlewares: transforms of bodies on their way to a backend.
 
+Pass them to ``Trove(middleware=[…])``, with a `trove_async.Scope` to limit each to some objects. Their
+contract is in `trove_async.middleware`.
+
 A middleware's module and its library are imported when its name is first used here.
 
 `compression`      `Compression`: the Zstandard Seekable Format, extra ``[zstd]``

@@ -41,7 +41,7 @@ _REMEMBERED_BLOCKS: Final = 1024
 class Encryption:
     """Encrypts bodies, and decrypts them when they are read.
 
-    Copying an object to itself encrypts it anew if the current key or settings differ.
+    Copying an object onto itself encrypts it again if the current key or settings differ.
 
     Args:
         keys: The keys.
