@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol, overload
 
@@ -122,6 +122,7 @@ class Bucket:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool | Callable[[ObjectInfo], bool] = True,
         progress: Progress | None = None,
     ) -> OpeningReader:
         """Open an object's body: ``async with bucket.get(…) as obj``. See `Trove.get`."""
@@ -132,6 +133,7 @@ class Bucket:
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
+            decode=decode,
             progress=progress,
         )
 
@@ -144,6 +146,7 @@ class Bucket:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool = True,
     ) -> bytes:
         """Return a small object's bytes in one call. See `Trove.read`."""
         return await self._store.read(
@@ -154,6 +157,7 @@ class Bucket:
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
+            decode=decode,
         )
 
     async def get_ranges(

@@ -219,7 +219,13 @@ class NotSupportedError(TroveError):
 
 
 class RangeError(TroveError):
-    """The byte range selects no bytes, or a read selects more bytes than its limit."""
+    """The byte range selects no bytes, or a read selects more bytes than its limit.
+
+    Attributes:
+        info: The object, as an `ObjectInfo`, if the store has requested its metadata. Else None.
+    """
+
+    info: object = None
 
 
 class IntegrityError(TroveError):

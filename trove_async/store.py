@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from types import TracebackType
@@ -310,6 +310,7 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool | Callable[[ObjectInfo], bool] = True,
         progress: Progress | None = None,
     ) -> OpeningReader:
         """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
@@ -328,6 +329,12 @@ class Trove:
             version_id: The id of a version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
             if_none_match: Read only a version other than this one.
+            decode: False: return the bytes as the backend stores them, for example compressed.
+                `range` then selects stored bytes, and the reader's `info` has their `size` and
+                `checksums`; `info.transforms` names what was applied to them. A function decides
+                it for each transformed object from its stored metadata, without a request more. A
+                middleware that requires objects to be encoded, such as ``Encryption(require=True)``,
+                is obeyed in either case.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to continue.
 
@@ -343,6 +350,7 @@ class Trove:
             IntegrityError: The stored bytes were altered. Reading the body raises it as well.
         """
         validation.check_progress(progress)
+        validation.check_decode(decode, functions=True)
         _names.check_address(bucket, key)
         options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
@@ -352,7 +360,9 @@ class Trove:
             return ObjectReader(opened, progress)
 
         return OpeningReader(
-            lambda: self._objects.open(bucket, key, options, make_reader).__await__(),
+            lambda: self._objects.open(
+                bucket, key, options, make_reader, decode=decode
+            ).__await__(),
             f"{bucket!r}, {key!r}",
         )
 
@@ -366,6 +376,7 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
+        decode: bool = True,
     ) -> bytes:
         """Return the bytes of a small object.
 
@@ -377,6 +388,7 @@ class Trove:
             version_id: As in `get`.
             if_match: As in `get`.
             if_none_match: As in `get`.
+            decode: False: return the bytes as the backend stores them, as in `get`.
 
         Raises:
             RangeError: The range selects no bytes, or more than `limit`.
@@ -388,7 +400,8 @@ class Trove:
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
         validation.check_read_limit(limit)
-        return await self._objects.read(bucket, key, options, limit)
+        validation.check_decode(decode, functions=False)
+        return await self._objects.read(bucket, key, options, limit, decode=decode)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]

@@ -21,6 +21,7 @@ from trove_async.integrations._conditions import (
 WRITTEN = datetime(2024, 2, 29, 12, 30, 45, 678_901, tzinfo=UTC)
 SAME, BEFORE, AFTER = (format_http_date(WRITTEN + timedelta(seconds=shift)) for shift in (0, -1, 1))
 INFO = ObjectInfo(bucket="b", key="k", size=10, etag="abc", last_modified=WRITTEN)
+TWO_FORMS = replace(INFO, records='[["zstd",{"frame_size":1024}]]')
 
 PROCEED, NOT_MODIFIED, FAILED = (
     ConditionResult.PROCEED,
@@ -128,9 +129,91 @@ def test_entity_tags_are_well_formed_and_unique(first: str, second: str) -> None
         assert conditions(if_match=tag).evaluate("GET", info) is PROCEED
         assert tag.isascii()
         assert not tag.startswith("W/")
+    zstd_tags = [entity_tag(etag, zstd=True) for etag in (first, second)]
+    assert not {*tags} & {*zstd_tags}
     if {first, second} & set(tags):
         return  # either all etags of a driver are entity tags, or none are
     assert (tags[0] == tags[1]) is (first == second)
+    assert (zstd_tags[0] == zstd_tags[1]) is (first == second)
+
+
+@pytest.mark.parametrize(
+    ("etag", "tag", "zstd_tag"),
+    [
+        ("abc", '"abc"', '"abc%zstd"'),
+        ('"abc"', '"abc"', '"abc%zstd"'),
+        ("abc%zstd", '"abc%25zstd"', '"abc%25zstd%zstd"'),
+        ('"abc%zstd"', '"%22abc%25zstd%22"', '"%22abc%25zstd%22%zstd"'),
+        ("", '""', '"%zstd"'),
+    ],
+)
+def test_tags_of_both_forms(etag: str, tag: str, zstd_tag: str) -> None:
+    assert entity_tag(etag) == tag
+    assert entity_tag(etag, zstd=True) == zstd_tag
+
+
+# Each row: headers, result for the decoded form, for the zstd form, and for a PUT.
+ZSTD_RESULTS: list[tuple[dict[str, str], ConditionResult, ConditionResult, ConditionResult]] = [
+    ({}, PROCEED, PROCEED, PROCEED),
+    ({"if_match": '"abc"'}, PROCEED, FAILED, PROCEED),
+    ({"if_match": '"abc%zstd"'}, FAILED, PROCEED, PROCEED),
+    ({"if_match": '"x", "abc%zstd"'}, FAILED, PROCEED, PROCEED),
+    ({"if_match": 'W/"abc%zstd"'}, FAILED, FAILED, FAILED),
+    ({"if_match": '"x%zstd"'}, FAILED, FAILED, FAILED),
+    ({"if_match": "*"}, PROCEED, PROCEED, PROCEED),
+    ({"if_none_match": '"abc"'}, NOT_MODIFIED, PROCEED, FAILED),
+    ({"if_none_match": '"abc%zstd"'}, PROCEED, NOT_MODIFIED, FAILED),
+    ({"if_none_match": 'W/"abc%zstd"'}, PROCEED, NOT_MODIFIED, FAILED),
+    ({"if_none_match": '"abc%zstd", "abc"'}, NOT_MODIFIED, NOT_MODIFIED, FAILED),
+    ({"if_none_match": '"x%zstd"'}, PROCEED, PROCEED, PROCEED),
+]
+
+
+@pytest.mark.parametrize(("headers", "decoded", "zstd", "write"), ZSTD_RESULTS, ids=str)
+def test_conditions_on_object_with_two_forms(
+    headers: dict[str, str],
+    decoded: ConditionResult,
+    zstd: ConditionResult,
+    write: ConditionResult,
+) -> None:
+    parsed = conditions(**headers)
+    assert parsed.evaluate("GET", TWO_FORMS) is decoded
+    assert parsed.evaluate("GET", TWO_FORMS, zstd=True) is zstd
+    assert parsed.evaluate("PUT", TWO_FORMS) is write
+
+
+def test_zstd_tag_does_not_match_object_with_one_form() -> None:
+    assert conditions(if_match='"abc%zstd"').evaluate("PUT", INFO) is FAILED
+    assert conditions(if_none_match='"abc%zstd"').evaluate("GET", INFO) is PROCEED
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, False),
+        ({"if_match": '"abc"'}, True),
+        ({"if_none_match": 'W/"abc"'}, True),
+        ({"if_none_match": '"x", "abc"'}, True),
+        ({"if_match": "*", "if_none_match": '"abc"'}, True),
+        ({"if_match": '"abc%zstd"'}, False),
+        ({"if_none_match": '"abc", "abc%zstd"'}, False),
+        ({"if_match": '"abc%zstd"', "if_none_match": '"abc"'}, False),
+        ({"if_none_match": '"x"'}, False),
+        ({"if_none_match": "*"}, False),
+    ],
+    ids=str,
+)
+def test_conditions_name_the_decoded_form(headers: dict[str, str], expected: bool) -> None:  # noqa: FBT001 - a column
+    assert conditions(**headers).names_decoded_form(TWO_FORMS) is expected
+    assert not conditions(**headers).names_decoded_form(replace(TWO_FORMS, etag=None))
+
+
+@pytest.mark.parametrize(
+    ("value", "applies"),
+    [('"abc"', True), ('"abc%zstd"', False), (SAME, False), (BEFORE, False)],
+)
+def test_if_range_identifies_the_decoded_form_only_by_its_tag(value: str, applies: bool) -> None:  # noqa: FBT001 - a column
+    assert conditions(if_range=value).range_applies(TWO_FORMS) is applies
 
 
 @pytest.mark.parametrize("etag", [None, ""])

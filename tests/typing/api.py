@@ -108,6 +108,12 @@ async def get(store: Trove) -> None:
             assert_type(chunk, bytes)
     assert_type(await store.get("b", "k", range=(0, None)), ObjectReader)
     assert_type(await store.read("b", "k", range=ByteRange.last(5), limit=10), bytes)
+    assert_type(await store.read("b", "k", decode=False), bytes)
+    assert_type(await store.get("b", "k", decode=False), ObjectReader)
+    assert_type(
+        await store.get("b", "k", decode=lambda info: "zstd" in info.transforms), ObjectReader
+    )
+    await store.get("b", "k", decode="no")  # type: ignore[arg-type]  # a bool or a function
     assert_type(await store.get_ranges("b", "k", [(0, 1), (2, None)]), Sequence[bytes])
     assert_type(await store.head("b", "k"), ObjectInfo)
     assert_type(await store.exists("b", "k"), bool)
@@ -163,8 +169,9 @@ async def copies_and_deletes(store: Trove, info: ObjectInfo) -> None:
 async def bucket(data: Bucket, when: datetime) -> None:
     assert_type(data.name, str)
     assert_type(await data.put("k", b"", expires=when, content_language="de"), ObjectInfo)
-    async with data.get("k") as reader:
+    async with data.get("k", decode=False) as reader:
         assert_type(reader, ObjectReader)
+    assert_type(await data.read("k", decode=False), bytes)
     async for info in data.list():
         assert_type(info, ObjectInfo)
     async for entry in data.list(delimiter="/"):

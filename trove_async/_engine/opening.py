@@ -3,15 +3,18 @@
 A get is optimistic: its first request is that of a plain object. Only if the response has records does a
 range cost more requests: one for the index of a compressed object, and one for the blocks of the range.
 A later range of the same object costs one request, because `IndexCache` remembers both.
+
+A get without decoding returns the response to the first request as it is. So does a get whose `Decode`
+function, which sees the metadata of that response, decides against decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
@@ -35,6 +38,9 @@ from .records import parse_records
 from .transforms import Transforms, decoded_info
 from .verified import VerifiedBody
 
+Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
+"""Whether a transformed object is decoded, or a function that decides it from the object's metadata."""
+
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
 
@@ -46,7 +52,7 @@ class OpenedBody:
     """An open body. Leaving the context closes its connection.
 
     Attributes:
-        body: The decoded body.
+        body: The decoded body, or the stored one if the get does not decode.
         info: What users see of the object.
     """
 
@@ -80,9 +86,18 @@ class OpenedBody:
 
 
 async def open_body(
-    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    *,
+    decode: Decode = True,
 ) -> OpenedBody:
     """Open the body of an object, or a range of it.
+
+    Without decoding, the range is one of the stored bytes, and the info has their size. The transforms
+    that a scope requires are required in either case.
 
     Raises:
         TroveError: As `AsyncDriver.get`.
@@ -96,17 +111,17 @@ async def open_body(
         if reader.info.records is None and not transforms.has_required:
             return OpenedBody(context, VerifiedBody(reader))
         with suppress(_ReplacedError):
-            opened = await _decode_whole(transforms, backend, context, reader, options)
+            opened = await _decode_whole(transforms, backend, context, reader, options, decode)
             if opened is not None:
                 return opened
     # 2. Otherwise several requests may be needed, and the object may be replaced between them.
     for _ in range(_MAX_ATTEMPTS - 1):
         try:
-            return await _open(transforms, backend, bucket, key, options)
+            return await _open(transforms, backend, bucket, key, options, decode)
         except _ReplacedError:
             continue
     try:
-        return await _open(transforms, backend, bucket, key, options)
+        return await _open(transforms, backend, bucket, key, options, decode)
     except _ReplacedError as error:
         raise ObjectChangedError(error.message, backend=backend.name) from error
 
@@ -115,64 +130,87 @@ class _ReplacedError(ObjectChangedError):
     """The object was replaced between the requests of one get, which has returned no bytes yet."""
 
 
-async def _open(
-    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+async def _open(  # noqa: PLR0917 - as `open_body`
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    decode: Decode,
 ) -> OpenedBody:
-    decoded: DecodedObject | None
     # 1. A range of an object that was read recently is planned at once.
     if options.range is not None and _is_of_latest(options):
         address = (backend.name, bucket, key)
         known = transforms.indexes.get(address)
-        if known is not None:
+        if known is not None and _must_decode(known.info, backend, decode):
             try:
                 await transforms.check_read(known.info, backend.name)
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
-                return await decoded.open_range(*options.range.resolve(decoded.size))
+                return await decoded.open_range(*decoded.resolve(options.range))
             except (PreconditionFailedError, NotFoundError, RangeError):
                 transforms.indexes.drop(address)
     # 2. Send the request of a plain object.
     context = backend.driver.get(bucket, key, options)
     try:
         reader = await context.__aenter__()
-    except RangeError:
-        # The range is outside the stored bytes, but may be inside the decoded ones.
-        decoded = await _open_by_tail(transforms, backend, bucket, key, options)
-        if decoded is None or options.range is None:
+    except RangeError as error:
+        if decode is False:
             raise
+        # The range is outside the stored bytes, but may be inside the decoded ones.
+        found = await _look_up(transforms, backend, bucket, key, options, decode)
+        if isinstance(found, ObjectInfo):
+            error.info = found.located(backend=backend.name)
+            raise
+        decoded = found
     else:
-        opened = await _decode_whole(transforms, backend, context, reader, options)
+        opened = await _decode_whole(transforms, backend, context, reader, options, decode)
         if opened is not None:
             return opened
         decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
         await decoded.load(for_ranges=True)
     # 3. A range needs a different range of the stored bytes.
     assert options.range is not None  # noqa: S101 - otherwise the whole object was opened
-    return await decoded.open_range(*options.range.resolve(decoded.size))
+    return await decoded.open_range(*decoded.resolve(options.range))
 
 
-async def _open_by_tail(
-    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
-) -> DecodedObject | None:
-    """Load an object by its last bytes, which often contain its index. Return None if it is plain."""
-    tail_options = replace(options, range=ByteRange.last(_TAIL))
-    async with backend.driver.get(bucket, key, tail_options) as reader:
+async def _look_up(  # noqa: PLR0917 - as `open_body`
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    decode: Decode,
+) -> DecodedObject | ObjectInfo:
+    """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
+    if not transforms:
+        info = await backend.driver.head(bucket, key, options.version_id)
+        await transforms.check_read(info, backend.name)
+        if not _must_decode(info, backend, decode):
+            return info
+        decoded = DecodedObject(transforms, backend, info, options.version_id)
+        await decoded.load(for_ranges=True)
+        return decoded
+    # The object is probably transformed. Its last bytes often contain its index, which saves a request.
+    tail = replace(options, range=ByteRange.last(_TAIL))
+    async with backend.driver.get(bucket, key, tail) as reader:
         await transforms.check_read(reader.info, backend.name)
-        if not is_transformed(reader.info):
-            return None
+        if not _must_decode(reader.info, backend, decode):
+            return reader.info
         decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
         await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
         return decoded
 
 
-async def _decode_whole(
+async def _decode_whole(  # noqa: PLR0917 - as `open_body`
     transforms: Transforms,
     backend: Backend,
     context: AbstractAsyncContextManager[object],
     reader: DriverReader,
     options: GetOptions,
+    decode: Decode,
 ) -> OpenedBody | None:
-    """Use the response of a plain object. Return None if a range needs different bytes.
+    """Use the response to a get of the stored bytes. Return None if a range needs different bytes.
 
     Unless a body is returned, the response is closed.
     """
@@ -181,7 +219,7 @@ async def _decode_whole(
     try:
         info = reader.info
         await transforms.check_read(info, backend.name)
-        if not is_transformed(info):
+        if not _must_decode(info, backend, decode):
             result = opened
         elif options.range is None:
             decoded = DecodedObject(transforms, backend, info, options.version_id)
@@ -217,6 +255,19 @@ def is_transformed(info: ObjectInfo) -> bool:
     return info.records is not None and any(
         record is not None for _, record in parse_records(info.records)
     )
+
+
+def _must_decode(info: ObjectInfo, backend: Backend, decode: Decode) -> bool:
+    """Return whether the object is transformed, and is to be decoded.
+
+    Raises:
+        IntegrityError: It is to be decoded, and its records are malformed.
+    """
+    if info.records is None:
+        return False
+    if not isinstance(decode, bool):
+        decode = decode(info.located(backend=backend.name))
+    return decode and is_transformed(info)
 
 
 async def describe(
@@ -303,6 +354,18 @@ class DecodedObject:
         if for_ranges and not indexes and self._version_id is None and can_prove(self._info):
             address = (self._backend.name, self._info.bucket, self._info.key)
             self._transforms.indexes.put(address, KnownObject(self._info, loaded))
+
+    def resolve(self, range: ByteRange) -> Span:
+        """Return the absolute range in the decoded object.
+
+        Raises:
+            RangeError: The range starts at or after the end of the object.
+        """
+        try:
+            return range.resolve(self.size)
+        except RangeError as error:
+            error.info = decoded_info(self._info, self.size).located(backend=self._backend.name)
+            raise
 
     def open_whole(self, context: AbstractAsyncContextManager[object], stored: Body) -> OpenedBody:
         """Decode the whole object from an open response."""

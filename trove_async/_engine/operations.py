@@ -33,7 +33,7 @@ from .listing import ObjectIterator, Query, VersionIterator
 from .locations import Location, context_of
 from .media_types import type_of
 from .move import remove_source
-from .opening import OpenedBody, describe, open_body, read_all
+from .opening import Decode, OpenedBody, describe, open_body, read_all
 from .page_stream import RequestPage, request_objects, request_versions
 from .puts import Puts
 from .ranges import get_ranges
@@ -66,7 +66,7 @@ class OpenBody(NamedTuple):
 
     Attributes:
         context: The open body's context manager. Leaving it closes the connection.
-        body: The body, verified and decoded while it is read.
+        body: The body, verified while it is read, and decoded unless the get does not decode.
         info: The version that the body belongs to.
         check_usable: Raises ClosedError if the store is not open.
         emit: Emits the event of a body that was read, from the backend's name and the number of
@@ -177,7 +177,13 @@ class Operations:
             raise
 
     async def open(
-        self, bucket: str, key: str, options: GetOptions, make_reader: Callable[[OpenBody], T]
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        make_reader: Callable[[OpenBody], T],
+        *,
+        decode: Decode,
     ) -> T:
         """Open a body and return a reader created by `make_reader`. The reader closes the body."""
 
@@ -186,14 +192,16 @@ class Operations:
             validation.check_get(backend, options)
             emit = self._runtime.body_event_emitter("get", bucket, key)
             transforms = self._runtime.transforms
-            opened = await open_body(transforms, backend, bucket, key, options)
+            opened = await open_body(transforms, backend, bucket, key, options, decode=decode)
             body = opened.body
             info = opened.info.located(backend=backend.name)
             return make_reader(OpenBody(opened, body, info, self._runtime.check_usable, emit))
 
         return await self._run_on_object("get", bucket, key, work)
 
-    async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
+    async def read(
+        self, bucket: str, key: str, options: GetOptions, limit: int | None, *, decode: bool
+    ) -> bytes:
         """Return a whole body, which must have at most `limit` bytes. None: no limit."""
 
         async def work() -> bytes:
@@ -201,7 +209,9 @@ class Operations:
             validation.check_get(backend, options)
             emit = self._runtime.body_event_emitter("read", bucket, key)
             transforms = self._runtime.transforms
-            async with await open_body(transforms, backend, bucket, key, options) as body:
+            async with await open_body(
+                transforms, backend, bucket, key, options, decode=decode
+            ) as body:
                 if limit is not None and body.remaining > limit:
                     raise RangeError(
                         f"the body must have at most {limit} bytes (limit), got {body.remaining}:"

@@ -115,6 +115,25 @@ def check_progress(callback: object) -> None:
         )
 
 
+def check_decode(decode: object, *, functions: bool) -> None:
+    """Check the `decode` argument of a get or a read.
+
+    Args:
+        decode: The argument.
+        functions: Whether it may be a function.
+
+    Raises:
+        TypeError: It has the wrong type.
+    """
+    if isinstance(decode, bool):
+        return
+    if not (functions and callable(decode)):
+        alternative = " or a function" if functions else ""
+        raise TypeError(f"decode must be a bool{alternative}, got {type(decode).__name__}")
+    if inspect.iscoroutinefunction(decode):
+        raise TypeError("decode must be a plain function, got a coroutine function")
+
+
 def put_options(
     *,
     size: int | None = None,

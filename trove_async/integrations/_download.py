@@ -4,6 +4,10 @@ Most requests cost one request to the backend: the object is opened, and the con
 against the open object. If the client seems to have a copy, the conditions are evaluated against the
 response to a head request instead, and the body is then read from the same version.
 
+An object that is stored as zstd is sent as it is to a client that accepts this coding
+(`_content_coding`), and decoded to others. The form is chosen from the response of the backend, which
+costs no request. A range is always one of the decoded form.
+
 A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
 total for a client that is slow or stalls, and 2 MiB for one that has been fast so far (`_pacing`). The
 next chunk is read from the backend only when the framework asks for it, after the operating system
@@ -31,6 +35,7 @@ from trove_async import (
 
 from ._byteranges import ByterangesFrame, RangeSet, Span, format_content_range
 from ._conditions import READ_METHODS, ConditionResult, Conditions, Header
+from ._content_coding import VARY, AcceptedCodings, has_zstd_form
 from ._headers import Presentation
 from ._pacing import SMALL
 from ._problem_details import PROBLEMS, problem
@@ -90,10 +95,10 @@ def _same_version(first: ObjectInfo, second: ObjectInfo) -> bool:
     """Return whether two infos describe the same version, as far as the backend identifies it."""
     if first.etag or second.etag:
         return first.etag == second.etag
-    return (first.version_id, first.last_modified, first.size) == (
+    return (first.version_id, first.last_modified, first.stored_size) == (
         second.version_id,
         second.last_modified,
-        second.size,
+        second.stored_size,
     )
 
 
@@ -117,6 +122,7 @@ class _Request:
         self._conditions = Conditions.of(header)
         # RFC 9110, section 14.2: only GET has ranges.
         self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
+        self._accepted = AcceptedCodings.parse(header("accept-encoding"))
         self._presentation = presentation
 
     async def respond(self) -> ServerResponse:
@@ -132,10 +138,24 @@ class _Request:
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         try:
             reader = await self._open(single, None)
-        except RangeError:
+        except RangeError as error:
             # The conditions take precedence over a 416, and a 416 contains the size of the object.
-            return await self._evaluate(await self._store.head(self._bucket, self._key), None)
+            info = error.info
+            if not isinstance(info, ObjectInfo):
+                info = await self._store.head(self._bucket, self._key)
+            return await self._evaluate(info, None)
         return await self._evaluate(reader.info, reader)
+
+    def _sends_zstd(self, info: ObjectInfo) -> bool:
+        """Return whether the zstd form of the object is sent: the client accepts it, and it exists."""
+        if not (self._accepted.zstd and has_zstd_form(info)):
+            return False
+        if not self._accepted.decoded:
+            return True
+        return self._ranges is None and not self._conditions.names_decoded_form(info)
+
+    def _sends_decoded(self, info: ObjectInfo) -> bool:
+        return not self._sends_zstd(info)
 
     async def _evaluate(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
         """Return the response for the object that `info` describes.
@@ -146,26 +166,28 @@ class _Request:
                 passes the reader to the response or closes it.
         """
         try:
-            # 1. Evaluate the conditions and the ranges.
-            result = self._conditions.evaluate(self._method, info)
+            # 1. Choose the form, and evaluate the conditions and the ranges.
+            zstd = self._sends_zstd(info)
+            size = info.stored_size if zstd else info.size
+            vary = VARY if has_zstd_form(info) else {}
+            result = self._conditions.evaluate(self._method, info, zstd=zstd)
             if result is ConditionResult.FAILED:
-                return problem(412, PROBLEMS[PreconditionFailedError].detail)
+                return problem(412, PROBLEMS[PreconditionFailedError].detail, vary)
             if result is ConditionResult.NOT_MODIFIED:
-                return ServerResponse(status=304, headers=self._presentation.validators(info))
+                validators = self._presentation.validators(info, zstd=zstd)
+                return ServerResponse(status=304, headers=validators)
             spans = None
-            if self._ranges is not None and self._conditions.range_applies(info):
-                spans = self._ranges.spans(info.size)
+            if not zstd and self._ranges is not None and self._conditions.range_applies(info):
+                spans = self._ranges.spans(size)
                 if not spans and spans is not None:
-                    unsatisfied = {"Content-Range": f"bytes */{info.size}"}
+                    unsatisfied = {**vary, "Content-Range": f"bytes */{size}"}
                     return problem(416, PROBLEMS[RangeError].detail, unsatisfied)
             # 2. A HEAD ends here.
-            headers = self._presentation.headers(info)
+            headers = self._presentation.headers(info, zstd=zstd)
             if self._method == "HEAD":
-                return ServerResponse(
-                    status=200, headers={**headers, "Content-Length": str(info.size)}
-                )
+                return ServerResponse(status=200, headers={**headers, "Content-Length": str(size)})
             # 3. Return the body, from a new reader if the open one has a different range.
-            first = spans[0] if spans else (0, info.size)
+            first = spans[0] if spans else (0, size)
             if reader is None or reader.range != first:
                 if reader is not None:
                     await reader.aclose()
@@ -197,7 +219,11 @@ class _Request:
             byte_range, if_match = variants.pop(0)
             try:
                 reader = await self._store.get(
-                    self._bucket, self._key, range=byte_range, if_match=if_match
+                    self._bucket,
+                    self._key,
+                    range=byte_range,
+                    if_match=if_match,
+                    decode=self._sends_decoded,
                 )
             except NotSupportedError:
                 if not variants:

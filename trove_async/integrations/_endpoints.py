@@ -50,6 +50,10 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
     ) -> ObjectResponseT:
         """Respond to a GET or HEAD request with an object. Conditions and ranges follow RFC 9110.
 
+        An object that is stored as zstd (see `trove_async.middlewares.Compression`) is sent as it is to
+        a client that accepts ``Content-Encoding: zstd``, and decoded to others. Each form has its own
+        ETag. Ranges are of the decoded form.
+
         The object is opened before this returns, so a failure can still become an error response.
         A body of more than 256 KiB is read while the response is sent. Return the response, or
         close it with `ObjectResponse.aclose`.

@@ -18,6 +18,7 @@ from trove_async._http_dates import format_http_date
 from trove_async._settings import check_switches, check_texts
 
 from ._conditions import entity_tag
+from ._content_coding import VARY, ZSTD, has_zstd_form
 from ._parameters import parse_file_name, parse_media_type
 
 OCTET_STREAM = "application/octet-stream"
@@ -87,8 +88,13 @@ class Presentation:
         if self.cache_control is not None and not _is_sendable(self.cache_control):
             raise ValueError(f"cache_control must be printable ASCII, got {self.cache_control!r}")
 
-    def headers(self, info: ObjectInfo) -> dict[str, str]:
-        """Return the headers of an object in a 200, a 206 or a HEAD response."""
+    def headers(self, info: ObjectInfo, *, zstd: bool = False) -> dict[str, str]:
+        """Return the headers of an object in a 200, a 206 or a HEAD response.
+
+        Args:
+            info: The object.
+            zstd: Whether its zstd form is sent.
+        """
         content_type = media_type(info)
         name = parse_media_type(content_type)
         inline = self.trusted or (name is not None and is_inline(name))
@@ -96,14 +102,17 @@ class Presentation:
         if not self.trusted and (name is None or _SCRIPT.fullmatch(name)):
             content_type = OCTET_STREAM
         fields = {
-            **self.validators(info),
+            **self.validators(info, zstd=zstd),
             # The clock of the backend may be ahead, but Last-Modified must not be later than Date
             # (RFC 9110, section 8.8.2.1).
             "Last-Modified": format_http_date(min(info.last_modified, datetime.now(UTC))),
-            "Accept-Ranges": "bytes",
             "Content-Type": content_type,
             "X-Content-Type-Options": "nosniff",
         }
+        if zstd:
+            fields["Content-Encoding"] = ZSTD
+        else:
+            fields["Accept-Ranges"] = "bytes"  # a range is always one of the decoded form
         if not self.trusted:
             is_media = name is not None and _AUDIO_VIDEO.fullmatch(name)
             fields["Content-Security-Policy"] = _MEDIA_SANDBOX if is_media else _SANDBOX
@@ -125,9 +134,16 @@ class Presentation:
             return stored or None
         return content_disposition(parse_file_name(stored) or info.key)
 
-    def validators(self, info: ObjectInfo) -> dict[str, str]:
-        """Return the headers that a cache needs, as in a 304 (RFC 9110, section 15.4.5)."""
-        fields = {"ETag": entity_tag(info.etag)} if info.etag else {}
+    def validators(self, info: ObjectInfo, *, zstd: bool = False) -> dict[str, str]:
+        """Return the headers that a cache needs, as in a 304 (RFC 9110, section 15.4.5).
+
+        Args:
+            info: The object.
+            zstd: Whether they are those of its zstd form.
+        """
+        fields = {"ETag": entity_tag(info.etag, zstd=zstd)} if info.etag else {}
+        if has_zstd_form(info):
+            fields.update(VARY)
         # A shared cache must not serve a private object to another client.
         cache = self.cache_control or info.cache_control or "private"
         fields["Cache-Control"] = cache if _is_sendable(cache) else "no-store"
