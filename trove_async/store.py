@@ -317,7 +317,7 @@ class Trove:
 
         After a broken connection, the download resumes at its offset with the same version, or raises.
 
-        The body of an object that a middleware has encoded is decoded while it is read. A range then
+        The body of an object that a middleware has encoded is decoded while it is read. A range of it
         fetches only the blocks that overlap it. The first range of an object may take two more requests
         than that of a plain object.
 
