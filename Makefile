@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # TROVE_DEMO=s3 runs a local S3 server for the cold backend, TROVE_DEMO=cloud also a GCS emulator for the
 # archive.
-demo: .venv/demo$(TROVE_DEMO:%=-%)  ## files on a hot, a cold and an archive backend
+demo: .venv/demo$(TROVE_DEMO:%=-%)  ## files on a hot, a cold and an encrypted archive backend
 	$(BIN)/python examples/hot_cold_archive.py
 	@echo "Next: 'make serve' runs an HTTP service, with a page that uploads and plays media."
 

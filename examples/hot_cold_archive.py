@@ -3,8 +3,9 @@
     python examples/hot_cold_archive.py [TREE] [--root DIRECTORY] [--limit FILES]
 
 Stores the files of TREE (by default Python's standard library), except symlinks and installed packages.
-Shows which backend has each file, reads all files back with verified checksums, and moves some of them to
-the archive. The backends are three directories in DIRECTORY, by default a temporary one.
+Source files are compressed, and the archive is compressed and encrypted. Shows which backend has each file
+and what it takes there, reads all files back and verifies them, and moves some of them to the archive. The
+backends are three directories in DIRECTORY, by default a temporary one.
 
 With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS (pip install
 trove-async[demo-s3]). With TROVE_DEMO=cloud, the cold backend is the same, and the archive is a
@@ -33,9 +34,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from trove_async import ObjectInfo, Route, Trove
+from trove_async import ObjectInfo, Route, Scope, Trove
 from trove_async.driver import AsyncDriver
 from trove_async.drivers import LocalDriver
+from trove_async.middlewares import Compression, Encryption, Keyring
 
 T = TypeVar("T")
 
@@ -63,6 +65,9 @@ ROUTES = [
     Route.prefix("pydoc_data/", "archive"),
     Route.prefix("retired/", "archive"),
 ]
+
+ARCHIVE = Scope.backends("archive")
+SOURCES = Scope.keys("**/*.py", "**/*.c", "**/*.h")
 
 
 @contextmanager
@@ -112,6 +117,10 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
         backends=drivers,
         routes=ROUTES,
         route_functions=[compiled],
+        middleware=[
+            (Compression(), SOURCES | ARCHIVE),
+            (Encryption(Keyring({"demo": Keyring.generate_key()})), ARCHIVE),
+        ],
     ) as store:
         # 2. Store them, and list them.
         await store.create_bucket(BUCKET)
@@ -121,7 +130,7 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
 
         stored_rate = await for_each("storing", files, put, total)
 
-        placed = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
+        placed = await store.list(BUCKET, details=True).all()  # details: sizes of the bodies
         console.print(table_of(placed))
         if {obj.key: obj.size for obj in placed} != sizes:
             raise SystemExit("the listing differs from the stored files")
@@ -144,7 +153,7 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
 
         size = sum(obj.size for obj in retired)
         moved_rate = await for_each("moving to the archive", retired, retire, size)
-        after = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
+        after = await store.list(BUCKET, details=True).all()
         console.print(table_of(after))
         if len(after) != len(placed):
             raise SystemExit("a move lost or duplicated an object")
@@ -192,11 +201,9 @@ async def for_each(
 
 
 async def read_verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
-    """Read an object, which verifies its checksum, and compare its bytes with the file."""
+    """Read an object, which verifies its stored bytes, and compare its body with the file."""
     async with store.get(BUCKET, obj.key) as reader:
         body = await reader.read()
-    if not reader.info.checksums:
-        raise SystemExit(f"{obj.key} has no recorded checksum")
     if body != await asyncio.to_thread((tree / obj.key).read_bytes):
         raise SystemExit(f"{obj.key} differs from its file")
     return len(body)
@@ -206,21 +213,29 @@ def table_of(objects: Iterable[ObjectInfo]) -> Table:
     """Return a table of the objects on each backend, by file extension."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
+    stored: Counter[tuple[str, str]] = Counter()
     for obj in objects:
         group = obj.backend, Path(obj.key).suffix or "(none)"
         counts[group] += 1
         sizes[group] += obj.size
-    table = Table("backend", "kind", "objects", "MiB", title="objects by backend")
+        stored[group] += obj.stored_size
+    columns = ("backend", "kind", "objects", "MiB", "MiB stored")
+    table = Table(*columns, title="objects by backend")
     for backend in sorted({backend for backend, _ in counts}):
         groups = sorted(
             (group for group in counts if group[0] == backend), key=lambda group: -counts[group]
         )
-        for group in groups[:KINDS]:
-            table.add_row(*group, f"{counts[group]:,}", f"{sizes[group] / MiB:.2f}")
+        rows = [(group[1], [group]) for group in groups[:KINDS]]
         if others := groups[KINDS:]:
-            count = sum(counts[group] for group in others)
-            size = sum(sizes[group] for group in others)
-            table.add_row(backend, f"{len(others)} others", f"{count:,}", f"{size / MiB:.2f}")
+            rows.append((f"{len(others)} others", others))
+        rows.append(("all", groups))
+        for kind, members in rows:
+            count, size, stored_size = (
+                sum(counter[group] for group in members) for counter in (counts, sizes, stored)
+            )
+            table.add_row(
+                backend, kind, f"{count:,}", f"{size / MiB:.2f}", f"{stored_size / MiB:.2f}"
+            )
         table.add_section()
     return table
 

@@ -27,6 +27,7 @@ PUBLIC_MODULES = [
     "trove_async.integrations.starlette",
     "trove_async.layers",
     "trove_async.middleware",
+    "trove_async.middlewares",
     "trove_async.middlewares.inspection",
     "trove_async.models",
     "trove_async.options",
@@ -35,6 +36,7 @@ PUBLIC_MODULES = [
     "trove_async.reader",
     "trove_async.retry",
     "trove_async.router",
+    "trove_async.scope",
     "trove_async.testing",
     "trove_async.testing.servers",
 ]
@@ -73,6 +75,7 @@ def test_public_names_are_found() -> None:
     names = {name for name, _ in ANNOTATED}
     assert {"trove_async.Trove.put", "trove_async.Bucket.copy", "trove_async.ObjectInfo"} <= names
     assert {"trove_async.drivers.S3Driver.__init__", "trove_async.driver.AsyncDriver.put"} <= names
+    assert {"trove_async.middlewares.Encryption.__init__", "trove_async.scope.Scope.keys"} <= names
 
 
 def test_annotations_resolve() -> None:

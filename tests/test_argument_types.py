@@ -10,10 +10,11 @@ import pytest
 from starlette.requests import Request
 
 from tests.fakes import CallLog, single_attempt_store
-from trove_async import BufferPool, ByteRange, RetryPolicy, Route, Timeout, Trove
+from trove_async import BufferPool, ByteRange, RetryPolicy, Route, Scope, Timeout, Trove
 from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
 from trove_async.integrations import aiohttp, starlette
 from trove_async.layers import Mapped
+from trove_async.middlewares import Compression, DataKey, Encryption, Keyring, TenantKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,12 @@ CONSTRUCTORS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (LocalDriver, {"root": "root"}),
     (S3Driver, {}),
     (GCSDriver, {}),
+    (Scope.when, {"function": all}),
+    (Compression, {}),
+    (Encryption, {"keys": Keyring({"a": bytes(32)})}),
+    (Keyring, {"keys": {"a": bytes(32)}}),
+    (DataKey, {"id": "a", "secret": bytes(32)}),
+    (TenantKeys, {"tenant": repr, "load": repr}),
 ]
 
 NUMBER = re.compile(r"(int|float)( \| None)?")

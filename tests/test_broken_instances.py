@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import trove_async
+from trove_async.middlewares import Encryption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def classes() -> Iterator[type]:
 
 
 def test_classes_are_found() -> None:
-    assert {trove_async.Trove, trove_async.BufferPool} <= set(classes())
+    assert {trove_async.Trove, trove_async.BufferPool, Encryption} <= set(classes())
 
 
 @pytest.mark.parametrize("kind", sorted(set(classes()), key=str))
@@ -50,3 +51,16 @@ def test_repr_of_a_store_whose_constructor_failed() -> None:
     with pytest.raises(trove_async.ConfigError):
         RecordedTrove("nonsense://")
     assert "Trove" in repr(instances[0])
+
+
+def test_repr_of_encryption_whose_constructor_failed() -> None:
+    instances: list[Encryption] = []
+
+    class RecordedEncryption(Encryption):
+        def __init__(self, keys: Any) -> None:
+            instances.append(self)
+            super().__init__(keys)
+
+    with pytest.raises(TypeError, match="keys must be a Keyring"):
+        RecordedEncryption("a secret")
+    assert repr(instances[0]) == "<Encryption, not initialised>"

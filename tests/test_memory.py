@@ -104,9 +104,57 @@ asyncio.run(main())
 """
 )
 
+STALLED_PUTS = (
+    COMMON
+    + """
+import os, random, tracemalloc
+from trove_async.middlewares import Compression, Encryption, Keyring
+
+TEXT = random.Random(1).randbytes(7 * MiB // 4).hex().encode()  # 3.5 MiB, which shrink to half
+COUNT = 16
+
+async def held(middleware, size):
+    stalled, resume = asyncio.Semaphore(0), asyncio.Event()
+
+    async def body():
+        for start in range(0, len(TEXT), 64 * 1024):
+            yield TEXT[start : start + 64 * 1024]
+        stalled.release()
+        await resume.wait()
+        yield TEXT
+
+    pool = BufferPool(256 * MiB)  # mapped memory, which tracemalloc does not trace
+    async with Trove(DiscardingDriver(), pool=pool, middleware=middleware) as store:
+        await store.create_bucket("b")
+        tracemalloc.start()
+        async with asyncio.TaskGroup() as group:
+            for number in range(COUNT):
+                group.create_task(store.put("b", f"{number}.txt", body(), size=size))
+            for _ in range(COUNT):
+                await stalled.acquire()
+            total = tracemalloc.get_traced_memory()[0]
+            resume.set()
+        tracemalloc.stop()
+    return total - 2 * MiB * os.cpu_count()  # blocks that are encoded in parallel
+
+async def main():
+    encryption = Encryption(Keyring({"key": bytes(32)}))
+    most = 0
+    for middleware in ([Compression()], [encryption], [Compression(), encryption]):
+        for size in (None, 2 * len(TEXT)):
+            most = max(most, await held(middleware, size) / len(middleware) / COUNT)
+    print(int(most) // 1024, 0)
+
+asyncio.run(main())
+"""
+)
+
 
 def run(program: str) -> tuple[int, int]:
-    """Run a program in a new process. Return how much its memory grew and its pool's peak, in MiB."""
+    """Run a program in a new process, and return the two numbers that it prints.
+
+    Usually these are how much its memory grew, and its pool's peak, in MiB.
+    """
     result = subprocess.run(  # noqa: S603 - runs the programs above
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
@@ -131,3 +179,9 @@ def test_1000_concurrent_copies_stay_within_a_pool_of_64_mib() -> None:
     growth, pool = run(COPIES)
     assert pool <= 64
     assert growth <= 64 + 48
+
+
+@pytest.mark.timeout(300)
+def test_stalled_puts_hold_two_blocks_for_each_middleware() -> None:
+    held_kib, _ = run(STALLED_PUTS)
+    assert held_kib <= 2 * 1024 + 256

@@ -48,8 +48,9 @@ from ._views import BytesLike
 from .models import KiB, MiB
 
 MAX_BLOCK: Final = 1 * MiB
-"""The maximum size of a block. The store holds at most one block and its encoded form for each
-middleware of a stream, and a few more in the whole process, for parallel work."""
+"""The maximum size of a block. Beside the pool, the store holds at most one block and its encoded form for
+each middleware of a stream, one more block of a body whose size is unknown, and a few more for all streams,
+for parallel work."""
 
 MAX_EXPANSION: Final = 64 * KiB
 """The maximum number of bytes by which an encoded block may exceed its block."""

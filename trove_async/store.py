@@ -58,9 +58,10 @@ class Trove:
             object of an operation, and for each key of a listing over several backends. Each returns
             the name of a backend, or None or ``""`` to pass.
         middleware: Transforms of bodies, such as `trove_async.middlewares.Compression`, in the order in
-            which they are applied on a put, and inspections of bodies
-            (`trove_async.middlewares.inspection`). ``(middleware, scope)`` limits one to the objects in a
-            `Scope`. An object is decoded as it was encoded, whatever this list contains later.
+            which a put applies them, and inspections of bodies. ``(middleware, scope)`` limits one to the
+            objects in a `Scope`, which is evaluated for every put and copy. How an object was encoded is
+            recorded in its metadata, and a get decodes it by that record, whatever this list contains
+            later.
         pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
         retry: The retry policy. Every driver has its own retry budget.
         timeout: The time limits.
@@ -186,7 +187,8 @@ class Trove:
     def backend(self, name: str) -> Trove:
         """Return a handle that is pinned to one backend: nothing is routed.
 
-        The handle shares the store's drivers and pool, and is usable while the store is open.
+        The handle shares the store's drivers, pool and middlewares, and is usable while the store is
+        open.
 
         Raises:
             BackendNotFoundError: The store has no such backend.
@@ -233,26 +235,29 @@ class Trove:
                 fails, a seekable file is set back to it. Very large bodies, with parts larger than half
                 of the pool (on S3: over 625 GiB with a pool of 128 MiB), must be bytes, a path or a
                 file opened by `open`: their parts are read while they are sent, and again by each
-                attempt.
+                attempt. Encoded bodies cannot be that large.
             size: Size of the body in bytes, for a body that does not report its own. A body of a
                 different size raises IntegrityError. A known size allows larger parts: a body of
                 unknown size can have at most `BufferPool.part_size` times the backend's maximum
-                number of parts (on S3: 78 GiB with parts of 8 MiB).
+                number of parts (on S3: 78 GiB with parts of 8 MiB). So can the compressed form of any
+                body, because its size is not known before the end.
             content_type: Media type. None: guessed from the key's extension, if the backend stores
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
-            metadata: User metadata. Names are stored in lower case.
+            metadata: User metadata. Names are stored in lower case. The records of middlewares count
+                against the backend's limit on metadata as well: about 200 bytes for both built-in
+                ones.
             tags: Tags, if the backend supports them.
             storage_class: The backend's name for a storage class.
             cache_control: The Cache-Control header of responses to HTTP clients.
             content_disposition: The Content-Disposition header.
-            content_encoding: The Content-Encoding header. The body is stored unchanged.
+            content_encoding: The Content-Encoding header, which does not change how the body is stored.
             content_language: The Content-Language header, such as ``"de-CH"``.
             expires: The Expires header: an aware datetime, stored in UTC and whole seconds. The
                 object is not deleted at that time.
             if_none_match: ``"*"``: create the object, but never replace an existing one.
             if_match: Replace only this version: an etag or an ObjectInfo.
             progress: Called with the number of bytes that the backend has received, and the total
-                (None if unknown). An exception that it raises is raised by the put. If the body
+                (None if unknown). Both count encoded bytes if a middleware encodes the body. An exception that it raises is raised by the put. If the body
                 is sent in parts, it is then not stored; if it is sent in one request, it already is.
 
         Returns:
@@ -262,7 +267,8 @@ class Trove:
             InvalidNameError: A name or header value is not allowed.
             BodyConsumedError: The body has been read to its end, or partly by a put that failed.
             ClosedError: The store, or the reader that is the body, is closed.
-            NotSupportedError: The backend cannot honour an option or the size of the body.
+            NotSupportedError: The backend cannot honour an option or the size of the body, or a
+                middleware applies and the backend stores no metadata.
             BucketNotFoundError: The bucket does not exist.
             ObjectExistsError: ``if_none_match="*"`` is passed, and the object exists.
             PreconditionFailedError: `if_match` is passed, and the object is a different version or
@@ -313,11 +319,15 @@ class Trove:
 
         After a broken connection, the download resumes at its offset with the same version, or raises.
 
+        The body of an object that a middleware has encoded is decoded while it is read. A range of it
+        fetches only the blocks that overlap it. The first range of an object may take two more requests
+        than that of a plain object.
+
         Args:
             bucket: The bucket.
             key: The key.
-            range: ``(start, end)`` with an exclusive end, clamped to the size; ``(start, None)`` to
-                the end; or ``ByteRange.last(n)``.
+            range: ``(start, end)`` of the decoded body, with an exclusive end, clamped to the size;
+                ``(start, None)`` to the end; or ``ByteRange.last(n)``.
             version_id: The id of a version, if the backend keeps versions.
             if_match: Read only this version: an etag or an ObjectInfo.
             if_none_match: Read only a version other than this one.
@@ -335,7 +345,11 @@ class Trove:
             BucketNotFoundError: The bucket does not exist.
             RangeError: The range selects no bytes.
             PreconditionFailedError: A condition does not hold.
-            NotSupportedError: The backend cannot honour an option.
+            NotSupportedError: The backend cannot honour an option, or the object was encoded by a
+                middleware that this store does not have, or whose extra is not installed.
+            DecryptionError: The store does not have the key of the object, or `Encryption` requires
+                encryption and the object is not encrypted.
+            IntegrityError: The stored bytes were altered. Reading the body raises it as well.
         """
         validation.check_progress(progress)
         validation.check_decode(decode, functions=True)
@@ -409,6 +423,11 @@ class Trove:
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return the metadata of an object.
+
+        `ObjectInfo.size` is the size of the body, and `ObjectInfo.stored_size` that of its encoded form.
+        If a compressed body of unknown size was put in parts, its size takes one more request. If it
+        cannot be determined (without the key, for example), both sizes are the stored one, and
+        `ObjectInfo.complete` is False.
 
         Args:
             bucket: The bucket.
@@ -501,6 +520,12 @@ class Trove:
         copies the object if it can; otherwise the body streams through this process. Copying an
         object onto itself changes its metadata.
 
+        The copy is encoded as a put to the destination would be. If the source is encoded so already,
+        its stored bytes are copied; otherwise the body is decoded and encoded again in this process. So
+        copying an object onto itself encrypts it with the current key, and compresses or encrypts an
+        object that was stored before the middleware was configured. A store without `Encryption` copies
+        encrypted objects as they are.
+
         The copy has the source's metadata, tags and headers, except those that are passed here. An
         empty argument (``""``, ``{}``) removes the source's value. Within Google Cloud Storage the copy also has the
         source's custom time. Settings that `head` does not return are not copied, and take the
@@ -520,14 +545,14 @@ class Trove:
             content_type: The media type, instead of the source's.
             cache_control: The Cache-Control header, instead of the source's.
             content_disposition: The Content-Disposition header, instead of the source's.
-            content_encoding: The Content-Encoding header, instead of the source's. The body is
-                copied unchanged.
+            content_encoding: The Content-Encoding header, instead of the source's, which does not change
+                the body.
             content_language: The Content-Language header, instead of the source's.
             expires: The Expires header, instead of the source's.
             storage_class: The destination's storage class. None: its backend's default.
             if_match: Replace only this version of the destination.
             if_none_match: ``"*"``: never replace the destination.
-            progress: Called with the number of bytes copied so far and the total.
+            progress: Called with the number of bytes stored so far and the total.
 
         Returns:
             The copy as stored.
@@ -537,6 +562,8 @@ class Trove:
             ObjectChangedError: The source was replaced while it was copied.
             IntegrityError: The bytes that arrived differ from those that were read. Nothing was
                 stored.
+            DecryptionError: The source must be encoded again, and the store does not have its key.
+                Nothing was stored.
             NotSupportedError: The destination's backend cannot store an option passed here, or a
                 property of the source. Nothing was stored.
             BackendNotFoundError: `source_backend` is unknown.
@@ -673,7 +700,9 @@ class Trove:
             cursor: Resume a listing with the same arguments at its `ObjectIterator.cursor`. Do not
                 pass ``start_after`` again.
             page_size: The maximum number of entries per page and backend.
-            details: Head every object whose metadata is not complete (`ObjectInfo.complete`).
+            details: Head every object whose metadata is not complete (`ObjectInfo.complete`). Pages of
+                S3 and of the local backend contain no metadata: without `details`, the `size` of an
+                object that a middleware has encoded is the stored one.
             include_shadowed: Also list objects that the routes hide.
 
         Returns:
@@ -780,6 +809,10 @@ class Trove:
     ) -> str:
         """Return a URL that allows anyone to get the object for `expires` seconds.
 
+        The URL returns the stored bytes. It is refused if a middleware applies to a put of this key, with
+        the media type that is guessed from the key. No request is sent, so an object that is encoded for
+        another reason, such as a media type that was passed to put, is not noticed.
+
         Args:
             bucket: The bucket.
             key: The key.
@@ -790,7 +823,8 @@ class Trove:
                 object's: ``'attachment; filename="report.pdf"'`` names the download.
 
         Raises:
-            NotSupportedError: The backend cannot presign URLs, or cannot honour an option.
+            NotSupportedError: The backend cannot presign URLs, or cannot honour an option, or a
+                middleware applies to the key.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check_address(bucket, key)
@@ -807,17 +841,20 @@ class Trove:
     ) -> str:
         """Return a URL that allows anyone to put the object for `expires` seconds.
 
-        The driver's defaults, such as a storage class, are not part of the URL.
+        The driver's defaults, such as a storage class, are not part of the URL. The object is stored as
+        the client sends it, so the URL is refused if a middleware applies to a put of this key.
 
         Args:
             bucket: The bucket.
             key: The key.
             expires: Seconds, 1 to 604,800 (seven days).
             content_type: The Content-Type that the request must have. The service rejects any
-                other. None: any is accepted.
+                other. None: any is accepted, and scopes are evaluated with the type that is guessed from
+                the key.
 
         Raises:
-            NotSupportedError: The backend cannot presign URLs, or cannot honour an option.
+            NotSupportedError: The backend cannot presign URLs, or cannot honour an option, or a
+                middleware applies to the key.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check(bucket, key)
@@ -827,7 +864,9 @@ class Trove:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, the rule that chose it, the reason, and the middlewares of a put.
 
-        Only route functions and the functions of scopes do I/O.
+        The middlewares are those for the media type that is guessed from the key. One of them may still
+        store a body as it is, for example if it does not become smaller. Only route functions and the
+        functions of scopes do I/O.
         """
         _names.check_address(bucket, key)
         return await self._objects.explain(bucket, key)

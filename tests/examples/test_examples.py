@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trove_async
+from trove_async.middlewares import Keyring
 
 ROOT = Path(trove_async.__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -26,21 +28,35 @@ OUTPUT = {
         "eicar.com was blocked: the body contains a virus: Eicar-Test-Signature",
         "eicar.com exists: False",
     ],
-    "hot_cold_archive.py": ["objects by backend", "archive", "the pool held at most"],
+    "compressed_logs.py": [
+        "bytes are stored as",
+        "4 KiB at 1000000: requests: 3,",
+        "4 KiB at 9000000: requests: 1,",
+    ],
+    "encryption.py": [
+        "11012 bytes are stored as 11068 bytes by aes256-gcm-hkdf",
+        "plaintext in it: False",
+        "read through the store: b'name,salary'",
+        "readable with both keys: True",
+        "readable with the new key alone: True",
+        "with the old key alone: the object was encrypted with the key 'next'",
+        "decrypted with Tink: True",
+    ],
+    "hot_cold_archive.py": ["objects by backend", "MiB stored", "archive", "the pool held at most"],
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
 """Programs that run until they are stopped. They are tested in test_services.py."""
 
 
-def run(script: str, *arguments: str, demo: str = "") -> str:
+def run(script: str, *arguments: str, demo: str = "", **environment: str) -> str:
     process = subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
-        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TROVE_DEMO": demo},
+        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TROVE_DEMO": demo, **environment},
     )
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout
@@ -57,10 +73,26 @@ def test_example_runs_and_prints_the_expected_lines(script: str) -> None:
         assert line in output
 
 
+def test_encryption_example_uses_the_keys_of_the_environment() -> None:
+    output = run("encryption.py", TROVE_KEYS=f"mine:{Keyring.generate_key()}")
+    assert "TROVE_KEYS is not set" not in output
+    assert "which Keyring('mine') does not have" in output
+
+
+def test_compression_example_uses_the_zstd_command_if_it_is_installed() -> None:
+    output = run("compressed_logs.py")
+    if shutil.which("zstd", path=os.defpath) is None:
+        assert "install zstd to decompress" in output
+    else:
+        assert "the file, decompressed by zstd -dc, is the log: True" in output
+    assert "install zstd to decompress" in run("compressed_logs.py", PATH="/nowhere")
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
-    for name in ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py"):
+    names = ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py")
+    for name in (*names, "package/module.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(name.encode() * 1000)
     return tree
@@ -73,6 +105,11 @@ def test_main_example_runs_on_a_directory(tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
     assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
+    source = tmp_path / "store" / "hot" / "stdlib" / "package" / "module.py"
+    assert source.read_bytes().startswith(b"\x28\xb5\x2f\xfd")  # a zstd frame
+    archived = tmp_path / "store" / "archive" / "stdlib" / "doc" / "readme.txt"
+    assert archived.read_bytes()[0] == 40  # the size of the header of Tink's format
+    assert b"readme" not in archived.read_bytes()
 
 
 def test_main_example_skips_installed_packages_only_below_the_tree(

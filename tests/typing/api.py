@@ -34,7 +34,15 @@ from trove_async import (
 )
 from trove_async.drivers import MemoryDriver
 from trove_async.middleware import Inspector, Middleware, ObjectContext
-from trove_async.middlewares.inspection import Inspection
+from trove_async.middlewares import (
+    Compression,
+    DataKey,
+    Encryption,
+    Inspection,
+    Keyring,
+    Keys,
+    TenantKeys,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,6 +160,8 @@ async def get(store: Trove) -> None:
 async def values(info: ObjectInfo) -> None:
     assert_type(info.key, str)
     assert_type(info.size, int)
+    assert_type(info.stored_size, int)
+    assert_type(info.transforms, tuple[str, ...])
     assert_type(info.etag, str | None)
     assert_type(info.last_modified, datetime)
     assert_type(info.metadata, Mapping[str, str])
@@ -216,10 +226,55 @@ async def buckets(store: Trove) -> None:
 
 async def routes_and_urls(store: Trove) -> None:
     assert_type(await store.explain("b", "k"), RouteDecision)
+    assert_type((await store.explain("b", "k")).middleware, Sequence[str])
     assert_type(await store.health(), Mapping[str, Health])
     assert_type(await store.presign_get("b", "k", expires=60), str)
     assert_type(await store.presign_put("b", "k", content_type="text/plain"), str)
     assert_type(await store.presign_get("b", "k", version_id="v", response_content_type="a/b"), str)
+
+
+async def is_sensitive(_bucket: str, key: str) -> bool:
+    return key.startswith("secret/")
+
+
+def scopes() -> Scope:
+    assert_type(Scope.content_types("text/*", "application/json"), Scope)
+    assert_type(Scope.buckets("a") & Scope.keys("**/*.csv") | ~Scope.backends("default"), Scope)
+    assert_type(Scope.when(is_sensitive) | Scope.when(lambda bucket, key: bucket == key), Scope)
+    Scope.keys("a") & True  # type: ignore[operator]  # only scopes combine
+    return Scope.everything()
+
+
+def middlewares(own: Middleware) -> None:
+    keyring = Keyring({"new": Keyring.generate_key(), "old": bytes(32)}, current="new")
+    assert_type(Keyring.generate_key(), str)
+    assert_type(Keyring.from_env("KEYS"), Keyring)
+    encryption = Encryption(keyring, bind=True, require=True, segment_size=65_536)
+    compression = Compression(9, frame_size=65_536, min_size=0, skip=["image/*"])
+    store = Trove(
+        MemoryDriver(), middleware=[own, (compression, scopes()), (encryption, ~scopes())]
+    )
+    assert_type(store, Trove)
+    Trove("mem://", middleware=[compression])
+    Trove("mem://", middleware=[encryption])
+    Trove("mem://", middleware=[(encryption, "cold")])  # type: ignore[list-item]  # must be a Scope
+    Encryption("secret")  # type: ignore[arg-type]  # must be Keys
+    Encryption(keyring, 5)  # type: ignore[call-arg, arg-type]  # options are keyword-only
+
+
+async def keys(context: ObjectContext) -> None:
+    def current(context: ObjectContext) -> str:
+        return context.bucket
+
+    async def load(_tenant: str) -> Keyring:
+        return Keyring({"a": bytes(32)})
+
+    tenants = TenantKeys(current, load, max_tenants=5, ttl=60)
+    source: Keys = tenants
+    assert_type(await source.for_write(context), DataKey)
+    assert_type(await tenants.for_read(context, "acme/a", None), DataKey)
+    Encryption(tenants)
+    assert_type(DataKey(id="a", secret=bytes(32)).wrapped, bytes | None)
 
 
 def report_progress(done: int, total: int | None) -> None:

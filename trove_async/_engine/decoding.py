@@ -329,8 +329,9 @@ class _Pending:
 
     def take(self, size: int) -> memoryview:
         """Remove and return the first `size` bytes."""
-        taken, self.view = self.view[:size], self.view[size:]
+        taken, rest = self.view[:size], self.view[size:]
         self._buffer = None  # its start was taken
+        self.view = rest or memoryview(b"")  # an empty slice would keep the whole buffer alive
         return taken
 
 

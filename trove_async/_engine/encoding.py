@@ -287,7 +287,7 @@ class _Stage:
     async def take(self, limit: int) -> BytesLike:
         if not self._pending and not await self._load():
             return b""
-        piece, self._pending = self._pending[:limit], self._pending[limit:]
+        piece, self._pending = self._pending[:limit], _rest(self._pending, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -298,7 +298,7 @@ class _Stage:
                 return 0
         filled = 0
         for view in views:
-            piece, self._pending = self._pending[: len(view)], self._pending[len(view) :]
+            piece, self._pending = self._pending[: len(view)], _rest(self._pending, len(view))
             view[: len(piece)] = piece
             filled += len(piece)
             if not self._pending:
@@ -504,7 +504,7 @@ class _Prefixed:
     async def take(self, limit: int) -> BytesLike:
         if not self._prefix:
             return await self._rest.take(limit)
-        piece, self._prefix = self._prefix[:limit], self._prefix[limit:]
+        piece, self._prefix = self._prefix[:limit], _rest(self._prefix, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -513,6 +513,11 @@ class _Prefixed:
         piece = await self.take(len(views[0]))
         views[0][: len(piece)] = piece
         return len(piece)
+
+
+def _rest(view: memoryview, taken: int) -> memoryview:
+    """Return what follows the bytes that were taken. An empty slice would keep the whole buffer alive."""
+    return view[taken:] if taken < len(view) else memoryview(b"")
 
 
 async def _gather(feed: _Input, buffer: memoryview) -> int:

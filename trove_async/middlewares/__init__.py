@@ -1,9 +1,13 @@
-"""Middlewares: transforms of bodies on their way to a backend.
+"""Middlewares: transforms of bodies on their way to a backend, and inspections of bodies.
+
+Pass them to ``Trove(middleware=[…])``, with a `trove_async.Scope` to limit each to some objects. Their
+contract is in `trove_async.middleware`.
 
 A middleware's module and its library are imported when its name is first used here.
 
 `compression`      `Compression`: the Zstandard Seekable Format, extra ``[zstd]``
 `encryption`       `Encryption`: Tink's streaming AEAD, extra ``[crypto]``
+`inspection`       `Inspection`: sees the bodies of puts, and may block them
 `keys`             `Keys`, and the sources of keys: `Keyring`, `TenantKeys`
 """
 
@@ -16,14 +20,24 @@ from trove_async import _extras
 if TYPE_CHECKING:
     from trove_async.middlewares.compression import Compression
     from trove_async.middlewares.encryption import Encryption
+    from trove_async.middlewares.inspection import Inspection
     from trove_async.middlewares.keys import DataKey, Keyring, Keys, TenantKeys
 
-__all__ = ["Compression", "DataKey", "Encryption", "Keyring", "Keys", "TenantKeys"]
+__all__ = [
+    "Compression",
+    "DataKey",
+    "Encryption",
+    "Inspection",
+    "Keyring",
+    "Keys",
+    "TenantKeys",
+]
 
 _MODULES = {
     "Compression": "compression",
     "DataKey": "keys",
     "Encryption": "encryption",
+    "Inspection": "inspection",
     "Keyring": "keys",
     "Keys": "keys",
     "TenantKeys": "keys",

@@ -41,13 +41,14 @@ _REMEMBERED_BLOCKS: Final = 1024
 class Encryption:
     """Encrypts bodies, and decrypts them when they are read.
 
-    Copying an object to itself encrypts it anew if the current key or settings differ.
+    Copying an object onto itself encrypts it again if the current key or settings differ.
 
     Args:
         keys: The keys.
         bind: Whether an object is readable only under its bucket and key. Copies and moves then send
             the body again. Objects that were written without `bind` stay readable under any name.
-        require: Whether to refuse to read an object in scope that is not encrypted.
+        require: Whether to refuse to read an object in scope that is not encrypted. Its scope should not
+            depend on media types, which can be changed without a key.
         segment_size: The size in bytes of an encrypted block, from 4 KiB to 1 MiB. A read of a few bytes
             fetches and decrypts one such block. Every block adds 16 bytes.
 
@@ -137,6 +138,8 @@ class Encryption:
         )
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_layout"):
+            return "<Encryption, not initialised>"  # its constructor raised
         settings = [repr(self._keys)]
         settings += ["bind=True"] if self._bind else []
         settings += ["require=True"] if self._required else []

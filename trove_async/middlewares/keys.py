@@ -232,6 +232,8 @@ class Keyring:
         return self._keys[key_id]
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_keys"):
+            return "<Keyring, not initialised>"  # its constructor raised
         return f"Keyring({', '.join(map(repr, self._keys))})"
 
     def __reduce__(self) -> NoReturn:
@@ -346,6 +348,8 @@ class TenantKeys:
                 del self._cache[next(iter(self._cache))]
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_load"):
+            return "<TenantKeys, not initialised>"  # its constructor raised
         names = [getattr(f, "__qualname__", type(f).__name__) for f in (self._tenant, self._load)]
         return f"TenantKeys({', '.join(names)})"
 
