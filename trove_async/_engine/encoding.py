@@ -22,6 +22,7 @@ from trove_async._concurrency import in_thread, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
     MAX_BLOCK,
+    MAX_EXPANSION,
     Encoder,
     EncodesInto,
     Middleware,
@@ -39,6 +40,10 @@ hop (200 µs)."""
 
 _BATCH: Final = 4 * MiB
 """Bytes that are encoded per thread hop if they need no copy. With 1 MiB, the throughput of AES-GCM is half."""
+
+
+_EXPANSION: Final = 16
+"""Bytes of a body for which an encoded byte more is planned: `MAX_EXPANSION` for each `MAX_BLOCK`."""
 
 
 class SpareWorkers:
@@ -107,6 +112,13 @@ class EncodedSource:
     def body_size(self) -> int:
         """The number of bytes of the body that have been read; its size, once it is stored."""
         return self._intake.byte_count
+
+    @property
+    def planned_size(self) -> int | None:
+        """The encoded size to plan parts for: an estimate that is rarely exceeded. None: unknown."""
+        if self.size is not None or self._intake.size is None:
+            return self.size
+        return self._intake.size + self._intake.size // _EXPANSION + MAX_EXPANSION
 
     def records(self) -> str | None:
         """Return the records to store with the object. Called when the first request is about to be sent."""

@@ -80,8 +80,9 @@ class Puts:
         target: Location,
         options: PutOptions,
         progress: Progress | None,
-        finish: Callable[[PutOptions], PutOptions] | None = None,
         *,
+        planned_size: int | None = None,
+        finish: Callable[[PutOptions], PutOptions] | None = None,
         read_once: bool = False,
     ) -> Put:
         """Return a put of stored bytes, which has not started. See `Put`."""
@@ -94,6 +95,7 @@ class Puts:
             events=self._runtime.events,
             progress=progress,
             create_bucket=lambda error: self._create_bucket(target, error),
+            planned_size=planned_size,
             finish=finish,
             read_once=read_once,
         )
@@ -180,7 +182,14 @@ class Puts:
                 return options
 
             # The declared size is that of the body, and is verified while the body is read.
-            put = self.put(target, replace(options, size=None), progress, finish, read_once=True)
+            put = self.put(
+                target,
+                replace(options, size=None),
+                progress,
+                planned_size=encoded.planned_size,
+                finish=finish,
+                read_once=True,
+            )
             stored, body_size = await put.run(encoded), encoded.body_size
         return PutResult(
             stored=stored,

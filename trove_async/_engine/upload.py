@@ -60,6 +60,7 @@ class Put:
         events: The events of the store.
         progress: The user's callback.
         create_bucket: Called with the error of a missing bucket. It creates the bucket, or raises.
+        planned_size: The size to plan parts for, if the size of the body is unknown but can be estimated.
         finish: Completes the options just before the first request, for values that depend on the body.
         read_once: Whether all parts must be held, because the body is encoded or inspected while it is read:
             reading a file again might yield other bytes.
@@ -80,10 +81,12 @@ class Put:
         events: Events,
         progress: Progress | None,
         create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
+        planned_size: int | None = None,
         finish: Callable[[PutOptions], PutOptions] | None = None,
         read_once: bool = False,
     ) -> None:
         self._finish = finish
+        self._planned_size = planned_size
         self._read_once = read_once
         self._backend = backend
         self._bucket = bucket
@@ -135,7 +138,10 @@ class Put:
         capabilities, size = self._capabilities, intake.size
         if size is not None and not capabilities.upload:
             self._check_fits_put(size)
-        part = part_size(size, capabilities, self._pool)
+        planned = size
+        if planned is None and self._planned_size is not None:
+            planned = min(self._planned_size, capabilities.max_object)
+        part = part_size(planned, capabilities, self._pool)
         if min(part, size or part) > max_held_part(self._pool):
             return await self._put_streamed_parts(intake, part)
         max_single_put = min(part, capabilities.max_put)
