@@ -82,7 +82,7 @@ class Middleware(Protocol):
     """A transform of bodies. Implementations need not inherit from this protocol.
 
     The constructor does no I/O. One instance serves many stores and objects concurrently. The coroutines
-    may do I/O, for example to request a key. They are called on the event loop of the store's caller
+    may do I/O, for example to request a key (`Closing` if they keep connections). They are called on the event loop of the store's caller
     and see its context variables.
     """
 
@@ -153,6 +153,19 @@ class Middleware(Protocol):
             record: The record of this middleware; None: it has not encoded the object.
             renamed: Whether the copy has a different bucket or key.
         """
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """Optional: a middleware with connections. A store that closes calls `aclose` after its drivers.
+
+    Other stores may share the middleware and still be open. So it must remain usable after `aclose`, and
+    connect again when it is next used.
+    """
+
+    async def aclose(self) -> None:
+        """Close the connections that belong to the running event loop. Idempotent."""
         ...
 
 
