@@ -31,6 +31,9 @@ from trove_async import (
     route_function,
 )
 from trove_async.drivers import MemoryDriver
+from trove_async.middleware import Closing, ObjectContext
+from trove_async.middlewares.keys import DataKey, Keys
+from trove_async.middlewares.kms import KmsKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +185,17 @@ async def routes_and_urls(store: Trove) -> None:
     assert_type(await store.presign_get("b", "k", expires=60), str)
     assert_type(await store.presign_put("b", "k", content_type="text/plain"), str)
     assert_type(await store.presign_get("b", "k", version_id="v", response_content_type="a/b"), str)
+
+
+async def kms_keys(context: ObjectContext) -> None:
+    keys = KmsKeys("alias/x", encryption_context=lambda context: {"bucket": context.bucket})
+    source: Keys = keys
+    closing: Closing = keys
+    assert_type(await source.for_write(context), DataKey)
+    assert_type(await keys.rewrap(context, "id", b"wrapped"), tuple[str, bytes])
+    async with KmsKeys("alias/x", encryption_context={"app": "a"}) as opened:
+        assert_type(opened, KmsKeys)
+    await closing.aclose()
 
 
 def report_progress(done: int, total: int | None) -> None:
