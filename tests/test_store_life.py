@@ -25,6 +25,8 @@ from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
 from trove_async.drivers.gcs import driver as gcs_driver
 from trove_async.drivers.s3 import _components as s3_components
 from trove_async.layers import Mapped
+from trove_async.middlewares import Encryption, Keyring
+from trove_async.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -203,6 +205,67 @@ async def test_several_failing_closes_raise_an_exception_group() -> None:
             pass
     assert sorted(map(str, caught.value.exceptions)) == ["one", "two"]
     assert default.calls == ["open", "aclose"]
+
+
+class ClosingKeys(Keyring):
+    """Keys with connections.
+
+    Attributes:
+        calls: The calls of a driver, to which `aclose` is added.
+    """
+
+    __slots__ = ("calls", "error")
+
+    def __init__(self, calls: list[str], error: Exception | None = None) -> None:
+        super().__init__({"a": bytes(32)})
+        self.calls, self.error = calls, error
+
+    async def aclose(self) -> None:
+        self.calls.append("close the keys")
+        if self.error is not None:
+            raise self.error
+
+
+async def test_middlewares_are_closed_once_and_after_the_drivers() -> None:
+    driver = CallLog()
+    middleware = Encryption(ClosingKeys(driver.calls))
+    scoped = [(middleware, Scope.keys("a")), (middleware, Scope.keys("b"))]
+    store = Trove(driver, middleware=[Encryption(Keyring({"a": bytes(32)})), *scoped])
+    async with store:
+        pass
+    await store.aclose()
+    assert driver.calls == ["open", "aclose", "close the keys"]
+
+
+async def test_failing_close_of_a_driver_or_middleware_does_not_stop_the_others() -> None:
+    driver = FailingCloseDriver("driver")
+    keys = [ClosingKeys(driver.calls, RuntimeError("keys")), ClosingKeys(driver.calls)]
+    with pytest.raises(ExceptionGroup) as caught:
+        async with Trove(driver, middleware=list(map(Encryption, keys))):
+            pass
+    assert list(map(str, caught.value.exceptions)) == ["driver", "keys"]
+    assert driver.calls == ["open", "aclose", "close the keys", "close the keys"]
+
+
+async def test_close_of_a_middleware_that_is_cancelled_is_continued() -> None:
+    class HangingKeys(ClosingKeys):
+        async def aclose(self) -> None:
+            await super().aclose()
+            if len(self.calls) < 4:
+                await asyncio.Event().wait()
+
+    driver = CallLog()
+    store = Trove(driver, middleware=[Encryption(HangingKeys(driver.calls))])
+    await store.open()
+    closing = asyncio.get_running_loop().create_task(store.aclose())
+    while "close the keys" not in driver.calls:
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await store.aclose()
+    await store.aclose()
+    assert driver.calls == ["open", "aclose", "close the keys", "close the keys"]
 
 
 async def test_open_that_fails_midway_closes_the_open_drivers() -> None:

@@ -87,7 +87,7 @@ class Middleware(Protocol):
     """A transform of bodies. Implementations need not inherit from this protocol.
 
     The constructor does no I/O. One instance serves many stores and objects concurrently. The coroutines
-    may do I/O, for example to request a key. They are called on the event loop of the store's caller
+    may do I/O, for example to request a key (`Closing` if they keep connections). They are called on the event loop of the store's caller
     and see its context variables.
     """
 
@@ -220,6 +220,19 @@ class ClosableInspector(Protocol):
         It is shielded from cancelled scopes, and is itself cancelled after 10 seconds. If it raises after
         `finish`, the put fails and nothing is stored. After an error, its own exceptions are dropped.
         """
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """Optional: a middleware with connections. A store that closes calls `aclose` after its drivers.
+
+    Other stores may share the middleware and still be open. So it must remain usable after `aclose`, and
+    connect again when it is next used.
+    """
+
+    async def aclose(self) -> None:
+        """Close the connections that belong to the running event loop. Idempotent."""
         ...
 
 

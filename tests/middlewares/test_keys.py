@@ -17,6 +17,7 @@ import pytest
 
 from trove_async.errors import ConfigError, DecryptionError
 from trove_async.middleware import ObjectContext
+from trove_async.middlewares import Encryption
 from trove_async.middlewares import keys as keys_module
 from trove_async.middlewares.keys import DataKey, Keyring, Keys, TenantKeys
 
@@ -452,6 +453,38 @@ async def test_keys_are_loaded_again_after_the_ttl(monkeypatch: pytest.MonkeyPat
         clock[0] = now
         await keys.for_write(CONTEXT)
     assert load.loads == ["acme", "acme"]
+
+
+async def test_keys_of_a_tenant_are_closed_when_they_are_dropped_and_with_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[str] = []
+
+    class ClosingKeys(Keyring):
+        __slots__ = ("tenant",)
+
+        tenant: str
+
+        async def aclose(self) -> None:
+            closed.append(self.tenant)
+
+    def load(tenant: str) -> Keyring:
+        keys = ClosingKeys({"2026-11": NEW})
+        keys.tenant = tenant
+        return Keyring({"2026-11": NEW}) if tenant == "without connections" else keys
+
+    clock = [1000.0]
+    monkeypatch.setattr(keys_module, "monotonic", lambda: clock[0])
+    keys = TenantKeys(tenant_of_the_task, load, max_tenants=2, ttl=60)
+    for tenant in ("a", "without connections", "b"):
+        current_tenant.set(tenant)
+        await keys.for_write(CONTEXT)
+    assert closed == ["a"]  # evicted
+    clock[0] += 60
+    await keys.for_write(CONTEXT)
+    assert closed == ["a", "b"]  # expired
+    await Encryption(keys).aclose()
+    assert closed == ["a", "b", "b"]
 
 
 async def test_unset_tenant_is_refused() -> None:

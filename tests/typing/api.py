@@ -33,7 +33,7 @@ from trove_async import (
     route_function,
 )
 from trove_async.drivers import MemoryDriver
-from trove_async.middleware import Inspector, Middleware, ObjectContext
+from trove_async.middleware import Closing, Inspector, Middleware, ObjectContext
 from trove_async.middlewares import (
     Compression,
     DataKey,
@@ -41,6 +41,7 @@ from trove_async.middlewares import (
     Inspection,
     Keyring,
     Keys,
+    KmsKeys,
     TenantKeys,
 )
 
@@ -275,6 +276,17 @@ async def keys(context: ObjectContext) -> None:
     assert_type(await tenants.for_read(context, "acme/a", None), DataKey)
     Encryption(tenants)
     assert_type(DataKey(id="a", secret=bytes(32)).wrapped, bytes | None)
+
+
+async def kms_keys(context: ObjectContext) -> None:
+    keys = KmsKeys("alias/x", encryption_context=lambda context: {"bucket": context.bucket})
+    source: Keys = keys
+    closing: Closing = keys
+    assert_type(await source.for_write(context), DataKey)
+    assert_type(await keys.rewrap(context, "id", b"wrapped"), tuple[str, bytes])
+    async with KmsKeys("alias/x", encryption_context={"app": "a"}) as opened:
+        assert_type(opened, KmsKeys)
+    await closing.aclose()
 
 
 def report_progress(done: int, total: int | None) -> None:

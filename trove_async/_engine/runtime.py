@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TypeVar
 
-from trove_async._concurrency import Deadlines, shielded
+from trove_async._concurrency import CloseStack, Deadlines, shielded
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BackendNotFoundError, ClosedError, TroveError
 from trove_async.events import Event, Events
@@ -75,6 +75,7 @@ class Runtime:
             retry=retry,
             deadlines=self.deadlines,
         )
+        self._resources = CloseStack()
         self._write_numbers = count()
         self._store_id = ""
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -91,6 +92,9 @@ class Runtime:
             raise ClosedError("a store can be opened once: create a new Trove")
         self._owner = os.getpid(), asyncio.get_running_loop()
         self._store_id = secrets.token_hex(8)
+        for close in self.transforms.closers():
+            self._resources.push(close)
+        self._resources.push(self.backends.aclose)  # closed first: their tasks use the middlewares
         try:
             await self.pool.check_spill_dir()
             await self.backends.open()
@@ -104,13 +108,16 @@ class Runtime:
             raise ClosedError("the store was closed while it was being opened")
 
     async def aclose(self) -> None:
-        """Close every driver once. Idempotent. After a cancel, a second call continues."""
+        """Close every driver once, then the middlewares with connections.
+
+        Idempotent. After a cancel, a second call continues.
+        """
         if self._owner is not None:
             self._check_owner()  # before closing: in the wrong loop or process the store stays open
         self._closed = True
         if self._owner is not None:
             try:
-                await self.backends.aclose()
+                await self._resources.aclose()
             finally:
                 self.deadlines.close()
 

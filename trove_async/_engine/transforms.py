@@ -8,7 +8,7 @@ records, whatever the scopes are now.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Final, TypeAlias
 
@@ -18,7 +18,7 @@ from trove_async.errors import (
     IntegrityError,
     NotSupportedError,
 )
-from trove_async.middleware import Decoder, Inspecting, Middleware, ObjectContext, Record
+from trove_async.middleware import Closing, Decoder, Inspecting, Middleware, ObjectContext, Record
 from trove_async.models import ObjectInfo
 from trove_async.scope import Scope
 
@@ -70,6 +70,11 @@ class Transforms:
     def has_required(self) -> bool:
         """Whether an object may lack a transform that its scope requires."""
         return bool(self._required)
+
+    def closers(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Return the `aclose` of each distinct middleware that has connections to close."""
+        distinct = {id(middleware): middleware for middleware, _ in self._listed}
+        return [item.aclose for item in distinct.values() if isinstance(item, Closing)]
 
     async def select(self, context: ObjectContext) -> Sequence[Middleware]:
         """Return the middlewares that apply to an object, in order."""

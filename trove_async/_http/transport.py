@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 import yarl
@@ -75,6 +76,16 @@ class Origin:
             # The message omits the URL, which may contain credentials by mistake.
             raise ConfigError("an endpoint must be http://host[:port] or https://host[:port]")
         return cls(scheme, host, port)
+
+    @property
+    def keeps_secrets(self) -> bool:
+        """Whether secrets may be sent to the origin: over https, or to this machine."""
+        if self.scheme == "https" or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     def subdomain(self, label: str) -> Origin:
         """Return the origin for the subdomain ``label.host``, with the same scheme and port."""

@@ -9,6 +9,7 @@ A middleware's module and its library are imported when its name is first used h
 `encryption`       `Encryption`: Tink's streaming AEAD, extra ``[crypto]``
 `inspection`       `Inspection`: sees the bodies of puts, and may block them
 `keys`             `Keys`, and the sources of keys: `Keyring`, `TenantKeys`
+`kms`              `KmsKeys`: keys of AWS KMS, extra ``[s3]``
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trove_async.middlewares.encryption import Encryption
     from trove_async.middlewares.inspection import Inspection
     from trove_async.middlewares.keys import DataKey, Keyring, Keys, TenantKeys
+    from trove_async.middlewares.kms import KmsKeys
 
 __all__ = [
     "Compression",
@@ -30,6 +32,7 @@ __all__ = [
     "Inspection",
     "Keyring",
     "Keys",
+    "KmsKeys",
     "TenantKeys",
 ]
 
@@ -40,6 +43,7 @@ _MODULES = {
     "Inspection": "inspection",
     "Keyring": "keys",
     "Keys": "keys",
+    "KmsKeys": "kms",
     "TenantKeys": "keys",
 }
 

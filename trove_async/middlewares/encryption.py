@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from trove_async._secrets import Secret
 from trove_async._settings import check_ints, check_switches
 from trove_async.errors import ClosedError, ConfigError, DecryptionError, IntegrityError
-from trove_async.middleware import MAX_BLOCK, ObjectContext, Plan, Record, Span
+from trove_async.middleware import MAX_BLOCK, Closing, ObjectContext, Plan, Record, Span
 from trove_async.models import KiB, MiB
 
 from ._streaming_aead import SALT_SIZE, TAG_SIZE, Layout, SegmentCipher, check_index
@@ -136,6 +136,11 @@ class Encryption:
             and parameters.bound == self._bind
             and parameters.key_id == checked_key(await self._keys.for_write(context)).id
         )
+
+    async def aclose(self) -> None:
+        """Close the connections of the keys, if they have any. The store calls this when it closes."""
+        if isinstance(self._keys, Closing):
+            await self._keys.aclose()
 
     def __repr__(self) -> str:
         if not hasattr(self, "_layout"):

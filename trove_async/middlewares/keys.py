@@ -23,10 +23,11 @@ from typing import Final, NoReturn, Protocol, TypeVar, runtime_checkable
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
+from trove_async._concurrency import CloseStack
 from trove_async._secrets import Secret
 from trove_async._settings import check_counts, check_numbers, check_texts
 from trove_async.errors import ConfigError, DecryptionError
-from trove_async.middleware import ObjectContext
+from trove_async.middleware import Closing, ObjectContext
 
 T = TypeVar("T")
 
@@ -102,7 +103,8 @@ class Keys(Protocol):
 
     The constructor does no I/O. One instance serves many stores and objects concurrently. The methods
     are called on the event loop of the store's caller and see its context variables. A source that asks
-    a service must limit how often it asks, because `for_write` is called for every put and copy.
+    a service must limit how often it asks, because `for_write` is called for every put and copy. A source
+    that keeps connections implements `trove_async.middleware.Closing` as well.
     """
 
     async def for_write(self, context: ObjectContext) -> DataKey:
@@ -256,7 +258,8 @@ class TenantKeys:
             the task's context variables. It may also use the context, such as the bucket. May be async.
         load: Returns the keys of a tenant, given its name. Must not depend on anything else, because
             tasks share the result. Concurrent calls for one tenant wait for each other. A failure is not
-            kept. May be async.
+            kept. Keys with connections (`Closing`) are closed when they are no longer kept, and when
+            the store closes. May be async.
         max_tenants: The number of tenants whose keys are kept, the most recently used ones.
         ttl: The number of seconds for which the keys of a tenant are kept. A new key must be
             loadable for this long before it is made the current one.
@@ -329,23 +332,33 @@ class TenantKeys:
                 keys = self._cached(tenant)
                 if keys is None:
                     keys = _checked_keys(await _result(self._load(tenant)))
-                    self._keep(tenant, keys)
+                    await _close(self._keep(tenant, keys))
         return keys
+
+    async def aclose(self) -> None:
+        """Close the connections of the keys that are kept. The store calls this when it closes."""
+        with self._cache_lock:
+            kept = [keys for keys, _ in self._cache.values()]
+        await _close(kept)
 
     def _cached(self, tenant: str) -> Keys | None:
         with self._cache_lock:
-            entry = self._cache.pop(tenant, None)
+            entry = self._cache.get(tenant)
             if entry is None or monotonic() >= entry[1]:
                 return None
-            self._cache[tenant] = entry  # now the most recently used
+            self._cache[tenant] = self._cache.pop(tenant)  # now the most recently used
             return entry[0]
 
-    def _keep(self, tenant: str, keys: Keys) -> None:
+    def _keep(self, tenant: str, keys: Keys) -> list[Keys]:
+        """Keep the keys of a tenant. Return the keys that are no longer kept."""
+        dropped: list[Keys] = []
         with self._cache_lock:
-            self._cache.pop(tenant, None)
+            if (entry := self._cache.pop(tenant, None)) is not None and entry[0] is not keys:
+                dropped.append(entry[0])
             self._cache[tenant] = keys, monotonic() + self._ttl
             if len(self._cache) > self._max_tenants:
-                del self._cache[next(iter(self._cache))]
+                dropped.append(self._cache.pop(next(iter(self._cache)))[0])
+        return dropped
 
     def __repr__(self) -> str:
         if not hasattr(self, "_load"):
@@ -407,6 +420,15 @@ def _checked_keys(keys: Keys) -> Keys:
         del keys  # it may contain secrets, and error reporters show variables
         raise TypeError(f"load must return Keys, got {kind}")
     return keys
+
+
+async def _close(sources: Iterable[Keys]) -> None:
+    """Close the sources of keys that have connections."""
+    closers = CloseStack()
+    for source in sources:
+        if isinstance(source, Closing):
+            closers.push(source.aclose)
+    await closers.aclose()
 
 
 def _prefix(tenant: str) -> str:

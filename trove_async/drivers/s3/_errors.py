@@ -214,13 +214,13 @@ STATUSES_WITHOUT_DOCUMENT: Final[dict[int, ErrorMapping]] = {
 
 _SERVER_ERROR: Final = 500
 
-# Services quote the request in their messages, so the values of these names are removed. Each
-# repetition before a value is limited. Otherwise matching would take quadratic time.
-_SECRET = re.compile(
+# Each repetition before a value is limited. Otherwise matching would take quadratic time.
+SECRET: Final = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
     r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"
     r"\W{0,3}[=:]\W{0,2})\S+"
 )
+"""Matches secrets in the messages of AWS's services, which quote requests (`describe_response`)."""
 
 
 def failure(
@@ -255,7 +255,7 @@ def failure(
     elif region and has_no_document and status in STATUSES_WITHOUT_DOCUMENT:
         advice = f"{advice}. The bucket is in region {region[:40]!r}"
     return meaning.kind(
-        f"{advice} ({describe_response(status, code, message, _SECRET)})",
+        f"{advice} ({describe_response(status, code, message, SECRET)})",
         bucket=bucket,
         key=key,
         retryable=meaning.retryable,

@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import md5
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from trove_async._names import check_header
@@ -124,16 +123,10 @@ class ObjectSettings:
         Raises:
             ConfigError: The key would be sent to another machine without encryption.
         """
-        origin = endpoint.origin
-        if self.sse_customer_key is not None and origin.scheme != "https":
-            try:
-                is_loopback = ip_address(origin.host.strip("[]")).is_loopback
-            except ValueError:
-                is_loopback = origin.host == "localhost"
-            if not is_loopback:
-                raise ConfigError(
-                    "sse_customer_key requires an https endpoint, because requests contain the key"
-                )
+        if self.sse_customer_key is not None and not endpoint.origin.keeps_secrets:
+            raise ConfigError(
+                "sse_customer_key requires an https endpoint, because requests contain the key"
+            )
 
     def with_storage_class(self, options: PutOptions) -> PutOptions:
         """Return the options with the default storage class, unless they set one."""

@@ -89,7 +89,7 @@ def _service_error(response: Mapping[str, Any]) -> TroveError:
     )
 
 
-class _SessionCredentialProvider(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
+class SessionCredentialProvider(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
     """A credential provider for the SDK's chain that returns the driver's credentials."""
 
     METHOD = CANONICAL_NAME = "custom-trove"
@@ -170,7 +170,7 @@ class SdkClient:
         """
         session = await run_sdk(self._load_session)
         session.get_component("credential_provider").insert_before(
-            "env", _SessionCredentialProvider(self._session)
+            "env", SessionCredentialProvider(self._session)
         )
         with translate_sdk_errors():
             self._client = await self._stack.enter_async_context(self._make_client(session))
