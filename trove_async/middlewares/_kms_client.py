@@ -271,7 +271,7 @@ class _HiddenBody(bytes):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "[redacted]"
+        return "<_HiddenBody>"
 
     __str__ = __repr__
 
