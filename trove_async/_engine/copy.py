@@ -305,7 +305,8 @@ async def _encode_again(
             decoded = DecodedObject(transforms, source.backend, info, source.version_id)
             await decoded.load(for_ranges=False)
             # Closes the workers only: the stack closes the response.
-            body = await stack.enter_async_context(decoded.open_whole(nullcontext(), stored_body))
+            opened = await decoded.open_whole(nullcontext(), stored_body)
+            body = await stack.enter_async_context(opened)
         # The checksums of the source are those of its encoded form.
         options = replace(options, size=body.remaining, checksums={})
         result = await put(source_of(body), options)

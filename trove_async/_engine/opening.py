@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final
 
+from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
 from trove_async.errors import (
@@ -169,7 +170,7 @@ async def _decode_whole(
         elif options.range is None:
             decoded = DecodedObject(transforms, backend, info, options.version_id)
             await decoded.load(for_ranges=False)
-            result = decoded.open_whole(context, opened.body)
+            result = await decoded.open_whole(context, opened.body)
     finally:
         if result is None:
             await opened.__aexit__(None, None, None)
@@ -207,10 +208,11 @@ async def describe(
 ) -> ObjectInfo:
     """Return what users see of a complete object. A request may be needed for its size.
 
-    An object that cannot be decoded has the size of its stored bytes, and is not complete.
+    An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
+    stored bytes, and is not complete.
     """
     public = transforms.public(info)
-    if public.complete:
+    if public.complete or not backend.capabilities.ranges:
         return public
     decoded = DecodedObject(transforms, backend, info, version_id)
     try:
@@ -277,11 +279,22 @@ class DecodedObject:
             address = (self._backend.name, self._info.bucket, self._info.key)
             self._transforms.indexes.put(address, KnownObject(self._info, loaded))
 
-    def open_whole(self, context: AbstractAsyncContextManager[object], stored: Body) -> OpenedBody:
-        """Decode the whole object from an open response."""
-        return self._decode(
+    async def open_whole(
+        self, context: AbstractAsyncContextManager[object], stored: Body
+    ) -> OpenedBody:
+        """Decode the whole object from an open response.
+
+        Raises:
+            IntegrityError: The object was altered, and is empty now. A body that is not empty raises the
+                error when it is read.
+        """
+        opened = self._decode(
             context, stored, [(None, (0, self._size_of(decoder))) for decoder in self._decoders]
         )
+        if not opened.body.remaining:
+            # Most callers read nothing if nothing remains, which would not verify the empty block.
+            await opened.body.read(1)
+        return opened
 
     async def open_range(self, start: int, end: int) -> OpenedBody:
         """Open a range of the decoded object. The indexes are loaded.
@@ -342,10 +355,8 @@ class DecodedObject:
         capabilities = backend.capabilities
         whole = (start, end) == (0, info.stored_size)
         if not (whole or capabilities.ranges):
-            raise NotSupportedError(
-                f"{backend.driver.name} cannot read a range, which this transformed object needs",
-                backend=backend.name,
-            )
+            # Reading the object as a whole may need its index, even if the user requests no range.
+            return await self._open_section(start, end)
         pin = info.etag if capabilities.get_conditions else None
         options = GetOptions(
             range=None if whole else ByteRange(start, end),
@@ -362,6 +373,36 @@ class DecodedObject:
             await context.__aexit__(None, None, None)
             raise _replaced_error()
         return context, VerifiedBody(reader)
+
+    async def _open_section(
+        self, start: int, end: int
+    ) -> tuple[AbstractAsyncContextManager[object], Body]:
+        """Open a range of the stored bytes on a backend without ranges: read and drop what precedes it."""
+        context, stored = await self._open_stored(0, self._info.stored_size)
+        try:
+            while stored.range[1] - stored.remaining < start:
+                await stored.read(min(MiB, start - (stored.range[1] - stored.remaining)))
+        except BaseException:
+            with shielded():
+                await context.__aexit__(None, None, None)
+            raise
+        return context, _Section(stored, start, end)
+
+
+class _Section:
+    """The next bytes of a body, up to the end of a range."""
+
+    def __init__(self, body: Body, start: int, end: int) -> None:
+        self.info = body.info
+        self.range = start, end
+        self._body = body
+
+    @property
+    def remaining(self) -> int:
+        return self._body.remaining - (self._body.range[1] - self.range[1])
+
+    async def read(self, size: int) -> bytes:
+        return await self._body.read(min(size, self.remaining)) if self.remaining else b""
 
 
 def _is_same_version(info: ObjectInfo, later: ObjectInfo) -> bool:
