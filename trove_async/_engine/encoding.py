@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
-from trove_async._concurrency import in_thread, wait_until_done
+from trove_async._concurrency import in_thread, shielded, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
     MAX_BLOCK,
@@ -134,13 +134,16 @@ class EncodedSource:
         return await self._output.fill(views)
 
     async def load(self) -> None:
-        """Encode the whole body into `memory`. The body must be small."""
+        """Encode the whole body into `memory`, and close it. The body must be small."""
         pieces: list[BytesLike] = []
         while await self._output.ready():
             # Copied, because a piece may be a view of a buffer that is used again.
             pieces.append(bytes(await self._output.take(MiB)))
         encoded = source_of(b"".join(pieces))
         self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
+        # An upload closes only a body that it pulls, and not one in memory.
+        with shielded():
+            await self._source.aclose()
 
     async def aclose(self) -> None:
         """Wait for the workers, and close the body. Idempotent."""
