@@ -171,5 +171,3 @@ class FramedDecoder:
 
     def trailer(self, encoded_sizes: Sequence[int]) -> bytes:
         return b"END" + len(encoded_sizes).to_bytes(4, "big")
-
-

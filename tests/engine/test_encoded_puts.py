@@ -388,9 +388,10 @@ async def test_compressed_body_of_unknown_size_costs_head_one_ranged_request() -
 @pytest.mark.parametrize("known", [True, False])
 async def test_small_or_encrypted_bodies_cost_head_no_request(*, known: bool) -> None:
     driver = CallLog()
-    async with store_with([compression()], driver) as store, store_with(
-        [encryption()], other := CallLog()
-    ) as encrypted:
+    async with (
+        store_with([compression()], driver) as store,
+        store_with([encryption()], other := CallLog()) as encrypted,
+    ):
         await store.create_bucket("data")
         await encrypted.create_bucket("data")
         small, large = compressible(PART), compressible(3 * PART)

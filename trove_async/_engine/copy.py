@@ -303,7 +303,10 @@ async def _encode_again(
         with located(source):
             stored_body = VerifiedBody(await _open_source(source, info, stack))
             decoded = DecodedObject(transforms, source.backend, info, source.version_id)
-            await decoded.load(for_ranges=False)
+            try:
+                await decoded.load(for_ranges=False)
+            except ObjectChangedError as error:
+                raise _source_changed(source) from error
             # Closes the workers only: the stack closes the response.
             opened = await decoded.open_whole(nullcontext(), stored_body)
             body = await stack.enter_async_context(opened)

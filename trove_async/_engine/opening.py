@@ -22,6 +22,7 @@ from trove_async.errors import (
     ObjectChangedError,
     PreconditionFailedError,
     RangeError,
+    TroveError,
 )
 from trove_async.middleware import Decoder, Plan, Span
 from trove_async.models import ByteRange, MiB, ObjectInfo
@@ -86,6 +87,17 @@ async def open_body(
         DecryptionError: The key is unknown, or the object must be encrypted and is not.
         IntegrityError: The records or the index of the object are malformed.
     """
+    try:
+        return await _open_latest(transforms, backend, bucket, key, options)
+    except TroveError as error:
+        error.located(backend=backend.name)  # a middleware does not know it
+        raise
+
+
+async def _open_latest(
+    transforms: Transforms, backend: Backend, bucket: str, key: str, options: GetOptions
+) -> OpenedBody:
+    """Open a body, again if it is replaced meanwhile."""
     # 1. The response to a plain get is used as it is, unless the object is transformed.
     if options.range is None:
         context = backend.driver.get(bucket, key, options)
@@ -136,6 +148,7 @@ async def _open(
         info = await backend.driver.head(bucket, key, options.version_id)
         if not is_transformed(info) or options.range is None:
             raise
+        _check_conditions(info, options)
         await transforms.check_read(info, backend.name)
     else:
         info = reader.info
@@ -192,6 +205,14 @@ async def read_all(body: Body) -> bytes:
     return b"".join(pieces)
 
 
+def _check_conditions(info: ObjectInfo, options: GetOptions) -> None:
+    """Raise PreconditionFailedError if the version of a HEAD does not meet the conditions of a get."""
+    if options.if_match not in {None, info.etag}:
+        raise PreconditionFailedError("if_match: the current version has a different etag")
+    if options.if_none_match is not None and options.if_none_match == info.etag:
+        raise PreconditionFailedError("if_none_match: the current version has this etag")
+
+
 def _is_of_latest(options: GetOptions) -> bool:
     return options.version_id is options.if_match is options.if_none_match is None
 
@@ -208,18 +229,23 @@ async def describe(
 ) -> ObjectInfo:
     """Return what users see of a complete object. A request may be needed for its size.
 
-    An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
+    If the object is replaced before that request, the new version is described instead. An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
     stored bytes, and is not complete.
     """
-    public = transforms.public(info)
-    if public.complete or not backend.capabilities.ranges:
-        return public
-    decoded = DecodedObject(transforms, backend, info, version_id)
-    try:
-        await decoded.load(for_ranges=False)
-    except (IntegrityError, NotSupportedError):
-        return public  # reading the object raises the error
-    return decoded_info(info, decoded.size)
+    for _ in range(_MAX_ATTEMPTS):
+        public = transforms.public(info)
+        if public.complete or not backend.capabilities.ranges:
+            return public
+        decoded = DecodedObject(transforms, backend, info, version_id)
+        try:
+            await decoded.load(for_ranges=False)
+        except _ReplacedError:
+            info = await backend.driver.head(info.bucket, info.key, version_id)
+        except (IntegrityError, NotSupportedError):
+            return public  # reading the object raises the error
+        else:
+            return decoded_info(info, decoded.size)
+    return transforms.public(info)
 
 
 class DecodedObject:
