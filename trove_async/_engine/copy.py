@@ -171,9 +171,14 @@ async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:
     """Return the middlewares of a put to the target, and its context."""
-    context = context_of(target, options.content_type)
+    content_type = options.content_type
+    if content_type is None and not target.backend.capabilities.headers:
+        content_type = type_of(target.key)  # a put guesses it, although the backend cannot store it
+    context = context_of(target, content_type)
     if transforms or info.records is not None:
-        context = replace(context, size=transforms.decoded_size(info))
+        # The size is unknown if the middleware is. The stored bytes may be copied nevertheless.
+        with suppress(NotSupportedError):
+            context = replace(context, size=transforms.decoded_size(info))
     return await transforms.select(context), context
 
 
