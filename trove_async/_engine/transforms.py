@@ -131,7 +131,8 @@ class Transforms:
         try:
             size = self.decoded_size(info)
         except (IntegrityError, NotSupportedError):
-            size = None  # reading the object raises the error
+            # Reading the object raises the error. Malformed records may name no transforms.
+            return replace(info, stored_size=info.stored_size, checksums={}, complete=False)
         return decoded_info(info, size)
 
     async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
