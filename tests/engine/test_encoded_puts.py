@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import itertools
 import json
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from zstandard import ZstdDecompressor
 
 from tests.fakes import CallLog, Sparse, WithoutEtags, content, single_attempt_store
-from tests.framed_middleware import Framed
+from tests.framed_middleware import HEADER, INVERTED, Framed
 from trove_async import (
     BufferPool,
     IntegrityError,
@@ -22,7 +25,11 @@ from trove_async import (
     ObjectNotFoundError,
     Trove,
 )
+from trove_async._engine import encoding
+from trove_async._engine.encoding import SpareWorkers, encode_source
+from trove_async._engine.sources import source_of
 from trove_async.drivers.memory import MemoryDriver
+from trove_async.middleware import ObjectContext
 from trove_async.middlewares import Compression, Encryption, Keyring
 from trove_async.models import KiB, MiB
 from trove_async.scope import Scope
@@ -213,9 +220,7 @@ async def test_file_is_left_where_it_was_by_a_put_that_fails(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("size", [1, 10 * KiB, 2 * PART])
-async def test_body_is_closed_after_a_put(
-    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_body_is_closed_after_a_put(size: int, tmp_path: Path) -> None:
     closed: list[bool] = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -291,7 +296,7 @@ async def test_body_of_known_size_is_encoded_with_that_size_in_the_context() -> 
         await store.put("data", "d", stream(b"x" * 3 * MiB))
     sizes = [context.size for context in one.contexts]
     assert sizes == [1000, 1000, 3 * MiB, None]
-    assert [context.size for context in two.contexts][0] == 4 + 1004 + 7
+    assert two.contexts[0].size == 4 + 1004 + 7
     first = one.contexts[0]
     assert (first.bucket, first.key, first.backend) == ("data", "a.csv", "default")
     assert [context.content_type for context in one.contexts] == [
@@ -334,6 +339,62 @@ async def test_unaligned_views_are_encoded_in_place() -> None:
     async with single_attempt_store(driver, middleware=[Framed()], pool=pool) as store:
         await store.put("data", "copied", stream(data), size=len(data))
     assert await stored_form(driver, "into") == await stored_form(driver, "copied")
+
+
+@settings(max_examples=300)
+@given(
+    blocks=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    size=st.integers(0, 300),
+    chunk=st.integers(1, 100),
+    views=st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=3), min_size=1, max_size=6),
+    known=st.booleans(),
+    into=st.booleans(),
+    layers=st.integers(1, 2),
+)
+async def test_views_of_any_sizes_are_filled_with_the_encoded_body(
+    blocks: list[int],
+    size: int,
+    chunk: int,
+    views: list[list[int]],
+    *,
+    known: bool,
+    into: bool,
+    layers: int,
+) -> None:
+    body = content(300)[:size]
+    middlewares = [
+        Framed(lambda index: blocks[index % len(blocks)], into=into, name=f"{layer}")
+        for layer in range(layers)
+    ]
+    context = ObjectContext(bucket="data", key="key", backend="default")
+    source = source_of(stream(body, chunk))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_known_size", lambda _: None)  # not encoded as a whole
+        declared = size if known else None
+        encoded = await encode_source(source, declared, middlewares, context, SpareWorkers(2))
+    assert encoded is not None
+    received = b""
+    shapes = itertools.cycle(views)
+    while await encoded.ready():
+        buffers = [bytearray(length) for length in next(shapes)]
+        filled = await encoded.fill([memoryview(buffer) for buffer in buffers])
+        assert filled > 0
+        received += b"".join(buffers)[:filled]
+    await encoded.aclose()
+    assert encoded.body_size == size
+    assert received == encoded_by_hand(body, blocks, layers)
+
+
+def encoded_by_hand(body: bytes, blocks: list[int], layers: int) -> bytes:
+    for _ in range(layers):
+        pieces, rest = [], body
+        while rest or not pieces:
+            length = blocks[len(pieces) % len(blocks)]
+            number = len(pieces).to_bytes(4, "big")
+            pieces.append(number + rest[:length].translate(INVERTED))
+            rest = rest[length:]
+        body = HEADER + b"".join(pieces) + b"END" + len(pieces).to_bytes(4, "big")
+    return body
 
 
 # -- what users see --------------------------------------------------------------------------------
@@ -404,26 +465,30 @@ async def test_small_or_encrypted_bodies_cost_head_no_request(*, known: bool) ->
         assert driver.calls == other.calls == ["head"]
 
 
-async def test_progress_counts_the_bytes_that_the_backend_has_received() -> None:
+@pytest.mark.parametrize("body", [b"small", compressible(3 * PART)], ids=["small", "in parts"])
+async def test_progress_counts_the_bytes_that_the_backend_has_received(body: bytes) -> None:
+    reports: list[tuple[int, int | None]] = []
+
+    def report(done: int, total: int | None) -> None:
+        reports.append((done, total))
+
     async with store_with([encryption()]) as store:
         await store.create_bucket("data")
-        for body in (b"small", compressible(3 * PART)):
-            reports: list[tuple[int, int | None]] = []
-            info = await store.put(
-                "data", "key", body, progress=lambda done, total: reports.append((done, total))
-            )
-            assert reports[-1] == (info.stored_size, info.stored_size)
-            assert reports == sorted(reports)
+        info = await store.put("data", "key", body, progress=report)
+    assert reports[-1] == (info.stored_size, info.stored_size)
+    assert reports == sorted(reports)
+
+
+async def test_progress_has_no_total_if_it_depends_on_the_bytes() -> None:
+    reports: list[tuple[int, int | None]] = []
+
+    def report(done: int, total: int | None) -> None:
+        reports.append((done, total))
+
     async with store_with([compression()]) as store:
         await store.create_bucket("data")
-        reports.clear()
-        info = await store.put(
-            "data",
-            "key",
-            compressible(3 * PART),
-            progress=lambda done, total: reports.append((done, total)),
-        )
-        assert reports[-1] == (info.stored_size, None)  # the total depends on the bytes
+        info = await store.put("data", "key", compressible(3 * PART), progress=report)
+    assert reports[-1] == (info.stored_size, None)
 
 
 # -- limits of backends ----------------------------------------------------------------------------
@@ -438,7 +503,7 @@ async def test_records_that_do_not_fit_the_metadata_are_rejected_before_any_requ
         await store.create_bucket("data")
         driver.calls.clear()
         for body in (content(size), stream(content(size))):
-            with pytest.raises(NotSupportedError, match="of which .* are the records") as caught:
+            with pytest.raises(NotSupportedError, match=r"of which \d+ are the records") as caught:
                 await store.put("data", "key", body, metadata={"a": "x" * 100})
             assert (caught.value.operation, caught.value.key) == ("put", "key")
         assert driver.calls == []
