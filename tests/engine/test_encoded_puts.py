@@ -387,7 +387,8 @@ async def test_views_of_any_sizes_are_filled_with_the_encoded_body(
 
 def encoded_by_hand(body: bytes, blocks: list[int], layers: int) -> bytes:
     for _ in range(layers):
-        pieces, rest = [], body
+        pieces: list[bytes] = []
+        rest = body
         while rest or not pieces:
             length = blocks[len(pieces) % len(blocks)]
             number = len(pieces).to_bytes(4, "big")

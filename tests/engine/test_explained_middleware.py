@@ -180,6 +180,11 @@ async def test_explain_returns_the_middlewares_of_a_put() -> None:
         assert (await store.backend("b").explain("data", "secret")).middleware == (encryption,)
 
 
+async def test_store_need_not_be_open_to_explain() -> None:
+    store = single_attempt_store(middleware=[(Framed(), Scope.backends("default"))])
+    assert (await store.explain("data", "key")).middleware == ("Framed('framed')",)
+
+
 async def test_store_without_middleware_explains_none() -> None:
     async with single_attempt_store() as store:
         assert (await store.explain("data", "key")).middleware == ()

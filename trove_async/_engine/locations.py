@@ -44,21 +44,18 @@ def located(location: Location) -> Iterator[None]:
 
 def context_of(location: Location, content_type: str | None) -> ObjectContext:
     """Return the context of an object that is about to be written."""
-    return ObjectContext(
-        bucket=location.bucket,
-        key=location.key,
-        backend=location.backend.name,
-        content_type=_media_type(content_type),
-    )
+    return object_context(location.bucket, location.key, location.backend.name, content_type)
 
 
 def context_of_stored(info: ObjectInfo, backend: str) -> ObjectContext:
     """Return the context of a stored object."""
+    return object_context(info.bucket, info.key, backend, info.content_type)
+
+
+def object_context(bucket: str, key: str, backend: str, content_type: str | None) -> ObjectContext:
+    """Return the context of an object on the backend of this name."""
     return ObjectContext(
-        bucket=info.bucket,
-        key=info.key,
-        backend=backend,
-        content_type=_media_type(info.content_type),
+        bucket=bucket, key=key, backend=backend, content_type=_media_type(content_type)
     )
 
 

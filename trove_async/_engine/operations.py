@@ -30,7 +30,7 @@ from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoding import Body
 from .listing import ObjectIterator, Query, VersionIterator
-from .locations import Location, context_of
+from .locations import Location, context_of, object_context
 from .media_types import type_of
 from .move import remove_source
 from .opening import OpenedBody, describe, open_body, read_all
@@ -418,9 +418,8 @@ class Operations:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
         decision = await self._routing.explain(bucket, key)
-        backend = self._runtime.backends[decision.backend]
-        target = Location(backend=backend, bucket=bucket, key=key)
-        context = context_of(target, type_of(key))
+        # The store need not be open, so there may be no backend yet.
+        context = object_context(bucket, key, decision.backend, type_of(key))
         middlewares = await self._runtime.transforms.select(context)
         return replace(decision, middleware=tuple(map(repr, middlewares)))
 
