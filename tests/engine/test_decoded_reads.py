@@ -608,6 +608,21 @@ async def test_required_encryption_refuses_an_object_in_scope_that_is_not_encryp
     assert driver.open_readers == 0
 
 
+async def test_required_encryption_by_content_type_applies_on_a_backend_without_headers() -> None:
+    driver = CallLog(headers=False, expires=False)
+    async with store_with([], driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "a.txt", b"body")
+        await store.put("data", "a.png", b"body")
+    required = Encryption(Keyring({"old": OLD_KEY}), require=True)
+    async with store_with([(required, Scope.content_types("text/*"))], driver) as store:
+        with pytest.raises(DecryptionError, match="requires it"):
+            await store.read("data", "a.txt")
+        assert await store.read("data", "a.png") == b"body"
+        await store.put("data", "a.txt", b"body")
+        assert await store.read("data", "a.txt") == b"body"
+
+
 async def test_zst_file_of_a_user_is_returned_byte_for_byte() -> None:
     body = ZstdCompressor().compress(compressible(100_000))
     async with store_with([compression()]) as store:

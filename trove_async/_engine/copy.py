@@ -106,7 +106,7 @@ async def copy(
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await head(source)
-        await transforms.check_read(info, source.backend.name)
+        await transforms.check_read(info, source.backend)
     # 3. Copy on the server or through this process, unless nothing would change.
     with located(target):
         options = _target_options(source, target, info, overrides)

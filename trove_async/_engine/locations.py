@@ -11,6 +11,7 @@ from trove_async.middleware import ObjectContext
 from trove_async.models import ObjectInfo
 
 from .backends import Backend
+from .media_types import type_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,12 @@ def context_of(location: Location, content_type: str | None) -> ObjectContext:
     return object_context(location.bucket, location.key, location.backend.name, content_type)
 
 
-def context_of_stored(info: ObjectInfo, backend: str) -> ObjectContext:
+def context_of_stored(info: ObjectInfo, backend: Backend) -> ObjectContext:
     """Return the context of a stored object."""
-    return object_context(info.bucket, info.key, backend, info.content_type)
+    content_type = info.content_type
+    if content_type is None and not backend.capabilities.headers:
+        content_type = type_of(info.key)  # a put guesses it, although the backend cannot store it
+    return object_context(info.bucket, info.key, backend.name, content_type)
 
 
 def object_context(bucket: str, key: str, backend: str, content_type: str | None) -> ObjectContext:

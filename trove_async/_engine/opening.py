@@ -133,7 +133,7 @@ async def _open(
         known = transforms.indexes.get(address)
         if known is not None:
             try:
-                await transforms.check_read(known.info, backend.name)
+                await transforms.check_read(known.info, backend)
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
                 return await decoded.open_range(*options.range.resolve(decoded.size))
@@ -149,7 +149,7 @@ async def _open(
         if not is_transformed(info) or options.range is None:
             raise
         _check_conditions(info, options)
-        await transforms.check_read(info, backend.name)
+        await transforms.check_read(info, backend)
     else:
         info = reader.info
         opened = await _decode_whole(transforms, backend, context, reader, options)
@@ -177,7 +177,7 @@ async def _decode_whole(
     result: OpenedBody | None = None
     try:
         info = reader.info
-        await transforms.check_read(info, backend.name)
+        await transforms.check_read(info, backend)
         if not is_transformed(info):
             result = opened
         elif options.range is None:
@@ -284,7 +284,7 @@ class DecodedObject:
             DecryptionError: The key is unknown.
             IntegrityError: A record or an index is malformed.
         """
-        context = context_of_stored(self._info, self._backend.name)
+        context = context_of_stored(self._info, self._backend)
         applied = [item for item in parse_records(self._info.records) if item.record is not None]
         loaded: list[list[bytes]] = []
         for level, item in enumerate(reversed(applied)):

@@ -48,7 +48,7 @@ async def get_ranges(
     info = await backend.driver.head(bucket, key)
     if info.records is not None or transforms.has_required:
         try:
-            await transforms.check_read(info, backend.name)
+            await transforms.check_read(info, backend)
             if is_transformed(info):
                 return await _get_decoded_ranges(transforms, backend, info, ranges)
         except TroveError as error:

@@ -21,6 +21,7 @@ from trove_async.middleware import Decoder, Middleware, ObjectContext, Record
 from trove_async.models import ObjectInfo
 from trove_async.scope import Scope
 
+from .backends import Backend
 from .encoding import SpareWorkers
 from .index_cache import IndexCache
 from .locations import context_of_stored
@@ -64,7 +65,7 @@ class Transforms:
             middleware for middleware, scope in self.configured if await _includes(scope, context)
         ]
 
-    async def check_read(self, info: ObjectInfo, backend: str) -> None:
+    async def check_read(self, info: ObjectInfo, backend: Backend) -> None:
         """Raise if the object lacks a transform that its scope requires."""
         if not self._required:
             return
@@ -76,7 +77,7 @@ class Transforms:
                 raise DecryptionError(
                     f"the object must be encoded by {middleware!r}, which requires it, but is not:"
                     " it was written without the middleware, or its metadata was altered",
-                    backend=backend,
+                    backend=backend.name,
                 )
 
     async def check_presign(self, context: ObjectContext) -> None:
