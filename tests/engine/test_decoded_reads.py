@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from zstandard import ZstdCompressor
 
 from tests.counting import Counting
-from tests.engine.test_encoded_puts import compressible, store_with, stream
 from tests.fakes import CallLog, Fake, content, single_attempt_store
 from tests.framed_middleware import Framed
+from tests.transformed_objects import compressible, store_with, stream
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BufferPool,

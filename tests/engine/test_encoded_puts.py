@@ -18,17 +18,16 @@ from zstandard import ZstdDecompressor
 
 from tests.fakes import CallLog, Sparse, WithoutEtags, content, single_attempt_store
 from tests.framed_middleware import HEADER, INVERTED, Framed
+from tests.transformed_objects import PART, compressible, store_with, stored_form, stream
 from trove_async import (
     BufferPool,
     IntegrityError,
     NotSupportedError,
     ObjectNotFoundError,
-    Trove,
 )
 from trove_async._engine import encoding
 from trove_async._engine.encoding import SpareWorkers, encode_source
 from trove_async._engine.sources import source_of
-from trove_async.drivers.memory import MemoryDriver
 from trove_async.middleware import ObjectContext
 from trove_async.middlewares import Compression, Encryption, Keyring
 from trove_async.models import KiB, MiB
@@ -42,15 +41,8 @@ if TYPE_CHECKING:
     from trove_async.middleware import Middleware
 
 KEYS = Keyring({"2026-11": b"k" * 32})
-PART = MiB
 FRAME = 4 * KiB
 SEGMENT = 4 * KiB
-
-
-def compressible(size: int) -> bytes:
-    """Return bytes that shrink to about a half, with all frames different."""
-    half = content(-(-size // 2))
-    return b"".join(half[at : at + 50] * 2 for at in range(0, len(half), 50))[:size]
 
 
 def compression() -> Compression:
@@ -84,19 +76,6 @@ def stack(request: pytest.FixtureRequest) -> Sequence[Middleware]:
     return STACKS[request.param]()
 
 
-def store_with(
-    middleware: Sequence[Any], driver: MemoryDriver | None = None, **arguments: Any
-) -> Trove:
-    """Return a store with small parts, not yet open."""
-    pool = BufferPool(4 * MiB, part_size=PART)
-    return single_attempt_store(driver or CallLog(), middleware=middleware, pool=pool, **arguments)
-
-
-async def stored_form(driver: MemoryDriver, key: str = "key") -> bytes:
-    """Return the stored bytes of an object."""
-    return b"".join(driver._buckets["data"].objects[key].chunks)
-
-
 # -- kinds and sizes of bodies ---------------------------------------------------------------------
 
 
@@ -107,12 +86,6 @@ class Reader:
     async def read(self, n: int, /) -> bytes:
         await asyncio.sleep(0)
         return self._file.read(min(n, 777))
-
-
-async def stream(body: bytes, chunk: int = 100_003) -> AsyncIterator[bytes]:
-    for at in range(0, len(body), chunk):
-        await asyncio.sleep(0)
-        yield body[at : at + chunk]
 
 
 def chunks(body: bytes) -> Iterator[bytes]:

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.engine.test_encoded_puts import compressible, stored_form, stream
+from tests import transformed_objects
 from tests.fakes import CallLog, content, single_attempt_store
 from tests.framed_middleware import Framed
+from tests.transformed_objects import compressible, stored_form, stream
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
-    BufferPool,
     DecryptionError,
     IntegrityError,
     NotSupportedError,
@@ -59,13 +59,8 @@ def compression() -> Compression:
 
 def store_with(middleware: Sequence[Any], driver: MemoryDriver, **backends: MemoryDriver) -> Trove:
     """Return a store, not yet open. Keys ``b/*`` go to the backend ``b``."""
-    return single_attempt_store(
-        driver,
-        backends=backends,
-        routes=[("b/*", "b")] if backends else (),
-        middleware=middleware,
-        pool=BufferPool(4 * MiB, part_size=MiB),
-    )
+    routes = [("b/*", "b")] if backends else []
+    return transformed_objects.store_with(middleware, driver, backends=backends, routes=routes)
 
 
 async def written(driver: MemoryDriver, *middleware: Any, **options: Any) -> None:
