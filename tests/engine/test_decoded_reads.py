@@ -668,6 +668,7 @@ FORGED: dict[str, str] = {
     "deeply nested": "[" * 100_000,
     "nested record": '[["zstd", ' + '{"a":' * 100_000,
     "surrogate": '[["zstd", {"a": "\\ud800"}]]',
+    "one more than an object has": json.dumps([["zstd", {"frame_size": 4096}]] * 17),
     "many": json.dumps([["zstd", {"frame_size": 4096}]] * 200),
     "valid, but wrong": forged(),
     "unknown name": '[["rot13", {"x": 1}]]',

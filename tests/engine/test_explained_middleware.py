@@ -157,6 +157,20 @@ async def test_middlewares_may_be_any_iterable() -> None:
             assert await transforms_of_a_put(store, "key") == ("framed",)
 
 
+async def test_at_most_16_middlewares_apply_to_an_object() -> None:
+    driver = CallLog()
+    middleware = [Framed(name=f"{number}") for number in range(16)]
+    one_more = (Framed(name="one more"), Scope.keys("x"))
+    async with single_attempt_store(driver, middleware=[*middleware, one_more]) as store:
+        await store.create_bucket("data")
+        driver.calls.clear()
+        with pytest.raises(NotSupportedError, match="at most 16 middlewares"):
+            await store.put("data", "x", BODY)
+        assert driver.calls == []
+        assert len(await transforms_of_a_put(store, "key")) == 16
+        assert await store.read("data", "key", range=(5000, 5010)) == BODY[:10]
+
+
 # -- explanations ----------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from .backends import Backend
 from .encoding import SpareWorkers
 from .index_cache import IndexCache
 from .locations import context_of_stored
-from .records import Applied, parse_records
+from .records import MAX_RECORDS, Applied, parse_records
 
 Configured: TypeAlias = tuple[Middleware, Scope]
 
@@ -60,10 +60,21 @@ class Transforms:
         return bool(self._required)
 
     async def select(self, context: ObjectContext) -> Sequence[Middleware]:
-        """Return the middlewares that apply to an object, in order."""
-        return [
+        """Return the middlewares that apply to an object, in order.
+
+        Raises:
+            NotSupportedError: There are more than an object can have.
+        """
+        middlewares = [
             middleware for middleware, scope in self.configured if await _includes(scope, context)
         ]
+        if len(middlewares) > MAX_RECORDS:
+            raise NotSupportedError(
+                f"at most {MAX_RECORDS} middlewares can apply to an object, got {len(middlewares)}:"
+                " limit them with scopes",
+                backend=context.backend,
+            )
+        return middlewares
 
     async def check_read(self, info: ObjectInfo, backend: Backend) -> None:
         """Raise if the object lacks a transform that its scope requires."""
