@@ -106,7 +106,7 @@ async def copy(
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await head(source)
-        await transforms.check_read(info, source.backend.name)
+        await transforms.check_read(info, source.backend)
     # 3. Copy on the server or through this process, unless nothing would change.
     with located(target):
         options = _target_options(source, target, info, overrides)
@@ -171,9 +171,14 @@ async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:
     """Return the middlewares of a put to the target, and its context."""
-    context = context_of(target, options.content_type)
+    content_type = options.content_type
+    if content_type is None and not target.backend.capabilities.headers:
+        content_type = type_of(target.key)  # a put guesses it, although the backend cannot store it
+    context = context_of(target, content_type)
     if transforms or info.records is not None:
-        context = replace(context, size=transforms.decoded_size(info))
+        # The size is unknown if the middleware is. The stored bytes may be copied nevertheless.
+        with suppress(NotSupportedError):
+            context = replace(context, size=transforms.decoded_size(info))
     return await transforms.select(context), context
 
 
@@ -303,9 +308,13 @@ async def _encode_again(
         with located(source):
             stored_body = VerifiedBody(await _open_source(source, info, stack))
             decoded = DecodedObject(transforms, source.backend, info, source.version_id)
-            await decoded.load(for_ranges=False)
+            try:
+                await decoded.load(for_ranges=False)
+            except ObjectChangedError as error:
+                raise _source_changed(source) from error
             # Closes the workers only: the stack closes the response.
-            body = await stack.enter_async_context(decoded.open_whole(nullcontext(), stored_body))
+            opened = await decoded.open_whole(nullcontext(), stored_body)
+            body = await stack.enter_async_context(opened)
         # The checksums of the source are those of its encoded form.
         options = replace(options, size=body.remaining, checksums={})
         result = await put(source_of(body), options)

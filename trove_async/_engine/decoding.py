@@ -125,6 +125,8 @@ class DecodedBody:
         try:
             return await self._read(size)
         except IntegrityError as error:
+            info = self.info
+            error.located(backend=info.backend or None, bucket=info.bucket, key=info.key)
             self._failure = error
             raise
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
-from trove_async._concurrency import in_thread, wait_until_done
+from trove_async._concurrency import in_thread, shielded, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
     MAX_BLOCK,
@@ -154,6 +154,9 @@ class EncodedSource:
         await self._source.aclose()  # a put from memory does not close its source
         encoded = source_of(b"".join(pieces))
         self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
+        # An upload closes only a body that it pulls, and not one in memory.
+        with shielded():
+            await self._source.aclose()
 
     async def aclose(self) -> None:
         """Wait for the workers, and close the body. Idempotent."""

@@ -11,6 +11,7 @@ from trove_async.middleware import ObjectContext
 from trove_async.models import ObjectInfo
 
 from .backends import Backend
+from .media_types import type_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +45,21 @@ def located(location: Location) -> Iterator[None]:
 
 def context_of(location: Location, content_type: str | None) -> ObjectContext:
     """Return the context of an object that is about to be written."""
-    return ObjectContext(
-        bucket=location.bucket,
-        key=location.key,
-        backend=location.backend.name,
-        content_type=_media_type(content_type),
-    )
+    return object_context(location.bucket, location.key, location.backend.name, content_type)
 
 
-def context_of_stored(info: ObjectInfo, backend: str) -> ObjectContext:
+def context_of_stored(info: ObjectInfo, backend: Backend) -> ObjectContext:
     """Return the context of a stored object."""
+    content_type = info.content_type
+    if content_type is None and not backend.capabilities.headers:
+        content_type = type_of(info.key)  # a put guesses it, although the backend cannot store it
+    return object_context(info.bucket, info.key, backend.name, content_type)
+
+
+def object_context(bucket: str, key: str, backend: str, content_type: str | None) -> ObjectContext:
+    """Return the context of an object on the backend of this name."""
     return ObjectContext(
-        bucket=info.bucket,
-        key=info.key,
-        backend=backend,
-        content_type=_media_type(info.content_type),
+        bucket=bucket, key=key, backend=backend, content_type=_media_type(content_type)
     )
 
 

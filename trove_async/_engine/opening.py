@@ -16,6 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeAlias
 
+from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
 from trove_async.errors import (
@@ -25,6 +26,7 @@ from trove_async.errors import (
     ObjectChangedError,
     PreconditionFailedError,
     RangeError,
+    TroveError,
 )
 from trove_async.middleware import MAX_BLOCK, Decoder, Plan, Span
 from trove_async.models import ByteRange, MiB, ObjectInfo
@@ -104,6 +106,22 @@ async def open_body(
         DecryptionError: The key is unknown, or the object must be encrypted and is not.
         IntegrityError: The records or the index of the object are malformed.
     """
+    try:
+        return await _open_latest(transforms, backend, bucket, key, options, decode)
+    except TroveError as error:
+        error.located(backend=backend.name)  # a middleware does not know it
+        raise
+
+
+async def _open_latest(  # noqa: PLR0917 - as `open_body`
+    transforms: Transforms,
+    backend: Backend,
+    bucket: str,
+    key: str,
+    options: GetOptions,
+    decode: Decode,
+) -> OpenedBody:
+    """Open a body, again if it is replaced meanwhile."""
     # 1. The response to a plain get is used as it is, unless the object is transformed.
     if options.range is None:
         context = backend.driver.get(bucket, key, options)
@@ -144,7 +162,7 @@ async def _open(  # noqa: PLR0917 - as `open_body`
         known = transforms.indexes.get(address)
         if known is not None and _must_decode(known.info, backend, decode):
             try:
-                await transforms.check_read(known.info, backend.name)
+                await transforms.check_read(known.info, backend)
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
                 return await decoded.open_range(*decoded.resolve(options.range))
@@ -185,7 +203,8 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
     if not transforms:
         info = await backend.driver.head(bucket, key, options.version_id)
-        await transforms.check_read(info, backend.name)
+        _check_conditions(info, options)
+        await transforms.check_read(info, backend)
         if not _must_decode(info, backend, decode):
             return info
         decoded = DecodedObject(transforms, backend, info, options.version_id)
@@ -194,7 +213,7 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     # The object is probably transformed. Its last bytes often contain its index, which saves a request.
     tail = replace(options, range=ByteRange.last(_TAIL))
     async with backend.driver.get(bucket, key, tail) as reader:
-        await transforms.check_read(reader.info, backend.name)
+        await transforms.check_read(reader.info, backend)
         if not _must_decode(reader.info, backend, decode):
             return reader.info
         decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
@@ -218,13 +237,13 @@ async def _decode_whole(  # noqa: PLR0917 - as `open_body`
     result: OpenedBody | None = None
     try:
         info = reader.info
-        await transforms.check_read(info, backend.name)
+        await transforms.check_read(info, backend)
         if not _must_decode(info, backend, decode):
             result = opened
         elif options.range is None:
             decoded = DecodedObject(transforms, backend, info, options.version_id)
             await decoded.load(for_ranges=False)
-            result = decoded.open_whole(context, opened.body)
+            result = await decoded.open_whole(context, opened.body)
     finally:
         if result is None:
             await opened.__aexit__(None, None, None)
@@ -244,6 +263,14 @@ async def read_all(body: Body) -> bytes:
     while body.remaining:
         pieces.append(await body.read(MiB))
     return b"".join(pieces)
+
+
+def _check_conditions(info: ObjectInfo, options: GetOptions) -> None:
+    """Raise PreconditionFailedError if the version of a HEAD does not meet the conditions of a get."""
+    if options.if_match not in {None, info.etag}:
+        raise PreconditionFailedError("if_match: the current version has a different etag")
+    if options.if_none_match is not None and options.if_none_match == info.etag:
+        raise PreconditionFailedError("if_none_match: the current version has this etag")
 
 
 def _is_of_latest(options: GetOptions) -> bool:
@@ -275,17 +302,23 @@ async def describe(
 ) -> ObjectInfo:
     """Return what users see of a complete object. A request may be needed for its size.
 
-    An object that cannot be decoded has the size of its stored bytes, and is not complete.
+    If the object is replaced before that request, the new version is described instead. An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
+    stored bytes, and is not complete.
     """
-    public = transforms.public(info)
-    if public.complete:
-        return public
-    decoded = DecodedObject(transforms, backend, info, version_id)
-    try:
-        await decoded.load(for_ranges=False)
-    except (IntegrityError, NotSupportedError):
-        return public  # reading the object raises the error
-    return decoded_info(info, decoded.size)
+    for _ in range(_MAX_ATTEMPTS):
+        public = transforms.public(info)
+        if public.complete or not backend.capabilities.ranges:
+            return public
+        decoded = DecodedObject(transforms, backend, info, version_id)
+        try:
+            await decoded.load(for_ranges=False)
+        except _ReplacedError:
+            info = await backend.driver.head(info.bucket, info.key, version_id)
+        except (IntegrityError, NotSupportedError):
+            return public  # reading the object raises the error
+        else:
+            return decoded_info(info, decoded.size)
+    return transforms.public(info)
 
 
 class DecodedObject:
@@ -332,7 +365,7 @@ class DecodedObject:
             DecryptionError: The key is unknown.
             IntegrityError: A record or an index is malformed.
         """
-        context = context_of_stored(self._info, self._backend.name)
+        context = context_of_stored(self._info, self._backend)
         self._tail = tail
         applied = [item for item in parse_records(self._info.records) if item.record is not None]
         loaded: list[list[bytes]] = []
@@ -367,11 +400,22 @@ class DecodedObject:
             error.info = decoded_info(self._info, self.size).located(backend=self._backend.name)
             raise
 
-    def open_whole(self, context: AbstractAsyncContextManager[object], stored: Body) -> OpenedBody:
-        """Decode the whole object from an open response."""
-        return self._decode(
+    async def open_whole(
+        self, context: AbstractAsyncContextManager[object], stored: Body
+    ) -> OpenedBody:
+        """Decode the whole object from an open response.
+
+        Raises:
+            IntegrityError: The object was altered, and is empty now. A body that is not empty raises the
+                error when it is read.
+        """
+        opened = self._decode(
             context, stored, [(None, (0, self._size_of(decoder))) for decoder in self._decoders]
         )
+        if not opened.body.remaining:
+            # Most callers read nothing if nothing remains, which would not verify the empty block.
+            await opened.body.read(1)
+        return opened
 
     async def open_range(self, start: int, end: int) -> OpenedBody:
         """Open a range of the decoded object. The indexes are loaded.
@@ -437,10 +481,8 @@ class DecodedObject:
         capabilities = backend.capabilities
         whole = (start, end) == (0, info.stored_size)
         if not (whole or capabilities.ranges):
-            raise NotSupportedError(
-                f"{backend.driver.name} cannot read a range, which this transformed object needs",
-                backend=backend.name,
-            )
+            # Reading the object as a whole may need its index, even if the user requests no range.
+            return await self._open_section(start, end)
         pin = info.etag if capabilities.get_conditions else None
         options = GetOptions(
             range=None if whole else ByteRange(start, end),
@@ -457,6 +499,36 @@ class DecodedObject:
             await context.__aexit__(None, None, None)
             raise _replaced_error()
         return context, VerifiedBody(reader)
+
+    async def _open_section(
+        self, start: int, end: int
+    ) -> tuple[AbstractAsyncContextManager[object], Body]:
+        """Open a range of the stored bytes on a backend without ranges: read and drop what precedes it."""
+        context, stored = await self._open_stored(0, self._info.stored_size)
+        try:
+            while stored.range[1] - stored.remaining < start:
+                await stored.read(min(MiB, start - (stored.range[1] - stored.remaining)))
+        except BaseException:
+            with shielded():
+                await context.__aexit__(None, None, None)
+            raise
+        return context, _Section(stored, start, end)
+
+
+class _Section:
+    """The next bytes of a body, up to the end of a range."""
+
+    def __init__(self, body: Body, start: int, end: int) -> None:
+        self.info = body.info
+        self.range = start, end
+        self._body = body
+
+    @property
+    def remaining(self) -> int:
+        return self._body.remaining - (self._body.range[1] - self.range[1])
+
+    async def read(self, size: int) -> bytes:
+        return await self._body.read(min(size, self.remaining)) if self.remaining else b""
 
 
 class _Held:

@@ -18,7 +18,6 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.middleware import ObjectContext
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
@@ -31,7 +30,7 @@ from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoding import Body
 from .listing import ObjectIterator, Query, VersionIterator
-from .locations import Location, context_of
+from .locations import Location, context_of, object_context
 from .media_types import type_of
 from .move import remove_source
 from .opening import Decode, OpenedBody, describe, open_body, read_all
@@ -431,10 +430,8 @@ class Operations:
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Return the backend of a key, why it was chosen, and the middlewares that apply to a put."""
         decision = await self._routing.explain(bucket, key)
-        # Not `context_of`: a backend is known only once the store is open.
-        context = ObjectContext(
-            bucket=bucket, key=key, backend=decision.backend, content_type=type_of(key)
-        )
+        # The store need not be open, so there may be no backend yet.
+        context = object_context(bucket, key, decision.backend, type_of(key))
         middlewares = await self._runtime.transforms.explain(context)
         return replace(decision, middleware=tuple(middlewares))
 

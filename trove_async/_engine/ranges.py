@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from trove_async._concurrency import for_each
 from trove_async._version_identity import can_prove, is_same
-from trove_async.errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
+from trove_async.errors import (
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TroveError,
+)
 from trove_async.middleware import Span
 from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
 from trove_async.options import GetOptions
@@ -40,9 +46,14 @@ async def get_ranges(
         return []
     # 1. Resolve the ranges against the current version, and join neighbours.
     info = await backend.driver.head(bucket, key)
-    await transforms.check_read(info, backend.name)
-    if is_transformed(info):
-        return await _get_decoded_ranges(transforms, backend, info, ranges)
+    if info.records is not None or transforms.has_required:
+        try:
+            await transforms.check_read(info, backend)
+            if is_transformed(info):
+                return await _get_decoded_ranges(transforms, backend, info, ranges)
+        except TroveError as error:
+            error.located(backend=backend.name)  # a middleware does not know it
+            raise
     spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
     requests = coalesce(spans)
     data_by_span: dict[Span, bytes] = {}
@@ -89,7 +100,8 @@ async def _get_decoded_ranges(
         async with await decoded.open_range(start, end) as body:
             _cut(await read_all(body), start, covered, data_by_span)
 
-    await decoded.load(for_ranges=True, indexes=indexes)
+    with _translate_changes(backend, info.bucket, info.key):
+        await decoded.load(for_ranges=True, indexes=indexes)
     spans = [byte_range.resolve(decoded.size) for byte_range in ranges]
     await _fetch_all(backend, info.bucket, info.key, coalesce(spans), fetch)
     return [data_by_span[span] for span in spans]
@@ -102,8 +114,15 @@ async def _fetch_all(
     requests: Sequence[tuple[Span, Sequence[Span]]],
     fetch: Callable[[tuple[Span, Sequence[Span]]], Awaitable[None]],
 ) -> None:
-    try:
+    with _translate_changes(backend, bucket, key):
         await for_each(requests, fetch, limit=_MAX_REQUESTS)
+
+
+@contextmanager
+def _translate_changes(backend: Backend, bucket: str, key: str) -> Iterator[None]:
+    """Raise ObjectChangedError if a request reveals that the version no longer exists."""
+    try:
+        yield
     except (PreconditionFailedError, ObjectNotFoundError) as error:
         message = "the object was replaced or deleted while its ranges were read: read them again"
         if isinstance(error, ObjectChangedError):

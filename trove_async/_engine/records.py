@@ -11,10 +11,13 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trove_async.errors import IntegrityError
 from trove_async.middleware import Record
+
+MAX_RECORDS: Final = 16
+"""The maximum number of middlewares of one object. Each may cost a request, and records may be forged."""
 
 
 class Applied(NamedTuple):
@@ -44,12 +47,18 @@ def parse_records(text: str | None) -> Sequence[Applied]:
     if text is None:
         return ()
     try:
-        return tuple(Applied(*_checked(name, record)) for name, record in json.loads(text))
+        applied = tuple(Applied(*_checked(name, record)) for name, record in json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError(
             "the records of the object's transforms are malformed, so it cannot be decoded: it was"
             " written by a newer version, or its metadata was altered"
         ) from error
+    if len(applied) > MAX_RECORDS:
+        raise IntegrityError(
+            f"an object has the records of at most {MAX_RECORDS} transforms, got {len(applied)}: its"
+            " metadata was altered"
+        )
+    return applied
 
 
 def _checked(name: object, record: object) -> tuple[str, Record | None]:

@@ -22,10 +22,11 @@ from trove_async.middleware import Closing, Decoder, Inspecting, Middleware, Obj
 from trove_async.models import ObjectInfo
 from trove_async.scope import Scope
 
+from .backends import Backend
 from .encoding import SpareWorkers
 from .index_cache import IndexCache
 from .locations import context_of_stored
-from .records import Applied, parse_records
+from .records import MAX_RECORDS, Applied, parse_records
 
 Configured: TypeAlias = tuple[Middleware, Scope]
 
@@ -77,10 +78,21 @@ class Transforms:
         return [item.aclose for item in distinct.values() if isinstance(item, Closing)]
 
     async def select(self, context: ObjectContext) -> Sequence[Middleware]:
-        """Return the middlewares that apply to an object, in order."""
-        return [
+        """Return the middlewares that apply to an object, in order.
+
+        Raises:
+            NotSupportedError: There are more than an object can have.
+        """
+        middlewares = [
             middleware for middleware, scope in self.configured if await _includes(scope, context)
         ]
+        if len(middlewares) > MAX_RECORDS:
+            raise NotSupportedError(
+                f"at most {MAX_RECORDS} middlewares can apply to an object, got {len(middlewares)}:"
+                " limit them with scopes",
+                backend=context.backend,
+            )
+        return middlewares
 
     async def select_inspections(self, context: ObjectContext) -> Sequence[Inspecting]:
         """Return the inspections that apply to an object, in order."""
@@ -92,7 +104,7 @@ class Transforms:
         """Return a description of each middleware and inspection that applies to an object, in order."""
         return [repr(item) for item, scope in self._listed if await _includes(scope, context)]
 
-    async def check_read(self, info: ObjectInfo, backend: str) -> None:
+    async def check_read(self, info: ObjectInfo, backend: Backend) -> None:
         """Raise if the object lacks a transform that its scope requires."""
         if not self._required:
             return
@@ -104,7 +116,7 @@ class Transforms:
                 raise DecryptionError(
                     f"the object must be encoded by {middleware!r}, which requires it, but is not:"
                     " it was written without the middleware, or its metadata was altered",
-                    backend=backend,
+                    backend=backend.name,
                 )
 
     async def check_presign(self, context: ObjectContext, method: str) -> None:
@@ -161,7 +173,8 @@ class Transforms:
         try:
             size = self.decoded_size(info)
         except (IntegrityError, NotSupportedError):
-            size = None  # reading the object raises the error
+            # Reading the object raises the error. Malformed records may name no transforms.
+            return info.decoded(None)
         return decoded_info(info, size)
 
     async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
