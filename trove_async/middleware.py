@@ -314,6 +314,19 @@ class EncodesInto(Protocol):
         ...
 
 
+@runtime_checkable
+class Segmented(Protocol):
+    """Optional: a middleware whose encoded blocks have a known size.
+
+    To read the index of the middleware before it, the last encoded block must be read as a whole.
+    """
+
+    @property
+    def segment_size(self) -> int:
+        """The size in bytes of an encoded block that is not the last."""
+        ...
+
+
 class Plan(NamedTuple):
     """The encoded blocks that a range of the body needs.
 

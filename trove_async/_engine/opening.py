@@ -28,7 +28,7 @@ from trove_async.errors import (
     RangeError,
     TroveError,
 )
-from trove_async.middleware import MAX_BLOCK, Decoder, Plan, Span
+from trove_async.middleware import Decoder, Plan, Span
 from trove_async.models import ByteRange, MiB, ObjectInfo
 from trove_async.options import GetOptions
 
@@ -45,9 +45,6 @@ Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
-
-_TAIL: Final = MAX_BLOCK
-"""Bytes at the end of an object that contain the index of most objects, even if it is encrypted."""
 
 
 class OpenedBody:
@@ -211,7 +208,7 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
         await decoded.load(for_ranges=True)
         return decoded
     # The object is probably transformed. Its last bytes often contain its index, which saves a request.
-    tail = replace(options, range=ByteRange.last(_TAIL))
+    tail = replace(options, range=ByteRange.last(transforms.tail_size))
     async with backend.driver.get(bucket, key, tail) as reader:
         await transforms.check_read(reader.info, backend)
         if not _must_decode(reader.info, backend, decode):

@@ -18,8 +18,16 @@ from trove_async.errors import (
     IntegrityError,
     NotSupportedError,
 )
-from trove_async.middleware import Closing, Decoder, Inspecting, Middleware, ObjectContext, Record
-from trove_async.models import ObjectInfo
+from trove_async.middleware import (
+    Closing,
+    Decoder,
+    Inspecting,
+    Middleware,
+    ObjectContext,
+    Record,
+    Segmented,
+)
+from trove_async.models import KiB, ObjectInfo
 from trove_async.scope import Scope
 
 from .backends import Backend
@@ -40,6 +48,10 @@ _BUILT_IN: Final[Mapping[str, str]] = {
 """The modules of the middlewares that every store can decode, by the names in records."""
 
 
+_INDEX: Final = 16 * KiB
+"""The size of the index of most objects: that of 2 GiB in frames of 1 MiB."""
+
+
 class Transforms:
     """The middlewares of a store, and what its handles share to decode objects.
 
@@ -48,6 +60,8 @@ class Transforms:
 
     Attributes:
         configured: The middlewares alone.
+        tail_size: The number of bytes at the end of an object that contain the index of most objects,
+            even if the index is encrypted.
     """
 
     def __init__(self, listed: Sequence[Listed] = ()) -> None:
@@ -62,6 +76,8 @@ class Transforms:
         self.indexes = IndexCache()
         self._required = [item for item in self.configured if item[0].required]
         self._built_in: dict[str, Middleware] = {}
+        segments = [item.segment_size for item, _ in self.configured if isinstance(item, Segmented)]
+        self.tail_size = _INDEX + max(segments, default=0)
 
     def __bool__(self) -> bool:
         """Whether a put may be transformed or inspected."""

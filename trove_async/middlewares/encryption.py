@@ -91,6 +91,11 @@ class Encryption:
         """Whether objects in scope that are not encrypted must not be read."""
         return self._required
 
+    @property
+    def segment_size(self) -> int:
+        """The size in bytes of an encrypted block."""
+        return self._layout.segment_size
+
     async def encoder(self, context: ObjectContext) -> _Encoder:
         """Return an encoder for one body, with a new random salt."""
         key = checked_key(await self._keys.for_write(context))
