@@ -2,7 +2,7 @@
 
 A `DecodedBody` reads the encoded blocks of a range from below and returns their plain bytes. Several of them
 are chained if several middlewares were applied. A read that was cancelled loses no bytes. After a block
-that fails its verification, every read raises the same error.
+that cannot be decoded, every read raises the same error.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import deque
-from contextlib import suppress
 from typing import Final, Protocol
 
 from trove_async._concurrency import wait_until_done
-from trove_async.errors import IntegrityError
+from trove_async.errors import ClosedError, IntegrityError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
 from trove_async.models import KiB, ObjectInfo
 
-from .encoding import INLINE_WORK, SpareWorkers
+from .encoding import INLINE_WORK, SpareWorkers, discard_jobs
 
 _READ: Final = 256 * KiB
 """Bytes to read at a time while the size of the next encoded block is unknown."""
@@ -92,7 +91,7 @@ class DecodedBody:
         self._pending = _Pending()
         self._jobs: deque[_Job] = deque()
         self._piece = b""  # decoded and not returned yet
-        self._failure: IntegrityError | None = None
+        self._failure: Exception | None = None  # every further read raises it
 
     @property
     def remaining(self) -> int:
@@ -105,8 +104,7 @@ class DecodedBody:
         Raises:
             IntegrityError: The encoded bytes were altered, or there are fewer or more.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._check_usable()
         try:
             return await self._read(size)
         except IntegrityError as error:
@@ -131,19 +129,20 @@ class DecodedBody:
     @property
     def _is_complete(self) -> bool:
         """Whether all bytes were returned and verified. An empty body has a block to verify as well."""
-        return not self.remaining and (not self._is_whole or (self._index > 0 and not self._jobs))
+        if self.remaining:
+            return False
+        return not self._is_whole or (self._index >= self._decoder.block_count and not self._jobs)
 
     async def aclose(self) -> None:
-        """Wait for the workers and give up the blocks that were not read. Idempotent."""
+        """Wait for the workers and give up the blocks that were not read. Idempotent.
+
+        Any task may call this. A read of another task then raises ClosedError.
+        """
         jobs, self._jobs = self._jobs, deque()
-        self._failure = self._failure or self._damaged("its reader was closed")
-        try:
-            for job in jobs:
-                with suppress(Exception):  # nobody reads the block
-                    await job.result()
-        finally:
-            for job in jobs:
-                self._release(job)
+        self._failure = self._failure or ClosedError(
+            "the reader was closed while the body was being read"
+        )
+        await discard_jobs(jobs, self._spare)
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -156,6 +155,7 @@ class DecodedBody:
                 break
             try:
                 encoded = await self._next_encoded()
+                self._check_usable()
             except BaseException:
                 if is_spare:
                     self._spare.release()
@@ -168,14 +168,21 @@ class DecodedBody:
         if not self._jobs:
             raise self._damaged("it has fewer bytes than its size")
         job = self._jobs[0]
-        block = await job.result()
+        try:
+            block = await job.result()
+        except Exception as error:
+            self._failure = self._failure or error
+            raise
+        self._check_usable()
         self._jobs.popleft()
-        self._release(job)
-        return block
-
-    def _release(self, job: _Job) -> None:
         if job.is_spare:
             self._spare.release()
+        return block
+
+    def _check_usable(self) -> None:
+        """Raise if the body was closed by another task during an await."""
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def _has_blocks(self) -> bool:
@@ -289,9 +296,9 @@ class _Pending:
 
 
 class _Job:
-    """The decoding of one block, in a worker thread if the block is large."""
+    """The decoding of one block, in a worker thread if the block is large. Only `result` raises."""
 
-    __slots__ = ("_block", "_future", "is_spare")
+    __slots__ = ("_block", "_failure", "_future", "is_spare")
 
     def __init__(
         self,
@@ -304,16 +311,22 @@ class _Job:
     ) -> None:
         self.is_spare = is_spare
         self._block = b""
+        self._failure: Exception | None = None
         self._future: asyncio.Future[bytes] | None = None
         view = memoryview(encoded)
         if max(len(view), work) > INLINE_WORK:
             loop = asyncio.get_running_loop()
             self._future = loop.run_in_executor(None, decoder.decode, index, view)
-        else:
+            return
+        try:
             self._block = decoder.decode(index, view)
+        except Exception as error:  # noqa: BLE001 - raised by `result`, after the blocks before it
+            self._failure = error
 
     async def result(self) -> bytes:
         """Return the block. After a cancel, call it again."""
+        if self._failure is not None:
+            raise self._failure
         if self._future is not None:
             self._block = await wait_until_done(self._future)
         return self._block

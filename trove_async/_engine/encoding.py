@@ -13,8 +13,8 @@ import asyncio
 import os
 from array import array
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
@@ -60,6 +60,32 @@ class SpareWorkers:
     def release(self) -> None:
         """Return a permit."""
         self._free += 1
+
+
+class Job(Protocol):
+    """The work on one block. `is_spare`: whether it has a permit of `SpareWorkers`."""
+
+    is_spare: bool
+
+    async def result(self) -> object: ...
+
+
+async def discard_jobs(jobs: Iterable[Job], spare: SpareWorkers) -> None:
+    """Wait for jobs whose results are not needed, and return their permits.
+
+    A cancel is raised once all jobs have ended.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    for job in jobs:
+        try:
+            with suppress(Exception):  # was raised already, or is no longer relevant
+                await job.result()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        if job.is_spare:
+            spare.release()
+    if cancelled is not None:
+        raise cancelled
 
 
 class _Input(Protocol):
@@ -144,11 +170,10 @@ class EncodedSource:
 
     async def aclose(self) -> None:
         """Wait for the workers, and close the body. Idempotent."""
-        try:
+        async with AsyncExitStack() as stack:  # a cancel keeps none of them open
+            stack.push_async_callback(self._source.aclose)
             for stage in self._stages:
-                await stage.aclose()
-        finally:
-            await self._source.aclose()
+                stack.push_async_callback(stage.aclose)
 
     async def rewind(self) -> None:
         """Seek the body back, after a put that failed."""
@@ -179,7 +204,7 @@ async def encode_source(
         TroveError: A middleware has no key, for example.
     """
     stages: list[_Stage] = []
-    try:
+    async with AsyncExitStack() as stack:
         # 1. Find the size of the body. That of a small body is known once its end is reached.
         intake = Intake(source, declared_size, checksum=False)
         output: _Input = intake
@@ -197,6 +222,7 @@ async def encode_source(
                 continue
             stage = _Stage(middleware.name, encoder, output, size, spare)
             stages.append(stage)
+            stack.push_async_callback(stage.aclose)
             if await stage.start():
                 applied.append(stage)
                 output = stage
@@ -210,10 +236,7 @@ async def encode_source(
         # 3. Encode a small body as a whole, so that it is sent from memory as if it were not encoded.
         if (body_size := _known_size(intake)) is not None and body_size <= INLINE_WORK:
             await encoded.load()
-    except BaseException:
-        for stage in stages:
-            await stage.aclose()
-        raise
+        stack.pop_all()  # closed by `EncodedSource.aclose` from now on
     return encoded
 
 
@@ -303,13 +326,7 @@ class _Stage:
         """Wait for the workers, which may use memory of the user. Idempotent."""
         jobs, self._jobs = self._jobs, deque()
         self._input_ended = True
-        try:
-            for job in jobs:
-                with suppress(Exception):  # raised by the put, or no longer relevant
-                    await job.result()
-        finally:
-            for job in jobs:
-                self._release(job)
+        await discard_jobs(jobs, self._spare)
 
     # -- blocks ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ A later range of the same object costs one request, because `IndexCache` remembe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final
 
@@ -68,11 +68,13 @@ class OpenedBody:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            for body in self._decoded:
-                await body.aclose()
-        finally:
+        if not self._decoded:
             await self._context.__aexit__(None, None, None)
+            return
+        async with AsyncExitStack() as stack:  # a cancel keeps none of them open
+            stack.push_async_callback(self._context.__aexit__, None, None, None)
+            for body in self._decoded:
+                stack.push_async_callback(body.aclose)
 
 
 async def open_body(
