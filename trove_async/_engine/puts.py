@@ -116,7 +116,7 @@ class Puts:
         """
         encoded = None
         if middlewares:
-            validation.check_transformable(target.backend)
+            validation.check_transformable(target.backend, len(middlewares))
             spare = self._runtime.transforms.spare
             encoded = await encode_source(source, options.size, middlewares, context, spare)
         if encoded is None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trove_async.errors import IntegrityError
 from trove_async.middleware import Record
+
+MAX_TRANSFORMS: Final = 16
+"""The maximum number of transforms of one object. Each one reads from the one below it, so forged records
+could otherwise exceed the limit on recursion."""
 
 
 class Applied(NamedTuple):
@@ -41,12 +45,18 @@ def parse_records(text: str | None) -> Sequence[Applied]:
     if text is None:
         return ()
     try:
-        return [Applied(*_checked(name, record)) for name, record in json.loads(text)]
+        return [Applied(*_checked(name, record)) for name, record in _items(json.loads(text))]
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError(
             "the records of the object's transforms are malformed, so it cannot be decoded: it was"
             " written by a newer version, or its metadata was altered"
         ) from error
+
+
+def _items(parsed: object) -> Sequence[tuple[object, object]]:
+    if not isinstance(parsed, list) or len(parsed) > MAX_TRANSFORMS:
+        raise TypeError(f"the records must be a list of at most {MAX_TRANSFORMS} items")
+    return parsed
 
 
 def _checked(name: object, record: object) -> tuple[str, Record | None]:

@@ -22,6 +22,7 @@ from trove_async.scope import Scope
 
 from .backends import Backend
 from .copy_overrides import CopyOverrides
+from .records import MAX_TRANSFORMS
 from .transforms import check_scopes
 
 
@@ -377,8 +378,13 @@ def check_metadata_size(backend: Backend, metadata: Mapping[str, str]) -> None:
         )
 
 
-def check_transformable(backend: Backend) -> None:
-    """Raise NotSupportedError if the backend cannot store how a body was transformed."""
+def check_transformable(backend: Backend, transforms: int) -> None:
+    """Raise NotSupportedError if how a body was transformed cannot be stored."""
+    if transforms > MAX_TRANSFORMS:
+        raise NotSupportedError(
+            f"at most {MAX_TRANSFORMS} middlewares may apply to an object, got {transforms}",
+            backend=backend.name,
+        )
     if not backend.capabilities.metadata:
         raise _not_supported_error(
             backend, "store a transformed object, because it stores no metadata"
