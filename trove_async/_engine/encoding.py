@@ -41,14 +41,22 @@ _BATCH: Final = 4 * MiB
 """Bytes that are encoded per thread hop if they need no copy. With 1 MiB, the throughput of AES-GCM is half."""
 
 
-class SpareWorkers:
-    """Permits to process a further block of a body in parallel, shared by all bodies of a store.
+_EMPTY: Final = memoryview(b"")
 
-    Every body can always process one block. The spare workers bound the memory of the others.
+_KEPT_BUFFERS: Final = 4
+"""Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
+
+
+class SpareWorkers:
+    """What the bodies of a store share: permits to process a further block in parallel, and buffers.
+
+    Every body can always process one block. The spare workers bound the memory of the others. A body has
+    a buffer only while it fills or encodes a block, because most bodies wait for memory or the network.
     """
 
     def __init__(self, count: int | None = None) -> None:
         self._free = (os.cpu_count() or 1) if count is None else count
+        self._buffers: list[bytearray] = []
 
     def try_acquire(self) -> bool:
         """Take a permit if one is free."""
@@ -60,6 +68,17 @@ class SpareWorkers:
     def release(self) -> None:
         """Return a permit."""
         self._free += 1
+
+    def take_buffer(self, size: int) -> bytearray:
+        """Return a buffer of at least `size` bytes, with any content."""
+        if size <= MAX_BLOCK // 2:
+            return bytearray(size)
+        return self._buffers.pop() if self._buffers else bytearray(MAX_BLOCK)
+
+    def return_buffer(self, buffer: bytearray) -> None:
+        """Keep a buffer for later, or drop it. No view of it may be in use."""
+        if len(buffer) == MAX_BLOCK and len(self._buffers) < _KEPT_BUFFERS:
+            self._buffers.append(buffer)
 
 
 class Job(Protocol):
@@ -210,10 +229,8 @@ async def encode_source(
         output: _Input = intake
         size = intake.size if await intake.ready() else 0
         if size is None:
-            first_bytes = memoryview(bytearray(MAX_BLOCK))
-            first_bytes = first_bytes[: await _gather(intake, first_bytes)]
-            output = _Prefixed(first_bytes, intake)
-            size = None if await intake.ready() else len(first_bytes)
+            output = await _read_start(intake)
+            size = intake.ended_at
         # 2. Make the stages. Each one encodes its first block, which may show that the body does not shrink.
         applied: list[_Stage | str] = []
         for middleware in middlewares:
@@ -238,6 +255,14 @@ async def encode_source(
             await encoded.load()
         stack.pop_all()  # closed by `EncodedSource.aclose` from now on
     return encoded
+
+
+async def _read_start(intake: Intake) -> _Input:
+    """Read a body up to the size below which it is encoded as a whole. Return it from its start."""
+    start = memoryview(bytearray(INLINE_WORK))
+    start = start[: await _gather(intake, start)]
+    await intake.ready()
+    return _Prefixed(start, intake)
 
 
 def _known_size(intake: Intake) -> int | None:
@@ -265,14 +290,12 @@ class _Stage:
         self._spare = spare
         self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
         self._jobs: deque[_Job] = deque()
-        self._buffers: list[bytearray] = []
         self._next_index = 0  # of the next block to read
         self._input_bytes = 0
         self._input_ended = False
         self._sizes = array("I")  # of the encoded blocks, for the trailer
-        self._pending: memoryview = memoryview(b"")
+        self._pending: memoryview = _EMPTY
         self._left: memoryview | None = None
-        self._spare_block: memoryview | None = None
         self._trailer_taken = False
 
     async def start(self) -> bool:
@@ -285,13 +308,14 @@ class _Stage:
         self._sizes.append(len(encoded))
         header = self.encoder.header
         self._pending = memoryview(b"".join((header, encoded)) if header else encoded)
-        self._reuse(job)
+        self._spare.return_buffer(job.buffer)
         return True
 
     def as_it_is(self) -> _Input:
         """Return the input, including the first block. Called after `start` has returned False."""
-        assert self._left is not None  # noqa: S101 - set by start
-        return _Prefixed(self._left, self._input)
+        left, self._left = self._left, None
+        assert left is not None  # noqa: S101 - set by start
+        return _Prefixed(left, self._input)
 
     async def ready(self) -> bool:
         while not self._pending:
@@ -304,7 +328,7 @@ class _Stage:
     async def take(self, limit: int) -> BytesLike:
         if not self._pending and not await self.ready():
             return b""
-        piece, self._pending = self._pending[:limit], self._pending[limit:]
+        piece, self._pending = _split(self._pending, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -315,7 +339,7 @@ class _Stage:
                 return 0
         filled = 0
         for view in views:
-            piece, self._pending = self._pending[: len(view)], self._pending[len(view) :]
+            piece, self._pending = _split(self._pending, len(view))
             view[: len(piece)] = piece
             filled += len(piece)
             if not self._pending:
@@ -366,9 +390,7 @@ class _Stage:
         size = self.encoder.block_size(index)
         if self.input_size is not None:
             size = min(size, self.input_size - self._input_bytes)
-        buffer = self._buffers.pop() if self._buffers else bytearray(size)
-        if len(buffer) < size:
-            buffer = bytearray(size)
+        buffer = self._spare.take_buffer(size)
         block = memoryview(buffer)[:size]
         block = block[: await _gather(self._input, block)]
         self._input_ended = not await self._input.ready()
@@ -385,11 +407,7 @@ class _Stage:
         if job.is_spare:
             job.is_spare = False
             self._spare.release()
-        self._reuse(job)
-
-    def _reuse(self, job: _Job) -> None:
-        if not self._input_ended:
-            self._buffers.append(job.buffer)
+        self._spare.return_buffer(job.buffer)
 
     # -- without copies ----------------------------------------------------------------------------
 
@@ -409,11 +427,10 @@ class _Stage:
             return 0
         # 2. Read the blocks. The end of the input is known only once it was waited for.
         index, overhead = self._next_index, encoder.overhead
-        if self._spare_block is None:
-            self._spare_block = memoryview(bytearray(MAX_BLOCK))
+        buffer = self._spare.take_buffer(len(places[-1]) - overhead)
         blocks = [
             held[: len(place) - overhead]
-            for place, held in zip(places, [*places[1:], self._spare_block], strict=True)
+            for place, held in zip(places, [*places[1:], memoryview(buffer)], strict=True)
         ]
         filled = await _gather_into(self._input, blocks)
         self._input_ended = not await self._input.ready()
@@ -433,6 +450,7 @@ class _Stage:
             await in_thread(_encode_all, encoder, work)
         else:
             _encode_all(encoder, work)
+        self._spare.return_buffer(buffer)
         self._sizes.extend(len(item.output) for item in work)
         return encoded
 
@@ -515,7 +533,7 @@ class _Prefixed:
     async def take(self, limit: int) -> BytesLike:
         if not self._prefix:
             return await self._rest.take(limit)
-        piece, self._prefix = self._prefix[:limit], self._prefix[limit:]
+        piece, self._prefix = _split(self._prefix, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -524,6 +542,11 @@ class _Prefixed:
         piece = await self.take(len(views[0]))
         views[0][: len(piece)] = piece
         return len(piece)
+
+
+def _split(view: memoryview, size: int) -> tuple[memoryview, memoryview]:
+    """Return the first `size` bytes, and the rest. An empty rest does not keep the memory of the view."""
+    return view[:size], view[size:] if len(view) > size else _EMPTY
 
 
 async def _gather(feed: _Input, buffer: memoryview) -> int:
