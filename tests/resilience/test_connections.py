@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -105,7 +105,7 @@ async def test_read_right_after_parking_reconnects() -> None:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             first = await obj.read(MiB)
-            body: Any = obj._body._reader
+            body: Any = cast("Any", obj._body)._reader
             body.park()
             assert first + await obj.read() == BODY
             assert fake.count("get") == 2
