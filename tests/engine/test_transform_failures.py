@@ -314,6 +314,19 @@ def not_idle(store: Any) -> bool:
     return False
 
 
+async def test_idle_reader_of_small_blocks_keeps_no_worker_of_others() -> None:
+    fake = Fake()
+    async with store_of(fake, middleware=STACKS["aes of small segments"]) as store:
+        await store.put("bucket", "key", BODY)
+        spare = store._core.transforms.spare
+        free = spare._free
+        async with store.get("bucket", "key") as obj:
+            for _ in range(10):
+                assert await obj.read(10_000)
+                assert spare._free == free
+        assert_idle(store, fake)
+
+
 # -- cancelled puts ----------------------------------------------------------------------------------
 
 

@@ -148,8 +148,9 @@ class DecodedBody:
 
     async def _next_block(self) -> bytes:
         """Return the next decoded block. It may be empty only in an empty body."""
-        # 1. Start as many jobs as there are workers.
-        while self._has_blocks:
+        # 1. Start as many jobs as there are workers. A block that was decoded on the loop is returned at
+        # once: an idle reader would keep the workers of those after it.
+        while self._has_blocks and not (self._jobs and self._jobs[0].is_inline):
             is_spare = bool(self._jobs)
             if is_spare and not self._spare.try_acquire():
                 break
@@ -322,6 +323,11 @@ class _Job:
             self._block = decoder.decode(index, view)
         except Exception as error:  # noqa: BLE001 - raised by `result`, after the blocks before it
             self._failure = error
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the block was decoded on the loop."""
+        return self._future is None
 
     async def result(self) -> bytes:
         """Return the block. After a cancel, call it again."""
