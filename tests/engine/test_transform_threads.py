@@ -18,6 +18,8 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trove_async.middleware import Middleware
+
 RING = Keyring({"key": bytes(range(32))})
 TEXT = content(4 * MiB).hex().encode()
 
@@ -96,7 +98,7 @@ async def test_large_blocks_are_processed_in_threads(
     chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Calls(monkeypatch)
-    stack = [Compression(level=1), Encryption(RING)]
+    stack: list[Middleware] = [Compression(level=1), Encryption(RING)]
     pool = BufferPool(16 * MiB, 4 * MiB)
     async with store_of(MemoryDriver(), pool=pool, middleware=stack) as store:
         await use(store, 10 * MiB + 123, chunk_size)
@@ -112,7 +114,12 @@ async def test_bodies_of_about_the_limit_are_not_processed_on_the_loop_if_larger
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Calls(monkeypatch)
-    for stack in ([Compression(level=1)], [Encryption(RING)], [Compression(), Encryption(RING)]):
+    stacks: list[list[Middleware]] = [
+        [Compression(level=1)],
+        [Encryption(RING)],
+        [Compression(level=1), Encryption(RING)],
+    ]
+    for stack in stacks:
         async with store_of(MemoryDriver(), middleware=stack) as store:
             await store.put("bucket", "key", TEXT[:size])
             await store.put("bucket", "streamed", chunks(size, 100_000))
@@ -125,7 +132,7 @@ async def test_bodies_of_about_the_limit_are_not_processed_on_the_loop_if_larger
 @pytest.mark.timeout(3600)
 async def test_large_body_is_processed_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
-    stack = [Compression(level=1), Encryption(RING)]
+    stack: list[Middleware] = [Compression(level=1), Encryption(RING)]
     async with store_of(MemoryDriver(), pool=BufferPool(), middleware=stack) as store:
         await use(store, 64 * MiB, MiB)
     assert calls.largest_on_loop <= INLINE_WORK

@@ -19,10 +19,12 @@ from trove_async.models import KiB
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trove_async.middleware import Middleware
+
 pytestmark = pytest.mark.timeout(180)  # a test starts many interpreters, on a slow machine
 
 RING = Keyring({"key": bytes(range(32))})
-STACK = [Compression(level=1), Encryption(RING)]
+STACK: list[Middleware] = [Compression(level=1), Encryption(RING)]
 
 PUTTING_PROGRAM = """
 import asyncio, sys
