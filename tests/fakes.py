@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trove_async.driver import AsyncDriver, DriverReader, PartSource, ReadsInto, Upload
+    from trove_async.middleware import Middleware
     from trove_async.options import CopyOptions, GetOptions, ListOptions, Part
+    from trove_async.scope import Scope
     from trove_async.testing import Operation
 
 IMMEDIATE_RETRIES = RetryPolicy(base_delay=0.0)
@@ -55,6 +58,7 @@ async def store_of(
     pool: BufferPool | None = None,
     retry: RetryPolicy = IMMEDIATE_RETRIES,
     timeout: Timeout | None = None,
+    middleware: Sequence[Middleware | tuple[Middleware, Scope]] = (),
 ) -> AsyncIterator[Trove]:
     """Open a store of one or two drivers with the bucket ``bucket``. Keys ``b/*`` go to the second."""
     default, *more = drivers
@@ -65,6 +69,7 @@ async def store_of(
         pool=pool or small_pool(),
         retry=retry,
         timeout=timeout,
+        middleware=middleware,
     ) as store:
         await store.create_bucket("bucket", exist_ok=True, backends="all")
         yield store
@@ -84,7 +89,9 @@ async def fill(driver: AsyncDriver, bucket: str, *keys: str) -> None:
 
 
 def assert_idle(store: Trove, *fakes: Fake) -> None:
-    """Assert that the store holds no buffer, spill file, reader, upload or permit."""
+    """Assert that the store holds no buffer, spill file, reader, upload, permit or spare worker."""
+    spare = store._core.transforms.workers
+    assert spare.free == (os.cpu_count() or 1), spare.free
     statistics = store.pool.statistics()
     assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0), statistics
     for fake in fakes:

@@ -77,12 +77,14 @@ class Request:
     Attributes:
         headers: The header fields, with names in lower case.
         failed: Whether the server itself responded with 500.
+        body: The bytes of the body that have arrived, if the proxy keeps bodies.
     """
 
     method: str
     target: str
     headers: Mapping[str, str] = field(repr=False)
     failed: bool = field(default=False, repr=False, compare=False)
+    body: bytearray = field(default_factory=bytearray, repr=False, compare=False)
 
     @property
     def path(self) -> str:
@@ -190,6 +192,7 @@ class FaultProxy:
             shorter than that of a test, because its error shows which requests were sent.
         connections: The number of open client connections.
         busy: The number of requests in flight.
+        keeps_bodies: Whether to record the bodies of requests.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -201,6 +204,7 @@ class FaultProxy:
         self.patience = 30.0
         self.connections = 0
         self.busy = 0
+        self.keeps_bodies = False
         self._armed: list[_ArmedFault] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._errors: list[Exception] = []
@@ -337,7 +341,7 @@ class FaultProxy:
         request = Request(head.start_line[0], head.start_line[1], head.headers)
         self.requests.append(request)
         fault = next((armed.fault for armed in self._armed if armed.matches(request)), None)
-        exchange = _Exchange(request, head, fault, reader, writer)
+        exchange = _Exchange(request, head, fault, reader, writer, keeps_body=self.keeps_bodies)
         await self._change_counts(busy=1)
         try:
             async with task_group() as group:
@@ -366,8 +370,11 @@ class _Exchange:
         fault: Fault | None,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        *,
+        keeps_body: bool,
     ) -> None:
         self._request = request
+        self._keeps_body = keeps_body
         self._head = head
         self._fault = fault
         self._reader = reader
@@ -390,8 +397,12 @@ class _Exchange:
             group.cancel_scope.cancel()
             return keep_alive and self._request_sent
 
-    def _request_body(self) -> AsyncGenerator[bytes]:
-        return _body(self._reader, self._head.headers, to_the_end=False)
+    async def _request_body(self) -> AsyncGenerator[bytes]:
+        async with aclosing(_body(self._reader, self._head.headers, to_the_end=False)) as body:
+            async for piece in body:
+                if self._keeps_body:
+                    self._request.body += piece
+                yield piece
 
     async def _respond(self, response: Response) -> bool:
         self.applied = True

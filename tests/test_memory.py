@@ -149,6 +149,50 @@ asyncio.run(main())
 """
 )
 
+TRANSFORMED = (
+    COMMON
+    + """
+import os
+from trove_async.middlewares import Compression, Encryption, Keyring
+
+STACK = [Compression(level=1), Encryption(Keyring({"key": bytes(32)}))]
+TEXT = os.urandom(64 * 1024).hex().encode()  # compresses to a half
+
+
+async def body(size):
+    for number in range(size // len(TEXT)):
+        yield TEXT[number:] + TEXT[:number]
+
+
+async def main(operation, count, size):
+    source = MemoryDriver()
+    async with Trove(DiscardingDriver(), backends={"near": source}, routes=[("near/*", "near")],
+                     pool=BufferPool(64 * MiB), middleware=STACK) as store:
+        await store.create_bucket("b", backends="all")
+        await store.put("b", "near/k", body(size))
+        await store.put("b", "warm", body(size))
+        await store.read("b", "near/k")
+        base = peak()
+
+        async def put(number):
+            await store.put("b", str(number), body(size))
+
+        async def get(number):
+            received = 0
+            async with store.get("b", "near/k") as obj:
+                async for chunk in obj:
+                    received += len(chunk)
+            assert received == size
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task((put if operation == "put" else get)(number))
+        print((peak() - base) // MiB, store.pool.statistics().peak // MiB)
+
+asyncio.run(main({operation!r}, {count}, {size} * MiB))
+"""
+)
+
 
 def run(program: str) -> tuple[int, int]:
     """Run a program in a new process, and return the two numbers that it prints.
@@ -185,3 +229,27 @@ def test_1000_concurrent_copies_stay_within_a_pool_of_64_mib() -> None:
 def test_stalled_puts_hold_two_blocks_for_each_middleware() -> None:
     held_kib, _ = run(STALLED_PUTS)
     assert held_kib <= 2 * 1024 + 256
+
+
+WINDOW = 2
+"""The memory of one transform of one body, in MiB: a block and its encoded form."""
+
+
+def check_transformed(operation: str, count: int, size: int) -> None:
+    call = f"main({operation!r}, {count}, {size} * MiB)"
+    growth, pool = run(TRANSFORMED.replace("main({operation!r}, {count}, {size} * MiB)", call))
+    assert pool <= 64
+    assert growth <= 64 + count * 2 * WINDOW + 48
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("operation", ["put", "get"])
+def test_40_streams_through_two_transforms_stay_within_their_windows(operation: str) -> None:
+    check_transformed(operation, 40, 8)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("operation", ["put", "get"])
+def test_200_streams_through_two_transforms_stay_within_their_windows(operation: str) -> None:
+    check_transformed(operation, 200, 16)

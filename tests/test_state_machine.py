@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import shake_128
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -40,11 +40,15 @@ from trove_async import (
 )
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.layers import Mapped
-from trove_async.models import MiB
+from trove_async.middlewares import Compression, Encryption, Keyring
+from trove_async.models import KiB, MiB
+from trove_async.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
+
+    from trove_async.middleware import Middleware
 
 T = TypeVar("T")
 
@@ -56,36 +60,76 @@ ROUTES: Sequence[Route | tuple[str, str]] = [
 ]
 
 
-def routed(default: Any, cold: Any, third: Any, *, part_size: int = MiB) -> Trove:
+RING = Keyring({"key": bytes(range(32))})
+AES = Encryption(RING, segment_size=64 * KiB)
+ZSTD = Compression(level=1, frame_size=128 * KiB)
+KEYS_ONLY = (Encryption(RING), ~Scope.everything())
+"""Encrypts no object. A store that has it can read the objects of an earlier stack."""
+
+STACKS: dict[str, Sequence[Middleware | tuple[Middleware, Scope]]] = {
+    "plain": [KEYS_ONLY],
+    "zstd": [ZSTD, KEYS_ONLY],
+    "aes": [AES],
+    "both": [ZSTD, AES],
+    "by backend": [(ZSTD, Scope.backends("cold")), (AES, ~Scope.backends("cold"))],
+    "bound": [Encryption(RING, segment_size=64 * KiB, bind=True)],
+}
+"""By name: the middlewares of a store."""
+
+
+def routed(
+    default: Any,
+    cold: Any,
+    third: Any,
+    *,
+    part_size: int = MiB,
+    middleware: Sequence[Middleware | tuple[Middleware, Scope]] = (),
+) -> Trove:
     return Trove(
         default,
         backends={"cold": cold, "third": third},
         routes=ROUTES,
         pool=BufferPool(4 * part_size, part_size=part_size),
+        middleware=middleware,
     )
 
 
-def one_memory_behind_two_backends(_: str) -> Trove:
-    """Return a store whose first two backends share one memory, with different bucket names."""
+OpenStore: TypeAlias = "Callable[[Sequence[Middleware | tuple[Middleware, Scope]]], Trove]"
+"""Returns a store with these middlewares. A later call returns one of the same objects."""
+
+
+def over(*drivers: Any) -> OpenStore:
+    """Return a function that returns stores of drivers which can be opened repeatedly."""
+    return lambda middleware: routed(*drivers, middleware=middleware)
+
+
+def one_memory_behind_two_backends(_: str) -> OpenStore:
+    """Let the first two backends share one memory, with different bucket names."""
     shared = MemoryDriver()
     names = {"data": "hidden-data", "other": "hidden-other"}
-    return routed(shared, Mapped(shared, buckets=names), Mapped(MemoryDriver(), into="box"))
+    return over(shared, Mapped(shared, buckets=names), Mapped(MemoryDriver(), into="box"))
 
 
-STORES: dict[str, Callable[[str], Trove]] = {
-    "memory": lambda _: routed(MemoryDriver(), MemoryDriver(), MemoryDriver()),
-    "plain": lambda _: routed(
+def local_and_memory(root: str) -> OpenStore:
+    memory = MemoryDriver()
+    return lambda middleware: routed(
+        LocalDriver(f"{root}/hot", fsync=False),
+        memory,
+        LocalDriver(f"{root}/third", fsync=False),
+        middleware=middleware,
+    )
+
+
+STORES: dict[str, Callable[[str], OpenStore]] = {
+    "memory": lambda _: over(MemoryDriver(), MemoryDriver(), MemoryDriver()),
+    "plain": lambda _: over(
         MemoryDriver(), CallLog(server_copy=False, bulk_delete=0, delete_if_match=False), CallLog()
     ),
-    "unordered": lambda _: routed(MemoryDriver(), Unordered(), Unordered()),
+    "unordered": lambda _: over(MemoryDriver(), Unordered(), Unordered()),
     "layered": one_memory_behind_two_backends,
-    "local": lambda root: routed(
-        LocalDriver(f"{root}/hot", fsync=False),
-        MemoryDriver(),
-        LocalDriver(f"{root}/third", fsync=False),
-    ),
+    "local": local_and_memory,
 }
-"""By name: a function that receives the path of a directory for files, and returns an empty store."""
+"""By name: a function that receives the path of a directory for files, and returns empty stores."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(
@@ -121,28 +165,46 @@ def agree(actual: ObjectInfo, expected: ObjectInfo) -> bool:
 
 
 class StoreMachine(RuleBasedStateMachine):
+    """Plays random operations on a store.
+
+    Args:
+        open_store: Opens the store, which is empty. It is closed and opened again with other middlewares.
+        agree: Compares two infos of one object.
+    """
+
     def __init__(
-        self, store: Trove, agree: Callable[[ObjectInfo, ObjectInfo], bool] = operator.eq
+        self,
+        open_store: OpenStore,
+        agree: Callable[[ObjectInfo, ObjectInfo], bool] = operator.eq,
     ) -> None:
         super().__init__()
+        self.open_store = open_store
         self.agree = agree
         self.model: dict[str, dict[str, StoredObject]] = {}
         self.runner = asyncio.Runner()
-        self.store = store
-        self.run(store.__aenter__())
+        self.store = open_store(())
+        self.run(self.store.__aenter__())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(coroutine)
 
     def teardown(self) -> None:
-        self.run(self.store.aclose())
-        statistics = self.store.pool.statistics()
+        self.close_store()
         self.runner.close()
-        assert statistics.leased == 0
+
+    def close_store(self) -> None:
+        self.run(self.store.aclose())
+        assert self.store.pool.statistics().leased == 0
 
     @initialize()
     def begin_with_a_bucket(self) -> None:
         self.create_bucket("data")
+
+    @rule(stack=st.sampled_from(list(STACKS)))
+    def open_with_other_middlewares(self, stack: str) -> None:
+        self.close_store()
+        self.store = self.open_store(STACKS[stack])
+        self.run(self.store.__aenter__())
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -190,6 +252,8 @@ class StoreMachine(RuleBasedStateMachine):
         metadata: dict[str, str],
     ) -> None:
         body = shake_128(bytes([seed])).digest(size)
+        if seed % 2:
+            body = body.hex().encode()[:size]  # it can be compressed
         stored = self.model.get(bucket, {}).get(key)
         options: dict[str, Any] = {"metadata": metadata}
         expected_error: type[Exception] | tuple[type[Exception], ...] | None = None

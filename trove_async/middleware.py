@@ -155,7 +155,8 @@ class Middleware(Protocol):
 
         Args:
             context: The destination of the copy, with the size of the body if that is known.
-            record: The record of this middleware; None: it has not encoded the object.
+            record: The record of this middleware. Empty: it has left the body as it was, after encoding
+                the first block. None: it was not applied.
             renamed: Whether the copy has a different bucket or key.
 
         Raises:

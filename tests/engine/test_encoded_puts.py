@@ -26,7 +26,8 @@ from trove_async import (
     ObjectNotFoundError,
 )
 from trove_async._engine import encoding
-from trove_async._engine.encoding import SpareWorkers, encode_source
+from trove_async._engine.block_workers import BlockWorkers
+from trove_async._engine.encoding import encode_source
 from trove_async._engine.sources import source_of
 from trove_async.middleware import ObjectContext
 from trove_async.middlewares import Compression, Encryption, Keyring
@@ -344,7 +345,7 @@ async def test_views_of_any_sizes_are_filled_with_the_encoded_body(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "_known_size", lambda _: None)  # not encoded as a whole
         declared = size if known else None
-        encoded = await encode_source(source, declared, middlewares, context, SpareWorkers(2))
+        encoded = await encode_source(source, declared, middlewares, context, BlockWorkers(2))
     assert encoded is not None
     received = b""
     shapes = itertools.cycle(views)

@@ -869,7 +869,7 @@ async def test_logs_do_not_contain_data_keys(kms: FakeKms) -> None:
         root.removeHandler(handler)
         root.setLevel(level)
     log = output.getvalue()
-    assert "Response body:\n[redacted]" in log
+    assert "Response body:\n<_HiddenBody>" in log
     assert canaries.CUSTOMER_KEY not in log
     assert canaries.ENCODED_CUSTOMER_KEY not in log
     assert canaries.SECRET_KEY not in log

@@ -2,24 +2,22 @@
 
 A `DecodedBody` reads the encoded blocks of a range from below and returns their plain bytes. Several of them
 are chained if several middlewares were applied. A read that was cancelled loses no bytes. After a block
-that fails its verification, every read raises the same error.
+that cannot be decoded, every read raises the same error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
 from array import array
 from collections import deque
-from contextlib import suppress
 from typing import Final, Protocol, cast
 
 from trove_async._concurrency import wait_until_done
-from trove_async.errors import IntegrityError
+from trove_async.errors import ClosedError, IntegrityError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
 from trove_async.models import KiB, ObjectInfo
 
-from .encoding import INLINE_WORK, SpareWorkers
+from .block_workers import INLINE_WORK, BlockWorkers, discard_jobs
 
 _READ: Final = 256 * KiB
 """Bytes to read at a time while the size of the next encoded block is unknown."""
@@ -56,7 +54,7 @@ class DecodedBody:
         range: The range of the decoded body.
         plan: The plan of that range. None: the range is the whole body, and `encoded` is the whole form
             including its header and trailer, which are then verified as well.
-        spare: The workers for parallel blocks.
+        workers: The workers for parallel blocks, and buffers.
     """
 
     __slots__ = (
@@ -64,7 +62,6 @@ class DecodedBody:
         "_encoded",
         "_encoded_sizes",
         "_failure",
-        "_free",
         "_header",
         "_index",
         "_is_whole",
@@ -76,7 +73,7 @@ class DecodedBody:
         "_received",
         "_receiving",
         "_skip",
-        "_spare",
+        "_workers",
         "info",
         "range",
     )
@@ -87,13 +84,13 @@ class DecodedBody:
         decoder: Decoder,
         range: tuple[int, int],
         plan: Plan | None,
-        spare: SpareWorkers,
+        workers: BlockWorkers,
     ) -> None:
         self.info = encoded.info
         self.range = range
         self._encoded = encoded
         self._decoder = decoder
-        self._spare = spare
+        self._workers = workers
         self._is_whole = plan is None
         self._index = 0 if plan is None else plan.first  # of the next block to read
         self._skip = 0 if plan is None else plan.skip
@@ -101,13 +98,12 @@ class DecodedBody:
         self._header = decoder.header if plan is None else b""  # not verified yet
         self._encoded_sizes = array("I")
         self._pending = _Pending()
-        self._free: list[memoryview] = []  # memory to receive blocks into
         self._receiving: memoryview | None = None  # the memory of the next block
         self._received = 0  # bytes of it
         self._jobs: deque[_Job] = deque()
         self._piece = b""  # a decoded block, of which `_offset` bytes were returned
         self._offset = 0
-        self._failure: IntegrityError | None = None
+        self._failure: Exception | None = None  # every further read raises it
 
     @property
     def remaining(self) -> int:
@@ -120,8 +116,7 @@ class DecodedBody:
         Raises:
             IntegrityError: The encoded bytes were altered, or there are fewer or more.
         """
-        if self._failure is not None:
-            raise self._failure
+        self._check_usable()
         try:
             return await self._read(size)
         except IntegrityError as error:
@@ -151,34 +146,37 @@ class DecodedBody:
     @property
     def _is_complete(self) -> bool:
         """Whether all bytes were returned and verified. An empty body has a block to verify as well."""
-        return not self.remaining and (not self._is_whole or (self._index > 0 and not self._jobs))
+        if self.remaining:
+            return False
+        return not self._is_whole or (self._index >= self._decoder.block_count and not self._jobs)
 
     async def aclose(self) -> None:
-        """Wait for the workers and give up the blocks that were not read. Idempotent."""
+        """Wait for the workers and give up the blocks that were not read. Idempotent.
+
+        Any task may call this. A read of another task then raises ClosedError.
+        """
         jobs, self._jobs = self._jobs, deque()
-        self._failure = self._failure or self._damaged("its reader was closed")
-        try:
-            for job in jobs:
-                with suppress(Exception):  # nobody reads the block
-                    await job.result()
-        finally:
-            for job in jobs:
-                self._release(job)
+        self._failure = self._failure or ClosedError(
+            "the reader was closed while the body was being read"
+        )
+        await discard_jobs(jobs, self._workers)
 
     # -- blocks ------------------------------------------------------------------------------------
 
     async def _next_block(self) -> bytes:
         """Return the next decoded block. It may be empty only in an empty body."""
-        # 1. Start as many jobs as there are workers.
-        while self._has_blocks:
+        # 1. Start as many jobs as there are workers. A block that was decoded on the loop is returned at
+        # once: an idle reader would keep the workers of those after it.
+        while self._has_blocks and not (self._jobs and self._jobs[0].is_inline):
             is_spare = bool(self._jobs)
-            if is_spare and not self._spare.try_acquire():
+            if is_spare and not self._workers.try_acquire():
                 break
             try:
                 encoded = await self._next_encoded()
+                self._check_usable()
             except BaseException:
                 if is_spare:
-                    self._spare.release()
+                    self._workers.release()
                 raise
             self._jobs.append(
                 _Job(self._decoder, self._index, encoded, self._mean_block, is_spare=is_spare)
@@ -188,16 +186,22 @@ class DecodedBody:
         if not self._jobs:
             raise self._damaged("it has fewer bytes than its size")
         job = self._jobs[0]
-        block = await job.result()
+        try:
+            block = await job.result()
+        except Exception as error:
+            self._failure = self._failure or error
+            raise
+        self._check_usable()
         self._jobs.popleft()
-        self._release(job)
+        if job.is_spare:
+            self._workers.release()
+        self._workers.return_buffer(job.encoded)  # if it was received into one
         return block
 
-    def _release(self, job: _Job) -> None:
-        if job.is_spare:
-            self._spare.release()
-        if isinstance(job.encoded.obj, mmap.mmap):
-            self._free.append(memoryview(job.encoded.obj))
+    def _check_usable(self) -> None:
+        """Raise if the body was closed by another task during an await."""
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def _has_blocks(self) -> bool:
@@ -224,7 +228,7 @@ class DecodedBody:
         while (size := self._decoder.encoded_block_size(self._index, self._pending.view)) is None:
             if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
                 raise self._damaged("an encoded block is too large")
-            await self._read_more(_READ)
+            await self._read_more(MAX_BLOCK if isinstance(self._encoded, DecodedBody) else _READ)
         # 2. Read the block.
         await self._read_up_to(size)
         # 3. Verify the trailer before the last block is returned.
@@ -244,7 +248,7 @@ class DecodedBody:
         if is_last or self._pending or not getattr(self._encoded, "reads_into", False):
             return False
         size = self._decoder.encoded_block_size(self._index, self._pending.view)
-        return size is not None and size > INLINE_WORK
+        return size is not None and INLINE_WORK < size <= MAX_BLOCK
 
     async def _receive_block(self) -> memoryview:
         """Receive a whole encoded block into memory that is used again."""
@@ -252,13 +256,7 @@ class DecodedBody:
         size = self._decoder.encoded_block_size(self._index, self._pending.view)
         assert size is not None  # noqa: S101 - checked by `_can_receive`
         if self._receiving is None:
-            # Page-aligned: reading a file into other memory takes several times as long.
-            memory = (
-                self._free.pop()
-                if self._free
-                else memoryview(mmap.mmap(-1, MAX_BLOCK + MAX_EXPANSION))
-            )
-            self._receiving, self._received = memory, 0
+            self._receiving, self._received = self._workers.take_buffer(size), 0
         while self._received < size:
             count = await body.readinto(self._receiving[self._received : size])
             if not count:
@@ -338,9 +336,9 @@ class _Pending:
 
 
 class _Job:
-    """The decoding of one block, in a worker thread if the block is large."""
+    """The decoding of one block, in a worker thread if the block is large. Only `result` raises."""
 
-    __slots__ = ("_block", "_future", "encoded", "is_spare")
+    __slots__ = ("_block", "_failure", "_future", "encoded", "is_spare")
 
     def __init__(
         self,
@@ -354,15 +352,26 @@ class _Job:
         self.encoded = encoded
         self.is_spare = is_spare
         self._block = b""
+        self._failure: Exception | None = None
         self._future: asyncio.Future[bytes] | None = None
         if max(len(encoded), work) > INLINE_WORK:
             loop = asyncio.get_running_loop()
             self._future = loop.run_in_executor(None, decoder.decode, index, encoded)
-        else:
+            return
+        try:
             self._block = decoder.decode(index, encoded)
+        except Exception as error:  # noqa: BLE001 - raised by `result`, after the blocks before it
+            self._failure = error
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the block was decoded on the loop."""
+        return self._future is None
 
     async def result(self) -> bytes:
         """Return the block. After a cancel, call it again."""
+        if self._failure is not None:
+            raise self._failure
         if self._future is not None:
             self._block = await wait_until_done(self._future)
         return self._block

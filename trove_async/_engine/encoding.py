@@ -4,39 +4,34 @@ Each middleware is a *stage*, which reads the output of the one before. Every st
 so does the result, so an upload does not know whether its body is encoded.
 
 A stage holds one block and its encoded form. A body may encode further blocks in parallel while the
-process has spare workers (`SpareWorkers`).
+process has spare workers (`BlockWorkers`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 from trove_async._concurrency import in_thread, shielded, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
-    MAX_BLOCK,
     MAX_EXPANSION,
     Encoder,
     EncodesInto,
     Middleware,
     ObjectContext,
 )
-from trove_async.models import KiB, MiB
+from trove_async.models import MiB
 
+from .block_workers import INLINE_WORK, BlockWorkers, discard_jobs
 from .intake import Intake
 from .records import Applied, format_records
 from .sources import Source, source_of
-
-INLINE_WORK: Final = 256 * KiB
-"""Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
-hop (200 µs)."""
 
 _BATCH: Final = 4 * MiB
 """Bytes that are encoded per thread hop if they need no copy. With 1 MiB, the throughput of AES-GCM is half."""
@@ -45,26 +40,7 @@ _BATCH: Final = 4 * MiB
 _EXPANSION: Final = 16
 """Bytes of a body for which an encoded byte more is planned: `MAX_EXPANSION` for each `MAX_BLOCK`."""
 
-
-class SpareWorkers:
-    """Permits to process a further block of a body in parallel, shared by all bodies of a store.
-
-    Every body can always process one block. The spare workers bound the memory of the others.
-    """
-
-    def __init__(self, count: int | None = None) -> None:
-        self._free = (os.cpu_count() or 1) if count is None else count
-
-    def try_acquire(self) -> bool:
-        """Take a permit if one is free."""
-        if not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    def release(self) -> None:
-        """Return a permit."""
-        self._free += 1
+_EMPTY: Final = memoryview(b"")
 
 
 class _Input(Protocol):
@@ -160,11 +136,10 @@ class EncodedSource:
 
     async def aclose(self) -> None:
         """Wait for the workers, and close the body. Idempotent."""
-        try:
+        async with AsyncExitStack() as stack:  # a cancel keeps none of them open
+            stack.push_async_callback(self._source.aclose)
             for stage in self._stages:
-                await stage.aclose()
-        finally:
-            await self._source.aclose()
+                stack.push_async_callback(stage.aclose)
 
     async def rewind(self) -> None:
         """Seek the body back, after a put that failed."""
@@ -176,7 +151,7 @@ async def encode_source(
     declared_size: int | None,
     middlewares: Sequence[Middleware],
     context: ObjectContext,
-    spare: SpareWorkers,
+    workers: BlockWorkers,
 ) -> EncodedSource | None:
     """Read the first block of a body, and return the source of its encoded form.
 
@@ -188,31 +163,30 @@ async def encode_source(
         declared_size: The size that the user has passed, if any.
         middlewares: The middlewares to apply, in order.
         context: The object.
-        spare: The workers for parallel blocks.
+        workers: The workers for parallel blocks, and buffers.
 
     Raises:
         IntegrityError: The body does not have the declared size.
         TroveError: A middleware has no key, for example.
     """
     stages: list[_Stage] = []
-    try:
+    async with AsyncExitStack() as stack:
         # 1. Find the size of the body. That of a small body is known once its end is reached.
         intake = Intake(source, declared_size, checksum=False)
         output: _Input = intake
         size = intake.size if await intake.ready() else 0
         if size is None:
-            first_bytes = memoryview(bytearray(MAX_BLOCK))
-            first_bytes = first_bytes[: await _gather(intake, first_bytes)]
-            output = _Prefixed(first_bytes, intake)
-            size = None if await intake.ready() else len(first_bytes)
+            output = await _read_start(intake)
+            size = intake.ended_at
         # 2. Make the stages. Each one encodes its first block, which may show that the body does not shrink.
         applied: list[_Stage | str] = []
         for middleware in middlewares:
             encoder = await middleware.encoder(replace(context, size=size))
             if encoder is None:
                 continue
-            stage = _Stage(middleware.name, encoder, output, size, spare)
+            stage = _Stage(middleware.name, encoder, output, size, workers)
             stages.append(stage)
+            stack.push_async_callback(stage.aclose)
             if await stage.start():
                 applied.append(stage)
                 output = stage
@@ -226,11 +200,16 @@ async def encode_source(
         # 3. Encode a small body as a whole, so that it is sent from memory as if it were not encoded.
         if (body_size := _known_size(intake)) is not None and body_size <= INLINE_WORK:
             await encoded.load()
-    except BaseException:
-        for stage in stages:
-            await stage.aclose()
-        raise
+        stack.pop_all()  # closed by `EncodedSource.aclose` from now on
     return encoded
+
+
+async def _read_start(intake: Intake) -> _Input:
+    """Read a body up to the size below which it is encoded as a whole. Return it from its start."""
+    start = memoryview(bytearray(INLINE_WORK))
+    start = start[: await _gather(intake, start)]
+    await intake.ready()
+    return _Prefixed(start, intake)
 
 
 def _known_size(intake: Intake) -> int | None:
@@ -245,27 +224,25 @@ class _Stage:
         encoder: The encoder of this body.
         input: The body, or the stage before.
         size: The size of the input, if known.
-        spare: The workers for parallel blocks.
+        workers: The workers for parallel blocks, and buffers.
     """
 
     def __init__(
-        self, name: str, encoder: Encoder, input: _Input, size: int | None, spare: SpareWorkers
+        self, name: str, encoder: Encoder, input: _Input, size: int | None, workers: BlockWorkers
     ) -> None:
         self.name = name
         self.encoder = encoder
         self.input_size = size
         self._input = input
-        self._spare = spare
+        self._workers = workers
         self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
         self._jobs: deque[_Job] = deque()
-        self._buffers: list[bytearray] = []
         self._next_index = 0  # of the next block to read
         self._input_bytes = 0
         self._input_ended = False
         self._sizes = array("I")  # of the encoded blocks, for the trailer
-        self._pending: memoryview = memoryview(b"")
+        self._pending: memoryview = _EMPTY
         self._left: memoryview | None = None
-        self._spare_block: memoryview | None = None
         self._trailer_taken = False
 
     async def start(self) -> bool:
@@ -278,13 +255,14 @@ class _Stage:
         self._sizes.append(len(encoded))
         header = self.encoder.header
         self._pending = memoryview(b"".join((header, encoded)) if header else encoded)
-        self._reuse(job)
+        self._workers.return_buffer(job.buffer)
         return True
 
     def as_it_is(self) -> _Input:
         """Return the input, including the first block. Called after `start` has returned False."""
-        assert self._left is not None  # noqa: S101 - set by start
-        return _Prefixed(self._left, self._input)
+        left, self._left = self._left, None
+        assert left is not None  # noqa: S101 - set by start
+        return _Prefixed(left, self._input)
 
     async def ready(self) -> bool:
         # A block that was read, or whose first byte is known to exist, has an encoded form of a byte or more.
@@ -302,7 +280,7 @@ class _Stage:
     async def take(self, limit: int) -> BytesLike:
         if not self._pending and not await self._load():
             return b""
-        piece, self._pending = self._pending[:limit], _rest(self._pending, limit)
+        piece, self._pending = _split(self._pending, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -313,7 +291,7 @@ class _Stage:
                 return 0
         filled = 0
         for view in views:
-            piece, self._pending = self._pending[: len(view)], _rest(self._pending, len(view))
+            piece, self._pending = _split(self._pending, len(view))
             view[: len(piece)] = piece
             filled += len(piece)
             if not self._pending:
@@ -324,13 +302,7 @@ class _Stage:
         """Wait for the workers, which may use memory of the user. Idempotent."""
         jobs, self._jobs = self._jobs, deque()
         self._input_ended = True
-        try:
-            for job in jobs:
-                with suppress(Exception):  # raised by the put, or no longer relevant
-                    await job.result()
-        finally:
-            for job in jobs:
-                self._release(job)
+        await discard_jobs(jobs, self._workers)
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -339,13 +311,13 @@ class _Stage:
         # 1. Start as many jobs as there are workers.
         while not self._input_ended:
             is_spare = bool(self._jobs)
-            if is_spare and not self._spare.try_acquire():
+            if is_spare and not self._workers.try_acquire():
                 break
             try:
                 job = await self._next_job()
             except BaseException:
                 if is_spare:
-                    self._spare.release()
+                    self._workers.release()
                 raise
             job.is_spare = is_spare
             self._jobs.append(job)
@@ -370,10 +342,8 @@ class _Stage:
         size = self.encoder.block_size(index)
         if self.input_size is not None:
             size = min(size, self.input_size - self._input_bytes)
-        buffer = self._buffers.pop() if self._buffers else bytearray(size)
-        if len(buffer) < size:
-            buffer = bytearray(size)
-        block = memoryview(buffer)[:size]
+        buffer = self._workers.take_buffer(size)
+        block = buffer[:size]
         block = block[: await _gather(self._input, block)]
         self._input_ended = not await self._input.ready()
         self._count(1, len(block))
@@ -388,12 +358,8 @@ class _Stage:
     def _release(self, job: _Job) -> None:
         if job.is_spare:
             job.is_spare = False
-            self._spare.release()
-        self._reuse(job)
-
-    def _reuse(self, job: _Job) -> None:
-        if not self._input_ended:
-            self._buffers.append(job.buffer)
+            self._workers.release()
+        self._workers.return_buffer(job.buffer)
 
     # -- without copies ----------------------------------------------------------------------------
 
@@ -413,11 +379,10 @@ class _Stage:
             return 0
         # 2. Read the blocks. The end of the input is known only once it was waited for.
         index, overhead = self._next_index, encoder.overhead
-        if self._spare_block is None:
-            self._spare_block = memoryview(bytearray(MAX_BLOCK))
+        buffer = self._workers.take_buffer(len(places[-1]) - overhead)
         blocks = [
             held[: len(place) - overhead]
-            for place, held in zip(places, [*places[1:], self._spare_block], strict=True)
+            for place, held in zip(places, [*places[1:], buffer], strict=True)
         ]
         filled = await _gather_into(self._input, blocks)
         self._input_ended = not await self._input.ready()
@@ -437,6 +402,7 @@ class _Stage:
             await in_thread(_encode_all, encoder, work)
         else:
             _encode_all(encoder, work)
+        self._workers.return_buffer(buffer)
         self._sizes.extend(len(item.output) for item in work)
         return encoded
 
@@ -482,7 +448,7 @@ class _Job:
     """The encoding of one block, in a worker thread if the block is large."""
 
     def __init__(
-        self, encoder: Encoder, index: int, buffer: bytearray, block: memoryview, *, last: bool
+        self, encoder: Encoder, index: int, buffer: memoryview, block: memoryview, *, last: bool
     ) -> None:
         self.buffer = buffer
         self.block = block
@@ -519,7 +485,7 @@ class _Prefixed:
     async def take(self, limit: int) -> BytesLike:
         if not self._prefix:
             return await self._rest.take(limit)
-        piece, self._prefix = self._prefix[:limit], _rest(self._prefix, limit)
+        piece, self._prefix = _split(self._prefix, limit)
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -530,9 +496,9 @@ class _Prefixed:
         return len(piece)
 
 
-def _rest(view: memoryview, taken: int) -> memoryview:
-    """Return what follows the bytes that were taken. An empty slice would keep the whole buffer alive."""
-    return view[taken:] if taken < len(view) else memoryview(b"")
+def _split(view: memoryview, size: int) -> tuple[memoryview, memoryview]:
+    """Return the first `size` bytes, and the rest. An empty rest does not keep the memory of the view."""
+    return view[:size], view[size:] if len(view) > size else _EMPTY
 
 
 async def _gather(feed: _Input, buffer: memoryview) -> int:

@@ -11,7 +11,7 @@ function, which sees the metadata of that response, decides against decoding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeAlias
@@ -77,11 +77,13 @@ class OpenedBody:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            for body in self._decoded:
-                await body.aclose()
-        finally:
+        if not self._decoded:
             await self._context.__aexit__(None, None, None)
+            return
+        async with AsyncExitStack() as stack:  # a cancel keeps none of them open
+            stack.push_async_callback(self._context.__aexit__, None, None, None)
+            for body in self._decoded:
+                stack.push_async_callback(body.aclose)
 
 
 async def open_body(
@@ -442,7 +444,7 @@ class DecodedObject:
         body = stored
         decoded: list[DecodedBody] = []
         for decoder, (plan, span) in zip(self._decoders, steps, strict=True):
-            body = DecodedBody(body, decoder, span, plan, self._transforms.spare)
+            body = DecodedBody(body, decoder, span, plan, self._transforms.workers)
             decoded.append(body)
         opened = OpenedBody(context, body, decoded)
         opened.info = decoded_info(self._info, self.size)

@@ -168,8 +168,8 @@ class Puts:
         encoded = None
         if middlewares:
             validation.check_transformable(target.backend)
-            spare = self._runtime.transforms.spare
-            encoded = await encode_source(source, options.size, middlewares, context, spare)
+            workers = self._runtime.transforms.workers
+            encoded = await encode_source(source, options.size, middlewares, context, workers)
         if encoded is None:
             put = self.put(target, options, progress, read_once=read_once)
             stored, body_size = await put.run(source), None

@@ -47,7 +47,9 @@ def parse_records(text: str | None) -> Sequence[Applied]:
     if text is None:
         return ()
     try:
-        applied = tuple(Applied(*_checked(name, record)) for name, record in json.loads(text))
+        applied = tuple(
+            Applied(*_checked(name, record)) for name, record in _items(json.loads(text))
+        )
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError(
             "the records of the object's transforms are malformed, so it cannot be decoded: it was"
@@ -59,6 +61,12 @@ def parse_records(text: str | None) -> Sequence[Applied]:
             " metadata was altered"
         )
     return applied
+
+
+def _items(parsed: object) -> Sequence[tuple[object, object]]:
+    if not isinstance(parsed, list):
+        raise TypeError("the records must be a list")
+    return parsed
 
 
 def _checked(name: object, record: object) -> tuple[str, Record | None]:

@@ -31,7 +31,7 @@ from trove_async.models import KiB, ObjectInfo
 from trove_async.scope import Scope
 
 from .backends import Backend
-from .encoding import SpareWorkers
+from .block_workers import BlockWorkers
 from .index_cache import IndexCache
 from .locations import context_of_stored
 from .records import MAX_RECORDS, Applied, parse_records
@@ -72,7 +72,7 @@ class Transforms:
         self._inspections = [
             (item, scope) for item, scope in listed if isinstance(item, Inspecting)
         ]
-        self.spare = SpareWorkers()
+        self.workers = BlockWorkers()
         self.indexes = IndexCache()
         self._required = [item for item in self.configured if item[0].required]
         self._built_in: dict[str, Middleware] = {}
@@ -243,11 +243,11 @@ class Transforms:
         """
         applied = list(parse_records(records))
         for middleware in middlewares:
-            has_record = bool(applied) and applied[0].name == middleware.name
-            item = applied.pop(0) if has_record else None
-            if item is not None and item.record is None:
-                continue  # it was applied, and left the body as it was
-            record = None if item is None else item.record
+            record: Record | None = None
+            if applied and applied[0].name == middleware.name:
+                # Empty: it was applied, and left the body as it was. The metadata may be forged, so only the
+                # middleware itself decides whether that is possible.
+                record = applied.pop(0).record or {}
             if not await middleware.is_current(context, record, renamed=renamed):
                 return False
         for name, record in applied:

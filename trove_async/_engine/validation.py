@@ -400,7 +400,7 @@ def check_metadata_size(backend: Backend, metadata: Mapping[str, str]) -> None:
 
 
 def check_transformable(backend: Backend) -> None:
-    """Raise NotSupportedError if the backend cannot store how a body was transformed."""
+    """Raise NotSupportedError if how a body was transformed cannot be stored."""
     if not backend.capabilities.metadata:
         raise _not_supported_error(
             backend, "store a transformed object, because it stores no metadata"

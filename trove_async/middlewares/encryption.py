@@ -133,7 +133,7 @@ class Encryption:
         self, context: ObjectContext, record: Record | None, *, renamed: bool
     ) -> bool:
         """Return whether the object is encrypted with the current key and settings."""
-        if record is None or (self._bind and renamed):
+        if not record or (self._bind and renamed):
             return False
         parameters = _Parameters.of_record(record)
         return (
@@ -197,7 +197,7 @@ class _WithoutKeys(Encryption):
         renamed: bool,
     ) -> bool:
         """Return whether a copy may keep the encrypted bytes: unless they are bound to their name."""
-        return record is None or not (renamed and _Parameters.of_record(record).bound)
+        return not record or not (renamed and _Parameters.of_record(record).bound)
 
 
 class _Encoder:

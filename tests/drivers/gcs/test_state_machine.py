@@ -10,15 +10,13 @@ import pytest
 
 from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
-from tests.test_state_machine import STORES, routed, run_machine
+from tests.test_state_machine import STORES, OpenStore, routed, run_machine
 from trove_async.drivers import GCSDriver, MemoryDriver
 from trove_async.layers import Mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from trove_async import Trove
 
 
 class ThreadedGCS:
@@ -38,11 +36,16 @@ class ThreadedGCS:
             self._ready.set()
             await self._stopped.wait()
 
-    def store(self, _: str) -> Trove:
+    def stores(self, _: str) -> OpenStore:
         self.service.buckets.clear()
         self.service.create_bucket("box")
-        boxed = Mapped(GCSDriver(endpoint_url=self.url), into="box", prefix="in/it")
-        return routed(GCSDriver(endpoint_url=self.url), MemoryDriver(), boxed)
+        memory = MemoryDriver()
+        return lambda middleware: routed(
+            GCSDriver(endpoint_url=self.url),
+            memory,
+            Mapped(GCSDriver(endpoint_url=self.url), into="box", prefix="in/it"),
+            middleware=middleware,
+        )
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
@@ -61,5 +64,5 @@ def test_store_over_gcs_behaves_like_a_dict(
 ) -> None:
     gcs.service.max_rewritten = 1 << 20
     gcs.service.max_persisted = 1 << 19
-    monkeypatch.setitem(STORES, "gcs", gcs.store)
+    monkeypatch.setitem(STORES, "gcs", gcs.stores)
     run_machine("gcs", tmp_path, max_examples=8, stateful_step_count=25)

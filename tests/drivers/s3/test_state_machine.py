@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.drivers.s3.test_conformance import driver_of
-from tests.test_state_machine import STORES, agree, routed, run_machine
+from tests.test_state_machine import STORES, OpenStore, agree, routed, run_machine
 from trove_async import Trove
 from trove_async.drivers import LocalDriver
 from trove_async.layers import Mapped
@@ -41,16 +41,16 @@ def run_on_s3(
         driver = driver_of(server, checksums=request.param != "moto")
         return Mapped(driver, into="machines", prefix=f"{directory.strip('/')}/{name}")
 
-    def make_store(directory: str) -> Trove:
-        hot = LocalDriver(f"{directory}/hot", fsync=False)
-        return routed(
-            hot,
+    def make_stores(directory: str) -> OpenStore:
+        return lambda middleware: routed(
+            LocalDriver(f"{directory}/hot", fsync=False),
             mapped_driver(directory, "cold"),
             mapped_driver(directory, "third"),
             part_size=5 * MiB,
+            middleware=middleware,
         )
 
-    monkeypatch.setitem(STORES, "s3", make_store)
+    monkeypatch.setitem(STORES, "s3", make_stores)
     return lambda **limits: run_machine("s3", tmp_path, agree, **limits)
 
 

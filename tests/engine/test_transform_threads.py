@@ -1,0 +1,138 @@
+"""Large blocks are encoded and decoded in worker threads, and never on the event loop."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes import assert_idle, content, store_of
+from trove_async import BufferPool, Trove
+from trove_async._engine.block_workers import INLINE_WORK
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.middlewares import Compression, Encryption, Keyring, _seekable_zstd
+from trove_async.middlewares._streaming_aead import SegmentCipher
+from trove_async.models import KiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trove_async.middleware import Middleware
+
+RING = Keyring({"key": bytes(range(32))})
+TEXT = content(4 * MiB).hex().encode()
+
+
+class Calls:
+    """The calls of the functions that do the work of a transform."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.largest_on_loop = 0
+        self.in_threads = 0
+        self._loop_thread = threading.get_ident()
+        compress, decompress = _seekable_zstd.compress, _seekable_zstd.decompress
+        encrypt, decrypt = SegmentCipher.encrypt, SegmentCipher.decrypt
+        encrypt_into = SegmentCipher.encrypt_into
+
+        def counted_compress(block: memoryview, level: int) -> bytes:
+            self.count(len(block))
+            return compress(block, level)
+
+        def counted_decompress(frame: memoryview, size: int) -> bytes:
+            self.count(max(len(frame), size))
+            return decompress(frame, size)
+
+        def counted_encrypt(
+            cipher: SegmentCipher, index: int, block: memoryview, *, last: bool
+        ) -> bytes:
+            self.count(len(block))
+            return encrypt(cipher, index, block, last=last)
+
+        def counted_encrypt_into(
+            cipher: SegmentCipher, index: int, block: memoryview, out: memoryview, *, last: bool
+        ) -> None:
+            self.count(len(block))
+            encrypt_into(cipher, index, block, out, last=last)
+
+        def counted_decrypt(
+            cipher: SegmentCipher, index: int, segment: memoryview, *, last: bool
+        ) -> bytes:
+            self.count(len(segment))
+            return decrypt(cipher, index, segment, last=last)
+
+        monkeypatch.setattr(_seekable_zstd, "compress", counted_compress)
+        monkeypatch.setattr(_seekable_zstd, "decompress", counted_decompress)
+        monkeypatch.setattr(SegmentCipher, "encrypt", counted_encrypt)
+        monkeypatch.setattr(SegmentCipher, "encrypt_into", counted_encrypt_into)
+        monkeypatch.setattr(SegmentCipher, "decrypt", counted_decrypt)
+
+    def count(self, size: int) -> None:
+        if threading.get_ident() == self._loop_thread:
+            self.largest_on_loop = max(self.largest_on_loop, size)
+        else:
+            self.in_threads += 1
+
+
+async def chunks(total: int, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, total, size):
+        at = start % (len(TEXT) - size)
+        yield TEXT[at : at + min(size, total - start)]
+
+
+async def use(store: Trove, total: int, chunk_size: int) -> None:
+    await store.put("bucket", "key", chunks(total, chunk_size))
+    async with store.get("bucket", "key") as obj:
+        received = 0
+        async for chunk in obj:
+            received += len(chunk)
+    assert received == total
+    start = total // 2 + 17
+    assert len(await store.read("bucket", "key", range=(start, start + 100))) == 100
+    await store.get_ranges("bucket", "key", [(0, 5), (start, start + MiB)])
+    await store.copy("bucket", "key", "bucket", "copy")
+
+
+@pytest.mark.parametrize("chunk_size", [30_000, 256 * KiB, MiB, 3 * MiB])
+async def test_large_blocks_are_processed_in_threads(
+    chunk_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    stack: list[Middleware] = [Compression(level=1), Encryption(RING)]
+    pool = BufferPool(16 * MiB, 4 * MiB)
+    async with store_of(MemoryDriver(), pool=pool, middleware=stack) as store:
+        await use(store, 10 * MiB + 123, chunk_size)
+        assert_idle(store)
+    assert 0 < calls.largest_on_loop <= INLINE_WORK
+    assert calls.in_threads > 0
+
+
+@pytest.mark.parametrize(
+    "size", [INLINE_WORK - 1, INLINE_WORK, INLINE_WORK + 1, INLINE_WORK + 100, MiB]
+)
+async def test_bodies_of_about_the_limit_are_not_processed_on_the_loop_if_larger(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    stacks: list[list[Middleware]] = [
+        [Compression(level=1)],
+        [Encryption(RING)],
+        [Compression(level=1), Encryption(RING)],
+    ]
+    for stack in stacks:
+        async with store_of(MemoryDriver(), middleware=stack) as store:
+            await store.put("bucket", "key", TEXT[:size])
+            await store.put("bucket", "streamed", chunks(size, 100_000))
+            assert await store.read("bucket", "key") == TEXT[:size]
+            assert len(await store.read("bucket", "streamed")) == size
+    assert calls.largest_on_loop <= INLINE_WORK + 16  # a tag
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_large_body_is_processed_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    stack: list[Middleware] = [Compression(level=1), Encryption(RING)]
+    async with store_of(MemoryDriver(), pool=BufferPool(), middleware=stack) as store:
+        await use(store, 64 * MiB, MiB)
+    assert calls.largest_on_loop <= INLINE_WORK
