@@ -316,6 +316,19 @@ class EncodesInto(Protocol):
 
 
 @runtime_checkable
+class RunsInline(Protocol):
+    """Optional: an encoder or decoder that processes large blocks in less time than a thread hop.
+
+    Other encoders and decoders process blocks of more than 256 KiB in worker threads.
+    """
+
+    @property
+    def inline_size(self) -> int:
+        """The size in bytes up to which blocks are processed on the event loop: at most 200 µs of work."""
+        ...
+
+
+@runtime_checkable
 class Segmented(Protocol):
     """Optional: a middleware whose encoded blocks have a known size.
 

@@ -5,34 +5,62 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Final, Generic, TypeVar
 
-from trove_async.middleware import MAX_BLOCK
+from trove_async._concurrency import wait_until_done
+from trove_async.middleware import MAX_BLOCK, Decoder, Encoder, RunsInline
 from trove_async.models import KiB
+
+T = TypeVar("T")
 
 INLINE_WORK: Final = 256 * KiB
 """Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
 hop (200 µs)."""
+
+
+def inline_size(codec: Encoder | Decoder) -> int:
+    """Return the size up to which a block is encoded or decoded on the event loop."""
+    return codec.inline_size if isinstance(codec, RunsInline) else INLINE_WORK
+
 
 _KEPT_BUFFERS: Final = 4
 """Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
 
 
 class BlockWorkers:
-    """What the bodies of a store share: permits to process a further block in parallel, and buffers.
+    """What the bodies of a store share: threads, buffers, and permits to process further blocks.
 
     Every body can always process one block. The permits bound the memory of the others. A body has a buffer
     only while it fills or processes a block, because most bodies wait for memory or the network.
 
+    There is a thread for each core. With more, several blocks of one body progress at the same time and end
+    together, so that cores are idle until the next ones are read.
+
     Args:
-        count: The number of permits. None: that of the processor's cores.
+        count: The number of permits. None: one for each core and one more, which waits for a thread.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self._free = (os.cpu_count() or 1) if count is None else count
+        self._cores = os.cpu_count() or 1
+        self._free = self._cores + 1 if count is None else count
         self._buffers: list[mmap.mmap] = []
+        self._threads: ThreadPoolExecutor | None = None
+
+    def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run work in a thread. Wait for its end with `wait_until_done`, even if cancelled."""
+        if self._threads is None:  # most stores need none
+            self._threads = ThreadPoolExecutor(self._cores, "trove-blocks")
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def aclose(self) -> None:
+        """End the threads once they are idle. Idempotent."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     @property
     def free(self) -> int:
@@ -65,27 +93,102 @@ class BlockWorkers:
             self._buffers.append(buffer.obj)
 
 
-class Job(Protocol):
-    """The work on one block. `is_spare`: whether it has a permit of `BlockWorkers`."""
+class BlockJob(Generic[T]):
+    """The work on one block, in a worker thread or on the event loop. Only `result` raises.
 
-    is_spare: bool
-
-    async def result(self) -> object: ...
-
-
-async def discard_jobs(jobs: Iterable[Job], workers: BlockWorkers) -> None:
-    """Wait for jobs whose results are not needed, and return their permits.
-
-    A cancel is raised once all jobs have ended.
+    Args:
+        work: The work.
+        memory: Memory that the work uses, for the owner of the job.
+        workers: The thread for the work. None: it takes less time than a thread hop.
     """
-    cancelled: asyncio.CancelledError | None = None
-    for job in jobs:
+
+    __slots__ = ("_failure", "_future", "_result", "memory")
+
+    def __init__(
+        self, work: Callable[[], T], memory: memoryview, workers: BlockWorkers | None
+    ) -> None:
+        self.memory = memory
+        self._failure: Exception | None = None
+        self._future: asyncio.Future[T] | None = None
+        if workers is not None:
+            self._future = workers.start(work)
+            return
         try:
-            with suppress(Exception):  # was raised already, or is no longer relevant
-                await job.result()
-        except asyncio.CancelledError as error:
-            cancelled = error
-        if job.is_spare:
-            workers.release()
-    if cancelled is not None:
-        raise cancelled
+            self._result = work()
+        except Exception as error:  # noqa: BLE001 - raised by `result`, after the results before it
+            self._failure = error
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the work was done on the event loop."""
+        return self._future is None
+
+    async def result(self) -> T:
+        """Return the result. After a cancel, call it again."""
+        if self._failure is not None:
+            raise self._failure
+        return self._result if self._future is None else await wait_until_done(self._future)
+
+
+class BlockJobs(Generic[T]):
+    """The jobs of one body, in the order of its blocks. One job needs no permit.
+
+    Args:
+        workers: The permits for further jobs.
+    """
+
+    __slots__ = ("_jobs", "_permits", "_workers")
+
+    def __init__(self, workers: BlockWorkers) -> None:
+        self._workers = workers
+        self._jobs: deque[BlockJob[T]] = deque()
+        self._permits = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def first(self) -> BlockJob[T]:
+        """The oldest job."""
+        return self._jobs[0]
+
+    @contextmanager
+    def room(self) -> Iterator[bool]:
+        """Yield whether a further job may be added in the block. Return the permit if none is."""
+        free = len(self._jobs) <= self._permits
+        if not free and self._workers.try_acquire():
+            self._permits += 1
+            free = True
+        try:
+            yield free
+        finally:
+            self._return_permits()
+
+    def add(self, job: BlockJob[T]) -> None:
+        """Add a job at the end."""
+        self._jobs.append(job)
+
+    def remove_first(self) -> None:
+        """Remove the oldest job, whose result was taken."""
+        self._jobs.popleft()
+        self._return_permits()
+
+    async def discard(self) -> None:
+        """Wait for all jobs, and drop their results. A cancel is raised once all of them have ended."""
+        cancelled: asyncio.CancelledError | None = None
+        while self._jobs:
+            job = self._jobs[0]
+            try:
+                with suppress(Exception):  # was raised already, or is no longer relevant
+                    await job.result()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            if self._jobs and self._jobs[0] is job:  # a concurrent call may have removed it
+                self.remove_first()
+        if cancelled is not None:
+            raise cancelled
+
+    def _return_permits(self) -> None:
+        while self._permits > max(len(self._jobs) - 1, 0):
+            self._permits -= 1
+            self._workers.release()

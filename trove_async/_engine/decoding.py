@@ -7,17 +7,15 @@ that cannot be decoded, every read raises the same error.
 
 from __future__ import annotations
 
-import asyncio
 from array import array
-from collections import deque
+from functools import partial
 from typing import Final, Protocol, cast
 
-from trove_async._concurrency import wait_until_done
 from trove_async.errors import ClosedError, IntegrityError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
 from trove_async.models import KiB, ObjectInfo
 
-from .block_workers import INLINE_WORK, BlockWorkers, discard_jobs
+from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers, inline_size
 
 _READ: Final = 256 * KiB
 """Bytes to read at a time while the size of the next encoded block is unknown."""
@@ -64,6 +62,7 @@ class DecodedBody:
         "_failure",
         "_header",
         "_index",
+        "_inline_size",
         "_is_whole",
         "_jobs",
         "_offset",
@@ -91,6 +90,7 @@ class DecodedBody:
         self._encoded = encoded
         self._decoder = decoder
         self._workers = workers
+        self._inline_size = inline_size(decoder)
         self._is_whole = plan is None
         self._index = 0 if plan is None else plan.first  # of the next block to read
         self._skip = 0 if plan is None else plan.skip
@@ -100,7 +100,7 @@ class DecodedBody:
         self._pending = _Pending()
         self._receiving: memoryview | None = None  # the memory of the next block
         self._received = 0  # bytes of it
-        self._jobs: deque[_Job] = deque()
+        self._jobs = BlockJobs[bytes](workers)
         self._piece = b""  # a decoded block, of which `_offset` bytes were returned
         self._offset = 0
         self._failure: Exception | None = None  # every further read raises it
@@ -155,11 +155,10 @@ class DecodedBody:
 
         Any task may call this. A read of another task then raises ClosedError.
         """
-        jobs, self._jobs = self._jobs, deque()
         self._failure = self._failure or ClosedError(
             "the reader was closed while the body was being read"
         )
-        await discard_jobs(jobs, self._workers)
+        await self._jobs.discard()
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -167,35 +166,28 @@ class DecodedBody:
         """Return the next decoded block. It may be empty only in an empty body."""
         # 1. Start as many jobs as there are workers. A block that was decoded on the loop is returned at
         # once: an idle reader would keep the workers of those after it.
-        while self._has_blocks and not (self._jobs and self._jobs[0].is_inline):
-            is_spare = bool(self._jobs)
-            if is_spare and not self._workers.try_acquire():
-                break
-            try:
+        while self._has_blocks and not (self._jobs and self._jobs.first.is_inline):
+            with self._jobs.room() as is_free:
+                if not is_free:
+                    break
                 encoded = await self._next_encoded()
                 self._check_usable()
-            except BaseException:
-                if is_spare:
-                    self._workers.release()
-                raise
-            self._jobs.append(
-                _Job(self._decoder, self._index, encoded, self._mean_block, is_spare=is_spare)
-            )
-            self._index += 1
+                is_large = max(len(encoded), self._mean_block) > self._inline_size
+                work = partial(self._decoder.decode, self._index, encoded)
+                self._jobs.add(BlockJob(work, encoded, self._workers if is_large else None))
+                self._index += 1
         # 2. Return the oldest block.
         if not self._jobs:
             raise self._damaged("it has fewer bytes than its size")
-        job = self._jobs[0]
+        job = self._jobs.first
         try:
             block = await job.result()
         except Exception as error:
             self._failure = self._failure or error
             raise
         self._check_usable()
-        self._jobs.popleft()
-        if job.is_spare:
-            self._workers.release()
-        self._workers.return_buffer(job.encoded)  # if it was received into one
+        self._jobs.remove_first()
+        self._workers.return_buffer(job.memory)  # if the block was received into one
         return block
 
     def _check_usable(self) -> None:
@@ -333,45 +325,3 @@ class _Pending:
         self._buffer = None  # its start was taken
         self.view = rest or memoryview(b"")  # an empty slice would keep the whole buffer alive
         return taken
-
-
-class _Job:
-    """The decoding of one block, in a worker thread if the block is large. Only `result` raises."""
-
-    __slots__ = ("_block", "_failure", "_future", "encoded", "is_spare")
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        index: int,
-        encoded: memoryview,
-        work: int,
-        *,
-        is_spare: bool,
-    ) -> None:
-        self.encoded = encoded
-        self.is_spare = is_spare
-        self._block = b""
-        self._failure: Exception | None = None
-        self._future: asyncio.Future[bytes] | None = None
-        if max(len(encoded), work) > INLINE_WORK:
-            loop = asyncio.get_running_loop()
-            self._future = loop.run_in_executor(None, decoder.decode, index, encoded)
-            return
-        try:
-            self._block = decoder.decode(index, encoded)
-        except Exception as error:  # noqa: BLE001 - raised by `result`, after the blocks before it
-            self._failure = error
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the block was decoded on the loop."""
-        return self._future is None
-
-    async def result(self) -> bytes:
-        """Return the block. After a cancel, call it again."""
-        if self._failure is not None:
-            raise self._failure
-        if self._future is not None:
-            self._block = await wait_until_done(self._future)
-        return self._block

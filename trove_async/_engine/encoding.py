@@ -9,15 +9,14 @@ process has spare workers (`BlockWorkers`).
 
 from __future__ import annotations
 
-import asyncio
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from trove_async._concurrency import in_thread, shielded, wait_until_done
+from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
     MAX_EXPANSION,
@@ -25,16 +24,17 @@ from trove_async.middleware import (
     EncodesInto,
     Middleware,
     ObjectContext,
+    RunsInline,
 )
 from trove_async.models import MiB
 
-from .block_workers import INLINE_WORK, BlockWorkers, discard_jobs
+from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers, inline_size
 from .intake import Intake
 from .records import Applied, format_records
 from .sources import Source, source_of
 
 _BATCH: Final = 4 * MiB
-"""Bytes that are encoded per thread hop if they need no copy. With 1 MiB, the throughput of AES-GCM is half."""
+"""Bytes that are encoded into memory per thread hop. With 1 MiB, a hop takes as long as fast encodings."""
 
 
 _EXPANSION: Final = 16
@@ -184,7 +184,8 @@ async def encode_source(
             encoder = await middleware.encoder(replace(context, size=size))
             if encoder is None:
                 continue
-            stage = _Stage(middleware.name, encoder, output, size, workers)
+            in_memory = output is intake and source.memory is not None
+            stage = _Stage(middleware.name, encoder, output, size, workers, in_memory=in_memory)
             stages.append(stage)
             stack.push_async_callback(stage.aclose)
             if await stage.start():
@@ -225,18 +226,30 @@ class _Stage:
         input: The body, or the stage before.
         size: The size of the input, if known.
         workers: The workers for parallel blocks, and buffers.
+        in_memory: Whether the input is memory of the user, so that blocks are views of it.
     """
 
     def __init__(
-        self, name: str, encoder: Encoder, input: _Input, size: int | None, workers: BlockWorkers
+        self,
+        name: str,
+        encoder: Encoder,
+        input: _Input,
+        size: int | None,
+        workers: BlockWorkers,
+        *,
+        in_memory: bool,
     ) -> None:
         self.name = name
+        self._in_memory = in_memory
         self.encoder = encoder
         self.input_size = size
         self._input = input
         self._workers = workers
+        self._inline_size = inline_size(encoder)
+        # What is encoded on the loop is encoded at once, while it is in the cache of the processor.
+        self._batch = self._inline_size if isinstance(encoder, RunsInline) else _BATCH
         self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
-        self._jobs: deque[_Job] = deque()
+        self._jobs = BlockJobs[BytesLike | None](workers)
         self._next_index = 0  # of the next block to read
         self._input_bytes = 0
         self._input_ended = False
@@ -247,15 +260,15 @@ class _Stage:
 
     async def start(self) -> bool:
         """Encode the first block. Return False if the body is better left as it is (`as_it_is`)."""
-        job = await self._next_job()
+        job, block = await self._next_job()
         encoded = await job.result()
         if encoded is None:
-            self._left = job.block
+            self._left = block
             return False
         self._sizes.append(len(encoded))
         header = self.encoder.header
         self._pending = memoryview(b"".join((header, encoded)) if header else encoded)
-        self._workers.return_buffer(job.buffer)
+        self._workers.return_buffer(job.memory)
         return True
 
     def as_it_is(self) -> _Input:
@@ -300,9 +313,8 @@ class _Stage:
 
     async def aclose(self) -> None:
         """Wait for the workers, which may use memory of the user. Idempotent."""
-        jobs, self._jobs = self._jobs, deque()
         self._input_ended = True
-        await discard_jobs(jobs, self._workers)
+        await self._jobs.discard()
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -310,24 +322,18 @@ class _Stage:
         """Return the next encoded block, the trailer, or None at the end."""
         # 1. Start as many jobs as there are workers.
         while not self._input_ended:
-            is_spare = bool(self._jobs)
-            if is_spare and not self._workers.try_acquire():
-                break
-            try:
-                job = await self._next_job()
-            except BaseException:
-                if is_spare:
-                    self._workers.release()
-                raise
-            job.is_spare = is_spare
-            self._jobs.append(job)
+            with self._jobs.room() as is_free:
+                if not is_free:
+                    break
+                job, _ = await self._next_job()
+                self._jobs.add(job)
         # 2. Return the oldest block.
         if self._jobs:
-            job = self._jobs[0]
+            job = self._jobs.first
             encoded = await job.result()
             assert encoded is not None  # noqa: S101 - only the first block may be left as it is
-            self._jobs.popleft()
-            self._release(job)
+            self._jobs.remove_first()
+            self._workers.return_buffer(job.memory)
             self._sizes.append(len(encoded))
             return encoded
         # 3. Return the trailer.
@@ -336,30 +342,29 @@ class _Stage:
         self._trailer_taken = True
         return self.encoder.trailer(self._sizes, self._input_bytes)
 
-    async def _next_job(self) -> _Job:
-        """Read the next block, and start to encode it."""
+    async def _next_job(self) -> tuple[BlockJob[BytesLike | None], memoryview]:
+        """Read the next block, and start to encode it. Return the job and the block."""
         index = self._next_index
         size = self.encoder.block_size(index)
         if self.input_size is not None:
             size = min(size, self.input_size - self._input_bytes)
-        buffer = self._workers.take_buffer(size)
-        block = buffer[:size]
-        block = block[: await _gather(self._input, block)]
-        self._input_ended = not await self._input.ready()
+        if self._in_memory:
+            buffer, block = _EMPTY, memoryview(await self._input.take(size)) if size else _EMPTY
+        else:
+            buffer = self._workers.take_buffer(size)
+            block = buffer[:size]
+            block = block[: await _gather(self._input, block)]
+        last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
-        return _Job(self.encoder, index, buffer, block, last=self._input_ended)
+        work = partial(self.encoder.encode, index, block, last=last)
+        workers = self._workers if len(block) > self._inline_size else None
+        return BlockJob(work, buffer, workers), block
 
     def _count(self, blocks: int, size: int) -> None:
         self._next_index += blocks
         self._input_bytes += size
         if self._input_ended:
             self.input_size = self._input_bytes
-
-    def _release(self, job: _Job) -> None:
-        if job.is_spare:
-            job.is_spare = False
-            self._workers.release()
-        self._workers.return_buffer(job.buffer)
 
     # -- without copies ----------------------------------------------------------------------------
 
@@ -398,8 +403,8 @@ class _Stage:
             work.append(_Work(index + offset, block[:size], place[: size + overhead], last))
         self._count(len(work), filled)
         encoded = filled + overhead * len(work)
-        if encoded > INLINE_WORK:
-            await in_thread(_encode_all, encoder, work)
+        if encoded > self._inline_size:
+            await wait_until_done(self._workers.start(partial(_encode_all, encoder, work)))
         else:
             _encode_all(encoder, work)
         self._workers.return_buffer(buffer)
@@ -411,7 +416,7 @@ class _Stage:
         planned = 0
         for view in views:
             position = 0
-            while planned < _BATCH:
+            while planned < self._batch:
                 size = self.encoder.block_size(self._next_index + len(places)) + overhead
                 # A place must have room for the block before it.
                 too_small = bool(places) and size < len(places[-1]) - overhead
@@ -435,41 +440,9 @@ class _Work(NamedTuple):
 
 
 def _encode_all(encoder: EncodesInto, work: Sequence[_Work]) -> None:
-    for (
-        number,
-        block,
-        output,
-        last,
-    ) in work:  # in order: an output may be where an earlier block was
+    # In order: an output may be in the place of an earlier block.
+    for number, block, output, last in work:
         encoder.encode_into(number, block, output, last=last)
-
-
-class _Job:
-    """The encoding of one block, in a worker thread if the block is large."""
-
-    def __init__(
-        self, encoder: Encoder, index: int, buffer: memoryview, block: memoryview, *, last: bool
-    ) -> None:
-        self.buffer = buffer
-        self.block = block
-        self.is_spare = False
-        self._encoded: BytesLike | None = None
-        self._future: asyncio.Future[BytesLike | None] | None = None
-        if len(block) > INLINE_WORK:
-            loop = asyncio.get_running_loop()
-            self._future = loop.run_in_executor(None, _encode, encoder, index, block, last)
-        else:
-            self._encoded = _encode(encoder, index, block, last)
-
-    async def result(self) -> BytesLike | None:
-        """Return the encoded block. After a cancel, call it again."""
-        if self._future is not None:
-            self._encoded = await wait_until_done(self._future)
-        return self._encoded
-
-
-def _encode(encoder: Encoder, index: int, block: memoryview, last: bool) -> BytesLike | None:  # noqa: FBT001 - for a thread
-    return encoder.encode(index, block, last=last)
 
 
 class _Prefixed:

@@ -89,9 +89,10 @@ class Transforms:
         return bool(self._required)
 
     def closers(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """Return the `aclose` of each distinct middleware that has connections to close."""
+        """Return functions that close the workers, and each distinct middleware that can be closed."""
         distinct = {id(middleware): middleware for middleware, _ in self._listed}
-        return [item.aclose for item in distinct.values() if isinstance(item, Closing)]
+        closing = [item.aclose for item in distinct.values() if isinstance(item, Closing)]
+        return [self.workers.aclose, *closing]
 
     async def select(self, context: ObjectContext) -> Sequence[Middleware]:
         """Return the middlewares that apply to an object, in order.
