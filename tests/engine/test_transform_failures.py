@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -359,14 +360,14 @@ async def test_put_cancelled_repeatedly_while_threads_encode_releases_every_work
 
 async def test_encoded_source_whose_close_is_cancelled_closes_every_stage() -> None:
     gate, spare = Gate(), BlockWorkers(8)
-    # Two jobs of the lower stage wait, and one of the upper stage.
+    # As many jobs wait as there are threads, up to two of the lower stage and one of the upper stage.
     upper = Inverting(name="upper", during_encode=lambda index: gate.wait() if index > 3 else None)
     lower = Inverting(name="lower", during_encode=lambda index: gate.wait() if index > 0 else None)
     context = ObjectContext(bucket="bucket", key="key", backend="default")
     encoded = await encode_source(source_of(BODY), None, [upper, lower], context, spare)
     assert encoded is not None
     read = asyncio.get_running_loop().create_task(drain(encoded))
-    while gate.waiting < 3:
+    while gate.waiting < min(3, os.cpu_count() or 1):
         await asyncio.sleep(0)
     read.cancel()
     close = asyncio.get_running_loop().create_task(encoded.aclose())
@@ -377,6 +378,7 @@ async def test_encoded_source_whose_close_is_cancelled_closes_every_stage() -> N
     await asyncio.wait([read, close])
     assert close.cancelled()
     assert spare.free == 8
+    await spare.aclose()
 
 
 async def drain(source: Source) -> None:
