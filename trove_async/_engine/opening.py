@@ -106,6 +106,16 @@ async def open_body(
         IntegrityError: The records or the index of the object are malformed.
     """
     try:
+        # 1. The response to a plain get is used as it is, unless the object is transformed.
+        if options.range is None:
+            context = backend.driver.get(bucket, key, options)
+            reader = await context.__aenter__()
+            if reader.info.records is None and not transforms.has_required:
+                return OpenedBody(context, VerifiedBody(reader))
+            with suppress(_ReplacedError):
+                opened = await _decode_whole(transforms, backend, context, reader, options, decode)
+                if opened is not None:
+                    return opened
         return await _open_latest(transforms, backend, bucket, key, options, decode)
     except TroveError as error:
         error.located(backend=backend.name)  # a middleware does not know it
@@ -120,18 +130,7 @@ async def _open_latest(  # noqa: PLR0917 - as `open_body`
     options: GetOptions,
     decode: Decode,
 ) -> OpenedBody:
-    """Open a body, again if it is replaced meanwhile."""
-    # 1. The response to a plain get is used as it is, unless the object is transformed.
-    if options.range is None:
-        context = backend.driver.get(bucket, key, options)
-        reader = await context.__aenter__()
-        if reader.info.records is None and not transforms.has_required:
-            return OpenedBody(context, VerifiedBody(reader))
-        with suppress(_ReplacedError):
-            opened = await _decode_whole(transforms, backend, context, reader, options, decode)
-            if opened is not None:
-                return opened
-    # 2. Otherwise several requests may be needed, and the object may be replaced between them.
+    """Open a body, again if it is replaced between the requests that are needed."""
     for _ in range(_MAX_ATTEMPTS - 1):
         try:
             return await _open(transforms, backend, bucket, key, options, decode)

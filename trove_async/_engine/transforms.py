@@ -60,6 +60,7 @@ class Transforms:
 
     Attributes:
         configured: The middlewares alone.
+        has_required: Whether an object may lack a transform that its scope requires.
         tail_size: The number of bytes at the end of an object that contain the index of most objects,
             even if the index is encrypted.
     """
@@ -75,6 +76,7 @@ class Transforms:
         self.workers = BlockWorkers()
         self.indexes = IndexCache()
         self._required = [item for item in self.configured if item[0].required]
+        self.has_required = bool(self._required)
         self._built_in: dict[str, Middleware] = {}
         segments = [item.segment_size for item, _ in self.configured if isinstance(item, Segmented)]
         self.tail_size = _INDEX + max(segments, default=0)
@@ -82,11 +84,6 @@ class Transforms:
     def __bool__(self) -> bool:
         """Whether a put may be transformed or inspected."""
         return bool(self._listed)
-
-    @property
-    def has_required(self) -> bool:
-        """Whether an object may lack a transform that its scope requires."""
-        return bool(self._required)
 
     def closers(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """Return functions that close the workers, and each distinct middleware that can be closed."""

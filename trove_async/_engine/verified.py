@@ -105,13 +105,15 @@ class VerifiedBody:
             return b""
         size = min(size, self.remaining)
         data = await self._reader.read(size) if not self._pending else b""
-        if not self._pending:
-            self._check_size(len(data), size)
+        if not (self._pending or 0 < len(data) <= size):
+            raise self._wrong_size_error(len(data))
         if self._crc is not None:
             self._crc.update(data)
         if self._hashes:
             data = await self._hashed(data, size)
-        self._advance(len(data))
+        if len(data) == self.remaining and (self._crc is not None or self._hashes):
+            self._compare()
+        self._position += len(data)
         return data
 
     @property
@@ -129,24 +131,20 @@ class VerifiedBody:
             return 0
         buffer = buffer[: self.remaining]
         count = await cast("ReadsInto", self._reader).readinto(buffer)
-        self._check_size(count, len(buffer))
+        if not 0 < count <= len(buffer):
+            raise self._wrong_size_error(count)
         if self._crc is not None:
             self._crc.update(buffer[:count])
-        self._advance(count)
+            if count == self.remaining:
+                self._compare()
+        self._position += count
         return count
 
-    def _check_size(self, received: int, size: int) -> None:
-        if not 0 < received <= size:
-            problem = "has too many bytes" if received else "ended early"
-            raise self._integrity_error(
-                f"the body {problem}: {self.remaining} more bytes were expected; read it again"
-            )
-
-    def _advance(self, count: int) -> None:
-        """Move on by the bytes that are about to be returned. Verify the body before its last bytes are."""
-        if count == self.remaining and (self._crc is not None or self._hashes):
-            self._compare()
-        self._position += count
+    def _wrong_size_error(self, received: int) -> IntegrityError:
+        problem = "has too many bytes" if received else "ended early"
+        return self._integrity_error(
+            f"the body {problem}: {self.remaining} more bytes were expected; read it again"
+        )
 
     async def _hashed(self, data: bytes, size: int) -> bytes:
         """Hash the received bytes, in a thread if there are many; return at most `size` bytes."""

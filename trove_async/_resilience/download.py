@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from time import thread_time
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import anyio
 
@@ -89,6 +89,7 @@ class ResumingReader:
         "_connection",
         "_end",
         "_info",
+        "_into",
         "_key",
         "_last_read_slow",
         "_options",
@@ -111,6 +112,7 @@ class ResumingReader:
         self._connection: _Connection | None = None
         self._readahead: ReadAhead | None = None
         self._info: ObjectInfo | None = None
+        self._into: memoryview | None = None  # the buffer of `readinto`, while it is called
         self._start = self._end = self._position = 0
         self._provable = True  # whether a later response can be proved to be of the same version
         self._receive_lease: Lease | None = None  # a slot that a stream is received into
@@ -147,12 +149,6 @@ class ResumingReader:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, or ``b""`` at the end of the range."""
-        data = await self._read(size, None)
-        assert isinstance(data, bytes)  # noqa: S101 - without a buffer
-        return data
-
     @property
     def reads_into(self) -> bool:
         """Whether `readinto` saves a copy, because the driver receives into the buffer."""
@@ -163,12 +159,18 @@ class ResumingReader:
 
         If the driver can do so, they are received into the buffer. See `ReadsInto`.
         """
-        data = await self._read(len(buffer), buffer)
-        if not isinstance(data, memoryview):  # otherwise they are in the buffer already
+        # An attribute and not an argument of `read`, which most bodies are read with.
+        self._into = buffer
+        try:
+            data = await self.read(len(buffer))
+        finally:
+            self._into = None
+        if isinstance(data, bytes):  # otherwise it is the start of the buffer
             buffer[: len(data)] = data
         return len(data)
 
-    async def _read(self, size: int, buffer: memoryview | None) -> bytes | memoryview:
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, or ``b""`` at the end of the range."""
         if self._position >= self._end:
             return b""
         self._calls.read_permits.mark_busy(self)
@@ -176,12 +178,11 @@ class ResumingReader:
         try:
             # 1. Read from the connection up to the first piece of the read-ahead, then from the pieces.
             if self._readahead is None or readahead_position is None:
-                data = await self._read_connection(size, buffer)
+                data = await self._read_connection(size)
             elif readahead_position > self._position:
-                size_before = min(size, readahead_position - self._position)
-                data = await self._read_connection(size_before, buffer)
+                data = await self._read_connection(min(size, readahead_position - self._position))
             else:
-                data = await self._read_piece(self._readahead, size, buffer)
+                data = await self._read_piece(self._readahead, size)
             # 2. Advance, and disconnect at the end or else continue the read-ahead.
             if self._position + len(data) >= self._end:
                 # A slow consumer of the last bytes holds no connection. The position advances after
@@ -195,14 +196,8 @@ class ResumingReader:
             self._mark_idle()
         return data
 
-    async def _read_connection(
-        self, size: int, buffer: memoryview | None, failure: TroveError | None = None
-    ) -> bytes | memoryview:
-        """Read from the connection. Reconnect after a failure, as the retry policy allows.
-
-        Returns:
-            The bytes, or the start of `buffer` that they were received into.
-        """
+    async def _read_connection(self, size: int, failure: TroveError | None = None) -> bytes:
+        """Read from the connection. Reconnect after a failure, as the retry policy allows."""
         retries: Retries | None = None
         clock = self._calls.clock
         while True:
@@ -217,7 +212,7 @@ class ResumingReader:
                 connection = self._connection or await self._reconnect()
                 measured = size >= SLOT  # the speed of small reads depends on the consumer
                 started, cpu_started = (clock(), thread_time()) if measured else (0.0, 0.0)
-                data = await self._receive(connection.reader, size, buffer)
+                data = await self._receive(connection.reader, size)
                 # 3. Measure how long the connection kept the consumer waiting.
                 if measured:
                     waited = max(clock() - started - (thread_time() - cpu_started), 0.0)
@@ -232,17 +227,13 @@ class ResumingReader:
                 await self._disconnect()
                 raise
 
-    async def _receive(
-        self, reader: DriverReader, size: int, buffer: memoryview | None
-    ) -> bytes | memoryview:
-        """Read once, into `buffer` or a slot if the driver can do so.
-
-        Without a buffer, a stream is received into a slot if memory is free.
-        """
+    async def _receive(self, reader: DriverReader, size: int) -> bytes:
+        """Read once. A stream is received into a slot, if the driver can do so and memory is free."""
         readinto = getattr(reader, "readinto", None)
-        if readinto is not None and buffer is not None:
-            count = await self._calls.await_progress(readinto(buffer[:size]), "no bytes arrived")
-            return buffer[:count]
+        if readinto is not None and self._into is not None:
+            buffer = self._into[:size]
+            count = await self._calls.await_progress(readinto(buffer), "no bytes arrived")
+            return cast("bytes", buffer[:count])  # only `readinto` sees it
         if readinto is None or not self._streaming or size < _STREAM_READ:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         if self._receive_lease is None:
@@ -271,9 +262,7 @@ class ResumingReader:
         self._receive_lease = None
         return True
 
-    async def _read_piece(
-        self, readahead: ReadAhead, size: int, buffer: memoryview | None
-    ) -> bytes | memoryview:
+    async def _read_piece(self, readahead: ReadAhead, size: int) -> bytes:
         if self._connection is not None:  # it has been read up to the first piece
             await self._close_connection()
         try:
@@ -281,7 +270,7 @@ class ResumingReader:
         except TroveError as error:
             if readahead.closed:
                 raise
-            return await self._read_connection(size, buffer, error)
+            return await self._read_connection(size, error)
 
     def _continue_read_ahead(self, size: int) -> None:
         """Fetch the next pieces while the consumer processes these bytes, if the connection is slow."""
@@ -451,7 +440,7 @@ class ResumingReader:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
-    def _check_not_ended(self, data: bytes | memoryview) -> bytes | memoryview:
+    def _check_not_ended(self, data: bytes) -> bytes:
         if not data:
             missing = self._end - self._position
             raise UnavailableError(f"the body ended {missing} bytes early")
