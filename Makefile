@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test ceph-test browser-test cover check lowest bench soak clean
+.PHONY: demo serve test ceph-test browser-test command-test cover check lowest bench soak clean
 
 # TROVE_DEMO=s3 runs a local S3 server for the cold backend, TROVE_DEMO=cloud also a GCS emulator for the
 # archive.
@@ -23,6 +23,9 @@ ceph-test: .venv/test  ## the conformance suites against a Ceph gateway (Debian 
 	@dpkg --status $(CEPH) >/dev/null 2>&1 || \
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
 	$(BIN)/python -m pytest -m ceph --numprocesses=2 --dist=loadscope tests/drivers/s3 tests/testing
+
+command-test: .venv/test  ## with the programs zstd and clamd (Debian packages zstd and clamav-daemon)
+	$(BIN)/python -m pytest -m commands tests/middlewares tests/examples
 
 browser-test: .venv/browser  ## the media page in a headless Chromium (Debian packages)
 	$(BIN)/python -m pytest -m browser tests/browser

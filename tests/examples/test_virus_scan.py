@@ -321,7 +321,7 @@ def real_clamd(tmp_path: Path) -> Iterator[str]:
         f"DatabaseDirectory {database}\nLocalSocket {tmp_path}/clamd.ctl\nForeground yes\n"
         f"TemporaryDirectory {tmp_path}\nStreamMaxLength 2M\n"
     )
-    assert CLAMD is not None
+    assert CLAMD is not None, "apt-get install clamav-daemon"
     with subprocess.Popen(  # noqa: S603 - our own configuration
         [CLAMD, "--config-file", str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -336,7 +336,7 @@ def real_clamd(tmp_path: Path) -> Iterator[str]:
             process.kill()
 
 
-@pytest.mark.skipif(CLAMD is None, reason="needs clamd: apt-get install clamav-daemon")
+@pytest.mark.commands
 async def test_real_clamd_blocks_the_eicar_string_and_large_bodies(real_clamd: str) -> None:
     async with store_of(real_clamd) as store:
         for infected in (EICAR, chunks(EICAR, 10)):

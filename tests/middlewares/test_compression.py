@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import shutil
 import struct
 import subprocess
 import sys
@@ -191,7 +190,7 @@ def test_stream_reader_of_zstandard_decodes_what_was_written(size: int) -> None:
     assert reader.read() == TEXT[:size]
 
 
-@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd command is not installed")
+@pytest.mark.commands
 @pytest.mark.parametrize("size", [0, 1, 1024, 1025, 3000])
 def test_zstd_command_decodes_what_was_written(size: int) -> None:
     encoded = small_object(TEXT[:size])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 import tracemalloc
@@ -89,7 +88,7 @@ def test_streamed_frame_is_measured(size: int, declared: bool, checksum: bool) -
             decompressed(frame, size)
 
 
-@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd command is not installed")
+@pytest.mark.commands
 @pytest.mark.parametrize("options", [[], ["--stream-size=1000000"], ["--no-check"], ["-19"]])
 def test_frame_of_the_zstd_command_is_measured(options: list[str]) -> None:
     command = ["zstd", "-c", *options]
