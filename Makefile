@@ -45,7 +45,9 @@ LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
 	tests/integrations/test_download.py tests/integrations/test_upload.py tests/integrations/test_otel.py \
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
-	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py
+	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py \
+	tests/middlewares/test_compression.py tests/middlewares/test_seekable_zstd.py \
+	tests/middlewares/test_encryption.py tests/middlewares/test_kms.py
 
 lowest:  ## some of the tests, with the lowest allowed versions of all dependencies
 	$(PYTHON) -m venv --clear .venv-lowest
