@@ -47,7 +47,7 @@ SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.p
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py \
 	tests/middlewares/test_compression.py tests/middlewares/test_seekable_zstd.py \
-	tests/middlewares/test_encryption.py tests/middlewares/test_kms.py
+	tests/middlewares/test_encryption.py
 
 lowest:  ## some of the tests, with the lowest allowed versions of all dependencies
 	$(PYTHON) -m venv --clear .venv-lowest

@@ -22,6 +22,7 @@ import pytest
 from aiobotocore.endpoint import AioEndpoint
 from aiobotocore.session import get_session
 from botocore import exceptions as sdk_exceptions
+from botocore.loaders import create_loader
 
 from tests.concurrency.steps import let_tasks_run
 from tests.drivers import secret_canaries as canaries
@@ -67,6 +68,22 @@ def no_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # Earlier versions have no such method: there the pauses are real.
     monkeypatch.setattr(AioEndpoint, "_sleep", sleep, raising=False)
+
+
+LOADER = create_loader()
+"""The models of the SDK. Loading them for every client takes most of the time of a test."""
+
+
+@pytest.fixture(autouse=True)
+def shared_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: LOADER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_collections() -> Iterator[None]:
+    gc.freeze()  # otherwise every collection visits the objects of all other tests
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
