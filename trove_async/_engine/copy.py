@@ -1,5 +1,8 @@
 """Copies one pinned version of an object within a backend or between two, and verifies the copy.
 
+The stored bytes are copied, on the server or through this process. If a put to the target would encode the
+body differently, it is decoded and encoded again.
+
 Locations are compared as physical places (`AsyncDriver.place`), not by name: two backends, or two
 buckets of a `Mapped` layer, may be two names of one place.
 """

@@ -49,7 +49,7 @@ def context_of(location: Location, content_type: str | None) -> ObjectContext:
 
 
 def context_of_stored(info: ObjectInfo, backend: Backend) -> ObjectContext:
-    """Return the context of a stored object."""
+    """Return the context of a stored object, for its decoders and for scopes that require a middleware."""
     content_type = info.content_type
     if content_type is None and not backend.capabilities.headers:
         content_type = type_of(info.key)  # a put guesses it, although the backend cannot store it

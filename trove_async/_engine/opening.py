@@ -1,11 +1,11 @@
 """Opens the bodies of objects, decoded by their records.
 
-A get is optimistic: its first request is that of a plain object. Only if the response has records does a
-range cost more requests: one for the index of a compressed object, and one for the blocks of the range.
-A later range of the same object costs one request, because `IndexCache` remembers both.
+The first request of a get is that of a plain object. If the response has records, a range takes more
+requests: one or two for the index of a compressed object, and one for the blocks of the range. A later range
+of the same object takes one request, because `IndexCache` keeps the records and the index.
 
-A get without decoding returns the response to the first request as it is. So does a get whose `Decode`
-function, which sees the metadata of that response, decides against decoding.
+A get without decoding returns the response to the first request as it is. A `Decode` function decides this
+from the metadata of that response.
 """
 
 from __future__ import annotations
@@ -301,8 +301,8 @@ async def describe(
 ) -> ObjectInfo:
     """Return what users see of a complete object. A request may be needed for its size.
 
-    If the object is replaced before that request, the new version is described instead. An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
-    stored bytes, and is not complete.
+    If the object is replaced before that request, the new version is described instead. If the object cannot
+    be decoded, or the backend has no ranges, the info has the stored size and is not complete.
     """
     for _ in range(_MAX_ATTEMPTS):
         public = transforms.public(info)
@@ -451,7 +451,7 @@ class DecodedObject:
         return opened
 
     async def _load_index_of(self, decoder: Decoder) -> None:
-        """Load the index of a decoder below one whose own index is being loaded."""
+        """Load the index of a decoder that the index of a later decoder is read through."""
         while decoder.index is not None:
             level = self._decoders.index(decoder)
             below = DecodedObject(self._transforms, self._backend, self._info, self._version_id)
@@ -548,7 +548,7 @@ class _Held:
 
 
 def _is_same_version(info: ObjectInfo, later: ObjectInfo) -> bool:
-    """Return whether two responses are of one version, or cannot be told apart.
+    """Return whether two responses describe one version, as far as this can be decided.
 
     Without proof, equal records are enough: those of an encrypted object contain a random salt, and every
     block of a compressed one is verified.

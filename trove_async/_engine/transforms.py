@@ -53,7 +53,7 @@ _INDEX: Final = 16 * KiB
 
 
 class Transforms:
-    """The middlewares of a store, and what its handles share to decode objects.
+    """The middlewares and inspections of a store, and its workers and cache of indexes.
 
     Args:
         listed: The middlewares and inspections in the order of the user, with their scopes.

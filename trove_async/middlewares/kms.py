@@ -2,17 +2,17 @@
 
 An object is encrypted with a data key, which KMS generates and also returns wrapped: encrypted with a key
 that never leaves KMS. The wrapped key is stored in the object's record. To read the object, KMS must
-decrypt it, so IAM and the key's policy decide who can read, and CloudTrail logs every decryption.
+decrypt it. So IAM and the key's policy control the access, and CloudTrail logs every decryption.
 
 **The id of a key** in a record is the ARN that KMS returns, never an alias. So if an alias is moved to a
-new key, or a new `key_id` is configured, a copy of an older object to itself encrypts it anew. If there
-is an encryption context, its digest follows the ARN (``arn:…#9f86d081884c7d65``). So a copy to a place
-with a different context is encrypted with a key of its own.
+new key, or a new `key_id` is configured, copying an older object onto itself encrypts it with the new key.
+If there is an encryption context, its digest follows the ARN (``arn:…#9f86d081884c7d65``). So a copy whose
+context is different is encrypted with a different data key.
 
-**Forged records.** Somebody who can write to the storage could replace a record with one of their own
-key, and so exchange the object for one of their own. So KMS is asked only for keys of the account (and,
-except for multi-Region keys, of the region) of `key_id`, and the key that KMS has used must be the one
-in the record. Grant the program kms:Decrypt for its own keys only.
+**Forged records.** An attacker with write access to the storage could replace an object and its record by
+an object that was encrypted with the attacker's own KMS key. To prevent this, KMS requests name only keys
+in the account (and, except for multi-Region keys, in the region) of `key_id`, and the key that KMS has used
+must be the one in the record. Grant the program kms:Decrypt for its own keys only.
 
 **Reuse.** Several objects share a data key. Each object is encrypted with a key that is derived from the
 data key and 32 random bytes (`_streaming_aead`), so nonces do not limit the number of objects: after 2**32
@@ -93,14 +93,14 @@ class KmsKeys:
     when it is next used, so several stores may share it. It works in any number of event loops and forked
     processes, each of which has its own connections and data keys.
 
-    Requests that fail temporarily are repeated twice by the SDK. A key that is disabled or deleted in KMS
-    continues to work for `max_age` seconds where it is cached. The SDK's log at the level DEBUG does not
+    The SDK retries a request up to twice. A key that is disabled or deleted in KMS continues to work for
+    `max_age` seconds where it is cached. The SDK's log at the level DEBUG does not
     contain data keys, but signed requests, with the session tokens of temporary credentials.
 
     Args:
         key_id: The key that wraps the keys of new objects: a key id, an alias (``alias/name``), or the ARN
             of either. It must be symmetric.
-        region: The region. That of the ARN, or that of the SDK's configuration, if None.
+        region: The region. None: that of the ARN, or of the SDK's configuration.
         endpoint_url: The URL of a service other than Amazon's. It must be https, except on this machine.
         access_key_id: The access key ID. Credentials are looked up as by `S3Driver`.
         secret_access_key: The secret access key.
@@ -116,7 +116,7 @@ class KmsKeys:
         max_age: The number of seconds for which a data key is used without a new request to KMS.
         max_cached: The number of data keys that are kept for reads, the most recently used ones; and of
             encryption contexts whose current data key is kept.
-        timeout: The time limits of requests: `connect`, `first_byte`, and `total` including repetitions.
+        timeout: The time limits of requests: `connect`, `first_byte`, and `total` including retries.
 
     Raises:
         ConfigError: An argument is invalid, or two contradict each other.
@@ -220,8 +220,8 @@ class KmsKeys:
         A cancelled call does not cancel a request that other calls wait for.
 
         Raises:
-            DecryptionError: The key is none of KMS, belongs to a different account or region, or does not
-                exist any more; or the record was altered, or the encryption context is different.
+            DecryptionError: The key is not a key of AWS KMS, belongs to a different account or region, or
+                no longer exists; or the record was altered, or the encryption context is different.
             PermissionDeniedError: The credentials do not permit kms:Decrypt.
             UnauthenticatedError: The credentials are missing or not valid.
             UnavailableError: KMS is not reachable, or throttles requests.
@@ -359,7 +359,7 @@ class KmsKeys:
     def _here(self) -> _Place:
         """Return the connections and data keys of the running event loop in this process."""
         if self._process != os.getpid():
-            # To close the parent's connections would disturb the parent. Dropping them would warn.
+            # Closing the connections would disturb the parent. Dropping them would emit warnings.
             self._inherited.append(self._places)
             self._places = {}
             self._process = os.getpid()
