@@ -21,14 +21,13 @@ INLINE_WORK: Final = 256 * KiB
 """Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
 hop (200 µs)."""
 
+_KEPT_BUFFERS: Final = 4
+"""Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
+
 
 def inline_size(codec: Encoder | Decoder) -> int:
     """Return the size up to which a block is encoded or decoded on the event loop."""
     return codec.inline_size if isinstance(codec, RunsInline) else INLINE_WORK
-
-
-_KEPT_BUFFERS: Final = 4
-"""Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
 
 
 class BlockWorkers:
