@@ -19,7 +19,7 @@ Writing
 
 Reading
 `verified`          compares a body with its checksums while it is read
-`ranges`            reads many ranges of one version
+`ranges`            reads many ranges of one version; `pinning`: gets of one version
 
 `opening`           opens a body, and decodes it by the records of its object
 

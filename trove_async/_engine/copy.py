@@ -31,12 +31,13 @@ from trove_async.errors import (
 )
 from trove_async.middleware import Middleware, ObjectContext
 from trove_async.models import ObjectInfo
-from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
 from .locations import Location, context_of, located
 from .media_types import type_of
 from .opening import DecodedObject
+from .pinning import pinned_options
 from .puts import PutBody, PutResult, with_records
 from .sources import Source, source_of
 from .transforms import Transforms
@@ -333,12 +334,7 @@ async def _encode_again(
 
 async def _open_source(source: Location, info: ObjectInfo, stack: AsyncExitStack) -> DriverReader:
     """Open the version of the source that `info` describes, until the stack is left."""
-    capabilities = source.backend.capabilities
-    pin = info.etag if capabilities.get_conditions else None
-    version_id = source.version_id or (
-        info.version_id if capabilities.versions and pin is None else None
-    )
-    options = GetOptions(if_match=pin, version_id=version_id)
+    options = pinned_options(source.backend, info, version_id=source.version_id)
     try:
         reader = await stack.enter_async_context(
             source.backend.driver.get(source.bucket, source.key, options)

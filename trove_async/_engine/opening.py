@@ -36,6 +36,7 @@ from .backends import Backend
 from .decoding import Body, DecodedBody
 from .index_cache import KnownObject
 from .locations import context_of_stored
+from .pinning import pinned_options
 from .records import parse_records
 from .transforms import Transforms, decoded_info
 from .verified import VerifiedBody
@@ -477,18 +478,12 @@ class DecodedObject:
             data = await read_all(tail)
             offset = start - tail.range[0]
             return nullcontext(), _Held(info, start, data[offset : offset + end - start])
-        capabilities = backend.capabilities
         whole = (start, end) == (0, info.stored_size)
-        if not (whole or capabilities.ranges):
+        if not (whole or backend.capabilities.ranges):
             # Reading the object as a whole may need its index, even if the user requests no range.
             return await self._open_section(start, end)
-        pin = info.etag if capabilities.get_conditions else None
-        options = GetOptions(
-            range=None if whole else ByteRange(start, end),
-            version_id=self._version_id
-            or (info.version_id if capabilities.versions and pin is None else None),
-            if_match=pin,
-        )
+        byte_range = None if whole else ByteRange(start, end)
+        options = pinned_options(backend, info, range=byte_range, version_id=self._version_id)
         context = backend.driver.get(info.bucket, info.key, options)
         try:
             reader = await context.__aenter__()
