@@ -34,7 +34,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
-from .locations import Location, context_of, located
+from .locations import Location, context_of, guessed_type, located
 from .media_types import type_of
 from .opening import DecodedObject
 from .pinning import pinned_options
@@ -175,9 +175,7 @@ async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:
     """Return the middlewares of a put to the target, and its context."""
-    content_type = options.content_type
-    if content_type is None and not target.backend.capabilities.headers:
-        content_type = type_of(target.key)  # a put guesses it, although the backend cannot store it
+    content_type = guessed_type(target.backend, target.key, options.content_type)
     context = context_of(target, content_type)
     if transforms or info.records is not None:
         # The size is unknown if the middleware is. The stored bytes may be copied nevertheless.
