@@ -36,9 +36,9 @@ from .index_cache import IndexCache
 from .locations import context_of_stored
 from .records import MAX_RECORDS, Applied, parse_records
 
-Configured: TypeAlias = tuple[Middleware, Scope]
+ScopedMiddleware: TypeAlias = tuple[Middleware, Scope]
 
-Listed: TypeAlias = tuple[Middleware | Inspecting, Scope]
+ScopedItem: TypeAlias = tuple[Middleware | Inspecting, Scope]
 """An item of the user's list, with its scope. An object with both protocols is both."""
 
 _BUILT_IN: Final[Mapping[str, str]] = {
@@ -64,9 +64,9 @@ class Transforms:
             even if the index is encrypted.
     """
 
-    def __init__(self, listed: Sequence[Listed] = ()) -> None:
+    def __init__(self, listed: Sequence[ScopedItem] = ()) -> None:
         self._listed = listed
-        self.configured: Sequence[Configured] = [
+        self.configured: Sequence[ScopedMiddleware] = [
             (item, scope) for item, scope in listed if isinstance(item, Middleware)
         ]
         self._inspections = [
@@ -273,7 +273,7 @@ class Transforms:
             return not renamed
 
 
-def check_scopes(listed: Iterable[Listed], backends: Sequence[str]) -> None:
+def check_scopes(listed: Iterable[ScopedItem], backends: Sequence[str]) -> None:
     """Raise BackendNotFoundError if a scope names an unknown backend."""
     for item, scope in listed:
         for name in sorted(scope.backend_names() - set(backends)):
