@@ -10,8 +10,8 @@ A body is sent to clamd as it is read, by the command INSTREAM of clamd(8), and 
 clamd has found it clean. What cannot be scanned is not stored.
 
 Two settings of clamd.conf limit the size of a body. StreamMaxLength (100 MB by default) refuses larger ones.
-MaxFileSize and MaxScanSize limit what is really scanned: set "AlertExceedsMax yes", or clamd reports what
-is larger as clean.
+MaxFileSize and MaxScanSize limit the bytes that are scanned: set "AlertExceedsMax yes", or clamd reports
+larger bodies as clean.
 """
 
 import argparse

@@ -281,7 +281,7 @@ class Encoder(Protocol):
         ...
 
     def record(self, size: int | None) -> Record:
-        """Return what a decoder needs. Called once the first block is encoded.
+        """Return the parameters that a decoder needs. Called once the first block is encoded.
 
         Args:
             size: The size of the body. None: not known yet, because the body is still being read.

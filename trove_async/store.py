@@ -322,7 +322,8 @@ class Trove:
 
         The body of an object that a middleware has encoded is decoded while it is read. A range of it
         fetches only the blocks that overlap it. The first range of an object may take two more requests
-        than that of a plain object.
+        than that of a plain object, or three if the object is compressed in more than 2,000 frames and its
+        size was unknown to the put.
 
         Args:
             bucket: The bucket.
@@ -427,9 +428,9 @@ class Trove:
         """Return the metadata of an object.
 
         `ObjectInfo.size` is the size of the body, and `ObjectInfo.stored_size` that of its encoded form.
-        If a compressed body of unknown size was put in parts, its size takes one more request. If it
-        cannot be determined (without the key, for example), both sizes are the stored one, and
-        `ObjectInfo.complete` is False.
+        If a compressed body of unknown size was put in parts, its size takes one more request, or two if
+        it has more than 2,000 frames. If it cannot be determined (without the key, for example), both
+        sizes are the stored one, and `ObjectInfo.complete` is False.
 
         Args:
             bucket: The bucket.

@@ -53,7 +53,8 @@ class OpenedBody:
 
     Attributes:
         body: The decoded body, or the stored one if the get does not decode.
-        info: What users see of the object.
+        info: The public metadata of the object (`decoded_info`), or the stored one if the get does not
+            decode.
     """
 
     __slots__ = ("_context", "_decoded", "body", "info")
@@ -200,7 +201,7 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     options: GetOptions,
     decode: Decode,
 ) -> DecodedObject | ObjectInfo:
-    """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
+    """Return the current object, loaded for ranges; or its info if it is not to be decoded."""
     if not transforms:
         info = await backend.driver.head(bucket, key, options.version_id)
         _check_conditions(info, options)
@@ -300,7 +301,7 @@ def _must_decode(info: ObjectInfo, backend: Backend, decode: Decode) -> bool:
 async def describe(
     transforms: Transforms, backend: Backend, info: ObjectInfo, version_id: str | None = None
 ) -> ObjectInfo:
-    """Return what users see of a complete object. A request may be needed for its size.
+    """Return the public metadata of an object, with its decoded size, which may take a request.
 
     If the object is replaced before that request, the new version is described instead. If the object cannot
     be decoded, or the backend has no ranges, the info has the stored size and is not complete.
@@ -497,7 +498,7 @@ class DecodedObject:
     async def _open_section(
         self, start: int, end: int
     ) -> tuple[AbstractAsyncContextManager[object], Body]:
-        """Open a range of the stored bytes on a backend without ranges: read and drop what precedes it."""
+        """Open a range of the stored bytes on a backend without ranges: read and drop the bytes before it."""
         context, stored = await self._open_stored(0, self._info.stored_size)
         try:
             while stored.range[1] - stored.remaining < start:

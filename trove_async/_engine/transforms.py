@@ -3,7 +3,7 @@
 Inspections are selected here too, because users list them among the middlewares.
 
 A write is encoded by the middlewares whose scopes include the object. A read is decoded by the object's
-records, whatever the scopes are now.
+records. The scopes of decoders do not matter, except to choose between two middlewares of one name.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Transforms:
         return size
 
     def public(self, info: ObjectInfo) -> ObjectInfo:
-        """Return what users see of an object: its decoded size, or False as `ObjectInfo.complete`."""
+        """Return the public metadata of an object. It is not complete if the decoded size is unknown."""
         if info.records is None:
             return info
         try:
@@ -285,7 +285,7 @@ def check_scopes(listed: Iterable[ScopedItem], backends: Sequence[str]) -> None:
 
 
 def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
-    """Return the public metadata of a transformed object.
+    """Return the public metadata of an object, which users receive: the decoded size and no checksums.
 
     Args:
         info: The object as its backend describes it.

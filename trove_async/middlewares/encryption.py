@@ -48,7 +48,7 @@ class Encryption:
         bind: Whether an object is readable only under its bucket and key. Copies and moves then send
             the body again. Objects that were written without `bind` stay readable under any name.
         require: Whether to refuse to read an object in scope that is not encrypted. Its scope should not
-            depend on media types, which can be changed without a key.
+            depend on media types, which can be changed without the key.
         segment_size: The size in bytes of a segment (an encrypted block), from 4 KiB to 1 MiB. A read of
             a few bytes fetches and decrypts one segment. Every segment adds 16 bytes.
 
@@ -202,11 +202,11 @@ class _WithoutKeys(Encryption):
 
 
 class _Encoder:
-    """Encrypts one body. The salt makes its nonces unique, so a body needs an encoder of its own.
+    """Encrypts one body. The salt makes the nonces unique, so every body needs a new encoder.
 
-    Encrypting two different blocks with one nonce would reveal both. So an encoder that a forked process
-    inherited refuses to work, because the parent uses the same nonces. And an encoder remembers the tags
-    of recent blocks, to detect a block that changed between two attempts.
+    Encrypting two different blocks with one nonce would reveal both. So an encoder raises an error in a
+    forked process, because the parent uses the same nonces. It also keeps the tags of recent blocks, to
+    detect a block that changed between two attempts.
     """
 
     __slots__ = ("_cipher", "_layout", "_parameters", "_process", "_tags")

@@ -443,5 +443,5 @@ def _prefix(tenant: str) -> str:
 
 
 async def _result(value: T | Awaitable[T]) -> T:
-    """Return a value that a callback returned, or what it awaits."""
+    """Return the value that a callback returned, and await it if necessary."""
     return await value if isawaitable(value) else value
