@@ -4,7 +4,7 @@
 
 Stores the files of TREE (by default Python's standard library), except symlinks and installed packages.
 Source files are compressed, and the archive is compressed and encrypted. Shows which backend has each file
-and what it takes there, reads all files back and verifies them, and moves some of them to the archive. The
+and how many bytes it stores, reads all files back and verifies them, and moves some of them to the archive. The
 backends are three directories in DIRECTORY, by default a temporary one.
 
 With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS (pip install

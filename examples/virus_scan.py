@@ -4,14 +4,14 @@
 
 ADDRESS is that of ClamAV's daemon, clamd: HOST:PORT, or the path of a Unix socket such as
 /run/clamav/clamd.ctl. The default is the environment variable CLAMD_ADDRESS. Without an address, the demo
-starts a small fake of clamd that knows only the EICAR test string.
+starts a small fake of clamd that detects only the EICAR test string.
 
 A body is sent to clamd as it is read, by the command INSTREAM of clamd(8), and becomes visible only after
 clamd has found it clean. What cannot be scanned is not stored.
 
 Two settings of clamd.conf limit the size of a body. StreamMaxLength (100 MB by default) refuses larger ones.
-MaxFileSize and MaxScanSize limit what is really scanned: set "AlertExceedsMax yes", or clamd reports what
-is larger as clean.
+MaxFileSize and MaxScanSize limit the bytes that are scanned: set "AlertExceedsMax yes", or clamd reports
+larger bodies as clean.
 """
 
 import argparse
@@ -189,7 +189,7 @@ EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!
 
 @asynccontextmanager
 async def fake_clamd() -> AsyncIterator[str]:
-    """Run a fake of clamd that knows only the EICAR test string. Yield its address."""
+    """Run a fake of clamd that detects only the EICAR test string. Yield its address."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"zINSTREAM\0")

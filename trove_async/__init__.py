@@ -1,9 +1,9 @@
 """Asyncio object storage that routes every object to the right backend, in bounded memory.
 
 Start with `Trove`. Drivers are in `trove_async.drivers`, layers in `trove_async.layers`, and
-compression and encryption in `trove_async.middlewares`. To write a driver or a middleware of your own,
-implement the contract in `trove_async.driver` or `trove_async.middleware` and run the tests in
-`trove_async.testing`.
+compression, encryption and inspections of bodies in `trove_async.middlewares`. To write a driver or a
+middleware of your own, implement the contract in `trove_async.driver` or `trove_async.middleware` and
+run the tests in `trove_async.testing`.
 """
 
 import logging

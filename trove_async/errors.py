@@ -46,7 +46,7 @@ from typing import Any, Self
 class TroveError(Exception):
     """The base class of all errors. It has a message and the place of the failure.
 
-    A driver raises an error with the attributes it knows, and the store adds the others (`located`). A
+    A driver raises an error with the attributes that it has, and the store adds the others (`located`). A
     layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
     is one and it shows no credentials, is ``__cause__``.
 

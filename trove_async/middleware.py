@@ -14,8 +14,8 @@ may be shorter than `Encoder.block_size`, and it is empty only if the whole body
 
 **The record.** The parameters that decoding needs (sizes, the id of a key) are a `Record`, which is
 stored in the object's metadata. An object is always decoded by its record, never by the current
-configuration, so the configuration may change at any time. A record is visible to everybody who can
-read the object's metadata: it must not contain a secret.
+configuration, so the configuration may change at any time. A record must not contain a secret, because
+it can be read wherever the object's metadata can be read.
 
 **Several middlewares.** Each one encodes the output of the one before. The stored bytes are the output
 of the last one. In this module, *encoded* refers to one middleware: its encoded form may be the body
@@ -48,9 +48,9 @@ from ._views import BytesLike
 from .models import KiB, MiB
 
 MAX_BLOCK: Final = 1 * MiB
-"""The maximum size of a block. Beside the pool, the store holds at most one block and its encoded form for
-each middleware of a stream, one more block of a body whose size is unknown, and a few more for all streams,
-for parallel work."""
+"""The maximum size of a block in bytes. Beside the pool, the store holds at most one block and its encoded
+form for each middleware of a body, the first 256 KiB of a body of unknown size, and a few more blocks for
+parallel work on all bodies."""
 
 MAX_EXPANSION: Final = 64 * KiB
 """The maximum number of bytes by which an encoded block may exceed its block."""
@@ -87,8 +87,8 @@ class Middleware(Protocol):
     """A transform of bodies. Implementations need not inherit from this protocol.
 
     The constructor does no I/O. One instance serves many stores and objects concurrently. The coroutines
-    may do I/O, for example to request a key (`Closing` if they keep connections). They are called on the event loop of the store's caller
-    and see its context variables.
+    may do I/O, for example to request a key. They run on the event loop of the store's caller, with the
+    caller's context variables. A middleware that keeps connections implements `Closing` as well.
     """
 
     @property
@@ -281,7 +281,7 @@ class Encoder(Protocol):
         ...
 
     def record(self, size: int | None) -> Record:
-        """Return what a decoder needs. Called once the first block is encoded.
+        """Return the parameters that a decoder needs. Called once the first block is encoded.
 
         Args:
             size: The size of the body. None: not known yet, because the body is still being read.
@@ -293,8 +293,8 @@ class Encoder(Protocol):
 class EncodesInto(Protocol):
     """Optional: an encoder whose encoded blocks are longer than their blocks by a constant.
 
-    The store then reads blocks into the memory of the part that will be sent, and has them encoded
-    there, which saves two copies.
+    The store then reads blocks into the memory of the part that will be sent, and encodes them there.
+    This saves two copies.
     """
 
     @property
@@ -332,7 +332,8 @@ class RunsInline(Protocol):
 class Segmented(Protocol):
     """Optional: a middleware whose encoded blocks have a known size.
 
-    To read the index of the middleware before it, the last encoded block must be read as a whole.
+    The index of the middleware before it is inside the last encoded blocks, which are decoded as a whole.
+    From this size, the store computes how many bytes at the end of an object contain the index.
     """
 
     @property
@@ -369,11 +370,11 @@ class Decoder(Protocol):
 
     @property
     def index(self) -> Span | None:
-        """The encoded range to pass to `load_index` before `plan` is called for a part of the body.
+        """The encoded range to pass to `load_index` next. None: the index is loaded, or there is none.
 
-        The same range is needed first if `size` is None. A whole body is decoded without it once `size` is
-        known. None: nothing is missing. After `load_index` it may be a different range, which is loaded
-        next; there are at most two. It is inside the encoded form.
+        The store loads it before it calls `plan` for a part of the body, and if `size` is None. A whole
+        body of known size is decoded without it. After `load_index` it may be a second range, but not a
+        third. It is inside the encoded form.
         """
         ...
 
@@ -422,7 +423,7 @@ class Decoder(Protocol):
 
         Raises:
             IntegrityError: The bytes are not the encoded form of this block. A format without a key cannot
-                tell a block from an equally long one of the same or another object.
+                distinguish a block from an equally long one of the same or another object.
         """
         ...
 

@@ -248,9 +248,9 @@ class ObjectInfo(_LazyAttributes):
         )
 
     def decoded(self, size: int | None) -> ObjectInfo:
-        """Return what users see of a transformed object. The store calls this.
+        """Return the public metadata of a transformed object. The store calls this.
 
-        The checksums are dropped, because they are those of the stored bytes.
+        The checksums are omitted, because they are those of the stored bytes.
 
         Args:
             size: The size of the decoded body. None: unknown, so the info is not complete.

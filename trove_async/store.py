@@ -239,8 +239,8 @@ class Trove:
             size: Size of the body in bytes, for a body that does not report its own. A body of a
                 different size raises IntegrityError. A known size allows larger parts: a body of
                 unknown size can have at most `BufferPool.part_size` times the backend's maximum
-                number of parts (on S3: 78 GiB with parts of 8 MiB). So can the compressed form of any
-                body, because its size is not known before the end.
+                number of parts (on S3: 78 GiB with parts of 8 MiB). The same limit applies to the
+                compressed form of any body, because its size is not known beforehand.
             content_type: Media type. None: guessed from the key's extension, if the backend stores
                 it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: User metadata. Names are stored in lower case. The records of middlewares count
@@ -257,8 +257,9 @@ class Trove:
             if_none_match: ``"*"``: create the object, but never replace an existing one.
             if_match: Replace only this version: an etag or an ObjectInfo.
             progress: Called with the number of bytes that the backend has received, and the total
-                (None if unknown). Both count encoded bytes if a middleware encodes the body. An exception that it raises is raised by the put. If the body
-                is sent in parts, it is then not stored; if it is sent in one request, it already is.
+                (None if unknown). Both count encoded bytes if a middleware encodes the body. An
+                exception that it raises is raised by the put. If the body is sent in parts, it is then
+                not stored; if it is sent in one request, it already is.
 
         Returns:
             The object as stored.
@@ -321,7 +322,8 @@ class Trove:
 
         The body of an object that a middleware has encoded is decoded while it is read. A range of it
         fetches only the blocks that overlap it. The first range of an object may take two more requests
-        than that of a plain object.
+        than that of a plain object, or three if the object is compressed in more than 2,000 frames and its
+        size was unknown to the put.
 
         Args:
             bucket: The bucket.
@@ -333,10 +335,10 @@ class Trove:
             if_none_match: Read only a version other than this one.
             decode: False: return the bytes as the backend stores them, for example compressed.
                 `range` then selects stored bytes, and the reader's `info` has their `size` and
-                `checksums`; `info.transforms` names what was applied to them. A function decides
-                it for each transformed object from its stored metadata, without a request more. A
-                middleware that requires objects to be encoded, such as ``Encryption(require=True)``,
-                is obeyed in either case.
+                `checksums`; `info.transforms` names the transforms that were applied to them. A function
+                decides it for each transformed object from its stored metadata, without another
+                request. A middleware that requires objects to be encoded, such as
+                ``Encryption(require=True)``, still raises for objects that are not.
             progress: Called with the number of bytes read so far and the total. An exception that
                 it raises ends the read without losing bytes: read again to continue.
 
@@ -411,6 +413,7 @@ class Trove:
         """Return the bytes of many ranges of one version, in the order of the ranges.
 
         Ranges that are close together are fetched by one request. Up to 8 requests run concurrently.
+        Ranges of an object that a middleware has encoded select bytes of the decoded body.
 
         Raises:
             RangeError: A range selects no bytes.
@@ -425,9 +428,9 @@ class Trove:
         """Return the metadata of an object.
 
         `ObjectInfo.size` is the size of the body, and `ObjectInfo.stored_size` that of its encoded form.
-        If a compressed body of unknown size was put in parts, its size takes one more request. If it
-        cannot be determined (without the key, for example), both sizes are the stored one, and
-        `ObjectInfo.complete` is False.
+        If a compressed body of unknown size was put in parts, its size takes one more request, or two if
+        it has more than 2,000 frames. If it cannot be determined (without the key, for example), both
+        sizes are the stored one, and `ObjectInfo.complete` is False.
 
         Args:
             bucket: The bucket.

@@ -255,9 +255,9 @@ async def test_state_of_the_parent_process_is_neither_used_nor_closed(
         assert (await keys.for_write(CONTEXT)).secret != before.secret
         assert len(kms.writers) == 2
         await keys.aclose()
-    [places] = keys._inherited
-    for place in places.values():
-        await place.aclose()
+    [states] = keys._inherited
+    for state in states.values():
+        await state.aclose()
 
 
 # -- the number of requests ------------------------------------------------------------------------
@@ -497,18 +497,18 @@ def test_each_event_loop_has_its_own_connections(moto_server: S3Server) -> None:
     for thread in threads:
         thread.join()
     assert len(set(secrets)) == 2
-    assert keys._places == {}
+    assert keys._states == {}
 
 
 def test_state_of_a_closed_event_loop_is_dropped() -> None:
     keys = keys_at("http://127.0.0.1:9")
 
     async def start() -> None:
-        keys._here()
+        keys._state()
 
     for _ in range(3):
         asyncio.run(start())
-    assert len(keys._places) == 1
+    assert len(keys._states) == 1
 
 
 # -- forged records --------------------------------------------------------------------------------

@@ -13,17 +13,31 @@ Writing
                     kinds of bodies; `client_responses`: detects HTTP responses, which cannot be bodies;
                     `consumed`: records which bodies were read
 `intake`            counts and hashes a body and checks its size on the way into an upload
-`upload`            runs one put; `parts` and `streamed_parts`: how a body is split into parts
+`puts`              puts a body with its inspections and middlewares
+`upload`            sends one body; `parts` and `streamed_parts`: how it is split into parts
 `media_types`       guesses a media type from a key
 
 Reading
 `verified`          compares a body with its checksums while it is read
-`ranges`            reads many ranges of one version
+`ranges`            reads many ranges of one version; `pinning`: gets of one version
+
+`opening`           opens a body, and decodes it by the records of its object
+
+Middlewares
+`transforms`        the middlewares of a store, and which of them apply to an object
+`inspecting`        passes the bodies of puts to inspectors
+`encoding`          encodes a body between its source and the upload
+`decoding`          decodes a body while it is read
+`block_workers`     threads and buffers for the blocks of all bodies
+`records`           the records of transforms in an object's metadata
+`index_cache`       the records and indexes of objects that were read recently
 
 Many objects
 `listing`           merges the listings of all backends; `page_stream`: the pages of one backend;
                     `cursors`: positions in a listing as text
-`copy`, `move`      copy and move between any two locations
+`copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
+                    changes
+`locations`         the location of an object: a backend, a bucket and a key
 `bulk_delete`       deletes many keys, on any number of backends
 `buckets`           one logical bucket on many backends
 """

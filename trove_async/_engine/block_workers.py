@@ -21,24 +21,24 @@ INLINE_WORK: Final = 256 * KiB
 """Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
 hop (200 µs)."""
 
+_KEPT_BUFFERS: Final = 4
+"""Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
+
 
 def inline_size(codec: Encoder | Decoder) -> int:
     """Return the size up to which a block is encoded or decoded on the event loop."""
     return codec.inline_size if isinstance(codec, RunsInline) else INLINE_WORK
 
 
-_KEPT_BUFFERS: Final = 4
-"""Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
-
-
 class BlockWorkers:
-    """What the bodies of a store share: threads, buffers, and permits to process further blocks.
+    """Threads, buffers, and permits for additional blocks, shared by all bodies of a store.
 
-    Every body can always process one block. The permits bound the memory of the others. A body has a buffer
-    only while it fills or processes a block, because most bodies wait for memory or the network.
+    Every body can process one block at any time. A permit allows it to process another one in parallel, so
+    the permits bound the memory. A body has a buffer only while it fills or processes a block, because most
+    bodies wait for memory or the network.
 
-    There is a thread for each core. With more, several blocks of one body progress at the same time and end
-    together, so that cores are idle until the next ones are read.
+    There is one thread for each core. With more threads, the blocks of one body would end at the same time,
+    and cores would be idle until the next blocks are read.
 
     Args:
         count: The number of permits. None: one for each core and one more, which waits for a thread.
@@ -154,7 +154,7 @@ class BlockJobs(Generic[T]):
 
     @contextmanager
     def room(self) -> Iterator[bool]:
-        """Yield whether a further job may be added in the block. Return the permit if none is."""
+        """Yield whether a job may be added inside the `with` statement. An unused permit is returned."""
         free = len(self._jobs) <= self._permits
         if not free and self._workers.try_acquire():
             self._permits += 1

@@ -1,5 +1,8 @@
 """Copies one pinned version of an object within a backend or between two, and verifies the copy.
 
+The stored bytes are copied, on the server or through this process. If a put to the target would encode the
+body differently, it is decoded and encoded again.
+
 Locations are compared as physical places (`AsyncDriver.place`), not by name: two backends, or two
 buckets of a `Mapped` layer, may be two names of one place.
 """
@@ -28,12 +31,13 @@ from trove_async.errors import (
 )
 from trove_async.middleware import Middleware, ObjectContext
 from trove_async.models import ObjectInfo
-from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
-from .locations import Location, context_of, located
+from .locations import Location, context_of, guessed_type, located
 from .media_types import type_of
 from .opening import DecodedObject
+from .pinning import pinned_options
 from .puts import PutBody, PutResult, with_records
 from .sources import Source, source_of
 from .transforms import Transforms
@@ -171,9 +175,7 @@ async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:
     """Return the middlewares of a put to the target, and its context."""
-    content_type = options.content_type
-    if content_type is None and not target.backend.capabilities.headers:
-        content_type = type_of(target.key)  # a put guesses it, although the backend cannot store it
+    content_type = guessed_type(target.backend, target.key, options.content_type)
     context = context_of(target, content_type)
     if transforms or info.records is not None:
         # The size is unknown if the middleware is. The stored bytes may be copied nevertheless.
@@ -330,12 +332,7 @@ async def _encode_again(
 
 async def _open_source(source: Location, info: ObjectInfo, stack: AsyncExitStack) -> DriverReader:
     """Open the version of the source that `info` describes, until the stack is left."""
-    capabilities = source.backend.capabilities
-    pin = info.etag if capabilities.get_conditions else None
-    version_id = source.version_id or (
-        info.version_id if capabilities.versions and pin is None else None
-    )
-    options = GetOptions(if_match=pin, version_id=version_id)
+    options = pinned_options(source.backend, info, version_id=source.version_id)
     try:
         reader = await stack.enter_async_context(
             source.backend.driver.get(source.bucket, source.key, options)

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeGuard
 from trove_async.errors import CursorError
 from trove_async.models import Listed
 
-Scope: TypeAlias = tuple[object, ...]
+CursorScope: TypeAlias = tuple[object, ...]
 """The arguments, backends and routes of a listing, as JSON values. A cursor fits only listings of one scope."""
 
 
@@ -62,7 +62,7 @@ class Position:
         )
 
 
-def encode(position: Position, scope: Scope) -> str:
+def encode(position: Position, scope: CursorScope) -> str:
     """Return the position as a cursor: letters, digits, ``-`` and ``_``."""
     content = [
         _fingerprint(scope),
@@ -78,7 +78,7 @@ def encode(position: Position, scope: Scope) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, scope: Scope) -> Position:
+def decode(cursor: str, scope: CursorScope) -> Position:
     """Return the position that a cursor encodes.
 
     Raises:
@@ -149,5 +149,5 @@ def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 
-def _fingerprint(scope: Scope) -> str:
+def _fingerprint(scope: CursorScope) -> str:
     return hashlib.sha256(json.dumps(scope).encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
 """Decodes a body while it is read: the reverse of `encoding`.
 
-A `DecodedBody` reads the encoded blocks of a range from below and returns their plain bytes. Several of them
-are chained if several middlewares were applied. A read that was cancelled loses no bytes. After a block
-that cannot be decoded, every read raises the same error.
+A `DecodedBody` reads encoded blocks from another body and returns the decoded bytes. If several middlewares
+were applied, several of them are chained. A cancelled read loses no bytes. After a block that cannot be
+decoded, every read raises the same error.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class DecodedBody:
         return not self._is_whole or (self._index >= self._decoder.block_count and not self._jobs)
 
     async def aclose(self) -> None:
-        """Wait for the workers and give up the blocks that were not read. Idempotent.
+        """Wait for the workers, and drop the blocks that were not read. Idempotent.
 
         Any task may call this. A read of another task then raises ClosedError.
         """

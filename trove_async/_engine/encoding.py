@@ -3,8 +3,8 @@
 Each middleware is a *stage*, which reads the output of the one before. Every stage implements `Source`, and
 so does the result, so an upload does not know whether its body is encoded.
 
-A stage holds one block and its encoded form. A body may encode further blocks in parallel while the
-process has spare workers (`BlockWorkers`).
+A stage holds one block and its encoded form. It encodes more blocks in parallel while permits are free
+(`BlockWorkers`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ from .sources import Source, source_of
 _BATCH: Final = 4 * MiB
 """Bytes that are encoded into memory per thread hop. With 1 MiB, a hop takes as long as fast encodings."""
 
-
 _EXPANSION: Final = 16
-"""Bytes of a body for which an encoded byte more is planned: `MAX_EXPANSION` for each `MAX_BLOCK`."""
+"""One additional byte is planned for this number of bytes of a body: `MAX_EXPANSION` per `MAX_BLOCK`."""
 
 _EMPTY: Final = memoryview(b"")
 
@@ -127,10 +126,9 @@ class EncodedSource:
         while await self._output.ready():
             # Copied, because a piece may be a view of a buffer that is used again.
             pieces.append(bytes(await self._output.take(MiB)))
-        await self._source.aclose()  # a put from memory does not close its source
         encoded = source_of(b"".join(pieces))
         self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
-        # An upload closes only a body that it pulls, and not one in memory.
+        # An upload does not close a body in memory.
         with shielded():
             await self._source.aclose()
 
@@ -171,14 +169,14 @@ async def encode_source(
     """
     stages: list[_Stage] = []
     async with AsyncExitStack() as stack:
-        # 1. Find the size of the body. That of a small body is known once its end is reached.
+        # 1. Find the size of the body. A small body is read to its end for this.
         intake = Intake(source, declared_size, checksum=False)
         output: _Input = intake
         size = intake.size if await intake.ready() else 0
         if size is None:
             output = await _read_start(intake)
             size = intake.ended_at
-        # 2. Make the stages. Each one encodes its first block, which may show that the body does not shrink.
+        # 2. Make the stages. Each encodes its first block, because the encoder may leave the body as it is.
         applied: list[_Stage | str] = []
         for middleware in middlewares:
             encoder = await middleware.encoder(replace(context, size=size))
@@ -246,7 +244,7 @@ class _Stage:
         self._input = input
         self._workers = workers
         self._inline_size = inline_size(encoder)
-        # What is encoded on the loop is encoded at once, while it is in the cache of the processor.
+        # Blocks that are encoded on the loop are encoded one at a time, while they are in the CPU's cache.
         self._batch = self._inline_size if isinstance(encoder, RunsInline) else _BATCH
         self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
         self._jobs = BlockJobs[BytesLike | None](workers)
@@ -278,7 +276,7 @@ class _Stage:
         return _Prefixed(left, self._input)
 
     async def ready(self) -> bool:
-        # A block that was read, or whose first byte is known to exist, has an encoded form of a byte or more.
+        # Every block that is not empty has an encoded form of at least one byte.
         return bool(self._pending or self._jobs or not self._input_ended) or await self._load()
 
     async def _load(self) -> bool:

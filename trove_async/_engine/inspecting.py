@@ -1,4 +1,4 @@
-"""Shows the bodies of puts to the inspectors of their object, before they are encoded and sent."""
+"""Passes the bodies of puts to the inspectors of their object, before they are encoded and sent."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ class Inspectors:
         return self._source
 
     async def update(self, views: Sequence[memoryview]) -> None:
-        """Show the next bytes of the body to every inspector."""
+        """Pass the next bytes of the body to every inspector."""
         for view in views:
             for offset in range(0, len(view), _PIECE):
                 await self.update_bytes(bytes(view[offset : offset + _PIECE]))
 
     async def update_bytes(self, data: bytes) -> None:
-        """Show the next piece of the body to every inspector."""
+        """Pass the next piece of the body, at most `_PIECE` bytes, to every inspector."""
         for inspector in self._inspectors:
             await inspector.update(data)
 
     async def finish(self) -> None:
-        """Show the end of the body to every inspector, and close them. Idempotent once it has returned."""
+        """Call `finish` of every inspector, and close them. Idempotent once it has returned."""
         if self._finished:
             return
         for inspector in self._inspectors:
@@ -119,10 +119,10 @@ class Inspectors:
 
 
 class _InspectedSource:
-    """A body that is shown to inspectors while it is read.
+    """A body that is inspected while it is read.
 
-    Every byte is inspected before it is returned, and the end of the body before `ready` reports it. The
-    upload asks for the end before it sends the last part, so an object is complete only after `finish`.
+    Every byte is inspected before it is returned. `ready` returns False only after `finish`, and the upload
+    awaits it before it sends the last part. So an object becomes visible only after `finish`.
 
     It is not `Replayable`: the bytes that are sent must be those that were inspected, and a file may change.
     """

@@ -18,7 +18,7 @@ from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
 from trove_async.options import ListOptions
 
 from .backends import Backend
-from .cursors import Position, Scope, decode, encode
+from .cursors import CursorScope, Position, decode, encode
 from .opening import describe
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 from .transforms import Transforms
@@ -95,7 +95,7 @@ class Query:
         return decode(self.cursor, self.cursor_scope)
 
     @property
-    def cursor_scope(self) -> Scope:
+    def cursor_scope(self) -> CursorScope:
         """The scope of the listing's cursors. They fit only listings of the same scope."""
         options = self.options
         names = [backend.name for backend in self.backends]

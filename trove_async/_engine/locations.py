@@ -49,11 +49,19 @@ def context_of(location: Location, content_type: str | None) -> ObjectContext:
 
 
 def context_of_stored(info: ObjectInfo, backend: Backend) -> ObjectContext:
-    """Return the context of a stored object."""
-    content_type = info.content_type
-    if content_type is None and not backend.capabilities.headers:
-        content_type = type_of(info.key)  # a put guesses it, although the backend cannot store it
+    """Return the context of a stored object, for its decoders and for scopes that require a middleware."""
+    content_type = guessed_type(backend, info.key, info.content_type)
     return object_context(info.bucket, info.key, backend.name, content_type)
+
+
+def guessed_type(backend: Backend, key: str, content_type: str | None) -> str | None:
+    """Return the content type of an object, guessed from its key if the backend stores none.
+
+    A put guesses it as well, so that a scope includes the same objects in reads and writes.
+    """
+    if content_type is None and not backend.capabilities.headers:
+        return type_of(key)
+    return content_type
 
 
 def object_context(bucket: str, key: str, backend: str, content_type: str | None) -> ObjectContext:

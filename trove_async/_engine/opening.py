@@ -1,11 +1,11 @@
 """Opens the bodies of objects, decoded by their records.
 
-A get is optimistic: its first request is that of a plain object. Only if the response has records does a
-range cost more requests: one for the index of a compressed object, and one for the blocks of the range.
-A later range of the same object costs one request, because `IndexCache` remembers both.
+The first request of a get is that of a plain object. If the response has records, a range takes more
+requests: one or two for the index of a compressed object, and one for the blocks of the range. A later range
+of the same object takes one request, because `IndexCache` keeps the records and the index.
 
-A get without decoding returns the response to the first request as it is. So does a get whose `Decode`
-function, which sees the metadata of that response, decides against decoding.
+A get without decoding returns the response to the first request as it is. A `Decode` function decides this
+from the metadata of that response.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from .backends import Backend
 from .decoding import Body, DecodedBody
 from .index_cache import KnownObject
 from .locations import context_of_stored
+from .pinning import pinned_options
 from .records import parse_records
 from .transforms import Transforms, decoded_info
 from .verified import VerifiedBody
@@ -52,7 +53,8 @@ class OpenedBody:
 
     Attributes:
         body: The decoded body, or the stored one if the get does not decode.
-        info: What users see of the object.
+        info: The public metadata of the object (`decoded_info`), or the stored one if the get does not
+            decode.
     """
 
     __slots__ = ("_context", "_decoded", "body", "info")
@@ -198,7 +200,7 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     options: GetOptions,
     decode: Decode,
 ) -> DecodedObject | ObjectInfo:
-    """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
+    """Return the current object, loaded for ranges; or its info if it is not to be decoded."""
     if not transforms:
         info = await backend.driver.head(bucket, key, options.version_id)
         _check_conditions(info, options)
@@ -298,10 +300,10 @@ def _must_decode(info: ObjectInfo, backend: Backend, decode: Decode) -> bool:
 async def describe(
     transforms: Transforms, backend: Backend, info: ObjectInfo, version_id: str | None = None
 ) -> ObjectInfo:
-    """Return what users see of a complete object. A request may be needed for its size.
+    """Return the public metadata of an object, with its decoded size, which may take a request.
 
-    If the object is replaced before that request, the new version is described instead. An object that cannot be decoded, or whose size would take reading it as a whole, has the size of its
-    stored bytes, and is not complete.
+    If the object is replaced before that request, the new version is described instead. If the object cannot
+    be decoded, or the backend has no ranges, the info has the stored size and is not complete.
     """
     for _ in range(_MAX_ATTEMPTS):
         public = transforms.public(info)
@@ -450,7 +452,7 @@ class DecodedObject:
         return opened
 
     async def _load_index_of(self, decoder: Decoder) -> None:
-        """Load the index of a decoder below one whose own index is being loaded."""
+        """Load the index of a decoder that the index of a later decoder is read through."""
         while decoder.index is not None:
             level = self._decoders.index(decoder)
             below = DecodedObject(self._transforms, self._backend, self._info, self._version_id)
@@ -476,18 +478,12 @@ class DecodedObject:
             data = await read_all(tail)
             offset = start - tail.range[0]
             return nullcontext(), _Held(info, start, data[offset : offset + end - start])
-        capabilities = backend.capabilities
         whole = (start, end) == (0, info.stored_size)
-        if not (whole or capabilities.ranges):
+        if not (whole or backend.capabilities.ranges):
             # Reading the object as a whole may need its index, even if the user requests no range.
             return await self._open_section(start, end)
-        pin = info.etag if capabilities.get_conditions else None
-        options = GetOptions(
-            range=None if whole else ByteRange(start, end),
-            version_id=self._version_id
-            or (info.version_id if capabilities.versions and pin is None else None),
-            if_match=pin,
-        )
+        byte_range = None if whole else ByteRange(start, end)
+        options = pinned_options(backend, info, range=byte_range, version_id=self._version_id)
         context = backend.driver.get(info.bucket, info.key, options)
         try:
             reader = await context.__aenter__()
@@ -501,7 +497,7 @@ class DecodedObject:
     async def _open_section(
         self, start: int, end: int
     ) -> tuple[AbstractAsyncContextManager[object], Body]:
-        """Open a range of the stored bytes on a backend without ranges: read and drop what precedes it."""
+        """Open a range of the stored bytes on a backend without ranges: read and drop the bytes before it."""
         context, stored = await self._open_stored(0, self._info.stored_size)
         try:
             while stored.range[1] - stored.remaining < start:
@@ -547,7 +543,7 @@ class _Held:
 
 
 def _is_same_version(info: ObjectInfo, later: ObjectInfo) -> bool:
-    """Return whether two responses are of one version, or cannot be told apart.
+    """Return whether two responses describe one version, as far as this can be decided.
 
     Without proof, equal records are enough: those of an encrypted object contain a random salt, and every
     block of a compressed one is verified.

@@ -55,7 +55,7 @@ class PageStream:
         options: The options of the first page.
         page_size: The size of all later pages.
         request_page: Requests a page of objects or of versions.
-        public: Returns what users see of an object that may be transformed.
+        public: Returns the public metadata of an object that may be transformed.
 
     Attributes:
         ordered: Whether entries are in key order.

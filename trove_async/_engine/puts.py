@@ -39,7 +39,7 @@ class PutResult:
 
     @property
     def public(self) -> ObjectInfo:
-        """What users see of the object."""
+        """The public metadata of the object."""
         return self.stored if self.body_size is None else decoded_info(self.stored, self.body_size)
 
 

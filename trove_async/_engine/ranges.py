@@ -15,10 +15,10 @@ from trove_async.errors import (
 )
 from trove_async.middleware import Span
 from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
-from trove_async.options import GetOptions
 
 from .backends import Backend
 from .opening import DecodedObject, is_transformed, read_all
+from .pinning import pinned_options
 from .transforms import Transforms
 from .verified import VerifiedBody
 
@@ -57,10 +57,8 @@ async def get_ranges(
     spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
     requests = coalesce(spans)
     data_by_span: dict[Span, bytes] = {}
-    # 2. Pin that version. Several requests need proof that they read the same one.
-    capabilities, is_single = backend.capabilities, len(requests) == 1
-    pin = info.etag if capabilities.get_conditions else None
-    version_id = info.version_id if capabilities.versions and pin is None else None
+    # 2. Several requests need proof that they read the same version.
+    is_single = len(requests) == 1
     if not (is_single or can_prove(info)):
         raise _changed_error(
             backend,
@@ -72,7 +70,7 @@ async def get_ranges(
 
     async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
         (start, end), covered = request
-        options = GetOptions(range=ByteRange(start, end), if_match=pin, version_id=version_id)
+        options = pinned_options(backend, info, range=ByteRange(start, end))
         async with backend.driver.get(bucket, key, options) as reader:
             # A single response is of one version: the same etag and size as in the HEAD are enough.
             proved = is_same(info, reader.info)

@@ -3,7 +3,7 @@
 Inspections are selected here too, because users list them among the middlewares.
 
 A write is encoded by the middlewares whose scopes include the object. A read is decoded by the object's
-records, whatever the scopes are now.
+records. The scopes of decoders do not matter, except to choose between two middlewares of one name.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .index_cache import IndexCache
 from .locations import context_of_stored
 from .records import MAX_RECORDS, Applied, parse_records
 
-Configured: TypeAlias = tuple[Middleware, Scope]
+ScopedMiddleware: TypeAlias = tuple[Middleware, Scope]
 
-Listed: TypeAlias = tuple[Middleware | Inspecting, Scope]
+ScopedItem: TypeAlias = tuple[Middleware | Inspecting, Scope]
 """An item of the user's list, with its scope. An object with both protocols is both."""
 
 _BUILT_IN: Final[Mapping[str, str]] = {
@@ -53,7 +53,7 @@ _INDEX: Final = 16 * KiB
 
 
 class Transforms:
-    """The middlewares of a store, and what its handles share to decode objects.
+    """The middlewares and inspections of a store, and its workers and cache of indexes.
 
     Args:
         listed: The middlewares and inspections in the order of the user, with their scopes.
@@ -65,9 +65,9 @@ class Transforms:
             even if the index is encrypted.
     """
 
-    def __init__(self, listed: Sequence[Listed] = ()) -> None:
+    def __init__(self, listed: Sequence[ScopedItem] = ()) -> None:
         self._listed = listed
-        self.configured: Sequence[Configured] = [
+        self.configured: Sequence[ScopedMiddleware] = [
             (item, scope) for item, scope in listed if isinstance(item, Middleware)
         ]
         self._inspections = [
@@ -181,7 +181,7 @@ class Transforms:
         return size
 
     def public(self, info: ObjectInfo) -> ObjectInfo:
-        """Return what users see of an object: its decoded size, or False as `ObjectInfo.complete`."""
+        """Return the public metadata of an object. It is not complete if the decoded size is unknown."""
         if info.records is None:
             return info
         try:
@@ -270,7 +270,7 @@ class Transforms:
             return not renamed
 
 
-def check_scopes(listed: Iterable[Listed], backends: Sequence[str]) -> None:
+def check_scopes(listed: Iterable[ScopedItem], backends: Sequence[str]) -> None:
     """Raise BackendNotFoundError if a scope names an unknown backend."""
     for item, scope in listed:
         for name in sorted(scope.backend_names() - set(backends)):
@@ -282,7 +282,7 @@ def check_scopes(listed: Iterable[Listed], backends: Sequence[str]) -> None:
 
 
 def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
-    """Return the public metadata of a transformed object.
+    """Return the public metadata of an object, which users receive: the decoded size and no checksums.
 
     Args:
         info: The object as its backend describes it.

@@ -62,8 +62,8 @@ class Put:
         create_bucket: Called with the error of a missing bucket. It creates the bucket, or raises.
         planned_size: The size to plan parts for, if the size of the body is unknown but can be estimated.
         finish: Completes the options just before the first request, for values that depend on the body.
-        read_once: Whether all parts must be held, because the body is encoded or inspected while it is read:
-            reading a file again might yield other bytes.
+        read_once: Whether all parts must be held in the pool: the body is encoded or inspected while it is
+            read, and reading a file again might return different bytes.
 
     Attributes:
         sent_bytes: The number of bytes that the backend has received.

@@ -22,7 +22,7 @@ from trove_async.scope import Scope
 
 from .backends import Backend
 from .copy_overrides import CopyOverrides
-from .transforms import Listed, check_scopes
+from .transforms import ScopedItem, check_scopes
 
 
 def checked_backends(
@@ -57,7 +57,7 @@ def checked_backends(
 def checked_middleware(
     middleware: Sequence[Middleware | Inspecting | tuple[Middleware | Inspecting, Scope]],
     backends: Sequence[str],
-) -> Sequence[Listed]:
+) -> Sequence[ScopedItem]:
     """Check the middlewares and inspections of a store, and return each with its scope.
 
     Raises:
@@ -66,7 +66,7 @@ def checked_middleware(
     """
     if isinstance(middleware, (Middleware, Inspecting)) or not isinstance(middleware, Iterable):
         raise TypeError("middleware must be a list: pass [middleware] or [(middleware, scope)]")
-    listed: list[Listed] = []
+    listed: list[ScopedItem] = []
     for item in middleware:
         pair = item if isinstance(item, tuple) else (item, Scope.everything())
         if len(pair) != 2 or not isinstance(pair[1], Scope):  # noqa: PLR2004 - a pair

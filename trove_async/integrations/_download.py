@@ -10,7 +10,7 @@ costs no request. A range is always one of the decoded form.
 
 A download holds one chunk of its body here and one in the buffer of its socket: 512 KiB in
 total for a client that is slow or stalls, and 2 MiB for one that has been fast so far (`_pacing`). The
-next chunk is read from the backend only when the framework asks for it, after the operating system
+next chunk is read from the backend only when the framework requests it, after the operating system
 has accepted most of the previous one.
 """
 

@@ -1,15 +1,18 @@
 """Middlewares: transforms of bodies on their way to a backend, and inspections of bodies.
 
-Pass them to ``Trove(middleware=[…])``, with a `trove_async.Scope` to limit each to some objects. Their
-contract is in `trove_async.middleware`.
+Pass them to ``Trove(middleware=[…])``. A `trove_async.Scope` limits one to some objects. The contract
+for middlewares is in `trove_async.middleware`.
 
 A middleware's module and its library are imported when its name is first used here.
 
 `compression`      `Compression`: the Zstandard Seekable Format, extra ``[zstd]``
 `encryption`       `Encryption`: Tink's streaming AEAD, extra ``[crypto]``
-`inspection`       `Inspection`: sees the bodies of puts, and may block them
-`keys`             `Keys`, and the sources of keys: `Keyring`, `TenantKeys`
-`kms`              `KmsKeys`: keys of AWS KMS, extra ``[s3]``
+`inspection`       `Inspection`: passes the bodies of puts to an inspector, which may block them
+`keys`             `Keys`, the contract for sources of keys; `Keyring`, `TenantKeys`
+`kms`              `KmsKeys`: keys that AWS KMS protects, extra ``[s3]``
+
+Internal: `_seekable_zstd` and `_streaming_aead` are the formats. `_kms_client` sends the requests to AWS KMS,
+and `_kms_errors` translates its errors.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 _ATTEMPTS: Final = 3
-"""Maximum number of attempts of a request. The SDK repeats throttled requests and broken connections."""
+"""Maximum number of attempts of a request. The SDK retries throttled requests and broken connections."""
 
 _MAX_RESPONSE: Final = 64 * KiB
 """Maximum size of a response. The largest fields have 6,144 and 4,096 bytes."""

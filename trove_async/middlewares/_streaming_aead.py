@@ -50,8 +50,8 @@ _NONCE: Final = Struct(">7sIB")
 class Layout:
     """The sizes and positions of blocks and segments. Segment `i` is the encoded form of block `i`.
 
-    Every segment adds a tag, and the first one leaves room for the header. So the blocks lie as if the
-    body began with `HEADER_SIZE` bytes more, and all blocks but the last were of one size.
+    Every segment adds a tag, and the first segment is shorter by the header. So positions are computed as
+    if `HEADER_SIZE` bytes preceded the body: then all blocks except the last have the same size.
 
     Args:
         segment_size: The size in bytes of a segment with its tag, and of the header and the first

@@ -84,8 +84,8 @@ class Compression:
     """Compresses bodies with Zstandard.
 
     A body is stored as it is if it is small, if its media type is in `skip`, or if its first frame does
-    not become at least 5 % smaller. An object is read by what is recorded with it, so these settings
-    may be changed at any time.
+    not become at least 5 % smaller. An object is read by its record, so these settings may be
+    changed at any time.
 
     Args:
         level: The level, from 1 (fast) to 19 (small), or from -7 (fastest) to -1.
@@ -247,7 +247,7 @@ class Decoder:
         self._frame_size = frame_size
         self._encoded_size = encoded_size
         self._recorded_size = size
-        # Readers share the decoder. They see no table or a whole one, as it is assigned at once.
+        # Readers share the decoder. The table is complete when it is assigned.
         self._table: zstd.SeekTable | None = None
         self._table_size: int | None = None
         if size is not None:

@@ -2,8 +2,8 @@
 
 The keys come from a `Keys`, such as a `Keyring`. A decoder returns a block only after its tag is
 verified. The tags cover the order of the blocks and the end of the body, but not the metadata. They do
-not reveal that somebody who can write to the storage has restored an older version of an object, or
-exchanged two objects (unless `bind` is set).
+not detect that an older version of an object was restored, or that two objects were exchanged (unless
+`bind` is set).
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ class Encryption:
         bind: Whether an object is readable only under its bucket and key. Copies and moves then send
             the body again. Objects that were written without `bind` stay readable under any name.
         require: Whether to refuse to read an object in scope that is not encrypted. Its scope should not
-            depend on media types, which can be changed without a key.
-        segment_size: The size in bytes of an encrypted block, from 4 KiB to 1 MiB. A read of a few bytes
-            fetches and decrypts one such block. Every block adds 16 bytes.
+            depend on media types, which can be changed without the key.
+        segment_size: The size in bytes of a segment (an encrypted block), from 4 KiB to 1 MiB. A read of
+            a few bytes fetches and decrypts one segment. Every segment adds 16 bytes.
 
     Raises:
         ConfigError: `segment_size` is out of range.
+        TypeError: An argument has the wrong type.
     """
 
     __slots__ = ("_bind", "_keys", "_layout", "_required")
@@ -201,11 +202,11 @@ class _WithoutKeys(Encryption):
 
 
 class _Encoder:
-    """Encrypts one body. The salt makes its nonces unique, so a body needs an encoder of its own.
+    """Encrypts one body. The salt makes the nonces unique, so every body needs a new encoder.
 
-    Encrypting two different blocks with one nonce would reveal both. So an encoder that a forked process
-    inherited refuses to work, because the parent uses the same nonces. And an encoder remembers the tags
-    of recent blocks, to detect a block that changed between two attempts.
+    Encrypting two different blocks with one nonce would reveal both. So an encoder raises an error in a
+    forked process, because the parent uses the same nonces. It also keeps the tags of recent blocks, to
+    detect a block that changed between two attempts.
     """
 
     __slots__ = ("_cipher", "_layout", "_parameters", "_process", "_tags")
@@ -406,16 +407,20 @@ class _Parameters:
 
 
 def associated_data(context: ObjectContext) -> bytes:
-    """Return what binds an object to its name: bucket and key in UTF-8, each after its length in bytes.
+    """Return the bytes that bind an object to its name: bucket and key in UTF-8, each after its length.
 
-    The lengths are 4 bytes, big-endian, so no two names have the same form.
+    A length is 4 bytes, big-endian. It makes the bytes of any two names different.
     """
     names = [name.encode("utf-8", "surrogatepass") for name in (context.bucket, context.key)]
     return b"".join(len(name).to_bytes(4, "big") + name for name in names)
 
 
 def _decoded(record: Record, name: str) -> bytes:
-    """Return what a value in base64 stands for."""
+    """Return the bytes of a parameter in base64.
+
+    Raises:
+        IntegrityError: The parameter is missing or malformed.
+    """
     text = record.get(name)
     if isinstance(text, str):
         try:

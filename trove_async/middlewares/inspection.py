@@ -19,18 +19,18 @@ class Inspection:
 
     An inspector (`trove_async.middleware.Inspector`) has two coroutines: ``update(data)``, called with the
     bytes of the body in order, and ``finish()``, called at its end. To block the body, either raises
-    `ContentBlockedError`. The put then raises this error, and nothing is stored. Any other exception does the
-    same: what could not be inspected is not stored. If an inspector has ``aclose()``, it is called once,
-    however the inspection ends.
+    `ContentBlockedError`. The put then raises this error, and nothing is stored. Any other exception has the
+    same effect, so a body that could not be inspected is not stored. If an inspector has ``aclose()``, it is
+    called once, however the inspection ends.
 
     List an inspection in the store's `middleware`, alone or with a `Scope`. The order does not matter: an
-    inspector always receives the bytes that the user passed, before they are compressed or encrypted. If several
-    inspections apply, each one receives the whole body.
+    inspector always receives the bytes that the user passed, before they are compressed or encrypted. If
+    several inspections apply, each one receives the whole body.
 
     A large body is sent while it is inspected, but it becomes visible only after ``finish`` has returned. A
-    slow inspector slows down its own put only. A body of bytes is inspected as a whole before anything is sent:
-    do not change a bytearray meanwhile. Very large bodies are not read again by later attempts, so their parts
-    must fit in half of the pool, unless they are bytes.
+    slow inspector slows down its own put only. A body of bytes is inspected as a whole before anything is
+    sent: do not change a bytearray meanwhile. Any other body is read only once. Its parts are held in the
+    pool, so each must fit in half of it.
 
     Copies and moves are not inspected, because their bytes are already stored. A presigned URL for a put is
     refused, because it would bypass the inspection.

@@ -1,11 +1,11 @@
 """The keys of encrypted objects.
 
-`Keyring` holds keys that the program has, and `TenantKeys` selects the keys of a tenant. Other sources,
-such as a key management service, implement `Keys`.
+`Keyring` holds keys that the program has, `TenantKeys` selects the keys of a tenant, and
+`trove_async.middlewares.kms.KmsKeys` requests keys from AWS KMS. Other sources implement `Keys`.
 
-Each key has an id, which is stored in the record of every object that the key encrypts, and which
-everybody who can read the object's metadata can read. To rotate keys, add a new one to the keyring of every
-process, then make it the current one, and keep the old ones for the objects that they encrypt.
+Each key has an id, which is stored in the record of every object that the key encrypts. It is not secret:
+it can be read wherever the object's metadata can be read. To rotate keys, add a new one to the keyring of
+every process, then make it the current one, and keep the old ones for the objects that they encrypt.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class DataKey:
 
     Raises:
         ConfigError: The id or the size of the secret is not allowed.
+        TypeError: An argument has the wrong type.
     """
 
     id: str
@@ -102,9 +103,9 @@ class Keys(Protocol):
     """A source of keys. Implementations need not inherit from this protocol.
 
     The constructor does no I/O. One instance serves many stores and objects concurrently. The methods
-    are called on the event loop of the store's caller and see its context variables. A source that asks
-    a service must limit how often it asks, because `for_write` is called for every put and copy. A source
-    that keeps connections implements `trove_async.middleware.Closing` as well.
+    run on the event loop of the store's caller, with the caller's context variables. `for_write` is called
+    for every put and copy, so a source that sends requests to a service must limit them. A source that
+    keeps connections implements `trove_async.middleware.Closing` as well.
     """
 
     async def for_write(self, context: ObjectContext) -> DataKey:
@@ -152,6 +153,7 @@ class Keyring:
 
     Raises:
         ConfigError: A key or an id is not allowed, or no key is the current one.
+        TypeError: An argument has the wrong type.
     """
 
     __slots__ = ("_current", "_keys")
@@ -263,6 +265,10 @@ class TenantKeys:
         max_tenants: The number of tenants whose keys are kept, the most recently used ones.
         ttl: The number of seconds for which the keys of a tenant are kept. A new key must be
             loadable for this long before it is made the current one.
+
+    Raises:
+        ConfigError: `max_tenants` or `ttl` is out of range.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -370,7 +376,7 @@ class TenantKeys:
 def _parsed(
     entries: Iterable[tuple[Secret[object], Secret[object]]], source: str
 ) -> dict[str, DataKey]:
-    """Return the keys by id. Errors number the keys instead of naming what the user passed as an id."""
+    """Return the keys by id. Errors number the keys, because a user may have swapped ids and keys."""
     keys: dict[str, DataKey] = {}
     for number, (key_id, key) in enumerate(entries, 1):
         place = f"{source}: key {number}"
@@ -408,13 +414,13 @@ def _decoded(key: Secret[object]) -> Secret[bytes]:
 
 
 def _from_base64(text: str) -> bytes:
-    """Return what standard or URL-safe base64 stands for, with or without padding."""
+    """Decode standard or URL-safe base64, with or without padding."""
     text = text.strip().rstrip("=").translate(str.maketrans("-_", "+/"))
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _checked_keys(keys: Keys) -> Keys:
-    """Return what `load` returned. Raise TypeError if it is not a source of keys."""
+    """Return the keys that `load` returned. Raise TypeError if they are not a source of keys."""
     if not isinstance(keys, Keys):
         kind = type(keys).__name__
         del keys  # it may contain secrets, and error reporters show variables
@@ -432,10 +438,10 @@ async def _close(sources: Iterable[Keys]) -> None:
 
 
 def _prefix(tenant: str) -> str:
-    """Return what the ids of a tenant's keys begin with, and those of no other tenant."""
+    """Return the prefix of the ids of a tenant's keys. No two tenants have the same one."""
     return quote(tenant, safe="") + "/"
 
 
 async def _result(value: T | Awaitable[T]) -> T:
-    """Return a value that a callback returned, or what it awaits."""
+    """Return the value that a callback returned, and await it if necessary."""
     return await value if isawaitable(value) else value

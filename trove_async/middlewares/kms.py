@@ -2,17 +2,17 @@
 
 An object is encrypted with a data key, which KMS generates and also returns wrapped: encrypted with a key
 that never leaves KMS. The wrapped key is stored in the object's record. To read the object, KMS must
-decrypt it, so IAM and the key's policy decide who can read, and CloudTrail logs every decryption.
+decrypt it. So IAM and the key's policy control the access, and CloudTrail logs every decryption.
 
 **The id of a key** in a record is the ARN that KMS returns, never an alias. So if an alias is moved to a
-new key, or a new `key_id` is configured, a copy of an older object to itself encrypts it anew. If there
-is an encryption context, its digest follows the ARN (``arn:…#9f86d081884c7d65``). So a copy to a place
-with a different context is encrypted with a key of its own.
+new key, or a new `key_id` is configured, copying an older object onto itself encrypts it with the new key.
+If there is an encryption context, its digest follows the ARN (``arn:…#9f86d081884c7d65``). So a copy whose
+context is different is encrypted with a different data key.
 
-**Forged records.** Somebody who can write to the storage could replace a record with one of their own
-key, and so exchange the object for one of their own. So KMS is asked only for keys of the account (and,
-except for multi-Region keys, of the region) of `key_id`, and the key that KMS has used must be the one
-in the record. Grant the program kms:Decrypt for its own keys only.
+**Forged records.** An attacker with write access to the storage could replace an object and its record by
+an object that was encrypted with the attacker's own KMS key. To prevent this, KMS requests name only keys
+in the account (and, except for multi-Region keys, in the region) of `key_id`, and the key that KMS has used
+must be the one in the record. Grant the program kms:Decrypt for its own keys only.
 
 **Reuse.** Several objects share a data key. Each object is encrypted with a key that is derived from the
 data key and 32 random bytes (`_streaming_aead`), so nonces do not limit the number of objects: after 2**32
@@ -93,14 +93,14 @@ class KmsKeys:
     when it is next used, so several stores may share it. It works in any number of event loops and forked
     processes, each of which has its own connections and data keys.
 
-    Requests that fail temporarily are repeated twice by the SDK. A key that is disabled or deleted in KMS
-    continues to work for `max_age` seconds where it is cached. The SDK's log at the level DEBUG does not
+    The SDK retries a request up to twice. A key that is disabled or deleted in KMS continues to work for
+    `max_age` seconds where it is cached. The SDK's log at the level DEBUG does not
     contain data keys, but signed requests, with the session tokens of temporary credentials.
 
     Args:
         key_id: The key that wraps the keys of new objects: a key id, an alias (``alias/name``), or the ARN
             of either. It must be symmetric.
-        region: The region. That of the ARN, or that of the SDK's configuration, if None.
+        region: The region. None: that of the ARN, or of the SDK's configuration.
         endpoint_url: The URL of a service other than Amazon's. It must be https, except on this machine.
         access_key_id: The access key ID. Credentials are looked up as by `S3Driver`.
         secret_access_key: The secret access key.
@@ -116,7 +116,7 @@ class KmsKeys:
         max_age: The number of seconds for which a data key is used without a new request to KMS.
         max_cached: The number of data keys that are kept for reads, the most recently used ones; and of
             encryption contexts whose current data key is kept.
-        timeout: The time limits of requests: `connect`, `first_byte`, and `total` including repetitions.
+        timeout: The time limits of requests: `connect`, `first_byte`, and `total` including retries.
 
     Raises:
         ConfigError: An argument is invalid, or two contradict each other.
@@ -188,9 +188,9 @@ class KmsKeys:
         self._max_cached = max_cached
         self._timeout = timeout
         self._process = os.getpid()
-        self._places: dict[asyncio.AbstractEventLoop, _Place] = {}
+        self._states: dict[asyncio.AbstractEventLoop, _LoopState] = {}
         # Those of the parent process, which are neither used nor closed.
-        self._inherited: list[dict[asyncio.AbstractEventLoop, _Place]] = []
+        self._inherited: list[dict[asyncio.AbstractEventLoop, _LoopState]] = []
 
     async def for_write(self, context: ObjectContext) -> DataKey:
         """Return the current data key, after requesting a new one if necessary.
@@ -205,10 +205,10 @@ class KmsKeys:
         """
         pairs = self._pairs(context)
         while True:
-            place = self._here()
-            key = place.write_keys.get(pairs)
+            state = self._state()
+            key = state.write_keys.get(pairs)
             if key is None or not key.uses_left:
-                key = await place.shared(("generate", pairs), partial(self._generate, place, pairs))
+                key = await state.shared(("generate", pairs), partial(self._generate, state, pairs))
             # A key that has just arrived is used even if `max_age` is shorter than this took.
             if key.uses_left:
                 key.uses_left -= 1
@@ -220,20 +220,20 @@ class KmsKeys:
         A cancelled call does not cancel a request that other calls wait for.
 
         Raises:
-            DecryptionError: The key is none of KMS, belongs to a different account or region, or does not
-                exist any more; or the record was altered, or the encryption context is different.
+            DecryptionError: The key is not a key of AWS KMS, belongs to a different account or region, or
+                no longer exists; or the record was altered, or the encryption context is different.
             PermissionDeniedError: The credentials do not permit kms:Decrypt.
             UnauthenticatedError: The credentials are missing or not valid.
             UnavailableError: KMS is not reachable, or throttles requests.
         """
         pairs = self._pairs(context)
-        place = self._here()
-        data_key = place.read_keys.get((key_id, wrapped, pairs))
+        state = self._state()
+        data_key = state.read_keys.get((key_id, wrapped, pairs))
         if data_key is None:
             target, wrapped = self._target(key_id, wrapped, pairs)
             name = "decrypt", key_id, wrapped, pairs
-            work = partial(self._decrypt, place, target, key_id, wrapped, pairs)
-            data_key = await place.shared(name, work)
+            work = partial(self._decrypt, state, target, key_id, wrapped, pairs)
+            data_key = await state.shared(name, work)
         return data_key
 
     async def rewrap(
@@ -258,7 +258,7 @@ class KmsKeys:
         pairs = self._pairs(context)
         target, wrapped = self._target(key_id, wrapped, pairs)
         name = "rewrap", key_id, wrapped, pairs
-        return await self._here().shared(
+        return await self._state().shared(
             name, lambda client: self._re_encrypt(client, target, wrapped, pairs)
         )
 
@@ -268,9 +268,9 @@ class KmsKeys:
         Requests in flight, which may be those of a different store, have five seconds to complete.
         """
         if self._process == os.getpid():
-            place = self._places.pop(asyncio.get_running_loop(), None)
-            if place is not None:
-                await run_cleanup(place.aclose())
+            state = self._states.pop(asyncio.get_running_loop(), None)
+            if state is not None:
+                await run_cleanup(state.aclose())
 
     async def __aenter__(self) -> Self:
         """Return the keys."""
@@ -288,18 +288,18 @@ class KmsKeys:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    async def _generate(self, place: _Place, pairs: _Pairs, client: KmsClient) -> _WriteKey:
+    async def _generate(self, state: _LoopState, pairs: _Pairs, client: KmsClient) -> _WriteKey:
         data_key = await client.generate(self._key_id, dict(pairs))
         key_id = _id_of(data_key.id, pairs)
         data_key = DataKey(id=key_id, secret=data_key.secret, wrapped=data_key.wrapped)
         key = _WriteKey(data_key, self._max_objects)
-        place.write_keys.put(pairs, key)
-        place.read_keys.put((key_id, data_key.wrapped, pairs), data_key)
+        state.write_keys.put(pairs, key)
+        state.read_keys.put((key_id, data_key.wrapped, pairs), data_key)
         return key
 
     async def _decrypt(  # noqa: PLR0917 - private
         self,
-        place: _Place,
+        state: _LoopState,
         target: str,
         key_id: str,
         wrapped: bytes,
@@ -313,7 +313,7 @@ class KmsKeys:
                 f" {data_key.id!r}: the record was altered"
             )
         data_key = DataKey(id=key_id, secret=data_key.secret, wrapped=wrapped)
-        place.read_keys.put((key_id, wrapped, pairs), data_key)
+        state.read_keys.put((key_id, wrapped, pairs), data_key)
         return data_key
 
     async def _re_encrypt(
@@ -356,22 +356,24 @@ class KmsKeys:
             return self._context
         return _canonical(self._context_of(context))
 
-    def _here(self) -> _Place:
+    def _state(self) -> _LoopState:
         """Return the connections and data keys of the running event loop in this process."""
         if self._process != os.getpid():
-            # To close the parent's connections would disturb the parent. Dropping them would warn.
-            self._inherited.append(self._places)
-            self._places = {}
+            # Closing the connections would disturb the parent. Dropping them would emit warnings.
+            self._inherited.append(self._states)
+            self._states = {}
             self._process = os.getpid()
         loop = asyncio.get_running_loop()
-        place = self._places.get(loop)
-        if place is None:
-            for other in list(self._places):
+        state = self._states.get(loop)
+        if state is None:
+            for other in list(self._states):
                 if other.is_closed():
-                    self._places.pop(other, None)
-            place = _Place(self._open_client, self._timeout.total, self._max_cached, self._max_age)
-            self._places[loop] = place
-        return place
+                    self._states.pop(other, None)
+            state = _LoopState(
+                self._open_client, self._timeout.total, self._max_cached, self._max_age
+            )
+            self._states[loop] = state
+        return state
 
     async def _open_client(self) -> KmsClient:
         module = await in_thread(import_module, f"{__package__}._kms_client")  # slow to import
@@ -390,7 +392,7 @@ class _WriteKey:
         self.uses_left = uses
 
 
-class _Place:
+class _LoopState:
     """The connections, the requests in flight and the data keys of one event loop.
 
     Args:

@@ -14,7 +14,7 @@ class MiddlewareSuite(
     MiddlewareIntegrity,
     MiddlewareSharing,
 ):
-    """All topics: what the contract of middlewares promises to the store."""
+    """All topics of the contract of middlewares."""
 
 
 __all__ = [

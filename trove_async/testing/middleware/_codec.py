@@ -39,7 +39,7 @@ class EncodedBody:
     Attributes:
         body: The body.
         block_sizes: The size of each block in bytes.
-        record: The record, as it is after it was stored as JSON.
+        record: The record, after a round trip through JSON.
         header: The bytes before the first encoded block.
         blocks: The encoded blocks.
         trailer: The bytes after the last encoded block.
@@ -250,7 +250,7 @@ def decode_block(decoder: Decoder, index: int, data: memoryview) -> tuple[bytes,
     Args:
         decoder: The decoder.
         index: The number of the block.
-        data: The encoded block, and whatever follows it.
+        data: The encoded block, possibly with bytes that follow it.
 
     Raises:
         IntegrityError: The encoded block was altered.

@@ -1,7 +1,7 @@
 """Conformance tests of integrity: altered bytes and forged records never become wrong bytes.
 
 Each read of a damaged object must raise IntegrityError or return exactly the right bytes. Any other
-error fails the test, because a store would not expect it.
+error fails the test, because a store does not handle it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MiddlewareIntegrity(MiddlewareTopic):
     """Objects that were damaged or forged.
 
     Attributes:
-        binds_blocks: Whether a decoder notices a block that was moved from another place or object,
+        binds_blocks: Whether a decoder detects a block that was moved from another place or object,
             even if its encoded form has the right size. Formats that do not authenticate, such as
             those of compression, usually cannot. A test class for one of them must set it to False.
     """

@@ -88,7 +88,7 @@ class MiddlewareRanges(MiddlewareTopic):
             zip(encoded.starts[:-1], encoded.starts[1:], strict=True)
         ):
             left, right = encoded.borders[index], encoded.borders[index + 1]
-            # The bytes of other blocks are never looked at, so they may be anything.
+            # The decoder must not read the bytes of other blocks, so they are replaced by zeros.
             data = bytes(left) + encoded.data[left:right] + bytes(len(encoded.data) - right)
             assert_same(read_range(decoder, data, start, end)[0], encoded.body[start:end])
 

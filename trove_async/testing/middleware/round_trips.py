@@ -1,6 +1,6 @@
-"""Conformance tests of round trips: what is encoded is decoded to the same bytes.
+"""Conformance tests of round trips: an encoded body is decoded to the same bytes.
 
-They also test what an encoder promises: sizes, records, and results that depend on the block alone.
+They also test encoders: their sizes and records, and that a result depends on the block alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Conformance tests of sharing: one middleware serves many objects, and several instances agree."""
+"""Conformance tests of sharing: one middleware serves many objects, and instances are interchangeable."""
 
 from __future__ import annotations
 
