@@ -344,6 +344,17 @@ async def test_names_of_tenants_are_quoted_in_ids() -> None:
     current_tenant.set("a/é %")
     keys = TenantKeys(tenant_of_the_task, Loader())
     assert (await keys.for_write(CONTEXT)).id == "a%2F%C3%A9%20%25/2026-11"
+    current_tenant.set("\udce9")  # no text of Unicode, but a str
+    keys = TenantKeys(tenant_of_the_task, lambda _: Keyring({"1": NEW}))
+    assert (await keys.for_write(CONTEXT)).id == "%ED%B3%A9/1"
+
+
+async def test_too_long_name_of_a_tenant_is_refused_without_showing_the_key() -> None:
+    current_tenant.set("a" * 256)
+    keys = TenantKeys(tenant_of_the_task, lambda _: Keyring({"1": NEW}))
+    with pytest.raises(ConfigError, match="1 to 256") as caught:
+        await keys.for_write(CONTEXT)
+    assert not any(form in shown(caught.value) for form in forms(NEW))
 
 
 async def test_the_context_may_select_the_tenant_and_functions_may_be_async() -> None:

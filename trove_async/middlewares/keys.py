@@ -16,7 +16,7 @@ import os
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from time import monotonic
 from typing import Final, NoReturn, Protocol, TypeVar, runtime_checkable
@@ -295,7 +295,7 @@ class TenantKeys:
         """Return the current key of the tenant."""
         tenant = await self._current_tenant(context)
         key = checked_key(await (await self._keys(tenant)).for_write(context))
-        return replace(key, id=_prefix(tenant) + key.id)
+        return _renamed(key, _prefix(tenant) + key.id)
 
     async def for_read(self, context: ObjectContext, key_id: str, wrapped: bytes | None) -> DataKey:
         """Return the key of the tenant with this id.
@@ -312,7 +312,7 @@ class TenantKeys:
             )
         keys = await self._keys(tenant)
         key = checked_key(await keys.for_read(context, key_id.removeprefix(prefix), wrapped))
-        return replace(key, id=key_id)
+        return _renamed(key, key_id)
 
     async def _current_tenant(self, context: ObjectContext) -> str:
         tenant = await _result(self._tenant(context))
@@ -433,7 +433,13 @@ async def _close(sources: Iterable[Keys]) -> None:
 
 def _prefix(tenant: str) -> str:
     """Return what the ids of a tenant's keys begin with, and those of no other tenant."""
-    return quote(tenant, safe="") + "/"
+    return quote(tenant, safe="", errors="surrogatepass") + "/"
+
+
+def _renamed(key: DataKey, key_id: str) -> DataKey:
+    """Return a key with a different id."""
+    # `dataclasses.replace` would keep the secret in a variable, which error reporters show.
+    return DataKey(id=key_id, secret=key.secret, wrapped=key.wrapped)
 
 
 async def _result(value: T | Awaitable[T]) -> T:
