@@ -232,6 +232,7 @@ class Transforms:
         context: ObjectContext,
         records: str | None,
         *,
+        source: ObjectContext,
         renamed: bool,
     ) -> bool:
         """Return whether an object is encoded as a put to `context` would encode it today.
@@ -240,6 +241,7 @@ class Transforms:
             middlewares: The middlewares that apply to `context`.
             context: The destination of a copy.
             records: The records of the object.
+            source: The object.
             renamed: Whether its bucket or key would change.
         """
         applied = list(parse_records(records))
@@ -249,12 +251,24 @@ class Transforms:
                 # Empty: it was applied, and left the body as it was. The metadata may be forged, so only the
                 # middleware itself decides whether that is possible.
                 record = applied.pop(0).record or {}
+                # Two keyrings may use one id for different keys.
+                if record and not await self._may_have_encoded(middleware, source):
+                    return False
             if not await middleware.is_current(context, record, renamed=renamed):
                 return False
         for name, record in applied:
             if record is not None and not await self._may_keep(name, record, context, renamed):
                 return False
         return True
+
+    async def _may_have_encoded(self, middleware: Middleware, context: ObjectContext) -> bool:
+        """Return whether a put of an object uses this middleware, or no other one of its name."""
+        named = [item for item in self.configured if item[0].name == middleware.name]
+        others = [scope for other, scope in named if other is not middleware]
+        if not others:
+            return True
+        own = [scope for other, scope in named if other is middleware]
+        return any([await _includes(scope, context) for scope in own])
 
     async def _may_keep(
         self,
