@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ from zstandard import ZstdCompressor
 from tests.counting import Counting
 from tests.fakes import CallLog, Fake, content, single_attempt_store
 from tests.framed_middleware import Framed
-from tests.transformed_objects import compressible, store_with, stream
+from tests.transformed_objects import compressible, store_with, stored_form, stream
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BufferPool,
@@ -34,7 +35,7 @@ from trove_async import (
 from trove_async._engine.index_cache import IndexCache, KnownObject
 from trove_async.drivers import S3Driver
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.middlewares import Compression, Encryption, Keyring
+from trove_async.middlewares import Compression, Encryption, Keyring, TenantKeys
 from trove_async.models import RECORDS, KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
 from trove_async.scope import Scope
@@ -506,6 +507,34 @@ async def test_index_is_forgotten_once_the_object_is_overwritten_or_deleted() ->
         await store.read("data", "key", range=(10, 20))
         await plain.put("data", "key", two)
         assert await store.read("data", "key", range=(10, 20)) == two[10:20]
+
+
+async def test_object_that_was_replaced_is_read_although_the_key_of_the_old_one_is_gone() -> None:
+    keys = {"old": b"o" * 32, "new": b"n" * 32}
+    current = ContextVar("current", default="old")
+    tenants = TenantKeys(lambda _: current.get(), lambda name: Keyring({name: keys[name]}))
+    async with store_with([Encryption(tenants)]) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"one")
+        assert await store.read("data", "key", range=(1, 3)) == b"ne"
+        current.set("new")
+        await store.put("data", "key", b"two")
+        assert await store.read("data", "key", range=(1, 3)) == b"wo"
+
+
+async def test_changed_records_of_equal_bytes_are_noticed() -> None:
+    """An etag may be a checksum of the stored bytes, which is equal for an object without records."""
+    driver = CallLog()
+    body = compressible(100_000)
+    async with store_with([compression()], driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        stored = await stored_form(driver)
+        assert await store.read("data", "key", range=(10, 20)) == body[10:20]
+        objects = driver._buckets["data"].objects
+        plain = replace(objects["key"].info, records=None)
+        objects["key"] = objects["key"]._replace(info=plain)
+        assert await store.read("data", "key", range=(10, 20)) == stored[10:20]
 
 
 async def test_cache_of_indexes_is_bounded() -> None:
