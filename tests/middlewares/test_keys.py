@@ -466,6 +466,27 @@ async def test_keys_are_loaded_again_after_the_ttl(monkeypatch: pytest.MonkeyPat
     assert load.loads == ["acme", "acme"]
 
 
+async def test_keys_that_tenants_share_stay_open_while_one_of_them_is_kept() -> None:
+    closed: list[str] = []
+
+    class ClosingKeys(Keyring):
+        __slots__ = ()
+
+        async def aclose(self) -> None:
+            closed.append(current_tenant.get())
+
+    shared = ClosingKeys({"1": NEW})
+    keys = TenantKeys(
+        tenant_of_the_task,
+        lambda name: shared if name in "abc" else Keyring({"1": NEW}),
+        max_tenants=2,
+    )
+    for name in "abcde":
+        current_tenant.set(name)
+        await keys.for_write(CONTEXT)
+    assert closed == ["e"]
+
+
 async def test_keys_of_a_tenant_are_closed_when_they_are_dropped_and_with_the_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -358,7 +358,8 @@ class TenantKeys:
             self._cache[tenant] = keys, monotonic() + self._ttl
             if len(self._cache) > self._max_tenants:
                 dropped.append(self._cache.pop(next(iter(self._cache)))[0])
-        return dropped
+            kept = {id(entry[0]) for entry in self._cache.values()}  # tenants may share their keys
+        return [keys for keys in dropped if id(keys) not in kept]
 
     def __repr__(self) -> str:
         if not hasattr(self, "_load"):
