@@ -7,7 +7,7 @@ import json
 import random
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -28,6 +28,7 @@ from trove_async import (
     NotSupportedError,
     ObjectChangedError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     PreconditionFailedError,
     RangeError,
     Trove,
@@ -644,6 +645,49 @@ async def test_required_encryption_refuses_an_object_in_scope_that_is_not_encryp
         await store.put("data", "secret", b"body")
         assert await store.read("data", "secret") == b"body"
     assert driver.open_readers == 0
+
+
+async def test_required_encryption_refuses_the_key_of_a_different_scope() -> None:
+    driver = CallLog()
+    middleware = [
+        (Encryption(Keyring({name: name.encode() * 32}), require=True), Scope.buckets(name))
+        for name in "ab"
+    ]
+    async with store_with(middleware, driver) as store:
+        for bucket in "ab":
+            await store.create_bucket(bucket)
+        await store.put("b", "key", b"body")
+        # Somebody with access to the backend, but to no key, copies the object.
+        driver._buckets["a"].objects["key"] = driver._buckets["b"].objects["key"]
+        await store.put("a", "own", b"body")
+        objects = driver._buckets["a"].objects
+        foreign = replace(objects["key"].info, bucket="a")
+        objects["key"] = objects["key"]._replace(info=foreign)
+        for part in (None, (0, 1)):
+            with pytest.raises(DecryptionError, match="'b'"):
+                await store.read("a", "key", range=part)
+        with pytest.raises(DecryptionError, match="'b'"):
+            await store.copy("a", "key", "a", "copy")
+        assert await store.read("a", "own") == b"body"
+
+
+async def test_object_whose_key_must_not_be_used_can_be_described() -> None:
+    class DeniedKeys(Keyring):
+        __slots__ = ()
+
+        async def for_read(self, *_: object) -> NoReturn:
+            raise PermissionDeniedError("the credentials do not permit this request")
+
+    driver = CallLog()
+    stack = [compression(), Encryption(DeniedKeys({"old": OLD_KEY}))]
+    async with store_with(stack, driver) as store:
+        await store.create_bucket("data")
+        info = await store.put("data", "key", stream(compressible(4 * MiB)))
+        described = await store.head("data", "key")
+        assert (described.size, described.complete) == (info.stored_size, False)
+        assert len(await store.list("data", details=True).all()) == 1
+        with pytest.raises(PermissionDeniedError):
+            await store.read("data", "key")
 
 
 async def test_required_encryption_by_content_type_applies_on_a_backend_without_headers() -> None:

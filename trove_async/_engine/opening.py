@@ -323,7 +323,7 @@ async def describe(
             await decoded.load(for_ranges=False)
         except _ReplacedError:
             info = await backend.driver.head(info.bucket, info.key, version_id)
-        except (IntegrityError, NotSupportedError):
+        except (IntegrityError, NotSupportedError, PermissionDeniedError):
             return public  # reading the object raises the error
         else:
             return decoded_info(info, decoded.size)

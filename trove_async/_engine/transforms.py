@@ -195,13 +195,20 @@ class Transforms:
         return decoded_info(info, size)
 
     async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
-        """Return the middlewares of a name. Those whose scope includes the object come first."""
+        """Return the middlewares of a name. Those whose scope includes the object come first.
+
+        If one of these is required, the others are left out: their keys do not prove that it has encoded the
+        object.
+        """
         named = [item for item in self.configured if item[0].name == name]
         if len(named) < 2:  # noqa: PLR2004 - several
             return [middleware for middleware, _ in named]
         inside = [await _includes(scope, context) for _, scope in named]
-        ranked = sorted(zip(inside, named, strict=True), key=lambda pair: not pair[0])
-        return [middleware for _, (middleware, _) in ranked]
+        pairs = list(zip(inside, named, strict=True))
+        first = [middleware for included, (middleware, _) in pairs if included]
+        if any(middleware.required for middleware in first):
+            return first
+        return first + [middleware for included, (middleware, _) in pairs if not included]
 
     def _by_name(self, name: str) -> Middleware:
         for middleware, _ in self.configured:
