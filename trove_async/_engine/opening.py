@@ -44,8 +44,8 @@ from .verified import VerifiedBody
 Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
 """Whether a transformed object is decoded, or a function that decides it from the object's metadata."""
 
-_LARGE_INDEX: Final = 16 * MiB
-"""Size of the largest index of an object that may have fewer stored bytes: that of 2 TiB in frames of 1 MiB."""
+_LARGE_INDEX: Final = 4 * MiB
+"""Size of the largest index of an object that may have fewer stored bytes: that of 512 GiB in frames of 1 MiB."""
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
