@@ -141,7 +141,8 @@ class Middleware(Protocol):
             encoded_size: The size of the encoded form in bytes.
 
         Raises:
-            DecryptionError: The key is unknown. The store then tries the next middleware of this name.
+            DecryptionError: The key is unknown. The store then tries the next middleware of this name,
+                those in scope first. If one of these is `required`, it tries no others.
             IntegrityError: The record is malformed, or does not fit the size.
         """
         ...

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import random
+from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,7 @@ from zstandard import ZstdCompressor
 from tests.counting import Counting
 from tests.fakes import CallLog, Fake, content, single_attempt_store
 from tests.framed_middleware import Framed
-from tests.transformed_objects import compressible, store_with, stream
+from tests.transformed_objects import compressible, store_with, stored_form, stream
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BufferPool,
@@ -27,6 +28,7 @@ from trove_async import (
     NotSupportedError,
     ObjectChangedError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     PreconditionFailedError,
     RangeError,
     Trove,
@@ -34,7 +36,7 @@ from trove_async import (
 from trove_async._engine.index_cache import IndexCache, KnownObject
 from trove_async.drivers import S3Driver
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.middlewares import Compression, Encryption, Keyring
+from trove_async.middlewares import Compression, Encryption, Keyring, TenantKeys
 from trove_async.models import RECORDS, KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
 from trove_async.scope import Scope
@@ -508,6 +510,34 @@ async def test_index_is_forgotten_once_the_object_is_overwritten_or_deleted() ->
         assert await store.read("data", "key", range=(10, 20)) == two[10:20]
 
 
+async def test_object_that_was_replaced_is_read_although_the_key_of_the_old_one_is_gone() -> None:
+    keys = {"old": b"o" * 32, "new": b"n" * 32}
+    current = ContextVar("current", default="old")
+    tenants = TenantKeys(lambda _: current.get(), lambda name: Keyring({name: keys[name]}))
+    async with store_with([Encryption(tenants)]) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"one")
+        assert await store.read("data", "key", range=(1, 3)) == b"ne"
+        current.set("new")
+        await store.put("data", "key", b"two")
+        assert await store.read("data", "key", range=(1, 3)) == b"wo"
+
+
+async def test_changed_records_of_equal_bytes_are_noticed() -> None:
+    """An etag may be a checksum of the stored bytes, which is equal for an object without records."""
+    driver = CallLog()
+    body = compressible(100_000)
+    async with store_with([compression()], driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        stored = await stored_form(driver)
+        assert await store.read("data", "key", range=(10, 20)) == body[10:20]
+        objects = driver._buckets["data"].objects
+        plain = replace(objects["key"].info, records=None)
+        objects["key"] = objects["key"]._replace(info=plain)
+        assert await store.read("data", "key", range=(10, 20)) == stored[10:20]
+
+
 async def test_cache_of_indexes_is_bounded() -> None:
     async with store_with([compression()]) as store:
         await store.create_bucket("data")
@@ -615,6 +645,49 @@ async def test_required_encryption_refuses_an_object_in_scope_that_is_not_encryp
         await store.put("data", "secret", b"body")
         assert await store.read("data", "secret") == b"body"
     assert driver.open_readers == 0
+
+
+async def test_required_encryption_refuses_the_key_of_a_different_scope() -> None:
+    driver = CallLog()
+    middleware = [
+        (Encryption(Keyring({name: name.encode() * 32}), require=True), Scope.buckets(name))
+        for name in "ab"
+    ]
+    async with store_with(middleware, driver) as store:
+        for bucket in "ab":
+            await store.create_bucket(bucket)
+        await store.put("b", "key", b"body")
+        # Somebody with access to the backend, but to no key, copies the object.
+        driver._buckets["a"].objects["key"] = driver._buckets["b"].objects["key"]
+        await store.put("a", "own", b"body")
+        objects = driver._buckets["a"].objects
+        foreign = replace(objects["key"].info, bucket="a")
+        objects["key"] = objects["key"]._replace(info=foreign)
+        for part in (None, (0, 1)):
+            with pytest.raises(DecryptionError, match="'b'"):
+                await store.read("a", "key", range=part)
+        with pytest.raises(DecryptionError, match="'b'"):
+            await store.copy("a", "key", "a", "copy")
+        assert await store.read("a", "own") == b"body"
+
+
+async def test_object_whose_key_must_not_be_used_can_be_described() -> None:
+    class DeniedKeys(Keyring):
+        __slots__ = ()
+
+        async def for_read(self, *_: object) -> NoReturn:
+            raise PermissionDeniedError("the credentials do not permit this request")
+
+    driver = CallLog()
+    stack = [compression(), Encryption(DeniedKeys({"old": OLD_KEY}))]
+    async with store_with(stack, driver) as store:
+        await store.create_bucket("data")
+        info = await store.put("data", "key", stream(compressible(4 * MiB)))
+        described = await store.head("data", "key")
+        assert (described.size, described.complete) == (info.stored_size, False)
+        assert len(await store.list("data", details=True).all()) == 1
+        with pytest.raises(PermissionDeniedError):
+            await store.read("data", "key")
 
 
 async def test_required_encryption_by_content_type_applies_on_a_backend_without_headers() -> None:

@@ -19,6 +19,7 @@ from tests.fakes import assert_idle, content
 from trove_async import DecryptionError, IntegrityError, NotSupportedError, RangeError, Trove
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.middlewares import Compression, Encryption, Keyring
+from trove_async.middlewares._seekable_zstd import MIN_FRAME, write_table
 from trove_async.models import RECORDS, KiB
 from trove_async.options import PutOptions
 
@@ -441,6 +442,25 @@ async def test_records_of_very_many_transforms_raise() -> None:
                 await target.forge(replace(original, records=forged))
                 for read in ALL:
                     await target.check_refused(read)
+
+
+async def test_index_that_is_far_larger_than_the_object_is_not_loaded() -> None:
+    """Each frame and entry of an object that was compressed twice may be equal, and take hardly a byte."""
+    frames, frame_size = 3_000_000, 1 * KiB
+    outer = Compression(min_size=0)
+    table = write_table([MIN_FRAME] * frames, frames * frame_size, frame_size)
+    inner = bytes(MIN_FRAME * frames) + table
+    async with Trove(driver := MemoryDriver(), middleware=[outer]) as store:
+        await store.create_bucket("bucket")
+        target = Target(store, driver, inner)
+        outer_form = await target.put()
+        assert len(outer_form.data) < 100 * KiB
+        records = [["zstd", {"frame_size": frame_size}], *json.loads(outer_form.records)]
+        await target.forge(replace(outer_form, records=json.dumps(records)))
+        assert not (await store.head("bucket", "key")).complete
+        for read in ALL:
+            with pytest.raises(IntegrityError, match="index of 24000017 bytes"):
+                await read(target, "key")
 
 
 async def test_object_of_the_maximum_number_of_transforms_is_read() -> None:

@@ -540,6 +540,23 @@ async def test_copy_to_a_different_tenant_is_encrypted_with_its_key() -> None:
         assert await store.read("zeta", "key") == BODY
 
 
+@pytest.mark.parametrize("operation", ["copy", "move"])
+async def test_keyrings_with_equal_ids_never_exchange_an_object(operation: str) -> None:
+    driver = CallLog()
+    middleware = [
+        (Encryption(Keyring({"1": name.encode() * 32})), Scope.buckets(name)) for name in "ab"
+    ]
+    async with store_with(middleware, driver) as store:
+        for bucket in "ab":
+            await store.create_bucket(bucket)
+        await store.put("a", "key", BODY)
+        await getattr(store, operation)("a", "key", "b", "key")
+        assert await store.read("b", "key") == BODY
+        driver.calls.clear()
+        await store.copy("b", "key", "b", "copy")
+        assert driver.calls == ["head", "copy"]
+
+
 async def test_middlewares_are_chosen_in_the_task_of_each_put() -> None:
     encrypts = ContextVar("encrypts", default=False)
 

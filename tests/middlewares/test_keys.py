@@ -344,6 +344,17 @@ async def test_names_of_tenants_are_quoted_in_ids() -> None:
     current_tenant.set("a/é %")
     keys = TenantKeys(tenant_of_the_task, Loader())
     assert (await keys.for_write(CONTEXT)).id == "a%2F%C3%A9%20%25/2026-11"
+    current_tenant.set("\udce9")  # no text of Unicode, but a str
+    keys = TenantKeys(tenant_of_the_task, lambda _: Keyring({"1": NEW}))
+    assert (await keys.for_write(CONTEXT)).id == "%ED%B3%A9/1"
+
+
+async def test_too_long_name_of_a_tenant_is_refused_without_showing_the_key() -> None:
+    current_tenant.set("a" * 256)
+    keys = TenantKeys(tenant_of_the_task, lambda _: Keyring({"1": NEW}))
+    with pytest.raises(ConfigError, match="1 to 256") as caught:
+        await keys.for_write(CONTEXT)
+    assert not any(form in shown(caught.value) for form in forms(NEW))
 
 
 async def test_the_context_may_select_the_tenant_and_functions_may_be_async() -> None:
@@ -453,6 +464,27 @@ async def test_keys_are_loaded_again_after_the_ttl(monkeypatch: pytest.MonkeyPat
         clock[0] = now
         await keys.for_write(CONTEXT)
     assert load.loads == ["acme", "acme"]
+
+
+async def test_keys_that_tenants_share_stay_open_while_one_of_them_is_kept() -> None:
+    closed: list[str] = []
+
+    class ClosingKeys(Keyring):
+        __slots__ = ()
+
+        async def aclose(self) -> None:
+            closed.append(current_tenant.get())
+
+    shared = ClosingKeys({"1": NEW})
+    keys = TenantKeys(
+        tenant_of_the_task,
+        lambda name: shared if name in "abc" else Keyring({"1": NEW}),
+        max_tenants=2,
+    )
+    for name in "abcde":
+        current_tenant.set(name)
+        await keys.for_write(CONTEXT)
+    assert closed == ["e"]
 
 
 async def test_keys_of_a_tenant_are_closed_when_they_are_dropped_and_with_the_store(

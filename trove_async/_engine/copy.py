@@ -34,7 +34,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
-from .locations import Location, context_of, guessed_type, located
+from .locations import Location, context_of, context_of_stored, guessed_type, located
 from .media_types import type_of
 from .opening import DecodedObject
 from .pinning import pinned_options
@@ -116,7 +116,14 @@ async def copy(
         options = _target_options(source, target, info, overrides)
         middlewares, context = await _target_middlewares(target, info, options, transforms)
         renamed = (source.bucket, source.key) != (target.bucket, target.key)
-        if not await transforms.is_current(middlewares, context, info.records, renamed=renamed):
+        is_current = await transforms.is_current(
+            middlewares,
+            context,
+            info.records,
+            source=context_of_stored(info, source.backend),
+            renamed=renamed,
+        )
+        if not is_current:
             options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:

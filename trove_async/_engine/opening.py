@@ -24,6 +24,7 @@ from trove_async.errors import (
     NotFoundError,
     NotSupportedError,
     ObjectChangedError,
+    PermissionDeniedError,
     PreconditionFailedError,
     RangeError,
     TroveError,
@@ -43,6 +44,9 @@ from .verified import VerifiedBody
 
 Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
 """Whether a transformed object is decoded, or a function that decides it from the object's metadata."""
+
+_LARGE_INDEX: Final = 4 * MiB
+"""Size of the largest index of an object that may have fewer stored bytes: that of 512 GiB in frames of 1 MiB."""
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
@@ -166,7 +170,13 @@ async def _open(  # noqa: PLR0917 - as `open_body`
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
                 return await decoded.open_range(*decoded.resolve(options.range))
-            except (PreconditionFailedError, NotFoundError, RangeError):
+            except (
+                PreconditionFailedError,
+                NotFoundError,
+                RangeError,
+                IntegrityError,  # the key of an object that was replaced meanwhile may be unknown
+                PermissionDeniedError,
+            ):
                 transforms.indexes.drop(address)
     # 2. Send the request of a plain object.
     context = backend.driver.get(bucket, key, options)
@@ -314,7 +324,7 @@ async def describe(
             await decoded.load(for_ranges=False)
         except _ReplacedError:
             info = await backend.driver.head(info.bucket, info.key, version_id)
-        except (IntegrityError, NotSupportedError):
+        except (IntegrityError, NotSupportedError, PermissionDeniedError):
             return public  # reading the object raises the error
         else:
             return decoded_info(info, decoded.size)
@@ -376,7 +386,7 @@ class DecodedObject:
             while (for_ranges or decoder.size is None) and decoder.index is not None:
                 data = next(known, None)
                 if data is None:
-                    data = await self._read(*decoder.index)
+                    data = await self._read(*self._checked_index(decoder.index))
                 decoder.load_index(data)
                 pieces.append(data)
             assert decoder.size is not None  # noqa: S101 - known once the index is loaded
@@ -457,7 +467,20 @@ class DecodedObject:
             level = self._decoders.index(decoder)
             below = DecodedObject(self._transforms, self._backend, self._info, self._version_id)
             below._decoders = self._decoders[:level]
-            decoder.load_index(await below._read(*decoder.index))
+            decoder.load_index(await below._read(*self._checked_index(decoder.index)))
+
+    def _checked_index(self, span: Span) -> Span:
+        """Return the range of an index, unless it is far larger than what is stored.
+
+        An index is held in memory. If forged records state that an object was compressed twice, a few
+        stored bytes decode to any number of them.
+        """
+        if span[1] - span[0] > max(_LARGE_INDEX, self._info.stored_size):
+            raise IntegrityError(
+                f"the object has an index of {span[1] - span[0]} bytes, but {self._info.stored_size}"
+                " stored bytes: it was altered"
+            )
+        return span
 
     async def _read(self, start: int, end: int) -> bytes:
         """Read a range of the output of the decoders made so far."""
@@ -546,15 +569,17 @@ def _is_same_version(info: ObjectInfo, later: ObjectInfo) -> bool:
     """Return whether two responses describe one version, as far as this can be decided.
 
     Without proof, equal records are enough: those of an encrypted object contain a random salt, and every
-    block of a compressed one is verified.
+    block of a compressed one is verified. With proof, the records must be equal nevertheless: an etag may be a
+    checksum of the stored bytes, which does not depend on the metadata.
     """
+    if info.records != later.records:
+        return False
     if can_prove(info):
         return is_same(info, later)
-    return (info.stored_size, info.last_modified, info.write_id, info.records) == (
+    return (info.stored_size, info.last_modified, info.write_id) == (
         later.stored_size,
         later.last_modified,
         later.write_id,
-        later.records,
     )
 
 

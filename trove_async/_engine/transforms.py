@@ -192,13 +192,20 @@ class Transforms:
         return decoded_info(info, size)
 
     async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
-        """Return the middlewares of a name. Those whose scope includes the object come first."""
+        """Return the middlewares of a name. Those whose scope includes the object come first.
+
+        If one of these is required, the others are left out: their keys do not prove that it has encoded the
+        object.
+        """
         named = [item for item in self.configured if item[0].name == name]
         if len(named) < 2:  # noqa: PLR2004 - several
             return [middleware for middleware, _ in named]
         inside = [await _includes(scope, context) for _, scope in named]
-        ranked = sorted(zip(inside, named, strict=True), key=lambda pair: not pair[0])
-        return [middleware for _, (middleware, _) in ranked]
+        pairs = list(zip(inside, named, strict=True))
+        first = [middleware for included, (middleware, _) in pairs if included]
+        if any(middleware.required for middleware in first):
+            return first
+        return first + [middleware for included, (middleware, _) in pairs if not included]
 
     def _by_name(self, name: str) -> Middleware:
         for middleware, _ in self.configured:
@@ -229,6 +236,7 @@ class Transforms:
         context: ObjectContext,
         records: str | None,
         *,
+        source: ObjectContext,
         renamed: bool,
     ) -> bool:
         """Return whether an object is encoded as a put to `context` would encode it today.
@@ -237,6 +245,7 @@ class Transforms:
             middlewares: The middlewares that apply to `context`.
             context: The destination of a copy.
             records: The records of the object.
+            source: The object.
             renamed: Whether its bucket or key would change.
         """
         applied = list(parse_records(records))
@@ -246,12 +255,24 @@ class Transforms:
                 # Empty: it was applied, and left the body as it was. The metadata may be forged, so only the
                 # middleware itself decides whether that is possible.
                 record = applied.pop(0).record or {}
+                # Two keyrings may use one id for different keys.
+                if record and not await self._may_have_encoded(middleware, source):
+                    return False
             if not await middleware.is_current(context, record, renamed=renamed):
                 return False
         for name, record in applied:
             if record is not None and not await self._may_keep(name, record, context, renamed):
                 return False
         return True
+
+    async def _may_have_encoded(self, middleware: Middleware, context: ObjectContext) -> bool:
+        """Return whether a put of an object uses this middleware, or no other one of its name."""
+        named = [item for item in self.configured if item[0].name == middleware.name]
+        others = [scope for other, scope in named if other is not middleware]
+        if not others:
+            return True
+        own = [scope for other, scope in named if other is middleware]
+        return any([await _includes(scope, context) for scope in own])
 
     async def _may_keep(
         self,

@@ -67,8 +67,10 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
                 characters: unsafe ones are replaced or encoded.
             cache_control: The Cache-Control header; None uses that of the object, or ``private``.
             redirect: ``"presign"`` redirects a GET to a presigned URL of the backend, valid for
-                five minutes, if the backend supports it. The backend then sends its own headers,
-                and `download_name`, `cache_control` and `trusted` have no effect.
+                five minutes, if the backend supports it and no middleware applies to the key
+                (`Trove.presign_get`). The backend then sends its own headers, and `download_name`,
+                `cache_control` and `trusted` have no effect. It sends the stored bytes: do not use this
+                if objects may be encoded for another reason, such as the media type of their put.
             trusted: Send every object with its own type, without a sandbox. Scripts in it then run
                 in your origin, so use this only for objects that you control. If False, browsers
                 show images (except SVG), audio, video, PDF, JSON and plain text. All other types

@@ -47,8 +47,9 @@ class Encryption:
         keys: The keys.
         bind: Whether an object is readable only under its bucket and key. Copies and moves then send
             the body again. Objects that were written without `bind` stay readable under any name.
-        require: Whether to refuse to read an object in scope that is not encrypted. Its scope should not
-            depend on media types, which can be changed without the key.
+        require: Whether to refuse to read an object in scope that is not encrypted, or only with a key of an
+            `Encryption` whose scope does not include it. The scope should not depend on media types, which
+            can be changed without a key.
         segment_size: The size in bytes of a segment (an encrypted block), from 4 KiB to 1 MiB. A read of
             a few bytes fetches and decrypts one segment. Every segment adds 16 bytes.
 

@@ -33,7 +33,9 @@ class Inspection:
     pool, so each must fit in half of it.
 
     Copies and moves are not inspected, because their bytes are already stored. A presigned URL for a put is
-    refused, because it would bypass the inspection.
+    refused, because it would bypass the inspection. With a scope of media types, pass `content_type` to
+    `Trove.presign_put`: without it, the client may send any type, but the scope is evaluated with the one that is
+    guessed from the key.
 
     Example:
         >>> from trove_async import ContentBlockedError

@@ -16,7 +16,7 @@ import os
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from time import monotonic
 from typing import Final, NoReturn, Protocol, TypeVar, runtime_checkable
@@ -301,7 +301,7 @@ class TenantKeys:
         """Return the current key of the tenant."""
         tenant = await self._current_tenant(context)
         key = checked_key(await (await self._keys(tenant)).for_write(context))
-        return replace(key, id=_prefix(tenant) + key.id)
+        return _renamed(key, _prefix(tenant) + key.id)
 
     async def for_read(self, context: ObjectContext, key_id: str, wrapped: bytes | None) -> DataKey:
         """Return the key of the tenant with this id.
@@ -318,7 +318,7 @@ class TenantKeys:
             )
         keys = await self._keys(tenant)
         key = checked_key(await keys.for_read(context, key_id.removeprefix(prefix), wrapped))
-        return replace(key, id=key_id)
+        return _renamed(key, key_id)
 
     async def _current_tenant(self, context: ObjectContext) -> str:
         tenant = await _result(self._tenant(context))
@@ -364,7 +364,8 @@ class TenantKeys:
             self._cache[tenant] = keys, monotonic() + self._ttl
             if len(self._cache) > self._max_tenants:
                 dropped.append(self._cache.pop(next(iter(self._cache)))[0])
-        return dropped
+            kept = {id(entry[0]) for entry in self._cache.values()}  # tenants may share their keys
+        return [keys for keys in dropped if id(keys) not in kept]
 
     def __repr__(self) -> str:
         if not hasattr(self, "_load"):
@@ -439,7 +440,13 @@ async def _close(sources: Iterable[Keys]) -> None:
 
 def _prefix(tenant: str) -> str:
     """Return the prefix of the ids of a tenant's keys. No two tenants have the same one."""
-    return quote(tenant, safe="") + "/"
+    return quote(tenant, safe="", errors="surrogatepass") + "/"
+
+
+def _renamed(key: DataKey, key_id: str) -> DataKey:
+    """Return a key with a different id."""
+    # `dataclasses.replace` would keep the secret in a variable, which error reporters show.
+    return DataKey(id=key_id, secret=key.secret, wrapped=key.wrapped)
 
 
 async def _result(value: T | Awaitable[T]) -> T:
