@@ -34,7 +34,7 @@ from trove_async import (
 from trove_async._engine.index_cache import IndexCache, KnownObject
 from trove_async.drivers import S3Driver
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.middlewares import Compression, Encryption, Keyring
+from trove_async.middlewares import Compression, DataKey, Encryption, Keyring
 from trove_async.models import RECORDS, KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
 from trove_async.scope import Scope
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from trove_async import ObjectInfo
-    from trove_async.middleware import Middleware
+    from trove_async.middleware import Middleware, ObjectContext
     from trove_async.testing.servers import S3Server
 
 OLD_KEY, NEW_KEY = b"o" * 32, b"n" * 32
@@ -506,6 +506,33 @@ async def test_index_is_forgotten_once_the_object_is_overwritten_or_deleted() ->
         await store.read("data", "key", range=(10, 20))
         await plain.put("data", "key", two)
         assert await store.read("data", "key", range=(10, 20)) == two[10:20]
+
+
+async def test_key_of_a_remembered_version_is_not_needed_for_the_current_one() -> None:
+    driver = CallLog()
+    revoked: list[str] = []
+
+    class Revocable(Keyring):
+        async def for_read(self, context: ObjectContext, key_id: str, wrapped: Any) -> DataKey:
+            if key_id in revoked:
+                raise DecryptionError(f"the key {key_id!r} was revoked")
+            return await super().for_read(context, key_id, wrapped)
+
+    keys = Revocable({"old": OLD_KEY, "new": NEW_KEY}, current="old")
+    body = content(20_000)
+    async with (
+        store_with([Encryption(keys)], driver) as store,
+        store_with([encryption(new=NEW_KEY)], driver) as rotating,
+    ):
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        assert await store.read("data", "key", range=(10, 20)) == body[10:20]
+        await rotating.put("data", "key", body[::-1])
+        revoked.append("old")
+        assert await store.read("data", "key", range=(10, 20)) == body[::-1][10:20]
+        revoked.append("new")
+        with pytest.raises(DecryptionError, match="'new'"):
+            await store.read("data", "key", range=(10, 20))
 
 
 async def test_cache_of_indexes_is_bounded() -> None:

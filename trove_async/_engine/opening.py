@@ -20,10 +20,12 @@ from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import DriverReader
 from trove_async.errors import (
+    DecryptionError,
     IntegrityError,
     NotFoundError,
     NotSupportedError,
     ObjectChangedError,
+    PermissionDeniedError,
     PreconditionFailedError,
     RangeError,
     TroveError,
@@ -45,6 +47,15 @@ Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
+
+_MAY_BE_OUTDATED: Final = (
+    PreconditionFailedError,
+    NotFoundError,
+    RangeError,
+    DecryptionError,  # the key of the remembered version may no longer exist
+    PermissionDeniedError,  # or may no longer be used
+)
+"""The errors of a range planned from a remembered version that may not apply to the current one."""
 
 
 class OpenedBody:
@@ -165,7 +176,7 @@ async def _open(  # noqa: PLR0917 - as `open_body`
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
                 return await decoded.open_range(*decoded.resolve(options.range))
-            except (PreconditionFailedError, NotFoundError, RangeError):
+            except _MAY_BE_OUTDATED:
                 transforms.indexes.drop(address)
     # 2. Send the request of a plain object.
     context = backend.driver.get(bucket, key, options)
