@@ -622,6 +622,17 @@ async def test_wrong_key_with_the_id_of_the_right_one_is_an_error() -> None:
             await store.read("data", "key")
 
 
+async def test_object_that_was_encrypted_twice_under_one_key_id_is_read() -> None:
+    stack = [encryption(key=OLD_KEY), compression(), encryption(key=NEW_KEY)]
+    body = compressible(20_000)
+    async with store_with(stack) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        assert await store.read("data", "key") == body
+        assert await store.read("data", "key", range=(10_000, 10_010)) == body[10_000:10_010]
+        assert await store.get_ranges("data", "key", [(10_000, 10_010)]) == [body[10_000:10_010]]
+
+
 async def test_required_encryption_refuses_an_object_in_scope_that_is_not_encrypted() -> None:
     driver = CallLog()
     async with store_with([], driver) as store:

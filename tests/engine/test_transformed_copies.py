@@ -540,6 +540,27 @@ async def test_copy_to_a_different_tenant_is_encrypted_with_its_key() -> None:
         assert await store.read("zeta", "key") == BODY
 
 
+@pytest.mark.parametrize("operation", ["copy", "move"])
+async def test_copy_to_a_scope_with_another_key_of_the_same_id_is_encrypted_again(
+    operation: str,
+) -> None:
+    scopes = [
+        (Encryption(Keyring({"1": key})), Scope.buckets(bucket))
+        for bucket, key in (("acme", b"a" * 32), ("zeta", b"z" * 32))
+    ]
+    driver = CallLog()
+    async with store_with(scopes, driver) as store:
+        for bucket in ("acme", "zeta"):
+            await store.create_bucket(bucket)
+        await store.put("acme", "key", BODY)
+        await getattr(store, operation)("acme", "key", "zeta", "key")
+        assert await store.read("zeta", "key") == BODY
+        driver.calls.clear()
+        await store.copy("zeta", "key", "zeta", "copy")
+        assert driver.calls == ["head", "copy"]
+        assert await store.read("zeta", "copy") == BODY
+
+
 async def test_middlewares_are_chosen_in_the_task_of_each_put() -> None:
     encrypts = ContextVar("encrypts", default=False)
 

@@ -31,7 +31,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
-from .locations import Location, context_of, located
+from .locations import Location, context_of, context_of_stored, located
 from .media_types import type_of
 from .opening import DecodedObject
 from .puts import PutBody, PutResult, with_records
@@ -112,7 +112,10 @@ async def copy(
         options = _target_options(source, target, info, overrides)
         middlewares, context = await _target_middlewares(target, info, options, transforms)
         renamed = (source.bucket, source.key) != (target.bucket, target.key)
-        if not await transforms.is_current(middlewares, context, info.records, renamed=renamed):
+        current = context_of_stored(info, source.backend)
+        if not await transforms.is_current(
+            middlewares, current, context, info.records, renamed=renamed
+        ):
             options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:

@@ -377,10 +377,13 @@ class DecodedObject:
         """
         context = context_of_stored(self._info, self._backend)
         self._tail = tail
-        applied = [item for item in parse_records(self._info.records) if item.record is not None]
+        applied = parse_records(self._info.records)
         loaded: list[list[bytes]] = []
-        for level, item in enumerate(reversed(applied)):
-            decoder = await self._transforms.decoder(context, item, self.size)
+        for position in reversed(range(len(applied))):
+            if applied[position].record is None:
+                continue
+            decoder = await self._transforms.decoder(context, applied, position, self.size)
+            level = len(loaded)
             known = iter(indexes[level]) if level < len(indexes) else iter(())
             pieces: list[bytes] = []
             while (for_ranges or decoder.size is None) and decoder.index is not None:
