@@ -221,6 +221,8 @@ class DecodedBody:
             if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
                 raise self._damaged("an encoded block is too large")
             await self._read_more(MAX_BLOCK if isinstance(self._encoded, DecodedBody) else _READ)
+        if not 0 <= size <= MAX_BLOCK + MAX_EXPANSION:
+            raise self._damaged(f"an encoded block of {size} bytes is not possible")
         # 2. Read the block.
         await self._read_up_to(size)
         # 3. Verify the trailer before the last block is returned.
