@@ -233,6 +233,22 @@ async def test_range_beyond_the_stored_size_is_inside_the_body() -> None:
                 await store.read("data", "key", range=(start, None))
 
 
+@pytest.mark.parametrize("name", [*STACKS, "none"])
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+async def test_range_outside_the_body_raises_with_the_object(name: str, size: int) -> None:
+    async with store_with(STACKS[name]() if name != "none" else []) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", compressible(size))
+        info = await store.head("data", "key")
+        for _ in range(2):  # the second time, the object may be remembered
+            with pytest.raises(RangeError) as caught:
+                await store.read("data", "key", range=(30_000, 30_001))
+            assert (caught.value.info, caught.value.backend) == (info, "default")
+        with pytest.raises(RangeError) as caught:
+            await store.get_ranges("data", "key", [(30_000, 30_001)])
+        assert (caught.value.info, caught.value.backend) == (info, "default")
+
+
 # -- empty objects and limits ----------------------------------------------------------------------
 
 

@@ -211,24 +211,25 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     decode: Decode,
 ) -> DecodedObject | ObjectInfo:
     """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
-    if not transforms:
-        info = await backend.driver.head(bucket, key, options.version_id)
-        _check_conditions(info, options)
-        await transforms.check_read(info, backend)
-        if not _must_decode(info, backend, decode):
-            return info
-        decoded = DecodedObject(transforms, backend, info, options.version_id)
-        await decoded.load(for_ranges=True)
-        return decoded
-    # The object is probably transformed. Its last bytes often contain its index, which saves a request.
-    tail = replace(options, range=ByteRange.last(transforms.tail_size))
-    async with backend.driver.get(bucket, key, tail) as reader:
-        await transforms.check_read(reader.info, backend)
-        if not _must_decode(reader.info, backend, decode):
-            return reader.info
-        decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
-        await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
-        return decoded
+    if transforms:
+        # The object is probably transformed. Its last bytes often contain its index, which saves a request.
+        tail = replace(options, range=ByteRange.last(transforms.tail_size))
+        with suppress(RangeError):  # an empty object has no last bytes
+            async with backend.driver.get(bucket, key, tail) as reader:
+                await transforms.check_read(reader.info, backend)
+                if not _must_decode(reader.info, backend, decode):
+                    return reader.info
+                decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
+                await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
+                return decoded
+    info = await backend.driver.head(bucket, key, options.version_id)
+    _check_conditions(info, options)
+    await transforms.check_read(info, backend)
+    if not _must_decode(info, backend, decode):
+        return info
+    decoded = DecodedObject(transforms, backend, info, options.version_id)
+    await decoded.load(for_ranges=True)
+    return decoded
 
 
 async def _decode_whole(  # noqa: PLR0917 - as `open_body`
