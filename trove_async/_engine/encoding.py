@@ -130,7 +130,6 @@ class EncodedSource:
         while await self._output.ready():
             # Copied, because a piece may be a view of a buffer that is used again.
             pieces.append(bytes(await self._output.take(MiB)))
-        await self._source.aclose()  # a put from memory does not close its source
         encoded = source_of(b"".join(pieces))
         self.memory, self.size, self._output = encoded.memory, encoded.size, encoded
         # An upload closes only a body that it pulls, and not one in memory.
