@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, store_of
-from trove_async import BufferPool, ClosedError, IntegrityError, ObjectNotFoundError
+from trove_async import (
+    BufferPool,
+    ClosedError,
+    IntegrityError,
+    ObjectNotFoundError,
+    StreamError,
+)
 from trove_async._concurrency import OwnedTask
 from trove_async._engine.block_workers import BlockWorkers
 from trove_async._engine.encoding import encode_source
@@ -269,6 +275,22 @@ async def test_reader_closed_while_its_read_waits_for_a_response_ends_its_read()
         with pytest.raises(ClosedError):
             await read.result()
         assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_second_read_of_a_reader_is_refused_while_the_first_one_runs(stack: str) -> None:
+    fake = Fake()
+    async with store_of(fake, middleware=STACKS[stack]) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            reached = fake.hang("read")
+            first = OwnedTask(obj.read(10))
+            await reached.wait()
+            with pytest.raises(StreamError, match="another task is reading"):
+                await obj.read(10)
+            fake.before.clear()
+            await first.aclose()
+            assert await read_to_end(obj) == BODY
 
 
 async def test_close_cancelled_repeatedly_while_threads_decode_releases_every_worker() -> None:
