@@ -36,7 +36,7 @@ from trove_async import (
 from trove_async._engine.index_cache import IndexCache, KnownObject
 from trove_async.drivers import S3Driver
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.middlewares import Compression, Encryption, Keyring, TenantKeys
+from trove_async.middlewares import Compression, DataKey, Encryption, Keyring, TenantKeys
 from trove_async.models import RECORDS, KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
 from trove_async.scope import Scope
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from trove_async import ObjectInfo
-    from trove_async.middleware import Middleware
+    from trove_async.middleware import Middleware, ObjectContext
     from trove_async.testing.servers import S3Server
 
 OLD_KEY, NEW_KEY = b"o" * 32, b"n" * 32
@@ -233,6 +233,22 @@ async def test_range_beyond_the_stored_size_is_inside_the_body() -> None:
         for start in (200_000, 300_000):
             with pytest.raises(RangeError):
                 await store.read("data", "key", range=(start, None))
+
+
+@pytest.mark.parametrize("name", [*STACKS, "none"])
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+async def test_range_outside_the_body_raises_with_the_object(name: str, size: int) -> None:
+    async with store_with(STACKS[name]() if name != "none" else []) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", compressible(size))
+        info = await store.head("data", "key")
+        for _ in range(2):  # the second time, the object may be remembered
+            with pytest.raises(RangeError) as caught:
+                await store.read("data", "key", range=(30_000, 30_001))
+            assert (caught.value.info, caught.value.backend) == (info, "default")
+        with pytest.raises(RangeError) as caught:
+            await store.get_ranges("data", "key", [(30_000, 30_001)])
+        assert (caught.value.info, caught.value.backend) == (info, "default")
 
 
 # -- empty objects and limits ----------------------------------------------------------------------
@@ -538,6 +554,33 @@ async def test_changed_records_of_equal_bytes_are_noticed() -> None:
         assert await store.read("data", "key", range=(10, 20)) == stored[10:20]
 
 
+async def test_key_of_a_remembered_version_is_not_needed_for_the_current_one() -> None:
+    driver = CallLog()
+    revoked: list[str] = []
+
+    class Revocable(Keyring):
+        async def for_read(self, context: ObjectContext, key_id: str, wrapped: Any) -> DataKey:
+            if key_id in revoked:
+                raise DecryptionError(f"the key {key_id!r} was revoked")
+            return await super().for_read(context, key_id, wrapped)
+
+    keys = Revocable({"old": OLD_KEY, "new": NEW_KEY}, current="old")
+    body = content(20_000)
+    async with (
+        store_with([Encryption(keys)], driver) as store,
+        store_with([encryption(new=NEW_KEY)], driver) as rotating,
+    ):
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        assert await store.read("data", "key", range=(10, 20)) == body[10:20]
+        await rotating.put("data", "key", body[::-1])
+        revoked.append("old")
+        assert await store.read("data", "key", range=(10, 20)) == body[::-1][10:20]
+        revoked.append("new")
+        with pytest.raises(DecryptionError, match="'new'"):
+            await store.read("data", "key", range=(10, 20))
+
+
 async def test_cache_of_indexes_is_bounded() -> None:
     async with store_with([compression()]) as store:
         await store.create_bucket("data")
@@ -623,6 +666,17 @@ async def test_wrong_key_with_the_id_of_the_right_one_is_an_error() -> None:
     async with store_with([encryption(old=NEW_KEY)], driver) as store:
         with pytest.raises(DecryptionError, match="'old'"):
             await store.read("data", "key")
+
+
+async def test_object_that_was_encrypted_twice_under_one_key_id_is_read() -> None:
+    stack = [encryption(key=OLD_KEY), compression(), encryption(key=NEW_KEY)]
+    body = compressible(20_000)
+    async with store_with(stack) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", body)
+        assert await store.read("data", "key") == body
+        assert await store.read("data", "key", range=(10_000, 10_010)) == body[10_000:10_010]
+        assert await store.get_ranges("data", "key", [(10_000, 10_010)]) == [body[10_000:10_010]]
 
 
 async def test_required_encryption_refuses_an_object_in_scope_that_is_not_encrypted() -> None:

@@ -481,6 +481,7 @@ async def test_records_that_do_not_fit_the_metadata_are_rejected_before_any_requ
             with pytest.raises(NotSupportedError, match=r"of which \d+ are the records") as caught:
                 await store.put("data", "key", body, metadata={"a": "x" * 100})
             assert (caught.value.operation, caught.value.key) == ("put", "key")
+            assert store.pool.statistics().leased == 0
         assert driver.calls == []
         await store.put("data", "key", content(size), metadata={"a": "x" * 20})
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, store_of
-from trove_async import BufferPool, ClosedError, ObjectNotFoundError
+from trove_async import (
+    BufferPool,
+    ClosedError,
+    IntegrityError,
+    ObjectNotFoundError,
+    StreamError,
+)
 from trove_async._concurrency import OwnedTask
 from trove_async._engine.block_workers import BlockWorkers
 from trove_async._engine.encoding import encode_source
@@ -271,6 +277,22 @@ async def test_reader_closed_while_its_read_waits_for_a_response_ends_its_read()
         assert_idle(store, fake)
 
 
+@pytest.mark.parametrize("stack", STACKS)
+async def test_second_read_of_a_reader_is_refused_while_the_first_one_runs(stack: str) -> None:
+    fake = Fake()
+    async with store_of(fake, middleware=STACKS[stack]) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            reached = fake.hang("read")
+            first = OwnedTask(obj.read(10))
+            await reached.wait()
+            with pytest.raises(StreamError, match="another task is reading"):
+                await obj.read(10)
+            fake.before.clear()
+            await first.aclose()
+            assert await read_to_end(obj) == BODY
+
+
 async def test_close_cancelled_repeatedly_while_threads_decode_releases_every_worker() -> None:
     gate = Gate()
     fake = Fake()
@@ -412,6 +434,61 @@ async def test_exception_of_an_encoder_ends_the_put_cleanly(
             assert_idle(store, fake)
         with pytest.raises(ObjectNotFoundError):
             await store.head("bucket", "key")
+
+
+VIOLATIONS: dict[str, tuple[str, Callable[..., Any], str]] = {
+    "empty block": ("encode", lambda index, *_, **__: b"" if index else b"x", "block 1 must have"),
+    "long block": ("encode", lambda *_, **__: bytes(2 * MiB), "block 0 must have"),
+    "undecided later": ("encode", lambda index, *_, **__: None if index else b"x", "block 1 must"),
+    "no block size": ("block_size", lambda _: 0, "must have 1 to"),
+    "large block size": ("block_size", lambda _: 2 * MiB, "must have 1 to"),
+    "no record": ("record", lambda _: None, "the record of the middleware"),
+    "fraction in the record": ("record", lambda _: {"a": 0.5}, "the record of the middleware"),
+    "number as a name": ("record", lambda _: {1: "a"}, "the record of the middleware"),
+}
+"""A method of an encoder, its replacement, and the message of the error."""
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+@pytest.mark.parametrize("above", [True, False])
+async def test_encoder_whose_output_could_not_be_read_back_stores_nothing(
+    violation: str, *, above: bool
+) -> None:
+    method, replacement, message = VIOLATIONS[violation]
+
+    class Broken(Inverting):
+        async def encoder(self, context: ObjectContext) -> _Encoder | None:
+            encoder = await super().encoder(context)
+            setattr(encoder, method, replacement)
+            return encoder
+
+    fake = Fake()
+    broken = Broken(64 * KiB)
+    other = Encryption(RING, segment_size=64 * KiB)
+    middleware: list[Middleware] = [other, broken] if above else [broken, other]
+    async with store_of(fake, middleware=middleware) as store:
+        for body in (BODY, chunks(BODY), BODY[: 100 * KiB]):
+            with pytest.raises((TypeError, ValueError), match=message):
+                await store.put("bucket", "key", body)
+            assert_idle(store, fake)
+        assert fake.stored_keys("bucket") == []
+
+
+async def test_impossible_size_of_an_encoded_block_allocates_no_memory() -> None:
+    class Broken(Inverting):
+        async def decoder(
+            self, context: ObjectContext, record: Record, encoded_size: int
+        ) -> _Decoder:
+            decoder = await super().decoder(context, record, encoded_size)
+            decoder.encoded_block_size = lambda *_: 1 << 50  # type: ignore[method-assign]
+            return decoder
+
+    middleware: list[Middleware] = [Broken(64 * KiB), Encryption(RING)]
+    async with store_of(Fake(), middleware=middleware) as store:
+        await store.put("bucket", "key", BODY)
+        for part in (None, (5, 10)):
+            with pytest.raises(IntegrityError, match="not possible"):
+                await store.read("bucket", "key", range=part)
 
 
 @pytest.mark.parametrize("block_size", [64 * KiB, 512 * KiB], ids=["on the loop", "in threads"])

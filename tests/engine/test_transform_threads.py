@@ -5,13 +5,18 @@ AES-GCM processes a block of any allowed size in less time, so it runs on the lo
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes import assert_idle, content, store_of
-from trove_async import BufferPool, Trove
+from trove_async import BufferPool, ClosedError, Trove
+from trove_async._concurrency import OwnedTask
 from trove_async._engine.block_workers import INLINE_WORK
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.middleware import MAX_BLOCK
@@ -147,3 +152,49 @@ async def test_large_body_is_processed_in_threads(monkeypatch: pytest.MonkeyPatc
     async with store_of(MemoryDriver(), pool=BufferPool(), middleware=stack) as store:
         await use(store, 64 * MiB, MiB)
     assert calls.largest_on_loop <= INLINE_WORK
+
+
+async def test_put_that_outlives_its_store_starts_no_thread() -> None:
+    reached, closed = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield TEXT[:MiB]
+        reached.set()
+        await closed.wait()
+        yield TEXT[MiB:]
+
+    driver = MemoryDriver()
+    async with store_of(driver, middleware=[Compression()]) as store:
+        workers = store._core.transforms.workers
+        put = OwnedTask(store.put("bucket", "key", body()))
+        await reached.wait()
+    closed.set()
+    with pytest.raises(ClosedError):
+        await put.result()
+    assert workers._threads is None
+    assert store.pool.statistics().leased == 0
+    assert not driver._buckets["bucket"].objects
+
+
+FORKING_PROGRAM = """
+import os
+
+from trove_async._engine.block_workers import MAX_BLOCK, BlockWorkers
+
+buffer = BlockWorkers().take_buffer(MAX_BLOCK)
+buffer[:4] = b"body"
+child = os.fork()
+if child == 0:
+    buffer[:4] = b"evil"
+    os._exit(0)
+os.waitpid(child, 0)
+assert bytes(buffer[:4]) == b"body"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_buffers_are_not_shared_with_a_forked_child() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", FORKING_PROGRAM], timeout=30, check=True, env=environment
+    )

@@ -541,20 +541,24 @@ async def test_copy_to_a_different_tenant_is_encrypted_with_its_key() -> None:
 
 
 @pytest.mark.parametrize("operation", ["copy", "move"])
-async def test_keyrings_with_equal_ids_never_exchange_an_object(operation: str) -> None:
-    driver = CallLog()
-    middleware = [
-        (Encryption(Keyring({"1": name.encode() * 32})), Scope.buckets(name)) for name in "ab"
+async def test_copy_to_a_scope_with_another_key_of_the_same_id_is_encrypted_again(
+    operation: str,
+) -> None:
+    scopes = [
+        (Encryption(Keyring({"1": key})), Scope.buckets(bucket))
+        for bucket, key in (("acme", b"a" * 32), ("zeta", b"z" * 32))
     ]
-    async with store_with(middleware, driver) as store:
-        for bucket in "ab":
+    driver = CallLog()
+    async with store_with(scopes, driver) as store:
+        for bucket in ("acme", "zeta"):
             await store.create_bucket(bucket)
-        await store.put("a", "key", BODY)
-        await getattr(store, operation)("a", "key", "b", "key")
-        assert await store.read("b", "key") == BODY
+        await store.put("acme", "key", BODY)
+        await getattr(store, operation)("acme", "key", "zeta", "key")
+        assert await store.read("zeta", "key") == BODY
         driver.calls.clear()
-        await store.copy("b", "key", "b", "copy")
+        await store.copy("zeta", "key", "zeta", "copy")
         assert driver.calls == ["head", "copy"]
+        assert await store.read("zeta", "copy") == BODY
 
 
 async def test_middlewares_are_chosen_in_the_task_of_each_put() -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
 from trove_async._concurrency import wait_until_done
+from trove_async.errors import ClosedError
 from trove_async.middleware import MAX_BLOCK, Decoder, Encoder, RunsInline
 from trove_async.models import KiB
 
@@ -49,15 +50,24 @@ class BlockWorkers:
         self._free = self._cores + 1 if count is None else count
         self._buffers: list[mmap.mmap] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run work in a thread. Wait for its end with `wait_until_done`, even if cancelled."""
+        """Run work in a thread. Wait for its end with `wait_until_done`, even if cancelled.
+
+        Raises:
+            ClosedError: The store was closed meanwhile. A new thread would not be ended.
+        """
+        if self._closed:
+            raise ClosedError("the store was closed while a body was being encoded or decoded")
         if self._threads is None:  # most stores need none
             self._threads = ThreadPoolExecutor(self._cores, "trove-blocks")
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def aclose(self) -> None:
         """End the threads once they are idle. Idempotent."""
+        self._closed = True
+        self._buffers.clear()
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)
@@ -85,7 +95,11 @@ class BlockWorkers:
         """
         if size <= MAX_BLOCK // 2:
             return memoryview(bytearray(size))
-        return memoryview(self._buffers.pop() if self._buffers else mmap.mmap(-1, MAX_BLOCK))
+        if self._buffers:
+            return memoryview(self._buffers.pop())
+        # By default, Python's anonymous mmap is shared with forked children.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        return memoryview(mmap.mmap(-1, MAX_BLOCK, flags=flags))
 
     def return_buffer(self, buffer: memoryview) -> None:
         """Keep a buffer for later, or drop it. No view of it may be in use."""

@@ -116,14 +116,10 @@ async def copy(
         options = _target_options(source, target, info, overrides)
         middlewares, context = await _target_middlewares(target, info, options, transforms)
         renamed = (source.bucket, source.key) != (target.bucket, target.key)
-        is_current = await transforms.is_current(
-            middlewares,
-            context,
-            info.records,
-            source=context_of_stored(info, source.backend),
-            renamed=renamed,
-        )
-        if not is_current:
+        current = context_of_stored(info, source.backend)
+        if not await transforms.is_current(
+            middlewares, current, context, info.records, renamed=renamed
+        ):
             options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:

@@ -11,7 +11,7 @@ from array import array
 from functools import partial
 from typing import Final, Protocol, cast
 
-from trove_async.errors import ClosedError, IntegrityError
+from trove_async.errors import ClosedError, IntegrityError, StreamError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
 from trove_async.models import KiB, ObjectInfo
 
@@ -63,6 +63,7 @@ class DecodedBody:
         "_header",
         "_index",
         "_inline_size",
+        "_is_reading",
         "_is_whole",
         "_jobs",
         "_offset",
@@ -103,6 +104,7 @@ class DecodedBody:
         self._jobs = BlockJobs[bytes](workers)
         self._piece = b""  # a decoded block, of which `_offset` bytes were returned
         self._offset = 0
+        self._is_reading = False
         self._failure: Exception | None = None  # every further read raises it
 
     @property
@@ -115,8 +117,12 @@ class DecodedBody:
 
         Raises:
             IntegrityError: The encoded bytes were altered, or there are fewer or more.
+            StreamError: Another task is reading the body. Both reads would take parts of one block.
         """
         self._check_usable()
+        if self._is_reading:
+            raise StreamError("another task is reading this body: use a reader for each task")
+        self._is_reading = True
         try:
             return await self._read(size)
         except IntegrityError as error:
@@ -124,6 +130,8 @@ class DecodedBody:
             error.located(backend=info.backend or None, bucket=info.bucket, key=info.key)
             self._failure = error
             raise
+        finally:
+            self._is_reading = False
 
     async def _read(self, size: int) -> bytes:
         while not self._piece:
@@ -221,6 +229,8 @@ class DecodedBody:
             if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
                 raise self._damaged("an encoded block is too large")
             await self._read_more(MAX_BLOCK if isinstance(self._encoded, DecodedBody) else _READ)
+        if not 0 <= size <= MAX_BLOCK + MAX_EXPANSION:
+            raise self._damaged(f"an encoded block of {size} bytes is not possible")
         # 2. Read the block.
         await self._read_up_to(size)
         # 3. Verify the trailer before the last block is returned.

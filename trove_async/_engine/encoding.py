@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
 from trove_async.middleware import (
+    MAX_BLOCK,
     MAX_EXPANSION,
     Encoder,
     EncodesInto,
@@ -30,7 +31,7 @@ from trove_async.models import MiB
 
 from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers, inline_size
 from .intake import Intake
-from .records import Applied, format_records
+from .records import Applied, checked_record, format_records
 from .sources import Source, source_of
 
 _BATCH: Final = 4 * MiB
@@ -103,7 +104,9 @@ class EncodedSource:
             [
                 Applied(item, None)
                 if isinstance(item, str)
-                else Applied(item.name, item.encoder.record(item.input_size))
+                else Applied(
+                    item.name, checked_record(item.name, item.encoder.record(item.input_size))
+                )
                 for item in self._applied
             ]
         )
@@ -344,6 +347,10 @@ class _Stage:
         """Read the next block, and start to encode it. Return the job and the block."""
         index = self._next_index
         size = self.encoder.block_size(index)
+        if not 0 < size <= MAX_BLOCK:
+            raise ValueError(
+                f"block {index} of {self.name!r} must have 1 to {MAX_BLOCK} bytes, got {size}"
+            )
         if self.input_size is not None:
             size = min(size, self.input_size - self._input_bytes)
         if self._in_memory:
@@ -354,7 +361,7 @@ class _Stage:
             block = block[: await _gather(self._input, block)]
         last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
-        work = partial(self.encoder.encode, index, block, last=last)
+        work = partial(_encode, self.encoder, index, block, last=last)
         workers = self._workers if len(block) > self._inline_size else None
         return BlockJob(work, buffer, workers), block
 
@@ -426,6 +433,23 @@ class _Stage:
             if position < len(view):
                 break
         return places
+
+
+def _encode(encoder: Encoder, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
+    """Return an encoded block that can be read back, or None if the body is better left as it is.
+
+    Raises:
+        ValueError: The encoder has returned a block of a size that the contract forbids.
+    """
+    encoded = encoder.encode(index, block, last=last)
+    if encoded is None and index == 0:
+        return None
+    size, least = len(encoded or b""), min(len(block), 1)
+    if encoded is None or not least <= size <= len(block) + MAX_EXPANSION:
+        raise ValueError(
+            f"encoded block {index} must have {least} to {len(block) + MAX_EXPANSION} bytes, got {size}"
+        )
+    return encoded
 
 
 class _Work(NamedTuple):

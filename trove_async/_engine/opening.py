@@ -51,6 +51,15 @@ _LARGE_INDEX: Final = 4 * MiB
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts if the object is replaced between the requests of one get."""
 
+_MAY_BE_OUTDATED: Final = (
+    PreconditionFailedError,
+    NotFoundError,
+    RangeError,
+    IntegrityError,  # the key of the remembered version may no longer exist
+    PermissionDeniedError,  # or may no longer be used
+)
+"""The errors of a range planned from a remembered version that may not apply to the current one."""
+
 
 class OpenedBody:
     """An open body. Leaving the context closes its connection.
@@ -170,13 +179,7 @@ async def _open(  # noqa: PLR0917 - as `open_body`
                 decoded = DecodedObject(transforms, backend, known.info)
                 await decoded.load(for_ranges=True, indexes=known.indexes)
                 return await decoded.open_range(*decoded.resolve(options.range))
-            except (
-                PreconditionFailedError,
-                NotFoundError,
-                RangeError,
-                IntegrityError,  # the key of an object that was replaced meanwhile may be unknown
-                PermissionDeniedError,
-            ):
+            except _MAY_BE_OUTDATED:
                 transforms.indexes.drop(address)
     # 2. Send the request of a plain object.
     context = backend.driver.get(bucket, key, options)
@@ -210,25 +213,26 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     options: GetOptions,
     decode: Decode,
 ) -> DecodedObject | ObjectInfo:
-    """Return the current object, loaded for ranges; or its info if it is not to be decoded."""
-    if not transforms:
-        info = await backend.driver.head(bucket, key, options.version_id)
-        _check_conditions(info, options)
-        await transforms.check_read(info, backend)
-        if not _must_decode(info, backend, decode):
-            return info
-        decoded = DecodedObject(transforms, backend, info, options.version_id)
-        await decoded.load(for_ranges=True)
-        return decoded
-    # The object is probably transformed. Its last bytes often contain its index, which saves a request.
-    tail = replace(options, range=ByteRange.last(transforms.tail_size))
-    async with backend.driver.get(bucket, key, tail) as reader:
-        await transforms.check_read(reader.info, backend)
-        if not _must_decode(reader.info, backend, decode):
-            return reader.info
-        decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
-        await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
-        return decoded
+    """Return the current object: what users see of it if it is not decoded, else loaded for ranges."""
+    if transforms:
+        # The object is probably transformed. Its last bytes often contain its index, which saves a request.
+        tail = replace(options, range=ByteRange.last(transforms.tail_size))
+        with suppress(RangeError):  # an empty object has no last bytes
+            async with backend.driver.get(bucket, key, tail) as reader:
+                await transforms.check_read(reader.info, backend)
+                if not _must_decode(reader.info, backend, decode):
+                    return reader.info
+                decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
+                await decoded.load(for_ranges=True, tail=VerifiedBody(reader))
+                return decoded
+    info = await backend.driver.head(bucket, key, options.version_id)
+    _check_conditions(info, options)
+    await transforms.check_read(info, backend)
+    if not _must_decode(info, backend, decode):
+        return info
+    decoded = DecodedObject(transforms, backend, info, options.version_id)
+    await decoded.load(for_ranges=True)
+    return decoded
 
 
 async def _decode_whole(  # noqa: PLR0917 - as `open_body`
@@ -377,10 +381,13 @@ class DecodedObject:
         """
         context = context_of_stored(self._info, self._backend)
         self._tail = tail
-        applied = [item for item in parse_records(self._info.records) if item.record is not None]
+        applied = parse_records(self._info.records)
         loaded: list[list[bytes]] = []
-        for level, item in enumerate(reversed(applied)):
-            decoder = await self._transforms.decoder(context, item, self.size)
+        for position in reversed(range(len(applied))):
+            if applied[position].record is None:
+                continue
+            decoder = await self._transforms.decoder(context, applied, position, self.size)
+            level = len(loaded)
             known = iter(indexes[level]) if level < len(indexes) else iter(())
             pieces: list[bytes] = []
             while (for_ranges or decoder.size is None) and decoder.index is not None:

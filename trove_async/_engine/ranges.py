@@ -11,6 +11,7 @@ from trove_async.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    RangeError,
     TroveError,
 )
 from trove_async.middleware import Span
@@ -54,7 +55,12 @@ async def get_ranges(
         except TroveError as error:
             error.located(backend=backend.name)  # a middleware does not know it
             raise
-    spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
+    try:
+        spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
+    except RangeError as error:
+        error.info = info.located(backend=backend.name)
+        error.located(backend=backend.name)
+        raise
     requests = coalesce(spans)
     data_by_span: dict[Span, bytes] = {}
     # 2. Several requests need proof that they read the same version.
@@ -100,7 +106,7 @@ async def _get_decoded_ranges(
 
     with _translate_changes(backend, info.bucket, info.key):
         await decoded.load(for_ranges=True, indexes=indexes)
-    spans = [byte_range.resolve(decoded.size) for byte_range in ranges]
+    spans = [decoded.resolve(byte_range) for byte_range in ranges]
     await _fetch_all(backend, info.bucket, info.key, coalesce(spans), fetch)
     return [data_by_span[span] for span in spans]
 

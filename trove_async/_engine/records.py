@@ -8,10 +8,10 @@ would not have made it smaller.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from trove_async.errors import IntegrityError
 from trove_async.middleware import Record
@@ -35,6 +35,20 @@ class Applied(NamedTuple):
 def format_records(applied: Sequence[Applied]) -> str:
     """Return the text to store in an object's metadata."""
     return json.dumps(applied, separators=(",", ":"))
+
+
+def checked_record(name: str, record: object) -> Record:
+    """Return the record of an encoder, as it is read back.
+
+    Raises:
+        TypeError: It could not be read back. None would state that the body is not encoded.
+    """
+    if not isinstance(record, Mapping) or not _is_record(record := dict(record)):
+        raise TypeError(
+            f"the record of the middleware {name!r} must map names to texts, numbers or switches, got"
+            f" {record!r}"
+        )
+    return record
 
 
 @lru_cache(maxsize=256)  # one read of an object parses its records several times
@@ -74,8 +88,13 @@ def _checked(name: object, record: object) -> tuple[str, Record | None]:
         raise TypeError("a name must be a str")
     if record is None:
         return name, None
-    if not isinstance(record, dict) or not all(
-        isinstance(value, (str, int, bool)) for value in record.values()
-    ):
+    if not isinstance(record, dict) or not _is_record(record):
         raise TypeError("a record must map names to texts, numbers or switches")
     return name, MappingProxyType(record)
+
+
+def _is_record(record: Mapping[Any, object]) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(value, (str, int, bool))
+        for name, value in record.items()
+    )

@@ -147,18 +147,30 @@ class Transforms:
 
     # -- decoding ----------------------------------------------------------------------------------
 
-    async def decoder(self, context: ObjectContext, applied: Applied, encoded_size: int) -> Decoder:
+    async def decoder(
+        self,
+        context: ObjectContext,
+        applied: Sequence[Applied],
+        position: int,
+        encoded_size: int,
+    ) -> Decoder:
         """Return a decoder for one of the transforms of an object.
+
+        Args:
+            context: The object.
+            applied: The records of the object.
+            position: The position of the transform in `applied`.
+            encoded_size: The size of its encoded form in bytes.
 
         Raises:
             DecryptionError: No middleware has the key.
             NotSupportedError: No middleware has this name.
             IntegrityError: The record is malformed.
         """
-        name, record = applied
+        name, record = applied[position]
         assert record is not None  # noqa: S101 - checked by the caller
         failure: DecryptionError | None = None
-        for middleware in await self._candidates(context, name):
+        for middleware in await self._candidates(context, applied, position):
             try:
                 return await middleware.decoder(context, record, encoded_size)
             except DecryptionError as error:
@@ -191,21 +203,28 @@ class Transforms:
             return info.decoded(None)
         return decoded_info(info, size)
 
-    async def _candidates(self, context: ObjectContext, name: str) -> Sequence[Middleware]:
-        """Return the middlewares of a name. Those whose scope includes the object come first.
+    async def _candidates(
+        self, context: ObjectContext, applied: Sequence[Applied], position: int
+    ) -> Sequence[Middleware]:
+        """Return the middlewares that may decode a transform, the most probable one first.
 
-        If one of these is required, the others are left out: their keys do not prove that it has encoded the
-        object.
+        Two of them may know different keys by one id. So those whose scope includes the object come first,
+        and among these the one that a put would have applied at this position. If one of these is required,
+        the others are left out: their keys do not prove that it has encoded the object.
         """
+        name = applied[position].name
         named = [item for item in self.configured if item[0].name == name]
         if len(named) < 2:  # noqa: PLR2004 - several
             return [middleware for middleware, _ in named]
-        inside = [await _includes(scope, context) for _, scope in named]
-        pairs = list(zip(inside, named, strict=True))
-        first = [middleware for included, (middleware, _) in pairs if included]
-        if any(middleware.required for middleware in first):
-            return first
-        return first + [middleware for included, (middleware, _) in pairs if not included]
+        inside: list[Middleware] = []
+        outside: list[Middleware] = []
+        for middleware, scope in named:
+            (inside if await _includes(scope, context) else outside).append(middleware)
+        earlier = sum(item.name == name for item in applied[:position])
+        first = inside[earlier : earlier + 1]
+        if any(middleware.required for middleware in inside):
+            outside = []
+        return [*first, *inside[:earlier], *inside[earlier + 1 :], *outside]
 
     def _by_name(self, name: str) -> Middleware:
         for middleware, _ in self.configured:
@@ -233,46 +252,40 @@ class Transforms:
     async def is_current(
         self,
         middlewares: Sequence[Middleware],
+        source: ObjectContext,
         context: ObjectContext,
         records: str | None,
         *,
-        source: ObjectContext,
         renamed: bool,
     ) -> bool:
         """Return whether an object is encoded as a put to `context` would encode it today.
 
         Args:
             middlewares: The middlewares that apply to `context`.
+            source: The object.
             context: The destination of a copy.
             records: The records of the object.
-            source: The object.
             renamed: Whether its bucket or key would change.
         """
-        applied = list(parse_records(records))
+        applied = parse_records(records)
+        position = 0
         for middleware in middlewares:
             record: Record | None = None
-            if applied and applied[0].name == middleware.name:
+            if position < len(applied) and applied[position].name == middleware.name:
                 # Empty: it was applied, and left the body as it was. The metadata may be forged, so only the
                 # middleware itself decides whether that is possible.
-                record = applied.pop(0).record or {}
-                # Two keyrings may use one id for different keys.
-                if record and not await self._may_have_encoded(middleware, source):
+                record = applied[position].record or {}
+                # A different middleware of this name may know a different key by the same id.
+                decoding = await self._candidates(source, applied, position)
+                if record and decoding[0] is not middleware:
                     return False
+                position += 1
             if not await middleware.is_current(context, record, renamed=renamed):
                 return False
-        for name, record in applied:
+        for name, record in applied[position:]:
             if record is not None and not await self._may_keep(name, record, context, renamed):
                 return False
         return True
-
-    async def _may_have_encoded(self, middleware: Middleware, context: ObjectContext) -> bool:
-        """Return whether a put of an object uses this middleware, or no other one of its name."""
-        named = [item for item in self.configured if item[0].name == middleware.name]
-        others = [scope for other, scope in named if other is not middleware]
-        if not others:
-            return True
-        own = [scope for other, scope in named if other is middleware]
-        return any([await _includes(scope, context) for scope in own])
 
     async def _may_keep(
         self,

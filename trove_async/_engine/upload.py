@@ -252,10 +252,10 @@ class Put:
         self, parts: Parts, size: int | None, first: HeldPart | None = None
     ) -> ObjectInfo:
         driver = cast("Uploading", self._backend.driver)
-        options = replace(self._finished_options(), size=size)
         async with AsyncExitStack() as stack:
             if first is not None:
                 stack.push_async_exit(first)
+            options = replace(self._finished_options(), size=size)
             upload = await self._with_bucket(
                 lambda: stack.enter_async_context(driver.upload(self._bucket, self._key, options))
             )
