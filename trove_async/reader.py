@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ._concurrency import OwnedTask, in_thread
-from ._engine.operations import OpenBody
+from ._engine.opening import OpenBody
 from ._engine.upload import Progress
 from .driver import DriverReader
 from .errors import BodyConsumedError, ClosedError

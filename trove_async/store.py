@@ -16,7 +16,8 @@ from ._engine.bulk_delete import Deletion
 from ._engine.health import health
 from ._engine.listing import ObjectIterator, VersionIterator
 from ._engine.media_types import type_of
-from ._engine.operations import OpenBody, Operations
+from ._engine.opening import OpenBody
+from ._engine.operations import Operations
 from ._engine.runtime import Runtime
 from ._engine.sources import BodySource, source_of
 from ._engine.transforms import Transforms

@@ -5,7 +5,7 @@ It is the same for every driver. `Trove` checks the arguments of a call and dele
 Operations
 `operations`        one method for each public operation
 `runtime`           the state that all handles of one store share; `backends`: its open drivers
-`validation`        checks options, on their own and against a backend's capabilities
+`validation`        checks options on their own; `backend_checks`: against a backend's capabilities
 `health`            pings the backends
 
 Writing
@@ -20,8 +20,8 @@ Writing
 Reading
 `verified`          compares a body with its checksums while it is read
 `ranges`            reads many ranges of one version; `pinning`: gets of one version
-
 `opening`           opens a body, and decodes it by the records of its object
+`decoded_objects`   one version of a transformed object: its decoders, and ranges of its body
 
 Middlewares
 `transforms`        the middlewares of a store, and which of them apply to an object

@@ -34,9 +34,9 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
+from .decoded_objects import DecodedObject
 from .locations import Location, context_of, context_of_stored, guessed_type, located
 from .media_types import type_of
-from .opening import DecodedObject
 from .pinning import pinned_options
 from .puts import PutBody, PutResult, with_records
 from .sources import Source, source_of

@@ -19,7 +19,7 @@ from trove_async.options import ListOptions
 
 from .backends import Backend
 from .cursors import CursorScope, Position, decode, encode
-from .opening import describe
+from .decoded_objects import describe
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 from .transforms import Transforms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trove_async.errors import TroveError
 from trove_async.middleware import ObjectContext
@@ -12,6 +13,22 @@ from trove_async.models import ObjectInfo
 
 from .backends import Backend
 from .media_types import type_of
+
+
+class ObjectAddress(NamedTuple):
+    """The address of an object as users pass it.
+
+    Attributes:
+        bucket: The bucket.
+        key: The key.
+        backend: The name of the backend. None: the router decides.
+        version_id: A version of the object. None: the latest.
+    """
+
+    bucket: str
+    key: str
+    backend: str | None = None
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

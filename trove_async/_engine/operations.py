@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from trove_async import _names
 from trove_async._concurrency import shielded
@@ -22,18 +22,18 @@ from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
 
-from . import validation
+from . import backend_checks, validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets
 from .bulk_delete import Deletion
 from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
-from .decoding import Body
+from .decoded_objects import describe, read_all
 from .listing import ObjectIterator, Query, VersionIterator
-from .locations import Location, context_of, object_context
+from .locations import Location, ObjectAddress, context_of, object_context
 from .media_types import type_of
 from .move import remove_source
-from .opening import Decode, OpenedBody, describe, open_body, read_all
+from .opening import Decode, OpenBody, open_body
 from .page_stream import RequestPage, request_objects, request_versions
 from .puts import Puts
 from .ranges import get_ranges
@@ -43,41 +43,6 @@ from .transforms import decoded_info
 from .upload import Progress
 
 T = TypeVar("T")
-
-
-class ObjectAddress(NamedTuple):
-    """The address of an object as users pass it.
-
-    Attributes:
-        bucket: The bucket.
-        key: The key.
-        backend: The name of the backend. None: the router decides.
-        version_id: A version of the object. None: the latest.
-    """
-
-    bucket: str
-    key: str
-    backend: str | None = None
-    version_id: str | None = None
-
-
-class OpenBody(NamedTuple):
-    """An open body and the functions that its reader needs.
-
-    Attributes:
-        context: The open body's context manager. Leaving it closes the connection.
-        body: The body, verified while it is read, and decoded unless the get does not decode.
-        info: The version that the body belongs to.
-        check_usable: Raises ClosedError if the store is not open.
-        emit: Emits the event of a body that was read, from the backend's name and the number of
-            bytes. None if there are no listeners.
-    """
-
-    context: OpenedBody
-    body: Body
-    info: ObjectInfo
-    check_usable: Callable[[], None]
-    emit: Callable[[str, int], None] | None
 
 
 class Operations:
@@ -147,7 +112,7 @@ class Operations:
             backend = await self._resolve(bucket, key)
             drop_type = type_guessed and not backend.capabilities.headers
             put_options = replace(options, content_type=None) if drop_type else options
-            validation.check_put(backend, key, put_options)
+            backend_checks.check_put(backend, key, put_options)
             target = Location(backend=backend, bucket=bucket, key=key)
             transforms = self._runtime.transforms
             if transforms:
@@ -191,7 +156,7 @@ class Operations:
 
         async def work() -> T:
             backend = await self._resolve(bucket, key)
-            validation.check_get(backend, options)
+            backend_checks.check_get(backend, options)
             emit = self._runtime.body_event_emitter("get", bucket, key)
             transforms = self._runtime.transforms
             opened = await open_body(transforms, backend, bucket, key, options, decode=decode)
@@ -208,7 +173,7 @@ class Operations:
 
         async def work() -> bytes:
             backend = await self._resolve(bucket, key)
-            validation.check_get(backend, options)
+            backend_checks.check_get(backend, options)
             emit = self._runtime.body_event_emitter("read", bucket, key)
             transforms = self._runtime.transforms
             async with await open_body(
@@ -251,7 +216,7 @@ class Operations:
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            validation.check_version(backend, version_id)
+            backend_checks.check_version(backend, version_id)
             info = await backend.driver.head(bucket, key, version_id)
             if info.records is not None:
                 info = await describe(self._runtime.transforms, backend, info, version_id)
@@ -264,7 +229,7 @@ class Operations:
 
         async def work() -> None:
             backend = await self._resolve(bucket, key)
-            validation.check_delete(backend, options)
+            backend_checks.check_delete(backend, options)
             try:
                 await backend.driver.delete(bucket, key, options)
             except BucketNotFoundError as error:
@@ -402,7 +367,7 @@ class Operations:
         )
         for backend in query.backends:
             others = () if isinstance(self._routing, Pinned) else self.backends
-            validation.check_versions(backend, others)
+            backend_checks.check_versions(backend, others)
         return query
 
     async def presign(
@@ -418,7 +383,7 @@ class Operations:
                 raise NotSupportedError(
                     f"{backend.driver.name} cannot presign URLs: {advice}", backend=backend.name
                 )
-            validation.check_version(backend, options.version_id)
+            backend_checks.check_version(backend, options.version_id)
             target = Location(backend=backend, bucket=bucket, key=key)
             context = context_of(target, options.content_type or type_of(key))
             await self._runtime.transforms.check_presign(context, method)
@@ -468,7 +433,7 @@ class Operations:
             name = await name
         backend = self._runtime.backends[name]
         if "." in key:
-            validation.check_addressable(backend, key)
+            backend_checks.check_addressable(backend, key)
         return backend
 
     async def _location(
@@ -478,8 +443,8 @@ class Operations:
             resolved = await self._resolve(bucket, key)
         else:
             resolved = self._runtime.backends[backend]
-            validation.check_addressable(resolved, key)
-        validation.check_version(resolved, version_id)
+            backend_checks.check_addressable(resolved, key)
+        backend_checks.check_version(resolved, version_id)
         return Location(backend=resolved, bucket=bucket, key=key, version_id=version_id)
 
     async def _without_latest_id(self, source: Location) -> Location:
@@ -519,7 +484,7 @@ class Operations:
             target,
             overrides,
             head=self._head,
-            check=lambda options: validation.check_put(target.backend, target.key, options),
+            check=lambda options: backend_checks.check_put(target.backend, target.key, options),
             normalize=validation.checked_inherited,
             put=lambda options: self._puts.put(target, options, progress),
             put_encoded=self._puts.put_body,

@@ -11,7 +11,7 @@ from trove_async.middleware import Inspecting, Middleware, ObjectContext
 from trove_async.models import RECORDS, ObjectInfo
 from trove_async.options import PutOptions
 
-from . import validation
+from . import backend_checks
 from .encoding import encode_source
 from .inspecting import Inspectors
 from .locations import Location, located
@@ -167,7 +167,7 @@ class Puts:
         """
         encoded = None
         if middlewares:
-            validation.check_transformable(target.backend)
+            backend_checks.check_transformable(target.backend)
             workers = self._runtime.transforms.workers
             encoded = await encode_source(source, options.size, middlewares, context, workers)
         if encoded is None:
@@ -178,7 +178,7 @@ class Puts:
 
             def finish(options: PutOptions) -> PutOptions:
                 options = with_records(options, records())
-                validation.check_metadata_size(target.backend, options.metadata)
+                backend_checks.check_metadata_size(target.backend, options.metadata)
                 return options
 
             # The declared size is that of the body, and is verified while the body is read.

@@ -18,7 +18,7 @@ from trove_async.middleware import Span
 from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
 
 from .backends import Backend
-from .opening import DecodedObject, is_transformed, read_all
+from .decoded_objects import DecodedObject, is_transformed, read_all
 from .pinning import pinned_options
 from .transforms import Transforms
 from .verified import VerifiedBody

@@ -11,16 +11,15 @@ from typing import Literal
 from trove_async import _names
 from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
-from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
+from trove_async.errors import ConfigError, InvalidNameError
 from trove_async.middleware import Inspecting, Middleware
-from trove_async.models import RECORDS, ByteRange, ObjectInfo, Timeout
+from trove_async.models import ByteRange, ObjectInfo, Timeout
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 from trove_async.router import DEFAULT
 from trove_async.scope import Scope
 
-from .backends import Backend
 from .copy_overrides import CopyOverrides
 from .transforms import ScopedItem, check_scopes
 
@@ -353,79 +352,6 @@ _HEADERS = (
 )
 """The text options that a copy inherits and that are stored as HTTP headers."""
 
-_PUT_NEEDS = (
-    ("if_none_match", "put_if_none_match", "write on a condition (if_none_match)"),
-    ("if_match", "put_if_match", "write on a condition (if_match)"),
-    ("metadata", "metadata", "store metadata"),
-    ("tags", "tags", "store tags"),
-    ("storage_class", "storage_class", "choose a storage class"),
-    ("content_type", "headers", "store content_type"),
-    ("cache_control", "headers", "store cache_control"),
-    ("content_disposition", "headers", "store content_disposition"),
-    ("content_encoding", "headers", "store content_encoding"),
-    ("content_language", "headers", "store content_language"),
-    ("expires", "expires", "store expires"),
-)
-"""The options that a backend may not support: the option, its capability, and a description."""
-
-
-def check_put(backend: Backend, key: str, options: PutOptions) -> None:
-    """Raise if the backend would have to drop an option of a put.
-
-    Raises:
-        NotSupportedError: The backend does not support an option, or the metadata is too large for it.
-        InvalidNameError: The key is too long for the backend.
-    """
-    check_key_length(backend, key)
-    capabilities = backend.capabilities
-    for option, capability, action in _PUT_NEEDS:
-        if not getattr(capabilities, capability) and getattr(options, option) not in (None, {}):
-            raise _not_supported_error(backend, action)
-    check_metadata_size(backend, options.metadata)
-
-
-def check_metadata_size(backend: Backend, metadata: Mapping[str, str]) -> None:
-    """Raise NotSupportedError if the metadata is too large for the backend."""
-    if not metadata:
-        return
-    max_bytes = backend.capabilities.max_metadata_bytes
-    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
-    if size > max_bytes:
-        records = len(RECORDS) + len(metadata[RECORDS]) if RECORDS in metadata else 0
-        advice = f", of which {records} are the records of the middlewares" if records else ""
-        raise NotSupportedError(
-            f"metadata on this backend must have at most {max_bytes} bytes, got {size}{advice}",
-            backend=backend.name,
-        )
-
-
-def check_transformable(backend: Backend) -> None:
-    """Raise NotSupportedError if how a body was transformed cannot be stored."""
-    if not backend.capabilities.metadata:
-        raise _not_supported_error(
-            backend, "store a transformed object, because it stores no metadata"
-        )
-
-
-def check_addressable(backend: Backend, key: str) -> None:
-    """Raise if the backend's protocol would resolve the key to a different one."""
-    if not backend.capabilities.dot_segments and _names.has_dot_segment(key):
-        raise InvalidNameError(
-            "a key on this backend must not have a '.' or '..' segment",
-            key=key,
-            backend=backend.name,
-        )
-
-
-def check_key_length(backend: Backend, key: str) -> None:
-    """Raise if the key is too long for this backend."""
-    max_bytes = backend.capabilities.max_key_bytes
-    if max_bytes < _names.MAX_KEY_BYTES and (size := len(key.encode())) > max_bytes:
-        raise InvalidNameError(
-            f"a key on this backend must have at most {max_bytes} bytes of UTF-8, got {size}",
-            backend=backend.name,
-        )
-
 
 def get_options(
     *,
@@ -465,23 +391,6 @@ def check_read_limit(limit: int | None) -> None:
     check_ints(limit=limit)
     if limit < 0:
         raise ValueError(f"limit must not be negative, got {limit}")
-
-
-def check_version(backend: Backend, version_id: str | None) -> None:
-    """Raise NotSupportedError for a version id on a backend without versions."""
-    if version_id is not None and not backend.capabilities.versions:
-        raise _not_supported_error(backend, "read a version by its id")
-
-
-def check_get(backend: Backend, options: GetOptions) -> None:
-    """Raise NotSupportedError if the backend would have to ignore an option."""
-    capabilities = backend.capabilities
-    if options.range is not None and not capabilities.ranges:
-        raise _not_supported_error(backend, "read a range")
-    conditional = options.if_match is not None or options.if_none_match is not None
-    if conditional and not capabilities.get_conditions:
-        raise _not_supported_error(backend, "read on a condition (if_match, if_none_match)")
-    check_version(backend, options.version_id)
 
 
 _MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
@@ -528,27 +437,6 @@ def delete_options(
     )
 
 
-def check_delete(backend: Backend, options: DeleteOptions) -> None:
-    """Raise NotSupportedError if the backend would have to ignore an option."""
-    capabilities = backend.capabilities
-    if options.if_match is not None and not capabilities.delete_if_match:
-        raise _not_supported_error(backend, "delete on a condition (if_match)")
-    if options.version_id is not None and not capabilities.versions:
-        raise _not_supported_error(backend, "delete a version by its id")
-
-
-def check_versions(backend: Backend, others: Sequence[Backend]) -> None:
-    """Raise NotSupportedError if the backend has no versions. Name one of `others` that has them."""
-    if not backend.capabilities.versions:
-        error = _not_supported_error(backend, "list versions")
-        alternative = next(
-            (backend.name for backend in others if backend.capabilities.versions), None
-        )
-        if alternative is not None:
-            error.message += f": use store.backend({alternative!r}).list_versions"
-        raise error
-
-
 def list_options(
     *,
     prefix: str,
@@ -588,9 +476,3 @@ def list_options(
     if page_size < 1:
         raise ValueError(f"page_size must be at least 1, got {page_size}")
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
-
-
-def _not_supported_error(backend: Backend, action: str) -> NotSupportedError:
-    return NotSupportedError(
-        f"{backend.driver.name} cannot {action}; nothing was done", backend=backend.name
-    )
