@@ -222,29 +222,13 @@ class ObjectInfo(_LazyAttributes):
             and (key is None or key == self.key)
         ):
             return self
-        return ObjectInfo(
+        return self._changed(
             bucket=self.bucket if bucket is None else bucket,
             key=self.key if key is None else key,
-            size=self.size,
-            stored_size=self.stored_size,
-            etag=self.etag,
-            last_modified=self.last_modified,
-            content_type=self.content_type,
-            metadata=self.metadata,
-            tags=self.tags,
-            storage_class=self.storage_class,
-            cache_control=self.cache_control,
-            content_disposition=self.content_disposition,
-            content_encoding=self.content_encoding,
-            content_language=self.content_language,
-            expires=self.expires,
-            checksums=self.checksums,
-            version_id=self.version_id,
             backend=self.backend if backend is None else backend,
+            size=self.size,
+            checksums=self.checksums,
             complete=self.complete,
-            write_id=self.write_id,
-            records=self.records,
-            as_of=self.as_of,
         )
 
     def decoded(self, size: int | None) -> ObjectInfo:
@@ -255,10 +239,30 @@ class ObjectInfo(_LazyAttributes):
         Args:
             size: The size of the decoded body. None: unknown, so the info is not complete.
         """
-        return ObjectInfo(
+        return self._changed(
             bucket=self.bucket,
             key=self.key,
+            backend=self.backend,
             size=self.stored_size if size is None else size,
+            checksums={},
+            complete=self.complete and size is not None,
+        )
+
+    def _changed(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        backend: str,
+        size: int,
+        checksums: Mapping[str, str],
+        complete: bool,
+    ) -> ObjectInfo:
+        # Not `dataclasses.replace`, which takes a fifth longer.
+        return ObjectInfo(
+            bucket=bucket,
+            key=key,
+            size=size,
             stored_size=self.stored_size,
             etag=self.etag,
             last_modified=self.last_modified,
@@ -271,9 +275,10 @@ class ObjectInfo(_LazyAttributes):
             content_encoding=self.content_encoding,
             content_language=self.content_language,
             expires=self.expires,
+            checksums=checksums,
             version_id=self.version_id,
-            backend=self.backend,
-            complete=self.complete and size is not None,
+            backend=backend,
+            complete=complete,
             write_id=self.write_id,
             records=self.records,
             as_of=self.as_of,

@@ -111,15 +111,14 @@ async def _open_latest(  # noqa: PLR0917 - as `open_body`
     decode: Decode,
 ) -> OpenedBody:
     """Open a body, again if it is replaced between the requests that are needed."""
-    for _ in range(MAX_ATTEMPTS - 1):
+    attempt = 1
+    while True:
         try:
             return await _open(transforms, backend, bucket, key, options, decode)
-        except ReplacedError:
-            continue
-    try:
-        return await _open(transforms, backend, bucket, key, options, decode)
-    except ReplacedError as error:
-        raise ObjectChangedError(error.message, backend=backend.name) from error
+        except ReplacedError as error:
+            if attempt == MAX_ATTEMPTS:
+                raise ObjectChangedError(error.message, backend=backend.name) from error
+        attempt += 1
 
 
 async def _open(  # noqa: PLR0917 - as `open_body`

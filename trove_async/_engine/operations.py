@@ -496,12 +496,10 @@ class Operations:
         )
 
     def _public(self, copied: CopyResult, destination: Location) -> ObjectInfo:
-        info = copied.stored
-        if info.records is not None:
-            if copied.body_size is None:
-                info = self._runtime.transforms.public(info)
-            else:
-                info = decoded_info(info, copied.body_size)
+        if copied.body_size is None:
+            info = self._runtime.transforms.public(copied.stored)
+        else:
+            info = decoded_info(copied.stored, copied.body_size)
         return info.located(backend=destination.backend.name)
 
     async def _run_on_object(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from trove_async.errors import (
     BackendNotFoundError,
@@ -35,6 +35,8 @@ from .block_workers import BlockWorkers
 from .index_cache import IndexCache
 from .locations import context_of_stored
 from .records import MAX_RECORDS, Applied, parse_records
+
+T = TypeVar("T")
 
 ScopedMiddleware: TypeAlias = tuple[Middleware, Scope]
 
@@ -97,9 +99,7 @@ class Transforms:
         Raises:
             NotSupportedError: There are more than an object can have.
         """
-        middlewares = [
-            middleware for middleware, scope in self.configured if await _includes(scope, context)
-        ]
+        middlewares = await _in_scope(self.configured, context)
         if len(middlewares) > MAX_RECORDS:
             raise NotSupportedError(
                 f"at most {MAX_RECORDS} middlewares can apply to an object, got {len(middlewares)}:"
@@ -110,13 +110,11 @@ class Transforms:
 
     async def select_inspections(self, context: ObjectContext) -> Sequence[Inspecting]:
         """Return the inspections that apply to an object, in order."""
-        return [
-            inspection for inspection, scope in self._inspections if await _includes(scope, context)
-        ]
+        return await _in_scope(self._inspections, context)
 
     async def explain(self, context: ObjectContext) -> Sequence[str]:
         """Return a description of each middleware and inspection that applies to an object, in order."""
-        return [repr(item) for item, scope in self._listed if await _includes(scope, context)]
+        return [repr(item) for item in await _in_scope(self._listed, context)]
 
     async def check_read(self, info: ObjectInfo, backend: Backend) -> None:
         """Raise if the object lacks a transform that its scope requires."""
@@ -324,6 +322,11 @@ def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
     """
     # An object without transforms has records if every middleware left it as it was.
     return info.decoded(size) if info.transforms else info
+
+
+async def _in_scope(items: Iterable[tuple[T, Scope]], context: ObjectContext) -> Sequence[T]:
+    """Return the items whose scopes include an object, in order."""
+    return [item for item, scope in items if await _includes(scope, context)]
 
 
 async def _includes(scope: Scope, context: ObjectContext) -> bool:
