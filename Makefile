@@ -56,14 +56,20 @@ lowest:  ## some of the tests, with the lowest allowed versions of all dependenc
 	$(LOWEST) -m uv pip install --quiet --python $(LOWEST) --editable '.[test]'
 	$(LOWEST) -m pytest --numprocesses=auto -k 'not Seaweed and not Store and not Routed' $(SMOKE)
 
-bench: .venv/bench  ## all benchmarks, compared with peers; writes benchmarks/RESULTS.md
+bench: .venv/bench .venv-s3-encryption  ## all benchmarks, compared with peers; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py
+
+# A peer of the benchmarks that allows only versions of `cryptography` below ours.
+.venv-s3-encryption:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check --quiet install 'amazon-s3-encryption-client-python>=4' || \
+		{ rm -rf $@; exit 1; }
 
 soak: .venv/test  ## long runs of tests that `make test` runs briefly
 	$(BIN)/python -m pytest -m soak --timeout=3600 -o faulthandler_timeout=4000
 
 clean:
-	rm -rf .venv .venv-lowest .demo
+	rm -rf .venv .venv-lowest .venv-s3-encryption .demo
 
 # One stamp file per set of extras. It is renewed when pyproject.toml changes.
 .venv/%: pyproject.toml | .venv/bin/python
