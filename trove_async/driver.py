@@ -71,8 +71,9 @@ class Capabilities:
         put_if_none_match: put honours ``if_none_match="*"``. The backend must check the condition
             and store the object in one atomic step.
         put_if_match: put honours ``if_match``, in one atomic step as well.
-        commit_conditions: The commit of an upload honours the conditions that put honours. If False,
-            the store sends a conditional body in one request, of up to `max_put` bytes.
+        commit_conditions: The commit of an upload honours the conditions that put honours, in one atomic
+            step as well. If False, the store sends a conditional body in one request, of up to `max_put`
+            bytes, and requests no conditional server-side copy of a larger object.
         copy_conditions: A server-side copy honours the conditions that put honours. If False, the
             body of a conditional copy passes through the store.
         get_conditions: get honours ``if_match`` and ``if_none_match``.

@@ -111,6 +111,21 @@ async def test_copy_that_the_service_cannot_do_is_streamed_through_the_client(
         assert "copy" in driver.calls
 
 
+async def test_conditional_copy_in_parts_is_refused_if_commits_ignore_conditions() -> None:
+    driver = CallLog(commit_conditions=False, max_put=2 * MiB)
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "large", BODY)
+        await store.put("data", "small", b"body")
+        with pytest.raises(NotSupportedError, match="only in a put of one request"):
+            await store.copy("data", "large", "data", "to", if_none_match="*")
+        assert "copy" not in driver.calls
+        assert not await store.exists("data", "to")
+        await store.copy("data", "small", "data", "to", if_none_match="*")
+        await store.copy("data", "large", "data", "to")
+        assert driver.calls.count("copy") == 2
+
+
 async def test_put_during_a_metadata_rewrite_is_not_lost() -> None:
     driver = CallLog(copy_tags=False)
     async with store_on(driver) as store:

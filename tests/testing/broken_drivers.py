@@ -13,6 +13,7 @@ import anyio
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.errors import (
     BucketNotFoundError,
+    ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
     RangeError,
@@ -122,6 +123,31 @@ class ChecksThenActs(MemoryDriver):
             await asyncio.sleep(0)
         unconditional = replace(options, if_none_match=None, if_match=None)
         return await super().put(bucket, key, views, unconditional)
+
+
+class ChecksThenCommits(MemoryDriver):
+    """SeaweedFS completes uploads like this."""
+
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        unconditional = replace(options, if_none_match=None, if_match=None)
+        async with super().upload(bucket, key, unconditional) as upload:
+            commit = upload.commit
+
+            async def check_and_commit(checksums: Mapping[str, str]) -> ObjectInfo:
+                try:
+                    current = (await self.head(bucket, key)).etag
+                except ObjectNotFoundError:
+                    current = None
+                if options.if_none_match and current:
+                    raise ObjectExistsError("the key exists")
+                if options.if_match and current != options.if_match:
+                    raise PreconditionFailedError("the object has changed")
+                await asyncio.sleep(0)
+                return await commit(checksums)
+
+            upload.commit = check_and_commit  # type: ignore[method-assign]  # one method is replaced
+            yield upload
 
 
 class TruncatesOnFailedPut(MemoryDriver):

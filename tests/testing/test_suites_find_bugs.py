@@ -55,6 +55,12 @@ BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (broken.IgnoresConditions, "test_if_match_replaces_only_the_matching_object", {}),
     (broken.ChecksThenActs, "test_concurrent_if_none_match_puts_have_one_winner", {}),
     (broken.ChecksThenActs, "test_concurrent_if_match_puts_have_one_winner", {}),
+    (
+        broken.ChecksThenCommits,
+        "test_racing_commits_have_one_winner",
+        {"condition": "if_none_match"},
+    ),
+    (broken.ChecksThenCommits, "test_racing_commits_have_one_winner", {"condition": "if_match"}),
     (broken.TruncatesOnFailedPut, "test_if_match_replaces_only_the_matching_object", {}),
     (broken.PutsInTwoSteps, "test_cancelled_put_leaves_old_or_new_object", {}),
     (broken.PutsInTwoSteps, "test_cancelled_put_of_new_key_leaves_whole_object_or_none", {}),

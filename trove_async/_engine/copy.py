@@ -17,7 +17,7 @@ from typing import cast
 from trove_async._checksums import CRC32C, compare, compare_stored
 from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
-from trove_async.driver import CannotCopyError, Copying, DriverReader
+from trove_async.driver import CannotCopyError, Capabilities, Copying, DriverReader
 from trove_async.errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -213,11 +213,20 @@ def _can_copy_on_server(
     return (
         source.backend.driver is target.backend.driver
         and capabilities.server_copy
-        and (capabilities.copy_conditions or not options.conditional)
+        and _copy_keeps_conditions(capabilities, options)
         and (capabilities.copy_tags or not options.tags)
         and (options.size or 0) <= capabilities.max_copy
         and can_prove(info)
     )
+
+
+def _copy_keeps_conditions(capabilities: Capabilities, options: PutOptions) -> bool:
+    """Return whether a server-side copy honours the conditions of the destination."""
+    if not options.conditional:
+        return True
+    # A copy that is too large for one request is an upload in parts, which ends in a commit.
+    in_one_request = (options.size or 0) <= capabilities.max_put
+    return capabilities.copy_conditions and (capabilities.commit_conditions or in_one_request)
 
 
 def _normalized(

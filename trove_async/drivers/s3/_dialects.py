@@ -51,7 +51,7 @@ class Dialect:
         folds: The oddities of keys that it stores under a different name or without the body. The
             driver does not write such keys. An oddity in neither set is unknown, and `KeyProbe`
             tests it.
-        commit_conditions: Whether it honours conditions on the completion of an upload.
+        commit_conditions: Whether it honours conditions on the completion of an upload, in one atomic step.
         copy_conditions: Whether it honours conditions on the destination of a copy.
         honours: The features that it is known to honour.
         ignores: The features that it is known to ignore. The driver does not use them. A feature in
@@ -134,6 +134,9 @@ SEAWEEDFS: Final = Dialect(
     dot_segments=False,
     keeps=frozenset(),
     folds=ALL_ODDITIES,
+    # It checks the condition of a completion first and completes the upload later: of several concurrent
+    # completions with If-None-Match, some or all succeed (version 4.48).
+    commit_conditions=False,
     honours=CONDITIONS | _TAGS,
 )
 CEPH: Final = Dialect(

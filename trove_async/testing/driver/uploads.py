@@ -7,6 +7,7 @@ therefore place parts by number, not in the order in which they arrive.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -17,6 +18,7 @@ from trove_async.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
 )
 from trove_async.models import KiB
 from trove_async.options import Part, PutOptions
@@ -35,6 +37,8 @@ from trove_async.testing._harness import (
     write,
 )
 from trove_async.testing.driver._base import DriverTopic, needs
+
+_RACERS = 12
 
 Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
 
@@ -230,6 +234,44 @@ class DriverUploads(DriverTopic):
         await delete(backend, bucket, "key")
         await upload(backend, bucket, "key", body, if_none_match="*")
         assert_same(await read(backend, bucket, "key"), body)
+
+    @pytest.mark.parametrize("condition", ["if_none_match", "if_match"])
+    async def test_racing_commits_have_one_winner(
+        self, backend: AsyncDriver, bucket: str, condition: str
+    ) -> None:
+        needs(backend, "upload", f"put_{condition}", "commit_conditions")
+        options = PutOptions(if_none_match="*")
+        if condition == "if_match":
+            options = PutOptions(if_match=(await write(backend, bucket, "key", b"old")).etag)
+        driver = uploading(backend)
+        winners: list[bytes] = []
+        failures: list[TroveError] = []
+
+        async def commit(running: Upload, body: bytes) -> None:
+            try:
+                await running.commit({})
+            except TroveError as failure:
+                failures.append(failure)
+            else:
+                winners.append(body)
+
+        async with AsyncExitStack() as stack:
+            uploads: list[tuple[Upload, bytes]] = []
+            for number in range(_RACERS):
+                body, pieces = _make_parts(backend, 1, str(number))
+                running = await stack.enter_async_context(driver.upload(bucket, "key", options))
+                await _send(running, pieces)
+                uploads.append((running, body))
+            async with task_group() as group:
+                for running, body in uploads:
+                    group.start_soon(commit, running, body)
+        assert len(winners) == 1
+        expected = ObjectExistsError if condition == "if_none_match" else PreconditionFailedError
+        # A service may also reject a commit because another one is in flight. The store retries it.
+        assert [
+            error for error in failures if not (error.retryable or type(error) is expected)
+        ] == []
+        assert_same(await read(backend, bucket, "key"), winners[0])
 
     async def test_commit_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
