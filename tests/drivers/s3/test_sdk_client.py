@@ -110,3 +110,19 @@ async def test_unused_client_is_never_created() -> None:
         raise AssertionError("a client is created")
 
     await LazySdkClient(make_client).aclose()
+
+
+async def test_second_client_parses_no_files(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = driver_of(moto_server), driver_of(moto_server)
+    async with opened(first):
+        await first.client
+
+    def load_file(*_: object) -> None:
+        raise AssertionError("a file was parsed again")
+
+    monkeypatch.setattr("botocore.loaders.JSONFileLoader.load_file", load_file)
+    async with opened(second):
+        client = await second.client
+        assert "Buckets" in await client.list_buckets()
