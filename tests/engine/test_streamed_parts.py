@@ -418,6 +418,7 @@ async def test_body_that_needs_parts_larger_than_allowed_is_rejected(path: Path)
 # -- cancels and lack of memory ----------------------------------------------------------------------
 
 
+@pytest.mark.idle_time
 async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
     for step in range(100):
         fake = StreamingDriver(parallel_parts=2)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[["ServerConnection"], Awaitable[None]]
 
-SHORT_TIMEOUTS = Timeout(connect=5, first_byte=0.2, idle=0.2)
+SHORT_TIMEOUTS = Timeout(connect=2, first_byte=0.2, idle=0.2)
 LONG_TIMEOUTS = Timeout(connect=10, first_byte=10, idle=10)
 
 
