@@ -229,7 +229,10 @@ class RangeError(TroveError):
 
 
 class IntegrityError(TroveError):
-    """The bytes that were received or stored differ from those that were sent."""
+    """The bytes that were received or stored differ from those that were sent, or would differ.
+
+    A middleware with a bug raises this error as well. The message names the middleware.
+    """
 
 
 class DecryptionError(IntegrityError):

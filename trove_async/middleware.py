@@ -33,6 +33,10 @@ checks header, trailer and total size       raises IntegrityError for any block 
 
 `trove_async.testing` tests this contract. A middleware is complete when it passes these tests.
 
+**Bugs.** The store checks the sizes, positions and types that a decoder returns. A read that they contradict
+raises IntegrityError, which names the middleware. An exception of a decoder that is not a TroveError becomes the
+cause of one. The store cannot detect a wrong block of the right size, so a block must be verified by its decoder.
+
 **Inspections.** An `Inspecting` object is listed like a middleware, but transforms nothing. Its
 inspectors receive the bytes that a user puts, and may block them. `trove_async.middlewares.inspection`
 has an implementation for users.
@@ -361,7 +365,7 @@ class Decoder(Protocol):
     """Decodes one object. It may be shared by several readers and threads.
 
     Encoded bytes may have been altered by an attacker. Every method must end in a result or an
-    IntegrityError, and allocate at most `MAX_BLOCK` bytes for a block.
+    IntegrityError, and allocate at most `MAX_BLOCK` bytes for a block. Results have exactly the types below.
     """
 
     @property

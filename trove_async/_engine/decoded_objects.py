@@ -18,10 +18,11 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.middleware import Decoder, Plan, Span
+from trove_async.middleware import Plan, Span
 from trove_async.models import ByteRange, MiB, ObjectInfo
 
 from .backends import Backend
+from .checked_decoder import CheckedDecoder
 from .decoding import Body, DecodedBody
 from .index_cache import KnownObject
 from .locations import context_of_stored
@@ -148,7 +149,7 @@ class DecodedObject:
         self._backend = backend
         self._info = info
         self._version_id = version_id
-        self._decoders: list[Decoder] = []  # in the order of decoding
+        self._decoders: list[CheckedDecoder] = []  # in the order of decoding
         self._tail: Body | None = None
         self.size = info.stored_size
 
@@ -260,7 +261,7 @@ class DecodedObject:
         opened.info = decoded_info(self._info, self.size)
         return opened
 
-    async def _load_index_of(self, decoder: Decoder) -> None:
+    async def _load_index_of(self, decoder: CheckedDecoder) -> None:
         """Load the index of a decoder that the index of a later decoder is read through."""
         while decoder.index is not None:
             level = self._decoders.index(decoder)
@@ -286,7 +287,7 @@ class DecodedObject:
         async with await self.open_range(start, end) as body:
             return await read_all(body)
 
-    def _size_of(self, decoder: Decoder) -> int:
+    def _size_of(self, decoder: CheckedDecoder) -> int:
         assert decoder.size is not None  # noqa: S101 - known once `load` has returned
         return decoder.size
 

@@ -12,10 +12,11 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from trove_async.errors import ClosedError, IntegrityError, StreamError
-from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Decoder, Plan
+from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Plan
 from trove_async.models import KiB, ObjectInfo
 
-from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers, inline_size
+from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers
+from .checked_decoder import CheckedDecoder
 
 _READ: Final = 256 * KiB
 """Bytes to read at a time while the size of the next encoded block is unknown."""
@@ -56,13 +57,15 @@ class DecodedBody:
     """
 
     __slots__ = (
+        "_block_start",
         "_decoder",
         "_encoded",
         "_encoded_sizes",
+        "_encoded_start",
         "_failure",
+        "_has_borders",
         "_header",
         "_index",
-        "_inline_size",
         "_is_reading",
         "_is_whole",
         "_jobs",
@@ -81,7 +84,7 @@ class DecodedBody:
     def __init__(
         self,
         encoded: Body,
-        decoder: Decoder,
+        decoder: CheckedDecoder,
         range: tuple[int, int],
         plan: Plan | None,
         workers: BlockWorkers,
@@ -91,12 +94,14 @@ class DecodedBody:
         self._encoded = encoded
         self._decoder = decoder
         self._workers = workers
-        self._inline_size = inline_size(decoder)
         self._is_whole = plan is None
         self._index = 0 if plan is None else plan.first  # of the next block to read
         self._skip = 0 if plan is None else plan.skip
         self._position = range[0]
         self._header = decoder.header if plan is None else b""  # not verified yet
+        self._block_start = range[0] - self._skip  # of the next block to return
+        self._encoded_start = len(self._header) if plan is None else plan.encoded[0]
+        self._has_borders = decoder.has_borders
         self._encoded_sizes = array("I")
         self._pending = _Pending()
         self._receiving: memoryview | None = None  # the memory of the next block
@@ -127,7 +132,9 @@ class DecodedBody:
             return await self._read(size)
         except IntegrityError as error:
             info = self.info
-            error.located(backend=info.backend or None, bucket=info.bucket, key=info.key)
+            error.located(
+                operation="get", backend=info.backend or None, bucket=info.bucket, key=info.key
+            )
             self._failure = error
             raise
         finally:
@@ -139,10 +146,9 @@ class DecodedBody:
                 return b""
             block = await self._next_block()
             # No await from here on: a cancelled read loses no bytes.
-            skipped = min(self._skip, len(block))
-            self._skip -= skipped
-            if self._is_whole and len(block) > self.remaining:
-                raise self._damaged("it has more bytes than its size")
+            skipped, self._skip = self._skip, 0
+            if skipped and skipped >= len(block):
+                raise self._damaged("a block is shorter than planned")
             self._piece = block[skipped : skipped + self.remaining]
         data = self._piece[self._offset : self._offset + size]
         self._offset += len(data)
@@ -180,7 +186,7 @@ class DecodedBody:
                     break
                 encoded = await self._next_encoded()
                 self._check_usable()
-                is_large = max(len(encoded), self._mean_block) > self._inline_size
+                is_large = max(len(encoded), self._decoder.mean_block) > self._decoder.inline_size
                 work = partial(self._decoder.decode, self._index, encoded)
                 self._jobs.add(BlockJob(work, encoded, self._workers if is_large else None))
                 self._index += 1
@@ -196,7 +202,23 @@ class DecodedBody:
         self._check_usable()
         self._jobs.remove_first()
         self._workers.return_buffer(job.memory)  # if the block was received into one
+        self._check_sizes(len(job.memory), len(block))
         return block
+
+    def _check_sizes(self, encoded_size: int, size: int) -> None:
+        """Raise if the blocks after the one with these sizes cannot be the rest of the body."""
+        decoder = self._decoder
+        self._block_start += size
+        index = self._index - len(self._jobs)  # of the next block to return
+        blocks = decoder.block_count - index
+        rest = (decoder.size or 0) - self._block_start
+        if not blocks <= rest <= blocks * MAX_BLOCK:
+            relation = "more" if rest < blocks else "fewer"
+            raise self._damaged(f"it has {relation} bytes than its size")
+        if self._has_borders:
+            self._encoded_start += encoded_size
+            if blocks:
+                decoder.check_border(index, self._block_start, self._encoded_start)
 
     def _check_usable(self) -> None:
         """Raise if the body was closed by another task during an await."""
@@ -210,11 +232,6 @@ class DecodedBody:
             return self._index < self._decoder.block_count
         return bool(self._pending or self._encoded.remaining)
 
-    @property
-    def _mean_block(self) -> int:
-        """The mean size of a decoded block, which estimates the work of decoding one."""
-        return (self._decoder.size or 0) // self._decoder.block_count
-
     async def _next_encoded(self) -> memoryview:
         """Return the next encoded block. After the last one of a whole body, verify the trailer."""
         if self._header:
@@ -222,15 +239,15 @@ class DecodedBody:
             self._header = b""
         is_last = self._is_whole and self._index == self._decoder.block_count - 1
         # Receive a large block directly. A block that was received in part is always received to its end.
-        if self._receiving is not None or self._can_receive(is_last=is_last):
-            return await self._receive_block()
+        if self._receiving is None and (whole := self._receivable_size(is_last=is_last)):
+            self._receiving, self._received = self._workers.take_buffer(whole)[:whole], 0
+        if self._receiving is not None:
+            return await self._receive_block(self._receiving)
         # 1. Find the size of the block, which may depend on its first bytes.
         while (size := self._decoder.encoded_block_size(self._index, self._pending.view)) is None:
             if len(self._pending) > MAX_BLOCK + MAX_EXPANSION:
                 raise self._damaged("an encoded block is too large")
             await self._read_more(MAX_BLOCK if isinstance(self._encoded, DecodedBody) else _READ)
-        if not 0 <= size <= MAX_BLOCK + MAX_EXPANSION:
-            raise self._damaged(f"an encoded block of {size} bytes is not possible")
         # 2. Read the block.
         await self._read_up_to(size)
         # 3. Verify the trailer before the last block is returned.
@@ -244,29 +261,25 @@ class DecodedBody:
             self._encoded_sizes.append(size)
         return self._pending.take(size)
 
-    def _can_receive(self, *, is_last: bool) -> bool:
-        """Return whether the next block can be received into memory."""
+    def _receivable_size(self, *, is_last: bool) -> int:
+        """Return the size of the next block if it can be received into memory, else 0."""
         # The last block is followed by the trailer, and bytes that are pending would have to be copied.
         if is_last or self._pending or not getattr(self._encoded, "reads_into", False):
-            return False
+            return 0
         size = self._decoder.encoded_block_size(self._index, self._pending.view)
-        return size is not None and INLINE_WORK < size <= MAX_BLOCK
+        return size if size is not None and INLINE_WORK < size <= MAX_BLOCK else 0
 
-    async def _receive_block(self) -> memoryview:
+    async def _receive_block(self, block: memoryview) -> memoryview:
         """Receive a whole encoded block into memory that is used again."""
         body = cast("_ReadingInto", self._encoded)
-        size = self._decoder.encoded_block_size(self._index, self._pending.view)
-        assert size is not None  # noqa: S101 - checked by `_can_receive`
-        if self._receiving is None:
-            self._receiving, self._received = self._workers.take_buffer(size), 0
-        while self._received < size:
-            count = await body.readinto(self._receiving[self._received : size])
+        while self._received < len(block):
+            count = await body.readinto(block[self._received :])
             if not count:
                 raise self._damaged("it ended early")
             self._received += count
-        block, self._receiving = self._receiving[:size], None
+        self._receiving = None
         if self._is_whole:
-            self._encoded_sizes.append(size)
+            self._encoded_sizes.append(len(block))
         return block
 
     async def _expect(self, expected: bytes, problem: str) -> None:
@@ -288,14 +301,7 @@ class DecodedBody:
         self._pending.append(data)
 
     def _damaged(self, problem: str) -> IntegrityError:
-        info = self.info
-        return IntegrityError(
-            f"the stored object cannot be decoded: {problem}",
-            operation="get",
-            backend=info.backend or None,
-            bucket=info.bucket,
-            key=info.key,
-        )
+        return self._decoder.broken(problem)
 
 
 class _Pending:

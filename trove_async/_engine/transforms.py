@@ -20,7 +20,6 @@ from trove_async.errors import (
 )
 from trove_async.middleware import (
     Closing,
-    Decoder,
     Inspecting,
     Middleware,
     ObjectContext,
@@ -32,6 +31,7 @@ from trove_async.scope import Scope
 
 from .backends import Backend
 from .block_workers import BlockWorkers
+from .checked_decoder import CheckedDecoder, checked_decoded_size
 from .index_cache import IndexCache
 from .locations import context_of_stored
 from .records import MAX_RECORDS, Applied, parse_records
@@ -151,7 +151,7 @@ class Transforms:
         applied: Sequence[Applied],
         position: int,
         encoded_size: int,
-    ) -> Decoder:
+    ) -> CheckedDecoder:
         """Return a decoder for one of the transforms of an object.
 
         Args:
@@ -170,12 +170,12 @@ class Transforms:
         failure: DecryptionError | None = None
         for middleware in await self._candidates(context, applied, position):
             try:
-                return await middleware.decoder(context, record, encoded_size)
+                return await _checked_decoder(middleware, context, record, encoded_size)
             except DecryptionError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
-        return await self._fallback(name).decoder(context, record, encoded_size)
+        return await _checked_decoder(self._fallback(name), context, record, encoded_size)
 
     def decoded_size(self, info: ObjectInfo) -> int | None:
         """Return the size of the decoded object, if its records contain it.
@@ -187,7 +187,7 @@ class Transforms:
         size: int | None = info.stored_size
         for name, record in reversed(parse_records(info.records)):
             if record is not None and size is not None:
-                size = self._by_name(name).decoded_size(record, size)
+                size = checked_decoded_size(self._by_name(name), record, size)
         return size
 
     def public(self, info: ObjectInfo) -> ObjectInfo:
@@ -322,6 +322,13 @@ def decoded_info(info: ObjectInfo, size: int | None) -> ObjectInfo:
     """
     # An object without transforms has records if every middleware left it as it was.
     return info.decoded(size) if info.transforms else info
+
+
+async def _checked_decoder(
+    middleware: Middleware, context: ObjectContext, record: Record, encoded_size: int
+) -> CheckedDecoder:
+    decoder = await middleware.decoder(context, record, encoded_size)
+    return CheckedDecoder(middleware.name, decoder, encoded_size)
 
 
 async def _in_scope(items: Iterable[tuple[T, Scope]], context: ObjectContext) -> Sequence[T]:

@@ -12,7 +12,7 @@ from trove_async import _names
 from trove_async._settings import check_ints, check_switches
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError
-from trove_async.middleware import Inspecting, Middleware
+from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Inspecting, Middleware, Segmented
 from trove_async.models import ByteRange, ObjectInfo, Timeout
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.pool import BufferPool
@@ -60,7 +60,9 @@ def checked_middleware(
     """Check the middlewares and inspections of a store, and return each with its scope.
 
     Raises:
-        TypeError: An item is neither a middleware or inspection, nor a pair of one and a scope.
+        TypeError: An item is neither a middleware or inspection, nor a pair of one and a scope, or its
+            name or segment size has the wrong type.
+        ConfigError: The name or segment size of a middleware is not possible.
         BackendNotFoundError: A scope names an unknown backend.
     """
     if isinstance(middleware, (Middleware, Inspecting)) or not isinstance(middleware, Iterable):
@@ -75,9 +77,29 @@ def checked_middleware(
             raise TypeError(
                 f"an item of middleware must be a middleware or an inspection, got {name}"
             )
+        if isinstance(pair[0], Middleware):
+            _check_properties(pair[0])
         listed.append(pair)
     check_scopes(listed, backends)
     return listed
+
+
+def _check_properties(middleware: Middleware) -> None:
+    """Check what the store uses of a middleware before any object is read or written."""
+    name: object = middleware.name
+    if not isinstance(name, str):
+        raise TypeError(f"the name of {middleware!r} must be a str, got {type(name).__name__}")
+    if not name:
+        raise ConfigError(f"the name of {middleware!r} must not be empty")
+    if isinstance(middleware, Segmented):
+        size: object = middleware.segment_size
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"segment_size of {name!r} must be an int, got {type(size).__name__}")
+        # This many bytes of an object are read into memory at once.
+        if not 0 < size <= MAX_BLOCK + MAX_EXPANSION:
+            raise ConfigError(
+                f"segment_size of {name!r} must be 1 to {MAX_BLOCK + MAX_EXPANSION} bytes, got {size}"
+            )
 
 
 def check_store_options(
