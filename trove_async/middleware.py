@@ -33,9 +33,10 @@ checks header, trailer and total size       raises IntegrityError for any block 
 
 `trove_async.testing` tests this contract. A middleware is complete when it passes these tests.
 
-**Bugs.** The store checks the sizes, positions and types that a decoder returns. A read that they contradict
-raises IntegrityError, which names the middleware. An exception of a decoder that is not a TroveError becomes the
-cause of one. The store cannot detect a wrong block of the right size, so a block must be verified by its decoder.
+**Bugs.** The store checks the sizes, positions and types that encoders and decoders return. What they contradict
+ends in an IntegrityError that names the middleware: a put stores nothing, and a read returns no wrong bytes. An
+exception of a decoder that is not a TroveError becomes the cause of one, and that of an encoder ends the put as it
+is. The store cannot detect a wrong block of the right size, so a block must be verified by its decoder.
 
 **Inspections.** An `Inspecting` object is listed like a middleware, but transforms nothing. Its
 inspectors receive the bytes that a user puts, and may block them. `trove_async.middlewares.inspection`
@@ -60,8 +61,8 @@ MAX_EXPANSION: Final = 64 * KiB
 """The maximum number of bytes by which an encoded block may exceed its block."""
 
 Record: TypeAlias = Mapping[str, str | int | bool]
-"""The parameters that a decoder needs. Names are identifiers. A record is stored as JSON and counts
-against the backend's limit on metadata (2 KiB on S3), so it must be small."""
+"""The parameters that a decoder needs. Names are identifiers, and numbers have at most 64 bits. A record is
+stored as JSON and counts against the backend's limit on metadata (2 KiB on S3), so it must be small."""
 
 Span: TypeAlias = tuple[int, int]
 """A range of bytes ``(start, end)``, with an exclusive end."""
@@ -246,7 +247,7 @@ class Encoder(Protocol):
     """Encodes one body. `encode` may be called by several threads at once, and out of order.
 
     Its results must not depend on the order of the calls. Encoding the same block twice must return
-    the same bytes.
+    the same bytes. Results have exactly the types below.
     """
 
     @property
@@ -259,7 +260,7 @@ class Encoder(Protocol):
         ...
 
     def encoded_size(self, size: int) -> int | None:
-        """Return the size of the encoded form of a body of `size` bytes. None: it depends on the bytes."""
+        """Return the exact size of the encoded form of a body of `size` bytes. None: it depends on the bytes."""
         ...
 
     def encode(self, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
@@ -304,7 +305,7 @@ class EncodesInto(Protocol):
 
     @property
     def overhead(self) -> int:
-        """The number of bytes that encoding adds to every block."""
+        """The number of bytes that encoding adds to every block, from 0 to `MAX_EXPANSION`."""
         ...
 
     def encode_into(self, index: int, block: memoryview, output: memoryview, *, last: bool) -> None:

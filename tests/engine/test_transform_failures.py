@@ -436,44 +436,6 @@ async def test_exception_of_an_encoder_ends_the_put_cleanly(
             await store.head("bucket", "key")
 
 
-VIOLATIONS: dict[str, tuple[str, Callable[..., Any], str]] = {
-    "empty block": ("encode", lambda index, *_, **__: b"" if index else b"x", "block 1 must have"),
-    "long block": ("encode", lambda *_, **__: bytes(2 * MiB), "block 0 must have"),
-    "undecided later": ("encode", lambda index, *_, **__: None if index else b"x", "block 1 must"),
-    "no block size": ("block_size", lambda _: 0, "must have 1 to"),
-    "large block size": ("block_size", lambda _: 2 * MiB, "must have 1 to"),
-    "no record": ("record", lambda _: None, "the record of the middleware"),
-    "fraction in the record": ("record", lambda _: {"a": 0.5}, "the record of the middleware"),
-    "number as a name": ("record", lambda _: {1: "a"}, "the record of the middleware"),
-}
-"""A method of an encoder, its replacement, and the message of the error."""
-
-
-@pytest.mark.parametrize("violation", VIOLATIONS)
-@pytest.mark.parametrize("above", [True, False])
-async def test_encoder_whose_output_could_not_be_read_back_stores_nothing(
-    violation: str, *, above: bool
-) -> None:
-    method, replacement, message = VIOLATIONS[violation]
-
-    class Broken(Inverting):
-        async def encoder(self, context: ObjectContext) -> _Encoder | None:
-            encoder = await super().encoder(context)
-            setattr(encoder, method, replacement)
-            return encoder
-
-    fake = Fake()
-    broken = Broken(64 * KiB)
-    other = Encryption(RING, segment_size=64 * KiB)
-    middleware: list[Middleware] = [other, broken] if above else [broken, other]
-    async with store_of(fake, middleware=middleware) as store:
-        for body in (BODY, chunks(BODY), BODY[: 100 * KiB]):
-            with pytest.raises((TypeError, ValueError), match=message):
-                await store.put("bucket", "key", body)
-            assert_idle(store, fake)
-        assert fake.stored_keys("bucket") == []
-
-
 async def test_impossible_size_of_an_encoded_block_allocates_no_memory() -> None:
     class Broken(Inverting):
         async def decoder(

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from trove_async._concurrency import wait_until_done
 from trove_async.errors import ClosedError
-from trove_async.middleware import MAX_BLOCK, Decoder, Encoder, RunsInline
+from trove_async.middleware import MAX_BLOCK
 from trove_async.models import KiB
 
 T = TypeVar("T")
@@ -24,11 +24,6 @@ hop (200 µs)."""
 
 _KEPT_BUFFERS: Final = 4
 """Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
-
-
-def inline_size(codec: Encoder | Decoder) -> int:
-    """Return the size up to which a block is encoded or decoded on the event loop."""
-    return codec.inline_size if isinstance(codec, RunsInline) else INLINE_WORK
 
 
 class BlockWorkers:

@@ -97,12 +97,12 @@ class CheckedDecoder:
         if size is None:
             return
         if type(size) is not int or size < 0:
-            raise self.broken(f"size must be None or at least 0, got {_shown(size)}")
+            raise self.broken(f"size must be None or at least 0, got {shown(size)}")
         count = self._get("block_count")
         # Every block has 1 byte to `MAX_BLOCK`, and at least 1 encoded byte. An empty body has one empty block.
         least, most = max(1, -(-size // MAX_BLOCK)), max(1, min(size, self._encoded_size))
         if type(count) is not int or not least <= count <= most:
-            raise self.broken(f"a body of {_shown(size)} bytes cannot have {_shown(count)} blocks")
+            raise self.broken(f"a body of {shown(size)} bytes cannot have {shown(count)} blocks")
         self.size, self.block_count, self.mean_block = size, count, size // count
         self._least, self._most = min(1, size), min(size, MAX_BLOCK)
 
@@ -214,7 +214,7 @@ class CheckedDecoder:
         size: int | None = self._call("encoded_block_size", index, data)
         # Blocks without bytes would be read endlessly if their number is wrong.
         if size is not None and not (type(size) is int and self._least <= size <= _MAX_ENCODED):
-            raise self.broken(f"encoded block {index} of {_shown(size)} bytes is not possible")
+            raise self.broken(f"encoded block {index} of {shown(size)} bytes is not possible")
         return size
 
     def decode(self, index: int, data: memoryview) -> bytes:
@@ -281,11 +281,11 @@ def checked_decoded_size(middleware: Middleware, record: Record, encoded_size: i
     if size is not None and (type(size) is not int or size < 0):
         raise IntegrityError(
             f"the middleware {middleware.name!r} cannot read the record of the object: decoded_size must"
-            f" return None or at least 0, got {_shown(size)}"
+            f" return None or at least 0, got {shown(size)}"
         )
     return size
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value for a message: a number, or the type of anything else."""
     return str(value) if type(value) is int and abs(value) < 1 << 64 else type(value).__name__

@@ -18,20 +18,13 @@ from typing import Final, NamedTuple, Protocol
 
 from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
-from trove_async.middleware import (
-    MAX_BLOCK,
-    MAX_EXPANSION,
-    Encoder,
-    EncodesInto,
-    Middleware,
-    ObjectContext,
-    RunsInline,
-)
+from trove_async.middleware import MAX_EXPANSION, Middleware, ObjectContext
 from trove_async.models import MiB
 
-from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers, inline_size
+from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers
+from .checked_encoder import CheckedEncoder
 from .intake import Intake
-from .records import Applied, checked_record, format_records
+from .records import Applied, format_records
 from .sources import Source, source_of
 
 _BATCH: Final = 4 * MiB
@@ -104,9 +97,7 @@ class EncodedSource:
             [
                 Applied(item, None)
                 if isinstance(item, str)
-                else Applied(
-                    item.name, checked_record(item.name, item.encoder.record(item.input_size))
-                )
+                else Applied(item.name, item.encoder.record(item.input_size))
                 for item in self._applied
             ]
         )
@@ -167,7 +158,7 @@ async def encode_source(
         workers: The workers for parallel blocks, and buffers.
 
     Raises:
-        IntegrityError: The body does not have the declared size.
+        IntegrityError: The body does not have the declared size, or an encoder breaks its contract.
         TroveError: A middleware has no key, for example.
     """
     stages: list[_Stage] = []
@@ -186,13 +177,14 @@ async def encode_source(
             if encoder is None:
                 continue
             in_memory = output is intake and source.memory is not None
-            stage = _Stage(middleware.name, encoder, output, size, workers, in_memory=in_memory)
+            checked = CheckedEncoder(middleware.name, encoder)
+            stage = _Stage(checked, output, size, workers, in_memory=in_memory)
             stages.append(stage)
             stack.push_async_callback(stage.aclose)
             if await stage.start():
                 applied.append(stage)
                 output = stage
-                size = None if size is None else encoder.encoded_size(size)
+                size = stage.output_size
             else:
                 applied.append(middleware.name)
                 output = stage.as_it_is()
@@ -222,7 +214,6 @@ class _Stage:
     """Encodes its input block by block. A `Source` of the encoded form.
 
     Args:
-        name: The name of the middleware.
         encoder: The encoder of this body.
         input: The body, or the stage before.
         size: The size of the input, if known.
@@ -232,27 +223,28 @@ class _Stage:
 
     def __init__(
         self,
-        name: str,
-        encoder: Encoder,
+        encoder: CheckedEncoder,
         input: _Input,
         size: int | None,
         workers: BlockWorkers,
         *,
         in_memory: bool,
     ) -> None:
-        self.name = name
+        self.name = encoder.name
         self._in_memory = in_memory
         self.encoder = encoder
         self.input_size = size
+        self.output_size: int | None = None
         self._input = input
         self._workers = workers
-        self._inline_size = inline_size(encoder)
+        inline_size = encoder.inline_size
+        self._inline_size = INLINE_WORK if inline_size is None else inline_size
         # Blocks that are encoded on the loop are encoded one at a time, while they are in the CPU's cache.
-        self._batch = self._inline_size if isinstance(encoder, RunsInline) else _BATCH
-        self._encodes_into = encoder if isinstance(encoder, EncodesInto) else None
+        self._batch = _BATCH if inline_size is None else inline_size
         self._jobs = BlockJobs[BytesLike | None](workers)
         self._next_index = 0  # of the next block to read
         self._input_bytes = 0
+        self._output_bytes = 0
         self._input_ended = False
         self._sizes = array("I")  # of the encoded blocks, for the trailer
         self._pending: memoryview = _EMPTY
@@ -268,7 +260,10 @@ class _Stage:
             return False
         self._sizes.append(len(encoded))
         header = self.encoder.header
+        if self.input_size is not None:
+            self.output_size = self.encoder.encoded_size(self.input_size)
         self._pending = memoryview(b"".join((header, encoded)) if header else encoded)
+        self._count_output(len(self._pending))
         self._workers.return_buffer(job.memory)
         return True
 
@@ -299,7 +294,7 @@ class _Stage:
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         if not self._pending:
-            if self._encodes_into is not None and (filled := await self._fill_directly(views)):
+            if self.encoder.overhead is not None and (filled := await self._fill_directly(views)):
                 return filled
             if not await self._load():
                 return 0
@@ -336,21 +331,30 @@ class _Stage:
             self._jobs.remove_first()
             self._workers.return_buffer(job.memory)
             self._sizes.append(len(encoded))
+            self._count_output(len(encoded))
             return encoded
         # 3. Return the trailer.
         if self._trailer_taken:
             return None
         self._trailer_taken = True
-        return self.encoder.trailer(self._sizes, self._input_bytes)
+        trailer = self.encoder.trailer(self._sizes, self._input_bytes)
+        self._count_output(len(trailer), ended=True)
+        return trailer
+
+    def _count_output(self, size: int, *, ended: bool = False) -> None:
+        """Count encoded bytes, and compare them with the size that the encoder has computed."""
+        self._output_bytes += size
+        got, expected = self._output_bytes, self.output_size
+        if expected is not None and (got > expected or (ended and got < expected)):
+            raise self.encoder.broken(
+                f"encoded_size({self.input_size}) is {expected}, but the encoded form has"
+                f" {'only' if got < expected else 'at least'} {got} bytes"
+            )
 
     async def _next_job(self) -> tuple[BlockJob[BytesLike | None], memoryview]:
         """Read the next block, and start to encode it. Return the job and the block."""
         index = self._next_index
         size = self.encoder.block_size(index)
-        if not 0 < size <= MAX_BLOCK:
-            raise ValueError(
-                f"block {index} of {self.name!r} must have 1 to {MAX_BLOCK} bytes, got {size}"
-            )
         if self.input_size is not None:
             size = min(size, self.input_size - self._input_bytes)
         if self._in_memory:
@@ -361,7 +365,7 @@ class _Stage:
             block = block[: await _gather(self._input, block)]
         last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
-        work = partial(_encode, self.encoder, index, block, last=last)
+        work = partial(self.encoder.encode, index, block, last=last)
         workers = self._workers if len(block) > self._inline_size else None
         return BlockJob(work, buffer, workers), block
 
@@ -379,16 +383,16 @@ class _Stage:
         A block is read into the place of the encoded block after it, and moves one place forward when it is
         encoded. The last block is read into a buffer.
         """
-        encoder = self._encodes_into
-        assert encoder is not None  # noqa: S101 - checked by the caller
+        encoder, overhead = self.encoder, self.encoder.overhead
+        assert overhead is not None  # noqa: S101 - checked by the caller
         if self._jobs or self._input_ended:
             return 0
         # 1. Find the places of the next encoded blocks: contiguous, and each within one view.
-        places = self._places(views, encoder.overhead)
+        places = self._places(views, overhead)
         if not places:
             return 0
         # 2. Read the blocks. The end of the input is known only once it was waited for.
-        index, overhead = self._next_index, encoder.overhead
+        index = self._next_index
         buffer = self._workers.take_buffer(len(places[-1]) - overhead)
         blocks = [
             held[: len(place) - overhead]
@@ -414,6 +418,7 @@ class _Stage:
             _encode_all(encoder, work)
         self._workers.return_buffer(buffer)
         self._sizes.extend(len(item.output) for item in work)
+        self._count_output(encoded)
         return encoded
 
     def _places(self, views: Sequence[memoryview], overhead: int) -> Sequence[memoryview]:
@@ -435,23 +440,6 @@ class _Stage:
         return places
 
 
-def _encode(encoder: Encoder, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
-    """Return an encoded block that can be read back, or None if the body is better left as it is.
-
-    Raises:
-        ValueError: The encoder has returned a block of a size that the contract forbids.
-    """
-    encoded = encoder.encode(index, block, last=last)
-    if encoded is None and index == 0:
-        return None
-    size, least = len(encoded or b""), min(len(block), 1)
-    if encoded is None or not least <= size <= len(block) + MAX_EXPANSION:
-        raise ValueError(
-            f"encoded block {index} must have {least} to {len(block) + MAX_EXPANSION} bytes, got {size}"
-        )
-    return encoded
-
-
 class _Work(NamedTuple):
     """A block to encode into memory."""
 
@@ -461,7 +449,7 @@ class _Work(NamedTuple):
     last: bool
 
 
-def _encode_all(encoder: EncodesInto, work: Sequence[_Work]) -> None:
+def _encode_all(encoder: CheckedEncoder, work: Sequence[_Work]) -> None:
     # In order: an output may be in the place of an earlier block.
     for number, block, output, last in work:
         encoder.encode_into(number, block, output, last=last)

@@ -122,16 +122,16 @@ class Puts:
             middlewares: The middlewares to apply, in order.
             progress: The user's callback.
         """
-        if not inspections:
-            return await self.put_body(
-                target,
-                source,
-                options,
-                context=context,
-                middlewares=middlewares,
-                progress=progress,
-            )
-        with located(target):
+        with located(target):  # a middleware or an inspector does not know it
+            if not inspections:
+                return await self.put_body(
+                    target,
+                    source,
+                    options,
+                    context=context,
+                    middlewares=middlewares,
+                    progress=progress,
+                )
             async with Inspectors(inspections, context, source, options.size) as inspectors:
                 return await self.put_body(
                     target,

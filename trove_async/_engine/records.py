@@ -37,20 +37,6 @@ def format_records(applied: Sequence[Applied]) -> str:
     return json.dumps(applied, separators=(",", ":"))
 
 
-def checked_record(name: str, record: object) -> Record:
-    """Return the record of an encoder, as it is read back.
-
-    Raises:
-        TypeError: It could not be read back. None would state that the body is not encoded.
-    """
-    if not isinstance(record, Mapping) or not _is_record(record := dict(record)):
-        raise TypeError(
-            f"the record of the middleware {name!r} must map names to texts, numbers or switches, got"
-            f" {record!r}"
-        )
-    return record
-
-
 @lru_cache(maxsize=256)  # one read of an object parses its records several times
 def parse_records(text: str | None) -> Sequence[Applied]:
     """Parse the text in an object's metadata. None: the object has no records.
