@@ -1,4 +1,4 @@
-"""Encoders of users' own middlewares with a bug: no put stores an object that could not be read back."""
+"""Encoders and inspectors of users with a bug: no put stores an object that could not be read back."""
 
 from __future__ import annotations
 
@@ -247,3 +247,24 @@ async def test_broken_encoder_of_a_copy_leaves_both_objects() -> None:
                 await store.copy("bucket", "key", "bucket", name)
         assert await store.read("bucket", "key") == LARGE
         assert not await store.exists("bucket", "copy")
+
+
+@pytest.mark.parametrize("inspector", [None, object(), "text"])
+@pytest.mark.parametrize("body", BODIES)
+async def test_inspection_that_returns_no_inspector_stores_nothing(
+    inspector: Any, body: str
+) -> None:
+    class Inspecting:
+        async def inspector(self, context: ObjectContext) -> Any:
+            del context
+            return inspector
+
+        def __repr__(self) -> str:
+            return "Inspecting()"
+
+    fake = Fake()
+    async with store_of(fake, middleware=[Inspecting()]) as store:  # type: ignore[list-item]  # no middleware
+        with pytest.raises(TypeError, match=r"Inspecting\(\) must return an inspector"):
+            await store.put("bucket", "key", BODIES[body]())
+        assert not await store.exists("bucket", "key")
+        assert_idle(store, fake)

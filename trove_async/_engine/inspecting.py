@@ -47,7 +47,7 @@ class Inspectors:
     async def __aenter__(self) -> Self:
         try:
             for inspection in self._inspections:
-                inspector = await inspection.inspector(self._context)
+                inspector = _checked(inspection, await inspection.inspector(self._context))
                 self._inspectors.append(inspector)
                 if isinstance(inspector, ClosableInspector):
                     self._unclosed.append(inspector)
@@ -116,6 +116,13 @@ class Inspectors:
                 failure = cancel
         if failure is not None:
             raise failure
+
+
+def _checked(inspection: Inspecting, inspector: object) -> Inspector:
+    if not isinstance(inspector, Inspector):
+        kind = type(inspector).__name__
+        raise TypeError(f"{inspection!r} must return an inspector, got {kind}")
+    return inspector
 
 
 class _InspectedSource:
