@@ -519,6 +519,146 @@ async def test_keys_of_a_tenant_are_closed_when_they_are_dropped_and_with_the_st
     assert closed == ["a", "b", "b"]
 
 
+class SlowKeys(Keyring):
+    """Keys that wait in `for_read` and `for_write`, and in `aclose`, until they may continue."""
+
+    __slots__ = ("closes", "may_close", "may_return", "reached")
+
+    def __init__(self) -> None:
+        super().__init__({"1": NEW})
+        self.reached = asyncio.Event()
+        self.may_return = asyncio.Event()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+        self.closes: list[str] = []
+
+    async def for_read(self, context: ObjectContext, key_id: str, wrapped: bytes | None) -> DataKey:
+        await self._wait()
+        return await super().for_read(context, key_id, wrapped)
+
+    async def for_write(self, context: ObjectContext) -> DataKey:
+        await self._wait()
+        return await super().for_write(context)
+
+    async def _wait(self) -> None:
+        assert not self.closes, "the keys were closed while they were used"
+        self.reached.set()
+        await self.may_return.wait()
+        assert not self.closes, "the keys were closed while they were used"
+
+    async def aclose(self) -> None:
+        await self.may_close.wait()
+        self.closes.append("closed")
+
+
+async def push_out(keys: TenantKeys) -> None:
+    """Use the keys of as many other tenants as are kept."""
+    for tenant in ("x", "y"):
+        current_tenant.set(tenant)
+        await keys.for_write(CONTEXT)
+
+
+def keys_of_slow_tenant() -> tuple[TenantKeys, SlowKeys]:
+    """Return keys of tenants, of which two are kept, and those of the tenant ``slow``."""
+    slow = SlowKeys()
+    keys = TenantKeys(
+        tenant_of_the_task,
+        lambda name: slow if name == "slow" else Keyring({"1": NEW}),
+        max_tenants=2,
+    )
+    return keys, slow
+
+
+@pytest.mark.parametrize("users", [1, 3])
+@pytest.mark.parametrize("method", ["for_read", "for_write"])
+async def test_dropped_keys_are_closed_once_after_their_last_user(method: str, users: int) -> None:
+    keys, slow = keys_of_slow_tenant()
+
+    async def use() -> None:
+        current_tenant.set("slow")
+        if method == "for_read":
+            await keys.for_read(CONTEXT, "slow/1", None)
+        else:
+            await keys.for_write(CONTEXT)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(use()) for _ in range(users)]
+        await slow.reached.wait()
+        for task in tasks[1:]:
+            task.cancel()
+        await push_out(keys)
+        await push_out(keys)
+        assert not slow.closes
+        slow.may_return.set()
+    assert slow.closes == ["closed"]
+    await push_out(keys)
+    await keys.aclose()
+    assert slow.closes == ["closed"]
+
+
+async def test_dropped_keys_whose_user_is_cancelled_are_closed() -> None:
+    keys, slow = keys_of_slow_tenant()
+    current_tenant.set("slow")
+    user = asyncio.get_running_loop().create_task(keys.for_write(CONTEXT))
+    await slow.reached.wait()
+    await push_out(keys)
+    slow.may_close.clear()
+    for _ in range(5):
+        user.cancel()
+        await asyncio.sleep(0)
+    assert not user.done()
+    slow.may_close.set()
+    with pytest.raises(asyncio.CancelledError):
+        await user
+    assert slow.closes == ["closed"]
+
+
+async def test_close_of_dropped_keys_completes_although_their_last_user_is_cancelled() -> None:
+    keys, slow = keys_of_slow_tenant()
+    slow.may_return.set()
+    current_tenant.set("slow")
+    await keys.for_write(CONTEXT)
+    slow.may_close.clear()
+    evicting = asyncio.get_running_loop().create_task(push_out(keys))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    evicting.cancel()
+    await asyncio.sleep(0)
+    slow.may_close.set()
+    with pytest.raises(asyncio.CancelledError):
+        await evicting
+    assert slow.closes == ["closed"]
+
+
+async def test_dropped_keys_that_are_loaded_again_while_they_are_used_stay_open() -> None:
+    keys, slow = keys_of_slow_tenant()
+    current_tenant.set("slow")
+    first = asyncio.get_running_loop().create_task(keys.for_write(CONTEXT))
+    await slow.reached.wait()
+    await push_out(keys)
+    slow.reached.clear()
+    current_tenant.set("slow")
+    second = asyncio.get_running_loop().create_task(keys.for_write(CONTEXT))
+    await slow.reached.wait()
+    slow.may_return.set()
+    await asyncio.wait([first, second])
+    assert (await first).id == (await second).id == "slow/1"
+    await keys.for_write(CONTEXT)
+    assert not slow.closes
+    await push_out(keys)
+    assert slow.closes == ["closed"]
+
+
+async def test_failed_use_ends() -> None:
+    keys, slow = keys_of_slow_tenant()
+    slow.may_return.set()
+    current_tenant.set("slow")
+    with pytest.raises(DecryptionError):
+        await keys.for_read(CONTEXT, "slow/unknown", None)
+    await push_out(keys)
+    assert slow.closes == ["closed"]
+
+
 async def test_unset_tenant_is_refused() -> None:
     for result, error in ((None, TypeError), (b"acme", TypeError), ("", ConfigError)):
         keys = TenantKeys(lambda _, result=result: result, Loader())  # type: ignore[misc]  # what is tested

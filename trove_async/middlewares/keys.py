@@ -23,7 +23,7 @@ from typing import Final, NoReturn, Protocol, TypeVar, runtime_checkable
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
-from trove_async._concurrency import CloseStack
+from trove_async._concurrency import CloseStack, run_cleanup
 from trove_async._secrets import Secret
 from trove_async._settings import check_counts, check_numbers, check_texts
 from trove_async.errors import ConfigError, DecryptionError
@@ -260,8 +260,8 @@ class TenantKeys:
             the task's context variables. It may also use the context, such as the bucket. May be async.
         load: Returns the keys of a tenant, given its name. Must not depend on anything else, because
             tasks share the result. Concurrent calls for one tenant wait for each other. A failure is not
-            kept. Keys with connections (`Closing`) are closed when they are no longer kept, and when
-            the store closes. May be async.
+            kept. Keys with connections (`Closing`) are closed when they are no longer kept and no task
+            uses them, and when the store closes. May be async.
         max_tenants: The number of tenants whose keys are kept, the most recently used ones.
         ttl: The number of seconds for which the keys of a tenant are kept. A new key must be
             loadable for this long before it is made the current one.
@@ -291,6 +291,8 @@ class TenantKeys:
         self._max_tenants = max_tenants
         self._ttl = ttl
         self._cache: dict[str, tuple[Keys, float]] = {}  # by tenant, the least recently used first
+        self._uses: dict[int, int] = {}  # the number of running calls, by the id of the keys
+        self._dropped: dict[int, Keys] = {}  # no longer kept, and not closed yet
         self._cache_lock = threading.Lock()  # stores in several threads may share the keys
         # Locks exist while a task uses them. A lock works in one event loop only.
         self._load_locks: WeakValueDictionary[
@@ -300,7 +302,11 @@ class TenantKeys:
     async def for_write(self, context: ObjectContext) -> DataKey:
         """Return the current key of the tenant."""
         tenant = await self._current_tenant(context)
-        key = checked_key(await (await self._keys(tenant)).for_write(context))
+        keys = await self._use(tenant)
+        try:
+            key = checked_key(await keys.for_write(context))
+        finally:
+            await self._end_use(keys)
         return _renamed(key, _prefix(tenant) + key.id)
 
     async def for_read(self, context: ObjectContext, key_id: str, wrapped: bytes | None) -> DataKey:
@@ -316,8 +322,11 @@ class TenantKeys:
                 f"the object was encrypted with the key {key_id!r}, which does not belong to the current "
                 f"tenant {tenant!r}: read it as the tenant that wrote it"
             )
-        keys = await self._keys(tenant)
-        key = checked_key(await keys.for_read(context, key_id.removeprefix(prefix), wrapped))
+        keys = await self._use(tenant)
+        try:
+            key = checked_key(await keys.for_read(context, key_id.removeprefix(prefix), wrapped))
+        finally:
+            await self._end_use(keys)
         return _renamed(key, key_id)
 
     async def _current_tenant(self, context: ObjectContext) -> str:
@@ -328,18 +337,28 @@ class TenantKeys:
             raise ConfigError("tenant must return the name of a tenant, got an empty str")
         return tenant
 
-    async def _keys(self, tenant: str) -> Keys:
-        keys = self._cached(tenant)
+    async def _use(self, tenant: str) -> Keys:
+        """Return the keys of a tenant. They stay open until `_end_use`."""
+        keys = self._use_kept(tenant)
         if keys is None:
             place = asyncio.get_running_loop(), tenant
             lock = self._load_locks.setdefault(place, asyncio.Lock())
             # If the task that loads fails or is cancelled, the next one that waits loads the keys itself.
             async with lock:
-                keys = self._cached(tenant)
+                keys = self._use_kept(tenant)
                 if keys is None:
                     keys = _checked_keys(await _result(self._load(tenant)))
-                    await _close(self._keep(tenant, keys))
+                    self._keep(tenant, keys)
         return keys
+
+    async def _end_use(self, keys: Keys) -> None:
+        """End a use of keys. Close the keys that are no longer kept and not in use, even if cancelled."""
+        with self._cache_lock:
+            self._count_use(keys, -1)
+            unused = [place for place in self._dropped if place not in self._uses]
+            closing = [self._dropped.pop(place) for place in unused]
+        if closing:
+            await run_cleanup(_close(closing))
 
     async def aclose(self) -> None:
         """Close the connections of the keys that are kept. The store calls this when it closes."""
@@ -347,25 +366,34 @@ class TenantKeys:
             kept = [keys for keys, _ in self._cache.values()]
         await _close(kept)
 
-    def _cached(self, tenant: str) -> Keys | None:
+    def _use_kept(self, tenant: str) -> Keys | None:
+        """Return the keys that are kept, and count a use of them."""
         with self._cache_lock:
             entry = self._cache.get(tenant)
             if entry is None or monotonic() >= entry[1]:
                 return None
             self._cache[tenant] = self._cache.pop(tenant)  # now the most recently used
+            self._count_use(entry[0], 1)
             return entry[0]
 
-    def _keep(self, tenant: str, keys: Keys) -> list[Keys]:
-        """Keep the keys of a tenant. Return the keys that are no longer kept."""
-        dropped: list[Keys] = []
+    def _keep(self, tenant: str, keys: Keys) -> None:
+        """Keep the keys of a tenant, and count a use of them. The keys that they replace are dropped."""
         with self._cache_lock:
-            if (entry := self._cache.pop(tenant, None)) is not None and entry[0] is not keys:
-                dropped.append(entry[0])
+            replaced = [self._cache.pop(tenant, None)]
             self._cache[tenant] = keys, monotonic() + self._ttl
             if len(self._cache) > self._max_tenants:
-                dropped.append(self._cache.pop(next(iter(self._cache)))[0])
-            kept = {id(entry[0]) for entry in self._cache.values()}  # tenants may share their keys
-        return [keys for keys in dropped if id(keys) not in kept]
+                replaced.append(self._cache.pop(next(iter(self._cache))))
+            self._dropped.update(
+                (id(entry[0]), entry[0]) for entry in replaced if entry is not None
+            )
+            for kept, _ in self._cache.values():  # tenants may share their keys
+                self._dropped.pop(id(kept), None)
+            self._count_use(keys, 1)
+
+    def _count_use(self, keys: Keys, change: int) -> None:
+        count = self._uses.pop(id(keys), 0) + change
+        if count:
+            self._uses[id(keys)] = count
 
     def __repr__(self) -> str:
         if not hasattr(self, "_load"):
