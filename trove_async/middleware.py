@@ -280,6 +280,8 @@ class Encoder(Protocol):
     def trailer(self, encoded_sizes: Sequence[int], size: int) -> bytes:
         """Return the bytes after the last encoded block.
 
+        Called in a worker thread if there are many blocks.
+
         Args:
             encoded_sizes: The size of each encoded block.
             size: The size of the body.
@@ -387,6 +389,8 @@ class Decoder(Protocol):
     def load_index(self, data: bytes) -> None:
         """Load the encoded range `index`. One task at a time calls this.
 
+        A range of more than 64 KiB is loaded in a worker thread.
+
         Raises:
             IntegrityError: The index is malformed, or contradicts the record or the size.
         """
@@ -434,5 +438,8 @@ class Decoder(Protocol):
         ...
 
     def trailer(self, encoded_sizes: Sequence[int]) -> bytes:
-        """Return the bytes that must follow the last encoded block, given the sizes of all of them."""
+        """Return the bytes that must follow the last encoded block, given the sizes of all of them.
+
+        Called in a worker thread if there are many blocks.
+        """
         ...

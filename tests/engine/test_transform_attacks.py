@@ -6,6 +6,7 @@ read raise IntegrityError, except for forgeries that leave the body intact.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from contextlib import asynccontextmanager, suppress
@@ -448,7 +449,8 @@ async def test_index_that_is_far_larger_than_the_object_is_not_loaded() -> None:
     """Each frame and entry of an object that was compressed twice may be equal, and take hardly a byte."""
     frames, frame_size = 3_000_000, 1 * KiB
     outer = Compression(min_size=0)
-    table = write_table([MIN_FRAME] * frames, frames * frame_size, frame_size)
+    sizes = [MIN_FRAME] * frames
+    table = await asyncio.to_thread(write_table, sizes, frames * frame_size, frame_size)
     inner = bytes(MIN_FRAME * frames) + table
     async with Trove(driver := MemoryDriver(), middleware=[outer]) as store:
         await store.create_bucket("bucket")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,6 +94,11 @@ async def chunks(total: int, size: int) -> AsyncIterator[bytes]:
         yield TEXT[at : at + min(size, total - start)]
 
 
+async def unsized(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), MiB):
+        yield body[at : at + MiB]
+
+
 async def use(store: Trove, total: int, chunk_size: int) -> None:
     await store.put("bucket", "key", chunks(total, chunk_size))
     async with store.get("bucket", "key") as obj:
@@ -152,6 +157,39 @@ async def test_large_body_is_processed_in_threads(monkeypatch: pytest.MonkeyPatc
     async with store_of(MemoryDriver(), pool=BufferPool(), middleware=stack) as store:
         await use(store, 64 * MiB, MiB)
     assert calls.largest_on_loop <= INLINE_WORK
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize("frames", [100, 9000])
+async def test_long_seek_table_is_written_and_parsed_in_threads(
+    monkeypatch: pytest.MonkeyPatch, frames: int, *, encrypted: bool
+) -> None:
+    threads: set[tuple[str, bool]] = set()
+    loop_thread = threading.get_ident()
+    write_table, parse = _seekable_zstd.write_table, _seekable_zstd.SeekTable._parse
+
+    def written(*args: Any) -> bytes:
+        threads.add(("write", threading.get_ident() == loop_thread))
+        return write_table(*args)
+
+    def parsed(*args: Any) -> _seekable_zstd.SeekTable:
+        threads.add(("parse", threading.get_ident() == loop_thread))
+        return parse(*args)
+
+    monkeypatch.setattr(_seekable_zstd, "write_table", written)
+    monkeypatch.setattr(_seekable_zstd.SeekTable, "_parse", parsed)
+    _seekable_zstd._remembered.cache_clear()
+    body = (b"%1023d\n" % 7) * frames
+    stack: list[Middleware] = [Compression(frame_size=KiB), Encryption(RING)]
+    async with store_of(MemoryDriver(), middleware=stack if encrypted else stack[:1]) as store:
+        await store.put("bucket", "key", unsized(body))  # so a read needs the table
+        assert (await store.head("bucket", "key")).size == len(body)
+        assert await store.read("bucket", "key") == body
+        start = len(body) // 2
+        assert await store.read("bucket", "key", range=(start, start + 5)) == body[start:][:5]
+        assert_idle(store)
+    on_loop = frames == 100
+    assert threads == {("write", on_loop), ("parse", on_loop)}
 
 
 async def test_put_that_outlives_its_store_starts_no_thread() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import tracemalloc
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 import zstandard
@@ -272,8 +272,10 @@ def test_table_is_that_of_the_specification() -> None:
 def test_table_is_parsed() -> None:
     parsed = parse(table())
     assert parsed.size == BODY
-    assert list(parsed.offsets) == [0, 100, 300, 350]
-    assert list(zstd.SeekTable.of_one_frame(10, 125).offsets) == [0, 100]
+    assert [parsed.position(index) for index in range(4)] == [0, 100, 300, 350]
+    assert [parsed.frame_size(index) for index in range(3)] == [100, 200, 50]
+    one = zstd.SeekTable.of_one_frame(1000, 125)
+    assert (one.position(0), one.position(1), one.frame_size(0)) == (0, 100, 100)
     assert parse(table([13], [0]), 13 + 25).size == 0
     assert parse(table([99], [1024]), 99 + 25).size == 1024
 
@@ -287,8 +289,37 @@ def test_any_table_makes_a_round_trip(sizes: list[int], last: int) -> None:
     assert zstd.read_table_size(b"more" + data, encoded_size) == len(data)
     parsed = parse(data, encoded_size)
     assert parsed.size == size
-    offsets = parsed.offsets
-    assert [end - start for start, end in pairwise(offsets)] == sizes
+    positions = [parsed.position(index) for index in range(len(sizes) + 1)]
+    assert [end - start for start, end in pairwise(positions)] == sizes
+    assert [parsed.frame_size(index) for index in range(len(sizes))] == sizes
+
+
+@pytest.mark.parametrize(
+    "count", [1023, 1024, 1025, 2048, 8191, 8192, 8193, 2 * 8192, 2 * 8192 + 1, 20_000]
+)
+def test_long_table_makes_a_round_trip(count: int) -> None:
+    sizes = [13 + index % 1000 for index in range(count)]
+    size = 1024 * (count - 1) + 7
+    data = zstd.write_table(sizes, size, 1024)
+    parsed = parse(data, sum(sizes) + len(data))
+    assert parsed.size == size
+    expected = list(accumulate(sizes, initial=0))
+    assert [parsed.position(index) for index in range(count + 1)] == expected
+    assert [parsed.frame_size(index) for index in range(count)] == sizes
+
+
+@pytest.mark.parametrize("at", [0, 8191, 8192, 19_998, 19_999])
+def test_long_forged_table_is_rejected(at: int) -> None:
+    sizes = [500] * 20_000
+    data = zstd.write_table(sizes, 1024 * 20_000, 1024)
+    contents = 8 + 8 * at + 4
+    for forged in [
+        data[: contents - 4] + struct.pack("<I", 501) + data[contents:],
+        data[:contents] + struct.pack("<I", 1025) + data[contents + 4 :],
+        data[:contents] + struct.pack("<I", 0) + data[contents + 4 :],
+    ]:
+        with pytest.raises(IntegrityError):
+            parse(forged, sum(sizes) + len(data))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +357,9 @@ def test_any_table_makes_a_round_trip(sizes: list[int], last: int) -> None:
 def test_forged_table_is_rejected(forged: bytes) -> None:
     for encoded_size in (sum(SIZES) + len(forged), sum(SIZES) + len(table())):
         with pytest.raises(IntegrityError):
-            parse(forged, encoded_size)
+            parsed = parse(forged, encoded_size)
+            for index in range(3):
+                parsed.frame_size(index)
 
 
 def test_altered_table_is_rejected_or_has_other_offsets() -> None:

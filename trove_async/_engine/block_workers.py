@@ -22,6 +22,13 @@ INLINE_WORK: Final = 256 * KiB
 """Maximum number of bytes that are encoded or decoded on the event loop. More takes longer than a thread
 hop (200 µs)."""
 
+INLINE_INDEX: Final = 64 * KiB
+"""Maximum size of an index that is loaded on the event loop. It has the sizes of 8,192 frames of zstd, and may
+take a decoder in Python a millisecond."""
+
+INLINE_SIZES: Final = INLINE_INDEX // 8
+"""Maximum number of blocks whose trailer is made on the event loop."""
+
 _KEPT_BUFFERS: Final = 4
 """Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
 

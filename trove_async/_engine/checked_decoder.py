@@ -10,8 +10,10 @@ one that assumes a wrong size of the first block in every plan. `trove_async.tes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
+from trove_async._concurrency import wait_until_done
 from trove_async.errors import IntegrityError, TroveError
 from trove_async.middleware import (
     MAX_BLOCK,
@@ -23,7 +25,7 @@ from trove_async.middleware import (
     Span,
 )
 
-from .block_workers import INLINE_WORK
+from .block_workers import INLINE_INDEX, INLINE_SIZES, INLINE_WORK, BlockWorkers
 
 MAX_INDEX_LOADS: Final = 2
 """The maximum number of ranges that make up an index. Each costs a request."""
@@ -122,10 +124,13 @@ class CheckedDecoder:
             raise self.broken(f"index must be a range of {self._encoded_size} bytes")
         return (span[0], span[1])
 
-    def load_index(self, data: bytes) -> None:
-        """Load the encoded range `index`."""
+    async def load_index(self, data: bytes, workers: BlockWorkers) -> None:
+        """Load the encoded range `index`, in a worker thread if it is large."""
         self._loads += 1
-        self._call("load_index", data)
+        if len(data) > INLINE_INDEX:
+            await wait_until_done(workers.start(partial(self._call, "load_index", data)))
+        else:
+            self._call("load_index", data)
         if self.size is None:
             self._read_size()
 
@@ -224,9 +229,12 @@ class CheckedDecoder:
             raise self.broken(f"block {index} of {len(block)} bytes is not possible")
         return block
 
-    def trailer(self, encoded_sizes: Sequence[int]) -> bytes:
-        """Return the bytes that must follow the last encoded block."""
-        return self._bytes("trailer", self._call("trailer", encoded_sizes))
+    async def trailer(self, encoded_sizes: Sequence[int], workers: BlockWorkers) -> bytes:
+        """Return the bytes that must follow the last encoded block. A large one is made in a thread."""
+        make = partial(self._call, "trailer", encoded_sizes)
+        if len(encoded_sizes) > INLINE_SIZES:
+            return self._bytes("trailer", await wait_until_done(workers.start(make)))
+        return self._bytes("trailer", make())
 
     # -- calls -------------------------------------------------------------------------------------
 

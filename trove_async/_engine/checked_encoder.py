@@ -7,12 +7,15 @@ encoder itself ends the put as it is, because no hostile bytes cause it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
+from trove_async._concurrency import wait_until_done
 from trove_async._views import BytesLike
 from trove_async.errors import IntegrityError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Encoder, Record
 
+from .block_workers import INLINE_SIZES, BlockWorkers
 from .checked_decoder import shown
 
 _METHODS: Final = ("block_size", "encoded_size", "encode", "trailer", "record")
@@ -101,8 +104,13 @@ class CheckedEncoder:
         """Write an encoded block to memory. Called in any thread, only if `overhead` is not None."""
         self._encoder.encode_into(index, block, output, last=last)
 
-    def trailer(self, encoded_sizes: Sequence[int], size: int) -> bytes:
-        """Return the bytes after the last encoded block."""
+    async def trailer(
+        self, encoded_sizes: Sequence[int], size: int, workers: BlockWorkers
+    ) -> bytes:
+        """Return the bytes after the last encoded block. A large trailer is made in a thread."""
+        if len(encoded_sizes) > INLINE_SIZES:
+            make = partial(self._encoder.trailer, encoded_sizes, size)
+            return self._bytes("trailer", await wait_until_done(workers.start(make)))
         return self._bytes("trailer", self._encoder.trailer(encoded_sizes, size))
 
     def record(self, size: int | None) -> Record:

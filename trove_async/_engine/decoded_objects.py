@@ -187,7 +187,7 @@ class DecodedObject:
                 data = next(known, None)
                 if data is None:
                     data = await self._read(*self._checked_index(decoder.index))
-                decoder.load_index(data)
+                await decoder.load_index(data, self._transforms.workers)
                 pieces.append(data)
             assert decoder.size is not None  # noqa: S101 - known once the index is loaded
             self.size = decoder.size
@@ -267,7 +267,8 @@ class DecodedObject:
             level = self._decoders.index(decoder)
             below = DecodedObject(self._transforms, self._backend, self._info, self._version_id)
             below._decoders = self._decoders[:level]
-            decoder.load_index(await below._read(*self._checked_index(decoder.index)))
+            data = await below._read(*self._checked_index(decoder.index))
+            await decoder.load_index(data, self._transforms.workers)
 
     def _checked_index(self, span: Span) -> Span:
         """Return the range of an index, unless it is far larger than what is stored.

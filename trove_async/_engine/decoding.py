@@ -253,9 +253,10 @@ class DecodedBody:
         # 3. Verify the trailer before the last block is returned.
         if is_last:
             sizes = self._encoded_sizes + array("I", [size])
-            trailer = self._decoder.trailer(sizes)
+            trailer = await self._decoder.trailer(sizes, self._workers)
             await self._read_up_to(size + len(trailer))
-            if self._pending.view[size:] != trailer or self._encoded.remaining:
+            # As bytes: views are compared byte by byte.
+            if bytes(self._pending.view[size:]) != trailer or self._encoded.remaining:
                 raise self._damaged("its trailer was altered")
         if self._is_whole:
             self._encoded_sizes.append(size)

@@ -336,8 +336,8 @@ class _Stage:
         # 3. Return the trailer.
         if self._trailer_taken:
             return None
+        trailer = await self.encoder.trailer(self._sizes, self._input_bytes, self._workers)
         self._trailer_taken = True
-        trailer = self.encoder.trailer(self._sizes, self._input_bytes)
         self._count_output(len(trailer), ended=True)
         return trailer
 

@@ -15,10 +15,10 @@ this module, *block* has the meaning of RFC 8878: a part of a frame.
 from __future__ import annotations
 
 import sys
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from struct import Struct
 from threading import local
 from typing import Final, NamedTuple
@@ -234,7 +234,13 @@ _ENTRY: Final = 8  # Compressed_Size and Decompressed_Size. The optional checksu
 
 _REMEMBERED_TABLE: Final = 64 * KiB
 _REMEMBERED_TABLES: Final = 32
-"""The maximum size and number of remembered tables: 4 MiB in the whole process, with their offsets."""
+"""The maximum size and number of remembered tables: 3 MiB in the whole process, with the parsed sizes."""
+
+_STEP: Final = 1024
+"""The number of frames from one known position to the next. Adding up their sizes takes 15 µs."""
+
+_PIECE: Final = 8 * _STEP
+"""The number of frames that are parsed or written at a time, which takes 200 µs."""
 
 MAX_FRAMES: Final = 0x8000000  # zstd_seekable.h, ZSTD_SEEKABLE_MAXFRAMES
 
@@ -253,7 +259,7 @@ def table_size(frames: int) -> int:
 
 
 def write_table(compressed: Sequence[int], size: int, frame_size: int) -> bytes:
-    """Return the seek table of a body.
+    """Return the seek table of a body. Write a long one in a worker thread: other threads can run meanwhile.
 
     Args:
         compressed: The size of each frame.
@@ -261,13 +267,27 @@ def write_table(compressed: Sequence[int], size: int, frame_size: int) -> bytes:
         frame_size: The size of the content of each frame but the last.
     """
     count = len(compressed)
-    entries = array("I", [frame_size]) * (2 * count)
-    entries[0::2] = array("I", compressed)
-    entries[-1] = size - frame_size * (count - 1)
-    if sys.byteorder == "big":
-        entries.byteswap()
     header = _TABLE_HEADER.pack(_SKIPPABLE_MAGIC, _ENTRY * count + _TABLE_FOOTER.size)
-    return b"".join((header, entries, _TABLE_FOOTER.pack(count, 0, _SEEKABLE_MAGIC)))
+    pieces: list[bytes | array[int]] = [header]
+    for start in _pieces(count):
+        sizes = array("I", compressed[start : start + _PIECE])
+        entries = array("I", [frame_size]) * (2 * len(sizes))
+        entries[0::2] = sizes
+        if start + len(sizes) == count:
+            entries[-1] = size - frame_size * (count - 1)
+        if sys.byteorder == "big":
+            entries.byteswap()
+        pieces.append(entries)
+    return b"".join((*pieces, _TABLE_FOOTER.pack(count, 0, _SEEKABLE_MAGIC)))
+
+
+def _pieces(count: int) -> Iterator[int]:
+    """Yield the number of the first frame of each piece of a table. Other threads run in between."""
+    for start in range(0, count, _PIECE):
+        if start:
+            # Releases the GIL. Otherwise the event loop would wait for 5 ms at a time.
+            time.sleep(0)
+        yield start
 
 
 def read_table_size(data: bytes, encoded_size: int) -> int:
@@ -294,27 +314,42 @@ def read_table_size(data: bytes, encoded_size: int) -> int:
 
 
 class SeekTable:
-    """The positions of the frames of one body.
+    """The sizes and positions of the frames of one body.
+
+    A table of a million frames has 8 MB. To parse it in little time, only every 1,024th position is kept, and
+    the size of a frame is verified when it is used.
+
+    Args:
+        size: The size of the body.
+        max_frame_size: The maximum size of a frame.
+        sizes: The size of each frame.
+        positions: The position in the encoded body of every 1,024th frame. The first is 0.
 
     Attributes:
         size: The size of the body.
-        offsets: The position of each frame in the encoded body, and the end of the last one.
     """
 
-    __slots__ = ("offsets", "size")
+    __slots__ = ("_max_frame_size", "_positions", "_sizes", "size")
 
-    def __init__(self, size: int, offsets: array[int]) -> None:
+    def __init__(
+        self, size: int, max_frame_size: int, sizes: array[int], positions: array[int]
+    ) -> None:
         self.size: Final = size
-        self.offsets: Final = offsets
+        self._max_frame_size = max_frame_size
+        self._sizes = sizes
+        self._positions = positions
 
     @classmethod
     def of_one_frame(cls, size: int, encoded_size: int) -> SeekTable:
         """Return the table of a body with one frame, which follows from the sizes."""
-        return cls(size, array("Q", [0, encoded_size - MIN_TABLE]))
+        frame = encoded_size - MIN_TABLE
+        return cls(size, max_frame_size(size), array("I", [frame]), array("Q", [0]))
 
     @classmethod
     def parse(cls, data: bytes, frame_size: int, encoded_size: int) -> SeekTable:
         """Return a seek table. Small tables are remembered, because ranges of one object need the same.
+
+        Parse a table of more than 64 KiB in a worker thread. Other threads can run meanwhile.
 
         Args:
             data: The seek table, and nothing else.
@@ -338,22 +373,53 @@ class SeekTable:
             len(data) - _TABLE_HEADER.size,
         ):
             raise IntegrityError("the seek table has a malformed header")
-        # 2. Decompressed sizes
-        entries = array("I", memoryview(data)[_TABLE_HEADER.size : -_TABLE_FOOTER.size].tobytes())
-        if sys.byteorder == "big":
-            entries.byteswap()
-        contents = entries[1::2]
-        full, last = len(contents) - 1, contents.pop()
-        if contents.count(frame_size) != full or not (0 if full == 0 else 1) <= last <= frame_size:
-            raise IntegrityError(f"the seek table has frames that are not of {frame_size} bytes")
-        # 3. Compressed sizes
-        compressed = entries[0::2]
-        if min(compressed) < MIN_FRAME or max(compressed) > max_frame_size(frame_size):
-            raise IntegrityError("the seek table has frames of impossible sizes")
-        offsets = array("Q", accumulate(compressed, initial=0))
-        if offsets[-1] != encoded_size - len(data):
+        # 2. Entries
+        view = memoryview(data)[_TABLE_HEADER.size : -_TABLE_FOOTER.size]
+        count = len(view) // _ENTRY
+        full = array("I", [frame_size]) * min(count, _PIECE)
+        sizes, positions, total, last = array("I"), array("Q"), 0, 0
+        for start in _pieces(count):
+            entries = array("I")
+            entries.frombytes(view[start * _ENTRY : (start + _PIECE) * _ENTRY])
+            if sys.byteorder == "big":
+                entries.byteswap()
+            contents, compressed = entries[1::2], entries[0::2]
+            if start + len(compressed) == count:
+                last = contents.pop()
+            if contents != full[: len(contents)]:
+                raise IntegrityError(
+                    f"the seek table has frames that are not of {frame_size} bytes"
+                )
+            for first in range(0, len(compressed), _STEP):
+                positions.append(total)
+                total += sum(compressed[first : first + _STEP])
+            sizes += compressed
+        if not (0 if len(sizes) == 1 else 1) <= last <= frame_size:
+            raise IntegrityError("the seek table has an impossible last frame")
+        if total != encoded_size - len(data):
             raise IntegrityError("the frames in the seek table do not add up to the body")
-        return cls(full * frame_size + last, offsets)
+        size = (len(sizes) - 1) * frame_size + last
+        return cls(size, max_frame_size(frame_size), sizes, positions)
+
+    def frame_size(self, index: int) -> int:
+        """Return the size in bytes of a frame.
+
+        Raises:
+            IntegrityError: No frame has the size that the table states.
+        """
+        size = self._sizes[index]
+        if not MIN_FRAME <= size <= self._max_frame_size:
+            raise IntegrityError(
+                f"the seek table has a frame of {size} bytes, which is not possible"
+            )
+        return size
+
+    def position(self, index: int) -> int:
+        """Return the position in the encoded body of a frame, or of the end of the last one."""
+        number, rest = divmod(index, _STEP)
+        if number == len(self._positions):  # the end of a table of full steps
+            number, rest = number - 1, _STEP
+        return self._positions[number] + sum(self._sizes[number * _STEP : number * _STEP + rest])
 
 
 @lru_cache(maxsize=_REMEMBERED_TABLES)

@@ -306,11 +306,10 @@ class Decoder:
                 # All frames are needed, and the sizes determine where the table begins.
                 return Plan(first=0, encoded=(0, self._encoded_size - self._table_size), skip=0)
             raise RuntimeError("load `index` first")
-        offsets = self._table.offsets
         first, last = start // self._frame_size, (end - 1) // self._frame_size
         return Plan(
             first=first,
-            encoded=(offsets[first], offsets[last + 1]),
+            encoded=(self._table.position(first), self._table.position(last + 1)),
             skip=start - first * self._frame_size,
         )
 
@@ -323,7 +322,7 @@ class Decoder:
         """Return the size of a frame. None: this needs more of its bytes."""
         content_size = self._content_size(index)
         if self._table is not None:
-            return self._table.offsets[index + 1] - self._table.offsets[index]
+            return self._table.frame_size(index)
         if zstd.check_header(data, content_size) is None:
             return None
         return zstd.measure_frame(data, zstd.max_frame_size(content_size))
@@ -332,7 +331,7 @@ class Decoder:
         """Return the content of a frame, after verifying its checksum."""
         content_size = self._content_size(index)
         if self._table is not None:
-            expected = self._table.offsets[index + 1] - self._table.offsets[index]
+            expected = self._table.frame_size(index)
             if len(data) != expected:
                 raise IntegrityError(f"a zstd frame has {len(data)} bytes, expected {expected}")
         return zstd.decompress(data, content_size)
