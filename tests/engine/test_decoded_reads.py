@@ -597,6 +597,7 @@ async def test_cache_of_indexes_is_bounded() -> None:
     assert cache.get(("default", "data", "97")) is not None
     cache.put(("default", "data", "huge"), KnownObject(info, [[bytes(MiB)]]))
     assert cache.get(("default", "data", "huge")) is None
+    assert cache.get(("default", "data", "100")) is not None  # it displaces no other entry
     cache.put(("default", "data", "1"), KnownObject(info, []))
     assert cache.get(("default", "data", "1")) is not None
 

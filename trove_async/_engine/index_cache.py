@@ -54,8 +54,13 @@ class IndexCache:
         return entry
 
     def put(self, address: Address, entry: KnownObject) -> None:
-        """Remember an object. The entries that were used least recently are dropped."""
+        """Remember an object. The entries that were used least recently are dropped.
+
+        An entry that is larger than the cache is not kept, so that it does not displace all others.
+        """
         self.drop(address)
+        if entry.size > self._max_bytes:
+            return
         self._entries[address] = entry
         self._bytes += entry.size
         while self._bytes > self._max_bytes:
