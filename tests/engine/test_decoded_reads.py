@@ -581,24 +581,65 @@ async def test_key_of_a_remembered_version_is_not_needed_for_the_current_one() -
             await store.read("data", "key", range=(10, 20))
 
 
+@pytest.mark.parametrize("operation", ["head", "read", "range", "get_ranges"])
+async def test_streamed_object_costs_no_second_request_for_its_index(operation: str) -> None:
+    counting = Counting(MemoryDriver())
+    body = compressible(3 * MiB)
+    pool = BufferPool(4 * MiB, part_size=MiB)  # a part is sent before the size is known
+    stack = [compression(), encryption()]
+    async with single_attempt_store(counting, middleware=stack, pool=pool) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", stream(body))
+        assert (await store.head("data", "key")).size == len(body)
+        counting.requests.clear()
+        if operation == "head":
+            assert (await store.head("data", "key")).size == len(body)
+        elif operation == "read":
+            assert await store.read("data", "key") == body
+        elif operation == "range":
+            assert await store.read("data", "key", range=(100_000, 100_010)) == body[100_000:][:10]
+        else:
+            assert await store.get_ranges("data", "key", [(5, 9)]) == [body[5:9]]
+        assert len(counting.requests) == (2 if operation == "get_ranges" else 1)
+
+
+async def test_damaged_index_is_forgotten() -> None:
+    body = compressible(3 * MiB)
+    async with single_attempt_store(
+        MemoryDriver(), middleware=[compression()], pool=BufferPool(4 * MiB, part_size=MiB)
+    ) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", stream(body))
+        await store.head("data", "key")
+        indexes = store._core.transforms.indexes
+        known = indexes.get(("default", "data", "key"))
+        assert known is not None
+        damaged = known._replace(indexes=[[bytes(len(piece))] for (piece,) in known.indexes])
+        for read in (store.read("data", "key"), store.get_ranges("data", "key", [(5, 9)])):
+            indexes.put(("default", "data", "key"), damaged)
+            with pytest.raises(IntegrityError, match="seek table"):
+                await read
+            assert await store.read("data", "key") == body
+
+
 async def test_cache_of_indexes_is_bounded() -> None:
     async with store_with([compression()]) as store:
         await store.create_bucket("data")
         info = await store.put("data", "key", compressible(20_000))
     cache = IndexCache(max_bytes=10 * KiB)
     for number in range(100):
-        cache.put(("default", "data", str(number)), KnownObject(info, [[bytes(KiB)]]))
+        cache.put(("default", "data", str(number)), KnownObject(info, [[bytes(KiB)]], 1))
     assert cache.get(("default", "data", "0")) is None
     assert [number for number in range(100) if cache.get(("default", "data", str(number)))] == [
         97, 98, 99,
     ]  # fmt: skip
     cache.get(("default", "data", "97"))
-    cache.put(("default", "data", "100"), KnownObject(info, []))
+    cache.put(("default", "data", "100"), KnownObject(info, [], 1))
     assert cache.get(("default", "data", "97")) is not None
-    cache.put(("default", "data", "huge"), KnownObject(info, [[bytes(MiB)]]))
+    cache.put(("default", "data", "huge"), KnownObject(info, [[bytes(MiB)]], 1))
     assert cache.get(("default", "data", "huge")) is None
     assert cache.get(("default", "data", "100")) is not None  # it displaces no other entry
-    cache.put(("default", "data", "1"), KnownObject(info, []))
+    cache.put(("default", "data", "1"), KnownObject(info, [], 1))
     assert cache.get(("default", "data", "1")) is not None
 
 

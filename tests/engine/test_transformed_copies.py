@@ -99,6 +99,46 @@ async def test_object_of_the_same_stack_is_copied_on_the_server(*, known: bool) 
 
 
 @pytest.mark.parametrize("operation", ["copy", "move"])
+@pytest.mark.parametrize("before", ["head", "range", "read"])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["on the server", "through the client"])
+async def test_copy_of_a_streamed_object_has_the_size_that_the_store_knows(
+    operation: str, before: str, *, elsewhere: bool
+) -> None:
+    source, target = CallLog(), CallLog()
+    body = compressible(3 * MiB)
+    async with store_with([compression(), encryption()], source, b=target) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", stream(body))
+        if before == "head":
+            await store.head("data", "key")
+        elif before == "range":
+            await store.read("data", "key", range=(5, 10))
+        else:
+            await store.read("data", "key")
+        source.calls.clear()
+        copy = store.copy if operation == "copy" else store.move
+        copied = await copy("data", "key", "data", "b/copy" if elsewhere else "copy")
+        requests = ["head", "get" if elsewhere else "copy"]
+        assert source.calls[:2] == requests
+        assert source.calls.count("get") == elsewhere
+        assert "get" not in target.calls
+        assert (copied.size, copied.complete) == (len(body), True)
+
+
+async def test_copy_of_a_streamed_object_that_was_replaced_has_no_wrong_size() -> None:
+    driver = CallLog()
+    async with store_with([compression()], driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", stream(compressible(3 * MiB)))
+        await store.head("data", "key")
+        async with store_with([compression()], driver) as other:
+            await other.put("data", "key", stream(compressible(2 * MiB)))
+        copied = await store.copy("data", "key", "data", "copy")
+        assert (copied.size, copied.complete) == (copied.stored_size, False)
+        assert (await store.head("data", "copy")).size == 2 * MiB
+
+
+@pytest.mark.parametrize("operation", ["copy", "move"])
 async def test_plain_object_is_encoded_for_its_destination(operation: str) -> None:
     driver = CallLog()
     middleware = [compression(), (encryption(), Scope.keys("secret/*"))]

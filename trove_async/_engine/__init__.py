@@ -28,9 +28,11 @@ Middlewares
 `inspecting`        passes the bodies of puts to inspectors
 `encoding`          encodes a body between its source and the upload
 `decoding`          decodes a body while it is read
+`checked_encoder`,
+`checked_decoder`   check what users' encoders and decoders return
 `block_workers`     threads and buffers for the blocks of all bodies
 `records`           the records of transforms in an object's metadata
-`index_cache`       the records and indexes of objects that were read recently
+`index_cache`       the records, indexes and sizes of objects that were read recently
 
 Many objects
 `listing`           merges the listings of all backends; `page_stream`: the pages of one backend;

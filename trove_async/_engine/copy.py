@@ -34,7 +34,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
-from .decoded_objects import DecodedObject
+from .decoded_objects import DecodedObject, known_object
 from .locations import Location, context_of, context_of_stored, guessed_type, located
 from .media_types import type_of
 from .pinning import pinned_options
@@ -56,7 +56,8 @@ class CopyResult:
         size: The number of bytes that were stored.
         checksums: The checksums of these bytes, by kind.
         write_id: The write_id of the destination.
-        body_size: The size of the decoded body, if it was encoded for the destination.
+        body_size: The size of the decoded body, if it was encoded for the destination, or if the store
+            remembers it of the source. None: it is in the records, or unknown.
     """
 
     source: ObjectInfo
@@ -111,6 +112,7 @@ async def copy(
     with located(source):
         info = await head(source)
         await transforms.check_read(info, source.backend)
+        known = known_object(transforms, source.backend, info)
     # 3. Copy on the server or through this process, unless nothing would change.
     with located(target):
         options = _target_options(source, target, info, overrides)
@@ -171,6 +173,7 @@ async def copy(
         size=info.stored_size,
         checksums=checksums,
         write_id=overrides.put.write_id,
+        body_size=known.decoded_size if known is not None else None,
     )
 
 

@@ -24,7 +24,7 @@ from trove_async.models import ByteRange, MiB, ObjectInfo
 from .backends import Backend
 from .checked_decoder import CheckedDecoder
 from .decoding import Body, DecodedBody
-from .index_cache import KnownObject
+from .index_cache import Address, KnownObject
 from .locations import context_of_stored
 from .pinning import pinned_options
 from .records import parse_records
@@ -100,6 +100,12 @@ def is_transformed(info: ObjectInfo) -> bool:
     )
 
 
+def known_object(transforms: Transforms, backend: Backend, info: ObjectInfo) -> KnownObject | None:
+    """Return what the store remembers of this version of a transformed object. Sends no request."""
+    known = transforms.indexes.get((backend.name, info.bucket, info.key))
+    return known if known is not None and _is_same_version(known.info, info) else None
+
+
 class ReplacedError(ObjectChangedError):
     """The object was replaced between the requests of one get, which has returned no bytes yet."""
 
@@ -114,7 +120,11 @@ async def describe(
     """
     for _ in range(MAX_ATTEMPTS):
         public = transforms.public(info)
-        if public.complete or not backend.capabilities.ranges:
+        if public.complete:
+            return public
+        if (known := known_object(transforms, backend, info)) is not None:
+            return decoded_info(info, known.decoded_size)
+        if not backend.capabilities.ranges:
             return public
         decoded = DecodedObject(transforms, backend, info, version_id)
         try:
@@ -157,14 +167,14 @@ class DecodedObject:
         self,
         *,
         for_ranges: bool,
-        indexes: Sequence[Sequence[bytes]] = (),
         tail: Body | None = None,
     ) -> None:
         """Make the decoders, and load their indexes as far as they are needed.
 
+        The indexes are those of an earlier read, or are requested and remembered.
+
         Args:
             for_ranges: Whether ranges will be opened. Otherwise only the size is needed.
-            indexes: The indexes that an earlier read has loaded.
             tail: The open last bytes of the stored object, which an index may be read from.
 
         Raises:
@@ -172,8 +182,18 @@ class DecodedObject:
             DecryptionError: The key is unknown.
             IntegrityError: A record or an index is malformed.
         """
+        try:
+            await self._load(for_ranges=for_ranges, tail=tail)
+        except IntegrityError:
+            self._transforms.indexes.drop(self._address)  # what is remembered may be damaged
+            raise
+
+    async def _load(self, *, for_ranges: bool, tail: Body | None) -> None:
         context = context_of_stored(self._info, self._backend)
         self._tail = tail
+        remembered = known_object(self._transforms, self._backend, self._info)
+        indexes = remembered.indexes if remembered is not None else ()
+        is_new = for_ranges and remembered is None
         applied = parse_records(self._info.records)
         loaded: list[list[bytes]] = []
         for position in reversed(range(len(applied))):
@@ -186,6 +206,7 @@ class DecodedObject:
             while (for_ranges or decoder.size is None) and decoder.index is not None:
                 data = next(known, None)
                 if data is None:
+                    is_new = True
                     data = await self._read(*self._checked_index(decoder.index))
                 await decoder.load_index(data, self._transforms.workers)
                 pieces.append(data)
@@ -194,9 +215,13 @@ class DecodedObject:
             self._decoders.append(decoder)
             loaded.append(pieces)
         self._tail = None
-        if for_ranges and not indexes and self._version_id is None and can_prove(self._info):
-            address = (self._backend.name, self._info.bucket, self._info.key)
-            self._transforms.indexes.put(address, KnownObject(self._info, loaded))
+        if is_new and self._version_id is None and can_prove(self._info):
+            entry = KnownObject(self._info, loaded, self.size)
+            self._transforms.indexes.put(self._address, entry)
+
+    @property
+    def _address(self) -> Address:
+        return self._backend.name, self._info.bucket, self._info.key
 
     def resolve(self, range: ByteRange) -> Span:
         """Return the absolute range in the decoded object.

@@ -1,4 +1,4 @@
-"""Remembers the records and indexes of transformed objects, so that a further range costs one request."""
+"""Remembers the records, indexes and sizes of transformed objects, which saves requests for them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ class KnownObject(NamedTuple):
 
     Attributes:
         info: The version, as its backend described it.
-        indexes: The loaded indexes of each decoder, in the order of decoding.
+        indexes: The loaded indexes of each decoder, in the order of decoding. One that was not needed may
+            be missing.
+        decoded_size: The size of the decoded object in bytes.
     """
 
     info: ObjectInfo
     indexes: Sequence[Sequence[bytes]]
+    decoded_size: int
 
     @property
     def size(self) -> int:

@@ -137,7 +137,7 @@ async def _open(  # noqa: PLR0917 - as `open_body`
             try:
                 await transforms.check_read(known.info, backend)
                 decoded = DecodedObject(transforms, backend, known.info)
-                await decoded.load(for_ranges=True, indexes=known.indexes)
+                await decoded.load(for_ranges=True)
                 return await decoded.open_range(*decoded.resolve(options.range))
             except _MAY_BE_OUTDATED:
                 transforms.indexes.drop(address)

@@ -94,8 +94,6 @@ async def _get_decoded_ranges(
     transforms: Transforms, backend: Backend, info: ObjectInfo, ranges: Sequence[ByteRange]
 ) -> Sequence[bytes]:
     """Return ranges of one version of a transformed object."""
-    known = transforms.indexes.get((backend.name, info.bucket, info.key))
-    indexes = known.indexes if known is not None and is_same(known.info, info) else ()
     decoded = DecodedObject(transforms, backend, info)
     data_by_span: dict[Span, bytes] = {}
 
@@ -105,7 +103,7 @@ async def _get_decoded_ranges(
             _cut(await read_all(body), start, covered, data_by_span)
 
     with _translate_changes(backend, info.bucket, info.key):
-        await decoded.load(for_ranges=True, indexes=indexes)
+        await decoded.load(for_ranges=True)
     spans = [decoded.resolve(byte_range) for byte_range in ranges]
     await _fetch_all(backend, info.bucket, info.key, coalesce(spans), fetch)
     return [data_by_span[span] for span in spans]
