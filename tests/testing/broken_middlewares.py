@@ -603,3 +603,116 @@ class DependsOnTheIndex(Indexed):
     """The trailer differs once the index is loaded."""
 
     decoder_type = _ForgedTrailerDecoder
+
+
+# Results of other types, and impossible values of optional properties.
+
+
+class _ViewEncoder(SealedEncoder):
+    def encode(self, index: int, block: memoryview, *, last: bool) -> BytesLike | None:
+        encoded = bytes(super().encode(index, block, last=last) or b"")
+        view = memoryview(encoded)
+        return view if len(encoded) % 4 else view.cast("I")
+
+
+class ReturnsViewOfNumbers(Sealed):
+    encoder_type = _ViewEncoder
+
+
+class _DividingEncoder(SealedEncoder):
+    def encoded_size(self, size: int) -> int | None:
+        return super().encoded_size(size) / 1  # type: ignore[operator, return-value]  # the bug
+
+
+class DividesTheEncodedSize(Sealed):
+    encoder_type = _DividingEncoder
+
+
+class DividesTheDecodedSize(Sealed):
+    def decoded_size(self, record: Record, encoded_size: int) -> int | None:
+        return super().decoded_size(record, encoded_size) / 1  # type: ignore[operator, return-value]  # the bug
+
+
+class _FractionDecoder(SealedDecoder):
+    def __init__(self, identity: bytes, block: int, size: int) -> None:
+        super().__init__(identity, block, size)
+        self.size = float(size)  # type: ignore[assignment]  # the bug
+
+    @property
+    def block_count(self) -> int:
+        return int(super().block_count)
+
+
+class DividesTheSize(Sealed):
+    decoder_type = _FractionDecoder
+
+
+class _TuplePlanDecoder(SealedDecoder):
+    def plan(self, start: int, end: int) -> Plan:
+        return tuple(super().plan(start, end))  # type: ignore[return-value]  # the bug
+
+
+class PlansWithTuple(Sealed):
+    decoder_type = _TuplePlanDecoder
+
+
+class _WritableDecoder(SealedDecoder):
+    @property
+    def header(self) -> bytes:
+        return bytearray(super().header)  # type: ignore[return-value]  # the bug
+
+
+class ReturnsWritableHeader(Sealed):
+    decoder_type = _WritableDecoder
+
+
+class _WritableTrailerDecoder(IndexedDecoder):
+    def trailer(self, encoded_sizes: Sequence[int]) -> bytes:
+        return bytearray(super().trailer(encoded_sizes))  # type: ignore[return-value]  # the bug
+
+
+class ReturnsWritableTrailer(Indexed):
+    decoder_type = _WritableTrailerDecoder
+
+
+class _ListIndexDecoder(IndexedDecoder):
+    def __init__(self, record: Record, encoded_size: int) -> None:
+        super().__init__(record, encoded_size)
+        self.index = [self.table_end, encoded_size]  # type: ignore[assignment]  # the bug
+
+
+class RequestsIndexWithList(Indexed):
+    decoder_type = _ListIndexDecoder
+
+
+class _HugeNumberEncoder(SealedEncoder):
+    def record(self, size: int | None) -> Record:
+        return {**super().record(size), "number": 1 << 64}
+
+
+class RecordsHugeNumber(Sealed):
+    encoder_type = _HugeNumberEncoder
+
+
+class _FractionOverheadEncoder(SealedEncoder):
+    overhead = 4.0  # type: ignore[assignment]  # the bug
+
+
+class DividesTheOverhead(Sealed):
+    encoder_type = _FractionOverheadEncoder
+
+
+class _InlineDecoder(SealedDecoder):
+    inline_size = 16 * MAX_BLOCK
+
+
+class RunsEverythingInline(Sealed):
+    decoder_type = _InlineDecoder
+
+
+class ForgetsChecksumInSegment(Sealed):
+    segment_size = BLOCK
+
+
+class HasNegativeSegments(Sealed):
+    segment_size = -1

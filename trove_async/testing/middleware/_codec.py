@@ -148,6 +148,10 @@ def encode_block(encoder: Encoder, index: int, block: memoryview, *, last: bool)
     if result is None:
         assert index == 0, f"encode({index}) returned None, which only encode(0) may do"
         return None
+    assert isinstance(result, (bytes, bytearray, memoryview))
+    if isinstance(result, memoryview):
+        assert result.contiguous
+        assert result.format == "B"
     encoded = bytes(result)
     assert len(encoded) <= len(block) + MAX_EXPANSION
     return encoded

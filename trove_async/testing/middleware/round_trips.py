@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import NoneType
 
 import pytest
 
-from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, EncodesInto, Middleware
+from trove_async.middleware import (
+    MAX_BLOCK,
+    MAX_EXPANSION,
+    EncodesInto,
+    Middleware,
+    Plan,
+    RunsInline,
+    Segmented,
+)
 from trove_async.models import KiB
 from trove_async.testing._harness import assert_same, content
 from trove_async.testing.middleware._base import (
@@ -32,6 +41,9 @@ from trove_async.testing.middleware._codec import (
 
 MAX_RECORD = 1 * KiB
 """The maximum size of a record as JSON: half of what S3 allows for all metadata of an object."""
+
+MAX_BITS = 64
+"""The maximum number of bits of a number in a record."""
 
 LONG = [2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1, 10**11]
 """Sizes in bytes that do not fit into 32 bits, or just do."""
@@ -76,6 +88,46 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         encoded = await self.encode(middleware, body)
         decoder = await self.decoder(middleware, encoded)
         assert_same(decode_body(decoder, encoded.data), body)
+
+    @SIZE_KNOWN
+    async def test_results_have_the_types_of_the_contract(
+        self, middleware: Middleware, *, size_known: bool
+    ) -> None:
+        encoded = await self.encode_blocks(middleware, size_known=size_known)
+        size, data = len(encoded.body), encoded.data
+        encoder = await self.encoder(middleware)
+        assert type(encoder.block_size(0)) is int
+        assert type(encoder.encoded_size(size)) in {int, NoneType}
+        assert type(middleware.decoded_size(encoded.record, len(data))) in {int, NoneType}
+        decoder = await self.decoder(middleware, encoded)
+        while (span := decoder.index) is not None:
+            assert type(span) is tuple
+            assert [type(position) for position in span] == [int, int]
+            decoder.load_index(data[slice(*span)])
+        assert type(decoder.size) is int
+        assert type(decoder.block_count) is int
+        assert type(decoder.header) is bytes
+        sizes = [len(block) for block in encoded.blocks]
+        assert type(decoder.trailer(sizes)) is bytes
+        for index, block in enumerate(encoded.blocks):
+            assert type(decoder.encoded_block_size(index, memoryview(block))) is int
+        plan = decoder.plan(0, size)
+        assert isinstance(plan, Plan)
+        assert [type(value) for value in (plan.first, plan.skip)] == [int, int]
+        assert type(plan.encoded) is tuple
+        assert [type(position) for position in plan.encoded] == [int, int]
+
+    async def test_optional_sizes_are_possible(self, middleware: Middleware) -> None:
+        encoded = await self.encode_blocks(middleware)
+        for codec in (await self.encoder(middleware), await self.decoder(middleware, encoded)):
+            if isinstance(codec, RunsInline):
+                assert type(codec.inline_size) is int
+                assert 0 <= codec.inline_size <= MAX_BLOCK
+        if isinstance(middleware, Segmented):
+            assert type(middleware.segment_size) is int
+            assert middleware.segment_size == len(
+                encoded.blocks[1]
+            )  # neither the first nor the last
 
     async def test_block_sizes_are_within_the_limits(self, middleware: Middleware) -> None:
         encoder = await self.encoder(middleware)
@@ -143,6 +195,7 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         for name, value in record.items():
             assert name.isidentifier()
             assert type(value) in {str, int, bool}
+            assert not isinstance(value, int) or value.bit_length() <= MAX_BITS
         stored = json.dumps(dict(record))
         assert len(stored) <= MAX_RECORD
         assert json.loads(stored) == record
@@ -216,6 +269,7 @@ class MiddlewareRoundTrips(MiddlewareTopic):
         if not isinstance(encoder, EncodesInto):
             pytest.skip("the encoder does not encode into memory")
         overhead = encoder.overhead
+        assert type(overhead) is int
         assert 0 <= overhead <= MAX_EXPANSION
         first, second, third = await self.block_sizes(middleware)
         for size in [0, 1, first, first + second + third // 2 + 1]:
