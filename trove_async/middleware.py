@@ -33,10 +33,11 @@ checks header, trailer and total size       raises IntegrityError for any block 
 
 `trove_async.testing` tests this contract. A middleware is complete when it passes these tests.
 
-**Bugs.** The store checks the sizes, positions and types that encoders and decoders return. What they contradict
-ends in an IntegrityError that names the middleware: a put stores nothing, and a read returns no wrong bytes. An
-exception of a decoder that is not a TroveError becomes the cause of one, and that of an encoder ends the put as it
-is. The store cannot detect a wrong block of the right size, so a block must be verified by its decoder.
+**Bugs.** The store checks the sizes, positions and types that encoders and decoders return. A contradiction
+raises an IntegrityError that names the middleware: a put stores nothing, and a read returns no wrong bytes. An
+exception of a decoder that is not a TroveError becomes the cause of an IntegrityError. An exception of an encoder
+ends the put as it is. The store cannot detect a wrong block of the right size, or sizes that are wrong in the same
+way in every plan, so a decoder must verify each block.
 
 **Inspections.** An `Inspecting` object is listed like a middleware, but transforms nothing. Its
 inspectors receive the bytes that a user puts, and may block them. `trove_async.middlewares.inspection`

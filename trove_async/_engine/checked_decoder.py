@@ -79,13 +79,11 @@ class CheckedDecoder:
         self._encoded_size = encoded_size
         self._header: bytes | None = None
         # The library's own decoders verify each block, and their plans have tests.
-        self._has_correct_ends = False  # not checked yet
         self._is_own = type(decoder).__module__.startswith(_OWN)
+        self._has_correct_ends = False  # not checked yet
         self._loads = 0
-        self._least, self._most = (
-            0,
-            0,
-        )  # the least size of a block and its encoded form, and the most of a block
+        self._least = 0  # the minimum size of a block and of its encoded form
+        self._most = 0  # the maximum size of a block
         self.size: int | None = None
         self.block_count = 0
         self.mean_block = 0
@@ -101,7 +99,7 @@ class CheckedDecoder:
         if type(size) is not int or size < 0:
             raise self.broken(f"size must be None or at least 0, got {shown(size)}")
         count = self._get("block_count")
-        # Every block has 1 byte to `MAX_BLOCK`, and at least 1 encoded byte. An empty body has one empty block.
+        # A block has 1 byte to `MAX_BLOCK`, and at least 1 encoded byte. An empty body has one empty block.
         least, most = max(1, -(-size // MAX_BLOCK)), max(1, min(size, self._encoded_size))
         if type(count) is not int or not least <= count <= most:
             raise self.broken(f"a body of {shown(size)} bytes cannot have {shown(count)} blocks")
