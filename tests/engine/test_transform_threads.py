@@ -25,7 +25,7 @@ from trove_async.middlewares._streaming_aead import SegmentCipher
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from trove_async.middleware import Middleware
 
@@ -190,6 +190,48 @@ async def test_long_seek_table_is_written_and_parsed_in_threads(
         assert_idle(store)
     on_loop = frames == 100
     assert threads == {("write", on_loop), ("parse", on_loop)}
+
+
+@pytest.mark.parametrize("work", ["write_table", "SeekTable._parse"])
+async def test_call_cancelled_while_a_thread_handles_its_seek_table_leaves_nothing(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (b"%1023d\n" % 7) * 9000
+    reached, released = threading.Event(), threading.Event()
+    owner: Any = _seekable_zstd.SeekTable if "." in work else _seekable_zstd
+    name = work.rpartition(".")[2]
+    original = getattr(owner, name)
+
+    def held(*args: Any) -> Any:
+        reached.set()
+        released.wait()
+        return original(*args)
+
+    pool = BufferPool(4 * MiB, part_size=MiB)
+    compression = Compression(frame_size=KiB, level=-7)
+    async with store_of(MemoryDriver(), middleware=[compression], pool=pool) as store:
+        if work == "write_table":
+            monkeypatch.setattr(owner, name, held)
+            call: Coroutine[Any, Any, object] = store.put("bucket", "key", unsized(body))
+        else:
+            await store.put("bucket", "key", unsized(body))
+            monkeypatch.setattr(owner, name, held)
+            call = store.read("bucket", "key", range=(5, 10))
+        task = asyncio.get_running_loop().create_task(call)
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        for _ in range(5):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        released.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert_idle(store)
+        if work == "write_table":
+            assert not await store.exists("bucket", "key")
+        else:
+            assert await store.read("bucket", "key", range=(5, 10)) == body[5:10]
 
 
 async def test_put_that_outlives_its_store_starts_no_thread() -> None:
