@@ -104,7 +104,9 @@ class Stalls:
         """Await `work`, and watch the loop meanwhile."""
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.watch())
+            await asyncio.sleep(0)  # `watch` starts before work that never waits
             measurement = await work
+            await asyncio.sleep(0.01)  # and wakes up after it
             task.cancel()
         return measurement
 

@@ -6,6 +6,7 @@
 `cancellation`  cancels requested by the library, distinguished from the caller's
 `cleanup`       work that completes although its task was cancelled, and calls in worker threads
 `inflight`      work that is cancelled and rolled back before a store or driver closes
+`turns`         time for other tasks during a long transfer that never waits
 """
 
 from .cleanup import (
@@ -22,6 +23,7 @@ from .deadlines import Deadlines, within
 from .inflight import InFlight
 from .permits import FairSemaphore, Parkable, Permits
 from .tasks import OwnedTask, OwnedTasks, for_each, task_group
+from .turns import Turns
 
 __all__ = [
     "CLEANUP_SECONDS",
@@ -33,6 +35,7 @@ __all__ = [
     "OwnedTasks",
     "Parkable",
     "Permits",
+    "Turns",
     "await_outcome",
     "for_each",
     "in_thread",

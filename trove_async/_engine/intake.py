@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trove_async._checksums import CRC32C, Crc32c
+from trove_async._concurrency import Turns
 from trove_async._views import BytesLike, take
 from trove_async.errors import IntegrityError
 
@@ -34,6 +35,7 @@ class Intake:
         self._size = size
         self._size_is_declared = size is not None
         self._crc = Crc32c() if checksum else None
+        self._turns = Turns()
         self.byte_count = 0
         self.ended_at: int | None = None
 
@@ -71,6 +73,8 @@ class Intake:
 
     async def take(self, limit: int) -> BytesLike:
         """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
+        if self.byte_count >= self._turns.due_at:
+            await self._turns.give(self.byte_count)
         piece = await self._source.take(limit)
         if self._crc is not None:
             self._crc.update(piece)
@@ -79,6 +83,8 @@ class Intake:
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         """Fill `views` from the start, in part or in full. Return the number of bytes, 0 at the end."""
+        if self.byte_count >= self._turns.due_at:
+            await self._turns.give(self.byte_count)
         count = await self._source.fill(views)
         self._count(count)
         if self._crc is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from trove_async._checksums import CRC32C, Crc32c
-from trove_async._concurrency import in_thread
+from trove_async._concurrency import Turns, in_thread
 from trove_async.driver import DriverReader, ReadsInto
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
@@ -61,13 +61,14 @@ class VerifiedBody:
             are not supported are ignored.
     """
 
-    __slots__ = ("_crc", "_hashes", "_pending", "_position", "_reader", "info", "range")
+    __slots__ = ("_crc", "_hashes", "_pending", "_position", "_reader", "_turns", "info", "range")
 
     def __init__(self, reader: DriverReader, kinds: Collection[str] = ()) -> None:
         self._reader = reader
         self.info = reader.info
         self.range = reader.range
         self._position = self.range[0]
+        self._turns = Turns(self._position)
         self._crc: Crc32c | None = None
         self._hashes: dict[str, _Hash] | None = None
         self._pending = b""  # hashed but not returned: its read was cancelled
@@ -104,6 +105,8 @@ class VerifiedBody:
         if not self.remaining:
             return b""
         size = min(size, self.remaining)
+        if self._position >= self._turns.due_at:
+            await self._turns.give(self._position)
         data = await self._reader.read(size) if not self._pending else b""
         if not (self._pending or 0 < len(data) <= size):
             raise self._wrong_size_error(len(data))
@@ -130,6 +133,8 @@ class VerifiedBody:
         if not self.remaining:
             return 0
         buffer = buffer[: self.remaining]
+        if self._position >= self._turns.due_at:
+            await self._turns.give(self._position)
         count = await cast("ReadsInto", self._reader).readinto(buffer)
         if not 0 < count <= len(buffer):
             raise self._wrong_size_error(count)
