@@ -149,7 +149,7 @@ async def proxied_store(
     retry: RetryPolicy = FAST_RETRY,
     timeout: Timeout | None = None,
     max_connections: int = 8,
-    driver_class: type[S3Driver] = S3Driver,
+    driver_class: Callable[..., S3Driver] = S3Driver,
     pool: BufferPool | None = None,
 ) -> AsyncIterator[ProxiedStore]:
     """Open a store behind a fault proxy, with an empty bucket.
