@@ -45,16 +45,23 @@ class BodyFile:
             IntegrityError: The file has changed since this object was created.
             OSError: The file cannot be read.
         """
-        while view:
-            count = os.preadv(self._descriptor, [view], self._start + offset)
-            if not count:
-                break
-            view, offset = view[count:], offset + count
+        self.fill(offset, view)
         # Check after the read, to detect a concurrent write. A write through a memory mapping may
         # not update the timestamp until later. If a part is read again, its checksum detects such a
         # write.
-        if view or _state_of(self._descriptor) != self._state:
+        if _state_of(self._descriptor) != self._state:
             raise file_changed_error()
+
+    def fill(self, offset: int, view: memoryview) -> None:
+        """As `read`, but accept a file that has changed and has not become shorter.
+
+        For bytes that are read only once, from a log that is still being written, for example.
+        """
+        while view:
+            count = os.preadv(self._descriptor, [view], self._start + offset)
+            if not count:
+                raise file_changed_error()
+            view, offset = view[count:], offset + count
 
 
 def file_changed_error() -> IntegrityError:

@@ -10,11 +10,11 @@ A stage holds one block and its encoded form. It encodes more blocks in parallel
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
@@ -23,6 +23,8 @@ from trove_async.models import MiB
 
 from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers
 from .checked_encoder import CheckedEncoder
+from .file_input import FileInput
+from .file_sources import PathSource
 from .intake import Intake
 from .records import Applied, format_records
 from .sources import Source, source_of
@@ -170,6 +172,9 @@ async def encode_source(
         if size is None:
             output = await _read_start(intake)
             size = intake.ended_at
+        elif isinstance(source, PathSource) and (file := await intake.file()) is not None:
+            output = FileInput(file, intake)
+        body = output
         # 2. Make the stages. Each encodes its first block, because the encoder may leave the body as it is.
         applied: list[_Stage | str] = []
         for middleware in middlewares:
@@ -188,7 +193,7 @@ async def encode_source(
             else:
                 applied.append(middleware.name)
                 output = stage.as_it_is()
-        if not applied and output is intake:
+        if not applied and output is body and not isinstance(body, _Prefixed):
             return None
         encoded = EncodedSource(source, intake, output, stages=stages, applied=applied, size=size)
         # 3. Encode a small body as a whole, so that it is sent from memory as if it were not encoded.
@@ -236,8 +241,11 @@ class _Stage:
         self.input_size = size
         self.output_size: int | None = None
         self._input = input
+        self._file = input if isinstance(input, FileInput) else None
         self._workers = workers
         inline_size = encoder.inline_size
+        if self._file is not None:
+            inline_size = None  # reading it needs a thread anyway
         self._inline_size = INLINE_WORK if inline_size is None else inline_size
         # Blocks that are encoded on the loop are encoded one at a time, while they are in the CPU's cache.
         self._batch = _BATCH if inline_size is None else inline_size
@@ -362,12 +370,16 @@ class _Stage:
         else:
             buffer = self._workers.take_buffer(size)
             block = buffer[:size]
+        read: _Read | None = None
+        if self._file is not None:
+            read = partial(self._file.read, self._file.reserve(size))
+        elif not self._in_memory:
             block = block[: await _gather(self._input, block)]
         last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
-        work = partial(self.encoder.encode, index, block, last=last)
-        workers = self._workers if len(block) > self._inline_size else None
-        return BlockJob(work, buffer, workers), block
+        work = partial(_encode, self.encoder, index, block, last=last, read=read)
+        in_thread = read is not None or len(block) > self._inline_size
+        return BlockJob(work, buffer, self._workers if in_thread else None), block
 
     def _count(self, blocks: int, size: int) -> None:
         self._next_index += blocks
@@ -398,21 +410,28 @@ class _Stage:
             held[: len(place) - overhead]
             for place, held in zip(places, [*places[1:], buffer], strict=True)
         ]
-        filled = await _gather_into(self._input, blocks)
+        file, offset = self._file, 0
+        if file is None:
+            filled = await _gather_into(self._input, blocks)
+        else:
+            filled = min(sum(map(len, blocks)), file.remaining)
+            offset = file.reserve(filled)
         self._input_ended = not await self._input.ready()
         # 3. Encode them.
         work: list[_Work] = []
         unassigned = filled
-        for offset, (block, place) in enumerate(zip(blocks, places, strict=True)):
+        for number, (block, place) in enumerate(zip(blocks, places, strict=True), index):
             size = min(unassigned, len(block))
             if not size:
                 break
             unassigned -= size
             last = self._input_ended and not unassigned
-            work.append(_Work(index + offset, block[:size], place[: size + overhead], last))
+            read = None if file is None else partial(file.read, offset)
+            offset += size
+            work.append(_Work(number, block[:size], place[: size + overhead], last, read))
         self._count(len(work), filled)
         encoded = filled + overhead * len(work)
-        if encoded > self._inline_size:
+        if file is not None or encoded > self._inline_size:
             await wait_until_done(self._workers.start(partial(_encode_all, encoder, work)))
         else:
             _encode_all(encoder, work)
@@ -440,18 +459,33 @@ class _Stage:
         return places
 
 
+_Read: TypeAlias = Callable[[memoryview], None]
+"""Fills a block from a file."""
+
+
 class _Work(NamedTuple):
-    """A block to encode into memory."""
+    """A block to encode into memory, after `read` has filled it."""
 
     number: int
     block: memoryview
     output: memoryview
     last: bool
+    read: _Read | None
+
+
+def _encode(
+    encoder: CheckedEncoder, index: int, block: memoryview, *, last: bool, read: _Read | None
+) -> BytesLike | None:
+    if read is not None:
+        read(block)
+    return encoder.encode(index, block, last=last)
 
 
 def _encode_all(encoder: CheckedEncoder, work: Sequence[_Work]) -> None:
-    # In order: an output may be in the place of an earlier block.
-    for number, block, output, last in work:
+    # In order: an output, and the memory of a later block, may be in the place of an earlier block.
+    for number, block, output, last, read in work:
+        if read is not None:
+            read(block)
         encoder.encode_into(number, block, output, last=last)
 
 

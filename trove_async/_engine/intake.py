@@ -92,6 +92,12 @@ class Intake:
                 self._crc.update(view)
         return count
 
+    def skip(self, size: int) -> int:
+        """Count bytes that a thread will read from the `file`. Return their offset."""
+        offset = self.byte_count
+        self._count(size)
+        return offset
+
     def _count(self, size: int) -> None:
         self.byte_count += size
         if self._size is not None and self.byte_count > self._size:
