@@ -26,7 +26,7 @@ Reading
 Middlewares
 `transforms`        the middlewares of a store, and which of them apply to an object
 `inspecting`        passes the bodies of puts to inspectors
-`encoding`          encodes a body between its source and the upload
+`encoding`          encodes a body between its source and the upload; `file_input`: a body that is a file
 `decoding`          decodes a body while it is read
 `checked_encoder`,
 `checked_decoder`   check what users' encoders and decoders return
@@ -35,8 +35,8 @@ Middlewares
 `index_cache`       the records, indexes and sizes of objects that were read recently
 
 Many objects
-`listing`           merges the listings of all backends; `page_stream`: the pages of one backend;
-                    `cursors`: positions in a listing as text
+`listing`           merges the listings of all backends; `queries`: which backends and keys;
+                    `page_stream`: the pages of one backend; `cursors`: positions in a listing as text
 `copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
                     changes
 `locations`         the location of an object: a backend, a bucket and a key

@@ -29,13 +29,13 @@ from .bulk_delete import Deletion
 from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
-from .listing import ObjectIterator, Query, VersionIterator
+from .listing import ObjectIterator, VersionIterator
 from .locations import Location, ObjectAddress, context_of, object_context
 from .media_types import type_of
 from .move import remove_source
 from .opening import Decode, OpenBody, open_body
-from .page_stream import RequestPage, request_objects, request_versions
 from .puts import Puts
+from .queries import Queries
 from .ranges import get_ranges
 from .runtime import Runtime
 from .sources import Source
@@ -56,6 +56,7 @@ class Operations:
     def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
         self._runtime = runtime
         self._routing = routing
+        self._queries = Queries(runtime, routing, self._bucket_exists)
         self._puts = Puts(
             runtime,
             lambda target, error: self.buckets.create_if_missing(
@@ -312,7 +313,7 @@ class Operations:
     ) -> ObjectIterator[Any]:
         """Return a listing of objects, which has not started."""
         return ObjectIterator(
-            lambda: self.query(
+            lambda: self._queries.of_objects(
                 bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
             ),
             lambda work: self._runtime.run("list", bucket, None, work),
@@ -323,52 +324,10 @@ class Operations:
     def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
         """Return a listing of versions, which has not started."""
         return VersionIterator(
-            lambda: self.version_query(bucket, options),
+            lambda: self._queries.of_versions(bucket, options),
             lambda work: self._runtime.run("list_versions", bucket, None, work),
             page_size=options.limit,
         )
-
-    async def query(
-        self,
-        bucket: str,
-        options: ListOptions,
-        *,
-        cursor: str | None,
-        details: bool,
-        include_shadowed: bool,
-        request_page: RequestPage = request_objects,
-    ) -> Query:
-        """Choose the backends to list and the keys to show, and return the query."""
-        names = await self._routing.reaches(bucket, options.prefix)
-        if include_shadowed and not isinstance(self._routing, Pinned):
-            names = self._runtime.names
-        return Query(
-            bucket=bucket,
-            options=options,
-            backends=[self._runtime.backends[name] for name in names],
-            is_visible=None if include_shadowed or len(names) == 1 else self._is_visible(bucket),
-            routes_fingerprint=self._routing.fingerprint,
-            details=details,
-            exists=lambda: self.buckets.exists_anywhere(bucket),
-            cursor=cursor,
-            transforms=self._runtime.transforms,
-            request_page=request_page,
-        )
-
-    async def version_query(self, bucket: str, options: ListOptions) -> Query:
-        """Return the query of a listing of versions. All its backends must support versions."""
-        query = await self.query(
-            bucket,
-            options,
-            cursor=None,
-            details=False,
-            include_shadowed=False,
-            request_page=request_versions,
-        )
-        for backend in query.backends:
-            others = () if isinstance(self._routing, Pinned) else self.backends
-            backend_checks.check_versions(backend, others)
-        return query
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
@@ -425,6 +384,9 @@ class Operations:
 
         return await self._runtime.run("list_buckets", None, None, work)
 
+    async def _bucket_exists(self, name: str) -> bool:
+        return await self.buckets.exists_anywhere(name)
+
     # -- helpers ---------------------------------------------------------------------------------------
 
     async def _resolve(self, bucket: str, key: str) -> Backend:
@@ -459,18 +421,6 @@ class Operations:
         return (
             replace(source, version_id=None) if current.version_id == source.version_id else source
         )
-
-    def _is_visible(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
-        resolve = self._routing.resolve
-
-        def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
-            name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else await_and_compare(name, backend)
-
-        async def await_and_compare(name: Awaitable[str], backend: str) -> bool:
-            return await name == backend
-
-        return is_visible
 
     async def _copy(
         self,
