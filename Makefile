@@ -22,7 +22,7 @@ CEPH := ceph-common ceph-mon ceph-osd radosgw
 ceph-test: .venv/test  ## the conformance suites against a Ceph gateway (Debian packages)
 	@dpkg --status $(CEPH) >/dev/null 2>&1 || \
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
-	$(BIN)/python -m pytest -m ceph --numprocesses=2 --dist=loadscope tests/drivers/s3 tests/testing
+	$(BIN)/python -m pytest -m ceph --numprocesses=3 --dist=loadscope tests/drivers/s3 tests/testing
 
 command-test: .venv/test  ## with the programs zstd and clamd (Debian packages zstd and clamav-daemon)
 	$(BIN)/python -m pytest -m commands tests/middlewares tests/examples
