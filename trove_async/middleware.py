@@ -225,7 +225,7 @@ class ClosableInspector(Protocol):
     async def aclose(self) -> None:
         """Release the resource. Called once, after `finish`, or after an error or a cancel.
 
-        It is shielded from cancelled scopes, and is itself cancelled after 10 seconds. If it raises after
+        No cancel interrupts it, and it is itself cancelled after 10 seconds. If it raises after
         `finish`, the put fails and nothing is stored. After an error, its own exceptions are dropped.
         """
         ...
@@ -326,7 +326,7 @@ class EncodesInto(Protocol):
 
 @runtime_checkable
 class RunsInline(Protocol):
-    """Optional: an encoder or decoder that processes large blocks in less time than a thread hop.
+    """Optional: an encoder or decoder that is much faster or slower than 1 GB/s.
 
     Other encoders and decoders process blocks of more than 256 KiB in worker threads.
     """

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async import BufferPool, ObjectInfo
-from trove_async._concurrency import OwnedTask
+from trove_async import BufferPool, Inspecting, Middleware, ObjectInfo, Trove
+from trove_async._concurrency import OwnedTask, turns
 from trove_async._engine.intake import Intake
 from trove_async._engine.sources import source_of
 from trove_async._engine.verified import VerifiedBody
-from trove_async.models import MiB
+from trove_async.drivers import MemoryDriver
+from trove_async.middlewares import Encryption, Inspection, Keyring
+from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 SIZE = 32 * MiB
-MIN_TURNS = 7  # one for every 4 MiB, except the last
+MIN_TURNS = 31  # one before each MiB, except the first
+
+
+@pytest.fixture(autouse=True)
+def turns_are_always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
 
 
 class OtherTask:
@@ -82,3 +89,35 @@ async def test_long_put_gives_turns_to_other_tasks(*, fills: bool) -> None:
                 pass
     assert intake.byte_count == SIZE
     assert other.turns >= MIN_TURNS
+
+
+async def test_each_small_block_gives_turns_to_other_tasks() -> None:
+    async with store_of(Encryption(Keyring({"a": bytes(32)}), segment_size=4 * KiB)) as store:
+        put, get = OtherTask(), OtherTask()
+        async with put.running():
+            await store.put("data", "key", bytes(MiB))
+        async with get.running():
+            await store.read("data", "key")
+    assert put.turns >= MiB // (4 * KiB) - 1
+    assert get.turns >= MiB // (4 * KiB) - 1
+
+
+async def test_inspection_of_a_body_in_memory_gives_turns_to_other_tasks() -> None:
+    class Inspector:
+        async def update(self, data: bytes) -> None:
+            pass
+
+        async def finish(self) -> None:
+            pass
+
+    other = OtherTask()
+    async with store_of(Inspection(lambda *_: Inspector())) as store, other.running():
+        await store.put("data", "key", bytes(SIZE))
+    assert other.turns >= MIN_TURNS
+
+
+@asynccontextmanager
+async def store_of(middleware: Middleware | Inspecting) -> AsyncIterator[Trove]:
+    async with Trove(MemoryDriver(), middleware=[middleware]) as store:
+        await store.create_bucket("data")
+        yield store

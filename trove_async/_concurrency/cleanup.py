@@ -63,11 +63,17 @@ def _resume(work: Coroutine[Any, Any, object], first: object) -> Generator[objec
             return
 
 
-async def wait_until_done(work: asyncio.Future[T]) -> T:
+async def wait_until_done(
+    work: asyncio.Future[T], on_cancel: Callable[[], None] | None = None
+) -> T:
     """Wait for work that cannot be stopped, such as a call in a thread, even if cancelled.
 
     A CancelledError is raised once the work has ended. Until then, the work may use memory or a file
     that the caller is about to release.
+
+    Args:
+        work: The work.
+        on_cancel: Called at a cancel. It may ask the work to end early.
     """
     cancelled: asyncio.CancelledError | None = None
     try:
@@ -75,6 +81,8 @@ async def wait_until_done(work: asyncio.Future[T]) -> T:
             await asyncio.wait([work])
     except asyncio.CancelledError as error:
         cancelled = error
+        if on_cancel is not None:
+            on_cancel()
         # Without a shield, a cancelled scope of anyio would cancel again at every step of the loop.
         with anyio.CancelScope(shield=True):
             while not work.done():

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from threading import BoundedSemaphore
 from typing import Final, Generic, TypeVar
 
 from trove_async._concurrency import wait_until_done
@@ -29,6 +30,9 @@ take a decoder in Python a millisecond."""
 INLINE_SIZES: Final = INLINE_INDEX // 8
 """Maximum number of blocks whose trailer is made on the event loop."""
 
+_ADDITIONAL_FILE_THREADS: Final = 4
+"""Threads that read files, in addition to one for each core, as in asyncio's default executor."""
+
 _KEPT_BUFFERS: Final = 4
 """Maximum number of unused buffers that a store keeps. New memory costs more than filling it."""
 
@@ -41,10 +45,14 @@ class BlockWorkers:
     bodies wait for memory or the network.
 
     There is one thread for each core. With more threads, the blocks of one body would end at the same time,
-    and cores would be idle until the next blocks are read.
+    and cores would be idle until the next blocks are read. Work that first reads a file has threads of its own,
+    because the file may be on a slow disk. It shares the cores once it has read.
 
     Args:
         count: The number of permits. None: one for each core and one more, which waits for a thread.
+
+    Attributes:
+        core: Held by a thread while it encodes or decodes.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -52,6 +60,8 @@ class BlockWorkers:
         self._free = self._cores + 1 if count is None else count
         self._buffers: list[mmap.mmap] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._file_threads: ThreadPoolExecutor | None = None
+        self.core = BoundedSemaphore(self._cores)
         self._closed = False
 
     def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -64,15 +74,33 @@ class BlockWorkers:
             raise ClosedError("the store was closed while a body was being encoded or decoded")
         if self._threads is None:  # most stores need none
             self._threads = ThreadPoolExecutor(self._cores, "trove-blocks")
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
+
+    def start_reading(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run work that reads a file in a thread, as `start`. The work takes `core` itself, once it has read.
+
+        Raises:
+            ClosedError: As `start`.
+        """
+        if self._closed:
+            raise ClosedError("the store was closed while a body was being encoded")
+        if self._file_threads is None:
+            count = self._cores + _ADDITIONAL_FILE_THREADS
+            self._file_threads = ThreadPoolExecutor(count, "trove-files")
+        return asyncio.get_running_loop().run_in_executor(self._file_threads, work)
+
+    def _run(self, work: Callable[[], T]) -> T:
+        with self.core:
+            return work()
 
     async def aclose(self) -> None:
         """End the threads once they are idle. Idempotent."""
         self._closed = True
         self._buffers.clear()
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+        for threads in (self._threads, self._file_threads):
+            if threads is not None:
+                threads.shutdown(wait=False)
+        self._threads = self._file_threads = None
 
     @property
     def free(self) -> int:
@@ -115,19 +143,22 @@ class BlockJob(Generic[T]):
     Args:
         work: The work.
         memory: Memory that the work uses, for the owner of the job.
-        workers: The thread for the work. None: it takes less time than a thread hop.
+        start: Starts the work in a thread (`BlockWorkers.start`). None: it takes less time than a thread hop.
     """
 
     __slots__ = ("_failure", "_future", "_result", "memory")
 
     def __init__(
-        self, work: Callable[[], T], memory: memoryview, workers: BlockWorkers | None
+        self,
+        work: Callable[[], T],
+        memory: memoryview,
+        start: Callable[[Callable[[], T]], asyncio.Future[T]] | None,
     ) -> None:
         self.memory = memory
         self._failure: Exception | None = None
         self._future: asyncio.Future[T] | None = None
-        if workers is not None:
-            self._future = workers.start(work)
+        if start is not None:
+            self._future = start(work)
             return
         try:
             self._result = work()
@@ -139,11 +170,17 @@ class BlockJob(Generic[T]):
         """Whether the work was done on the event loop."""
         return self._future is None
 
-    async def result(self) -> T:
-        """Return the result. After a cancel, call it again."""
+    async def result(self, on_cancel: Callable[[], None] | None = None) -> T:
+        """Return the result. After a cancel, call it again.
+
+        Args:
+            on_cancel: Called at a cancel, before the end of the work is awaited.
+        """
         if self._failure is not None:
             raise self._failure
-        return self._result if self._future is None else await wait_until_done(self._future)
+        return (
+            self._result if self._future is None else await wait_until_done(self._future, on_cancel)
+        )
 
 
 class BlockJobs(Generic[T]):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
+from trove_async._views import drop
 from trove_async.errors import IntegrityError
 
 
@@ -45,23 +47,37 @@ class BodyFile:
             IntegrityError: The file has changed since this object was created.
             OSError: The file cannot be read.
         """
-        self.fill(offset, view)
+        count = self._read_into(offset, [view])
         # Check after the read, to detect a concurrent write. A write through a memory mapping may
         # not update the timestamp until later. If a part is read again, its checksum detects such a
         # write.
-        if _state_of(self._descriptor) != self._state:
+        if count < len(view) or _state_of(self._descriptor) != self._state:
             raise file_changed_error()
 
-    def fill(self, offset: int, view: memoryview) -> None:
-        """As `read`, but accept a file that has changed and has not become shorter.
+    def fill(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fill `views`, as `read`, but accept a file that has changed and has not become shorter.
 
         For bytes that are read only once, from a log that is still being written, for example.
+
+        Args:
+            offset: The offset in the body.
+            views: The memory to fill, at most 1,024 views (``IOV_MAX`` of Linux).
         """
-        while view:
-            count = os.preadv(self._descriptor, [view], self._start + offset)
-            if not count:
-                raise file_changed_error()
-            view, offset = view[count:], offset + count
+        end = offset + self._read_into(offset, views)
+        if end < offset + sum(map(len, views)):
+            raise IntegrityError(
+                f"the body had {self.size} bytes when it was opened, got only {end}: the file was truncated,"
+                " or its size is not that of its content; nothing was stored"
+            )
+
+    def _read_into(self, offset: int, views: Sequence[memoryview]) -> int:
+        """Fill `views`, unless the file ends before. Return the number of bytes."""
+        filled = 0
+        while views and (
+            count := os.preadv(self._descriptor, views, self._start + offset + filled)
+        ):
+            views, filled = drop(views, count), filled + count
+        return filled
 
 
 def file_changed_error() -> IntegrityError:

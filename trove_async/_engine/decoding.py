@@ -11,6 +11,7 @@ from array import array
 from functools import partial
 from typing import Final, Protocol, cast
 
+from trove_async._concurrency import Turns
 from trove_async.errors import ClosedError, IntegrityError, StreamError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Plan
 from trove_async.models import KiB, ObjectInfo
@@ -76,6 +77,7 @@ class DecodedBody:
         "_received",
         "_receiving",
         "_skip",
+        "_turns",
         "_workers",
         "info",
         "range",
@@ -104,6 +106,7 @@ class DecodedBody:
         self._has_borders = decoder.has_borders
         self._encoded_sizes = array("I")
         self._pending = _Pending()
+        self._turns = Turns()
         self._receiving: memoryview | None = None  # the memory of the next block
         self._received = 0  # bytes of it
         self._jobs = BlockJobs[bytes](workers)
@@ -184,11 +187,14 @@ class DecodedBody:
             with self._jobs.room() as is_free:
                 if not is_free:
                     break
+                if self._turns.is_due:  # many small blocks may come from one read
+                    await self._turns.give()
+                    self._check_usable()
                 encoded = await self._next_encoded()
                 self._check_usable()
                 is_large = max(len(encoded), self._decoder.mean_block) > self._decoder.inline_size
                 work = partial(self._decoder.decode, self._index, encoded)
-                self._jobs.add(BlockJob(work, encoded, self._workers if is_large else None))
+                self._jobs.add(BlockJob(work, encoded, self._workers.start if is_large else None))
                 self._index += 1
         # 2. Return the oldest block.
         if not self._jobs:

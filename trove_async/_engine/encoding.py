@@ -10,20 +10,20 @@ A stage holds one block and its encoded form. It encodes more blocks in parallel
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
-from trove_async.middleware import MAX_EXPANSION, Middleware, ObjectContext
+from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Middleware, ObjectContext
 from trove_async.models import MiB
 
 from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers
 from .checked_encoder import CheckedEncoder
-from .file_input import FileInput
+from .file_input import MAX_VIEWS, FileInput
 from .file_sources import PathSource
 from .intake import Intake
 from .records import Applied, format_records
@@ -244,11 +244,10 @@ class _Stage:
         self._file = input if isinstance(input, FileInput) else None
         self._workers = workers
         inline_size = encoder.inline_size
-        if self._file is not None:
-            inline_size = None  # reading it needs a thread anyway
         self._inline_size = INLINE_WORK if inline_size is None else inline_size
         # Blocks that are encoded on the loop are encoded one at a time, while they are in the CPU's cache.
-        self._batch = _BATCH if inline_size is None else inline_size
+        in_thread = inline_size is None or self._file is not None
+        self._batch = _BATCH if in_thread else self._inline_size
         self._jobs = BlockJobs[BytesLike | None](workers)
         self._next_index = 0  # of the next block to read
         self._input_bytes = 0
@@ -258,11 +257,12 @@ class _Stage:
         self._pending: memoryview = _EMPTY
         self._left: memoryview | None = None
         self._trailer_taken = False
+        self._abandoned = False  # threads read no further block
 
     async def start(self) -> bool:
         """Encode the first block. Return False if the body is better left as it is (`as_it_is`)."""
         job, block = await self._next_job()
-        encoded = await job.result()
+        encoded = await job.result(self._abandon)
         if encoded is None:
             self._left = block
             return False
@@ -318,6 +318,7 @@ class _Stage:
     async def aclose(self) -> None:
         """Wait for the workers, which may use memory of the user. Idempotent."""
         self._input_ended = True
+        self._abandon()
         await self._jobs.discard()
 
     # -- blocks ------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ class _Stage:
         # 2. Return the oldest block.
         if self._jobs:
             job = self._jobs.first
-            encoded = await job.result()
+            encoded = await job.result(self._abandon)
             assert encoded is not None  # noqa: S101 - only the first block may be left as it is
             self._jobs.remove_first()
             self._workers.return_buffer(job.memory)
@@ -370,16 +371,30 @@ class _Stage:
         else:
             buffer = self._workers.take_buffer(size)
             block = buffer[:size]
-        read: _Read | None = None
-        if self._file is not None:
-            read = partial(self._file.read, self._file.reserve(size))
-        elif not self._in_memory:
+        file = self._file
+        if file is not None and size > INLINE_WORK:
+            offset = file.reserve(size)
+            last = self._input_ended = not await file.ready()
+            self._count(1, size)
+            work = partial(self._read_and_encode, file, offset, index, block, last=last)
+            return BlockJob(work, buffer, self._workers.start_reading), block
+        if not self._in_memory:
             block = block[: await _gather(self._input, block)]
         last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
-        work = partial(_encode, self.encoder, index, block, last=last, read=read)
-        in_thread = read is not None or len(block) > self._inline_size
-        return BlockJob(work, buffer, self._workers if in_thread else None), block
+        encode = partial(self.encoder.encode, index, block, last=last)
+        start = self._workers.start if len(block) > self._inline_size else None
+        return BlockJob(encode, buffer, start), block
+
+    def _read_and_encode(
+        self, file: FileInput, offset: int, index: int, block: memoryview, *, last: bool
+    ) -> BytesLike | None:
+        """Read a block and encode it, in a thread."""
+        if self._abandoned:
+            return None
+        file.read(offset, [block])
+        with self._workers.core:
+            return self.encoder.encode(index, block, last=last)
 
     def _count(self, blocks: int, size: int) -> None:
         self._next_index += blocks
@@ -426,12 +441,15 @@ class _Stage:
                 break
             unassigned -= size
             last = self._input_ended and not unassigned
-            read = None if file is None else partial(file.read, offset)
-            offset += size
-            work.append(_Work(number, block[:size], place[: size + overhead], last, read))
+            work.append(_Work(number, block[:size], place[: size + overhead], last))
         self._count(len(work), filled)
         encoded = filled + overhead * len(work)
-        if file is not None or encoded > self._inline_size:
+        if file is not None:
+            reading = self._workers.start_reading(
+                partial(self._read_and_encode_all, file, offset, work)
+            )
+            await wait_until_done(reading, on_cancel=self._abandon)
+        elif encoded > self._inline_size:
             await wait_until_done(self._workers.start(partial(_encode_all, encoder, work)))
         else:
             _encode_all(encoder, work)
@@ -439,6 +457,25 @@ class _Stage:
         self._sizes.extend(len(item.output) for item in work)
         self._count_output(encoded)
         return encoded
+
+    def _read_and_encode_all(self, file: FileInput, offset: int, work: Sequence[_Work]) -> None:
+        """Read blocks and encode them, in a thread: up to 1 MiB at a time, which fits in the CPU's cache."""
+        start = 0
+        while start < len(work) and not self._abandoned:
+            end, size = start, 0
+            while (
+                end < min(len(work), start + MAX_VIEWS) and size + len(work[end].block) <= MAX_BLOCK
+            ):
+                size += len(work[end].block)
+                end += 1
+            group = work[start:end]
+            file.read(offset, [item.block for item in group])
+            with self._workers.core:
+                _encode_all(self.encoder, group)
+            start, offset = end, offset + size
+
+    def _abandon(self) -> None:
+        self._abandoned = True
 
     def _places(self, views: Sequence[memoryview], overhead: int) -> Sequence[memoryview]:
         places: list[memoryview] = []
@@ -459,33 +496,18 @@ class _Stage:
         return places
 
 
-_Read: TypeAlias = Callable[[memoryview], None]
-"""Fills a block from a file."""
-
-
 class _Work(NamedTuple):
-    """A block to encode into memory, after `read` has filled it."""
+    """A block to encode into memory."""
 
     number: int
     block: memoryview
     output: memoryview
     last: bool
-    read: _Read | None
-
-
-def _encode(
-    encoder: CheckedEncoder, index: int, block: memoryview, *, last: bool, read: _Read | None
-) -> BytesLike | None:
-    if read is not None:
-        read(block)
-    return encoder.encode(index, block, last=last)
 
 
 def _encode_all(encoder: CheckedEncoder, work: Sequence[_Work]) -> None:
-    # In order: an output, and the memory of a later block, may be in the place of an earlier block.
-    for number, block, output, last, read in work:
-        if read is not None:
-            read(block)
+    # In order: an output may be in the place of an earlier block.
+    for number, block, output, last in work:
         encoder.encode_into(number, block, output, last=last)
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from trove_async._concurrency import in_thread
-from trove_async._views import BytesLike
+from trove_async._views import BytesLike, take
+from trove_async.models import KiB
 
 from .body_file import BodyFile
 from .intake import Intake
+
+_READ: Final = 256 * KiB
+"""Bytes to read at a time for small blocks."""
+
+MAX_VIEWS: Final = 256
+"""The maximum number of views to fill by one call. Linux allows 1,024 (``IOV_MAX``)."""
 
 
 class FileInput:
@@ -22,28 +30,34 @@ class FileInput:
         intake: Counts the bytes.
     """
 
-    __slots__ = ("_file", "_intake")
+    __slots__ = ("_buffered", "_file", "_intake", "_offset")
 
     def __init__(self, file: BodyFile, intake: Intake) -> None:
         self._file = file
         self._intake = intake
+        self._offset = 0  # of the next byte to read
+        self._buffered = memoryview(b"")
 
     @property
     def remaining(self) -> int:
-        """The number of bytes not read or reserved yet."""
-        return self._file.size - self._intake.byte_count
+        """The number of bytes not returned or reserved yet."""
+        return self._file.size - self._offset + len(self._buffered)
 
     def reserve(self, size: int) -> int:
         """Return the offset of the next `size` bytes. The caller reads them in a thread."""
-        return self._intake.skip(size)
+        offset = self._offset - len(self._buffered)
+        self._buffered = memoryview(b"")
+        self._offset = offset + size
+        self._intake.count(size)
+        return offset
 
-    def read(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the bytes at `offset`. Blocks.
+    def read(self, offset: int, views: Sequence[memoryview]) -> None:
+        """Fill all views with the bytes at `offset`. Blocks.
 
         Raises:
-            IntegrityError: The file has become shorter.
+            IntegrityError: The file has fewer bytes than its size.
         """
-        self._file.fill(offset, view)
+        self._file.fill(offset, views)
 
     async def ready(self) -> bool:
         """Return whether bytes remain."""
@@ -51,13 +65,29 @@ class FileInput:
 
     async def take(self, limit: int) -> BytesLike:
         """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
-        piece = memoryview(bytearray(min(limit, self.remaining)))
-        await self.fill([piece])
+        if not self._buffered:
+            await self._load()
+        piece, rest = self._buffered[:limit], self._buffered[limit:]
+        self._buffered = rest or memoryview(b"")
+        self._intake.count(len(piece))
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
-        """Fill the first view, as far as bytes remain."""
-        view = views[0][: self.remaining]
-        if view:
-            await in_thread(self.read, self.reserve(len(view)), view)
-        return len(view)
+        """Fill `views` in part or in full. Return the number of bytes, 0 at the end."""
+        if not self._buffered and len(views[0]) >= _READ:
+            views = take(views, self.remaining)[:MAX_VIEWS]
+            size = sum(map(len, views))
+            if size:
+                await in_thread(self._file.fill, self.reserve(size), views)
+            return size
+        piece = await self.take(len(views[0]))
+        views[0][: len(piece)] = piece
+        return len(piece)
+
+    async def _load(self) -> None:
+        size = min(_READ, self.remaining)
+        if size:
+            buffer = memoryview(bytearray(size))
+            await in_thread(self._file.fill, self._offset, [buffer])
+            self._offset += size
+            self._buffered = buffer

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
-from trove_async._concurrency import shielded
+from trove_async._concurrency import Turns, run_cleanup
 from trove_async._views import BytesLike, take
 from trove_async.middleware import ClosableInspector, Inspecting, Inspector, ObjectContext
 from trove_async.models import MiB
@@ -43,6 +43,7 @@ class Inspectors:
         self._inspectors: list[Inspector] = []
         self._unclosed: list[ClosableInspector] = []
         self._finished = False
+        self._turns = Turns()
 
     async def __aenter__(self) -> Self:
         try:
@@ -82,6 +83,8 @@ class Inspectors:
         """Pass the next bytes of the body to every inspector."""
         for view in views:
             for offset in range(0, len(view), _PIECE):
+                if self._turns.is_due:
+                    await self._turns.give()
                 await self.update_bytes(bytes(view[offset : offset + _PIECE]))
 
     async def update_bytes(self, data: bytes) -> None:
@@ -108,8 +111,7 @@ class Inspectors:
         while self._unclosed:
             inspector = self._unclosed.pop()
             try:
-                with shielded():
-                    await inspector.aclose()
+                await run_cleanup(inspector.aclose())
             except Exception as error:  # noqa: BLE001 - raised once all are closed
                 failure = error if failure is None else failure
             except BaseException as cancel:  # noqa: BLE001 - raised once all are closed

@@ -73,32 +73,27 @@ class Intake:
 
     async def take(self, limit: int) -> BytesLike:
         """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
-        if self.byte_count >= self._turns.due_at:
-            await self._turns.give(self.byte_count)
+        if self.byte_count and self._turns.is_due:
+            await self._turns.give()
         piece = await self._source.take(limit)
         if self._crc is not None:
             self._crc.update(piece)
-        self._count(len(piece))
+        self.count(len(piece))
         return piece
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         """Fill `views` from the start, in part or in full. Return the number of bytes, 0 at the end."""
-        if self.byte_count >= self._turns.due_at:
-            await self._turns.give(self.byte_count)
+        if self.byte_count and self._turns.is_due:
+            await self._turns.give()
         count = await self._source.fill(views)
-        self._count(count)
+        self.count(count)
         if self._crc is not None:
             for view in take(views, count):
                 self._crc.update(view)
         return count
 
-    def skip(self, size: int) -> int:
-        """Count bytes that a thread will read from the `file`. Return their offset."""
-        offset = self.byte_count
-        self._count(size)
-        return offset
-
-    def _count(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """Count bytes, which the caller has taken from the `file`."""
         self.byte_count += size
         if self._size is not None and self.byte_count > self._size:
             raise self._size_error("more")

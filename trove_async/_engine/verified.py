@@ -68,7 +68,7 @@ class VerifiedBody:
         self.info = reader.info
         self.range = reader.range
         self._position = self.range[0]
-        self._turns = Turns(self._position)
+        self._turns = Turns()
         self._crc: Crc32c | None = None
         self._hashes: dict[str, _Hash] | None = None
         self._pending = b""  # hashed but not returned: its read was cancelled
@@ -105,8 +105,8 @@ class VerifiedBody:
         if not self.remaining:
             return b""
         size = min(size, self.remaining)
-        if self._position >= self._turns.due_at:
-            await self._turns.give(self._position)
+        if self._position > self.range[0] and self._turns.is_due:
+            await self._turns.give()
         data = await self._reader.read(size) if not self._pending else b""
         if not (self._pending or 0 < len(data) <= size):
             raise self._wrong_size_error(len(data))
@@ -133,8 +133,8 @@ class VerifiedBody:
         if not self.remaining:
             return 0
         buffer = buffer[: self.remaining]
-        if self._position >= self._turns.due_at:
-            await self._turns.give(self._position)
+        if self._position > self.range[0] and self._turns.is_due:
+            await self._turns.give()
         count = await cast("ReadsInto", self._reader).readinto(buffer)
         if not 0 < count <= len(buffer):
             raise self._wrong_size_error(count)

@@ -76,6 +76,10 @@ _MIN_FRAME_SIZE: Final = 1 * KiB
 _MAX_SIZE: Final = 1 << 63
 _FIRST_TAIL: Final = 16 * KiB  # the table of 2 GiB in frames of 1 MiB
 
+_INLINE_SIZES: Final = ((3, 64 * KiB), (6, 16 * KiB), (9, 8 * KiB))
+"""The largest blocks to compress on the event loop, by the highest level: 300, 100 and 50 MB/s. Higher levels
+take milliseconds for the smallest frames."""
+
 _WORTHWHILE: Final = 0.95
 """The maximum ratio of encoded size to size. Above it, decompressing each read costs more than it saves."""
 
@@ -201,6 +205,11 @@ class Encoder:
         self._level = level
         self._frame_size = frame_size
         self._min_size = min_size
+
+    @property
+    def inline_size(self) -> int:
+        """The size of the largest block to compress on the event loop: about 200 µs of work."""
+        return next((size for level, size in _INLINE_SIZES if self._level <= level), 0)
 
     def block_size(self, index: int) -> int:  # noqa: ARG002 - all blocks have the same size
         """Return the size of a frame's content."""
