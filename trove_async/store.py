@@ -224,8 +224,9 @@ class Trove:
     ) -> ObjectInfo:
         """Store an object, atomically: readers see the old object or the new one.
 
-        After an error or a cancel, nothing of the new object is visible, and no memory, temporary
-        file, task or connection is held.
+        After an error or a cancel, no part of the new object is visible, and no memory, temporary file,
+        task or connection is held. A cancel that arrives while the put completes may leave the new
+        object, which is whole then.
 
         Args:
             bucket: An existing bucket, or one that may be created (see `create_missing_buckets`).

@@ -713,3 +713,24 @@ def test_tenant_keys_serve_several_event_loops() -> None:
     for _ in range(2):
         assert asyncio.run(keys.for_write(CONTEXT)).id == "acme/2026-11"
     assert load.loads == ["acme", "acme"]
+
+
+async def test_failed_close_of_dropped_keys_does_not_fail_the_operation_of_another_tenant(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Unclosable(SlowKeys):
+        async def aclose(self) -> None:
+            raise ConnectionResetError("not closed")
+
+    unclosable = Unclosable()
+    unclosable.may_return.set()
+    keys = TenantKeys(
+        tenant_of_the_task,
+        lambda name: unclosable if name == "slow" else Keyring({"1": NEW}),
+        max_tenants=1,
+    )
+    current_tenant.set("slow")
+    await keys.for_write(CONTEXT)
+    current_tenant.set("other")
+    assert (await keys.for_write(CONTEXT)).id == "other/1"
+    assert "no longer cached were not closed" in caplog.text

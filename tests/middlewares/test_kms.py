@@ -749,6 +749,21 @@ MALFORMED: dict[str, str | bytes] = {
             "Plaintext": b64encode(bytes(32)).decode(),
         }
     ),
+    **{
+        f"the ARN {arn}": json.dumps(
+            {
+                "KeyId": arn,
+                "CiphertextBlob": "AAAA",
+                "Plaintext": b64encode(bytes(32)).decode(),
+            }
+        )
+        for arn in (
+            "arn:a b",
+            "arn:aws:kms:eu-west-1:123:key/k",
+            "arn:aws:kms:eu-west-1:123456789012:alias/k",
+            "arn:minio:kms:::key/k",
+        )
+    },
     "invalid UTF-8": b"\xff",
     "endless": " " * (70 << 10),
 }

@@ -238,9 +238,13 @@ class CheckedDecoder:
 
     def broken(self, problem: str) -> IntegrityError:
         """Return the error of an object that the middleware does not decode correctly."""
+        cause = "the object was altered"
+        if not self._is_own:
+            cause += (
+                ", or the middleware has a bug: test it with trove_async.testing.MiddlewareSuite"
+            )
         return IntegrityError(
-            f"the middleware {self.name!r} cannot decode the object: {problem}. The object was altered, or"
-            " the middleware has a bug: test it with trove_async.testing.MiddlewareSuite"
+            f"the middleware {self.name!r} cannot decode the object: {problem}; {cause}"
         )
 
     def _get(self, name: str, *default: object) -> Any:  # noqa: ANN401 - of any type, if it is broken

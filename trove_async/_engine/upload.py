@@ -142,6 +142,11 @@ class Put:
         if planned is None and self._planned_size is not None:
             planned = min(self._planned_size, capabilities.max_object)
         part = part_size(planned, capabilities, self._pool)
+        if size is None:
+            # An estimate is no reason to refuse a body: it is usually far too large for one that is compressed.
+            multiple = capabilities.part_multiple
+            held = max_held_part(self._pool) // multiple * multiple
+            part = min(part, max(held, capabilities.min_part))
         if min(part, size or part) > max_held_part(self._pool):
             return await self._put_streamed_parts(intake, part)
         max_single_put = min(part, capabilities.max_put)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import re
 import threading
@@ -30,6 +31,8 @@ from trove_async.errors import ConfigError, DecryptionError
 from trove_async.middleware import Closing, ObjectContext
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("trove_async")
 
 KEY_SIZE: Final = 32
 """The size of a key in bytes."""
@@ -148,7 +151,8 @@ class Keyring:
 
     Args:
         keys: The keys by id. A key is 32 bytes, or their base64 form (`generate_key`). An id is 1 to 64
-            printable ASCII characters without spaces.
+            printable ASCII characters without spaces. Objects record it, so never use it for a different
+            key, in this keyring or another one of the store.
         current: The id of the key that encrypts new objects. Not needed if there is only one key.
 
     Raises:
@@ -358,7 +362,10 @@ class TenantKeys:
             unused = [place for place in self._dropped if place not in self._uses]
             closing = [self._dropped.pop(place) for place in unused]
         if closing:
-            await run_cleanup(_close(closing))
+            try:
+                await run_cleanup(_close(closing))
+            except Exception:  # not of this operation, which may be that of a different tenant
+                _logger.exception("the keys of a tenant that is no longer cached were not closed")
 
     async def aclose(self) -> None:
         """Close the connections of the keys that are kept. The store calls this when it closes."""

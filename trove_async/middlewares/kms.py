@@ -47,7 +47,7 @@ from trove_async._http import Origin
 from trove_async._secrets import disarmed
 from trove_async._settings import check_counts, check_numbers, check_switches
 from trove_async.drivers.s3._credentials import Identity
-from trove_async.errors import ConfigError, DecryptionError, TroveError
+from trove_async.errors import ConfigError, DecryptionError, TroveError, UnavailableError
 from trove_async.middleware import ObjectContext
 from trove_async.models import Timeout
 
@@ -112,7 +112,8 @@ class KmsKeys:
             can refer to them. Not secret. A function must return the same context when the object is
             read, so it must not depend on the size or the content type. Data keys are reused only
             within one context.
-        max_objects: The number of objects that are encrypted with one data key, from 1 to 2**32.
+        max_objects: The number of objects that are encrypted with one data key, from 1 to 2**32. Concurrent
+            puts wait for one request to KMS at a time, so a small number slows them down.
         max_age: The number of seconds for which a data key is used without a new request to KMS.
         max_cached: The number of data keys that are kept for reads, the most recently used ones; and of
             encryption contexts whose current data key is kept.
@@ -290,7 +291,7 @@ class KmsKeys:
 
     async def _generate(self, state: _LoopState, pairs: _Pairs, client: KmsClient) -> _WriteKey:
         data_key = await client.generate(self._key_id, dict(pairs))
-        key_id = _id_of(data_key.id, pairs)
+        key_id = _id_of(_checked_arn(data_key.id), pairs)
         data_key = DataKey(id=key_id, secret=data_key.secret, wrapped=data_key.wrapped)
         key = _WriteKey(data_key, self._max_objects)
         state.write_keys.put(pairs, key)
@@ -320,7 +321,7 @@ class KmsKeys:
         self, client: KmsClient, target: str, wrapped: bytes, pairs: _Pairs
     ) -> tuple[str, bytes]:
         arn, wrapped = await client.re_encrypt(target, wrapped, self._key_id, dict(pairs))
-        return _id_of(arn, pairs), wrapped
+        return _id_of(_checked_arn(arn), pairs), wrapped
 
     def _target(self, key_id: str, wrapped: bytes | None, pairs: _Pairs) -> tuple[str, bytes]:
         """Return the key that KMS must use for an object, and the checked wrapped key.
@@ -535,6 +536,21 @@ def _are_same(arn: str, other: str) -> bool:
     if not (left["id"] or "").startswith("mrk-"):
         names.append("region")
     return all(left[name] == right[name] for name in names)
+
+
+def _checked_arn(arn: str) -> str:
+    """Return the ARN of the key that has wrapped a data key, if objects with it can be read again.
+
+    Raises:
+        UnavailableError: It is not the ARN of a key.
+    """
+    match = _ARN.fullmatch(arn)
+    if match is None or match["id"] is None:
+        raise UnavailableError(
+            "the response of AWS KMS is malformed: 'KeyId' must be the ARN of a key, as"
+            " arn:aws:kms:REGION:ACCOUNT:key/ID"
+        )
+    return arn
 
 
 def _fresh(error: TroveError) -> TroveError:
