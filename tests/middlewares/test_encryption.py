@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import os
 import pickle
 import random
@@ -16,10 +17,14 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.middlewares.tink_streams import TinkStreams
+from trove_async import Scope, Trove
+from trove_async.drivers import MemoryDriver
 from trove_async.errors import (
     ConfigError,
     DecryptionError,
@@ -789,3 +794,55 @@ except ImportError as error:
         0,
         "trove_async.middlewares.encryption needs cryptography: pip install 'trove-async[crypto]'\n",
     )
+
+
+# -- check values ----------------------------------------------------------------------------------
+
+
+async def test_wrong_key_is_found_before_any_block_is_read() -> None:
+    record, encoded = await encrypt(Encryption(Keyring({"id": KEY})), b"body")
+    wrong = Encryption(Keyring({"id": bytes(32)}))
+    with pytest.raises(DecryptionError, match="'id'"):
+        await wrong.decoder(CONTEXT, record, len(encoded))
+
+
+async def test_record_without_a_check_value_is_read() -> None:
+    # Another program may have written the object with Tink.
+    middleware = Encryption(Keyring({"id": KEY}))
+    record, encoded = await encrypt(middleware, b"body")
+    without = {name: value for name, value in record.items() if name != "check"}
+    assert await decrypt(middleware, without, encoded) == b"body"
+    assert await middleware.is_current(CONTEXT, without, renamed=False)
+
+
+@pytest.mark.parametrize("check", ["", "AAAA", "!" * 16, 5, None])
+async def test_malformed_check_value_is_refused(check: Any) -> None:
+    middleware = Encryption(Keyring({"id": KEY}))
+    record, encoded = await encrypt(middleware, b"body")
+    with pytest.raises(IntegrityError, match="check"):
+        await middleware.decoder(CONTEXT, {**record, "check": check}, len(encoded))
+
+
+async def test_check_value_reveals_no_byte_of_the_keys() -> None:
+    record, _ = await encrypt(Encryption(Keyring({"id": KEY})), b"body")
+    salt = base64.b64decode(str(record["salt"]))
+    derived = HKDF(SHA256(), length=32, salt=salt[:32], info=b"").derive(KEY)
+    check = base64.b64decode(str(record["check"]))
+    # RFC 5869, 2.3: the second block of the output, of which the first one is the derived key.
+    pseudorandom_key = hmac.digest(salt[:32], KEY, "sha256")
+    assert check == hmac.digest(pseudorandom_key, derived + b"\x02", "sha256")[:6]
+
+
+async def test_two_keys_with_one_id_are_distinguished() -> None:
+    old, new = Encryption(Keyring({"id": KEY})), Encryption(Keyring({"id": bytes(32)}))
+    driver = MemoryDriver()
+    async with Trove(driver, middleware=[old]) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"body")
+    # A put would use the new key, and only a get of the old object needs the old one.
+    async with Trove(driver, middleware=[new, (old, Scope.keys("none"))]) as store:
+        assert await store.read("data", "key") == b"body"
+        assert await store.read("data", "key", range=(1, 3)) == b"od"
+        await store.copy("data", "key", "data", "key")
+    async with Trove(driver, middleware=[new]) as store:
+        assert await store.read("data", "key") == b"body"

@@ -31,7 +31,7 @@ from trove_async.errors import (
 from trove_async.models import KiB, Timeout
 
 from ._kms_errors import failure
-from .keys import KEY_SIZE, DataKey
+from .keys import KEY_SIZE, DataKey, is_key_id
 
 if TYPE_CHECKING:
     import aiohttp
@@ -242,7 +242,7 @@ def _check_wrapped(wrapped: bytes) -> None:
 
 def _arn_of(response: Secret[Mapping[str, Any]]) -> str:
     arn = response.reveal().get("KeyId")
-    if not isinstance(arn, str) or not arn.startswith("arn:"):
+    if not isinstance(arn, str) or not arn.startswith("arn:") or not is_key_id(arn):
         raise _malformed("KeyId")
     return arn
 

@@ -40,6 +40,10 @@ SALT_SIZE: Final = 32 + 7
 
 HEADER_SIZE: Final = 1 + SALT_SIZE
 
+CHECK_SIZE: Final = 6
+"""The size in bytes of the check value of a key. It only selects a key: the tags of the segments prove that it is
+the right one."""
+
 MAX_SEGMENTS: Final = 2**32
 """The number of segments that the four bytes of the nonce can number."""
 
@@ -134,16 +138,24 @@ class SegmentCipher:
         key: The key, `KEY_SIZE` bytes.
         salt: The header without its first byte, `SALT_SIZE` bytes.
         associated_data: Bytes that are not stored, and that must be the same for decryption.
+
+    Attributes:
+        header: The first bytes of the encoded form.
+        check: The check value of the key, `CHECK_SIZE` bytes: with another key, salt or associated data, it is
+            a different one. It is not secret.
     """
 
-    __slots__ = ("_aead", "_nonce_prefix", "header")
+    __slots__ = ("_aead", "_nonce_prefix", "check", "header")
 
     def __init__(self, key: Secret[bytes], salt: bytes, associated_data: bytes) -> None:
         self.header = bytes((HEADER_SIZE,)) + salt
         self._nonce_prefix = salt[-7:]
-        kdf = HKDF(SHA256(), length=KEY_SIZE, salt=salt[:-7], info=associated_data)
-        # The keys are in no variable, because error reporters show variables.
-        self._aead = AESGCM(kdf.derive(key.reveal()))
+        # RFC 5869, 2.3: the first 32 bytes do not depend on the length, and do not follow from the next ones.
+        length = KEY_SIZE + CHECK_SIZE
+        kdf = HKDF(SHA256(), length=length, salt=salt[:-7], info=associated_data)
+        derived = Secret(kdf.derive(key.reveal()))  # error reporters show variables
+        self._aead = AESGCM(derived.reveal()[:KEY_SIZE])
+        self.check = derived.reveal()[KEY_SIZE:]
 
     def encrypt(self, index: int, block: memoryview, *, last: bool) -> bytes:
         """Return the segment of a block."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Final
 
@@ -28,11 +28,21 @@ from trove_async.errors import ClosedError, ConfigError, DecryptionError, Integr
 from trove_async.middleware import MAX_BLOCK, Closing, ObjectContext, Plan, Record, Span
 from trove_async.models import KiB, MiB
 
-from ._streaming_aead import SALT_SIZE, TAG_SIZE, Layout, SegmentCipher, check_index
+from ._streaming_aead import (
+    CHECK_SIZE,
+    SALT_SIZE,
+    TAG_SIZE,
+    Layout,
+    SegmentCipher,
+    check_index,
+)
 from .keys import DataKey, Keys, checked_key, is_key_id
 
 MIN_SEGMENT: Final = 4 * KiB
 """Minimum size of a segment, that of Tink's template AES256_GCM_HKDF_4KB."""
+
+_NAMES: Final = frozenset({"segment_size", "key_id", "salt", "bound", "wrapped", "check"})
+"""The parameters of a record."""
 
 _REMEMBERED_BLOCKS: Final = 1024
 """The number of blocks whose tags an encoder remembers."""
@@ -108,7 +118,8 @@ class Encryption:
             bound=self._bind,
             wrapped=key.wrapped,
         )
-        return _Encoder(parameters, parameters.cipher(key, context))
+        cipher = parameters.cipher(key, context)
+        return _Encoder(replace(parameters, check=cipher.check), cipher)
 
     def decoded_size(self, record: Record, encoded_size: int) -> int:
         """Return the size of the body.
@@ -129,6 +140,8 @@ class Encryption:
         size = parameters.layout.body_size(encoded_size)
         key = checked_key(await self._keys.for_read(context, parameters.key_id, parameters.wrapped))
         cipher = parameters.cipher(key, context)
+        if parameters.check not in {None, cipher.check}:
+            raise parameters.wrong_key_error("its record")
         return _Decoder(parameters, cipher, size, encoded_size)
 
     async def is_current(
@@ -138,11 +151,13 @@ class Encryption:
         if not record or (self._bind and renamed):
             return False
         parameters = _Parameters.of_record(record)
-        return (
-            parameters.segment_size == self._layout.segment_size
-            and parameters.bound == self._bind
-            and parameters.key_id == checked_key(await self._keys.for_write(context)).id
-        )
+        key = checked_key(await self._keys.for_write(context))
+        settings = parameters.segment_size, parameters.bound, parameters.key_id
+        if settings != (self._layout.segment_size, self._bind, key.id):
+            return False
+        # A key without a wrapped form is that of all objects, and the id may have been given to another one.
+        is_own = parameters.check is None or parameters.wrapped is not None
+        return is_own or parameters.check == parameters.cipher(key, context).check
 
     async def aclose(self) -> None:
         """Close the connections of the keys, if they have any. The store calls this when it closes."""
@@ -328,11 +343,7 @@ class _Decoder:
         try:
             return self._cipher.decrypt(index, data, last=index == self._count - 1)
         except InvalidTag:
-            renamed = ", or was stored under another name" if self._parameters.bound else ""
-            raise DecryptionError(
-                f"block {index} cannot be decrypted with the key {self._parameters.key_id!r}: it is not "
-                f"the key that encrypted the object, or the object was altered{renamed}"
-            ) from None
+            raise self._parameters.wrong_key_error(f"block {index}") from None
 
     def trailer(self, encoded_sizes: Sequence[int]) -> bytes:  # noqa: ARG002 - none
         return b""
@@ -348,6 +359,7 @@ class _Parameters:
         salt: The header of the encoded form without its first byte.
         bound: Whether the bucket and the key are the associated data.
         wrapped: The wrapped form of the key.
+        check: The check value of the key (`SegmentCipher`). A record that another program made may have none.
     """
 
     segment_size: int
@@ -355,6 +367,7 @@ class _Parameters:
     salt: bytes
     bound: bool
     wrapped: bytes | None
+    check: bytes | None = None
 
     @property
     def layout(self) -> Layout:
@@ -376,7 +389,17 @@ class _Parameters:
             record["bound"] = True
         if self.wrapped is not None:
             record["wrapped"] = base64.b64encode(self.wrapped).decode()
+        if self.check is not None:
+            record["check"] = base64.b64encode(self.check).decode()
         return record
+
+    def wrong_key_error(self, part: str) -> DecryptionError:
+        """Return the error for a part of an object that the key does not fit."""
+        renamed = ", or was stored under another name" if self.bound else ""
+        return DecryptionError(
+            f"{part} cannot be decrypted with the key {self.key_id!r}: it is not the key that encrypted the"
+            f" object, or the object was altered{renamed}"
+        )
 
     @classmethod
     def of_record(cls, record: Record) -> _Parameters:
@@ -386,7 +409,7 @@ class _Parameters:
             IntegrityError: The record is malformed.
         """
         # A name that is unknown here may come from a later version, and change the meaning.
-        if unknown := record.keys() - {"segment_size", "key_id", "salt", "bound", "wrapped"}:
+        if unknown := record.keys() - _NAMES:
             raise _malformed(min(unknown))
         segment_size, key_id = record.get("segment_size"), record.get("key_id")
         if type(segment_size) is not int or not MIN_SEGMENT <= segment_size <= MAX_BLOCK:
@@ -398,12 +421,16 @@ class _Parameters:
             raise _malformed("salt")
         if record.get("bound", True) is not True:
             raise _malformed("bound")
+        check = _decoded(record, "check") if "check" in record else None
+        if check is not None and len(check) != CHECK_SIZE:
+            raise _malformed("check")
         return cls(
             segment_size=segment_size,
             key_id=key_id,
             salt=salt,
             bound="bound" in record,
             wrapped=_decoded(record, "wrapped") if "wrapped" in record else None,
+            check=check,
         )
 
 
