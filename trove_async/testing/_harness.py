@@ -12,7 +12,7 @@ from collections.abc import (
     Coroutine,
     Sequence,
 )
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from trove_async import _checksums
@@ -30,6 +30,7 @@ from trove_async.driver import (
     Uploading,
     Versioned,
 )
+from trove_async.errors import BucketNotEmptyError
 from trove_async.events import Events
 from trove_async.models import MiB, ObjectInfo, Prefix, Timeout, VersionInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, PutOptions
@@ -143,6 +144,17 @@ async def read_to_end(reader: DriverReader, size: int = MiB) -> bytes:
 async def delete(driver: AsyncDriver, bucket: str, key: str, **options: Any) -> None:
     """Delete an object; `options` are fields of `DeleteOptions`."""
     await driver.delete(bucket, key, DeleteOptions(**options))
+
+
+async def repeat_while_not_empty(remove: Callable[[], Awaitable[None]]) -> None:
+    """Remove a bucket and its objects, again if an object has appeared in between.
+
+    A service may complete a write after its request was cancelled, which no test can wait for.
+    """
+    for _ in range(10):
+        with suppress(BucketNotEmptyError):
+            return await remove()
+    return await remove()
 
 
 async def list_all(

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from trove_async.driver import AsyncDriver, Capabilities
-from trove_async.testing._harness import delete, keys, opened
+from trove_async.testing._harness import delete, keys, opened, repeat_while_not_empty
 
 
 class DriverTopic:
@@ -57,9 +57,12 @@ class DriverTopic:
 
 
 async def _remove(backend: AsyncDriver, bucket: str) -> None:
-    for key in await keys(backend, bucket):
-        await delete(backend, bucket, key)
-    await backend.delete_bucket(bucket)
+    async def remove() -> None:
+        for key in await keys(backend, bucket):
+            await delete(backend, bucket, key)
+        await backend.delete_bucket(bucket)
+
+    await repeat_while_not_empty(remove)
 
 
 def needs(driver: AsyncDriver, *names: str) -> Capabilities:

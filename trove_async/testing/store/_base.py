@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from trove_async import Trove
 from trove_async.driver import Capabilities
+from trove_async.testing._harness import repeat_while_not_empty
 
 
 class StoreTopic:
@@ -53,12 +54,15 @@ class StoreTopic:
 
 
 async def _remove(store: Trove, bucket: str) -> None:
-    # Objects that routing hides must be removed as well: a bucket with objects cannot be deleted.
-    entries = await store.list(bucket, include_shadowed=True).all()
-    for backend in {info.backend for info in entries}:
-        keys = [info.key for info in entries if info.backend == backend]
-        await store.backend(backend).delete_many(bucket, keys)
-    await store.delete_bucket(bucket)
+    async def remove() -> None:
+        # Objects that routing hides must be removed as well: a bucket with objects cannot be deleted.
+        entries = await store.list(bucket, include_shadowed=True).all()
+        for backend in {info.backend for info in entries}:
+            keys = [info.key for info in entries if info.backend == backend]
+            await store.backend(backend).delete_many(bucket, keys)
+        await store.delete_bucket(bucket)
+
+    await repeat_while_not_empty(remove)
 
 
 def assert_nothing_held(store: Trove) -> None:
