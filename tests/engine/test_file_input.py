@@ -103,14 +103,14 @@ async def test_large_file_is_encrypted_in_few_thread_hops(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hops = 0
-    start = block_workers.BlockWorkers.start_reading
+    start = block_workers.BlockWorkers.start_with_file
 
     def counting(self: block_workers.BlockWorkers, work: Any) -> Any:
         nonlocal hops
         hops += 1
         return start(self, work)
 
-    monkeypatch.setattr(block_workers.BlockWorkers, "start_reading", counting)
+    monkeypatch.setattr(block_workers.BlockWorkers, "start_with_file", counting)
     async with store_of(*STACKS["small segments"]) as store:
         await store.put("data", "key", path)
     # The first block, one hop for each part of 2 MiB, and the block at each border of two parts.

@@ -7,9 +7,8 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from threading import BoundedSemaphore
 from typing import Final, Generic, TypeVar
 
 from trove_async._concurrency import wait_until_done
@@ -45,14 +44,11 @@ class BlockWorkers:
     bodies wait for memory or the network.
 
     There is one thread for each core. With more threads, the blocks of one body would end at the same time,
-    and cores would be idle until the next blocks are read. Work that first reads a file has threads of its own,
-    because the file may be on a slow disk. It shares the cores once it has read.
+    and cores would be idle until the next blocks are read. Files have threads of
+    their own, because they may be on a slow disk.
 
     Args:
         count: The number of permits. None: one for each core and one more, which waits for a thread.
-
-    Attributes:
-        core: Held by a thread while it encodes or decodes.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -61,7 +57,6 @@ class BlockWorkers:
         self._buffers: list[mmap.mmap] = []
         self._threads: ThreadPoolExecutor | None = None
         self._file_threads: ThreadPoolExecutor | None = None
-        self.core = BoundedSemaphore(self._cores)
         self._closed = False
 
     def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -70,28 +65,57 @@ class BlockWorkers:
         Raises:
             ClosedError: The store was closed meanwhile. A new thread would not be ended.
         """
-        if self._closed:
-            raise ClosedError("the store was closed while a body was being encoded or decoded")
+        return asyncio.get_running_loop().run_in_executor(self._block_threads(), work)
+
+    def start_with_file(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run work that reads a file, and does little else, in a thread for files. Otherwise as `start`."""
+        return asyncio.wrap_future(self._files().submit(work))
+
+    def start_after(self, read: Callable[[], None], work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `read` in a thread for files, and then `work`, as `start` does. Both belong to one future.
+
+        The event loop is not involved in between, which saves half of the cost.
+        """
+        result: Future[T] = Future()
+        result.set_running_or_notify_cancel()
+        threads = self._block_threads()
+
+        def run() -> None:
+            try:
+                read()
+                self._check_open()  # the threads may have ended meanwhile
+                working = threads.submit(work)
+            except BaseException as error:  # noqa: BLE001 - raised by the future
+                result.set_exception(error)
+            else:
+                working.add_done_callback(copy)
+
+        def copy(working: Future[T]) -> None:
+            error = working.exception()
+            if error is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(working.result())
+
+        self._files().submit(run)
+        return asyncio.wrap_future(result)
+
+    def _block_threads(self) -> ThreadPoolExecutor:
+        self._check_open()
         if self._threads is None:  # most stores need none
             self._threads = ThreadPoolExecutor(self._cores, "trove-blocks")
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
+        return self._threads
 
-    def start_reading(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run work that reads a file in a thread, as `start`. The work takes `core` itself, once it has read.
-
-        Raises:
-            ClosedError: As `start`.
-        """
-        if self._closed:
-            raise ClosedError("the store was closed while a body was being encoded")
+    def _files(self) -> ThreadPoolExecutor:
+        self._check_open()
         if self._file_threads is None:
             count = self._cores + _ADDITIONAL_FILE_THREADS
             self._file_threads = ThreadPoolExecutor(count, "trove-files")
-        return asyncio.get_running_loop().run_in_executor(self._file_threads, work)
+        return self._file_threads
 
-    def _run(self, work: Callable[[], T]) -> T:
-        with self.core:
-            return work()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the store was closed while a body was being encoded or decoded")
 
     async def aclose(self) -> None:
         """End the threads once they are idle. Idempotent."""

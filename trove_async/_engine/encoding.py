@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from trove_async._concurrency import shielded, wait_until_done
 from trove_async._views import BytesLike
+from trove_async.errors import ClosedError
 from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Middleware, ObjectContext
 from trove_async.models import MiB
 
@@ -376,25 +377,22 @@ class _Stage:
             offset = file.reserve(size)
             last = self._input_ended = not await file.ready()
             self._count(1, size)
-            work = partial(self._read_and_encode, file, offset, index, block, last=last)
-            return BlockJob(work, buffer, self._workers.start_reading), block
+            encode = partial(self.encoder.encode, index, block, last=last)
+            start = partial(self._workers.start_after, partial(self._read, file, offset, block))
+            return BlockJob(encode, buffer, start), block
         if not self._in_memory:
             block = block[: await _gather(self._input, block)]
         last = self._input_ended = not await self._input.ready()
         self._count(1, len(block))
         encode = partial(self.encoder.encode, index, block, last=last)
-        start = self._workers.start if len(block) > self._inline_size else None
-        return BlockJob(encode, buffer, start), block
+        in_thread = len(block) > self._inline_size
+        return BlockJob(encode, buffer, self._workers.start if in_thread else None), block
 
-    def _read_and_encode(
-        self, file: FileInput, offset: int, index: int, block: memoryview, *, last: bool
-    ) -> BytesLike | None:
-        """Read a block and encode it, in a thread."""
+    def _read(self, file: FileInput, offset: int, block: memoryview) -> None:
+        """Read a block, in a thread."""
         if self._abandoned:
-            return None
+            raise ClosedError("the put was given up")
         file.read(offset, [block])
-        with self._workers.core:
-            return self.encoder.encode(index, block, last=last)
 
     def _count(self, blocks: int, size: int) -> None:
         self._next_index += blocks
@@ -445,7 +443,7 @@ class _Stage:
         self._count(len(work), filled)
         encoded = filled + overhead * len(work)
         if file is not None:
-            reading = self._workers.start_reading(
+            reading = self._workers.start_with_file(
                 partial(self._read_and_encode_all, file, offset, work)
             )
             await wait_until_done(reading, on_cancel=self._abandon)
@@ -470,8 +468,7 @@ class _Stage:
                 end += 1
             group = work[start:end]
             file.read(offset, [item.block for item in group])
-            with self._workers.core:
-                _encode_all(self.encoder, group)
+            _encode_all(self.encoder, group)
             start, offset = end, offset + size
 
     def _abandon(self) -> None:
