@@ -1,4 +1,4 @@
-"""Paths as bodies of encoded puts: the threads that encode a file also read it."""
+"""Paths as bodies of encoded puts: threads read and encode a file, without the event loop in between."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def separate_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sizes of the reads by threads that do not encode what they read."""
+    """Return the sizes of the reads that the event loop awaits."""
     sizes: list[int] = []
 
     async def fill(*_: object) -> int:
@@ -77,7 +77,7 @@ def separate_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("size", [1, 100 * KiB, 256 * KiB + 1, MiB, 4 * MiB - 56, len(BODY)])
 @pytest.mark.parametrize("stack", STACKS)
-async def test_file_is_read_by_the_threads_that_encode_it(
+async def test_few_reads_of_a_file_return_to_the_event_loop(
     separate_reads: list[int], tmp_path: Path, stack: str, size: int
 ) -> None:
     path = file_of(tmp_path, BODY[:size])

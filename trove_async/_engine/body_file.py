@@ -6,10 +6,13 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from trove_async._views import drop
 from trove_async.errors import IntegrityError
+
+IOV_MAX: Final = 1024
+"""The maximum number of views that one call fills. Linux, include/uapi/linux/uio.h: UIO_MAXIOV."""
 
 
 class _FileState(NamedTuple):
@@ -61,7 +64,7 @@ class BodyFile:
 
         Args:
             offset: The offset in the body.
-            views: The memory to fill, at most 1,024 views (``IOV_MAX`` of Linux).
+            views: The memory to fill, at most `IOV_MAX` views.
         """
         end = offset + self._read_into(offset, views)
         if end < offset + sum(map(len, views)):

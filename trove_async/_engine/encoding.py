@@ -23,8 +23,9 @@ from trove_async.middleware import MAX_BLOCK, MAX_EXPANSION, Middleware, ObjectC
 from trove_async.models import MiB
 
 from .block_workers import INLINE_WORK, BlockJob, BlockJobs, BlockWorkers
+from .body_file import IOV_MAX
 from .checked_encoder import CheckedEncoder
-from .file_input import MAX_VIEWS, FileInput
+from .file_input import FileInput
 from .file_sources import PathSource
 from .intake import Intake
 from .records import Applied, format_records
@@ -462,7 +463,7 @@ class _Stage:
         while start < len(work) and not self._abandoned:
             end, size = start, 0
             while (
-                end < min(len(work), start + MAX_VIEWS) and size + len(work[end].block) <= MAX_BLOCK
+                end < min(len(work), start + IOV_MAX) and size + len(work[end].block) <= MAX_BLOCK
             ):
                 size += len(work[end].block)
                 end += 1

@@ -1,4 +1,4 @@
-"""The file of a path as the input of a stage, read by the threads that encode it."""
+"""The file of a path as the input of a stage, read in threads right before it is encoded."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from trove_async._concurrency import in_thread
 from trove_async._views import BytesLike, take
 from trove_async.models import KiB
 
-from .body_file import BodyFile
+from .body_file import IOV_MAX, BodyFile
 from .intake import Intake
 
 _READ: Final = 256 * KiB
 """Bytes to read at a time for small blocks."""
 
-MAX_VIEWS: Final = 256
-"""The maximum number of views to fill by one call. Linux allows 1,024 (``IOV_MAX``)."""
-
 
 class FileInput:
-    """A file that worker threads read while they encode it.
+    """A file whose blocks threads read and encode, without the event loop in between.
 
     If the event loop awaited each block from a thread, a block of 1 MiB would cost twice as much CPU time as
-    copying it, and a block of 64 KiB ten times as much.
+    copying it, and a block of 64 KiB ten times as much. Small blocks are read ahead instead.
 
     Args:
         file: The file.
@@ -75,7 +72,7 @@ class FileInput:
     async def fill(self, views: Sequence[memoryview]) -> int:
         """Fill `views` in part or in full. Return the number of bytes, 0 at the end."""
         if not self._buffered and len(views[0]) >= _READ:
-            views = take(views, self.remaining)[:MAX_VIEWS]
+            views = take(views, self.remaining)[:IOV_MAX]
             size = sum(map(len, views))
             if size:
                 await in_thread(self._file.fill, self.reserve(size), views)

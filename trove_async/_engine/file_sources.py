@@ -20,7 +20,7 @@ from trove_async._views import BytesLike, take, view_of_chunk
 from trove_async.models import KiB
 
 from . import consumed
-from .body_file import BodyFile, descriptor_of
+from .body_file import IOV_MAX, BodyFile, descriptor_of
 from .chunks import BlockingChunkSource, ChunkSource
 
 _READ_SIZE = 256 * KiB
@@ -28,8 +28,6 @@ _READ_SIZE = 256 * KiB
 
 ASYNC_READ_SIZE = 4 * _READ_SIZE
 """Bytes requested per read of an async reader, which may return fewer."""
-
-_IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
 
 
 class FileSource(BlockingChunkSource):
@@ -212,7 +210,7 @@ class PathSource:
         if self._stream is not None:
             return await self._stream.fill(views)
         assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
-        remaining = take(views, self.size - self._position)[:_IOV_MAX]
+        remaining = take(views, self.size - self._position)[:IOV_MAX]
         count = await in_thread(os.readv, self._file.fileno(), remaining)
         if not count:
             self.size = self._position  # truncated by another process: the body ends here

@@ -156,8 +156,8 @@ class Encryption:
         if settings != (self._layout.segment_size, self._bind, key.id):
             return False
         # A key without a wrapped form is that of all objects, and the id may have been given to another one.
-        is_own = parameters.check is None or parameters.wrapped is not None
-        return is_own or parameters.check == parameters.cipher(key, context).check
+        only_id_is_known = parameters.check is None or parameters.wrapped is not None
+        return only_id_is_known or parameters.check == parameters.cipher(key, context).check
 
     async def aclose(self) -> None:
         """Close the connections of the keys, if they have any. The store calls this when it closes."""
