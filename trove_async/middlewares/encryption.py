@@ -141,7 +141,7 @@ class Encryption:
         key = checked_key(await self._keys.for_read(context, parameters.key_id, parameters.wrapped))
         cipher = parameters.cipher(key, context)
         if parameters.check not in {None, cipher.check}:
-            raise parameters.wrong_key_error("its record")
+            raise parameters.wrong_key_error("the object")
         return _Decoder(parameters, cipher, size, encoded_size)
 
     async def is_current(
