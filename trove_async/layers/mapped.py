@@ -19,7 +19,6 @@ from trove_async.driver import (
     Capabilities,
     Copying,
     DriverContext,
-    DriverInUseError,
     DriverReader,
     PartSource,
     Presigning,
@@ -31,7 +30,6 @@ from trove_async.driver import (
 )
 from trove_async.errors import (
     BucketNotFoundError,
-    ClosedError,
     ConfigError,
     NotSupportedError,
     ObjectNotFoundError,
@@ -50,6 +48,7 @@ from trove_async.options import (
     VersionPage,
 )
 
+from ._attachment import Attachment
 from ._namespaces import Folders, Namespace, RenamedBuckets
 
 
@@ -95,12 +94,9 @@ class Mapped:
         into: str | None = None,
         prefix: str = "",
     ) -> None:
-        if isinstance(driver, type) or not isinstance(driver, AsyncDriver):
-            kind = "a class" if isinstance(driver, type) else type(driver).__name__
-            raise TypeError(f"the driver of Mapped must be a driver, got {kind}")
+        self._attachment = Attachment("Mapped", [driver])
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
-        self._inner = driver
         self._namespace: Namespace
         if buckets is not None and into is None:
             if prefix:
@@ -110,19 +106,17 @@ class Mapped:
             self._namespace = Folders(into, prefix)
         else:
             raise ConfigError("Mapped requires either buckets={…} or into='…'")
-        self._attached: AsyncDriver | None = None
-        self._is_claimed = False  # from the start of `open` to the end of `aclose`
         self._capabilities: Capabilities | None = None
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
         """The wrapped driver."""
-        return (self._inner,)
+        return self._attachment.inner
 
     @property
     def name(self) -> str:
         """The service name of the wrapped driver."""
-        return self._inner.name
+        return self._attachment.inner[0].name
 
     @property
     def capabilities(self) -> Capabilities:
@@ -135,7 +129,7 @@ class Mapped:
         """
         if self._capabilities is not None:
             return self._capabilities
-        return self._namespace.capabilities(self._inner.capabilities)
+        return self._namespace.capabilities(self._attachment.inner[0].capabilities)
 
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver. See `AsyncDriver.open`.
@@ -145,18 +139,13 @@ class Mapped:
             ConfigError: The prefix leaves no room for keys, or a setting of the wrapped driver is
                 not valid.
         """
-        if self._is_claimed:
-            raise DriverInUseError("this layer is open in another store: create one for each store")
-        # Before the first await, because another store may open the layer concurrently.
-        self._is_claimed = True
+        await self._attachment.open(context)
         self._namespace.forget()
-        self._attached = await context.attach(self._inner)
-        self._capabilities = self._namespace.capabilities(self._attached.capabilities)
+        self._capabilities = self._namespace.capabilities(self._driver.capabilities)
 
     async def aclose(self) -> None:
         """Detach from the wrapped driver, which the store closes. Idempotent."""
-        self._attached = None
-        self._is_claimed = False
+        self._attachment.close()
 
     async def ping(self) -> None:
         """Ping the wrapped driver. See `AsyncDriver.ping`."""
@@ -168,7 +157,7 @@ class Mapped:
             names = _Names(self._namespace, bucket, key)
         except BucketNotFoundError:
             return (self, bucket, key)  # not mapped: the operation itself raises
-        return self._inner.place(names.physical_bucket, names.physical_key)
+        return self._attachment.inner[0].place(names.physical_bucket, names.physical_key)
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -308,9 +297,7 @@ class Mapped:
 
     @property
     def _driver(self) -> AsyncDriver:
-        if self._attached is None:
-            raise ClosedError("the layer is not open: use it through a store")
-        return self._attached
+        return self._attachment.drivers[0]
 
     def _require_feature(self, supported: bool, feature: str) -> None:  # noqa: FBT001 - private
         if not supported:
