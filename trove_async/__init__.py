@@ -62,7 +62,7 @@ from .models import (
 )
 from .pool import BufferPool, PoolStatistics
 from .reader import ObjectReader, OpeningReader
-from .retry import RetryPolicy
+from .retry import CircuitBreaker, RetryPolicy
 from .router import Route, RouteFunction, route_function
 from .scope import Scope
 from .store import Trove
@@ -89,6 +89,7 @@ __all__ = [
     "BufferPool",
     "ByteRange",
     "Capabilities",
+    "CircuitBreaker",
     "ClosedError",
     "ConfigError",
     "ContentBlockedError",

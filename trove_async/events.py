@@ -17,7 +17,17 @@ from itertools import count
 from typing import Literal
 
 EventKind = Literal[
-    "start", "operation", "attempt", "part", "body", "wait", "spill", "park", "resume"
+    "start",
+    "operation",
+    "attempt",
+    "part",
+    "body",
+    "wait",
+    "spill",
+    "park",
+    "resume",
+    "breaker",
+    "hedge",
 ]
 
 _logger = logging.getLogger("trove_async")
@@ -43,6 +53,8 @@ class Event:
             * ``spill``: a part, or the body of a put in one request, was buffered in a file.
             * ``park``: an idle reader released its connection.
             * ``resume``: a download resumes at its offset.
+            * ``breaker``: the circuit breaker of a driver changed its `state`.
+            * ``hedge``: the layer `Hedged` sent a slow request a second time, after `duration` seconds.
         operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
         backend: The backend's name.
         bucket: The bucket, if the event concerns one.
@@ -50,7 +62,8 @@ class Event:
         duration: The duration in seconds.
         attempt: The number of the attempt, from 1.
         size: The number of bytes.
-        error: The exception on failure, else None.
+        error: The exception on failure, else None. Of a circuit breaker that opened: the last failure.
+        state: Of a ``breaker`` event: the new state, ``"closed"``, ``"half-open"`` or ``"open"``.
         operation_id: A number that all events of one operation share, from ``start`` to
             ``operation``; 0 if no operation was started in this context.
     """
@@ -64,6 +77,7 @@ class Event:
     attempt: int = 1
     size: int = 0
     error: BaseException | None = None
+    state: str = ""
     operation_id: int = field(default_factory=_current_operation_id.get)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from ._settings import check_ints, check_numbers
 from .errors import ConfigError, RangeError
@@ -525,6 +525,10 @@ class RouteDecision:
     middleware: Sequence[str] = ()
 
 
+BreakerState = Literal["closed", "half-open", "open"]
+"""The states of a circuit breaker: requests are sent, one request is sent as a probe, none is sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The result of a ping to one backend.
@@ -533,11 +537,14 @@ class Health:
         ok: Whether the backend responded.
         latency: Seconds until the response, or until the failure.
         error: The failure, or None.
+        breaker: The state of the backend's circuit breaker after the ping (`CircuitBreaker`). For a
+            layer: the worst state of its drivers. ``closed`` if there is none.
     """
 
     ok: bool
     latency: float
     error: Exception | None = None
+    breaker: BreakerState = "closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,9 +51,9 @@ class FairSemaphore:
         return True
 
     async def acquire(self, count: int, timeout: float) -> bool:
-        """Acquire `count` units in turn. Return False if that takes longer than `timeout` seconds.
+        """Acquire `count` units in turn.
 
-        After a cancel no units are held.
+        Return False if that takes longer than `timeout` seconds, or after `dismiss`. After a cancel no units are held.
         """
         if self.try_acquire(count):
             return True
@@ -66,7 +66,7 @@ class FairSemaphore:
         if not waiter.done():
             self.abandon(waiter, count)
             return False
-        return True
+        return not waiter.cancelled()
 
     def release(self, count: int) -> None:
         """Release `count` units, and serve the next waiters that there are enough units for."""
@@ -91,9 +91,15 @@ class FairSemaphore:
             self._timer = loop.call_later(RECLAIM_SECONDS, self._reclaim_again, loop)
         return waiter
 
+    def dismiss(self) -> None:
+        """Remove all waiters from the queue. They get no units, and their `acquire` returns False."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            waiter.cancel()
+
     def abandon(self, waiter: asyncio.Future[None], count: int) -> None:
         """Remove a waiter from the queue, or release its units if it has been served."""
-        if self._waiters.pop(waiter, None) is None:
+        if self._waiters.pop(waiter, None) is None and not waiter.cancelled():
             self.free += count
         self._serve()  # the next waiters may need fewer units
 
@@ -167,7 +173,7 @@ class Permits:
         """Acquire a permit. If none is free, park idle holders. After a cancel no permit is held.
 
         Raises:
-            PoolTimeoutError: No permit became free within `timeout` seconds.
+            PoolTimeoutError: No permit became free within `timeout` seconds, or `dismiss` was called.
         """
         if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
@@ -178,6 +184,10 @@ class Permits:
     def release(self) -> None:
         """Release a permit."""
         self._semaphore.release(1)
+
+    def dismiss(self) -> None:
+        """Let all waiters stop waiting, without a permit."""
+        self._semaphore.dismiss()
 
     def mark_idle(self, holder: Parkable) -> None:
         """Record that the holder of a permit is idle and may be parked."""

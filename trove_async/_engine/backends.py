@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
 
 from trove_async._concurrency import CloseStack, Deadlines, OwnedTasks, shielded
+from trove_async._resilience.breaker import Breaker
 from trove_async._resilience.calls import Calls
 from trove_async._resilience.driver import ResilientDriver
 from trove_async.driver import (
@@ -47,13 +48,20 @@ class BackendInfo:
 
 
 class Backend:
-    """One open backend: its name, its driver and the driver's capabilities."""
+    """One open backend: its name, its driver and the driver's capabilities.
 
-    __slots__ = ("capabilities", "driver", "name", "spill_permits", "tasks")
+    Attributes:
+        breakers: The circuit breakers of the driver or, for a layer, of all drivers below it.
+    """
 
-    def __init__(self, name: str, driver: AsyncDriver, tasks: OwnedTasks) -> None:
+    __slots__ = ("breakers", "capabilities", "driver", "name", "spill_permits", "tasks")
+
+    def __init__(
+        self, name: str, driver: AsyncDriver, tasks: OwnedTasks, breakers: Sequence[Breaker] = ()
+    ) -> None:
         self.name = name
         self.driver = driver
+        self.breakers = breakers
         self.tasks = tasks
         self.capabilities: Capabilities = driver.capabilities
         self.spill_permits = anyio.Semaphore(SPILL_PERMITS)
@@ -110,7 +118,8 @@ class Backends:
                 except TroveError as error:
                     error.located(operation="open", backend=name)
                     raise
-                self._backends[name] = Backend(name, attached, self._tasks)
+                breakers = list(self._breakers(driver))
+                self._backends[name] = Backend(name, attached, self._tasks, breakers)
         except BaseException:
             with shielded(), suppress(Exception):  # raise the error of opening instead
                 await self.aclose()
@@ -124,6 +133,15 @@ class Backends:
         """
         await self._tasks.aclose()
         await self._opened.aclose()
+
+    def _breakers(self, driver: AsyncDriver) -> Iterator[Breaker]:
+        """Iterate over the circuit breakers of an open driver and the drivers below it."""
+        if isinstance(driver, Layer):
+            for inner in driver.inner:
+                yield from self._breakers(inner)
+        # A layer need not open all of its drivers.
+        elif isinstance(attached := self._attached.get(id(driver)), ResilientDriver):
+            yield attached.calls.breaker
 
     async def _attach(self, name: str, driver: AsyncDriver) -> AsyncDriver:
         # 1. Open each driver once, even if it has several names or several layers share it.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from trove_async._concurrency import Deadlines, task_group
-from trove_async.models import Health
+from trove_async.models import BreakerState, Health
 
 from .backends import Backend
+
+_SEVERITY: Final[Sequence[BreakerState]] = ("closed", "half-open", "open")
 
 
 async def health(
@@ -30,7 +33,13 @@ async def health(
             await deadlines.within(seconds, "no response", backend.driver.ping())
         except Exception as failure:  # noqa: BLE001 - any error is the result of the ping
             error = failure
-        results[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
+        states = [breaker.state for breaker in backend.breakers]
+        results[backend.name] = Health(
+            ok=error is None,
+            latency=clock() - started,
+            error=error,
+            breaker=max(states, key=_SEVERITY.index, default="closed"),
+        )
 
     async with task_group() as group:
         for backend in backends:

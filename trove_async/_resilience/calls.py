@@ -19,13 +19,15 @@ from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Redacti
 from trove_async.errors import (
     AlreadyExistsError,
     NotFoundError,
+    PoolTimeoutError,
     PreconditionFailedError,
     TroveError,
 )
 from trove_async.events import Event
-from trove_async.models import MiB, ObjectInfo
+from trove_async.models import BreakerState, MiB, ObjectInfo
 from trove_async.retry import RetryPolicy
 
+from .breaker import Breaker, CircuitOpenError
 from .lost_responses import LostResponse
 from .retries import Retries, RetryBudget
 
@@ -74,6 +76,10 @@ class Calls:
         self._policy = policy
         self._within = deadlines.within
         self._budget = RetryBudget(policy)
+        # A driver without a network has no timeouts to save. Its temporary failures (a lock that is
+        # held, a file that changes) are about single objects.
+        settings = None if self.capabilities.embedded else policy.breaker
+        self.breaker = Breaker(settings, self.clock, self._on_breaker_change, self.redact)
 
     async def retry(
         self,
@@ -83,8 +89,11 @@ class Calls:
         attempt: Callable[[], Awaitable[T]],
         *,
         recognise: Callable[[TroveError], Awaitable[tuple[T] | None]] | None = None,
+        in_progress: bool = False,
     ) -> T:
         """Return the result of `attempt`, which is repeated as the retry policy allows.
+
+        While the circuit breaker is open, no attempt is made.
 
         Args:
             operation: The operation, for events and errors.
@@ -93,24 +102,25 @@ class Calls:
             attempt: Makes one attempt.
             recognise: Called with the error of a retry. If an earlier attempt turns out to have
                 succeeded, it returns the result of that attempt in a tuple, otherwise None.
+            in_progress: Whether the request continues a transfer. An attempt that meets an open circuit
+                breaker then waits for the next probe (`Breaker.wait`), and is repeated if that fails.
         """
         retries: Retries | None = None
-        clock = asyncio.get_running_loop().time
         while True:
-            started = clock()
-            # 1. Make one attempt.
+            started = self.clock()
+            # 1. Make one attempt, unless the circuit breaker is open.
             try:
-                result = await attempt()
+                result = await self.breaker.guard(attempt, wait=in_progress)
             except TroveError as error:
                 # 2. It failed: add context to the error and emit an event.
                 self.locate(error, operation, bucket, key)
-                retries = retries or self.retries()
-                if self.events:
+                retries = retries or self.retries(in_progress=in_progress)
+                if self.events and not isinstance(error, CircuitOpenError):
                     self._emit(
                         operation,
                         bucket,
                         key,
-                        duration=clock() - started,
+                        duration=self.clock() - started,
                         attempt=retries.attempt,
                         error=error,
                     )
@@ -119,9 +129,10 @@ class Calls:
                     recognised = await recognise(error)
                     if recognised is not None:
                         return recognised[0]
-                # 4. Retry after a pause, if the error, the policy and the budget allow it.
+                # 4. Retry after a pause, if the error, the breaker, the policy and the budget allow it.
                 pause = retries.after(error)
                 if pause is None:
+                    retries.raise_earlier(error)
                     raise
             else:
                 self._budget.earn()
@@ -130,11 +141,27 @@ class Calls:
                         operation,
                         bucket,
                         key,
-                        duration=clock() - started,
+                        duration=self.clock() - started,
                         attempt=retries.attempt if retries else 1,
                     )
                 return result
             await anyio.sleep(pause)
+
+    def _on_breaker_change(self, state: BreakerState, error: TroveError | None) -> None:
+        if self.events:
+            self.events.emit(
+                Event(
+                    kind="breaker",
+                    operation="breaker",
+                    backend=self.backend,
+                    error=error,
+                    state=state,
+                )
+            )
+        if state == "open":
+            # Otherwise each request in line would wait for its permit and then for its timeout.
+            for permits in (self.read_permits, self.write_permits, self.request_permits):
+                permits.dismiss()
 
     def _emit(
         self,
@@ -164,9 +191,9 @@ class Calls:
         """Return a tracker for the attempts of one write."""
         return LostResponse(self.clock if self.capabilities.settles_doubt else None)
 
-    def retries(self) -> Retries:
-        """Return a counter for the attempts of one request."""
-        return Retries(self._policy, self._budget)
+    def retries(self, *, in_progress: bool = False) -> Retries:
+        """Return a counter for the attempts of one request. See `Retries`."""
+        return Retries(self._policy, self._budget, self.breaker, in_progress=in_progress)
 
     def locate(
         self, error: TroveError, operation: str, bucket: str | None, key: str | None
@@ -194,12 +221,25 @@ class Calls:
     async def acquire(
         self, permits: Permits, operation: str, bucket: str | None, key: str | None
     ) -> None:
-        """Acquire a permit. Emit an event if that had to wait."""
+        """Acquire a permit. Emit an event if that had to wait.
+
+        Raises:
+            PoolTimeoutError: No permit became free in time.
+            CircuitOpenError: The circuit breaker opened during the wait.
+        """
         if permits.try_acquire():
             return
         clock = asyncio.get_running_loop().time
         started = clock()
-        await permits.acquire(self.timeout.permit)
+        try:
+            await permits.acquire(self.timeout.permit)
+        except PoolTimeoutError:
+            if self.breaker.state == "open":
+                raise self.breaker.refusal() from None
+            raise
+        if self.breaker.state == "open":  # it opened between the permit and this step of the task
+            permits.release()
+            raise self.breaker.refusal()
         if self.events:
             self._emit(operation, bucket, key, kind="wait", duration=clock() - started)
 

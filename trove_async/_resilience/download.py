@@ -5,6 +5,10 @@ Parking an idle reader closes its connection, because a different request waits 
 `ResumingReader` wraps the reader of a driver and pins the version that was opened first. Whatever
 happens to the connection later, its reads return the bytes of this version, in order and each once, or
 raise.
+
+While the circuit breaker is open, a new body fails at once, but one that has begun waits for the next
+probe before each of its attempts to resume (`Breaker.wait`). So a download does not fail sooner than
+without a breaker, and its attempts cost the backend one request together with all others.
 """
 
 from __future__ import annotations
@@ -49,9 +53,14 @@ connection."""
 
 
 class _Connection:
-    """One response that has begun, and the permit of its request."""
+    """One response that has begun, and the permit of its request.
 
-    __slots__ = ("_calls", "_context", "reader")
+    Attributes:
+        reader: The driver's reader of the body.
+        successes: `Breaker.successes` including the success of this response.
+    """
+
+    __slots__ = ("_calls", "_context", "reader", "successes")
 
     def __init__(
         self, calls: Calls, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
@@ -59,6 +68,7 @@ class _Connection:
         self._calls = calls
         self._context = context
         self.reader = reader
+        self.successes = calls.breaker.successes + 1  # the caller records it next
 
     async def aclose(self) -> None:
         """Close the response and release the permit. Called once."""
@@ -204,12 +214,13 @@ class ResumingReader:
             # 1. After a failure, disconnect and pause, or raise it.
             if failure is not None:
                 await self._disconnect()
-                retries = retries or self._calls.retries()
+                retries = retries or self._calls.retries(in_progress=True)
                 await self._pause_after(failure, retries)
                 failure = None
             # 2. Read once, over a new connection if there is none.
+            connection = self._connection
             try:
-                connection = self._connection or await self._reconnect()
+                connection = connection or await self._reconnect()
                 measured = size >= SLOT  # the speed of small reads depends on the consumer
                 started, cpu_started = (clock(), thread_time()) if measured else (0.0, 0.0)
                 data = await self._receive(connection.reader, size)
@@ -222,6 +233,8 @@ class ResumingReader:
                 return self._check_not_ended(data)
             except TroveError as error:
                 failure = error
+                if connection is not None:  # `_reconnect` has recorded its own failures
+                    self._record(error, connection)
             except BaseException:
                 # The next read after a cancelled one reconnects at this offset.
                 await self._disconnect()
@@ -294,10 +307,14 @@ class ResumingReader:
             self._readahead = ReadAhead(calls, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
-        connection = await self._open(start, end, has_permit=True)
+        breaker = self._calls.breaker
+        connection = await breaker.record(lambda: self._open(start, end, has_permit=True))
         try:
             for view in take(views, end - start):
                 await self._fill(connection.reader, view)
+        except TroveError as error:
+            self._record(error, connection)
+            raise
         finally:
             await connection.aclose()
 
@@ -356,7 +373,9 @@ class ResumingReader:
                 retryable=False,
             )
         self._received_bytes, self._waited_seconds = 0, 0.0
-        self._connection = await self._open(self._position, self._end)
+        self._connection = await self._calls.breaker.guard(
+            lambda: self._open(self._position, self._end), wait=True
+        )
         return self._connection
 
     async def _open(self, start: int, end: int, *, has_permit: bool = False) -> _Connection:
@@ -435,10 +454,17 @@ class ResumingReader:
         if pause is None:
             if error.retryable and not self._provable:
                 raise self._unprovable_error() from error
+            retries.raise_earlier(error)
             raise error
         if self._calls.events:
             self._emit("resume", error)
         await anyio.sleep(pause)
+
+    def _record(self, error: TroveError, connection: _Connection) -> None:
+        """Record in the circuit breaker that a body broke."""
+        calls = self._calls
+        if isinstance(error, UnavailableError):
+            calls.breaker.failed(error, successes=connection.successes, started=calls.clock())
 
     def _check_not_ended(self, data: bytes) -> bytes:
         if not data:

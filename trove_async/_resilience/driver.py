@@ -171,9 +171,13 @@ class ResilientDriver:
         """Check that the backend responds.
 
         A ping is not retried, because it reports the current state. It needs no permit: a healthy
-        backend may have many waiting requests.
+        backend may have many waiting requests. It is sent even if the circuit breaker is open, and
+        closes the breaker if it succeeds.
         """
-        await redacted(self.calls.await_response(self.driver.ping()), self.calls.redact)
+        calls = self.calls
+        await calls.breaker.record(
+            lambda: redacted(calls.await_response(self.driver.ping()), calls.redact)
+        )
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket. A retry that finds an accessible bucket counts as a success.

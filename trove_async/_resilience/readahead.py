@@ -105,7 +105,9 @@ class ReadAhead:
     def _start_from(self, start: int) -> None:
         calls = self._calls
         while start < self._end and len(self._pieces) < calls.capabilities.parallel_reads:
-            if calls.tasks.closed or not calls.read_permits.try_acquire():
+            if calls.tasks.closed or calls.breaker.tripped:
+                return
+            if not calls.read_permits.try_acquire():
                 return
             piece = _Piece(start, min(start + self._piece_size, self._end))
             lease = calls.pool.try_lease(

@@ -1,4 +1,8 @@
-"""An upload whose parts and commit are retried, and whose commit may finish after a cancel."""
+"""An upload whose parts and commit are retried, and whose commit may finish after a cancel.
+
+While the circuit breaker is open, a part or a commit waits for the next probe instead of failing at once:
+the bytes that were already sent would be lost. An abort does not ask the breaker.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +59,7 @@ class ResilientUpload:
             self._bucket,
             self._key,
             lambda: calls.write("send", self._bucket, self._key, part.size, send),
+            in_progress=True,
         )
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
@@ -69,6 +74,7 @@ class ResilientUpload:
             self._key,
             lambda: self._attempt_commit(checksums),
             recognise=self._recognise_commit,
+            in_progress=True,
         )
 
     async def _attempt_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:

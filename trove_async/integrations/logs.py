@@ -14,16 +14,19 @@ from trove_async import Event, Trove
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_BREAKER_LEVELS = {"open": logging.WARNING, "closed": logging.INFO}
+
 
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
     """Log the operations of a store; return a function that stops the logging.
 
     * DEBUG: operations that succeeded or were cancelled, the ends of bodies, idle readers that
-      release their connection, and downloads that resume after an error.
-    * INFO: failed operations. They are not logged at a higher level because the caller gets the
-      error.
-    * WARNING: failed attempts that may be retried, waits for a connection or for memory, and parts
-      buffered in a file.
+      release their connection, downloads that resume after an error, slow requests that are sent a
+      second time, and probes of a circuit breaker.
+    * INFO: failed operations, and circuit breakers that close. Failed operations are not logged at a
+      higher level because the caller gets the error.
+    * WARNING: failed attempts that may be retried, waits for a connection or for memory, parts
+      buffered in a file, and circuit breakers that open.
 
     Args:
         store: The store. Its handles (`Trove.backend`) are included.
@@ -49,13 +52,17 @@ def _level(event: Event) -> int:
         return logging.WARNING if getattr(event.error, "retryable", False) else 0
     if event.kind in {"wait", "spill"}:
         return logging.WARNING
-    return logging.DEBUG if event.kind in {"park", "resume", "body"} else 0
+    if event.kind == "breaker":
+        return _BREAKER_LEVELS.get(event.state, logging.DEBUG)
+    return logging.DEBUG if event.kind in {"park", "resume", "body", "hedge"} else 0
 
 
 def _message(event: Event) -> str:
     name = "/".join(part for part in (event.bucket, event.key) if part is not None)
     parts = [event.operation, name, f"on {event.backend}" if event.backend else ""]
-    if event.kind != "operation":
+    if event.kind == "breaker":
+        parts.insert(1, event.state)
+    elif event.kind != "operation":
         is_attempt = event.kind == "attempt"
         parts.insert(0, f"attempt {event.attempt} of" if is_attempt else event.kind)
     if event.size:

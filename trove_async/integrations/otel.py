@@ -6,8 +6,8 @@ Example::
 
 A span is a child of the span of the caller, and the parent of the spans of an instrumented SDK. It is
 named after the operation (``trove put``). Its attributes include the bucket, the key and the backend
-that the router chose. Failed attempts and the events ``wait``, ``spill``, ``park`` and ``resume`` (see
-`Event`) are span events. The module subscribes to `Trove.events`, so a store that is not instrumented
+that the router chose. Failed attempts and the events ``wait``, ``spill``, ``park``, ``resume``,
+``breaker`` and ``hedge`` (see `Event`) are span events. The module subscribes to `Trove.events`, so a store that is not instrumented
 has no overhead.
 
 ============================  ==========  ====================================================
@@ -201,7 +201,7 @@ class _Listener:
                 "error.message": str(event.error),
             }
             open_span.span.add_event("attempt failed", attributes)
-        elif event.kind in {"wait", "spill", "park", "resume"}:
+        elif event.kind in {"wait", "spill", "park", "resume", "breaker", "hedge"}:
             open_span.span.add_event(event.kind, _event_attributes(event, labels))
 
     def _observer(self, statistic: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -216,4 +216,6 @@ def _event_attributes(event: Event, labels: Mapping[str, str]) -> dict[str, str 
     attributes: dict[str, str | int | float] = {**labels, "trove.duration": event.duration}
     if event.size:
         attributes["trove.size"] = event.size
+    if event.state:
+        attributes["trove.state"] = event.state
     return attributes
