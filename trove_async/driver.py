@@ -129,6 +129,8 @@ class Capabilities:
         max_requests: The maximum number of other concurrent calls; None: no limit.
         max_key_bytes: The maximum length of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The maximum size of user metadata, names and values together.
+        writable: The backend accepts writes. If False, the store refuses each of them before any I/O, and
+            reads no body for it. See `layers.ReadOnly`.
         dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be read
             and deleted. If False, the store passes no such key to the driver.
     """
@@ -174,6 +176,7 @@ class Capabilities:
     max_requests: int | None = None
     max_key_bytes: int = 1024
     max_metadata_bytes: int = 2048
+    writable: bool = True
     dot_segments: bool = False
 
     def __post_init__(self) -> None:
@@ -210,6 +213,8 @@ class DriverContext:
         attach: Opens an inner driver of a layer, and returns the driver that the layer must use: the
             driver of a service is wrapped with permits, retries and timeouts. A driver that several
             layers share is opened once. The store closes attached drivers, so a layer's `aclose` must not.
+        writable: Whether the store may write through the driver. If False, the driver is only read, and
+            creates and changes nothing when it is opened.
     """
 
     backend: str
@@ -217,6 +222,7 @@ class DriverContext:
     events: Events
     timeout: Timeout
     attach: Callable[[AsyncDriver], Awaitable[AsyncDriver]] = field(repr=False)
+    writable: bool = True
 
 
 class DriverReader(Protocol):

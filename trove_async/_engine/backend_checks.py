@@ -27,13 +27,29 @@ _PUT_NEEDS = (
 """The options that a backend may not support: the option, its capability, and a description."""
 
 
+def check_writable(backend: Backend, action: str) -> None:
+    """Raise NotSupportedError if the backend refuses all writes.
+
+    Args:
+        backend: The backend.
+        action: What would be written, for the message: ``"store an object"``.
+    """
+    if not backend.capabilities.writable:
+        raise NotSupportedError(
+            f"this backend is read-only, so it cannot {action}; nothing was done",
+            backend=backend.name,
+        )
+
+
 def check_put(backend: Backend, key: str, options: PutOptions) -> None:
-    """Raise if the backend would have to drop an option of a put.
+    """Raise if the backend refuses all writes, or would have to drop an option of this put.
 
     Raises:
-        NotSupportedError: The backend does not support an option, or the metadata is too large for it.
+        NotSupportedError: The backend is read-only, does not support an option, or the metadata is too
+            large for it.
         InvalidNameError: The key is too long for the backend.
     """
+    check_writable(backend, "store an object")
     check_key_length(backend, key)
     capabilities = backend.capabilities
     for option, capability, action in _PUT_NEEDS:
@@ -103,7 +119,8 @@ def check_get(backend: Backend, options: GetOptions) -> None:
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:
-    """Raise NotSupportedError if the backend would have to ignore an option."""
+    """Raise NotSupportedError if the backend is read-only, or would have to ignore an option."""
+    check_writable(backend, "delete an object")
     capabilities = backend.capabilities
     if options.if_match is not None and not capabilities.delete_if_match:
         raise _not_supported_error(backend, "delete on a condition (if_match)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from trove_async.driver import (
 )
 from trove_async.errors import TroveError
 from trove_async.events import Events
-from trove_async.layers import driver_from_url
+from trove_async.layers import ReadOnly, driver_from_url
 from trove_async.models import Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
@@ -97,6 +97,7 @@ class Backends:
         self._deadlines = deadlines
         self._tasks = OwnedTasks()
         self._attached: dict[int, AsyncDriver] = {}
+        self._only_read = _only_read(drivers.values())
         self._opened = CloseStack()
         self._backends: dict[str, Backend] = {}
 
@@ -154,6 +155,7 @@ class Backends:
             events=self._events,
             timeout=self._timeout,
             attach=lambda inner: self._attach(name, inner),
+            writable=id(driver) not in self._only_read,
         )
         try:
             await driver.open(context)
@@ -177,6 +179,26 @@ class Backends:
         self._opened.push(attached.aclose)
         self._attached[id(driver)] = attached
         return attached
+
+
+def _only_read(drivers: Iterable[AsyncDriver]) -> set[int]:
+    """Return the ids of the drivers that are reached only through `ReadOnly`.
+
+    They must be known before the first driver is opened, because two backends may share a driver. The
+    drivers of a layer that has several are not among them: a cache or a mirror is written by its layer.
+    """
+    only_read: dict[int, bool] = {}
+
+    def visit(driver: AsyncDriver, *, below: bool) -> None:
+        only_read[id(driver)] = only_read.get(id(driver), True) and below
+        if isinstance(driver, Layer):
+            for inner in driver.inner:
+                is_below = (below or isinstance(driver, ReadOnly)) and len(driver.inner) == 1
+                visit(inner, below=is_below)
+
+    for driver in drivers:
+        visit(driver, below=False)
+    return {driver for driver, is_below in only_read.items() if is_below}
 
 
 def driver_of(name: str, url: str) -> AsyncDriver:

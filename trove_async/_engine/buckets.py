@@ -18,6 +18,7 @@ from trove_async.models import BucketInfo
 from trove_async.options import ListOptions
 from trove_async.router import DEFAULT
 
+from .backend_checks import check_writable
 from .backends import Backend
 
 T = TypeVar("T")
@@ -47,7 +48,10 @@ class Buckets:
     ) -> None:
         """Create the bucket on the first backend, on all, or on the named ones, one after another."""
         created: list[str] = []
-        for backend in _distinct(self._select(on), bucket):
+        backends = _distinct(self._select(on), bucket)
+        for backend in backends:
+            check_writable(backend, "create a bucket")
+        for backend in backends:
             try:
                 await backend.driver.create_bucket(bucket)
             except TroveError as error:
@@ -88,11 +92,15 @@ class Buckets:
         missing = BucketNotFoundError(
             "no backend has this bucket", operation="delete_bucket", bucket=bucket
         )
-        # 1. Check all backends before the first deletion, so that an error leaves every bucket.
+        # 1. Check all backends before the first deletion, so that an error leaves every bucket. A
+        # read-only backend may lack the bucket, unless it is the only one.
         holders: list[Backend] = []
-        for backend in _distinct(self._backends, bucket):
+        backends = _distinct(self._backends, bucket)
+        if not any(backend.capabilities.writable for backend in backends):
+            check_writable(backends[0], "delete a bucket")
+        for backend in backends:
             try:
-                await _check_empty(backend, bucket)
+                await _check_deletable(backend, bucket)
             except BucketNotFoundError as error:
                 missing.inside = missing.inside or error.inside
             else:
@@ -222,8 +230,11 @@ async def _has_bucket(backend: Backend, bucket: str) -> bool:
     return True
 
 
-async def _check_empty(backend: Backend, bucket: str) -> None:
-    """Raise if the backend lacks the bucket, or the bucket is not empty."""
+async def _check_deletable(backend: Backend, bucket: str) -> None:
+    """Raise if the backend lacks the bucket or is read-only, or the bucket is not empty."""
+    if not backend.capabilities.writable:
+        await backend.driver.head_bucket(bucket)
+        check_writable(backend, "delete a bucket")
     page = await backend.driver.list_page(bucket, ListOptions(limit=1))
     if page.entries:
         raise BucketNotEmptyError(

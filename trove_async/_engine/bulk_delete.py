@@ -23,11 +23,13 @@ from trove_async.errors import (
     BodyConsumedError,
     BucketNotFoundError,
     InvalidNameError,
+    NotSupportedError,
     TroveError,
 )
 from trove_async.models import DeleteResult
 from trove_async.options import DeleteOptions
 
+from .backend_checks import check_writable
 from .backends import Backend
 
 _BATCH = 1000
@@ -142,6 +144,11 @@ class Deletion:
         self, backend: Backend, keys: Sequence[str], errors: dict[str, Exception | None]
     ) -> None:
         max_keys = backend.capabilities.bulk_delete
+        try:
+            check_writable(backend, "delete objects")
+        except NotSupportedError as refusal:
+            errors.update(dict.fromkeys(keys, self._located(refusal, backend, None)))
+            return
 
         # 1. Define how to delete a batch of keys, and a single one.
         async def delete_in_bulk(batch: Sequence[str]) -> None:
@@ -182,7 +189,7 @@ class Deletion:
         return error.located(operation="delete_many", backend=backend.name, bucket=self._bucket)
 
     def _located(
-        self, error: Exception | None, backend: Backend | None, key: str
+        self, error: Exception | None, backend: Backend | None, key: str | None
     ) -> Exception | None:
         if isinstance(error, TroveError):
             name = None if backend is None else backend.name

@@ -272,6 +272,7 @@ class Operations:
         async def work() -> ObjectInfo:
             origin = await self._location(*source)
             destination = await self._location(*target)
+            backend_checks.check_writable(destination.backend, "store a copy")
             if origin.version_id is not None and origin.is_same(destination):
                 origin = await self._without_latest_id(origin)
             copied = await self._copy(origin, destination, overrides, progress)
@@ -291,6 +292,8 @@ class Operations:
         async def work() -> ObjectInfo:
             origin = await self._location(*source)
             destination = await self._location(*target)
+            backend_checks.check_writable(origin.backend, "delete the source of a move")
+            backend_checks.check_writable(destination.backend, "store a copy")
             if origin.version_id is not None and origin.is_same(destination):
                 origin = await self._without_latest_id(origin)
             copied = await self._copy(origin, destination, overrides, progress)
@@ -336,6 +339,8 @@ class Operations:
 
         async def work() -> str:
             backend = await self._resolve(bucket, key)
+            if method != "GET":
+                backend_checks.check_writable(backend, "presign a write")
             if not backend.capabilities.presign:
                 required = backend.capabilities.presign_requires
                 advice = f"this requires {required}" if required else "use get and put"

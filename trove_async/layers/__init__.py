@@ -1,6 +1,7 @@
 """Layers: drivers that wrap other drivers. A layer can be a backend, and layers can be nested.
 
 `mapped`        `Mapped`: buckets under different names, or all buckets inside one
+`read_only`     `ReadOnly`: refuses every write
 `_attachment`   opens the wrapped drivers of a layer
 `_forwarding`   forwards every call to one wrapped driver
 `_namespaces`   the two mappings of `Mapped`
@@ -11,5 +12,6 @@ from __future__ import annotations
 
 from ._urls import driver_from_url
 from .mapped import Mapped
+from .read_only import ReadOnly
 
-__all__ = ["Mapped", "driver_from_url"]
+__all__ = ["Mapped", "ReadOnly", "driver_from_url"]

@@ -110,11 +110,11 @@ class Root:
             is not supported.
     """
 
-    def __init__(self, settings: Settings, backend: str = "") -> None:
+    def __init__(self, settings: Settings, backend: str = "", *, writable: bool = True) -> None:
         """Open the root, create its area if it is missing, and remove files of killed processes.
 
-        A root that this process may not write to is opened for reading only. Then nothing is created
-        or changed in it.
+        A root that this process may not write to is opened for reading only, and so is every root if
+        `writable` is False. Then nothing is created or changed in it.
 
         Raises:
             ConfigError: The root is not a directory, or this system cannot confine paths.
@@ -127,25 +127,27 @@ class Root:
         self.read_flags: int | None = None
         self.layout = Layout(folding=settings.folding)
         self._area: _Area | None = None
-        self._write_errno = 0
         _check_platform()
         with ExitStack() as stack:
             # 1. Open the directory, and find out what its file system supports.
-            self._fd = fd = _open_root(stack, settings)
+            self._fd = fd = _open_root(stack, settings, writable=writable)
             self.path = os.path.realpath(settings.root)
             self.confined = ConfinedDirectory(fd, openat2=settings.openat2)
             kind = _file_system_type(fd)
             self.is_local = kind in _LOCAL_FILE_SYSTEMS
             self.snapshots = Snapshots(_LOCAL_TICK_NS if self.is_local else _OTHER_TICK_NS)
             # 2. Open the area for writing. If that is not permitted, open it for reading.
-            try:
-                with ExitStack() as area_stack:
-                    self._open_area(area_stack, kind)
-                    stack.push(area_stack.pop_all())
-            except OSError as error:
-                if error.errno not in _READ_ONLY:
-                    raise
-                self._write_errno = error.errno
+            self._write_errno = 0 if writable else errno.EROFS
+            if writable:
+                try:
+                    with ExitStack() as area_stack:
+                        self._open_area(area_stack, kind)
+                        stack.push(area_stack.pop_all())
+                except OSError as error:
+                    if error.errno not in _READ_ONLY:
+                        raise
+                    self._write_errno = error.errno
+            if self._write_errno:
                 self._area = None
                 self._open_area_read_only(stack, kind)
             # 3. Keep everything open until `close`.
@@ -361,23 +363,26 @@ def _check_platform() -> None:
         )
 
 
-def _open_root(stack: ExitStack, settings: Settings) -> int:
+def _open_root(stack: ExitStack, settings: Settings, *, writable: bool) -> int:
     try:
-        if settings.mkdir:
+        if settings.mkdir and writable:
             Path(settings.root).mkdir(settings.dir_mode, parents=True, exist_ok=True)
         fd = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        raise ConfigError(f"the root {settings.root!r} {_root_problem(settings)}") from error
+        problem = _root_problem(settings, writable=writable)
+        raise ConfigError(f"the root {settings.root!r} {problem}") from error
     stack.callback(os.close, fd)
     return fd
 
 
-def _root_problem(settings: Settings) -> str:
+def _root_problem(settings: Settings, *, writable: bool) -> str:
     """Return why a root cannot be opened, and what to do, as the end of a sentence."""
     path = Path(settings.root).absolute()
     for ancestor in (*reversed(path.parents), path):
         if not os.path.lexists(ancestor):
             missing = "" if ancestor == path else f": {str(ancestor)!r} is missing"
+            if not writable:
+                return f"does not exist{missing}; a read-only backend does not create it"
             failure = " and cannot be created" if settings.mkdir else ""
             advice = "" if settings.mkdir else "; create it, or pass mkdir=True"
             return f"does not exist{failure}{missing}{advice}"

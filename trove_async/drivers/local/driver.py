@@ -58,8 +58,8 @@ class LocalDriver:
 
     Args:
         root: The root directory. The driver keeps its own files in ``.trove`` in this directory. If
-            this process may not write to it, objects can be read, nothing is created, and every
-            write raises PermissionDeniedError.
+            this process may not write to it, or only `ReadOnly` layers use the driver, objects can be
+            read, nothing is created, and every write raises PermissionDeniedError.
         fsync: Whether writes and deletes survive a power cut once the call returns. If False,
             killing the process loses nothing, but a power cut may lose the effects of the latest
             calls, or leave their files empty or incomplete.
@@ -170,7 +170,8 @@ class LocalDriver:
         self._pool = context.pool
         try:
             self._root = await self._threads.run(
-                lambda: Root(self._settings, context.backend), undo=Root.close
+                lambda: Root(self._settings, context.backend, writable=context.writable),
+                undo=Root.close,
             )
         except TroveError:  # some are OSErrors as well
             raise
