@@ -54,7 +54,7 @@ class Event:
             * ``park``: an idle reader released its connection.
             * ``resume``: a download resumes at its offset.
             * ``breaker``: the circuit breaker of a driver changed its `state`.
-            * ``hedge``: the layer `Hedged` sent a slow request a second time, after `duration` seconds.
+            * ``hedge``: the layer `Hedged` sends a slow request a second time.
         operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
         backend: The backend's name.
         bucket: The bucket, if the event concerns one.

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 
-from trove_async._concurrency import Deadlines, OwnedTasks, Permits
+from trove_async._concurrency import Deadlines, OwnedTasks, Permits, speculative
 from trove_async._secrets import redact_nothing
 from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Redacting
 from trove_async.errors import (
@@ -224,11 +224,15 @@ class Calls:
         """Acquire a permit. Emit an event if that had to wait.
 
         Raises:
-            PoolTimeoutError: No permit became free in time.
+            PoolTimeoutError: No permit became free in time, or the request is `speculative` and would
+                have to wait.
             CircuitOpenError: The circuit breaker opened during the wait.
         """
         if permits.try_acquire():
             return
+        if speculative.get():
+            # Not retryable, so that it is not logged as a failed attempt.
+            raise PoolTimeoutError("no connection is free for a second request", retryable=False)
         clock = asyncio.get_running_loop().time
         started = clock()
         try:

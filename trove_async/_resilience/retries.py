@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trove_async._concurrency import speculative
 from trove_async.errors import PoolTimeoutError, TroveError
 from trove_async.retry import RetryPolicy
 
@@ -74,6 +75,8 @@ class Retries:
             self._failure = error
         if not error.retryable or isinstance(error, PoolTimeoutError):
             return None  # a second wait for a permit would only double Timeout.permit
+        if speculative.get():
+            return None  # its budget pays for one request
         if self._breaker is not None and self._breaker.tripped and not self._in_progress:
             return None
         if self.attempt >= self._policy.attempts or not self._budget.spend():
