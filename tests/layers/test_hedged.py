@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import pytest_asyncio
@@ -31,6 +31,9 @@ from trove_async.testing import DriverSuite, StoreSuite, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from trove_async._resilience.calls import Calls
+    from trove_async._resilience.driver import ResilientDriver
 
     Read = Callable[[Trove], Coroutine[Any, Any, object]]
 
@@ -560,6 +563,12 @@ async def test_download_from_the_second_response_resumes() -> None:
 # -- permits and events ------------------------------------------------------------------------------
 
 
+def calls_of(fake: Scripted, store: Trove) -> Calls:
+    """Return the calls of the leaf driver."""
+    attached = store._core.backends._attached[id(fake)]
+    return cast("ResilientDriver", attached).calls
+
+
 @idle_time
 async def test_second_request_takes_no_permit_that_another_request_waits_for() -> None:
     fake = Scripted(max_connections=1)
@@ -571,6 +580,7 @@ async def test_second_request_takes_no_permit_that_another_request_waits_for() -
         first = OwnedTask(get(store))
         await asyncio.sleep(0.02)
         assert [event.kind for event in events if event.kind in {"hedge", "wait"}] == ["hedge"]
+        assert calls_of(fake, store).read_permits.waiting == 0
         started = now()
         await head(store)  # heads have a permit of their own
         assert now() - started == pytest.approx(FAST)
@@ -588,9 +598,36 @@ async def test_second_request_waits_for_no_permit_below_other_layers_either() ->
         await warm_up(store, fake)
         fake.latencies = [0.5, FAST]
         started = now()
-        assert await get(store) == b"body"
+        task = OwnedTask(get(store))
+        await asyncio.sleep(0.02)
+        assert calls_of(fake, store).read_permits.waiting == 0
+        assert await task.result() == b"body"
         assert now() - started == pytest.approx(0.5)
         assert sent(fake) == 1
+
+
+@idle_time
+async def test_nested_layers_do_not_multiply_the_second_requests() -> None:
+    fake = Scripted()
+    async with store_of(Hedged(Hedged(fake)), retry=ONE_ATTEMPT) as store:
+        await warm_up(store, fake)
+        fake.latencies = [SLOW] * 10
+        task = OwnedTask(get(store))
+        await asyncio.sleep(SLOW / 2)
+        assert sent(fake) == 3
+        await task.aclose()
+
+
+@idle_time
+async def test_request_that_lost_counts_as_slow() -> None:
+    fake = Scripted()
+    layer = Hedged(fake)
+    async with store_of(layer, retry=ONE_ATTEMPT) as store:
+        await warm_up(store, fake)
+        fake.latencies = [SLOW, FAST]
+        await get(store)
+        latest = list(layer._latencies["get"]._window)[-2:]
+        assert sorted(latest) == pytest.approx([FAST, 2 * FAST], abs=0.002)
 
 
 @idle_time

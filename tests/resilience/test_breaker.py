@@ -429,6 +429,32 @@ async def test_requests_in_line_for_a_permit_fail_when_it_opens() -> None:
         assert_idle(store, fake)
 
 
+async def test_requests_in_line_fail_when_others_open_it_although_every_permit_stays_taken() -> (
+    None
+):
+    fake = Fake(embedded=False, max_connections=2)
+    timeout = Timeout(first_byte=1000, permit=1000)
+    async with store_of(fake, retry=ONE_ATTEMPT, timeout=timeout) as store:
+        fake.hang("delete")
+        holders = [OwnedTask(store.delete("bucket", str(n))) for n in range(2)]
+        await asyncio.sleep(1)
+        waiters = [OwnedTask(store.head("bucket", str(n))) for n in range(10)]
+        fake.before["get"] = unavailable
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await store.read("bucket", "key")
+            await asyncio.sleep(0.6)
+        started = now()
+        for waiter in waiters:
+            with pytest.raises(CircuitOpenError):
+                await waiter.result()
+        assert now() == started
+        assert fake.count("head") == 0
+        for holder in holders:
+            await holder.aclose()
+        assert_idle(store, fake)
+
+
 async def test_request_cancelled_after_it_was_dismissed_leaves_the_permits_right() -> None:
     fake = Fake(embedded=False, max_connections=1)
     async with store_of(fake, retry=ONE_ATTEMPT) as store:
@@ -475,6 +501,26 @@ async def test_download_in_progress_waits_for_the_backend_to_recover() -> None:
             assert fake.count("get") <= 3  # probes only
             assert breaker_of(store).state == "closed"
             await recovery.result()
+        assert_idle(store, fake)
+
+
+async def test_download_goes_on_as_soon_as_the_probe_of_another_request_succeeds() -> None:
+    fake = Fake(embedded=False)
+    body = content(3 * MiB)
+    async with store_of(fake, retry=RetryPolicy(attempts=2, breaker=QUICK)) as store:
+        await store.put("bucket", "key", body)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            fake.cuts.append(MiB + 10)
+            await open_by_other_requests(store, fake)
+            fake.before["head"] = lambda: asyncio.sleep(3)
+            await asyncio.sleep(1.0)
+            probe = OwnedTask(store.head("bucket", "key"))
+            await asyncio.sleep(0)
+            started = now()
+            assert len(await obj.read()) == 2 * MiB
+            assert now() - started == pytest.approx(3, abs=0.2)
+            await probe.result()
         assert_idle(store, fake)
 
 

@@ -181,6 +181,20 @@ async def test_no_read_ahead_without_free_resources(exhausted: str) -> None:
         assert_idle(store, fake)
 
 
+async def test_no_read_ahead_while_the_circuit_breaker_is_open() -> None:
+    fake = parallel_fake(embedded=False)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            breaker = store._core.backends["default"].breakers[0]
+            breaker.failures = 1
+            breaker._open(UnavailableError("refused"))
+            assert await read_rest(obj) == BODY  # over the connection that it has
+            assert breaker.tripped
+        assert fake.count("get") == 1
+        assert_idle(store, fake)
+
+
 async def test_pieces_are_revoked_for_a_waiter_and_fetched_again() -> None:
     fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
