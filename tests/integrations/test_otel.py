@@ -190,6 +190,21 @@ async def test_spill_is_a_span_event(instrumented: InstrumentedStore) -> None:
     assert (spilled.attributes or {})["trove.size"] == MiB
 
 
+async def test_circuit_breakers_and_hedges_are_span_events(instrumented: InstrumentedStore) -> None:
+    async def change() -> None:
+        events = instrumented.store.events
+        events.emit(Event(kind="breaker", operation="breaker", backend="default", state="open"))
+        events.emit(Event(kind="hedge", operation="head", backend="default"))
+
+    instrumented.fakes[0].before["head"] = change
+    with pytest.raises(ObjectNotFoundError):
+        await instrumented.store.head("bucket", "key")
+    (span,) = instrumented.spans()
+    events = {event.name: dict(event.attributes or {}) for event in span.events}
+    assert events["breaker"]["trove.state"] == "open"
+    assert "hedge" in events
+
+
 async def test_stop_ends_open_spans(instrumented: InstrumentedStore) -> None:
     put_started = instrumented.fakes[0].hang("put")
     spans_at_exit: list[trace.Span] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, cast
 
 import pytest
 import pytest_asyncio
 
-from tests.drivers.local.test_read_only import snapshot
+from tests.drivers.local.test_read_only import in_read_only_mount, snapshot
 from tests.fakes import CallLog, fill
 from tests.versioned_memory import VersionedMemory
 from trove_async import ConfigError, NotSupportedError, Trove
@@ -295,6 +296,30 @@ async def test_writable_root_is_not_changed(tmp_path: Path) -> None:
         with pytest.raises(NotSupportedError):
             await store.put("bucket", "key", b"new")
     assert snapshot(tmp_path) == before
+
+
+READER = """
+import asyncio, sys
+from trove_async import NotSupportedError, Trove
+from trove_async.layers import ReadOnly
+
+async def main():
+    async with Trove(ReadOnly(f"file://{sys.argv[1]}")) as store:
+        print([obj.key for obj in await store.list("bucket").all()], await store.read("bucket", "key"))
+        try:
+            await store.put("bucket", "key", b"new")
+        except NotSupportedError:
+            print("refused")
+
+asyncio.run(main())
+"""
+
+
+async def test_root_that_is_mounted_read_only_is_readable(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "key").write_bytes(b"body")
+    output = in_read_only_mount(str(tmp_path), sys.executable, "-c", READER, str(tmp_path))
+    assert output == "['key'] b'body'\nrefused\n"
 
 
 async def test_missing_root_is_not_created(tmp_path: Path) -> None:
