@@ -14,8 +14,9 @@ from ._engine.backends import BackendInfo, driver_of
 from ._engine.buckets import CreateMissing
 from ._engine.bulk_delete import Deletion
 from ._engine.health import health
-from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.iterators import ObjectIterator, VersionIterator
 from ._engine.media_types import type_of
+from ._engine.misplaced import MisplacedIterator
 from ._engine.opening import OpenBody
 from ._engine.operations import Operations
 from ._engine.runtime import Runtime
@@ -760,6 +761,48 @@ class Trove:
             prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
         )
         return self._objects.list_versions(bucket, options)
+
+    def misplaced(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        start_after: str | None = None,
+        page_size: int = 1000,
+    ) -> MisplacedIterator:
+        """List the objects that are not on the backend that their keys are routed to.
+
+        A rule that changes leaves objects where the old rule sent them. They are found by listing all
+        backends: no object is headed, and at most two pages per backend are in memory. A backend that
+        lacks the bucket has no such objects. Two backends that are names of one physical place count as
+        one.
+
+        If several backends list in key order, their objects come first, in that order, and those of one
+        key follow one another. The objects of each other backend come after them.
+
+        Args:
+            bucket: The bucket.
+            prefix: List only keys that start with this.
+            start_after: List only keys after this one, in bytewise order.
+            page_size: The maximum number of entries per page and backend.
+
+        Returns:
+            An iterator: ``async for misplaced in store.misplaced(bucket)``. The first request is sent
+            when the iteration starts.
+
+        Raises:
+            NotSupportedError: The handle is pinned to a backend, so it routes no keys.
+            BucketNotFoundError: No backend has the bucket (on iteration).
+        """
+        _names.check_bucket(bucket)
+        options = validation.list_options(
+            prefix=prefix,
+            delimiter=None,
+            start_after=start_after,
+            cursor=None,
+            page_size=page_size,
+        )
+        return self._objects.misplaced(bucket, options)
 
     # -- buckets -----------------------------------------------------------------------------------
 

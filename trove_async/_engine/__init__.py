@@ -37,6 +37,7 @@ Middlewares
 Many objects
 `listing`           merges the listings of all backends; `queries`: which backends and keys;
                     `page_stream`: the pages of one backend; `cursors`: positions in a listing as text
+`iterators`         what users iterate over; `misplaced`: the objects that are not where the rules say
 `copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
                     changes
 `locations`         the location of an object: a backend, a bucket and a key

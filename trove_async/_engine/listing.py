@@ -7,14 +7,13 @@ per backend. An error or a cancel loses no entry: the next call resumes at the s
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from trove_async._concurrency import for_each, task_group
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
+from trove_async.models import Listed, ObjectInfo, Prefix
 from trove_async.options import ListOptions
 
 from .backends import Backend
@@ -23,12 +22,12 @@ from .decoded_objects import describe
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 from .transforms import Transforms
 
-E = TypeVar("E", bound=Listed)
+E = TypeVar("E")
 
-_MAX_LOOKUPS = 16
+MAX_LOOKUPS = 16
 """Maximum number of concurrent lookups of single entries: heads, prefixes, and async route functions."""
 
-_DETAILS_BATCH = 4 * _MAX_LOOKUPS
+_DETAILS_BATCH = 4 * MAX_LOOKUPS
 """Maximum number of entries whose details are loaded before the first of them is returned."""
 
 
@@ -37,14 +36,6 @@ class IsVisible(Protocol):
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
         """Return the result, or an awaitable of it if a route function is async."""
-        ...
-
-
-class Run(Protocol):
-    """Runs work as one operation of the store. See `Runtime.run`."""
-
-    def __call__(self, work: Callable[[], Awaitable[bool]], /) -> Awaitable[bool]:
-        """Return what `work` returns."""
         ...
 
 
@@ -113,7 +104,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch(Generic[E]):
     """Entries that arrived together, with the state for a cursor between them.
 
     Attributes:
@@ -122,148 +113,12 @@ class _Batch:
         position: The listing's position, with the token of the page if the backend is unordered.
     """
 
-    entries: Sequence[Listed]
+    entries: Sequence[E]
     previous_key: str
     position: Position
 
 
-class _Entries(Generic[E]):
-    """An iterator over the entries of one listing.
-
-    It can be iterated over once, and dropped at any point. After an error or a cancel, the next call
-    resumes after the last entry returned.
-    """
-
-    def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
-        self._query = query
-        self._run = run
-        self._page_size = page_size
-        self._listing: _Listing | None = None
-        self._batches: deque[_Batch] = deque()
-        self._entries: Sequence[E] = ()  # of the first batch
-        self._returned_count = 0  # of these entries
-        self._ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        """Return the next entry.
-
-        Raises:
-            BucketNotFoundError: No backend has the bucket.
-            TroveError: A backend failed. The listing has not ended and can be resumed.
-        """
-        while self._returned_count == len(self._entries) and not self._next_batch():
-            if self._ended:
-                raise StopAsyncIteration
-            await self._fetch()
-        entry = self._entries[self._returned_count]
-        self._returned_count += 1
-        return entry
-
-    async def pages(self) -> AsyncIterator[Sequence[E]]:
-        """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := await self._take(self._page_size):
-            yield page
-
-    async def all(self) -> Sequence[E]:
-        """Return all remaining entries."""
-        return await self._take(None)
-
-    @property
-    def ordered(self) -> bool | None:
-        """Whether entries are in bytewise order of UTF-8 keys. None before the first page."""
-        return None if self._listing is None else self._listing.ordered
-
-    async def _take(self, count: int | None) -> Sequence[E]:
-        # Load everything first: a failure on the way must not lose entries.
-        while not self._ended and (count is None or self._buffered_count < count):
-            await self._fetch()
-        returned: list[E] = []
-        while count is None or len(returned) < count:
-            end = None if count is None else self._returned_count + count - len(returned)
-            piece = self._entries[self._returned_count : end]
-            self._returned_count += len(piece)
-            returned += piece
-            if not piece and not self._next_batch():
-                break
-        return returned
-
-    @property
-    def _buffered_count(self) -> int:
-        """The number of entries that have arrived and were not returned."""
-        return sum(len(batch.entries) for batch in self._batches) - self._returned_count
-
-    def _next_batch(self) -> bool:
-        """Drop the first batch, which was returned, and go to the next. Return False if there is none."""
-        if self._entries:
-            if len(self._batches) == 1:
-                return False
-            self._batches.popleft()
-        elif not self._batches:
-            return False
-        # E includes Prefix only if there is a delimiter, as the overloads of `Trove.list` declare.
-        self._entries, self._returned_count = cast("Sequence[E]", self._batches[0].entries), 0
-        return True
-
-    async def _fetch(self) -> None:
-        self._ended = not await self._run(self._load_batch)
-
-    async def _load_batch(self) -> bool:
-        """Load the next batch. Return False at the end."""
-        if self._listing is None:
-            self._listing = _Listing(await self._query())
-        batch = await self._listing.next()
-        if batch is None:
-            return False
-        self._batches.append(batch)
-        return True
-
-
-class ObjectIterator(_Entries[E]):
-    """Iterates over the objects of a bucket: use ``async for``, `pages` or `all`.
-
-    It can be iterated over once, and dropped at any point. Between pages it holds no connection, except
-    while it prefetches a page (from the third one on). `cursor` resumes the listing in this process or
-    a different one. After an error or a cancel, the next call resumes after the last entry returned.
-    """
-
-    def __init__(
-        self,
-        query: Callable[[], Awaitable[Query]],
-        run: Run,
-        *,
-        page_size: int,
-        cursor: str | None,
-    ) -> None:
-        super().__init__(query, run, page_size=page_size)
-        self._initial_cursor = cursor
-
-    @property
-    def cursor(self) -> str | None:
-        """The position after the last entry returned.
-
-        To resume the listing, pass the cursor to `Trove.list` with the same arguments, but without
-        ``start_after``: the cursor includes that. If every backend is ordered, the listing resumes
-        exactly. Otherwise objects that changed in between may be missed or repeated.
-
-        It is None once the listing has ended: after a last page smaller than ``page_size``, after
-        `all`, or after the end of ``async for``. Before the first entry it is the cursor passed to
-        `Trove.list`, or None.
-        """
-        if self._ended and not self._buffered_count:
-            return None
-        if self._listing is None or not self._returned_count:
-            return self._initial_cursor
-        return self._listing.cursor(self._batches[0], self._returned_count)
-
-
-class VersionIterator(_Entries[VersionInfo]):
-    """Iterates over the versions of a bucket's objects: use ``async for``, `pages` or `all`."""
-
-
-class _Listing:
+class Listing:
     """Produces the batches of one listing in stages: all ordered backends merged, then each unordered one."""
 
     def __init__(self, query: Query) -> None:
@@ -287,7 +142,7 @@ class _Listing:
         self._missing: BucketNotFoundError | None = None  # of the first backend without the bucket
         self._inside: str | None = None  # the physical bucket of a missing logical one
 
-    async def next(self) -> _Batch | None:
+    async def next(self) -> Batch[Listed] | None:
         """Return the next entries, or None at the end."""
         while self._position.stage < len(self._stages):
             # 1. Load the next entries of the stage, or begin the next stage.
@@ -307,7 +162,7 @@ class _Listing:
             self._pending = self._pending[len(piece) :]
             self._record_prefixes(shown)
             if shown:
-                batch = _Batch(shown, self._previous_key, self._position)
+                batch = Batch(shown, self._previous_key, self._position)
                 self._previous_key = shown[-1].key
                 return batch
         # 4. At the end, raise if no backend has the bucket.
@@ -443,7 +298,7 @@ class _Listing:
                     continue
                 # A route function is async: from here on, await several concurrently.
                 visibility[index] = await visible
-                await for_each(remaining, decide, limit=_MAX_LOOKUPS)
+                await for_each(remaining, decide, limit=MAX_LOOKUPS)
         return visibility
 
     async def _hide_earlier_prefixes(
@@ -471,7 +326,7 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, Prefix) and visibility[index]
         ]
-        await for_each(candidates, look_up, limit=_MAX_LOOKUPS)
+        await for_each(candidates, look_up, limit=MAX_LOOKUPS)
 
     def _record_prefixes(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
@@ -501,12 +356,12 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, ObjectInfo) and not entry.complete
         ]
-        await for_each(incomplete, complete, limit=_MAX_LOOKUPS)
+        await for_each(incomplete, complete, limit=MAX_LOOKUPS)
         return [entry for entry in completed if entry is not None]
 
     # -- cursors ---------------------------------------------------------------------------------
 
-    def cursor(self, batch: _Batch, count: int) -> str:
+    def cursor(self, batch: Batch[Any], count: int) -> str:
         """Return the cursor after the first `count` entries of the batch. `count` is at least 1."""
         last_entry = batch.entries[count - 1]
         position = replace(batch.position, key=last_entry.key, rank=None, before=None)

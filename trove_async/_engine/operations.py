@@ -24,14 +24,15 @@ from trove_async.router import Pinned, Router
 
 from . import backend_checks, validation
 from .backends import Backend, BackendInfo
-from .buckets import Buckets
+from .buckets import Buckets, homes
 from .bulk_delete import Deletion
 from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
-from .listing import ObjectIterator, VersionIterator
+from .iterators import ObjectIterator, VersionIterator
 from .locations import Location, ObjectAddress, context_of, object_context
 from .media_types import type_of
+from .misplaced import MisplacedIterator
 from .move import remove_source
 from .opening import Decode, OpenBody, open_body
 from .puts import Puts
@@ -319,6 +320,21 @@ class Operations:
             lambda work: self._runtime.run("list", bucket, None, work),
             page_size=options.limit,
             cursor=cursor,
+        )
+
+    def misplaced(self, bucket: str, options: ListOptions) -> MisplacedIterator:
+        """Return a listing of misplaced objects, which has not started."""
+        if isinstance(self._routing, Pinned):
+            raise NotSupportedError(
+                f"misplaced requires a handle that routes keys, but this one is pinned to"
+                f" {self._routing.backend!r}: call it on the store"
+            )
+        return MisplacedIterator(
+            lambda: self._queries.of_everything(bucket, options),
+            lambda work: self._runtime.run("misplaced", bucket, None, work),
+            lambda key: self._routing.resolve(bucket, key),
+            lambda: homes(self.backends, bucket),
+            page_size=options.limit,
         )
 
     def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:

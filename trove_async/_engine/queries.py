@@ -8,6 +8,7 @@ from trove_async.options import ListOptions
 from trove_async.router import Pinned, Router
 
 from . import backend_checks
+from .buckets import distinct
 from .listing import IsVisible, Query
 from .page_stream import RequestPage, request_objects, request_versions
 from .runtime import Runtime
@@ -49,6 +50,12 @@ class Queries:
         return self._query(
             bucket, options, names, is_visible, request_objects, cursor=cursor, details=details
         )
+
+    async def of_everything(self, bucket: str, options: ListOptions) -> Query:
+        """Return the query of all objects on all backends, each physical place once."""
+        backends = [self._runtime.backends[name] for name in self._runtime.names]
+        names = [backend.name for backend in distinct(backends, bucket)]
+        return self._query(bucket, options, names, None, request_objects)
 
     async def of_versions(self, bucket: str, options: ListOptions) -> Query:
         """Return the query of a listing of versions. All its backends must support versions."""
