@@ -193,10 +193,10 @@ async def listings(store: Trove, delimiter: str | None) -> None:
         assert_type(version_page, Sequence[VersionInfo])
     assert_type(await versions.all(), Sequence[VersionInfo])
     misplaced = store.misplaced("b", prefix="a", start_after="a", page_size=5)
-    async for item in misplaced:
-        assert_type(item, Misplaced)
-        assert_type((item.info, item.belongs_to), tuple[ObjectInfo, str])
-        assert_type(item.shadowed, bool | None)
+    async for found in misplaced:
+        assert_type(found, Misplaced)
+        assert_type((found.info, found.belongs_to), tuple[ObjectInfo, str])
+        assert_type(found.shadowed, bool | None)
     assert_type(await store.bucket("b").misplaced().all(), Sequence[Misplaced])
 
 
