@@ -19,6 +19,7 @@ from trove_async.options import ListOptions
 from .backends import Backend
 from .cursors import CursorScope, Position, decode, encode
 from .decoded_objects import describe
+from .first_copies import FirstCopies
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 from .transforms import Transforms
 
@@ -48,6 +49,7 @@ class Query:
         options: The prefix, delimiter, start and page size.
         backends: The backends that may have a matching key.
         is_visible: Decides which keys to list from which backend. None: all keys of all backends.
+        first_copies: Decides which of several objects of one key to list. None: `is_visible` does.
         routes_fingerprint: The fingerprint of the routes, part of the scope of a cursor.
         details: Whether to head each object whose metadata is incomplete.
         exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
@@ -67,11 +69,13 @@ class Query:
     cursor: str | None
     transforms: Transforms
     request_page: RequestPage = request_objects
+    first_copies: FirstCopies | None = None
 
     @property
     def may_repeat_keys(self) -> bool:
         """Whether one key may come from several backends."""
-        return self.is_visible is None and len(self.backends) > 1
+        may_show_all = self.is_visible is None and self.first_copies is None
+        return may_show_all and len(self.backends) > 1
 
     def position(self) -> Position:
         """Return the position at which the listing starts.
@@ -91,7 +95,7 @@ class Query:
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
-        shadowed = self.is_visible is None
+        shadowed = "first" if self.first_copies is not None else self.is_visible is None
         return (
             self.bucket,
             options.prefix,
@@ -153,7 +157,7 @@ class Listing:
                     continue
                 self._pending = self._after_start(merged)
             # 2. Filter them, and complete their details.
-            piece = self._pending[:_DETAILS_BATCH] if self._query.details else self._pending
+            piece = self._next_piece() if self._query.details else self._pending
             shown = await self._visible_entries(piece)
             if self._query.details:
                 shown = await self._with_details(shown)
@@ -174,6 +178,14 @@ class Listing:
             error.inside = self._inside
             raise error
         return None
+
+    def _next_piece(self) -> Sequence[Listed]:
+        """Return the first pending entries, and all further ones of the last key."""
+        pending = self._pending
+        end = min(_DETAILS_BATCH, len(pending))
+        while 0 < end < len(pending) and pending[end].key == pending[end - 1].key:
+            end += 1
+        return pending[:end]
 
     # -- entries of the backends ------------------------------------------------------------------
 
@@ -278,6 +290,12 @@ class Listing:
         return [entry for entry, shown in zip(entries, visibility, strict=True) if shown]
 
     async def _visibility(self, entries: Sequence[Listed]) -> list[bool]:
+        if self._query.first_copies is not None:
+            merged = {backend.name for backend in self._stages[self._position.stage]}
+            are_all = len(merged) == len(self._query.backends)
+            return await self._query.first_copies.visibility(
+                entries, merged, are_all=are_all, limit=MAX_LOOKUPS
+            )
         visibility = [True] * len(entries)
         is_visible = self._query.is_visible
         if is_visible is None:
@@ -347,7 +365,7 @@ class Listing:
                 if head.records is not None:
                     head = await describe(self._query.transforms, backend, head)
             except ObjectNotFoundError:
-                completed[index] = None  # deleted after it was listed
+                completed[index] = await self._moved(info)  # or deleted, after it was listed
             else:
                 completed[index] = head.located(backend=info.backend)
 
@@ -358,6 +376,17 @@ class Listing:
         ]
         await for_each(incomplete, complete, limit=MAX_LOOKUPS)
         return [entry for entry in completed if entry is not None]
+
+    async def _moved(self, info: ObjectInfo) -> ObjectInfo | None:
+        """Return an object that is no longer where it was listed, or None."""
+        first_copies = self._query.first_copies
+        found = None if first_copies is None else await first_copies.find(info.key)
+        if found is None:
+            return None
+        backend, head = found
+        if head.records is not None:
+            head = await describe(self._query.transforms, backend, head)
+        return head.located(backend=backend.name)
 
     # -- cursors ---------------------------------------------------------------------------------
 
