@@ -34,7 +34,7 @@ from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDeci
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
-from .router import DEFAULT, Pinned, Route, RouteFunction, Router
+from .router import DEFAULT, Pinned, Route, RouteFunction, RouteIssue, Router
 from .scope import Scope
 
 
@@ -956,6 +956,23 @@ class Trove:
         """
         _names.check_address(bucket, key)
         return await self._objects.explain(bucket, key)
+
+    def lint_routes(self) -> Sequence[RouteIssue]:
+        """Return the probable mistakes in the routes, in their order. Does no I/O.
+
+        It reports a route that never wins because an earlier one matches all its keys; a pattern such as
+        ``tmp/*`` or ``*.log``, which misses keys in deeper folders, unless another route is for those; a
+        route to a backend that refuses what is sent there, because a middleware applies to all its
+        objects and it stores no metadata; a route to a service with shared bucket names, if
+        `create_missing_buckets` is True; and a route for a bucket whose name is not valid. Route functions
+        are not called.
+
+        The capabilities of some backends are known only once the store is open.
+
+        Raises:
+            NotSupportedError: The handle is pinned to a backend, so it has no routes.
+        """
+        return self._objects.lint_routes()
 
     async def health(self) -> Mapping[str, Health]:
         """Ping all backends concurrently, and return the result of each. Failures are not raised.
