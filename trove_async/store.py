@@ -46,6 +46,31 @@ class Trove:
     handle without routing. Use a store in ``async with``. It belongs to the event loop and process
     that opened it.
 
+    A store with ``locate="anywhere"`` also finds objects that are not where their keys are routed to, so that
+    rules may change, and objects may be moved, while every object stays readable:
+
+    * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the object:
+      first on the routed backend, then on the others in the order of the store, one request each. An
+      object may be moved from one backend to another in the meantime, so after the last backend all but
+      that one are asked again: with n backends, an object that does not exist takes 2n - 1 requests.
+      presign_get sends a request, which it does not do otherwise.
+    * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
+      error is raised unless a later one has the object; a copy and a move raise it in either case. An
+      object is never reported as missing while a backend is unavailable.
+    * put, and the destination of copy and move, are routed, and hide an object of the same key on a
+      different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
+      applies to the object that a get returns. The other backends are headed before the body is read:
+      an object that is stored on one of them, or moved there, after that is not noticed.
+    * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
+      object that is put there meanwhile, if that backend supports `if_none_match`.
+    * delete and delete_many delete the object on all backends, the one that a get returns last, which
+      is kept if another backend fails. Within one store they wait for a move of the same object. An
+      object that another process moves meanwhile may exist again after the deletion.
+    * list asks all backends, and lists each key once. Objects that are not on their routed backends are
+      headed only if a backend of the store does not list in key order. An object that is moved while a
+      listing runs may be missing from it.
+    * list_versions and handles that are pinned to a backend do not look elsewhere.
+
     Example:
         >>> async with Trove(MemoryDriver(), backends={"cold": MemoryDriver()},
         ...                  routes=[("*.log", "cold")]) as store:
@@ -74,33 +99,7 @@ class Trove:
             accounts. This excludes Amazon S3 and Google Cloud Storage, unless all buckets are in one
             physical bucket (`Mapped` with `into`, or a URL that names a bucket).
         locate: Where to look for an object. ``"routed"``: only on the backend that its key is routed to.
-            ``"anywhere"``: then on the others as well, so that rules may change, and objects may be
-            moved, while every object stays readable. The routed backend takes precedence, and then the
-            order of the store. See below.
-
-    With ``locate="anywhere"``:
-
-    * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the
-      object, one request a further backend, in order. An object that is moved from one backend to another
-      meanwhile is found nevertheless. So after the last backend, all but the last are asked again: with n
-      backends, an object that does not exist takes 2n - 1 requests. presign_get takes one more than
-      with ``"routed"``.
-    * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
-      error is raised unless a later one has the object; a copy and a move raise it in either case. An
-      object is never reported as missing while a backend is unavailable.
-    * put, and the destination of copy and move, are routed, and hide an object of the same key on a
-      different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
-      applies to the object that a get returns. The other backends are headed before the body is read:
-      an object that is stored on one of them, or moved there, after that is not noticed.
-    * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
-      object that is put there meanwhile, if that backend supports `if_none_match`.
-    * delete and delete_many delete the object on all backends, the one that a get returns last, which
-      is kept if another backend fails. Within one store they wait for a move of the same object. An
-      object that another process moves meanwhile may exist again after the deletion.
-    * list asks all backends, and lists each key once. It heads an object that is not on its routed
-      backend only if one of the two backends does not list in key order. An object that is moved while a
-      listing runs may be missing from it.
-    * list_versions and handles that are pinned to a backend do not look elsewhere.
+            ``"anywhere"``: then on the others as well, in the order of the store. See above.
 
     Raises:
         BackendNotFoundError: A route or a scope names an unknown backend.
@@ -813,7 +812,8 @@ class Trove:
         A rule that changes leaves objects where the old rule sent them. They are found by listing all
         backends: no object is headed, and at most two pages per backend are in memory. A backend that
         lacks the bucket has no such objects. Two backends that are names of one physical place count as
-        one.
+        one. The replica of a layer is listed only if it is a backend of its own as well; its objects are
+        then misplaced.
 
         If several backends list in key order, their objects come first, in that order, and those of one
         key follow one another. The objects of each other backend come after them.

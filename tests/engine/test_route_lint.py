@@ -18,6 +18,8 @@ from trove_async.middlewares import Compression, Inspection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trove_async.middleware import Inspector
+
 
 def lint(*routes: Route | tuple[str, str], **arguments: Any) -> Sequence[RouteIssue]:
     backends = {"cold": CallLog(), "hot": CallLog(), **arguments.pop("backends", {})}
@@ -153,6 +155,7 @@ def test_pattern_that_misses_deeper_keys_is_reported(pattern: str, advice: str) 
         [("*.log", "hot"), ("*/*.log", "cold")],
         [("*.log", "hot"), Route.suffix(".log", "cold")],
         [("*", "hot"), ("*/*", "cold")],
+        [("*", "hot"), ("**", "cold")],
     ],
 )
 def test_deliberate_pattern_is_not_reported(routes: list[Any]) -> None:
@@ -165,6 +168,10 @@ def test_route_for_deeper_keys_of_another_kind_does_not_count() -> None:
     assert kinds(("*.log", "hot"), Route.suffix(".txt", "cold")) == ["shallow"]
     deeper_elsewhere = Route.prefix("logs/", "cold", bucket="other")
     assert kinds(Route("logs/*", "hot", bucket="data"), deeper_elsewhere) == ["shallow"]
+
+
+def inspector(_bucket: str, _key: str, _content_type: str | None) -> Inspector:
+    raise AssertionError
 
 
 def without_metadata() -> CallLog:
@@ -196,7 +203,7 @@ def test_backend_that_may_store_untransformed_objects_is_not_reported() -> None:
         (Compression(), Scope.backends("plain") & Scope.keys("*.csv")),
         (Compression(), Scope.when(lambda _bucket, _key: True)),
         (Compression(), Scope.backends("hot")),
-        Inspection(print),
+        Inspection(inspector),
     ):
         assert lint(route, backends=backends, middleware=[middleware]) == []
     assert lint(Route.prefix("a/", "cold"), middleware=[Compression()]) == []
@@ -235,7 +242,12 @@ def test_bucket_of_any_valid_name_is_not_reported() -> None:
 
 
 def test_issues_are_in_the_order_of_the_routes() -> None:
-    routes = [("tmp/*", "cold"), Route.bucket("a/b", "cold"), ("tmp/*", "hot"), ("*.log", "hot")]
+    routes: list[Any] = [
+        ("tmp/*", "cold"),
+        Route.bucket("a/b", "cold"),
+        ("tmp/*", "hot"),
+        ("*.log", "hot"),
+    ]
     issues = lint(*routes)
     assert [issue.kind for issue in issues] == ["shallow", "bucket", "never_wins", "shallow"]
 

@@ -50,7 +50,7 @@ def reaches_deeper(glob: Glob, shallow: Glob) -> bool:
 
     Examples of the two patterns are ``logs/**`` and ``logs/*``, or ``*/*.log`` and ``*.log``.
     """
-    if glob == shallow or glob.covers(""):
+    if glob == shallow:
         return False
     if shallow.prefix:
         return glob.prefix.startswith(shallow.prefix) and _may_have_slash(
