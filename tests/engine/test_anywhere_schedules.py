@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from trove_async import Trove
 
-BLOCKS, SCHEDULES = 7, 100
+BLOCKS, SCHEDULES = 14, 50
 """The number of tests of each configuration, and of schedules in each of them."""
 
 MOVE_ERRORS = (ObjectNotFoundError, ObjectChangedError, ObjectExistsError)

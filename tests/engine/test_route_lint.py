@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import CallLog, single_attempt_store
@@ -105,11 +105,11 @@ PARTS = st.lists(
     st.sampled_from(["a", "b", "/", "*", "?", "**", "[ab]", "[^a]", "[.-0]", "ab", "/**/", ".log"]),
     max_size=5,
 ).map("".join)
-NAMES = st.text(alphabet="ab/.log0", max_size=8)
+NAMES = st.lists(st.text(alphabet="ab/.log0", max_size=8), max_size=5)
 
 
-@settings(max_examples=2000, deadline=None)
-@given(wider=PARTS, narrower=PARTS, names=st.lists(NAMES, min_size=20, max_size=20))
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(wider=PARTS, narrower=PARTS, names=NAMES)
 def test_inclusion_is_certain(wider: str, narrower: str, names: list[str]) -> None:
     wide, narrow = Glob.parse(wider), Glob.parse(narrower)
     if includes(wide, narrow):
