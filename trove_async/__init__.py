@@ -10,7 +10,8 @@ import logging
 
 from ._engine.backends import BackendInfo
 from ._engine.bulk_delete import Deletion
-from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.iterators import ObjectIterator, VersionIterator
+from ._engine.misplaced import MisplacedIterator
 from ._engine.sources import BodySource
 from ._engine.upload import Progress
 from .bucket import Bucket, ObjectMethods
@@ -54,6 +55,7 @@ from .models import (
     ByteRange,
     DeleteResult,
     Health,
+    Misplaced,
     ObjectInfo,
     Prefix,
     RouteDecision,
@@ -63,7 +65,7 @@ from .models import (
 from .pool import BufferPool, PoolStatistics
 from .reader import ObjectReader, OpeningReader
 from .retry import CircuitBreaker, RetryPolicy
-from .router import Route, RouteFunction, route_function
+from .router import Route, RouteFunction, RouteIssue, route_function
 from .scope import Scope
 from .store import Trove
 
@@ -104,6 +106,8 @@ __all__ = [
     "IntegrityError",
     "InvalidNameError",
     "Middleware",
+    "Misplaced",
+    "MisplacedIterator",
     "NotFoundError",
     "NotSupportedError",
     "ObjectChangedError",
@@ -126,6 +130,7 @@ __all__ = [
     "Route",
     "RouteDecision",
     "RouteFunction",
+    "RouteIssue",
     "Scope",
     "StorageFullError",
     "StreamError",

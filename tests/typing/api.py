@@ -19,12 +19,14 @@ from trove_async import (
     Event,
     Health,
     Inspecting,
+    Misplaced,
     ObjectInfo,
     ObjectReader,
     Prefix,
     RetryPolicy,
     Route,
     RouteDecision,
+    RouteIssue,
     Scope,
     Timeout,
     Trove,
@@ -73,6 +75,7 @@ async def construct() -> None:
         retry=RetryPolicy(attempts=1),
         timeout=Timeout(total=5),
         create_missing_buckets="auto",
+        locate="anywhere",
     )
     async with store as entered:
         assert_type(entered, Trove)
@@ -191,6 +194,13 @@ async def listings(store: Trove, delimiter: str | None) -> None:
     async for version_page in versions.pages():
         assert_type(version_page, Sequence[VersionInfo])
     assert_type(await versions.all(), Sequence[VersionInfo])
+    misplaced = store.misplaced("b", prefix="a", start_after="a", page_size=5)
+    async for found in misplaced:
+        assert_type(found, Misplaced)
+        assert_type((found.info, found.belongs_to), tuple[ObjectInfo, str])
+        assert_type(found.shadowed, bool | None)
+    assert_type(await store.bucket("b").misplaced().all(), Sequence[Misplaced])
+    assert_type(store.lint_routes(), Sequence[RouteIssue])
 
 
 async def copies_and_deletes(store: Trove, info: ObjectInfo) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 from trove_async._concurrency import task_group
@@ -48,7 +48,7 @@ class Buckets:
     ) -> None:
         """Create the bucket on the first backend, on all, or on the named ones, one after another."""
         created: list[str] = []
-        backends = _distinct(self._select(on), bucket)
+        backends = distinct(self._select(on), bucket)
         for backend in backends:
             check_writable(backend, "create a bucket")
         for backend in backends:
@@ -95,7 +95,7 @@ class Buckets:
         # 1. Check all backends before the first deletion, so that an error leaves every bucket. A
         # read-only backend may lack the bucket, unless it is the only one.
         holders: list[Backend] = []
-        backends = _distinct(self._backends, bucket)
+        backends = distinct(self._backends, bucket)
         if not any(backend.capabilities.writable for backend in backends):
             check_writable(backends[0], "delete a bucket")
         for backend in backends:
@@ -214,12 +214,18 @@ class Buckets:
             return  # created by a concurrent put: the result is the same
 
 
-def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
+def distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
     """Return one backend, the first, for each physically distinct bucket."""
+    return list(dict.fromkeys(homes(backends, bucket).values()))
+
+
+def homes(backends: Iterable[Backend], bucket: str) -> Mapping[str, Backend]:
+    """Return for each backend's name the first backend that has the bucket at the same physical place."""
     by_place: dict[Hashable, Backend] = {}
-    for backend in backends:
-        by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
-    return list(by_place.values())
+    return {
+        backend.name: by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+        for backend in backends
+    }
 
 
 async def _has_bucket(backend: Backend, bucket: str) -> bool:
