@@ -12,7 +12,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Protocol, cast
 
@@ -69,6 +69,8 @@ class Deletion:
         resolve: Callable[[str], Awaitable[Backend]],
         bucket_exists: Callable[[str], Awaitable[bool]],
         run: Run,
+        *,
+        guard: Callable[[Sequence[str]], AbstractAsyncContextManager[None]],
     ) -> None:
         self._started = True  # do not warn if the constructor raises
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
@@ -80,6 +82,7 @@ class Deletion:
         self._resolve = resolve
         self._bucket_exists = bucket_exists
         self._run = run
+        self._guard = guard
         self._started = False
 
     def __aiter__(self) -> AsyncGenerator[DeleteResult, None]:
@@ -119,7 +122,9 @@ class Deletion:
     async def _results(self) -> AsyncGenerator[DeleteResult, None]:
         async with aclosing(_batches(self._keys)) as batches:
             async for batch in batches:
-                for result in await self._run(partial(self._delete, batch)):
+                async with self._guard(batch):
+                    results = await self._run(partial(self._delete, batch))
+                for result in results:
                     yield result
 
     async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:

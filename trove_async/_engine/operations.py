@@ -29,6 +29,7 @@ from .bulk_delete import Deletion
 from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
+from .key_guard import MoveInterruptedError
 from .listing import ObjectIterator, VersionIterator
 from .locations import Location, ObjectAddress, context_of, object_context
 from .media_types import type_of
@@ -37,6 +38,7 @@ from .opening import Decode, OpenBody, open_body
 from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
+from .relocation import Relocated, Relocation, RelocationRequest, RelocationResult
 from .runtime import Runtime
 from .sources import Source
 from .transforms import decoded_info
@@ -135,7 +137,8 @@ class Operations:
             return info.located(backend=backend.name)
 
         try:
-            return await self._runtime.run("put", bucket, key, work)
+            async with self._runtime.key_guard.writing([(bucket, key)]):
+                return await self._runtime.run("put", bucket, key, work)
         except BaseException:
             try:
                 with shielded():  # also closes a source that was never started
@@ -242,7 +245,8 @@ class Operations:
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
 
-        await self._runtime.run("delete", bucket, key, work)
+        async with self._runtime.key_guard.writing([(bucket, key)]):
+            await self._runtime.run("delete", bucket, key, work)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Return a deletion of many objects, which has not started."""
@@ -258,6 +262,7 @@ class Operations:
             resolve,
             self.buckets.exists_anywhere,
             lambda work: self._runtime.run("delete_many", bucket, None, work),
+            guard=lambda keys: self._runtime.key_guard.writing([(bucket, key) for key in keys]),
         )
 
     async def copy(
@@ -277,7 +282,8 @@ class Operations:
             copied = await self._copy(origin, destination, overrides, progress)
             return self._public(copied, destination)
 
-        return await self._runtime.run("copy", source.bucket, source.key, work)
+        async with self._runtime.key_guard.writing([(target.bucket, target.key)]):
+            return await self._runtime.run("copy", source.bucket, source.key, work)
 
     async def move(
         self,
@@ -300,7 +306,50 @@ class Operations:
                 await remove_source(origin, destination, copied)
             return self._public(copied, destination)
 
-        return await self._runtime.run("move", source.bucket, source.key, work)
+        names = {(source.bucket, source.key), (target.bucket, target.key)}
+        async with self._runtime.key_guard.writing(names):
+            return await self._runtime.run("move", source.bucket, source.key, work)
+
+    async def relocate(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        source: str,
+        target: str,
+        replace: bool,
+        keep_source: bool,
+    ) -> RelocationResult:
+        """Move or copy an object to another backend, for a job. See `Relocation`.
+
+        Raises:
+            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
+        """
+
+        async def work() -> RelocationResult:
+            origin = await self._location(bucket, key, source)
+            destination = await self._location(bucket, key, target)
+            if origin.is_same(destination):
+                return RelocationResult(Relocated.SAME)
+            request = RelocationRequest(
+                source=origin,
+                target=destination,
+                replace=replace,
+                keep_source=keep_source,
+                write_id=self._runtime.new_write_id(),
+            )
+            relocation = Relocation(
+                request, lambda one, other, overrides: self._copy(one, other, overrides, None)
+            )
+            try:
+                with self._runtime.key_guard.moving((bucket, key)):
+                    return await relocation.run()
+            except MoveInterruptedError:
+                if relocation.result is None:
+                    raise
+                return relocation.result  # the interruption came when it was complete
+
+        return await self._runtime.run("relocate", bucket, key, work)
 
     def list(
         self,

@@ -21,6 +21,7 @@ from trove_async.router import Router
 
 from .backends import Backends
 from .buckets import CreateMissing
+from .key_guard import KeyGuard
 from .transforms import Transforms
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Runtime:
         self.create_missing = create_missing
         self.transforms = transforms
         self.deadlines = Deadlines()
+        self.key_guard = KeyGuard()
         self.backends = Backends(
             drivers,
             pool=pool,
