@@ -26,12 +26,12 @@ from . import backend_checks, validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets
 from .bulk_delete import Deletion
-from .copy import CopyResult, copy
+from .copy import CopyResult, copy, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .key_guard import MoveInterruptedError
 from .listing import ObjectIterator, VersionIterator
-from .locations import Location, ObjectAddress, context_of, object_context
+from .locations import Location, ObjectAddress, context_of, located, object_context
 from .media_types import type_of
 from .move import remove_source
 from .opening import Decode, OpenBody, open_body
@@ -317,10 +317,14 @@ class Operations:
         *,
         source: str,
         target: str,
-        replace: bool,
-        keep_source: bool,
+        size: int,
+        exists: bool = False,
+        replace: bool = False,
+        keep_source: bool = False,
+        delete_shadowed: bool = False,
+        dry_run: bool = False,
     ) -> RelocationResult:
-        """Move or copy an object to another backend, for a job. See `Relocation`.
+        """Move or copy an object to another backend, for a job. See `RelocationRequest`.
 
         Raises:
             MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
@@ -334,13 +338,18 @@ class Operations:
             request = RelocationRequest(
                 source=origin,
                 target=destination,
+                size=size,
+                exists=exists,
                 replace=replace,
                 keep_source=keep_source,
+                delete_shadowed=delete_shadowed,
                 write_id=self._runtime.new_write_id(),
             )
             relocation = Relocation(
                 request, lambda one, other, overrides: self._copy(one, other, overrides, None)
             )
+            if dry_run:
+                return await relocation.preview()
             try:
                 with self._runtime.key_guard.moving((bucket, key)):
                     return await relocation.run()
@@ -350,6 +359,31 @@ class Operations:
                 return relocation.result  # the interruption came when it was complete
 
         return await self._runtime.run("relocate", bucket, key, work)
+
+    async def reencode(self, bucket: str, key: str, backend: str, *, dry_run: bool) -> int | None:
+        """Encode an object again as a put would today, in place, for a job.
+
+        Returns:
+            The new stored size in bytes, or None if nothing was to be done. In a dry run, the present one.
+
+        Raises:
+            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the job.
+        """
+
+        async def work() -> int | None:
+            location = await self._location(bucket, key, backend)
+            info = await self._head(location)
+            with located(location):
+                if await is_encoded_as_today(location, info, self._runtime.transforms):
+                    return None
+            if dry_run:
+                return info.stored_size
+            put = PutOptions(write_id=self._runtime.new_write_id())
+            with self._runtime.key_guard.moving((bucket, key)):
+                copied = await self._copy(location, location, CopyOverrides(put=put), None)
+            return None if copied.stored is copied.source else copied.size
+
+        return await self._runtime.run("reencode", bucket, key, work)
 
     def list(
         self,

@@ -23,12 +23,12 @@ step is conditional where the backends support it. These windows remain:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-from trove_async._concurrency import run_cleanup
+from trove_async._concurrency import CLEANUP_SECONDS, await_outcome, run_cleanup
 from trove_async._version_identity import is_same
 from trove_async.errors import (
     AlreadyExistsError,
@@ -38,7 +38,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import ObjectInfo
+from trove_async.models import MiB, ObjectInfo
 from trove_async.options import DeleteOptions, PutOptions
 
 from .copy import CopyResult
@@ -49,6 +49,9 @@ from .move import are_distinct, check_not_the_copy, check_version, head_copy, is
 _FINISH_SECONDS: Final = 60.0
 """Seconds that the steps after the copy may take. They are a few small requests with their retries."""
 
+_SMALL_COPY: Final = 8 * MiB
+"""Maximum size of an object whose copy is not interrupted by a cancel, but awaited."""
+
 
 class Relocated(Enum):
     """The result of a relocation.
@@ -56,6 +59,7 @@ class Relocated(Enum):
     Attributes:
         MOVED: The destination has the object, and the source was deleted if that was requested.
         SAME: The destination already had the same bytes, and the source was deleted if requested.
+        SHADOWED: The destination has a different object, and the source was deleted as requested.
         CONFLICT: The destination has a different object. Nothing was changed.
         GONE: There was no source.
         CHANGED: The source was replaced or deleted meanwhile, and the copy was removed.
@@ -63,6 +67,7 @@ class Relocated(Enum):
 
     MOVED = "moved"
     SAME = "same"
+    SHADOWED = "shadowed"
     CONFLICT = "conflict"
     GONE = "gone"
     CHANGED = "changed"
@@ -75,20 +80,28 @@ class RelocationRequest:
     Attributes:
         source: The present location.
         target: The same bucket and key on another backend.
-        replace: Whether to replace a different object at the destination. Pass it only if the routes hide
+        size: The stored size of the source as far as is known. A cancel waits for the outcome of a small
+            copy, which is one request: such a request may succeed even after it was cancelled.
+        exists: Whether the destination is known to have an object, which is compared before the copy.
+        replace: Whether to replace a different object at the destination. Pass it only if the store hides
             that object.
         keep_source: Whether to leave the source.
+        delete_shadowed: Whether to delete the source if the destination has a different object. Pass it only
+            if the store hides the source in that case.
         write_id: The write_id of the copy.
     """
 
     source: Location
     target: Location
-    replace: bool
-    keep_source: bool
+    size: int
+    exists: bool = False
+    replace: bool = False
+    keep_source: bool = False
+    delete_shadowed: bool = False
     write_id: str
 
 
-Copy = Callable[[Location, Location, CopyOverrides], Awaitable[CopyResult]]
+Copy = Callable[[Location, Location, CopyOverrides], Coroutine[Any, Any, CopyResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +144,12 @@ class Relocation:
             if settled is not None:
                 return settled
         # 2. Copy.
+        copy = self._copy(self._source, self._target, self._overrides(existing))
         try:
-            copied = await self._copy(self._source, self._target, self._overrides(existing))
+            if self._request.size <= _SMALL_COPY:
+                copied = await await_outcome(copy, CLEANUP_SECONDS)
+            else:
+                copied = await copy
         except ObjectNotFoundError:
             return self._end(Relocated.GONE)
         except AlreadyExistsError as error:
@@ -156,7 +173,8 @@ class Relocation:
 
     async def _existing(self) -> ObjectInfo | None:
         """Return the destination's object, if the copy would have to replace it unconditionally or knowingly."""
-        if self._request.replace or not self._target.backend.capabilities.put_if_none_match:
+        request, capabilities = self._request, self._target.backend.capabilities
+        if request.exists or request.replace or not capabilities.put_if_none_match:
             return await self._head(self._target)
         return None
 
@@ -181,10 +199,31 @@ class Relocation:
             if not self._request.keep_source:
                 await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
             return self._end(Relocated.SAME)
-        return None if self._request.replace else self._end(Relocated.CONFLICT)
+        if self._request.replace:
+            return None
+        if not self._request.delete_shadowed:
+            return self._end(Relocated.CONFLICT)
+        await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
+        return self._end(Relocated.SHADOWED)
+
+    async def preview(self) -> RelocationResult:
+        """Return what `run` would do, by reading requests alone."""
+        size = self._request.size
+        existing = await self._head(self._target)
+        if existing is None:
+            return RelocationResult(Relocated.MOVED, size)
+        source = await self._head(self._source)
+        if source is None:
+            return RelocationResult(Relocated.GONE)
+        if has_same_bytes(source, existing):
+            return RelocationResult(Relocated.SAME)
+        if self._request.replace:
+            return RelocationResult(Relocated.MOVED, size)
+        shadowed = self._request.delete_shadowed
+        return RelocationResult(Relocated.SHADOWED if shadowed else Relocated.CONFLICT)
 
     async def _delete_leftover(self, source: ObjectInfo) -> None:
-        """Delete the source, whose bytes the destination has, unless it is replaced meanwhile."""
+        """Delete the source, which the destination's object replaces, unless it is replaced meanwhile."""
         leftover = CopyResult(
             source=source, stored=source, size=source.stored_size, checksums={}, write_id=None
         )

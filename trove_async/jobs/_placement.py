@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import dataclass
 from typing import Final
 
 from trove_async._engine.key_guard import MoveInterruptedError
+from trove_async._engine.operations import Operations
 from trove_async._engine.relocation import Relocated
+from trove_async.errors import ConfigError
+from trove_async.models import ObjectInfo
+from trove_async.router import Pinned, Router
 from trove_async.store import Trove
 
 from ._report import Outcome
@@ -19,26 +25,128 @@ _REASONS: Final = {
 IN_USE: Final = Outcome(result="skipped", reason="in use")
 """A user was writing the object. The next run of the job processes it."""
 
+CONFLICT: Final = Outcome(result="skipped", reason="conflict")
+"""Another backend has a different object of this key."""
 
-async def relocate(
-    store: Trove,
-    bucket: str,
-    key: str,
-    *,
-    source: str,
-    target: str,
-    replace: bool = False,
-    keep_source: bool = False,
-) -> Outcome:
-    """Move or copy an object to another backend. See `trove_async._engine.relocation`."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """What to do with one object. See `trove_async._engine.relocation.RelocationRequest`.
+
+    Attributes:
+        info: The object, from a listing.
+        to: The name of the backend to move or copy it to.
+    """
+
+    info: ObjectInfo
+    to: str
+    exists: bool = False
+    replace: bool = False
+    keep_source: bool = False
+    delete_shadowed: bool = False
+
+
+async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
+    """Move or copy an object to another backend, or return what that would do."""
+    info = move.info
     try:
         done = await store._objects.relocate(  # noqa: SLF001 - jobs are part of the library
-            bucket, key, source=source, target=target, replace=replace, keep_source=keep_source
+            info.bucket,
+            info.key,
+            source=info.backend,
+            target=move.to,
+            size=info.stored_size,
+            exists=move.exists,
+            replace=move.replace,
+            keep_source=move.keep_source,
+            delete_shadowed=move.delete_shadowed,
+            dry_run=dry_run,
         )
     except MoveInterruptedError:
         return IN_USE
     if done.result in _REASONS:
         return Outcome(result="skipped", reason=_REASONS[done.result])
-    if done.result is Relocated.SAME and keep_source:
+    if done.result is Relocated.SAME and move.keep_source:
         return Outcome(result="unchanged")
     return Outcome(result="changed", bytes=done.bytes)
+
+
+def router_of(store: Trove) -> Router:
+    """Return the rules of a store.
+
+    Raises:
+        ConfigError: It is a pinned handle, which has no rules.
+    """
+    routing = store._routing  # noqa: SLF001 - jobs are part of the library
+    if isinstance(routing, Pinned):
+        raise ConfigError("a pinned handle has no rules: pass the store itself")
+    return routing
+
+
+def finds_anywhere(store: Trove) -> bool:
+    """Return whether the store finds objects that are not where the rules say."""
+    return getattr(store, "_locate", "routed") == "anywhere"
+
+
+async def resolve(router: Router, bucket: str, key: str) -> str:
+    """Return the backend that a key is routed to."""
+    name = router.resolve(bucket, key)
+    return name if isinstance(name, str) else await name
+
+
+class SyncRoutes:
+    """Resolves keys as far as that needs no await: many keys need nothing else.
+
+    Args:
+        router: The rules.
+        bucket: The bucket.
+    """
+
+    def __init__(self, router: Router, bucket: str) -> None:
+        self._router = router
+        self._bucket = bucket
+        self._is_async = False
+
+    def resolve(self, key: str) -> str | None:
+        """Return the backend of a key; None if a route function is async."""
+        if self._is_async:
+            return None
+        name = self._router.resolve(self._bucket, key)
+        if isinstance(name, str):
+            return name
+        self._is_async = True  # from now on, keys are resolved only once
+        close = getattr(name, "close", None)
+        if close is not None:
+            close()  # a coroutine that is not awaited would warn
+        return None
+
+
+class _Pair(Pinned):
+    """The routing of a handle that lists two backends."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+        self._names = (first, second)
+
+    async def reaches(self, bucket: str, prefix: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        return self._names
+
+    @property
+    def fingerprint(self) -> str:
+        return "\0".join(self._names)
+
+
+def pair_of(store: Trove, first: str, second: str) -> Trove:
+    """Return a handle for listings of two backends with ``include_shadowed``."""
+    handle = copy(store)
+    handle._routing = routing = _Pair(first, second)  # noqa: SLF001 - jobs are part of the library
+    handle._objects = Operations(store._core, routing)  # noqa: SLF001
+    return handle
+
+
+async def find_visible(store: Trove, bucket: str, key: str, order: list[str]) -> str | None:
+    """Return the first of several backends that has an object of the key."""
+    for name in order:
+        if await store.backend(name).exists(bucket, key):
+            return name
+    return None

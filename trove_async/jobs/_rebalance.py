@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 
-from trove_async.errors import ConfigError
-from trove_async.router import Pinned
+from trove_async._settings import check_switches
+from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
-from ._placement import relocate
+from ._placement import Move, SyncRoutes, relocate, resolve, router_of
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
@@ -24,6 +23,7 @@ async def rebalance(
     bucket: str,
     *,
     prefix: str = "",
+    delete_shadowed: bool = False,
     dry_run: bool = False,
     progress: ProgressCallback | None = None,
     concurrency: int = 64,
@@ -32,11 +32,45 @@ async def rebalance(
     max_bytes_per_second: float | None = None,
     on: Executor | None = None,
 ) -> Report:
-    """Move the objects of a bucket to the backends that the rules name.
+    """Move every object of a bucket to the backend that the rules name.
 
-    Reads and writes go on meanwhile. See the documentation of the package for what the jobs guarantee.
+    Use it after a change of the rules. In a store with ``locate="anywhere"`` every object stays readable
+    meanwhile; without it, misplaced objects become readable once they are moved.
+
+    If the backend that the rules name has a different object of the same key, that one is the object that
+    users read and write, and the misplaced one is hidden. It is skipped as a ``"conflict"``. If both have the
+    same bytes, the misplaced one is deleted.
+
+    Args:
+        store: The store, not a pinned handle.
+        bucket: The bucket.
+        prefix: Examine only keys that start with this.
+        delete_shadowed: Whether to delete misplaced objects that are hidden by a different object.
+        dry_run: Whether to count what would be done, and change nothing.
+        progress: Called with a `JobProgress`, at most ten times a second. An exception that it raises ends
+            the job and is raised.
+        concurrency: The maximum number of objects in flight.
+        checkpoint: Where the state is recorded, so that a later call with the same arguments continues: a
+            path, a ``file://`` URL, or ``"BUCKET/KEY"`` in the store. If the earlier run has ended, the
+            call starts anew.
+        max_objects_per_second: The maximum number of objects to move in a second.
+        max_bytes_per_second: The maximum number of bytes to copy in a second.
+        on: Where to run. None: in this process.
+
+    Returns:
+        The report. Errors of single objects are in it, and do not end the job.
+
+    Raises:
+        ConfigError: `store` is a pinned handle, an argument is not valid, or the checkpoint belongs to a
+            different job.
+        BucketNotFoundError: No backend has the bucket.
+        TroveError: A listing or the checkpoint failed, or a backend is down: 100 objects in a row failed with
+            UnavailableError, StorageFullError or UnauthenticatedError. With a checkpoint, the job can be
+            resumed.
+        TypeError: An argument has the wrong type.
     """
     check_target(store, bucket, prefix, dry_run=dry_run)
+    check_switches(delete_shadowed=delete_shadowed)
     options = run_options(
         progress=progress,
         concurrency=concurrency,
@@ -45,7 +79,8 @@ async def rebalance(
         max_bytes_per_second=max_bytes_per_second,
         on=on,
     )
-    return await run_job(store, Rebalance(store, bucket, prefix, dry_run=dry_run), options)
+    job = Rebalance(store, bucket, prefix, delete_shadowed=delete_shadowed, dry_run=dry_run)
+    return await run_job(store, job, options)
 
 
 class Rebalance:
@@ -53,14 +88,15 @@ class Rebalance:
 
     name = "rebalance"
 
-    def __init__(self, store: Trove, bucket: str, prefix: str, *, dry_run: bool) -> None:
-        routing = store._routing  # noqa: SLF001 - jobs are part of the library
-        if isinstance(routing, Pinned):
-            raise ConfigError("a pinned handle has no rules: pass the store itself")
+    def __init__(
+        self, store: Trove, bucket: str, prefix: str, *, delete_shadowed: bool, dry_run: bool
+    ) -> None:
         self._store = store
-        self._routing = routing
+        self._router = router_of(store)
+        self._routes = SyncRoutes(self._router, bucket)
         self.bucket = bucket
         self._prefix = prefix
+        self._delete_shadowed = delete_shadowed
         self.dry_run = dry_run
         self._order = {name: rank for rank, name in enumerate(store.backends)}
 
@@ -70,8 +106,9 @@ class Rebalance:
         return {
             "bucket": self.bucket,
             "prefix": self._prefix,
+            "delete_shadowed": self._delete_shadowed,
             "dry_run": self.dry_run,
-            "routes": self._routing.fingerprint,
+            "routes": self._router.fingerprint,
         }
 
     @property
@@ -82,12 +119,9 @@ class Rebalance:
     async def check(self) -> None:
         """Do nothing."""
 
-    async def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
         """Walk the objects of all backends."""
-        walk = walk_copies(self._store, self.bucket, self._prefix, key_range)
-        async with aclosing(walk) as pages:
-            async for page in pages:
-                yield page
+        return walk_copies(self._store, self.bucket, self._prefix, key_range)
 
     async def first_after(self, key: str) -> str | None:
         """Return the next key on any backend."""
@@ -97,16 +131,8 @@ class Rebalance:
 
     def peek(self, item: Copies) -> Outcome | None:
         """Return that nothing is to be done, if the only object is where it belongs."""
-        backend = self._routing.resolve(self.bucket, item.key)
-        if not isinstance(backend, str):
-            close = getattr(backend, "close", None)
-            if close is not None:
-                close()  # resolved again by `process`
-            return None
-        return self._peek_from(backend, item)
-
-    def _peek_from(self, backend: str, item: Copies) -> Outcome | None:
-        if len(item.infos) == 1 and item.infos[0].backend == backend:
+        backend = self._routes.resolve(item.key)
+        if backend is not None and _is_in_place(item, backend):
             return UNCHANGED
         return None
 
@@ -116,19 +142,29 @@ class Rebalance:
 
     async def process(self, item: Copies) -> Outcome:
         """Move the object."""
-        resolved = self._routing.resolve(self.bucket, item.key)
-        backend = resolved if isinstance(resolved, str) else await resolved
-        if (outcome := self._peek_from(backend, item)) is not None:
-            return outcome
+        backend = await resolve(self._router, self.bucket, item.key)
+        if _is_in_place(item, backend):
+            return UNCHANGED
+        exists = item.on(backend) is not None
+        skip: Outcome | None = None
+        changed: Outcome | None = None
         # The first of the others is the one that users read, if the routed backend has none.
-        others = sorted(
-            (info for info in item.infos if info.backend != backend),
-            key=lambda info: self._order[info.backend],
-        )
-        if self.dry_run:
-            return Outcome(result="changed", bytes=others[0].stored_size)
-        outcomes = [
-            await relocate(self._store, self.bucket, item.key, source=info.backend, target=backend)
-            for info in others
-        ]
-        return next((one for one in outcomes if one.result == "skipped"), outcomes[0])
+        for info in self._misplaced(item, backend):
+            move = Move(info=info, to=backend, exists=exists, delete_shadowed=self._delete_shadowed)
+            outcome = await relocate(self._store, move, dry_run=self.dry_run)
+            if outcome.result == "skipped":
+                skip = skip or outcome
+            else:
+                changed = changed or outcome
+            if skip is not None and skip.reason != "conflict":
+                break  # a user changes the object: leave the others until the next run
+            exists = True
+        return skip or changed or UNCHANGED
+
+    def _misplaced(self, item: Copies, backend: str) -> list[ObjectInfo]:
+        others = [info for info in item.infos if info.backend != backend]
+        return sorted(others, key=lambda info: self._order[info.backend])
+
+
+def _is_in_place(item: Copies, backend: str) -> bool:
+    return len(item.infos) == 1 and item.infos[0].backend == backend

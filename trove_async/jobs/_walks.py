@@ -25,11 +25,13 @@ class Copies:
 
     Attributes:
         key: The key.
-        infos: At least one object. In an unordered listing, further objects of the key are separate items.
+        infos: At least one object.
+        whole: Whether these are all objects of the key. In an unordered listing, others are separate items.
     """
 
     key: str
     infos: Sequence[ObjectInfo]
+    whole: bool = True
 
     def on(self, backend: str) -> ObjectInfo | None:
         """Return the object on a backend, if it was listed."""
@@ -71,7 +73,7 @@ async def walk_copies(
     async with _pages_of(listing) as pages:
         async for page in pages:
             if not listing.ordered or resumed:
-                copies = [Copies(info.key, [info]) for info in page]
+                copies = [Copies(info.key, [info], whole=False) for info in page]
                 yield WalkPage(copies, ordered=False, cursor=listing.cursor)
                 continue
             groups = _grouped([*held, *page])
