@@ -36,6 +36,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("move", OBJECTS),
     ("list", BUCKET),
     ("list_versions", BUCKET),
+    ("misplaced", BUCKET),
     ("create_bucket", {"name": "data"}),
     ("delete_bucket", {"name": "data"}),
     ("presign_get", OBJECT),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METHODS = [
     "put", "get", "read", "get_ranges", "head", "exists", "delete", "delete_many", "list",
-    "list_versions", "copy", "move", "presign_get", "presign_put", "explain",
+    "list_versions", "misplaced", "copy", "move", "presign_get", "presign_put", "explain",
 ]  # fmt: skip
 STORE_ONLY = {
     "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
@@ -63,6 +63,7 @@ async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
         assert [entry.key async for entry in data.list(delimiter="e")] == ["ke"]
         versions = await data.list_versions().all()
         assert [version.version_id for version in versions] == [info.version_id]
+        assert await data.misplaced().all() == []
         assert (await data.explain("key")).backend == "default"
         with pytest.raises(NotSupportedError):
             await data.presign_get("key")

@@ -49,6 +49,7 @@ CALLS: list[Callable[[Trove], Awaitable[Any]]] = [
     lambda store: store.list("data").all(),
     lambda store: anext(store.list("data")),
     lambda store: store.list_versions("data").all(),
+    lambda store: store.misplaced("data").all(),
     lambda store: store.create_bucket("data"),
     lambda store: store.delete_bucket("data"),
     lambda store: store.list_buckets(),

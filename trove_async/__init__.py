@@ -10,7 +10,8 @@ import logging
 
 from ._engine.backends import BackendInfo
 from ._engine.bulk_delete import Deletion
-from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.iterators import ObjectIterator, VersionIterator
+from ._engine.misplaced import MisplacedIterator
 from ._engine.sources import BodySource
 from ._engine.upload import Progress
 from .bucket import Bucket, ObjectMethods
@@ -54,6 +55,7 @@ from .models import (
     ByteRange,
     DeleteResult,
     Health,
+    Misplaced,
     ObjectInfo,
     Prefix,
     RouteDecision,
@@ -103,6 +105,8 @@ __all__ = [
     "IntegrityError",
     "InvalidNameError",
     "Middleware",
+    "Misplaced",
+    "MisplacedIterator",
     "NotFoundError",
     "NotSupportedError",
     "ObjectChangedError",

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol, overload
 
 from . import _names
 from ._engine.bulk_delete import Deletion
-from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.iterators import ObjectIterator, VersionIterator
+from ._engine.misplaced import MisplacedIterator
 from ._engine.sources import BodySource
 from ._engine.upload import Progress
 from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
@@ -31,6 +32,7 @@ class ObjectMethods(Protocol):
     def delete_many(self, *args: Any, **kwargs: Any) -> Deletion: ...
     def list(self, *args: Any, **kwargs: Any) -> ObjectIterator[Any]: ...
     def list_versions(self, *args: Any, **kwargs: Any) -> VersionIterator: ...
+    def misplaced(self, *args: Any, **kwargs: Any) -> MisplacedIterator: ...
     def copy(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
     def move(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
     def presign_get(self, *args: Any, **kwargs: Any) -> Awaitable[str]: ...
@@ -326,6 +328,14 @@ class Bucket:
     def list_versions(self, *, prefix: str = "", page_size: int = 1000) -> VersionIterator:
         """List all versions of the bucket's objects. See `Trove.list_versions`."""
         return self._store.list_versions(self.name, prefix=prefix, page_size=page_size)
+
+    def misplaced(
+        self, *, prefix: str = "", start_after: str | None = None, page_size: int = 1000
+    ) -> MisplacedIterator:
+        """List the objects that are not on the backend of their keys. See `Trove.misplaced`."""
+        return self._store.misplaced(
+            self.name, prefix=prefix, start_after=start_after, page_size=page_size
+        )
 
     async def presign_get(
         self,

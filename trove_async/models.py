@@ -526,6 +526,22 @@ class RouteDecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Misplaced:
+    """An object that is on a different backend from the one that its key is routed to.
+
+    Attributes:
+        info: The object, as its backend lists it. `ObjectInfo.backend` is where it is.
+        belongs_to: The name of the backend that the key is routed to.
+        shadowed: Whether that backend has an object of this key as well, which a get returns instead.
+            None: unknown, because one of the two backends does not list in key order.
+    """
+
+    info: ObjectInfo
+    belongs_to: str
+    shadowed: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The result of a ping to one backend.
 

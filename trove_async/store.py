@@ -10,14 +10,17 @@ from typing import Any, Literal, Self, overload
 
 from . import _names
 from ._engine import validation
+from ._engine.anywhere import OperationsAnywhere
 from ._engine.backends import BackendInfo, driver_of
 from ._engine.buckets import CreateMissing
 from ._engine.bulk_delete import Deletion
 from ._engine.health import health
-from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.iterators import ObjectIterator, VersionIterator
 from ._engine.media_types import type_of
+from ._engine.misplaced import MisplacedIterator
 from ._engine.opening import OpenBody
 from ._engine.operations import Operations
+from ._engine.placement import Placement
 from ._engine.runtime import Runtime
 from ._engine.sources import BodySource, source_of
 from ._engine.transforms import Transforms
@@ -70,11 +73,39 @@ class Trove:
             and the object's backend lacks. ``"auto"``: only where bucket names are not shared with other
             accounts. This excludes Amazon S3 and Google Cloud Storage, unless all buckets are in one
             physical bucket (`Mapped` with `into`, or a URL that names a bucket).
+        locate: Where to look for an object. ``"routed"``: only on the backend that its key is routed to.
+            ``"anywhere"``: then on the others as well, so that rules may change, and objects may be
+            moved, while every object stays readable. The routed backend takes precedence, and then the
+            order of the store. See below.
+
+    With ``locate="anywhere"``:
+
+    * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the
+      object, one request a further backend, in order. An object that is moved from one backend to another
+      meanwhile is found nevertheless. So after the last backend, all but the last are asked again: with n
+      backends, an object that does not exist takes 2n - 1 requests. presign_get takes one more than
+      with ``"routed"``.
+    * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
+      error is raised unless a later one has the object; a copy and a move raise it in either case. An
+      object is never reported as missing while a backend is unavailable.
+    * put, and the destination of copy and move, are routed, and hide an object of the same key on a
+      different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
+      applies to the object that a get returns. The other backends are headed before the body is read:
+      an object that is stored on one of them after that is not noticed.
+    * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
+      object that is put there meanwhile, if that backend supports `if_none_match`.
+    * delete and delete_many delete the object on all backends, the one that a get returns last, which
+      is kept if another backend fails. Within one store they wait for a move of the same object. An
+      object that another process moves meanwhile may exist again after the deletion.
+    * list asks all backends, and lists each key once. It heads an object that is not on its routed
+      backend only if one of the two backends does not list in key order. An object that is moved while a
+      listing runs may be missing from it.
+    * list_versions and handles that are pinned to a backend do not look elsewhere.
 
     Raises:
         BackendNotFoundError: A route or a scope names an unknown backend.
         PatternError: A pattern is malformed.
-        ConfigError: A URL or a backend's name is not valid.
+        ConfigError: A URL, a backend's name or `locate` is not valid.
         TypeError: An argument has the wrong type.
     """
 
@@ -90,9 +121,11 @@ class Trove:
         retry: RetryPolicy | None = None,
         timeout: Timeout | None = None,
         create_missing_buckets: CreateMissing = "auto",
+        locate: Literal["routed", "anywhere"] = "routed",
     ) -> None:
         backends = validation.checked_backends(backends)
         validation.check_store_options(pool, retry, timeout, create_missing_buckets)
+        validation.check_locate(locate)
         drivers = {
             name: driver_of(name, backend) if isinstance(backend, str) else backend
             for name, backend in {DEFAULT: default, **backends}.items()
@@ -107,9 +140,15 @@ class Trove:
             timeout=timeout or Timeout(),
             create_missing=create_missing_buckets,
             transforms=Transforms(configured),
+            placement=Placement() if locate == "anywhere" else None,
         )
         self._routing: Router | Pinned = router
-        self._objects = Operations(self._core, router)
+        placement = self._core.placement
+        self._objects = (
+            Operations(self._core, router)
+            if placement is None
+            else OperationsAnywhere(self._core, router, placement)
+        )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_core"):
@@ -760,6 +799,48 @@ class Trove:
             prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
         )
         return self._objects.list_versions(bucket, options)
+
+    def misplaced(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        start_after: str | None = None,
+        page_size: int = 1000,
+    ) -> MisplacedIterator:
+        """List the objects that are not on the backend that their keys are routed to.
+
+        A rule that changes leaves objects where the old rule sent them. They are found by listing all
+        backends: no object is headed, and at most two pages per backend are in memory. A backend that
+        lacks the bucket has no such objects. Two backends that are names of one physical place count as
+        one.
+
+        If several backends list in key order, their objects come first, in that order, and those of one
+        key follow one another. The objects of each other backend come after them.
+
+        Args:
+            bucket: The bucket.
+            prefix: List only keys that start with this.
+            start_after: List only keys after this one, in bytewise order.
+            page_size: The maximum number of entries per page and backend.
+
+        Returns:
+            An iterator: ``async for misplaced in store.misplaced(bucket)``. The first request is sent
+            when the iteration starts.
+
+        Raises:
+            NotSupportedError: The handle is pinned to a backend, so it routes no keys.
+            BucketNotFoundError: No backend has the bucket (on iteration).
+        """
+        _names.check_bucket(bucket)
+        options = validation.list_options(
+            prefix=prefix,
+            delimiter=None,
+            start_after=start_after,
+            cursor=None,
+            page_size=page_size,
+        )
+        return self._objects.misplaced(bucket, options)
 
     # -- buckets -----------------------------------------------------------------------------------
 

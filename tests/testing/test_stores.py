@@ -216,3 +216,68 @@ class TestRoutedOverFilesAndMemory(StoreSuite):
             pool=small_pool(),
         ) as store:
             yield store
+
+
+ROUTES = [("*/1", "one"), ("[a-k]*", "two"), ("to*", "one")]
+
+
+class TestLocatedAnywhere(StoreSuite):
+    """Objects of all backends are looked for, and each name is routed."""
+
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        async with Trove(
+            MemoryDriver(),
+            backends={"one": MemoryDriver(), "two": MemoryDriver(), "unused": MemoryDriver()},
+            routes=ROUTES,
+            locate="anywhere",
+            pool=small_pool(),
+        ) as store:
+            yield store
+
+
+class TestLocatedAnywhereOnMemoryAndFiles(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        async with Trove(
+            LocalDriver(tmp_path / "hot", fsync=False),
+            backends={
+                "one": MemoryDriver(),
+                "two": Mapped(LocalDriver(tmp_path / "cold", fsync=False), into="everything"),
+            },
+            routes=ROUTES,
+            locate="anywhere",
+            pool=small_pool(),
+        ) as store:
+            yield store
+
+
+class TestLocatedAnywhereOnOrderedAndUnordered(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        inner = MemoryDriver()
+        unordered = replace(inner.capabilities, ordered=False)
+        async with Trove(
+            MemoryDriver(),
+            backends={"one": Faulty(inner, capabilities=unordered), "two": MemoryDriver()},
+            routes=ROUTES,
+            locate="anywhere",
+            pool=small_pool(),
+        ) as store:
+            yield store
+
+
+class TestLocatedAnywhereWithMinimalCapabilities(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        minimal = Capabilities(private_namespace=True)
+        async with Trove(
+            Faulty(MemoryDriver(), capabilities=minimal),
+            backends={
+                name: Faulty(MemoryDriver(), capabilities=minimal) for name in ("one", "two")
+            },
+            routes=ROUTES,
+            locate="anywhere",
+            pool=small_pool(),
+        ) as store:
+            yield store

@@ -19,6 +19,7 @@ from trove_async import (
     Event,
     Health,
     Inspecting,
+    Misplaced,
     ObjectInfo,
     ObjectReader,
     Prefix,
@@ -191,6 +192,12 @@ async def listings(store: Trove, delimiter: str | None) -> None:
     async for version_page in versions.pages():
         assert_type(version_page, Sequence[VersionInfo])
     assert_type(await versions.all(), Sequence[VersionInfo])
+    misplaced = store.misplaced("b", prefix="a", start_after="a", page_size=5)
+    async for found in misplaced:
+        assert_type(found, Misplaced)
+        assert_type((found.info, found.belongs_to), tuple[ObjectInfo, str])
+        assert_type(found.shadowed, bool | None)
+    assert_type(await store.bucket("b").misplaced().all(), Sequence[Misplaced])
 
 
 async def copies_and_deletes(store: Trove, info: ObjectInfo) -> None:

@@ -5,6 +5,8 @@ It is the same for every driver. `Trove` checks the arguments of a call and dele
 Operations
 `operations`        one method for each public operation
 `runtime`           the state that all handles of one store share; `backends`: its open drivers
+`anywhere`          the same operations on a store that looks for objects on all backends; `search`: looks
+                    for one object; `placement`: coordinates searches, moves and deletions
 `validation`        checks options on their own; `backend_checks`: against a backend's capabilities
 `health`            pings the backends
 
@@ -37,6 +39,8 @@ Middlewares
 Many objects
 `listing`           merges the listings of all backends; `queries`: which backends and keys;
                     `page_stream`: the pages of one backend; `cursors`: positions in a listing as text
+`first_copies`      which of several objects of one key a listing shows
+`iterators`         what users iterate over; `misplaced`: the objects that are not where the rules say
 `copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
                     changes
 `locations`         the location of an object: a backend, a bucket and a key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 from trove_async._concurrency import task_group
@@ -47,7 +47,7 @@ class Buckets:
     ) -> None:
         """Create the bucket on the first backend, on all, or on the named ones, one after another."""
         created: list[str] = []
-        for backend in _distinct(self._select(on), bucket):
+        for backend in distinct(self._select(on), bucket):
             try:
                 await backend.driver.create_bucket(bucket)
             except TroveError as error:
@@ -90,7 +90,7 @@ class Buckets:
         )
         # 1. Check all backends before the first deletion, so that an error leaves every bucket.
         holders: list[Backend] = []
-        for backend in _distinct(self._backends, bucket):
+        for backend in distinct(self._backends, bucket):
             try:
                 await _check_empty(backend, bucket)
             except BucketNotFoundError as error:
@@ -206,12 +206,18 @@ class Buckets:
             return  # created by a concurrent put: the result is the same
 
 
-def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
+def distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
     """Return one backend, the first, for each physically distinct bucket."""
+    return list(dict.fromkeys(homes(backends, bucket).values()))
+
+
+def homes(backends: Iterable[Backend], bucket: str) -> Mapping[str, Backend]:
+    """Return for each backend's name the first backend that has the bucket at the same physical place."""
     by_place: dict[Hashable, Backend] = {}
-    for backend in backends:
-        by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
-    return list(by_place.values())
+    return {
+        backend.name: by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+        for backend in backends
+    }
 
 
 async def _has_bucket(backend: Backend, bucket: str) -> bool:

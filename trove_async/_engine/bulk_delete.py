@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 from trove_async._concurrency import for_each, task_group
 from trove_async.driver import BulkDeleting
@@ -29,6 +29,10 @@ from trove_async.models import DeleteResult
 from trove_async.options import DeleteOptions
 
 from .backends import Backend
+from .placement import Placement
+
+_Groups: TypeAlias = dict[str, tuple[Backend, list[str]]]
+"""Keys by the name of a backend."""
 
 _BATCH = 1000
 """Number of keys taken at a time: the maximum of one S3 request (API Reference, DeleteObjects)."""
@@ -66,11 +70,12 @@ class Deletion:
         self,
         bucket: str,
         keys: Iterable[str] | AsyncIterable[str],
-        resolve: Callable[[str], Awaitable[Backend]],
+        resolve: Callable[[str], Awaitable[Sequence[Backend]]],
         bucket_exists: Callable[[str], Awaitable[bool]],
         run: Run,
         *,
         guard: Callable[[Sequence[str]], AbstractAsyncContextManager[None]],
+        placement: Placement | None = None,
     ) -> None:
         self._started = True  # do not warn if the constructor raises
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
@@ -83,6 +88,7 @@ class Deletion:
         self._bucket_exists = bucket_exists
         self._run = run
         self._guard = guard
+        self._placement = placement
         self._started = False
 
     def __aiter__(self) -> AsyncGenerator[DeleteResult, None]:
@@ -129,19 +135,45 @@ class Deletion:
 
     async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete one batch and return the results in the order of the keys."""
+        if self._placement is None:
+            return await self._delete_now(keys)
+        async with self._placement.hold(self._bucket, keys):
+            return await self._delete_now(keys)
+
+    async def _delete_now(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         errors: dict[str, Exception | None] = {}
-        groups: dict[str, tuple[Backend, list[str]]] = {}
+        hidden: _Groups = {}
+        visible: _Groups = {}
         for key in dict.fromkeys(keys):
             try:
-                backend = await self._resolve(key)
+                *others, last = await self._resolve(key)
             except InvalidNameError as error:
                 errors[key] = self._located(error, None, key)
-            else:
-                groups.setdefault(backend.name, (backend, []))[1].append(key)
-        async with task_group() as group:
-            for backend, keys_on_backend in groups.values():
-                group.start_soon(self._delete_on, backend, keys_on_backend, errors)
+                continue
+            for backend in others:
+                hidden.setdefault(backend.name, (backend, []))[1].append(key)
+            visible.setdefault(last.name, (last, []))[1].append(key)
+        # The object that a get returns is deleted last, and only if that reveals no other one.
+        if hidden:
+            await self._delete_groups(hidden, errors)
+            failed = {key for key, error in errors.items() if error is not None}
+            visible = {
+                name: (backend, [key for key in group if key not in failed])
+                for name, (backend, group) in visible.items()
+            }
+        await self._delete_groups(visible, errors)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
+
+    async def _delete_groups(self, groups: _Groups, errors: dict[str, Exception | None]) -> None:
+        """Delete the keys of all groups, and add the first error of each key."""
+        results: list[dict[str, Exception | None]] = []
+        async with task_group() as group:
+            for backend, keys in groups.values():
+                results.append({})
+                group.start_soon(self._delete_on, backend, keys, results[-1])
+        for result in results:
+            for key, error in result.items():
+                errors[key] = errors.get(key) or error
 
     async def _delete_on(
         self, backend: Backend, keys: Sequence[str], errors: dict[str, Exception | None]

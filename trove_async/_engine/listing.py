@@ -7,28 +7,28 @@ per backend. An error or a cancel loses no entry: the next call resumes at the s
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from trove_async._concurrency import for_each, task_group
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
+from trove_async.models import Listed, ObjectInfo, Prefix
 from trove_async.options import ListOptions
 
 from .backends import Backend
 from .cursors import CursorScope, Position, decode, encode
 from .decoded_objects import describe
+from .first_copies import FirstCopies
 from .page_stream import PageStream, RequestPage, key_of, request_objects
 from .transforms import Transforms
 
-E = TypeVar("E", bound=Listed)
+E = TypeVar("E")
 
-_MAX_LOOKUPS = 16
+MAX_LOOKUPS = 16
 """Maximum number of concurrent lookups of single entries: heads, prefixes, and async route functions."""
 
-_DETAILS_BATCH = 4 * _MAX_LOOKUPS
+_DETAILS_BATCH = 4 * MAX_LOOKUPS
 """Maximum number of entries whose details are loaded before the first of them is returned."""
 
 
@@ -37,14 +37,6 @@ class IsVisible(Protocol):
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
         """Return the result, or an awaitable of it if a route function is async."""
-        ...
-
-
-class Run(Protocol):
-    """Runs work as one operation of the store. See `Runtime.run`."""
-
-    def __call__(self, work: Callable[[], Awaitable[bool]], /) -> Awaitable[bool]:
-        """Return what `work` returns."""
         ...
 
 
@@ -57,6 +49,7 @@ class Query:
         options: The prefix, delimiter, start and page size.
         backends: The backends that may have a matching key.
         is_visible: Decides which keys to list from which backend. None: all keys of all backends.
+        first_copies: Decides which of several objects of one key to list. None: `is_visible` does.
         routes_fingerprint: The fingerprint of the routes, part of the scope of a cursor.
         details: Whether to head each object whose metadata is incomplete.
         exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
@@ -76,11 +69,13 @@ class Query:
     cursor: str | None
     transforms: Transforms
     request_page: RequestPage = request_objects
+    first_copies: FirstCopies | None = None
 
     @property
     def may_repeat_keys(self) -> bool:
         """Whether one key may come from several backends."""
-        return self.is_visible is None and len(self.backends) > 1
+        may_show_all = self.is_visible is None and self.first_copies is None
+        return may_show_all and len(self.backends) > 1
 
     def position(self) -> Position:
         """Return the position at which the listing starts.
@@ -100,7 +95,7 @@ class Query:
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
-        shadowed = self.is_visible is None
+        shadowed = "first" if self.first_copies is not None else self.is_visible is None
         return (
             self.bucket,
             options.prefix,
@@ -113,7 +108,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch(Generic[E]):
     """Entries that arrived together, with the state for a cursor between them.
 
     Attributes:
@@ -122,148 +117,12 @@ class _Batch:
         position: The listing's position, with the token of the page if the backend is unordered.
     """
 
-    entries: Sequence[Listed]
+    entries: Sequence[E]
     previous_key: str
     position: Position
 
 
-class _Entries(Generic[E]):
-    """An iterator over the entries of one listing.
-
-    It can be iterated over once, and dropped at any point. After an error or a cancel, the next call
-    resumes after the last entry returned.
-    """
-
-    def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
-        self._query = query
-        self._run = run
-        self._page_size = page_size
-        self._listing: _Listing | None = None
-        self._batches: deque[_Batch] = deque()
-        self._entries: Sequence[E] = ()  # of the first batch
-        self._returned_count = 0  # of these entries
-        self._ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        """Return the next entry.
-
-        Raises:
-            BucketNotFoundError: No backend has the bucket.
-            TroveError: A backend failed. The listing has not ended and can be resumed.
-        """
-        while self._returned_count == len(self._entries) and not self._next_batch():
-            if self._ended:
-                raise StopAsyncIteration
-            await self._fetch()
-        entry = self._entries[self._returned_count]
-        self._returned_count += 1
-        return entry
-
-    async def pages(self) -> AsyncIterator[Sequence[E]]:
-        """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := await self._take(self._page_size):
-            yield page
-
-    async def all(self) -> Sequence[E]:
-        """Return all remaining entries."""
-        return await self._take(None)
-
-    @property
-    def ordered(self) -> bool | None:
-        """Whether entries are in bytewise order of UTF-8 keys. None before the first page."""
-        return None if self._listing is None else self._listing.ordered
-
-    async def _take(self, count: int | None) -> Sequence[E]:
-        # Load everything first: a failure on the way must not lose entries.
-        while not self._ended and (count is None or self._buffered_count < count):
-            await self._fetch()
-        returned: list[E] = []
-        while count is None or len(returned) < count:
-            end = None if count is None else self._returned_count + count - len(returned)
-            piece = self._entries[self._returned_count : end]
-            self._returned_count += len(piece)
-            returned += piece
-            if not piece and not self._next_batch():
-                break
-        return returned
-
-    @property
-    def _buffered_count(self) -> int:
-        """The number of entries that have arrived and were not returned."""
-        return sum(len(batch.entries) for batch in self._batches) - self._returned_count
-
-    def _next_batch(self) -> bool:
-        """Drop the first batch, which was returned, and go to the next. Return False if there is none."""
-        if self._entries:
-            if len(self._batches) == 1:
-                return False
-            self._batches.popleft()
-        elif not self._batches:
-            return False
-        # E includes Prefix only if there is a delimiter, as the overloads of `Trove.list` declare.
-        self._entries, self._returned_count = cast("Sequence[E]", self._batches[0].entries), 0
-        return True
-
-    async def _fetch(self) -> None:
-        self._ended = not await self._run(self._load_batch)
-
-    async def _load_batch(self) -> bool:
-        """Load the next batch. Return False at the end."""
-        if self._listing is None:
-            self._listing = _Listing(await self._query())
-        batch = await self._listing.next()
-        if batch is None:
-            return False
-        self._batches.append(batch)
-        return True
-
-
-class ObjectIterator(_Entries[E]):
-    """Iterates over the objects of a bucket: use ``async for``, `pages` or `all`.
-
-    It can be iterated over once, and dropped at any point. Between pages it holds no connection, except
-    while it prefetches a page (from the third one on). `cursor` resumes the listing in this process or
-    a different one. After an error or a cancel, the next call resumes after the last entry returned.
-    """
-
-    def __init__(
-        self,
-        query: Callable[[], Awaitable[Query]],
-        run: Run,
-        *,
-        page_size: int,
-        cursor: str | None,
-    ) -> None:
-        super().__init__(query, run, page_size=page_size)
-        self._initial_cursor = cursor
-
-    @property
-    def cursor(self) -> str | None:
-        """The position after the last entry returned.
-
-        To resume the listing, pass the cursor to `Trove.list` with the same arguments, but without
-        ``start_after``: the cursor includes that. If every backend is ordered, the listing resumes
-        exactly. Otherwise objects that changed in between may be missed or repeated.
-
-        It is None once the listing has ended: after a last page smaller than ``page_size``, after
-        `all`, or after the end of ``async for``. Before the first entry it is the cursor passed to
-        `Trove.list`, or None.
-        """
-        if self._ended and not self._buffered_count:
-            return None
-        if self._listing is None or not self._returned_count:
-            return self._initial_cursor
-        return self._listing.cursor(self._batches[0], self._returned_count)
-
-
-class VersionIterator(_Entries[VersionInfo]):
-    """Iterates over the versions of a bucket's objects: use ``async for``, `pages` or `all`."""
-
-
-class _Listing:
+class Listing:
     """Produces the batches of one listing in stages: all ordered backends merged, then each unordered one."""
 
     def __init__(self, query: Query) -> None:
@@ -287,7 +146,7 @@ class _Listing:
         self._missing: BucketNotFoundError | None = None  # of the first backend without the bucket
         self._inside: str | None = None  # the physical bucket of a missing logical one
 
-    async def next(self) -> _Batch | None:
+    async def next(self) -> Batch[Listed] | None:
         """Return the next entries, or None at the end."""
         while self._position.stage < len(self._stages):
             # 1. Load the next entries of the stage, or begin the next stage.
@@ -298,7 +157,7 @@ class _Listing:
                     continue
                 self._pending = self._after_start(merged)
             # 2. Filter them, and complete their details.
-            piece = self._pending[:_DETAILS_BATCH] if self._query.details else self._pending
+            piece = self._next_piece() if self._query.details else self._pending
             shown = await self._visible_entries(piece)
             if self._query.details:
                 shown = await self._with_details(shown)
@@ -307,7 +166,7 @@ class _Listing:
             self._pending = self._pending[len(piece) :]
             self._record_prefixes(shown)
             if shown:
-                batch = _Batch(shown, self._previous_key, self._position)
+                batch = Batch(shown, self._previous_key, self._position)
                 self._previous_key = shown[-1].key
                 return batch
         # 4. At the end, raise if no backend has the bucket.
@@ -319,6 +178,14 @@ class _Listing:
             error.inside = self._inside
             raise error
         return None
+
+    def _next_piece(self) -> Sequence[Listed]:
+        """Return the first pending entries, and all further ones of the last key."""
+        pending = self._pending
+        end = min(_DETAILS_BATCH, len(pending))
+        while 0 < end < len(pending) and pending[end].key == pending[end - 1].key:
+            end += 1
+        return pending[:end]
 
     # -- entries of the backends ------------------------------------------------------------------
 
@@ -423,6 +290,12 @@ class _Listing:
         return [entry for entry, shown in zip(entries, visibility, strict=True) if shown]
 
     async def _visibility(self, entries: Sequence[Listed]) -> list[bool]:
+        if self._query.first_copies is not None:
+            merged = {backend.name for backend in self._stages[self._position.stage]}
+            are_all = len(merged) == len(self._query.backends)
+            return await self._query.first_copies.visibility(
+                entries, merged, are_all=are_all, limit=MAX_LOOKUPS
+            )
         visibility = [True] * len(entries)
         is_visible = self._query.is_visible
         if is_visible is None:
@@ -443,7 +316,7 @@ class _Listing:
                     continue
                 # A route function is async: from here on, await several concurrently.
                 visibility[index] = await visible
-                await for_each(remaining, decide, limit=_MAX_LOOKUPS)
+                await for_each(remaining, decide, limit=MAX_LOOKUPS)
         return visibility
 
     async def _hide_earlier_prefixes(
@@ -471,7 +344,7 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, Prefix) and visibility[index]
         ]
-        await for_each(candidates, look_up, limit=_MAX_LOOKUPS)
+        await for_each(candidates, look_up, limit=MAX_LOOKUPS)
 
     def _record_prefixes(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
@@ -492,7 +365,7 @@ class _Listing:
                 if head.records is not None:
                     head = await describe(self._query.transforms, backend, head)
             except ObjectNotFoundError:
-                completed[index] = None  # deleted after it was listed
+                completed[index] = await self._moved(info)  # or deleted, after it was listed
             else:
                 completed[index] = head.located(backend=info.backend)
 
@@ -501,12 +374,23 @@ class _Listing:
             for index, entry in enumerate(entries)
             if isinstance(entry, ObjectInfo) and not entry.complete
         ]
-        await for_each(incomplete, complete, limit=_MAX_LOOKUPS)
+        await for_each(incomplete, complete, limit=MAX_LOOKUPS)
         return [entry for entry in completed if entry is not None]
+
+    async def _moved(self, info: ObjectInfo) -> ObjectInfo | None:
+        """Return an object that is no longer where it was listed, or None."""
+        first_copies = self._query.first_copies
+        found = None if first_copies is None else await first_copies.find(info.key)
+        if found is None:
+            return None
+        backend, head = found
+        if head.records is not None:
+            head = await describe(self._query.transforms, backend, head)
+        return head.located(backend=backend.name)
 
     # -- cursors ---------------------------------------------------------------------------------
 
-    def cursor(self, batch: _Batch, count: int) -> str:
+    def cursor(self, batch: Batch[Any], count: int) -> str:
         """Return the cursor after the first `count` entries of the batch. `count` is at least 1."""
         last_entry = batch.entries[count - 1]
         position = replace(batch.position, key=last_entry.key, rank=None, before=None)

@@ -30,6 +30,10 @@ class ObjectAddress(NamedTuple):
     backend: str | None = None
     version_id: str | None = None
 
+    def has_key_of(self, other: ObjectAddress | Location) -> bool:
+        """Return whether both have the same bucket and key, on any backends."""
+        return (self.bucket, self.key) == (other.bucket, other.key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from trove_async import _names
 from trove_async._concurrency import shielded
@@ -24,15 +24,16 @@ from trove_async.router import Pinned, Router
 
 from . import backend_checks, validation
 from .backends import Backend, BackendInfo
-from .buckets import Buckets
+from .buckets import Buckets, homes
 from .bulk_delete import Deletion
 from .copy import CopyResult, copy, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
+from .iterators import ObjectIterator, VersionIterator
 from .key_guard import MoveInterruptedError
-from .listing import ObjectIterator, VersionIterator
 from .locations import Location, ObjectAddress, context_of, located, object_context
 from .media_types import type_of
+from .misplaced import MisplacedIterator
 from .move import remove_source
 from .opening import Decode, OpenBody, open_body
 from .puts import Puts
@@ -45,6 +46,15 @@ from .transforms import decoded_info
 from .upload import Progress
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Work(Protocol[R_co]):
+    """Does an operation on the backend that is passed, or on the one that the key is routed to."""
+
+    def __call__(self, backend: Backend | None = None, /) -> Awaitable[R_co]:
+        """Return the result of the operation."""
+        ...
 
 
 class Operations:
@@ -117,6 +127,8 @@ class Operations:
             put_options = replace(options, content_type=None) if drop_type else options
             backend_checks.check_put(backend, key, put_options)
             target = Location(backend=backend, bucket=bucket, key=key)
+            if put_options.conditional:
+                put_options = await self._conditions(target, put_options)
             transforms = self._runtime.transforms
             if transforms:
                 context = context_of(target, options.content_type)
@@ -158,8 +170,9 @@ class Operations:
     ) -> T:
         """Open a body and return a reader created by `make_reader`. The reader closes the body."""
 
-        async def work() -> T:
-            backend = await self._resolve(bucket, key)
+        async def work(backend: Backend | None = None) -> T:
+            if backend is None:
+                backend = await self._resolve(bucket, key)
             backend_checks.check_get(backend, options)
             emit = self._runtime.body_event_emitter("get", bucket, key)
             transforms = self._runtime.transforms
@@ -168,15 +181,16 @@ class Operations:
             info = opened.info.located(backend=backend.name)
             return make_reader(OpenBody(opened, body, info, self._runtime.check_usable, emit))
 
-        return await self._run_on_object("get", bucket, key, work)
+        return await self._run_on_object("get", bucket, key, work, options.version_id)
 
     async def read(
         self, bucket: str, key: str, options: GetOptions, limit: int | None, *, decode: bool
     ) -> bytes:
         """Return a whole body, which must have at most `limit` bytes. None: no limit."""
 
-        async def work() -> bytes:
-            backend = await self._resolve(bucket, key)
+        async def work(backend: Backend | None = None) -> bytes:
+            if backend is None:
+                backend = await self._resolve(bucket, key)
             backend_checks.check_get(backend, options)
             emit = self._runtime.body_event_emitter("read", bucket, key)
             transforms = self._runtime.transforms
@@ -193,15 +207,16 @@ class Operations:
                     emit(backend.name, len(data))
                 return data
 
-        return await self._run_on_object("read", bucket, key, work)
+        return await self._run_on_object("read", bucket, key, work, options.version_id)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Sequence[ByteRange]
     ) -> Sequence[bytes]:
         """Return many ranges of one version."""
 
-        async def work() -> Sequence[bytes]:
-            backend = await self._resolve(bucket, key)
+        async def work(backend: Backend | None = None) -> Sequence[bytes]:
+            if backend is None:
+                backend = await self._resolve(bucket, key)
             if not backend.capabilities.ranges:
                 raise NotSupportedError(
                     f"{backend.driver.name} cannot read a range: read the whole object",
@@ -218,15 +233,16 @@ class Operations:
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the metadata of an object."""
 
-        async def work() -> ObjectInfo:
-            backend = await self._resolve(bucket, key)
+        async def work(backend: Backend | None = None) -> ObjectInfo:
+            if backend is None:
+                backend = await self._resolve(bucket, key)
             backend_checks.check_version(backend, version_id)
             info = await backend.driver.head(bucket, key, version_id)
             if info.records is not None:
                 info = await describe(self._runtime.transforms, backend, info, version_id)
             return info.located(backend=backend.name)
 
-        return await self._run_on_object("head", bucket, key, work)
+        return await self._run_on_object("head", bucket, key, work, version_id)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object."""
@@ -252,9 +268,9 @@ class Operations:
         """Return a deletion of many objects, which has not started."""
         self._runtime.check_usable()
 
-        async def resolve(key: str) -> Backend:
+        async def resolve(key: str) -> Sequence[Backend]:
             _names.check_addressed_key(bucket, key)
-            return await self._resolve(bucket, key)
+            return await self._holders(bucket, key)
 
         return Deletion(
             bucket,
@@ -263,6 +279,7 @@ class Operations:
             self.buckets.exists_anywhere,
             lambda work: self._runtime.run("delete_many", bucket, None, work),
             guard=lambda keys: self._runtime.key_guard.writing([(bucket, key) for key in keys]),
+            placement=self._runtime.placement,
         )
 
     async def copy(
@@ -275,15 +292,12 @@ class Operations:
         """Copy one version of an object."""
 
         async def work() -> ObjectInfo:
-            origin = await self._location(*source)
-            destination = await self._location(*target)
-            if origin.version_id is not None and origin.is_same(destination):
-                origin = await self._without_latest_id(origin)
-            copied = await self._copy(origin, destination, overrides, progress)
+            _, destination, copied = await self._copied(source, target, overrides, progress)
             return self._public(copied, destination)
 
+        exclusive = source.has_key_of(target)
         async with self._runtime.key_guard.writing([(target.bucket, target.key)]):
-            return await self._runtime.run("copy", source.bucket, source.key, work)
+            return await self._run_on_source("copy", source, work, exclusive=exclusive)
 
     async def move(
         self,
@@ -295,20 +309,16 @@ class Operations:
         """Copy one version of an object, then delete that version."""
 
         async def work() -> ObjectInfo:
-            origin = await self._location(*source)
-            destination = await self._location(*target)
-            if origin.version_id is not None and origin.is_same(destination):
-                origin = await self._without_latest_id(origin)
-            copied = await self._copy(origin, destination, overrides, progress)
+            origin, destination, copied = await self._copied(source, target, overrides, progress)
             if origin.version_id == NULL_VERSION_ID:
                 origin = replace(origin, version_id=None)  # the copy may have the same id
             if origin.version_id is not None or not origin.is_same(destination):
-                await remove_source(origin, destination, copied)
+                await self._remove_source(source, origin, destination, copied)
             return self._public(copied, destination)
 
         names = {(source.bucket, source.key), (target.bucket, target.key)}
         async with self._runtime.key_guard.writing(names):
-            return await self._runtime.run("move", source.bucket, source.key, work)
+            return await self._run_on_source("move", source, work, exclusive=True)
 
     async def relocate(
         self,
@@ -334,7 +344,7 @@ class Operations:
             origin = await self._location(bucket, key, source)
             destination = await self._location(bucket, key, target)
             if origin.is_same(destination):
-                return RelocationResult(Relocated.SAME)
+                return RelocationResult(Relocated.NOT_MOVED)
             request = RelocationRequest(
                 source=origin,
                 target=destination,
@@ -346,7 +356,8 @@ class Operations:
                 write_id=self._runtime.new_write_id(),
             )
             relocation = Relocation(
-                request, lambda one, other, overrides: self._copy(one, other, overrides, None)
+                request,
+                lambda one, other, overrides: self._copy(one, other, overrides, None, self._head),
             )
             if dry_run:
                 return await relocation.preview()
@@ -357,6 +368,9 @@ class Operations:
                 if relocation.result is None:
                     raise
                 return relocation.result  # the interruption came when it was complete
+            finally:
+                if self._runtime.placement is not None:
+                    self._runtime.placement.moved(bucket, key)
 
         return await self._runtime.run("relocate", bucket, key, work)
 
@@ -380,7 +394,8 @@ class Operations:
                 return info.stored_size
             put = PutOptions(write_id=self._runtime.new_write_id())
             with self._runtime.key_guard.moving((bucket, key)):
-                copied = await self._copy(location, location, CopyOverrides(put=put), None)
+                overrides = CopyOverrides(put=put)
+                copied = await self._copy(location, location, overrides, None, self._head)
             return None if copied.stored is copied.source else copied.size
 
         return await self._runtime.run("reencode", bucket, key, work)
@@ -404,6 +419,21 @@ class Operations:
             cursor=cursor,
         )
 
+    def misplaced(self, bucket: str, options: ListOptions) -> MisplacedIterator:
+        """Return a listing of misplaced objects, which has not started."""
+        if isinstance(self._routing, Pinned):
+            raise NotSupportedError(
+                f"misplaced requires a handle that routes keys, but this one is pinned to"
+                f" {self._routing.backend!r}: call it on the store"
+            )
+        return MisplacedIterator(
+            lambda: self._queries.of_everything(bucket, options),
+            lambda work: self._runtime.run("misplaced", bucket, None, work),
+            lambda key: self._routing.resolve(bucket, key),
+            lambda: homes(self.backends, bucket),
+            page_size=options.limit,
+        )
+
     def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
         """Return a listing of versions, which has not started."""
         return VersionIterator(
@@ -418,7 +448,7 @@ class Operations:
         """Return a signed URL."""
 
         async def work() -> str:
-            backend = await self._resolve(bucket, key)
+            backend = await self._signer(method, bucket, key, options)
             if not backend.capabilities.presign:
                 required = backend.capabilities.presign_requires
                 advice = f"this requires {required}" if required else "use get and put"
@@ -481,6 +511,24 @@ class Operations:
             backend_checks.check_addressable(backend, key)
         return backend
 
+    async def _holders(self, bucket: str, key: str) -> Sequence[Backend]:
+        """Return the backends that a deletion of many objects deletes a key on, one after another."""
+        return (await self._resolve(bucket, key),)
+
+    async def _signer(
+        self,
+        method: str,  # noqa: ARG002 - used where objects are looked for
+        bucket: str,
+        key: str,
+        options: PresignOptions,  # noqa: ARG002 - as above
+    ) -> Backend:
+        """Return the backend of a signed URL."""
+        return await self._resolve(bucket, key)
+
+    async def _conditions(self, target: Location, options: PutOptions) -> PutOptions:  # noqa: ARG002
+        """Return the options of a conditional put: its backend evaluates the condition."""
+        return options
+
     async def _location(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> Location:
@@ -505,18 +553,42 @@ class Operations:
             replace(source, version_id=None) if current.version_id == source.version_id else source
         )
 
+    async def _copied(
+        self,
+        source: ObjectAddress,
+        target: ObjectAddress,
+        overrides: CopyOverrides,
+        progress: Progress | None,
+    ) -> tuple[Location, Location, CopyResult]:
+        """Copy an object. Return the locations of the copied version and of the copy, and the result."""
+        origin = await self._location(*source)
+        destination = await self._location(*target)
+        if origin.version_id is not None and origin.is_same(destination):
+            origin = await self._without_latest_id(origin)
+        copied = await self._copy(origin, destination, overrides, progress, self._head)
+        return origin, destination, copied
+
+    async def _remove_source(
+        self, source: ObjectAddress, origin: Location, target: Location, copied: CopyResult
+    ) -> None:
+        """Delete the source of a move."""
+        await remove_source(origin, target, copied)
+        if self._runtime.placement is not None and source.has_key_of(target):
+            self._runtime.placement.moved(source.bucket, source.key)
+
     async def _copy(
         self,
         source: Location,
         target: Location,
         overrides: CopyOverrides,
         progress: Progress | None,
+        head: Callable[[Location], Awaitable[ObjectInfo]],
     ) -> CopyResult:
         return await copy(
             source,
             target,
             overrides,
-            head=self._head,
+            head=head,
             check=lambda options: backend_checks.check_put(target.backend, target.key, options),
             normalize=validation.checked_inherited,
             put=lambda options: self._puts.put(target, options, progress),
@@ -536,12 +608,31 @@ class Operations:
         return info.located(backend=destination.backend.name)
 
     async def _run_on_object(
-        self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
+        self,
+        operation: str,
+        bucket: str,
+        key: str,
+        work: Work[T],
+        version_id: str | None = None,  # noqa: ARG002 - used where objects are looked for
     ) -> T:
-        """Run an operation on an object that must exist."""
+        """Run an operation on an object that must exist, on the backend that its key is routed to."""
         return await self._runtime.run(
             operation, bucket, key, lambda: self.buckets.distinguish_missing(bucket, key, work)
         )
+
+    async def _run_on_source(
+        self,
+        operation: str,
+        source: ObjectAddress,
+        work: Callable[[], Awaitable[T]],
+        *,
+        exclusive: bool,
+    ) -> T:
+        """Run a copy or a move. An exclusive one excludes deletions and other moves of the source."""
+        placement = self._runtime.placement
+        if placement is not None and exclusive:
+            work = placement.exclusive(source.bucket, source.key, work)
+        return await self._runtime.run(operation, source.bucket, source.key, work)
 
     async def _head(self, location: Location) -> ObjectInfo:
         bucket, key = location.bucket, location.key

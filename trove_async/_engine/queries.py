@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from trove_async.options import ListOptions
 from trove_async.router import Pinned, Router
 
 from . import backend_checks
+from .backends import Backend
+from .buckets import homes
+from .first_copies import FirstCopies
 from .listing import IsVisible, Query
 from .page_stream import RequestPage, request_objects, request_versions
 from .runtime import Runtime
+from .search import Search
 
 
 class Queries:
@@ -20,6 +25,10 @@ class Queries:
         runtime: The state that all handles of the store share.
         routing: Resolves keys to backends: the store's router, or the pinned backend.
         bucket_exists: Returns whether any backend of the handle has a bucket.
+
+    Attributes:
+        search: Looks for objects on all backends, which are then all listed. None: only the backends that
+            the routes can reach are.
     """
 
     def __init__(
@@ -31,6 +40,7 @@ class Queries:
         self._runtime = runtime
         self._routing = routing
         self._bucket_exists = bucket_exists
+        self.search: Search | None = None
 
     async def of_objects(
         self,
@@ -42,6 +52,14 @@ class Queries:
         include_shadowed: bool,
     ) -> Query:
         """Return the query of a listing of objects."""
+        if self.search is not None and not include_shadowed:
+            by_name = self._homes(bucket)
+            first_copies = FirstCopies(self.search, bucket, by_name)
+            names = tuple(backend.name for backend in dict.fromkeys(by_name.values()))
+            query = self._query(
+                bucket, options, names, None, request_objects, cursor=cursor, details=details
+            )
+            return replace(query, first_copies=first_copies)
         names = await self._routing.reaches(bucket, options.prefix)
         if include_shadowed and not isinstance(self._routing, Pinned):
             names = self._runtime.names
@@ -49,6 +67,11 @@ class Queries:
         return self._query(
             bucket, options, names, is_visible, request_objects, cursor=cursor, details=details
         )
+
+    async def of_everything(self, bucket: str, options: ListOptions) -> Query:
+        """Return the query of all objects on all backends, each physical place once."""
+        names = [backend.name for backend in dict.fromkeys(self._homes(bucket).values())]
+        return self._query(bucket, options, names, None, request_objects)
 
     async def of_versions(self, bucket: str, options: ListOptions) -> Query:
         """Return the query of a listing of versions. All its backends must support versions."""
@@ -61,6 +84,9 @@ class Queries:
                 backend, [self._runtime.backends[name] for name in others]
             )
         return query
+
+    def _homes(self, bucket: str) -> Mapping[str, Backend]:
+        return homes([self._runtime.backends[name] for name in self._runtime.names], bucket)
 
     def _query(
         self,

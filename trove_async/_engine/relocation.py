@@ -24,7 +24,7 @@ step is conditional where the backends support it. These windows remain:
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -58,6 +58,7 @@ class Relocated(Enum):
 
     Attributes:
         MOVED: The destination has the object, and the source was deleted if that was requested.
+        NOT_MOVED: Source and destination are two names of one place. Nothing was changed.
         SAME: The destination already had the same bytes, and the source was deleted if requested.
         SHADOWED: The destination has a different object, and the source was deleted as requested.
         CONFLICT: The destination has a different object. Nothing was changed.
@@ -66,6 +67,7 @@ class Relocated(Enum):
     """
 
     MOVED = "moved"
+    NOT_MOVED = "not moved"
     SAME = "same"
     SHADOWED = "shadowed"
     CONFLICT = "conflict"
@@ -173,19 +175,26 @@ class Relocation:
 
     async def _existing(self) -> ObjectInfo | None:
         """Return the destination's object, if the copy would have to replace it unconditionally or knowingly."""
-        request, capabilities = self._request, self._target.backend.capabilities
-        if request.exists or request.replace or not capabilities.put_if_none_match:
+        if self._request.exists or self._request.replace or not self._is_conditional:
             return await self._head(self._target)
         return None
+
+    @property
+    def _is_conditional(self) -> bool:
+        """Whether the destination's backend can store an object of this size on a condition."""
+        capabilities = self._target.backend.capabilities
+        return capabilities.put_if_none_match and (
+            capabilities.commit_conditions or self._request.size <= capabilities.max_put
+        )
 
     def _overrides(self, existing: ObjectInfo | None) -> CopyOverrides:
         capabilities = self._target.backend.capabilities
         put = PutOptions(write_id=self._request.write_id)
         if existing is None:
-            if capabilities.put_if_none_match:
-                put = PutOptions(write_id=self._request.write_id, if_none_match="*")
-        elif capabilities.put_if_match and existing.etag is not None:
-            put = PutOptions(write_id=self._request.write_id, if_match=existing.etag)
+            if self._is_conditional:
+                put = replace(put, if_none_match="*")
+        elif self._is_conditional and capabilities.put_if_match and existing.etag is not None:
+            put = replace(put, if_match=existing.etag)
         return CopyOverrides(put=put)
 
     async def _compare(self, existing: ObjectInfo | None) -> RelocationResult | None:

@@ -22,6 +22,7 @@ from trove_async.router import Router
 from .backends import Backends
 from .buckets import CreateMissing
 from .key_guard import KeyGuard
+from .placement import Placement
 from .transforms import Transforms
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Runtime:
         timeout: The timeouts of every operation.
         create_missing: Whether a put creates missing buckets. See `Trove`.
         transforms: The middlewares of the store.
+        placement: The moves of a store that looks for objects on all backends, else None.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Runtime:
         timeout: Timeout,
         create_missing: CreateMissing,
         transforms: Transforms,
+        placement: Placement | None = None,
     ) -> None:
         for name, driver in drivers.items():
             if isinstance(driver, type):
@@ -67,6 +70,7 @@ class Runtime:
         self.timeout = timeout
         self.create_missing = create_missing
         self.transforms = transforms
+        self.placement = placement
         self.deadlines = Deadlines()
         self.key_guard = KeyGuard()
         self.backends = Backends(

@@ -127,6 +127,19 @@ def check_store_options(
         )
 
 
+def check_locate(locate: object) -> None:
+    """Check where a store looks for objects.
+
+    Raises:
+        TypeError: The value is not a str.
+        ConfigError: It is neither of the two values.
+    """
+    if not isinstance(locate, str):
+        raise TypeError(f"locate must be a str, got {type(locate).__name__}")
+    if locate not in {"routed", "anywhere"}:
+        raise ConfigError(f'locate must be "routed" or "anywhere", got {locate!r}')
+
+
 def check_progress(callback: object) -> None:
     """Check a progress callback before anything is stored."""
     if callback is None:

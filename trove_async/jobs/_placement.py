@@ -14,7 +14,7 @@ from trove_async.models import ObjectInfo
 from trove_async.router import Pinned, Router
 from trove_async.store import Trove
 
-from ._report import Outcome
+from ._report import UNCHANGED, Outcome
 
 _REASONS: Final = {
     Relocated.CONFLICT: "conflict",
@@ -66,8 +66,9 @@ async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
         return IN_USE
     if done.result in _REASONS:
         return Outcome(result="skipped", reason=_REASONS[done.result])
-    if done.result is Relocated.SAME and move.keep_source:
-        return Outcome(result="unchanged")
+    is_done = done.result is Relocated.SAME and move.keep_source
+    if is_done or done.result is Relocated.NOT_MOVED:
+        return UNCHANGED
     return Outcome(result="changed", bytes=done.bytes)
 
 
@@ -85,7 +86,7 @@ def router_of(store: Trove) -> Router:
 
 def finds_anywhere(store: Trove) -> bool:
     """Return whether the store finds objects that are not where the rules say."""
-    return getattr(store, "_locate", "routed") == "anywhere"
+    return store._core.placement is not None  # noqa: SLF001 - jobs are part of the library
 
 
 async def resolve(router: Router, bucket: str, key: str) -> str:

@@ -13,7 +13,6 @@ MAX_CHAR: Final = "\U0010ffff"
 """The greatest character: ``prefix + MAX_CHAR`` is not less than the usual keys that start with the prefix."""
 
 _MAX_ASCII: Final = 0x7F
-_SURROGATES: Final = range(0xD800, 0xE000)  # no UTF-8 key contains them
 
 _MAX_PROBES: Final = 48
 """Maximum number of requests to find the point of one split."""
@@ -68,7 +67,7 @@ async def find_split(key_range: KeyRange, first_after: FirstAfter) -> SplitPoint
 
 
 class _Search:
-    """The search for the split of one range. The remaining keys are between `low` and `high`."""
+    """The search for the split of one range. The remaining keys are from `low` to `high`."""
 
     def __init__(self, key_range: KeyRange, first_after: FirstAfter) -> None:
         self._low = key_range.start_after
@@ -78,17 +77,22 @@ class _Search:
 
     async def run(self) -> SplitPoint:
         """Return the split."""
+        # 1. Start with the first key, so that the first half is not empty.
+        first = await self._probe(self._low)
+        if first is None:
+            return SplitPoint(None, self._low)
+        self._low = first
         depth = 0
         while self._probes < _MAX_PROBES and depth < _MAX_DEPTH:
             prefix = self._low[:depth]
-            # 1. If `low` is the common prefix itself, continue just before the first key after it.
+            # 2. If `low` is the common prefix itself, continue with the next key.
             if len(self._low) == depth:
-                first = await self._probe(self._low)
-                if first is None:
+                following = await self._probe(self._low)
+                if following is None:
                     return SplitPoint(None, self._low)
-                self._low = _just_before(first)
+                self._low = following
                 continue
-            # 2. Look for a key that does not start with one character more of `low`.
+            # 3. Look for a key that does not start with one character more of `low`.
             end_of_subtree = prefix + self._low[depth] + MAX_CHAR
             if self._high is None or self._high > end_of_subtree:
                 other = await self._probe(end_of_subtree)
@@ -127,13 +131,3 @@ class _Search:
         self._probes += 1
         key = await self._first_after(start_after)
         return key if key is not None and (self._high is None or key <= self._high) else None
-
-
-def _just_before(key: str) -> str:
-    """Return a string slightly less than a key that is not empty: almost no key is in between."""
-    last = ord(key[-1]) - 1
-    if last in _SURROGATES:
-        last = _SURROGATES.start - 1
-    if last <= 0:
-        return key[:-1]
-    return key[:-1] + chr(last) + MAX_CHAR

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
-from trove_async._engine.listing import ObjectIterator
+from trove_async._engine.iterators import ObjectIterator
 from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 

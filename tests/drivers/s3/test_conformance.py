@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server_quirks import expect_failures
-from trove_async import Trove, UnavailableError
+from trove_async import Route, Trove, UnavailableError
 from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.s3 import S3Driver
 from trove_async.testing import (
@@ -193,5 +193,23 @@ class TestRoutedStore(StoreBodies, StoreReading, StoreCopies, StoreCancellation)
             LocalDriver(tmp_path, fsync=False),
             backends={"cold": driver_of(seaweed, payload_signing=False)},
             route_functions=[lambda _bucket, _key: "cold"],
+        ) as store:
+            yield store
+
+
+class TestLocatedAnywhere(StoreSuite):
+    """Files, which list in order, and SeaweedFS, which does not. Most names are on SeaweedFS."""
+
+    refused_keys = SEAWEEDFS_REFUSED_KEYS
+
+    @pytest_asyncio.fixture
+    async def store(  # type: ignore[override]  # a fixture: pytest passes its arguments
+        self, seaweed: S3Server, tmp_path: Path
+    ) -> AsyncIterator[Trove]:
+        async with Trove(
+            LocalDriver(tmp_path, fsync=False),
+            backends={"cold": driver_of(seaweed)},
+            routes=[("*1", "default"), ("b*", "default"), Route("**", "cold")],
+            locate="anywhere",
         ) as store:
             yield store
