@@ -142,26 +142,25 @@ class Deletion:
 
     async def _delete_now(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         errors: dict[str, Exception | None] = {}
-        hidden: _Groups = {}
-        visible: _Groups = {}
+        rounds: list[_Groups] = []
         for key in dict.fromkeys(keys):
             try:
                 *others, last = await self._resolve(key)
             except InvalidNameError as error:
                 errors[key] = self._located(error, None, key)
                 continue
-            for backend in others:
-                hidden.setdefault(backend.name, (backend, []))[1].append(key)
-            visible.setdefault(last.name, (last, []))[1].append(key)
-        # The object that a get returns is deleted last, and only if that reveals no other one.
-        if hidden:
-            await self._delete_groups(hidden, errors)
-            failed = {key for key, error in errors.items() if error is not None}
-            visible = {
-                name: (backend, [key for key in group if key not in failed])
-                for name, (backend, group) in visible.items()
+            # The object that a get returns is deleted last: the routed backend's or, if that has none, the
+            # first one of the others. A deletion that fails ends those of the key, so it reveals no object.
+            for position, backend in enumerate((*reversed(others), last)):
+                if position == len(rounds):
+                    rounds.append({})
+                rounds[position].setdefault(backend.name, (backend, []))[1].append(key)
+        for groups in rounds:
+            remaining = {
+                name: (backend, [key for key in group if errors.get(key) is None])
+                for name, (backend, group) in groups.items()
             }
-        await self._delete_groups(visible, errors)
+            await self._delete_groups(remaining, errors)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
     async def _delete_groups(self, groups: _Groups, errors: dict[str, Exception | None]) -> None:

@@ -9,12 +9,13 @@ from typing import Final
 from trove_async._engine.key_guard import MoveInterruptedError
 from trove_async._engine.operations import Operations
 from trove_async._engine.relocation import Relocated
-from trove_async.errors import ConfigError
+from trove_async.errors import BucketNotFoundError, ConfigError, ObjectNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.router import Pinned, Router
 from trove_async.store import Trove
 
 from ._report import UNCHANGED, Outcome
+from ._walks import Copies
 
 _REASONS: Final = {
     Relocated.CONFLICT: "conflict",
@@ -145,9 +146,19 @@ def pair_of(store: Trove, first: str, second: str) -> Trove:
     return handle
 
 
-async def find_visible(store: Trove, bucket: str, key: str, order: list[str]) -> str | None:
-    """Return the first of several backends that has an object of the key."""
-    for name in order:
-        if await store.backend(name).exists(bucket, key):
-            return name
-    return None
+async def completed(store: Trove, item: Copies) -> Copies:
+    """Return all objects of a key, also if an unordered listing has shown only one of them."""
+    if item.whole:
+        return item
+    infos: list[ObjectInfo] = []
+    for name in store.backends:
+        listed = item.on(name)
+        if listed is not None:
+            infos.append(listed)
+            continue
+        try:
+            found = await store.backend(name).head(item.infos[0].bucket, item.key)
+        except (ObjectNotFoundError, BucketNotFoundError):
+            continue
+        infos.append(found)
+    return Copies(item.key, infos)

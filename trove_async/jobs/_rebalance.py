@@ -11,7 +11,7 @@ from trove_async.store import Trove
 
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
-from ._placement import Move, SyncRoutes, relocate, resolve, router_of
+from ._placement import Move, SyncRoutes, completed, relocate, resolve, router_of
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
@@ -145,6 +145,7 @@ class Rebalance:
         backend = await resolve(self._router, self.bucket, item.key)
         if _is_in_place(item, backend):
             return UNCHANGED
+        item = await completed(self._store, item)
         exists = item.on(backend) is not None
         skip: Outcome | None = None
         changed: Outcome | None = None

@@ -19,7 +19,7 @@ from ._placement import (
     CONFLICT,
     Move,
     SyncRoutes,
-    find_visible,
+    completed,
     finds_anywhere,
     relocate,
     resolve,
@@ -235,6 +235,8 @@ class Tier:
 
     def peek(self, item: Copies) -> Outcome | None:
         """Return that nothing is to be done, if no object of the key has to move."""
+        if not item.whole and len(self._names) > 1:
+            return None
         now = self._time()
         if all(self._destination(info, now) in {None, info.backend} for info in item.infos):
             return UNCHANGED
@@ -247,26 +249,21 @@ class Tier:
     async def process(self, item: Copies) -> Outcome:
         """Move the object that users read, if a rule matches it."""
         # 1. Find that object: the routed backend's, or else the first one.
+        item = await completed(self._store, item)
         routed = await resolve(self._router, self.bucket, item.key)
         order = [routed, *(name for name in self._names if name != routed)]
         info = next(found for name in order if (found := item.on(name)) is not None)
         target = self._destination(info, self._time())
         if target is None or target == info.backend:
             return UNCHANGED
-        # 2. In an unordered listing the other objects of the key are unknown: look for those that would
-        # be read instead of this one, now or after the move.
-        before = order[: order.index(info.backend)]
-        if not item.whole and await find_visible(self._store, self.bucket, item.key, before):
-            return UNCHANGED  # a hidden object
-        others = [
-            name for name in order[: order.index(target)] if name not in {info.backend, *before}
-        ]
-        if item.whole:
-            others = [name for name in others if item.on(name) is not None]
-        if await find_visible(self._store, self.bucket, item.key, others):
+        # 2. Leave it if the move would reveal a different object, which it hides now.
+        source_rank, target_rank = order.index(info.backend), order.index(target)
+        between = order[source_rank + 1 : target_rank]
+        if any(item.on(name) is not None for name in between):
             return CONFLICT
-        # 3. Move it. What the destination has is hidden by it.
-        move = Move(info=info, to=target, replace=True)
+        # 3. Move it. An object at the destination is replaced only if this one hides it: an object that
+        # takes precedence was put since the listing, so it is newer.
+        move = Move(info=info, to=target, replace=target_rank > source_rank)
         return await relocate(self._store, move, dry_run=self.dry_run)
 
     def _time(self) -> datetime:
