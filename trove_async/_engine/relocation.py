@@ -63,7 +63,7 @@ class Relocated(Enum):
         SHADOWED: The destination has a different object, and the source was deleted as requested.
         CONFLICT: The destination has a different object. Nothing was changed.
         GONE: There was no source.
-        CHANGED: The source was replaced or deleted meanwhile, and the copy was removed.
+        CHANGED: The source was replaced or deleted meanwhile, or the destination was. There is no copy.
     """
 
     MOVED = "moved"
@@ -154,12 +154,12 @@ class Relocation:
                 copied = await copy
         except ObjectNotFoundError:
             return self._end(Relocated.GONE)
-        except AlreadyExistsError as error:
-            # Another writer was faster.
+        except AlreadyExistsError:
+            # Another writer was faster. It may have deleted its object again.
             settled = await self._compare(await self._head(self._target))
-            if settled is None:
-                raise ObjectChangedError("the destination was replaced during the copy") from error
-            return settled
+            return settled or self._end(Relocated.CHANGED)
+        except PreconditionFailedError:
+            return self._end(Relocated.CHANGED)  # the source, or a destination to be replaced
         except BaseException as error:
             if not isinstance(error, TroveError) or error.maybe_done:
                 await run_cleanup(self._undo_unknown(), _FINISH_SECONDS)
