@@ -15,17 +15,15 @@ from ._job import WalkPage
 from ._options import Executor, check_target, run_options
 from ._placement import (
     Move,
-    SyncRoutes,
     finds_anywhere,
     pair_of,
     relocate,
-    resolve,
     router_of,
 )
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_objects
+from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_objects, walk_routed
 
 
 async def migrate(
@@ -120,7 +118,6 @@ class Migrate:
     ) -> None:
         self._store = store
         self._router = router_of(store)
-        self._routes = SyncRoutes(self._router, bucket)
         self.bucket = bucket
         self._prefix = prefix
         self._source = source
@@ -159,8 +156,11 @@ class Migrate:
                     f" were moved to {self._target!r}: change the rules first, or pass delete=False"
                 )
 
-    async def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
         """Walk the objects of the source, with those of the target if both list in order."""
+        return walk_routed(self._router, self.bucket, self._walk(key_range))
+
+    async def _walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
         if self._is_merged:
             copies = walk_copies(self._pair, self.bucket, self._prefix, key_range)
             async with aclosing(copies) as merged:
@@ -180,10 +180,8 @@ class Migrate:
 
     def peek(self, item: Copies) -> Outcome | None:
         """Return that nothing is to be done, if the target's object is what users have written."""
-        if self._delete or item.on(self._target) is None:
-            return None
-        routed = self._routes.resolve(item.key)
-        return UNCHANGED if routed is not None and routed != self._source else None
+        is_newer = item.routed != self._source
+        return UNCHANGED if is_newer and not self._delete and item.on(self._target) else None
 
     def weight(self, item: Copies) -> int:
         """Return the size of the object."""
@@ -192,8 +190,7 @@ class Migrate:
     async def process(self, item: Copies) -> Outcome:
         """Copy or move the object."""
         info = self._info(item)
-        routed = await resolve(self._router, self.bucket, item.key)
-        hidden = routed == self._source  # what the target has is older
+        hidden = item.routed == self._source  # what the target has is older
         exists = item.on(self._target) is not None or not item.whole
         if exists and hidden and not self._delete and await self._is_newer(info):
             return UNCHANGED

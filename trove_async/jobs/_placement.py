@@ -90,39 +90,6 @@ def finds_anywhere(store: Trove) -> bool:
     return store._core.placement is not None  # noqa: SLF001 - jobs are part of the library
 
 
-async def resolve(router: Router, bucket: str, key: str) -> str:
-    """Return the backend that a key is routed to."""
-    name = router.resolve(bucket, key)
-    return name if isinstance(name, str) else await name
-
-
-class SyncRoutes:
-    """Resolves keys as far as that needs no await: many keys need nothing else.
-
-    Args:
-        router: The rules.
-        bucket: The bucket.
-    """
-
-    def __init__(self, router: Router, bucket: str) -> None:
-        self._router = router
-        self._bucket = bucket
-        self._is_async = False
-
-    def resolve(self, key: str) -> str | None:
-        """Return the backend of a key; None if a route function is async."""
-        if self._is_async:
-            return None
-        name = self._router.resolve(self._bucket, key)
-        if isinstance(name, str):
-            return name
-        self._is_async = True  # from now on, keys are resolved only once
-        close = getattr(name, "close", None)
-        if close is not None:
-            close()  # a coroutine that is not awaited would warn
-        return None
-
-
 class _Pair(Pinned):
     """The routing of a handle that lists two backends."""
 
@@ -161,4 +128,4 @@ async def completed(store: Trove, item: Copies) -> Copies:
         except (ObjectNotFoundError, BucketNotFoundError):
             continue
         infos.append(found)
-    return Copies(item.key, infos)
+    return Copies(item.key, infos, route=item.route)

@@ -11,11 +11,11 @@ from trove_async.store import Trove
 
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
-from ._placement import Move, SyncRoutes, completed, relocate, resolve, router_of
+from ._placement import Move, completed, relocate, router_of
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies
+from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_routed
 
 
 async def rebalance(
@@ -93,7 +93,6 @@ class Rebalance:
     ) -> None:
         self._store = store
         self._router = router_of(store)
-        self._routes = SyncRoutes(self._router, bucket)
         self.bucket = bucket
         self._prefix = prefix
         self._delete_shadowed = delete_shadowed
@@ -121,7 +120,8 @@ class Rebalance:
 
     def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
         """Walk the objects of all backends."""
-        return walk_copies(self._store, self.bucket, self._prefix, key_range)
+        walk = walk_copies(self._store, self.bucket, self._prefix, key_range)
+        return walk_routed(self._router, self.bucket, walk)
 
     async def first_after(self, key: str) -> str | None:
         """Return the next key on any backend."""
@@ -131,10 +131,7 @@ class Rebalance:
 
     def peek(self, item: Copies) -> Outcome | None:
         """Return that nothing is to be done, if the only object is where it belongs."""
-        backend = self._routes.resolve(item.key)
-        if backend is not None and _is_in_place(item, backend):
-            return UNCHANGED
-        return None
+        return UNCHANGED if _is_in_place(item, item.routed) else None
 
     def weight(self, item: Copies) -> int:
         """Return the size of the object."""
@@ -142,9 +139,7 @@ class Rebalance:
 
     async def process(self, item: Copies) -> Outcome:
         """Move the object."""
-        backend = await resolve(self._router, self.bucket, item.key)
-        if _is_in_place(item, backend):
-            return UNCHANGED
+        backend = item.routed
         item = await completed(self._store, item)
         exists = item.on(backend) is not None
         skip: Outcome | None = None

@@ -18,17 +18,15 @@ from ._options import Executor, check_target, run_options
 from ._placement import (
     CONFLICT,
     Move,
-    SyncRoutes,
     completed,
     finds_anywhere,
     relocate,
-    resolve,
     router_of,
 )
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies
+from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_routed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +173,6 @@ class Tier:
     ) -> None:
         self._store = store
         self._router = router_of(store)
-        self._routes = SyncRoutes(self._router, bucket)
         self.bucket = bucket
         self._prefix = prefix
         self._rules = rules
@@ -225,7 +222,8 @@ class Tier:
 
     def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
         """Walk the objects of all backends."""
-        return walk_copies(self._store, self.bucket, self._prefix, key_range)
+        walk = walk_copies(self._store, self.bucket, self._prefix, key_range)
+        return walk_routed(self._router, self.bucket, walk)
 
     async def first_after(self, key: str) -> str | None:
         """Return the next key on any backend."""
@@ -250,7 +248,7 @@ class Tier:
         """Move the object that users read, if a rule matches it."""
         # 1. Find that object: the routed backend's, or else the first one.
         item = await completed(self._store, item)
-        routed = await resolve(self._router, self.bucket, item.key)
+        routed = item.routed
         order = [routed, *(name for name in self._names if name != routed)]
         info = next(found for name in order if (found := item.on(name)) is not None)
         target = self._destination(info, self._time())

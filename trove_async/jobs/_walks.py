@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
+from trove_async._concurrency import for_each
 from trove_async._engine.iterators import ObjectIterator
 from trove_async.models import ObjectInfo
+from trove_async.router import Router
 from trove_async.store import Trove
 
 from ._job import WalkPage
@@ -17,6 +19,9 @@ from ._ranges import KeyRange
 
 PAGE_SIZE = 1000
 """The number of keys of a page: the maximum of one request to S3 (API Reference, ListObjectsV2)."""
+
+_MAX_LOOKUPS = 16
+"""Maximum number of concurrent calls of an async route function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +32,28 @@ class Copies:
         key: The key.
         infos: At least one object.
         whole: Whether these are all objects of the key. In an unordered listing, others are separate items.
+        route: The backend that the key is routed to, or the error of a route function. ``""``: unknown.
     """
 
     key: str
     infos: Sequence[ObjectInfo]
     whole: bool = True
+    route: str | Exception = ""
 
     def on(self, backend: str) -> ObjectInfo | None:
         """Return the object on a backend, if it was listed."""
         return next((info for info in self.infos if info.backend == backend), None)
+
+    @property
+    def routed(self) -> str:
+        """The backend that the key is routed to, if the walk was `walk_routed`.
+
+        Raises:
+            Exception: A route function raised it.
+        """
+        if isinstance(self.route, Exception):
+            raise self.route
+        return self.route
 
 
 async def walk_objects(
@@ -81,6 +99,49 @@ async def walk_copies(
             yield WalkPage(groups)
     if held:
         yield WalkPage(_grouped(held))
+
+
+async def walk_routed(
+    router: Router, bucket: str, walk: AsyncGenerator[WalkPage[Copies], None]
+) -> AsyncGenerator[WalkPage[Copies], None]:
+    """Add the routes to the items of a walk."""
+    async with aclosing(walk) as pages:
+        async for page in pages:
+            routes = await _resolve_all(router, bucket, page.items)
+            items = [
+                Copies(item.key, item.infos, item.whole, route)
+                for item, route in zip(page.items, routes, strict=True)
+            ]
+            yield WalkPage(items, page.ordered, page.cursor)
+
+
+async def _resolve_all(
+    router: Router, bucket: str, items: Sequence[Copies]
+) -> Sequence[str | Exception]:
+    """Resolve keys, several at a time if a route function is async."""
+    routes: list[str | Exception] = [""] * len(items)
+    remaining = iter(enumerate(items))
+
+    async def resolve(numbered: tuple[int, Copies]) -> None:
+        index, item = numbered
+        try:
+            name = router.resolve(bucket, item.key)
+            routes[index] = name if isinstance(name, str) else await name
+        except Exception as error:  # noqa: BLE001 - of a user's function, for this key
+            routes[index] = error
+
+    for index, item in remaining:
+        try:
+            name = router.resolve(bucket, item.key)
+            if isinstance(name, str):
+                routes[index] = name
+                continue
+            routes[index] = await name
+        except Exception as error:  # noqa: BLE001 - as above
+            routes[index] = error
+        else:
+            await for_each(remaining, resolve, limit=_MAX_LOOKUPS)
+    return routes
 
 
 def _pages_of(
