@@ -83,8 +83,8 @@ class Trove:
     * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the
       object, one request a further backend, in order. An object that is moved from one backend to another
       meanwhile is found nevertheless. So after the last backend, all but the last are asked again: with n
-      backends, an object that does not exist takes 2n - 1 requests. presign_get takes one more than
-      with ``"routed"``.
+      backends, an object that does not exist takes 2n - 1 requests, and one on the n-th takes 2n - 1 as
+      well if n is greater than two. presign_get takes one more than with ``"routed"``.
     * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
       error is raised unless a later one has the object; a copy and a move raise it in either case. An
       object is never reported as missing while a backend is unavailable.
