@@ -17,13 +17,17 @@ step is conditional where the backends support it. These windows remain:
 - A backend that cannot delete on a condition (`Capabilities.delete_if_match`): a put by another process between
   the HEAD of the source and its deletion is lost. The window is one request long.
 - A deletion by another process in that window, or, on a service whose lost responses cannot be told apart,
-  during the deletion itself: the copy stays, so the object comes back.
-- A destination that cannot put on a condition: another process's put between the HEAD and the copy is lost.
+  during the deletion itself: the copy stays, so the object comes back. So it does if a deletion on several
+  backends reaches the destination before the copy, and the source after it was deleted here (`jobs.tier`).
+- A deletion by another process during the copy: the object is readable again until the copy is removed.
+- A destination that cannot put on a condition: another process's put between the HEAD and the copy is lost. If
+  it cannot delete on a condition, so is a put between the HEAD and the deletion of a copy that is removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -162,7 +166,8 @@ class Relocation:
             return self._end(Relocated.CHANGED)  # the source, or a destination to be replaced
         except BaseException as error:
             if not isinstance(error, TroveError) or error.maybe_done:
-                await run_cleanup(self._undo_unknown(), _FINISH_SECONDS)
+                with suppress(TroveError):  # both objects stay, with the same bytes
+                    await run_cleanup(self._undo_unknown(), _FINISH_SECONDS)
             raise
         # 3. Prove the copy and delete the source. From here on, a cancel waits.
         return await run_cleanup(self._finish(copied), _FINISH_SECONDS)
