@@ -134,6 +134,7 @@ class Relocation:
         self._source = request.source
         self._target = request.target
         self._copy = copy
+        self._is_new = False  # whether the copy was made on the condition that there was no object
         self.result: RelocationResult | None = None
 
     async def run(self) -> RelocationResult:
@@ -197,6 +198,7 @@ class Relocation:
         put = PutOptions(write_id=self._request.write_id)
         if existing is None:
             if self._is_conditional:
+                self._is_new = True
                 put = replace(put, if_none_match="*")
         elif self._is_conditional and capabilities.put_if_match and existing.etag is not None:
             put = replace(put, if_match=existing.etag)
@@ -274,7 +276,8 @@ class Relocation:
         capabilities = self._source.backend.capabilities
         conditional = capabilities.delete_if_match and copied.source.etag is not None
         is_settled = capabilities.embedded or capabilities.settles_doubt
-        distinct = are_distinct(self._source, self._target)
+        # A put on the condition that there is no object would have failed on the source itself.
+        distinct = self._is_new or are_distinct(self._source, self._target)
         if self._request.keep_source or not (conditional and is_settled and distinct):
             current = await self._head(self._source)
             if current is None or not is_same(copied.source, current):
