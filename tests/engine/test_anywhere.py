@@ -147,6 +147,9 @@ async def test_two_names_of_one_place_are_asked_once() -> None:
         await store.backend("one").put("data", "key", b"body")
         listed = await store.list("data").all()
         assert [info.key for info in listed] == ["key"]
+        await store.backend("default").put("data", "key", b"hidden")
+        listed = await store.list("data").all()
+        assert [(info.key, info.backend) for info in listed] == [("key", "one")]
         await store.delete("data", "key")
         assert await store.list("data").all() == []
 
