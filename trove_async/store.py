@@ -91,7 +91,7 @@ class Trove:
     * put, and the destination of copy and move, are routed, and hide an object of the same key on a
       different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
       applies to the object that a get returns. The other backends are headed before the body is read:
-      an object that is stored on one of them after that is not noticed.
+      an object that is stored on one of them, or moved there, after that is not noticed.
     * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
       object that is put there meanwhile, if that backend supports `if_none_match`.
     * delete and delete_many delete the object on all backends, the one that a get returns last, which

@@ -197,6 +197,7 @@ class TestRoutedStore(StoreBodies, StoreReading, StoreCopies, StoreCancellation)
             yield store
 
 
+@expect_failures(SEAWEEDFS_FAILS_STORE_SUITE)
 class TestLocatedAnywhere(StoreSuite):
     """Files, which list in order, and SeaweedFS, which does not. Most names are on SeaweedFS."""
 
