@@ -89,6 +89,10 @@ class OwnedTask(Generic[T]):
         """Call `call` once the task has ended."""
         self._task.add_done_callback(lambda _: call())
 
+    def cancel(self) -> None:
+        """Request a cancel, without waiting. Use `when_done` to release what the task uses."""
+        self._task.cancel()
+
     def outcome(self) -> T | None:
         """Return the result of the task; None if it is running, has failed or was cancelled."""
         succeeded = (
