@@ -57,7 +57,7 @@ class TestStore(StoreSuite):
 
 class TestRoutedStore(StoreSuite):
     @pytest_asyncio.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
         mirror = Mirrored(MemoryDriver(), LocalDriver(tmp_path, fsync=False))
         async with Trove(
             MemoryDriver(),

@@ -1,5 +1,6 @@
 """Layers: drivers that wrap other drivers. A layer can be a backend, and layers can be nested.
 
+`fallback`      `Fallback`: reads from further drivers what the first cannot give
 `mapped`        `Mapped`: buckets under different names, or all buckets inside one
 `mirrored`      `Mirrored`: copies of every object on several drivers
 `_members`      the drivers of a layer with several: reads that fail over, values of one member
@@ -18,7 +19,8 @@
 from __future__ import annotations
 
 from ._urls import driver_from_url
+from .fallback import Fallback
 from .mapped import Mapped
 from .mirrored import Mirrored
 
-__all__ = ["Mapped", "Mirrored", "driver_from_url"]
+__all__ = ["Fallback", "Mapped", "Mirrored", "driver_from_url"]

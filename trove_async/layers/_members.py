@@ -30,6 +30,7 @@ from trove_async.errors import (
 from trove_async.events import Event, Events
 from trove_async.models import ObjectInfo, Prefix, VersionInfo
 from trove_async.options import GetOptions, ListOptions, Page, VersionPage
+from trove_async.paging import TokenCycle
 from trove_async.pool import BufferPool
 
 from ._attachment import Attachment
@@ -299,10 +300,9 @@ class Members:
         except UnavailableError as error:
             if not ordered or not is_unavailable(error):
                 raise
-        position = max(last_key, options.start_after or "")
 
         async def resume(other: int, driver: AsyncDriver) -> Page:
-            return self._page(other, await page_after(driver, bucket, options, position))
+            return self._page(other, await page_after(driver, bucket, options, last_key or None))
 
         return await self.read("list", bucket, None, resume)
 
@@ -381,13 +381,29 @@ class Failures:
         return raised
 
 
-async def page_after(driver: AsyncDriver, bucket: str, options: ListOptions, position: str) -> Page:
-    """Return the first page of entries after `position`, which may be a common prefix."""
-    # A common prefix is listed again after itself, because its keys are greater.
-    options = replace(options, start_after=position or None, token=None)
+async def page_after(
+    driver: AsyncDriver, bucket: str, options: ListOptions, position: str | None
+) -> Page:
+    """Return the first page of entries after the last one that was returned.
+
+    Args:
+        driver: The driver to list.
+        bucket: The bucket.
+        options: The options of the listing. Their token is not used.
+        position: The last entry's key or common prefix; None: none was returned.
+    """
+    start_after = options.start_after
+    if position is not None:
+        start_after = max(position, start_after or "")
+    options = replace(options, start_after=start_after, token=None)
+    cycle = TokenCycle()
     while True:
         page = await driver.list_page(bucket, options)
-        entries = [entry for entry in page.entries if entry.key > position]
+        cycle.check(page.token, empty=not page.entries)
+        entries = page.entries
+        if position is not None:
+            # A common prefix is listed again after itself, because its keys are greater.
+            entries = [entry for entry in entries if entry.key > position]
         if entries or page.token is None:
             return Page(entries=entries, token=page.token)
         options = replace(options, token=page.token)
@@ -413,6 +429,20 @@ def _parse_token(token: str, members: int) -> tuple[int, str, str]:
     if int(member) >= members or int(length) > len(rest):
         raise CursorError("the token of the listing has other members: list from the start")
     return int(member), rest[: int(length)], rest[int(length) :]
+
+
+def parse_stage(token: str | None, members: int) -> tuple[int, str | None]:
+    """Return the member that a listing of one member after another is at, and the member's own token.
+
+    Raises:
+        CursorError: The token is malformed.
+    """
+    if token is None:
+        return 0, None
+    stage, colon, rest = token.partition(":")
+    if not (colon and is_number(stage) and int(stage) < members):
+        raise CursorError("the token is malformed: list from the start")
+    return int(stage), rest or None
 
 
 def _has_members(driver: AsyncDriver) -> bool:

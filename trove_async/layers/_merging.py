@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 class MergedPage(NamedTuple):
-    """The rows of one page, the key after which the next page starts, and the members without the bucket."""
+    """The rows of one page, the last key if more follow, and the members without the bucket."""
 
     rows: Sequence[Row]
     position: str | None
@@ -34,9 +34,9 @@ class MergedPage(NamedTuple):
 
 
 async def merged_page(
-    drivers: Mapping[int, AsyncDriver], bucket: str, options: ListOptions, position: str
+    drivers: Mapping[int, AsyncDriver], bucket: str, options: ListOptions
 ) -> MergedPage:
-    """Return the first `ListOptions.limit` keys after `position` that any of the drivers has.
+    """Return the next `ListOptions.limit` keys that any of the drivers has.
 
     Each page asks every driver once, so that nothing is kept between two pages. Usually the drivers have
     the same keys, and each entry is requested once.
@@ -44,8 +44,7 @@ async def merged_page(
     Args:
         drivers: Ordered drivers, by the number of the member.
         bucket: The bucket. Drivers that lack it have no keys.
-        options: The options of the listing. Their token is not used.
-        position: The key or common prefix after which the page starts.
+        options: The options of the page. Their token is the position of the page before.
     """
     # 1. Get a page from each driver.
     pages: dict[int, Page] = {}
@@ -53,7 +52,7 @@ async def merged_page(
 
     async def request(number: int, driver: AsyncDriver) -> None:
         try:
-            pages[number] = await page_after(driver, bucket, options, position)
+            pages[number] = await page_after(driver, bucket, options, options.token)
         except BucketNotFoundError as error:
             missing[number] = error
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import AsyncDriver, PartSource, StreamedUpload, Upload, Uploading
@@ -28,8 +28,6 @@ from ._replicas import (
     wait_for,
 )
 
-T = TypeVar("T")
-
 
 class MirroredUpload:
     """One upload to all members. It is also its context manager.
@@ -39,12 +37,12 @@ class MirroredUpload:
     falls too far behind, is dropped: its upload is aborted.
 
     Args:
-        members: The members of the layer.
-        replicas: Runs the tasks of the replicas.
-        locks: The locks of the keys that are being written.
         bucket: The bucket.
         key: The key.
         options: The options for the primary.
+        members: The members of the layer.
+        replicas: Runs the tasks of the replicas.
+        locks: The locks of the keys that are being written.
         find_conditions: Returns the options with the primary's etag, if they have that of a replica.
         window: The number of parts that the store sends concurrently. A replica that need not be waited
             for may be behind by as many parts, each in memory of its own.
@@ -52,13 +50,13 @@ class MirroredUpload:
 
     def __init__(
         self,
-        members: Members,
-        replicas: Replicas,
-        locks: KeyLocks,
         bucket: str,
         key: str,
         options: PutOptions,
         *,
+        members: Members,
+        replicas: Replicas,
+        locks: KeyLocks,
         find_conditions: Callable[[PutOptions], Awaitable[PutOptions]],
         window: int,
     ) -> None:
@@ -126,47 +124,51 @@ class MirroredUpload:
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Send the part to all members. See `Upload.send`."""
-        needed = self._replicas.needed
         # 1. Drop replicas that are too far behind, unless they are needed.
         for upload in self._live:
-            if len(upload.sends) >= self._window and len(self._live) > needed:
+            if len(upload.sends) >= self._window and len(self._live) > self._replicas.needed:
                 self._drop(upload, UnavailableError(f"it is {self._window} parts behind"))
         self._check_enough()
         # 2. Copy the part, if some replica need not be waited for.
-        live = self._live
         copy = None
-        if needed < len(live):
+        if self._replicas.needed < len(self._live):
             copy = await PrivateCopy.of(views, self._members.pool)
-        # 3. Send it to all members. The replicas' tasks have memory of their own, or are waited for.
-        tasks: dict[int, OwnedTask[object]] = {}
+        # 3. Send it to all members.
         try:
-            for upload in live:
-                body = views if copy is None else copy.views
-                task = self._send_to(upload, part, body)
+            await self._send_to_all(part, views, copy)
+        finally:
+            if copy is not None:
+                copy.finish()
+        self._check_enough()
+
+    async def _send_to_all(
+        self, part: Part, views: Sequence[memoryview], copy: PrivateCopy | None
+    ) -> None:
+        """Send a part to all members, and wait for those that must have it.
+
+        The others go on with the private copy, or are dropped if there is none.
+        """
+        uploads, tasks = self._live, dict[int, OwnedTask[object]]()
+        try:
+            for upload in uploads:
+                task = self._send_to(upload, part, views if copy is None else copy.views)
                 tasks[upload.number] = task
                 if copy is not None:
                     copy.use(task)
             await self._primary.send(part, views)
-            await wait_for(tasks, needed)
+            await wait_for(tasks, self._replicas.needed)
         except BaseException:
-            # The part may be sent again, so replicas whose task is cancelled here have not failed.
-            for upload in live:
-                upload.sends.discard(tasks.get(upload.number))
+            # The part may be sent again, so a replica whose task is cancelled here has not failed.
+            for upload in uploads:
+                upload.sends.difference_update(tasks.values())
             await close_all(tasks.values())
             raise
-        finally:
-            if copy is not None:
-                copy.is_needed = False
-                if not tasks:
-                    copy.release()
-        # 4. Drop those that have failed, and those that would go on with the caller's memory.
         if copy is None:
             await close_all(tasks.values())
-        for upload in live:
+        for upload in uploads:
             task = tasks[upload.number]
             if task.done and not succeeded(task):
                 self._drop(upload, failure(task))
-        self._check_enough()
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Send a part that is read from its file, once for each member that must have it.

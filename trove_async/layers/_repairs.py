@@ -16,7 +16,6 @@ from trove_async.driver import AsyncDriver
 from trove_async.errors import (
     BucketExistsError,
     BucketNotFoundError,
-    CursorError,
     ObjectChangedError,
     ObjectNotFoundError,
     TroveError,
@@ -31,7 +30,7 @@ from trove_async.options import (
     Repaired,
 )
 
-from ._members import Members, is_number
+from ._members import Members, parse_stage
 from ._merging import merged_page
 from ._replicas import KeyLocks, Replicas, close_all
 from ._transfer import buffer_size, is_copy, transfer
@@ -77,10 +76,8 @@ class Repairs:
         if not ordered:
             return await self._compare_unordered(bucket, options)
         # 1. Merge the members' listings.
-        start, token = options.start_after or "", options.token
-        position = start if token is None else max(start, token)
         drivers = dict(enumerate(self._members.drivers))
-        page = await merged_page(drivers, bucket, options, position)
+        page = await merged_page(drivers, bucket, options)
         if 0 in page.missing:
             raise page.missing[0]
         # 2. Compare each key.
@@ -134,7 +131,7 @@ class Repairs:
         new.
         """
         # 1. Get the page of the member that is listed now.
-        stage, token = _parse_stage(options.token, len(self._members.names))
+        stage, token = parse_stage(options.token, len(self._members.names))
         keys: list[str]
         following: str | None
         try:
@@ -317,12 +314,3 @@ async def _create_bucket(driver: AsyncDriver, bucket: str, missing: BucketNotFou
         await driver.create_bucket(bucket)
     except BucketExistsError:
         raise missing from None
-
-
-def _parse_stage(token: str | None, members: int) -> tuple[int, str | None]:
-    if token is None:
-        return 0, None
-    stage, colon, rest = token.partition(":")
-    if not (colon and is_number(stage) and int(stage) < members):
-        raise CursorError("the token is malformed: compare from the start")
-    return int(stage), rest or None

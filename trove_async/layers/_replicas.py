@@ -116,6 +116,12 @@ class PrivateCopy:
         if not self._tasks:
             self.release()
 
+    def finish(self) -> None:
+        """Record that no call waits for a task any more."""
+        self.is_needed = False
+        if not self._tasks:
+            self.release()
+
     def release(self) -> None:
         """Release the memory. Idempotent."""
         self.views = ()
@@ -149,6 +155,23 @@ def _copied(source: Sequence[memoryview], slots: Sequence[memoryview]) -> Sequen
     if used:
         filled.append(free[len(filled)][:used])
     return filled
+
+
+@dataclass(slots=True)
+class _Following:
+    """A write of the primary that the replicas follow: their tasks, and those that failed."""
+
+    operation: str
+    bucket: str
+    key: str | None
+    tasks: dict[int, OwnedTask[object]] = field(default_factory=dict)
+    failed: dict[int, BaseException | None] = field(default_factory=dict)
+
+    @property
+    def without_result(self) -> list[int]:
+        """The replicas that have not done the write."""
+        pending = [number for number, task in self.tasks.items() if not succeeded(task)]
+        return sorted([*self.failed, *pending])
 
 
 class Replicas:
@@ -269,57 +292,65 @@ class Replicas:
         Raises:
             UnavailableError: Fewer replicas than needed have done it.
         """
-        drivers = self._members.drivers
-        failed: dict[int, BaseException] = {}
+        write = _Following(operation, bucket, key)
         # 1. Copy the body for the replicas that need not be waited for.
         copy = None
         if views and self.needed < len(self.numbers):
             try:
                 copy = await PrivateCopy.of(views, self._members.pool)
             except BaseException as error:
-                self._report_all(operation, bucket, key, self.numbers, error)
+                self._report(write, self.numbers, error)
                 raise
-        # 2. Start the tasks.
-        tasks: dict[int, OwnedTask[object]] = {}
-        body = copy.views if copy is not None else views
+        # 2. Start the tasks, and wait for the acknowledgements.
+        body = views if copy is None else copy.views
+        uses_callers_memory = bool(views) and copy is None
+        try:
+            self._start_all(write, work, body, keys, copy)
+            await wait_for(write.tasks, self.needed, all_of=uses_callers_memory)
+        except BaseException as error:
+            await close_all(write.tasks.values())
+            self._report(write, write.without_result, error)
+            raise
+        finally:
+            if copy is not None:
+                copy.finish()
+        # 3. Leave the others to their tasks, or cancel those that use the caller's memory.
+        if uses_callers_memory:
+            await close_all(write.tasks.values())
+        for number, task in write.tasks.items():
+            if not task.done:
+                self.leave(number, task, operation, bucket, key)
+            elif not succeeded(task):
+                write.failed[number] = failure(task) or _no_memory()
+        # 4. Report what failed.
+        return self.result(operation, bucket, key, write.failed)
+
+    def _start_all(
+        self,
+        write: _Following,
+        work: Callable[[AsyncDriver, int, Sequence[memoryview]], Awaitable[object]],
+        body: Sequence[memoryview],
+        keys: Sequence[str] | None,
+        copy: PrivateCopy | None,
+    ) -> None:
+        """Start the task of each replica, unless it would only be cancelled, or is too far behind."""
+        drivers = self._members.drivers
         for number in self.numbers:
-            if views and copy is None and not self.needed:
-                failed[number] = _no_memory()
+            if body and copy is None and not self.needed:
+                write.failed[number] = _no_memory()
             elif self._behind.get(number, 0) >= MAX_BEHIND and len(self.numbers) > self.needed:
-                failed[number] = UnavailableError(f"the replica is {MAX_BEHIND} writes behind")
+                write.failed[number] = UnavailableError(f"it is {MAX_BEHIND} writes behind")
             else:
 
                 async def request(number: int = number) -> object:
                     return await work(drivers[number], number, body)
 
-                tasks[number] = self.start(number, bucket, [key] if keys is None else keys, request)
+                task = self.start(
+                    number, write.bucket, [write.key] if keys is None else keys, request
+                )
+                write.tasks[number] = task
                 if copy is not None:
-                    copy.use(tasks[number])
-        if copy is not None and not tasks:
-            copy.release()
-        # 3. Wait for the acknowledgements.
-        try:
-            await wait_for(tasks, self.needed, all_of=copy is None and bool(views))
-        except BaseException as error:
-            await close_all(tasks.values())
-            unfinished = [number for number, task in tasks.items() if not succeeded(task)]
-            self._report_all(operation, bucket, key, [*failed, *unfinished], error)
-            raise
-        finally:
-            if copy is not None:
-                copy.is_needed = False
-        # 4. Leave the others to their tasks, or cancel those that use the caller's memory.
-        running = {number: task for number, task in tasks.items() if not task.done}
-        if views and copy is None:
-            await close_all(running.values())
-        else:
-            for number, task in running.items():
-                self.leave(number, task, operation, bucket, key)
-        # 5. Report what failed.
-        for number, task in tasks.items():
-            if task.done and not succeeded(task):
-                failed[number] = failure(task) or _no_memory()
-        return self.result(operation, bucket, key, failed)
+                    copy.use(task)
 
     def result(
         self,
@@ -339,16 +370,9 @@ class Replicas:
             raise not_acknowledged(operation, self._members.names, failed, stored=True)
         return tuple(self._members.names[number] for number in sorted(failed))
 
-    def _report_all(
-        self,
-        operation: str,
-        bucket: str,
-        key: str | None,
-        numbers: Sequence[int],
-        error: BaseException,
-    ) -> None:
+    def _report(self, write: _Following, numbers: Iterable[int], error: BaseException) -> None:
         for number in numbers:
-            self.missed(number, operation, bucket, key, error)
+            self.missed(number, write.operation, write.bucket, write.key, error)
 
     def leave(
         self,

@@ -267,12 +267,12 @@ class Mirrored:
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload to all members. See `Uploading.upload` and `MirroredUpload`."""
         return MirroredUpload(
-            self._members,
-            self._replicas,
-            self._locks,
             bucket,
             key,
             options,
+            members=self._members,
+            replicas=self._replicas,
+            locks=self._locks,
             find_conditions=lambda own: self._with_conditions_of_primary(bucket, key, own),
             window=self.capabilities.parallel_parts,
         )
