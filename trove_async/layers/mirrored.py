@@ -82,7 +82,8 @@ class Mirrored:
     tagged. A get with a replica's etag goes to that replica alone. A write with a replica's etag is made
     on the primary if both have the same object, and fails otherwise.
 
-    Versions belong to one member: a version is read and deleted only there. Presigned URLs are not
+    Versions belong to one member: a version is read and deleted only there, and a replica may keep a bucket
+    that has only older versions when the bucket is deleted. Presigned URLs are not
     supported, because a PUT would reach one member only. Do not write to a replica by itself, for example
     as a backend of its own: a move from the mirror to its own replica would delete both copies.
 
@@ -464,9 +465,13 @@ class Mirrored:
             raise not_acknowledged("delete_bucket", self._members.names, failed, stored=False)
 
         # 2. Delete it.
-        async def follow(driver: AsyncDriver, _: int, __: Sequence[memoryview]) -> None:
-            with suppress(BucketNotFoundError):
+        async def follow(driver: AsyncDriver, number: int, _: Sequence[memoryview]) -> None:
+            try:
                 await driver.delete_bucket(bucket)
+            except BucketNotFoundError:
+                pass
+            except BucketNotEmptyError as error:  # it has older versions, which stay
+                self._replicas.missed(number, "delete_bucket", bucket, None, error)
 
         await primary.delete_bucket(bucket)
         await self._replicas.follow("delete_bucket", bucket, None, follow)
