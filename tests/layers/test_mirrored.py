@@ -26,6 +26,7 @@ from tests.layers.mirroring import (
 from tests.versioned_memory import VersionedMemory
 from trove_async import BufferPool, Trove
 from trove_async._concurrency import OwnedTask, task_group
+from trove_async._resilience import upload
 from trove_async.driver import Capabilities, DriverInUseError
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.errors import (
@@ -47,7 +48,7 @@ from trove_async.errors import (
 from trove_async.layers import Mapped, Mirrored
 from trove_async.layers._combined import common_capabilities
 from trove_async.layers._members import tag, untag
-from trove_async.models import KiB, MiB
+from trove_async.models import DeleteResult, KiB, MiB
 from trove_async.options import DeleteOptions, ListOptions, PresignOptions
 from trove_async.testing import DriverSuite, DriverVersions, StoreSuite, opened
 from trove_async.testing._harness import keys, read, write
@@ -175,15 +176,12 @@ async def test_layer_is_used_by_one_store() -> None:
 
 
 def test_common_capabilities_cover_every_field() -> None:
-    most = Capabilities(
-        **{
-            field.name: True
-            for field in fields(Capabilities)
-            if isinstance(getattr(Capabilities(), field.name), bool)
-        },
-        checksums=frozenset({"crc32c", "md5"}),
-        max_reads=4,
-    )
+    claims: dict[str, Any] = {
+        field.name: True
+        for field in fields(Capabilities)
+        if isinstance(getattr(Capabilities(), field.name), bool)
+    }
+    most = Capabilities(**claims, checksums=frozenset({"crc32c", "md5"}), max_reads=4)
     other = replace(
         most, ordered=False, checksums=frozenset({"md5"}), part_multiple=4, min_part=10, max_put=99
     )
@@ -208,7 +206,7 @@ def test_capabilities_follow_the_primary_for_conditions() -> None:
     claims = Mirrored(Fake(put_if_match=False), Fake(put_if_none_match=False)).capabilities
     assert (claims.put_if_match, claims.put_if_none_match) == (False, True)
     assert claims.replicated
-    assert not (claims.presign or claims.settles_doubt)
+    assert (claims.presign, claims.settles_doubt) == (False, False)
 
 
 def test_storage_classes_are_those_of_one_service(tmp_path: Path) -> None:
@@ -515,7 +513,10 @@ async def test_one_of_two_slow_replicas_is_waited_for() -> None:
         assert of_kind(events, "missed") == []
 
 
-async def test_closing_the_store_ends_the_tasks_of_replicas() -> None:
+async def test_closing_the_store_ends_the_tasks_of_replicas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.02)
     one, two = Fake(), Fake()
     mirror = Mirrored(one, two, acknowledge="primary")
     before = asyncio.all_tasks()
@@ -708,6 +709,7 @@ async def test_write_with_an_etag_of_a_replica_replaces_the_same_object_of_the_p
     one, two = Fake(), Fake()
     async with store_with(Mirrored(one, two)) as (store, _):
         await store.put("bucket", "key", b"old")
+        info = await store.head("bucket", "key")
         for body in (b"new", BODY, b"newer"):
             one.fail("head")
             info = await store.head("bucket", "key")
@@ -771,8 +773,6 @@ async def test_deletion_of_many_keys_reports_each_key_that_a_replica_missed() ->
     class Refusing(Fake):
         async def delete_many(self, bucket: str, keys: Any) -> Any:
             results = await super().delete_many(bucket, [key for key in keys if key != "b"])
-            from trove_async.models import DeleteResult  # noqa: PLC0415 - only here
-
             return [*results, DeleteResult(key="b", error=PermissionDeniedError("no"))]
 
     for acknowledge in (1, 2):
@@ -885,7 +885,7 @@ async def test_bucket_is_deleted_only_if_enough_members_are_available() -> None:
     one, two = Fake(), Fake()
     async with store_with(Mirrored(one, two)) as (store, _):
         two.fail("list_page")
-        with pytest.raises(UnavailableError, match="nothing was stored|too few"):
+        with pytest.raises(UnavailableError, match="nothing was stored"):
             await store.delete_bucket("bucket")
         await one.head_bucket("bucket")
 
