@@ -17,7 +17,17 @@ from itertools import count
 from typing import Literal
 
 EventKind = Literal[
-    "start", "operation", "attempt", "part", "body", "wait", "spill", "park", "resume"
+    "start",
+    "operation",
+    "attempt",
+    "part",
+    "body",
+    "wait",
+    "spill",
+    "park",
+    "resume",
+    "missed",
+    "fallback",
 ]
 
 _logger = logging.getLogger("trove_async")
@@ -43,6 +53,9 @@ class Event:
             * ``spill``: a part, or the body of a put in one request, was buffered in a file.
             * ``park``: an idle reader released its connection.
             * ``resume``: a download resumes at its offset.
+            * ``missed``: a replica of a `layers.Mirrored` has missed a write, named by `member`.
+            * ``fallback``: a read was answered by another member of a layer, named by `member`,
+              because the primary was not available.
         operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
         backend: The backend's name.
         bucket: The bucket, if the event concerns one.
@@ -53,6 +66,7 @@ class Event:
         error: The exception on failure, else None.
         operation_id: A number that all events of one operation share, from ``start`` to
             ``operation``; 0 if no operation was started in this context.
+        member: For ``missed`` and ``fallback``: the member of the layer.
     """
 
     kind: EventKind
@@ -65,6 +79,7 @@ class Event:
     size: int = 0
     error: BaseException | None = None
     operation_id: int = field(default_factory=_current_operation_id.get)
+    member: str = ""
 
 
 class Events:
