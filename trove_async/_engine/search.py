@@ -168,15 +168,17 @@ class Search:
             if not others:
                 backend_checks.check_version(routed, version_id)
         again = [routed] if others and routed in misses.errors else []
+        order = [*again, *others]
         # 2. Ask them. Another round follows if this store has moved the object in the meantime.
         with self._placement.watch(bucket, key) as watch:
             pending = [*others, *again, *others[:-1]]
             while pending:
-                for position, backend in enumerate(pending):
+                for backend in pending:
                     if backend not in misses.failed and (
                         found := await self._ask(request, backend, routed, misses)
                     ):
-                        earlier = [*again, *pending[:position]] if position else []
+                        rank = order.index(backend)
+                        earlier = order[:rank] if rank > 1 else []
                         return await self._checked(request, found[0], earlier, routed, misses)
                 pending = [*again, *others] if watch.moved else []
                 watch.moved = False
@@ -197,7 +199,7 @@ class Search:
         first in between, and what was found is an older object that it hides. So they are asked again.
         """
         try:
-            for backend in dict.fromkeys(earlier):
+            for backend in earlier:
                 if backend not in misses.failed and (
                     visible := await self._ask(request, backend, routed, misses)
                 ):

@@ -6,6 +6,7 @@
 `migrate`       copies or moves the objects of one backend to another
 `reencode`      applies today's middlewares: new keys, compression
 `verify`        reads every object and compares its checksum
+`repair`        brings the replicas of a mirrored backend up to date
 ==============  ====================================================================================
 
 **Runs.** A job walks the keys of a bucket, in several ranges at once while listing is the bottleneck. It
@@ -28,6 +29,7 @@ from ._migrate import migrate
 from ._options import Executor
 from ._rebalance import rebalance
 from ._reencode import reencode
+from ._repair import repair
 from ._report import Finding, JobProgress, ProgressCallback, Report
 from ._tier import TierRule, tier
 from ._verify import verify
@@ -42,6 +44,7 @@ __all__ = [
     "migrate",
     "rebalance",
     "reencode",
+    "repair",
     "tier",
     "verify",
 ]

@@ -14,6 +14,7 @@ from ._job import Job
 from ._migrate import Migrate
 from ._rebalance import Rebalance
 from ._reencode import Reencode
+from ._repair import Repair
 from ._tier import Tier, TierRule
 from ._verify import Verify
 
@@ -45,6 +46,8 @@ def _build(store: Trove, name: str, arguments: Mapping[str, Any]) -> Job[Any]:
             return Migrate(store, **arguments)
         case "reencode":
             return Reencode(store, **arguments)
+        case "repair":
+            return Repair(store, **arguments)
         case "verify":
             return Verify(store, **arguments)
         case "tier":
