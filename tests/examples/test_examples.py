@@ -42,7 +42,29 @@ OUTPUT = {
         "with the old key alone: the object was encrypted with the key 'next'",
         "decrypted with Tink: True",
     ],
-    "hot_cold_archive.py": ["objects by backend", "MiB stored", "archive", "the pool held at most"],
+    "hot_cold_archive.py": [
+        "objects by backend",
+        "MiB stored",
+        "archive",
+        "the pool held at most",
+        "objects misplaced",
+        "rebalance of 'stdlib'",
+        "reads meanwhile, all verified",
+    ],
+    "migrate.py": [
+        "before: default",
+        "changed 199",
+        "after: new",
+        "left to copy: 0",
+        "equal: 199 - different: reports/007.txt",
+        "rewritten during the migration",
+    ],
+    "tiering.py": [
+        "after 0 days, 1 moved: notes.txt on default, pinned/logo.svg on default, video.bin on cold",
+        "notes.txt on archive",
+        "put again: default",
+        "moved again: cold b'new notes'",
+    ],
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
