@@ -140,12 +140,16 @@ class Rebalance:
     async def process(self, item: Copies) -> Outcome:
         """Move the object."""
         backend = item.routed
+        listed = item
         item = await completed(self._store, item)
+        misplaced = self._misplaced(item, backend)
+        if listed.on(misplaced[0].backend) is None:
+            return UNCHANGED  # in an unordered listing, that object is an item of its own
         exists = item.on(backend) is not None
         skip: Outcome | None = None
         changed: Outcome | None = None
         # The first of the others is the one that users read, if the routed backend has none.
-        for info in self._misplaced(item, backend):
+        for info in misplaced:
             move = Move(info=info, to=backend, exists=exists, delete_shadowed=self._delete_shadowed)
             outcome = await relocate(self._store, move, dry_run=self.dry_run)
             if outcome.result == "skipped":

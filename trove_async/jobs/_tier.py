@@ -247,13 +247,14 @@ class Tier:
     async def process(self, item: Copies) -> Outcome:
         """Move the object that users read, if a rule matches it."""
         # 1. Find that object: the routed backend's, or else the first one.
+        listed = item
         item = await completed(self._store, item)
         routed = item.routed
         order = [routed, *(name for name in self._names if name != routed)]
         info = next(found for name in order if (found := item.on(name)) is not None)
         target = self._destination(info, self._time())
-        if target is None or target == info.backend:
-            return UNCHANGED
+        if target is None or target == info.backend or listed.on(info.backend) is None:
+            return UNCHANGED  # in an unordered listing, the object to move is an item of its own
         # 2. Leave it if the move would reveal a different object, which it hides now.
         source_rank, target_rank = order.index(info.backend), order.index(target)
         between = order[source_rank + 1 : target_rank]
