@@ -9,6 +9,8 @@ import pytest
 
 from tests.jobs.schedules import VARIANTS, play
 
+pytestmark = pytest.mark.timeout(300)  # about 4 s of CPU time each
+
 KINDS = ["rebalance", "tier", "migrate"]
 
 SEEDS = 140  # for each of 15 cases: 2,100 schedules

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from trove_async import _names
@@ -15,12 +15,10 @@ from trove_async._settings import check_counts, check_numbers, check_switches
 from trove_async.errors import ConfigError
 from trove_async.store import Trove
 
+from ._job import HasKey, Job
 from ._report import ProgressCallback, Report
 
-if TYPE_CHECKING:
-    from ._job import HasKey, Job
-
-T = TypeVar("T", bound="HasKey")
+T = TypeVar("T", bound=HasKey)
 
 
 @dataclass(frozen=True, slots=True)
