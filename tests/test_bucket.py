@@ -20,7 +20,7 @@ METHODS = [
 ]  # fmt: skip
 STORE_ONLY = {
     "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
-    "delete_bucket", "list_buckets", "health",
+    "delete_bucket", "list_buckets", "health", "lint_routes",
 }  # fmt: skip
 
 

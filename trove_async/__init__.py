@@ -65,7 +65,7 @@ from .models import (
 from .pool import BufferPool, PoolStatistics
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
-from .router import Route, RouteFunction, route_function
+from .router import Route, RouteFunction, RouteIssue, route_function
 from .scope import Scope
 from .store import Trove
 
@@ -129,6 +129,7 @@ __all__ = [
     "Route",
     "RouteDecision",
     "RouteFunction",
+    "RouteIssue",
     "Scope",
     "StorageFullError",
     "StreamError",

@@ -136,6 +136,23 @@ class Route:
         return self.in_bucket in {None, bucket} and self.glob.covers(prefix)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteIssue:
+    """A probable mistake in the routes of a store. `Trove.lint_routes` returns it.
+
+    Attributes:
+        route: The route. None: the default backend, for keys that no route matches.
+        kind: ``"never_wins"``: an earlier route matches all its keys. ``"shallow"``: a star in its pattern
+            matches no keys in deeper folders. ``"capability"``: its backend cannot store what is sent
+            there. ``"bucket"``: its bucket cannot exist.
+        message: The mistake, and what to write instead.
+    """
+
+    route: Route | None
+    kind: Literal["never_wins", "shallow", "capability", "bucket"]
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class _DeclaredFunction:
     """A route function and the declarations passed to `route_function`."""
@@ -259,6 +276,16 @@ class Router:
             for bucket in {route.in_bucket for route in self._routes} - {None}
             if bucket is not None
         }
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """The routes, in order. The first match wins."""
+        return self._routes
+
+    @property
+    def default(self) -> str:
+        """The name of the default backend."""
+        return self._default
 
     def _make_index(self, bucket: str | None) -> FirstMatch:
         return FirstMatch(

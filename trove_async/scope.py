@@ -129,6 +129,10 @@ class Scope(ABC):
     def backend_names(self) -> frozenset[str]:
         """Return all names of backends that the scope mentions. They need not exist."""
 
+    def on_backend(self, name: str) -> bool | None:  # noqa: ARG002 - scopes that know override this
+        """Return whether all objects of a backend are in scope, or none are. None: it depends on them."""
+        return None
+
     def __and__(self, other: Scope) -> Scope:
         return _combine("&", self, other) if isinstance(other, Scope) else NotImplemented
 
@@ -181,6 +185,9 @@ class _Backends(Scope):
 
     def includes(self, context: ObjectContext) -> bool:
         return context.backend in self.names
+
+    def on_backend(self, name: str) -> bool:
+        return name in self.names
 
     def backend_names(self) -> frozenset[str]:
         return frozenset(self.names)
@@ -240,6 +247,9 @@ class _Everything(Scope):
     def includes(self, context: ObjectContext) -> bool:  # noqa: ARG002 - as the other scopes
         return True
 
+    def on_backend(self, name: str) -> bool:  # noqa: ARG002 - as the other scopes
+        return True
+
     def backend_names(self) -> frozenset[str]:
         return frozenset()
 
@@ -282,6 +292,13 @@ class _Combination(Scope):
                 return decisive
         return not decisive
 
+    def on_backend(self, name: str) -> bool | None:
+        decisive = self.operator == "|"
+        results = {part.on_backend(name) for part in self.parts}
+        if decisive in results:
+            return decisive
+        return None if None in results else not decisive
+
     def backend_names(self) -> frozenset[str]:
         return frozenset[str]().union(*(part.backend_names() for part in self.parts))
 
@@ -302,6 +319,10 @@ class _Complement(Scope):
     def includes(self, context: ObjectContext) -> bool | Awaitable[bool]:
         result = self.part.includes(context)
         return not result if isinstance(result, bool) else _negate(result)
+
+    def on_backend(self, name: str) -> bool | None:
+        result = self.part.on_backend(name)
+        return None if result is None else not result
 
     def backend_names(self) -> frozenset[str]:
         return self.part.backend_names()

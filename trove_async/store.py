@@ -34,7 +34,7 @@ from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDeci
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
-from .router import DEFAULT, Pinned, Route, RouteFunction, Router
+from .router import DEFAULT, Pinned, Route, RouteFunction, RouteIssue, Router
 from .scope import Scope
 
 
@@ -45,6 +45,32 @@ class Trove:
     the first route that matches, else the object belongs to the default backend. `backend` returns a
     handle without routing. Use a store in ``async with``. It belongs to the event loop and process
     that opened it.
+
+    A store with ``locate="anywhere"`` also finds objects that are not where their keys are routed to, so that
+    rules may change, and objects may be moved, while every object stays readable:
+
+    * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the object:
+      first on the routed backend, then on the others in the order of the store, one request each. An
+      object may be moved from one backend to another in the meantime, so after the last backend all but
+      that one are asked again: with n backends, an object that does not exist takes 2n - 1 requests, and
+      one on the third backend or a later one takes twice the requests for those before it, plus one.
+      presign_get sends a request, which it does not do otherwise.
+    * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
+      error is raised unless a later one has the object; a copy and a move raise it in either case. An
+      object is never reported as missing while a backend is unavailable.
+    * put, and the destination of copy and move, are routed, and hide an object of the same key on a
+      different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
+      applies to the object that a get returns. The other backends are headed before the body is read:
+      an object that is stored on one of them, or moved there, after that is not noticed.
+    * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
+      object that is put there meanwhile, if that backend supports `if_none_match`.
+    * delete and delete_many delete the object on all backends, the one that a get returns last, which
+      is kept if another backend fails. Within one store they wait for a move of the same object. An
+      object that another process moves meanwhile may exist again after the deletion.
+    * list asks all backends, and lists each key once. Objects that are not on their routed backends are
+      headed only if a backend of the store does not list in key order. An object that is moved while a
+      listing runs may be missing from it.
+    * list_versions and handles that are pinned to a backend do not look elsewhere.
 
     Example:
         >>> async with Trove(MemoryDriver(), backends={"cold": MemoryDriver()},
@@ -74,33 +100,7 @@ class Trove:
             accounts. This excludes Amazon S3 and Google Cloud Storage, unless all buckets are in one
             physical bucket (`Mapped` with `into`, or a URL that names a bucket).
         locate: Where to look for an object. ``"routed"``: only on the backend that its key is routed to.
-            ``"anywhere"``: then on the others as well, so that rules may change, and objects may be
-            moved, while every object stays readable. The routed backend takes precedence, and then the
-            order of the store. See below.
-
-    With ``locate="anywhere"``:
-
-    * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the
-      object, one request a further backend, in order. An object that is moved from one backend to another
-      meanwhile is found nevertheless. So after the last backend, all but the last are asked again: with n
-      backends, an object that does not exist takes 2n - 1 requests, and one on the n-th takes 2n - 1 as
-      well if n is greater than two. presign_get takes one more than with ``"routed"``.
-    * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
-      error is raised unless a later one has the object; a copy and a move raise it in either case. An
-      object is never reported as missing while a backend is unavailable.
-    * put, and the destination of copy and move, are routed, and hide an object of the same key on a
-      different backend. ``if_none_match="*"`` requires that no backend has the object, and `if_match`
-      applies to the object that a get returns. The other backends are headed before the body is read:
-      an object that is stored on one of them, or moved there, after that is not noticed.
-    * ``move(bucket, key, bucket, key)`` moves an object to its routed backend, and never replaces an
-      object that is put there meanwhile, if that backend supports `if_none_match`.
-    * delete and delete_many delete the object on all backends, the one that a get returns last, which
-      is kept if another backend fails. Within one store they wait for a move of the same object. An
-      object that another process moves meanwhile may exist again after the deletion.
-    * list asks all backends, and lists each key once. It heads an object that is not on its routed
-      backend only if one of the two backends does not list in key order. An object that is moved while a
-      listing runs may be missing from it.
-    * list_versions and handles that are pinned to a backend do not look elsewhere.
+            ``"anywhere"``: then on the others as well, in the order of the store. See above.
 
     Raises:
         BackendNotFoundError: A route or a scope names an unknown backend.
@@ -813,7 +813,8 @@ class Trove:
         A rule that changes leaves objects where the old rule sent them. They are found by listing all
         backends: no object is headed, and at most two pages per backend are in memory. A backend that
         lacks the bucket has no such objects. Two backends that are names of one physical place count as
-        one.
+        one. The replica of a layer is listed only if it is a backend of its own as well; its objects are
+        then misplaced.
 
         If several backends list in key order, their objects come first, in that order, and those of one
         key follow one another. The objects of each other backend come after them.
@@ -956,6 +957,23 @@ class Trove:
         """
         _names.check_address(bucket, key)
         return await self._objects.explain(bucket, key)
+
+    def lint_routes(self) -> Sequence[RouteIssue]:
+        """Return the probable mistakes in the routes, in their order. Does no I/O.
+
+        It reports a route that never wins because an earlier one matches all its keys; a pattern such as
+        ``tmp/*`` or ``*.log``, which misses keys in deeper folders, unless another route is for those; a
+        route to a backend that refuses what is sent there, because a middleware applies to all its
+        objects and it stores no metadata; a route to a service with shared bucket names, if
+        `create_missing_buckets` is True; and a route for a bucket whose name is not valid. Route functions
+        are not called.
+
+        The capabilities of some backends are known only once the store is open.
+
+        Raises:
+            NotSupportedError: The handle is pinned to a backend, so it has no routes.
+        """
+        return self._objects.lint_routes()
 
     async def health(self) -> Mapping[str, Health]:
         """Ping all backends concurrently, and return the result of each. Failures are not raised.

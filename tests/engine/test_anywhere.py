@@ -636,6 +636,51 @@ async def test_put_replaces_the_version_that_is_found(place: str) -> None:
             await store.put("data", "app.log", b"newer", if_match=info)
 
 
+async def test_version_elsewhere_is_not_replaced_where_objects_cannot_be_created_on_a_condition() -> (
+    None
+):
+    default, cold = CallLog(), CallLog(put_if_none_match=False)
+    await fill(default, "data", "app.log")
+    await fill(cold, "data")
+    async with anywhere(default, cold) as store:
+        info = await store.head("data", "app.log")
+        with pytest.raises(NotSupportedError, match="move it first"):
+            await store.put("data", "app.log", b"new", if_match=info)
+        moved = await store.move("data", "app.log", "data", "app.log")
+        await store.put("data", "app.log", b"new", if_match=moved)
+        assert await store.read("data", "app.log") == b"new"
+
+
+async def test_copy_replaces_the_version_that_is_found() -> None:
+    default, cold, archive = await three_drivers("app.log", "source", on="default")
+    async with anywhere(default, cold, archive) as store:
+        info = await store.head("data", "app.log")
+
+        async def put_first() -> None:
+            del cold.before["put"]
+            await store.put("data", "app.log", b"first")
+
+        cold.before["put"] = put_first
+        with pytest.raises(PreconditionFailedError, match="meanwhile"):
+            await store.copy("data", "source", "data", "app.log", if_match=info)
+        current = await store.head("data", "app.log")
+        await store.copy("data", "source", "data", "app.log", if_match=current)
+        assert await store.read("data", "app.log") == b"source"
+
+
+async def test_old_version_is_restored_on_its_backend() -> None:
+    default, cold = versioned(), versioned()
+    async with anywhere(default, cold) as store:
+        await store.create_bucket("data", backends="all")
+        first = await store.put("data", "app.log", b"first")
+        second = await store.put("data", "app.log", b"second")
+        for source, body in ((second, b"second"), (first, b"first")):
+            await store.copy(
+                "data", "app.log", "data", "app.log", source_version_id=source.version_id
+            )
+            assert await store.read("data", "app.log") == body
+
+
 async def test_put_of_a_missing_version_fails() -> None:
     async with anywhere() as store:
         await store.create_bucket("data", backends="all")

@@ -26,6 +26,7 @@ from trove_async import (
     RetryPolicy,
     Route,
     RouteDecision,
+    RouteIssue,
     Scope,
     Timeout,
     Trove,
@@ -74,6 +75,7 @@ async def construct() -> None:
         retry=RetryPolicy(attempts=1),
         timeout=Timeout(total=5),
         create_missing_buckets="auto",
+        locate="anywhere",
     )
     async with store as entered:
         assert_type(entered, Trove)
@@ -198,6 +200,7 @@ async def listings(store: Trove, delimiter: str | None) -> None:
         assert_type((found.info, found.belongs_to), tuple[ObjectInfo, str])
         assert_type(found.shadowed, bool | None)
     assert_type(await store.bucket("b").misplaced().all(), Sequence[Misplaced])
+    assert_type(store.lint_routes(), Sequence[RouteIssue])
 
 
 async def copies_and_deletes(store: Trove, info: ObjectInfo) -> None:

@@ -9,6 +9,7 @@ Operations
                     for one object; `placement`: coordinates searches, moves and deletions
 `validation`        checks options on their own; `backend_checks`: against a backend's capabilities
 `health`            pings the backends
+`route_lint`        finds mistakes in the routes; `glob_inclusion`: compares patterns
 
 Writing
 `sources`           turns any body into a source of bytes; `chunks`, `file_sources` and `body_file`: the

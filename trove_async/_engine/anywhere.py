@@ -37,7 +37,7 @@ from .locations import Location, ObjectAddress
 from .operations import Operations, Work
 from .placement import Placement
 from .runtime import Runtime
-from .search import MISSING, Search, is_gone
+from .search import MISSING, Search
 from .sources import Source
 from .upload import Progress
 
@@ -268,8 +268,9 @@ class OperationsAnywhere(Operations):
                     raise _created_meanwhile(error) from error
                 if overrides.put.if_none_match is not None or attempt == _MAX_ATTEMPTS:
                     raise
-            except (ObjectNotFoundError, ObjectChangedError) as error:
-                if not is_gone(error) or source.backend is not None or attempt == _MAX_ATTEMPTS:
+            except (ObjectNotFoundError, ObjectChangedError):
+                # Nothing was stored. A move back and forth makes a new version of the same object.
+                if source.backend is not None or attempt == _MAX_ATTEMPTS:
                     raise
             else:
                 return origin, destination, copied

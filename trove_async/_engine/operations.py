@@ -20,7 +20,7 @@ from trove_async.errors import (
 )
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
-from trove_async.router import Pinned, Router
+from trove_async.router import Pinned, RouteIssue, Router
 
 from . import backend_checks, validation
 from .backends import Backend, BackendInfo
@@ -40,6 +40,7 @@ from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
 from .relocation import Relocated, Relocation, RelocationRequest, RelocationResult
+from .route_lint import lint_routes
 from .runtime import Runtime
 from .sources import Source
 from .transforms import decoded_info
@@ -422,10 +423,7 @@ class Operations:
     def misplaced(self, bucket: str, options: ListOptions) -> MisplacedIterator:
         """Return a listing of misplaced objects, which has not started."""
         if isinstance(self._routing, Pinned):
-            raise NotSupportedError(
-                f"misplaced requires a handle that routes keys, but this one is pinned to"
-                f" {self._routing.backend!r}: call it on the store"
-            )
+            raise _pinned_error("misplaced", self._routing)
         return MisplacedIterator(
             lambda: self._queries.of_everything(bucket, options),
             lambda work: self._runtime.run("misplaced", bucket, None, work),
@@ -471,6 +469,18 @@ class Operations:
         context = object_context(bucket, key, decision.backend, type_of(key))
         middlewares = await self._runtime.transforms.explain(context)
         return replace(decision, middleware=tuple(middlewares))
+
+    def lint_routes(self) -> Sequence[RouteIssue]:
+        """Return the probable mistakes in the routes. The store need not be open."""
+        if isinstance(self._routing, Pinned):
+            raise _pinned_error("lint_routes", self._routing)
+        return lint_routes(
+            self._routing.routes,
+            {info.name: info for info in self.backend_infos},
+            self._routing.default,
+            transforms=self._runtime.transforms,
+            create_missing=self._runtime.create_missing,
+        )
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -640,3 +650,10 @@ class Operations:
         return await self.buckets.distinguish_missing(
             bucket, key, lambda: driver.head(bucket, key, version_id)
         )
+
+
+def _pinned_error(operation: str, routing: Pinned) -> NotSupportedError:
+    return NotSupportedError(
+        f"{operation} requires a handle that routes keys, but this one is pinned to"
+        f" {routing.backend!r}: call it on the store"
+    )
