@@ -48,6 +48,9 @@ MAX_GROWTH = 64
 MIN_RATIO = 0.8
 """The least rate of a rebalance, relative to cp."""
 
+CONCURRENCY = 8
+"""Objects in flight: between local disks, more are slower."""
+
 FILES: Sequence[tuple[str, int, int]] = [
     ("4 KiB", 4096, 2000),
     ("64 KiB", 64 * 1024, 2000),
@@ -100,7 +103,8 @@ async def measure_rebalance(root: Path, size: int, count: int) -> Measurement:
         body = os.urandom(size)
         for number in range(count):
             await hot_only.put("bench", f"k{number:05}", body)
-        measurement = await once(size * count / MiB, rebalance(store, "bench"))
+        job = rebalance(store, "bench", concurrency=CONCURRENCY)
+        measurement = await once(size * count / MiB, job)
         assert len(await store.backend("cold").list("bench").all()) == count  # noqa: S101
         return measurement
 
