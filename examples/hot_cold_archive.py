@@ -4,8 +4,9 @@
 
 Stores the files of TREE (by default Python's standard library), except symlinks and installed packages.
 Source files are compressed, and the archive is compressed and encrypted. Shows which backend has each file
-and how many bytes it stores, reads all files back and verifies them, and moves some of them to the archive. The
-backends are three directories in DIRECTORY, by default a temporary one.
+and how many bytes it stores, reads all files back and verifies them, and moves some of them to the archive. Then
+a rule changes, and a job moves the files concerned while they are read. The backends are three directories in
+DIRECTORY, by default a temporary one.
 
 With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS (pip install
 trove-async[demo-s3]). With TROVE_DEMO=cloud, the cold backend is the same, and the archive is a
@@ -15,6 +16,7 @@ GCS emulator (pip install trove-async[demo-cloud]).
 import argparse
 import asyncio
 import os
+import random
 import sysconfig
 import tempfile
 import time
@@ -34,9 +36,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from trove_async import ObjectInfo, Route, Scope, Trove
+from trove_async import Middleware, ObjectInfo, Route, Scope, Trove
 from trove_async.driver import AsyncDriver
 from trove_async.drivers import LocalDriver
+from trove_async.jobs import JobProgress, rebalance
 from trove_async.middlewares import Compression, Encryption, Keyring
 
 T = TypeVar("T")
@@ -66,19 +69,22 @@ ROUTES = [
     Route.prefix("retired/", "archive"),
 ]
 
+NEW_ROUTES = [Route.suffix(".py", "cold"), *ROUTES]
+"""The rules of the last act: Python sources belong to the cold backend, wherever they are now."""
+
 ARCHIVE = Scope.backends("archive")
 SOURCES = Scope.keys("**/*.py", "**/*.c", "**/*.h")
 
 
 @contextmanager
-def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
-    """Run the servers of the demo. Yield the drivers of the cold backend and the archive."""
+def backends(root: Path) -> Iterator[Callable[[], dict[str, AsyncDriver]]]:
+    """Run the servers of the demo. Yield a function that makes the drivers of cold and archive."""
     demo = os.environ.get("TROVE_DEMO", "")
     if demo not in {"", "s3", "cloud"}:
         raise SystemExit(f"TROVE_DEMO must be s3, cloud or empty, got {demo!r}")
-    drivers: dict[str, AsyncDriver] = {
-        "cold": LocalDriver(root / "cold"),
-        "archive": LocalDriver(root / "archive"),
+    make: dict[str, Callable[[], AsyncDriver]] = {
+        "cold": lambda: LocalDriver(root / "cold"),
+        "archive": lambda: LocalDriver(root / "archive"),
     }
     with ExitStack() as stack:
         if demo:
@@ -87,7 +93,7 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 
             s3 = stack.enter_context(seaweedfs())
             console.print(f"cold is SeaweedFS at {s3.endpoint_url}")
-            drivers["cold"] = S3Driver(
+            make["cold"] = lambda: S3Driver(
                 region=s3.region,
                 endpoint_url=s3.endpoint_url,
                 access_key_id=s3.access_key_id,
@@ -100,27 +106,30 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 
             gcs = stack.enter_context(fake_gcs())
             console.print(f"archive is fake-gcs-server at {gcs.endpoint_url}")
-            drivers["archive"] = GCSDriver(endpoint_url=gcs.endpoint_url, project=gcs.project)
-        yield drivers
+            make["archive"] = lambda: GCSDriver(endpoint_url=gcs.endpoint_url, project=gcs.project)
+        yield lambda: {name: make_driver() for name, make_driver in make.items()}
 
 
-async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: int | None) -> None:
-    """Store the files, list them, read them back, move some, and print the results."""
+async def main(
+    tree: Path, root: Path, drivers: Callable[[], dict[str, AsyncDriver]], limit: int | None
+) -> None:
+    """Store the files, list them, read them back, move some, change a rule, and print the results."""
     # 1. Find the files.
     files = sorted(path for path in tree.rglob("*") if is_included(path, tree))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
     total = sum(sizes.values())
     console.print(f"{len(files):,} files, {total / MiB:.1f} MiB, from {tree}")
 
+    middleware: list[tuple[Middleware, Scope]] = [
+        (Compression(), SOURCES | ARCHIVE),
+        (Encryption(Keyring({"demo": Keyring.generate_key()})), ARCHIVE),
+    ]
     async with Trove(
         LocalDriver(root / "hot"),
-        backends=drivers,
+        backends=drivers(),
         routes=ROUTES,
         route_functions=[compiled],
-        middleware=[
-            (Compression(), SOURCES | ARCHIVE),
-            (Encryption(Keyring({"demo": Keyring.generate_key()})), ARCHIVE),
-        ],
+        middleware=middleware,
     ) as store:
         # 2. Store them, and list them.
         await store.create_bucket(BUCKET)
@@ -164,6 +173,62 @@ async def main(tree: Path, root: Path, drivers: dict[str, AsyncDriver], limit: i
             f" {pool.peak / MiB:.0f} of {pool.max_bytes / MiB:.0f} MiB"
         )
 
+    # 5. A rule changes. The store finds the objects wherever they are, and a job moves them.
+    async with Trove(
+        LocalDriver(root / "hot"),
+        backends=drivers(),
+        routes=NEW_ROUTES,
+        route_functions=[compiled],
+        middleware=middleware,
+        locate="anywhere",
+    ) as store:
+        misplaced = await store.misplaced(BUCKET).all()
+        size = sum(item.info.stored_size for item in misplaced)
+        console.print(
+            f"a rule has changed: {len(misplaced):,} objects misplaced, {size / MiB:.2f} MiB;"
+            " without locate='anywhere' they would be hidden"
+        )
+        reads = await rebalance_while_reading(store, after, tree)
+        console.print(f"{reads:,} reads meanwhile, all verified")
+        console.print(table_of(await store.list(BUCKET, details=True).all()))
+        if await store.misplaced(BUCKET).all():
+            raise SystemExit("some objects are still misplaced")
+
+
+async def rebalance_while_reading(store: Trove, objects: Sequence[ObjectInfo], tree: Path) -> int:
+    """Move the misplaced objects, with a progress bar. Read and verify random objects meanwhile."""
+    reads, moving = 0, True
+
+    async def read_on() -> None:
+        nonlocal reads
+        while moving:
+            await read_verified(store, random.choice(objects), tree)  # noqa: S311 - no secret
+            reads += 1
+
+    with Progress(
+        TextColumn(f"{'rebalancing, while reading':32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("rebalancing", total=len(objects))
+
+        def show(progress: JobProgress) -> None:
+            bar.update(task, completed=progress.examined)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(read_on())
+            try:
+                report = await rebalance(store, BUCKET, progress=show)
+            finally:
+                moving = False
+    console.print(str(report))
+    if not report.ok:
+        raise SystemExit("some objects could not be moved")
+    return reads
+
 
 def is_included(path: Path, tree: Path) -> bool:
     """Return whether a path is a regular file and not in a directory of installed packages."""
@@ -204,7 +269,8 @@ async def read_verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
     """Read an object, which verifies its stored bytes, and compare its body with the file."""
     async with store.get(BUCKET, obj.key) as reader:
         body = await reader.read()
-    if body != await asyncio.to_thread((tree / obj.key).read_bytes):
+    path = tree / obj.key.removeprefix("retired/")
+    if body != await asyncio.to_thread(path.read_bytes):
         raise SystemExit(f"{obj.key} differs from its file")
     return len(body)
 

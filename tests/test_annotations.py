@@ -25,6 +25,7 @@ PUBLIC_MODULES = [
     "trove_async.integrations.logs",
     "trove_async.integrations.otel",
     "trove_async.integrations.starlette",
+    "trove_async.jobs",
     "trove_async.layers",
     "trove_async.middleware",
     "trove_async.middlewares",

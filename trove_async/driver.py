@@ -47,6 +47,7 @@ from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from .events import Events
 from .models import BucketInfo, DeleteResult, MiB, ObjectInfo, TiB, Timeout
 from .options import (
+    ComparedPage,
     CopyOptions,
     DeleteOptions,
     GetOptions,
@@ -55,6 +56,7 @@ from .options import (
     Part,
     PresignOptions,
     PutOptions,
+    Repaired,
     VersionPage,
 )
 from .pool import BufferPool
@@ -133,6 +135,7 @@ class Capabilities:
             reads no body for it. See `layers.ReadOnly`.
         dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be read
             and deleted. If False, the store passes no such key to the driver.
+        replicated: `Replicated` is implemented.
     """
 
     put_if_none_match: bool = False
@@ -178,6 +181,7 @@ class Capabilities:
     max_metadata_bytes: int = 2048
     writable: bool = True
     dot_segments: bool = False
+    replicated: bool = False
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:  # with 0, a put or a get would wait forever
@@ -589,6 +593,64 @@ class Versioned(Protocol):
 
         Raises:
             BucketNotFoundError: The bucket does not exist.
+        """
+        ...
+
+
+class Replicated(Protocol):
+    """Optional: a driver that stores copies of each object on several members. `Capabilities.replicated`.
+
+    The first member is the *primary*: its objects are the right ones. The other members are
+    *replicas*, which should have the same objects. These methods find and repair the differences, for
+    example the writes that a replica missed while it was unavailable::
+
+        options = ListOptions(prefix="logs/", limit=1000)
+        while True:
+            page = await driver.compare(bucket, options)
+            for difference in page.differences:
+                await driver.repair(bucket, difference.key)
+            if page.token is None:
+                break
+            options = replace(options, token=page.token)
+
+    Both may run while objects are read and written.
+    """
+
+    async def compare(
+        self, bucket: str, options: ListOptions, *, deep: bool = False
+    ) -> ComparedPage:
+        """Compare the members' listings, and return the differences of one page of keys.
+
+        A difference may be due to a write in flight, so `repair` looks again. A bucket that a replica
+        lacks counts as empty there. The driver holds nothing between two pages.
+
+        Args:
+            bucket: The bucket.
+            options: The page to compare; the delimiter is not used. `ListOptions.limit` bounds the keys
+                that are compared. A page may have fewer, or none, although it has a token.
+            deep: Also head each object on all members, and compare write_ids, checksums and metadata.
+                Otherwise keys and sizes are compared, and what else the listings contain.
+
+        Raises:
+            BucketNotFoundError: The primary lacks the bucket.
+            UnavailableError: A member is not available. Differences cannot be told.
+        """
+        ...
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """Make the replicas' copies of an object like the primary's. Idempotent.
+
+        An object that the primary lacks is deleted on the replicas. The body is copied in bounded
+        memory, with its metadata, tags and write_id, and verified by its checksums. Replicas that
+        already have the same object are not written. Writes of the key through this driver wait
+        meanwhile; a concurrent write by another process is detected, and the repair starts again.
+
+        After a cancel each replica has its earlier object, or the repaired one.
+
+        Raises:
+            BucketNotFoundError: The primary lacks the bucket. Nothing is changed.
+            ObjectChangedError: Other processes replaced the object again and again.
+            TroveError: A member failed. The other replicas were repaired nevertheless.
         """
         ...
 

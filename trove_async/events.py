@@ -28,6 +28,8 @@ EventKind = Literal[
     "resume",
     "breaker",
     "hedge",
+    "missed",
+    "fallback",
 ]
 
 _logger = logging.getLogger("trove_async")
@@ -55,6 +57,9 @@ class Event:
             * ``resume``: a download resumes at its offset.
             * ``breaker``: the circuit breaker of a driver changed its `state`.
             * ``hedge``: the layer `Hedged` sends a slow request a second time.
+            * ``missed``: a replica of a `layers.Mirrored` has missed a write, named by `member`.
+            * ``fallback``: a read was answered by another member of a layer, named by `member`,
+              because the primary was not available.
         operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
         backend: The backend's name.
         bucket: The bucket, if the event concerns one.
@@ -66,6 +71,7 @@ class Event:
         state: Of a ``breaker`` event: the new state, ``"closed"``, ``"half-open"`` or ``"open"``.
         operation_id: A number that all events of one operation share, from ``start`` to
             ``operation``; 0 if no operation was started in this context.
+        member: For ``missed`` and ``fallback``: the member of the layer.
     """
 
     kind: EventKind
@@ -79,6 +85,7 @@ class Event:
     error: BaseException | None = None
     state: str = ""
     operation_id: int = field(default_factory=_current_operation_id.get)
+    member: str = ""
 
 
 class Events:

@@ -73,6 +73,8 @@ class ObjectInfo(_LazyAttributes):
         as_of: The service's time when it sent the response. Drivers set it for objects without an
             etag: it determines whether `last_modified` identifies one version
             (`trove_async._version_identity`).
+        missed_replicas: The names of the replicas that are known to have missed this write, in the
+            result of a put or a copy to a `layers.Mirrored`. Empty otherwise.
     """
 
     bucket: str
@@ -97,6 +99,7 @@ class ObjectInfo(_LazyAttributes):
     write_id: str | None = field(repr=False)
     records: str | None = field(repr=False)
     as_of: datetime | None = field(repr=False, compare=False)
+    missed_replicas: tuple[str, ...] = field(repr=False, compare=False)
 
     def __init__(  # noqa: C901, PLR0912 - one branch per attribute
         self,
@@ -123,6 +126,7 @@ class ObjectInfo(_LazyAttributes):
         write_id: str | None = None,
         records: str | None = None,
         as_of: datetime | None = None,
+        missed_replicas: tuple[str, ...] = (),
     ) -> None:
         # Set only the slots whose values differ from the defaults, through the slots' own setters.
         # This takes 2 µs, and the __init__ of a frozen dataclass 6 µs. `_default_of` returns the
@@ -169,6 +173,8 @@ class ObjectInfo(_LazyAttributes):
             _set_write_id(self, write_id)
         if as_of is not None:
             _set_as_of(self, as_of)
+        if missed_replicas:
+            _set_missed_replicas(self, missed_replicas)
 
     @classmethod
     def listed(
@@ -282,6 +288,7 @@ class ObjectInfo(_LazyAttributes):
             write_id=self.write_id,
             records=self.records,
             as_of=self.as_of,
+            missed_replicas=self.missed_replicas,
         )
 
     @property
@@ -324,6 +331,7 @@ def transforms_in(records: str) -> tuple[str, ...]:
     _set_write_id,
     _set_records,
     _set_as_of,
+    _set_missed_replicas,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
 _set_lazy_source = vars(_LazyAttributes)["_lazy_source"].__set__
 
@@ -333,6 +341,8 @@ def _default_of(info: ObjectInfo, name: str) -> object:
         return info.size
     if name in {"metadata", "tags", "checksums"}:
         return {}
+    if name == "missed_replicas":
+        return ()
     if name in _LAZY and info._lazy_source is not None:  # noqa: SLF001 - same module
         find, raw = info._lazy_source  # noqa: SLF001 - same module
         value = find(raw, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Literal
 
 from .models import ByteRange, ObjectInfo, Prefix, VersionInfo
 
@@ -196,3 +197,54 @@ class VersionPage:
 
     entries: Sequence[VersionInfo]
     token: str | None = None
+
+
+DifferenceKind = Literal["missing", "surplus", "different"]
+"""How a replica differs from the primary: it lacks the object, has one that the primary lacks, or has a
+different one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A key whose object is not the same on all members of a mirror. See `driver.Replicated`.
+
+    Attributes:
+        key: The key.
+        replicas: How each replica differs, by the replica's name. Replicas that have the same object
+            as the primary are omitted.
+        size: The number of bytes that the primary stores for the object; 0 if it has none.
+    """
+
+    key: str
+    replicas: Mapping[str, DifferenceKind] = field(hash=False)
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedPage:
+    """The differences among one page of keys, and the token of the next page, if any.
+
+    Attributes:
+        differences: The differences, in the order in which they were found.
+        keys: The number of keys that were compared.
+        token: As `Page.token`.
+    """
+
+    differences: Sequence[Difference]
+    keys: int
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """The result of a repair. Both sequences are empty if all replicas had the primary's object.
+
+    Attributes:
+        copied: The names of the replicas to which the object was copied.
+        deleted: The names of the replicas on which an object that the primary lacks was deleted.
+        size: The number of bytes that the primary stores for the object; 0 if it has none.
+    """
+
+    copied: Sequence[str] = ()
+    deleted: Sequence[str] = ()
+    size: int = 0

@@ -52,7 +52,8 @@ class Trove:
     * get, read, get_ranges, head, exists, presign_get, and the source of copy and move look for the object:
       first on the routed backend, then on the others in the order of the store, one request each. An
       object may be moved from one backend to another in the meantime, so after the last backend all but
-      that one are asked again: with n backends, an object that does not exist takes 2n - 1 requests.
+      that one are asked again: with n backends, an object that does not exist takes 2n - 1 requests, and
+      one on the third backend or a later one takes twice the requests for those before it, plus one.
       presign_get sends a request, which it does not do otherwise.
     * If the routed backend is unavailable, its error is raised. If a different one is unavailable, its
       error is raised unless a later one has the object; a copy and a move raise it in either case. An

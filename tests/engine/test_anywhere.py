@@ -89,7 +89,8 @@ async def test_other_backends_are_asked_in_the_order_of_the_store() -> None:
     drivers = await three_drivers("app.log", on="archive")
     async with anywhere(*drivers) as store:
         await store.read("data", "app.log")
-        assert requests(*drivers) == [["get"], ["get"], ["get"]]
+        # The first two again: an object may have been moved from the second to the first meanwhile.
+        assert requests(*drivers) == [["get", "get"], ["get", "get"], ["get"]]
 
 
 async def test_missing_object_takes_two_requests_per_backend_but_one_of_the_last() -> None:
@@ -551,7 +552,7 @@ async def test_copy_finds_its_source_and_is_routed() -> None:
     async with anywhere(*drivers) as store:
         info = await store.copy("data", "app.log", "data", "copy.log")
         assert info.backend == "cold"
-        assert [driver.calls.count("head") for driver in drivers] == [1, 1, 1]
+        assert [driver.calls.count("head") for driver in drivers] == [2, 2, 1]
         assert await store.read("data", "copy.log") == b"app.log"
         assert (await store.head("data", "app.log")).backend == "archive"
 

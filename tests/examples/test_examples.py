@@ -42,7 +42,29 @@ OUTPUT = {
         "with the old key alone: the object was encrypted with the key 'next'",
         "decrypted with Tink: True",
     ],
-    "hot_cold_archive.py": ["objects by backend", "MiB stored", "archive", "the pool held at most"],
+    "hot_cold_archive.py": [
+        "objects by backend",
+        "MiB stored",
+        "archive",
+        "the pool held at most",
+        "objects misplaced",
+        "rebalance of 'stdlib'",
+        "reads meanwhile, all verified",
+    ],
+    "migrate.py": [
+        "before: default",
+        "changed 199",
+        "after: new",
+        "left to copy: 0",
+        "equal: 199 - different: reports/007.txt",
+        "rewritten during the migration",
+    ],
+    "tiering.py": [
+        "after 0 days, 1 moved: notes.txt on default, pinned/logo.svg on default, video.bin on cold",
+        "notes.txt on archive",
+        "put again: default",
+        "moved again: cold b'new notes'",
+    ],
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
@@ -102,10 +124,12 @@ def test_main_example_runs_on_a_directory(tree: Path, tmp_path: Path) -> None:
     output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
     for line in OUTPUT["hot_cold_archive.py"]:
         assert line in output
-    assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
-    assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
-    assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
-    source = tmp_path / "store" / "hot" / "stdlib" / "package" / "module.py"
+    # The last act has moved the sources to the cold backend.
+    cold = tmp_path / "store" / "cold" / "stdlib"
+    assert (cold / "a.py").read_bytes() == b"a.py" * 1000
+    assert (cold / "pack.zip").exists()
+    assert (cold / "retired" / "test" / "test_a.py").exists()
+    source = cold / "package" / "module.py"
     assert source.read_bytes().startswith(b"\x28\xb5\x2f\xfd")  # a zstd frame
     archived = tmp_path / "store" / "archive" / "stdlib" / "doc" / "readme.txt"
     assert archived.read_bytes()[0] == 40  # the size of the header of Tink's format
@@ -119,8 +143,8 @@ def test_main_example_skips_installed_packages_only_below_the_tree(
     shutil.copytree(tree, package)
     shutil.copytree(tree, package / "site-packages")
     run("hot_cold_archive.py", str(package), "--root", str(tmp_path / "store"))
-    assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").exists()
-    assert not (tmp_path / "store" / "hot" / "stdlib" / "site-packages").exists()
+    assert (tmp_path / "store" / "cold" / "stdlib" / "a.py").exists()
+    assert not (tmp_path / "store" / "cold" / "stdlib" / "site-packages").exists()
 
 
 def test_main_example_runs_with_s3_as_cold_backend(tree: Path, tmp_path: Path) -> None:

@@ -89,6 +89,21 @@ class OwnedTask(Generic[T]):
         """Call `call` once the task has ended."""
         self._task.add_done_callback(lambda _: call())
 
+    def cancel(self) -> None:
+        """Request a cancel, without waiting. Use `when_done` to release what the task uses."""
+        self._task.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self._task.cancelled()
+
+    def failure(self) -> BaseException | None:
+        """Return the exception of the task; None: it is running, has succeeded or was cancelled."""
+        if not self._task.done() or self._task.cancelled():
+            return None
+        return self._task.exception()
+
     def outcome(self) -> T | None:
         """Return the result of the task; None if it is running, has failed or was cancelled."""
         succeeded = (

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from trove_async._concurrency import for_each
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BucketNotFoundError,
@@ -46,9 +45,6 @@ T = TypeVar("T")
 
 _MAX_ATTEMPTS: Final = 3
 """Maximum number of attempts of a copy whose source is moved, or whose destination is created, meanwhile."""
-
-_MAX_DELETES: Final = 8
-"""Maximum number of concurrent deletions of one key on different backends."""
 
 
 class OperationsAnywhere(Operations):
@@ -175,7 +171,9 @@ class OperationsAnywhere(Operations):
             order = await self._deletable(bucket, key, order)
             await self._delete_in_order(bucket, key, order, options)
 
-        await self._runtime.run("delete", bucket, key, self._placement.exclusive(bucket, key, work))
+        exclusive = self._placement.exclusive(bucket, key, work)
+        async with self._runtime.key_guard.writing([(bucket, key)]):
+            await self._runtime.run("delete", bucket, key, exclusive)
 
     async def _from_visible(
         self, bucket: str, key: str, options: DeleteOptions, order: Sequence[Backend]
@@ -210,9 +208,9 @@ class OperationsAnywhere(Operations):
     async def _delete_in_order(
         self, bucket: str, key: str, order: Sequence[Backend], options: DeleteOptions
     ) -> None:
-        """Delete the hidden objects of a key, then the visible one.
+        """Delete the objects of a key, so that none that is hidden becomes visible.
 
-        If a hidden object cannot be deleted, the visible one is kept.
+        If one of them cannot be deleted, those that hide it are kept.
         """
         if not order:
             return  # no backend is writable, and none has the object
@@ -225,29 +223,26 @@ class OperationsAnywhere(Operations):
                 raise
 
     async def _delete_hidden(self, bucket: str, key: str, backends: Sequence[Backend]) -> int:
-        """Delete an object on all backends, and return how many of them lack the bucket.
+        """Delete an object on all backends, the last one first. Return how many of them lack the bucket.
+
+        The routed backend may lack the object. Then the first of `backends` that has it is the visible one, so
+        they are deleted one after another.
 
         Raises:
-            TroveError: A backend failed. The object was deleted on those that did not.
+            TroveError: A backend failed. The objects on the backends before it were not deleted.
         """
         missing = 0
-        failures: list[TroveError] = []
-
-        async def delete(backend: Backend) -> None:
-            nonlocal missing
+        for backend in reversed(backends):
             options = DeleteOptions(write_id=self._runtime.new_write_id())
             try:
                 await backend.driver.delete(bucket, key, options)
             except BucketNotFoundError:
                 missing += 1
             except InvalidNameError:
-                pass  # it cannot have an object of this name
+                continue  # it cannot have an object of this name
             except TroveError as error:
-                failures.append(error.located(backend=backend.name))
-
-        await for_each(backends, delete, limit=_MAX_DELETES)
-        if failures:
-            raise failures[0]
+                error.located(backend=backend.name)
+                raise
         return missing
 
     async def _delete_version(self, bucket: str, key: str, options: DeleteOptions) -> None:

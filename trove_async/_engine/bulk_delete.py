@@ -12,7 +12,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Protocol, TypeAlias, cast
 
@@ -77,6 +77,7 @@ class Deletion:
         bucket_exists: Callable[[str], Awaitable[bool]],
         run: Run,
         *,
+        guard: Callable[[Sequence[str]], AbstractAsyncContextManager[None]],
         placement: Placement | None = None,
     ) -> None:
         self._started = True  # do not warn if the constructor raises
@@ -89,6 +90,7 @@ class Deletion:
         self._resolve = resolve
         self._bucket_exists = bucket_exists
         self._run = run
+        self._guard = guard
         self._placement = placement
         self._started = False
 
@@ -129,7 +131,9 @@ class Deletion:
     async def _results(self) -> AsyncGenerator[DeleteResult, None]:
         async with aclosing(_batches(self._keys)) as batches:
             async for batch in batches:
-                for result in await self._run(partial(self._delete, batch)):
+                async with self._guard(batch):
+                    results = await self._run(partial(self._delete, batch))
+                for result in results:
                     yield result
 
     async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -141,26 +145,25 @@ class Deletion:
 
     async def _delete_now(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         errors: dict[str, Exception | None] = {}
-        hidden: _Groups = {}
-        visible: _Groups = {}
+        rounds: list[_Groups] = []
         for key in dict.fromkeys(keys):
             try:
                 *others, last = await self._resolve(key)
             except (InvalidNameError, NotSupportedError, UnavailableError) as error:
                 errors[key] = self._located(error, None, key)
                 continue
-            for backend in others:
-                hidden.setdefault(backend.name, (backend, []))[1].append(key)
-            visible.setdefault(last.name, (last, []))[1].append(key)
-        # The object that a get returns is deleted last, and only if that reveals no other one.
-        if hidden:
-            await self._delete_groups(hidden, errors)
-            failed = {key for key, error in errors.items() if error is not None}
-            visible = {
-                name: (backend, [key for key in group if key not in failed])
-                for name, (backend, group) in visible.items()
+            # The object that a get returns is deleted last: the routed backend's or, if that has none, the
+            # first one of the others. A deletion that fails ends those of the key, so it reveals no object.
+            for position, backend in enumerate((*reversed(others), last)):
+                if position == len(rounds):
+                    rounds.append({})
+                rounds[position].setdefault(backend.name, (backend, []))[1].append(key)
+        for groups in rounds:
+            remaining = {
+                name: (backend, [key for key in group if errors.get(key) is None])
+                for name, (backend, group) in groups.items()
             }
-        await self._delete_groups(visible, errors)
+            await self._delete_groups(remaining, errors)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
     async def _delete_groups(self, groups: _Groups, errors: dict[str, Exception | None]) -> None:

@@ -177,6 +177,14 @@ async def copy(
     )
 
 
+async def is_encoded_as_today(location: Location, info: ObjectInfo, transforms: Transforms) -> bool:
+    """Return whether a copy of an object onto itself would leave it as it is."""
+    options = CopyOverrides(put=PutOptions()).applied_to(info)
+    middlewares, context = await _target_middlewares(location, info, options, transforms)
+    current = context_of_stored(info, location.backend)
+    return await transforms.is_current(middlewares, current, context, info.records, renamed=False)
+
+
 async def _target_middlewares(
     target: Location, info: ObjectInfo, options: PutOptions, transforms: Transforms
 ) -> tuple[Sequence[Middleware], ObjectContext]:

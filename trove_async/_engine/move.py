@@ -54,22 +54,22 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
     """
     # 1. Prove that the destination has the copied bytes.
     destination = None
-    if not _is_proved(source, target, copy):
+    if not is_proved(source, target, copy):
         with located(target):
-            destination = await _head_copy(target, copy)
+            destination = await head_copy(target, copy)
     if source.version_id is not None:
         await _delete_version(source, copy)
         return
     # 2. and 3. Head the source, unless a conditional deletion on a distinct object is enough.
     with located(source):
         conditional = source.backend.capabilities.delete_if_match and copy.source.etag is not None
-        if not (conditional and _are_distinct(source, target)):
+        if not (conditional and are_distinct(source, target)):
             current = await _current(source)
             if current is None:
                 return
-            _check_version(source, target, copy, current)
-            if not _are_distinct(source, target):
-                await _check_not_the_copy(source, target, copy, current, destination)
+            check_version(source, target, copy, current)
+            if not are_distinct(source, target):
+                await check_not_the_copy(source, target, copy, current, destination)
         await _delete(source, target, copy, conditional=conditional)
 
 
@@ -91,7 +91,7 @@ async def _delete(
     except PreconditionFailedError as error:
         current = await _current(source)
         if current is not None:
-            _check_version(source, target, copy, current)
+            check_version(source, target, copy, current)
             raise _replaced_error() from error
 
 
@@ -106,7 +106,7 @@ async def _current(source: Location) -> ObjectInfo | None:
 # -- 1. the destination has the copied bytes -------------------------------------------------------
 
 
-def _is_proved(source: Location, target: Location, copy: CopyResult) -> bool:
+def is_proved(source: Location, target: Location, copy: CopyResult) -> bool:
     """Return whether the response to the copy proves that the copied bytes were stored."""
     stored = copy.stored
     if copy.checksums.keys() & stored.checksums.keys():
@@ -115,7 +115,7 @@ def _is_proved(source: Location, target: Location, copy: CopyResult) -> bool:
     return same_driver and stored.etag is not None and stored.etag == copy.source.etag
 
 
-async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
+async def head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
     """Return the object at the destination, after proving that it is the copy."""
     try:
         destination = await target.backend.driver.head(target.bucket, target.key)
@@ -140,7 +140,7 @@ async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
 # -- 2. the destination is not the source under another name --------------------------------------
 
 
-def _are_distinct(source: Location, target: Location) -> bool:
+def are_distinct(source: Location, target: Location) -> bool:
     """Return whether the services' capabilities rule out that both locations are one object.
 
     Buckets may have aliases (S3 access points), so exact keys prove nothing across two buckets.
@@ -153,7 +153,7 @@ def _are_distinct(source: Location, target: Location) -> bool:
     return source_driver.name != target_driver.name
 
 
-async def _check_not_the_copy(
+async def check_not_the_copy(
     source: Location,
     target: Location,
     copy: CopyResult,
@@ -165,7 +165,7 @@ async def _check_not_the_copy(
         return  # written by another put: the copy would have replaced its write_id
     if destination is None:
         with located(target):
-            destination = await _head_copy(target, copy)
+            destination = await head_copy(target, copy)
     if destination.write_id == copy.write_id:
         return  # the service records write_ids, and the source has none
     same_driver = source.backend.driver is target.backend.driver
@@ -178,7 +178,7 @@ async def _check_not_the_copy(
 # -- 3. the source is the copied version ----------------------------------------------------------
 
 
-def _check_version(
+def check_version(
     source: Location, target: Location, copy: CopyResult, current: ObjectInfo
 ) -> None:
     """Raise if the source is no longer the version that was copied."""

@@ -26,11 +26,12 @@ from . import backend_checks, validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets, homes
 from .bulk_delete import Deletion
-from .copy import CopyResult, copy
+from .copy import CopyResult, copy, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .iterators import ObjectIterator, VersionIterator
-from .locations import Location, ObjectAddress, context_of, object_context
+from .key_guard import MoveInterruptedError
+from .locations import Location, ObjectAddress, context_of, located, object_context
 from .media_types import type_of
 from .misplaced import MisplacedIterator
 from .move import remove_source
@@ -38,6 +39,7 @@ from .opening import Decode, OpenBody, open_body
 from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
+from .relocation import Relocated, Relocation, RelocationRequest, RelocationResult
 from .route_lint import lint_routes
 from .runtime import Runtime
 from .sources import Source
@@ -148,7 +150,8 @@ class Operations:
             return info.located(backend=backend.name)
 
         try:
-            return await self._runtime.run("put", bucket, key, work)
+            async with self._runtime.key_guard.writing([(bucket, key)]):
+                return await self._runtime.run("put", bucket, key, work)
         except BaseException:
             try:
                 with shielded():  # also closes a source that was never started
@@ -259,7 +262,8 @@ class Operations:
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
 
-        await self._runtime.run("delete", bucket, key, work)
+        async with self._runtime.key_guard.writing([(bucket, key)]):
+            await self._runtime.run("delete", bucket, key, work)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Return a deletion of many objects, which has not started."""
@@ -275,6 +279,7 @@ class Operations:
             resolve,
             self.buckets.exists_anywhere,
             lambda work: self._runtime.run("delete_many", bucket, None, work),
+            guard=lambda keys: self._runtime.key_guard.writing([(bucket, key) for key in keys]),
             placement=self._runtime.placement,
         )
 
@@ -294,7 +299,8 @@ class Operations:
             return self._public(copied, destination)
 
         exclusive = source.has_key_of(target)
-        return await self._run_on_source("copy", source, work, exclusive=exclusive)
+        async with self._runtime.key_guard.writing([(target.bucket, target.key)]):
+            return await self._run_on_source("copy", source, work, exclusive=exclusive)
 
     async def move(
         self,
@@ -315,7 +321,89 @@ class Operations:
                 await self._remove_source(source, origin, destination, copied)
             return self._public(copied, destination)
 
-        return await self._run_on_source("move", source, work, exclusive=True)
+        names = {(source.bucket, source.key), (target.bucket, target.key)}
+        async with self._runtime.key_guard.writing(names):
+            return await self._run_on_source("move", source, work, exclusive=True)
+
+    async def relocate(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        source: str,
+        target: str,
+        size: int,
+        exists: bool = False,
+        replace: bool = False,
+        keep_source: bool = False,
+        delete_shadowed: bool = False,
+        dry_run: bool = False,
+    ) -> RelocationResult:
+        """Move or copy an object to another backend, for a job. See `RelocationRequest`.
+
+        Raises:
+            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
+        """
+
+        async def work() -> RelocationResult:
+            origin = await self._location(bucket, key, source)
+            destination = await self._location(bucket, key, target)
+            if origin.is_same(destination):
+                return RelocationResult(Relocated.NOT_MOVED)
+            request = RelocationRequest(
+                source=origin,
+                target=destination,
+                size=size,
+                exists=exists,
+                replace=replace,
+                keep_source=keep_source,
+                delete_shadowed=delete_shadowed,
+                write_id=self._runtime.new_write_id(),
+            )
+            relocation = Relocation(
+                request,
+                lambda one, other, overrides: self._copy(one, other, overrides, None, self._head),
+            )
+            if dry_run:
+                return await relocation.preview()
+            try:
+                with self._runtime.key_guard.moving((bucket, key)):
+                    return await relocation.run()
+            except MoveInterruptedError:
+                if relocation.result is None:
+                    raise
+                return relocation.result  # the interruption came when it was complete
+            finally:
+                if self._runtime.placement is not None:
+                    self._runtime.placement.moved(bucket, key)
+
+        return await self._runtime.run("relocate", bucket, key, work)
+
+    async def reencode(self, bucket: str, key: str, backend: str, *, dry_run: bool) -> int | None:
+        """Encode an object again as a put would today, in place, for a job.
+
+        Returns:
+            The new stored size in bytes, or None if nothing was to be done. In a dry run, the present one.
+
+        Raises:
+            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the job.
+        """
+
+        async def work() -> int | None:
+            location = await self._location(bucket, key, backend)
+            info = await self._head(location)
+            with located(location):
+                if await is_encoded_as_today(location, info, self._runtime.transforms):
+                    return None
+            if dry_run:
+                return info.stored_size
+            put = PutOptions(write_id=self._runtime.new_write_id())
+            with self._runtime.key_guard.moving((bucket, key)):
+                overrides = CopyOverrides(put=put)
+                copied = await self._copy(location, location, overrides, None, self._head)
+            return None if copied.stored is copied.source else copied.size
+
+        return await self._runtime.run("reencode", bucket, key, work)
 
     def list(
         self,

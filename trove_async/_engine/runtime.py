@@ -21,6 +21,7 @@ from trove_async.router import Router
 
 from .backends import Backends
 from .buckets import CreateMissing
+from .key_guard import KeyGuard
 from .placement import Placement
 from .transforms import Transforms
 
@@ -71,6 +72,7 @@ class Runtime:
         self.transforms = transforms
         self.placement = placement
         self.deadlines = Deadlines()
+        self.key_guard = KeyGuard()
         self.backends = Backends(
             drivers,
             pool=pool,

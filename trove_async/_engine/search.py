@@ -3,7 +3,8 @@
 A backend that lacks the object, or the bucket, is followed by the next one. A move stores the object on one
 backend before it deletes it on another. So after the last backend, all but the last are asked again: the
 object may have been moved to a backend after that was asked. With n backends, an object that does not exist
-takes 2n - 1 requests.
+takes 2n - 1 requests. For the same reason, those before are asked again if the object was found on the third
+backend or a later one: it may be an older object that the moved one hides.
 
 No result is ever derived from a backend that did not answer:
 
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from trove_async._concurrency import shielded
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -166,6 +168,7 @@ class Search:
             if not others:
                 backend_checks.check_version(routed, version_id)
         again = [routed] if others and routed in misses.errors else []
+        order = [*again, *others]
         # 2. Ask them. Another round follows if this store has moved the object in the meantime.
         with self._placement.watch(bucket, key) as watch:
             pending = [*others, *again, *others[:-1]]
@@ -174,11 +177,38 @@ class Search:
                     if backend not in misses.failed and (
                         found := await self._ask(request, backend, routed, misses)
                     ):
-                        return found[0]
+                        rank = order.index(backend)
+                        earlier = order[:rank] if rank > 1 else []
+                        return await self._checked(request, found[0], earlier, routed, misses)
                 pending = [*again, *others] if watch.moved else []
                 watch.moved = False
         # 3. There is no such object, if all backends have answered.
         raise await self._missing(misses, routed, bucket, key)
+
+    async def _checked(
+        self,
+        request: _Request[T],
+        found: T,
+        earlier: Sequence[Backend],
+        routed: Backend,
+        misses: _Misses,
+    ) -> T:
+        """Return what was found, unless it is hidden by an object that was moved during the search.
+
+        Two backends or more did not have the object before. It may have been moved from the second to the
+        first in between, and what was found is an older object that it hides. So they are asked again.
+        """
+        try:
+            for backend in earlier:
+                if backend not in misses.failed and (
+                    visible := await self._ask(request, backend, routed, misses)
+                ):
+                    await _discard(found)
+                    return visible[0]
+        except BaseException:
+            await _discard(found)
+            raise
+        return found
 
     async def _ask(
         self, request: _Request[T], backend: Backend, routed: Backend, misses: _Misses
@@ -232,6 +262,14 @@ class Search:
             if asked_all or not await self._bucket_exists(bucket):
                 return next(iter(errors.values()))
         return ObjectNotFoundError("no such object", backend=routed.name, bucket=bucket, key=key)
+
+
+async def _discard(found: object) -> None:
+    """Close a reader that was opened in vain."""
+    close = getattr(found, "aclose", None)
+    if close is not None:
+        with shielded():
+            await close()
 
 
 _NO_ANSWER = (BackendError, PermissionDeniedError, UnauthenticatedError)

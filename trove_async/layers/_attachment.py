@@ -52,6 +52,14 @@ class Attachment:
             TroveError: An inner driver failed to open. The store closes those that were opened.
         """
         self.claim()
+        await self.attach(context)
+
+    async def attach(self, context: DriverContext) -> None:
+        """Open all inner drivers of a claimed layer.
+
+        Raises:
+            TroveError: An inner driver failed to open. The store closes those that were opened.
+        """
         self._attached = tuple([await context.attach(driver) for driver in self.inner])
 
     def claim(self) -> None:

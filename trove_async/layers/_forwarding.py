@@ -14,12 +14,14 @@ from trove_async.driver import (
     DriverContext,
     DriverReader,
     Presigning,
+    Replicated,
     Upload,
     Uploading,
     Versioned,
 )
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
+    ComparedPage,
     CopyOptions,
     DeleteOptions,
     GetOptions,
@@ -27,6 +29,7 @@ from trove_async.options import (
     Page,
     PresignOptions,
     PutOptions,
+    Repaired,
     VersionPage,
 )
 
@@ -162,3 +165,13 @@ class Forwarding:
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         return await cast("Versioned", self._driver).version_page(bucket, options)
+
+    async def compare(
+        self, bucket: str, options: ListOptions, *, deep: bool = False
+    ) -> ComparedPage:
+        """Compare the replicas of one page of keys. See `Replicated.compare`."""
+        return await cast("Replicated", self._driver).compare(bucket, options, deep=deep)
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """Make the replicas of an object equal. See `Replicated.repair`."""
+        return await cast("Replicated", self._driver).repair(bucket, key)

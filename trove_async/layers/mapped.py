@@ -23,6 +23,7 @@ from trove_async.driver import (
     PartSource,
     Presigning,
     ReadsInto,
+    Replicated,
     StreamedUpload,
     Upload,
     Uploading,
@@ -37,6 +38,7 @@ from trove_async.errors import (
 )
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix, VersionInfo
 from trove_async.options import (
+    ComparedPage,
     CopyOptions,
     DeleteOptions,
     GetOptions,
@@ -45,6 +47,7 @@ from trove_async.options import (
     Part,
     PresignOptions,
     PutOptions,
+    Repaired,
     VersionPage,
 )
 
@@ -287,6 +290,28 @@ class Mapped:
         return VersionPage(
             entries=[names.logical_version(entry) for entry in page.entries], token=page.token
         )
+
+    async def compare(
+        self, bucket: str, options: ListOptions, *, deep: bool = False
+    ) -> ComparedPage:
+        """Compare the replicas of one page, with logical names. See `Replicated.compare`."""
+        self._require_feature(self.capabilities.replicated, "replicas")
+        names = _Names(self._namespace, bucket)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
+            page = await cast("Replicated", self._driver).compare(
+                names.physical_bucket, names.physical_options(options), deep=deep
+            )
+        found = [replace(one, key=one.key[len(names.folder) :]) for one in page.differences]
+        return replace(page, differences=found)
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """Make the replicas of an object equal. See `Replicated.repair`."""
+        self._require_feature(self.capabilities.replicated, "replicas")
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
+            return await cast("Replicated", self._driver).repair(*names.physical)
 
     def _logical_bucket_in_errors(self, bucket: str) -> AbstractContextManager[None]:
         """Return a context manager that replaces the physical bucket in errors."""

@@ -1,0 +1,85 @@
+"""The memory of a job does not grow with the number of keys."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trove_async
+
+ROOT = Path(trove_async.__file__).parent.parent
+
+SCRIPT = """
+import asyncio, resource, sys
+from bisect import bisect_left
+from datetime import UTC, datetime
+from trove_async import ObjectInfo, Route, Trove
+from trove_async.drivers import MemoryDriver
+from trove_async.jobs import rebalance
+from trove_async.options import Page
+from trove_async.paging import paginate
+
+KEYS = int(sys.argv[1])
+MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def key_of(number):
+    return f"data/k{number:07}.bin"
+
+
+class Generated(MemoryDriver):
+    async def list_page(self, bucket, options):
+        await asyncio.sleep(0)
+        return paginate(bucket, options, self.seek, lambda _, info: info)
+
+    def seek(self, start):
+        for number in range(bisect_left(range(KEYS), start, key=key_of), KEYS):
+            key = key_of(number)
+            yield key, ObjectInfo(bucket="b", key=key, size=1, etag=key, last_modified=MODIFIED)
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+async def main():
+    routes = [Route.suffix("7.bin", "cold")]
+    async with Trove(Generated(), backends={"cold": MemoryDriver()}, routes=routes) as store:
+        await store.create_bucket("b", backends="all")
+        await rebalance(store, "b", prefix="data/k00000", dry_run=True)
+        base = peak()
+        report = await rebalance(store, "b", checkpoint=sys.argv[2], dry_run=True)
+        print(report.examined, report.changed, (peak() - base) // 2**20)
+
+
+asyncio.run(main())
+"""
+
+
+def run(keys: int, path: Path) -> list[int]:
+    process = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", SCRIPT, str(keys), f"file://{path}/state"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert process.returncode == 0, process.stderr
+    return [int(number) for number in process.stdout.split()]
+
+
+@pytest.mark.timeout(300)
+def test_memory_stays_small_over_many_keys(tmp_path: Path) -> None:
+    examined, changed, grown = run(100_000, tmp_path)
+    assert (examined, changed) == (100_000, 10_000)
+    assert grown <= 32
+
+
+@pytest.mark.soak
+def test_memory_stays_small_over_a_million_keys(tmp_path: Path) -> None:
+    examined, changed, grown = run(1_000_000, tmp_path)
+    assert (examined, changed) == (1_000_000, 100_000)
+    assert grown <= 64

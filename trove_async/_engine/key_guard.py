@@ -1,0 +1,119 @@
+"""Keeps the moves of jobs and the writes of users apart, for each key, within one store.
+
+A job that moves an object to another backend copies it, proves the copy, and deletes the source. A put or a
+delete of the same key between these steps could be lost or undone: conditional requests cannot order the
+requests to two backends. So a write cancels a move of its key, waits until it has rolled back or completed,
+and only then starts. A move does not start while there is a write to its key.
+
+Other processes are not covered. See `relocation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import TypeAlias
+
+from trove_async._concurrency.cancellation import OwnCancel
+
+ObjectName: TypeAlias = tuple[str, str]
+"""A bucket and a key."""
+
+
+class MoveInterruptedError(Exception):
+    """A write to the key has interrupted its move, or is in progress."""
+
+
+class _Move(OwnCancel):
+    """A move in progress."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+
+
+class _Writing:
+    """The block of a write. A class costs a fifth of a generator, and every put enters one."""
+
+    __slots__ = ("_moves", "_names", "_writes")
+
+    def __init__(
+        self,
+        writes: dict[ObjectName, int],
+        moves: dict[ObjectName, _Move],
+        names: tuple[ObjectName, ...],
+    ) -> None:
+        self._writes = writes
+        self._moves = moves
+        self._names = names
+
+    async def __aenter__(self) -> None:
+        if self._moves:
+            await self._interrupt()
+        for name in self._names:
+            self._writes[name] = self._writes.get(name, 0) + 1
+
+    async def _interrupt(self) -> None:
+        while moves := [self._moves[name] for name in self._names if name in self._moves]:
+            for move in moves:
+                move.request()
+            for move in moves:
+                await move.ended.wait()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        writes = self._writes
+        for name in self._names:
+            count = writes[name]
+            if count == 1:
+                del writes[name]
+            else:
+                writes[name] = count - 1
+
+
+class KeyGuard:
+    """The writes and moves in progress. All methods must be called on the same event loop."""
+
+    __slots__ = ("_moves", "_writes")
+
+    def __init__(self) -> None:
+        self._writes: dict[ObjectName, int] = {}
+        self._moves: dict[ObjectName, _Move] = {}
+
+    def writing(self, names: Iterable[ObjectName]) -> AbstractAsyncContextManager[None]:
+        """Cancel and await the moves of these keys, and let none start until the block ends."""
+        return _Writing(self._writes, self._moves, tuple(names))
+
+    @contextmanager
+    def moving(self, name: ObjectName) -> Iterator[None]:
+        """Let writes to a key cancel the block, which must roll back before it ends.
+
+        Raises:
+            MoveInterruptedError: A write to the key is in progress, or has cancelled the block. Another
+                move of the key counts as a write.
+        """
+        if name in self._writes or name in self._moves:
+            raise MoveInterruptedError
+        move = self._moves[name] = _Move()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if move.revoke():
+                raise MoveInterruptedError from None
+            raise
+        except BaseException:
+            move.revoke()
+            raise
+        else:
+            move.revoke()  # the block completed although it was cancelled
+        finally:
+            del self._moves[name]
+            move.ended.set()

@@ -1,0 +1,353 @@
+"""Moves or copies an object to the same key of another backend, for jobs, while users read and write.
+
+Unlike `move`, the object must not change for its readers: they find the same content at every moment. A store
+that finds objects on any backend reads the routed one first.
+
+1. *Copy.* The destination must not have an object (``if_none_match``), or must have a known one that the routes
+   hide (``if_match``). So a newer object that a user puts there is never replaced.
+2. *Prove* that the destination has the copied bytes, as a move does.
+3. *Delete the source*, if it is still the version that was copied. If it was replaced or deleted meanwhile, the
+   copy is deleted instead: it would bring back a deleted object, or hide a newer one.
+
+From the second step on, a cancel waits until the third one is done. A cancel before that deletes the copy.
+
+Within this process, `key_guard` keeps users' writes to the key apart from all this. Between processes, each
+step is conditional where the backends support it. These windows remain:
+
+- A backend that cannot delete on a condition (`Capabilities.delete_if_match`): a put by another process between
+  the HEAD of the source and its deletion is lost. The window is one request long.
+- A deletion by another process in that window, or, on a service whose lost responses cannot be told apart,
+  during the deletion itself: the copy stays, so the object comes back. So it does if a deletion on several
+  backends reaches the destination before the copy, and the source after it was deleted here (`jobs.tier`).
+- A deletion by another process during the copy: the object is readable again until the copy is removed.
+- A destination that cannot put on a condition: another process's put between the HEAD and the copy is lost. If
+  it cannot delete on a condition, so is a put between the HEAD and the deletion of a copy that is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from trove_async._concurrency import CLEANUP_SECONDS, await_outcome, run_cleanup
+from trove_async._version_identity import is_same
+from trove_async.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TroveError,
+)
+from trove_async.models import MiB, ObjectInfo
+from trove_async.options import DeleteOptions, PutOptions
+
+from .copy import CopyResult
+from .copy_overrides import CopyOverrides
+from .locations import Location, located
+from .move import are_distinct, check_not_the_copy, check_version, head_copy, is_proved
+
+_FINISH_SECONDS: Final = 60.0
+"""Seconds that the steps after the copy may take. They are a few small requests with their retries."""
+
+_SMALL_COPY: Final = 8 * MiB
+"""Maximum size of an object whose copy is not interrupted by a cancel, but awaited."""
+
+
+class Relocated(Enum):
+    """The result of a relocation.
+
+    Attributes:
+        MOVED: The destination has the object, and the source was deleted if that was requested.
+        NOT_MOVED: Source and destination are two names of one place. Nothing was changed.
+        SAME: The destination already had the same bytes, and the source was deleted if requested.
+        SHADOWED: The destination has a different object, and the source was deleted as requested.
+        CONFLICT: The destination has a different object. Nothing was changed.
+        GONE: There was no source.
+        CHANGED: The source was replaced or deleted meanwhile, or the destination was. There is no copy.
+    """
+
+    MOVED = "moved"
+    NOT_MOVED = "not moved"
+    SAME = "same"
+    SHADOWED = "shadowed"
+    CONFLICT = "conflict"
+    GONE = "gone"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelocationRequest:
+    """What to relocate.
+
+    Attributes:
+        source: The present location.
+        target: The same bucket and key on another backend.
+        size: The stored size of the source as far as is known. A cancel waits for the outcome of a small
+            copy, which is one request: such a request may succeed even after it was cancelled.
+        exists: Whether the destination is known to have an object, which is compared before the copy.
+        replace: Whether to replace a different object at the destination. Pass it only if the store hides
+            that object.
+        keep_source: Whether to leave the source.
+        delete_shadowed: Whether to delete the source if the destination has a different object. Pass it only
+            if the store hides the source in that case.
+        write_id: The write_id of the copy.
+    """
+
+    source: Location
+    target: Location
+    size: int
+    exists: bool = False
+    replace: bool = False
+    keep_source: bool = False
+    delete_shadowed: bool = False
+    write_id: str
+
+
+Copy = Callable[[Location, Location, CopyOverrides], Coroutine[Any, Any, CopyResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class RelocationResult:
+    """The result, and the number of bytes that were copied."""
+
+    result: Relocated
+    bytes: int = 0
+
+
+class Relocation:
+    """One relocation.
+
+    Args:
+        request: What to relocate.
+        copy: Copies an object between two locations.
+
+    Attributes:
+        result: The result, once it is certain. It may be set although `run` was cancelled.
+    """
+
+    def __init__(self, request: RelocationRequest, copy: Copy) -> None:
+        self._request = request
+        self._source = request.source
+        self._target = request.target
+        self._copy = copy
+        self._is_new = False  # whether the copy was made on the condition that there was no object
+        self.result: RelocationResult | None = None
+
+    async def run(self) -> RelocationResult:
+        """Relocate the object. After an error or a cancel, its readers find the same content as before.
+
+        Raises:
+            ObjectChangedError: The copy could not be verified, or was replaced. Both objects stay.
+            TroveError: As `Trove.copy`.
+        """
+        # 1. Compare an object that the destination already has.
+        existing = await self._existing()
+        if existing is not None:
+            settled = await self._compare(existing)
+            if settled is not None:
+                return settled
+        # 2. Copy.
+        copy = self._copy(self._source, self._target, self._overrides(existing))
+        try:
+            if self._request.size <= _SMALL_COPY:
+                copied = await await_outcome(copy, CLEANUP_SECONDS)
+            else:
+                copied = await copy
+        except ObjectNotFoundError:
+            return self._end(Relocated.GONE)
+        except AlreadyExistsError:
+            # Another writer was faster. It may have deleted its object again.
+            settled = await self._compare(await self._head(self._target))
+            return settled or self._end(Relocated.CHANGED)
+        except PreconditionFailedError:
+            return self._end(Relocated.CHANGED)  # the source, or a destination to be replaced
+        except BaseException as error:
+            if not isinstance(error, TroveError) or error.maybe_done:
+                with suppress(TroveError):  # both objects stay, with the same bytes
+                    await run_cleanup(self._undo_unknown(), _FINISH_SECONDS)
+            raise
+        # 3. Prove the copy and delete the source. From here on, a cancel waits.
+        return await run_cleanup(self._finish(copied), _FINISH_SECONDS)
+
+    def _end(self, result: Relocated, size: int = 0) -> RelocationResult:
+        self.result = RelocationResult(result, size)
+        return self.result
+
+    # -- before the copy -----------------------------------------------------------------------------
+
+    async def _existing(self) -> ObjectInfo | None:
+        """Return the destination's object, if the copy would have to replace it unconditionally or knowingly."""
+        if self._request.exists or self._request.replace or not self._is_conditional:
+            return await self._head(self._target)
+        return None
+
+    @property
+    def _is_conditional(self) -> bool:
+        """Whether the destination's backend can store an object of this size on a condition."""
+        capabilities = self._target.backend.capabilities
+        return capabilities.put_if_none_match and (
+            capabilities.commit_conditions or self._request.size <= capabilities.max_put
+        )
+
+    def _overrides(self, existing: ObjectInfo | None) -> CopyOverrides:
+        capabilities = self._target.backend.capabilities
+        put = PutOptions(write_id=self._request.write_id)
+        if existing is None:
+            if self._is_conditional:
+                self._is_new = True
+                put = replace(put, if_none_match="*")
+        elif self._is_conditional and capabilities.put_if_match and existing.etag is not None:
+            put = replace(put, if_match=existing.etag)
+        return CopyOverrides(put=put)
+
+    async def _compare(self, existing: ObjectInfo | None) -> RelocationResult | None:
+        """Settle the case of an object at the destination. Return None if it must be copied."""
+        if existing is None:
+            return None  # deleted meanwhile
+        source = await self._head(self._source)
+        if source is None:
+            return self._end(Relocated.GONE)
+        if has_same_bytes(source, existing):
+            if not self._request.keep_source:
+                await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
+            return self._end(Relocated.SAME)
+        if self._request.replace:
+            return None
+        if not self._request.delete_shadowed:
+            return self._end(Relocated.CONFLICT)
+        await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
+        return self._end(Relocated.SHADOWED)
+
+    async def preview(self) -> RelocationResult:
+        """Return what `run` would do, by reading requests alone."""
+        size = self._request.size
+        existing = await self._head(self._target)
+        if existing is None:
+            return RelocationResult(Relocated.MOVED, size)
+        source = await self._head(self._source)
+        if source is None:
+            return RelocationResult(Relocated.GONE)
+        if has_same_bytes(source, existing):
+            return RelocationResult(Relocated.SAME)
+        if self._request.replace:
+            return RelocationResult(Relocated.MOVED, size)
+        shadowed = self._request.delete_shadowed
+        return RelocationResult(Relocated.SHADOWED if shadowed else Relocated.CONFLICT)
+
+    async def _delete_leftover(self, source: ObjectInfo) -> None:
+        """Delete the source, which the destination's object replaces, unless it is replaced meanwhile."""
+        leftover = CopyResult(
+            source=source, stored=source, size=source.stored_size, checksums={}, write_id=None
+        )
+        if await self._may_be_one_object():
+            raise ObjectChangedError(
+                "source and destination may be one object under two names: nothing was deleted"
+            )
+        await self._delete_source(leftover)
+
+    async def _may_be_one_object(self) -> bool:
+        """Return whether both locations may be names of one object.
+
+        Jobs relocate between backends whose places differ, but two drivers may reach one service by
+        two addresses. Then both objects have the same write_id, or the same etag and date.
+        """
+        if are_distinct(self._source, self._target):
+            return False
+        source, target = await self._head(self._source), await self._head(self._target)
+        if source is None or target is None:
+            return False
+        if source.write_id is not None or target.write_id is not None:
+            return source.write_id == target.write_id
+        return source.etag == target.etag and source.last_modified == target.last_modified
+
+    # -- after the copy ------------------------------------------------------------------------------
+
+    async def _finish(self, copied: CopyResult) -> RelocationResult:
+        # 1. Prove that the destination has the copied bytes.
+        destination = None
+        if not is_proved(self._source, self._target, copied):
+            with located(self._target):
+                destination = await head_copy(self._target, copied)
+        # 2. Check that the source is the version that was copied, and not the copy itself.
+        capabilities = self._source.backend.capabilities
+        conditional = capabilities.delete_if_match and copied.source.etag is not None
+        is_settled = capabilities.embedded or capabilities.settles_doubt
+        # A put on the condition that there is no object would have failed on the source itself.
+        distinct = self._is_new or are_distinct(self._source, self._target)
+        if self._request.keep_source or not (conditional and is_settled and distinct):
+            current = await self._head(self._source)
+            if current is None or not is_same(copied.source, current):
+                if current is not None and current.write_id == copied.write_id:
+                    check_version(self._source, self._target, copied, current)  # raises
+                await self._undo(copied)
+                return self._end(Relocated.CHANGED)
+            if not distinct:
+                await check_not_the_copy(self._source, self._target, copied, current, destination)
+        # 3. Delete the source.
+        if not self._request.keep_source and not await self._delete_source(copied):
+            if is_settled:  # else the deletion may be our own, whose response was lost
+                await self._undo(copied)
+                return self._end(Relocated.CHANGED)
+            current = await self._head(self._source)
+            if current is not None:
+                await self._undo(copied)
+                return self._end(Relocated.CHANGED)
+        return self._end(Relocated.MOVED, copied.size)
+
+    async def _delete_source(self, copied: CopyResult) -> bool:
+        """Delete the version that was copied. Return False if the source is not that version any more."""
+        conditional = (
+            self._source.backend.capabilities.delete_if_match and copied.source.etag is not None
+        )
+        options = DeleteOptions(if_match=copied.source.etag if conditional else None)
+        with located(self._source):
+            try:
+                await self._source.backend.driver.delete(
+                    self._source.bucket, self._source.key, options
+                )
+            except PreconditionFailedError:
+                return False
+        return True
+
+    async def _undo(self, copied: CopyResult) -> None:
+        """Delete the copy, unless it was replaced."""
+        await self._delete_copy(copied.stored.etag)
+
+    async def _undo_unknown(self) -> None:
+        """Delete the copy if the destination has it: its put was cancelled, or its response was lost."""
+        if self._target.backend.capabilities.metadata:
+            await self._delete_copy(None)
+
+    async def _delete_copy(self, etag: str | None) -> None:
+        target = self._target
+        conditional = target.backend.capabilities.delete_if_match
+        if not conditional or etag is None:
+            current = await self._head(target)
+            if current is None or current.write_id != self._request.write_id:
+                return
+            etag = current.etag
+        options = DeleteOptions(if_match=etag if conditional else None)
+        try:
+            with located(target):
+                await target.backend.driver.delete(target.bucket, target.key, options)
+        except PreconditionFailedError:
+            return  # replaced or deleted by another writer
+
+    async def _head(self, location: Location) -> ObjectInfo | None:
+        try:
+            with located(location):
+                return await location.backend.driver.head(location.bucket, location.key)
+        except NotFoundError:
+            return None
+
+
+def has_same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether two stored objects are proved to have the same bytes, encoded alike."""
+    if one.stored_size != other.stored_size or one.records != other.records:
+        return False
+    kinds = one.checksums.keys() & other.checksums.keys()
+    return bool(kinds) and all(one.checksums[kind] == other.checksums[kind] for kind in kinds)

@@ -1,0 +1,50 @@
+"""Jobs: work over the objects of a bucket, while users read and write.
+
+==============  ====================================================================================
+`rebalance`     moves objects to the backends that the rules name
+`tier`          moves objects by age, size and prefix
+`migrate`       copies or moves the objects of one backend to another
+`reencode`      applies today's middlewares: new keys, compression
+`verify`        reads every object and compares its checksum
+`repair`        brings the replicas of a mirrored backend up to date
+==============  ====================================================================================
+
+**Runs.** A job walks the keys of a bucket, in several ranges at once while listing is the bottleneck. It
+processes up to ``concurrency`` objects at a time, and holds in memory those and one page of each listing.
+Every job is idempotent. Errors of single objects are collected in its `Report`.
+
+**Checkpoints.** With ``checkpoint=``, the state is recorded every few seconds, and at an error or a cancel. A
+later call with the same arguments continues. After a kill, the work since the last record is done again.
+
+**Moves.** An object is copied on the condition that the destination has none, the copy is proved, and the
+source is deleted if it is still the version that was copied. If it was deleted or replaced meanwhile, the copy
+is removed. A put or delete of the key in this process interrupts its move, waits until that is undone, and goes
+on; the object is skipped as ``"in use"``. With ``Trove(locate="anywhere")`` an object is therefore readable with
+its right content at every moment. A listing that runs at the same time may miss an object that moves. Writes of
+*other* processes are covered as far as the backends support conditional requests
+(`trove_async._engine.relocation` lists the windows that remain).
+"""
+
+from ._migrate import migrate
+from ._options import Executor
+from ._rebalance import rebalance
+from ._reencode import reencode
+from ._repair import repair
+from ._report import Finding, JobProgress, ProgressCallback, Report
+from ._tier import TierRule, tier
+from ._verify import verify
+
+__all__ = [
+    "Executor",
+    "Finding",
+    "JobProgress",
+    "ProgressCallback",
+    "Report",
+    "TierRule",
+    "migrate",
+    "rebalance",
+    "reencode",
+    "repair",
+    "tier",
+    "verify",
+]

@@ -1,0 +1,201 @@
+"""The checkpoint of a job: what it has still to do, and its counts so far.
+
+It is one JSON document, replaced atomically. After a crash at any moment it describes some earlier state, and
+the work since then is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from trove_async._concurrency import in_thread
+from trove_async.errors import ConfigError, ObjectNotFoundError, RangeError
+from trove_async.models import MiB
+from trove_async.store import Trove
+
+from ._options import FileTarget, ObjectTarget
+from ._ranges import KeyRange
+from ._report import Tally
+
+_VERSION: Final = 1
+
+_MAX_SIZE: Final = 64 * MiB
+"""Maximum size of a checkpoint. One of 10,000 open ranges has 10 MiB at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a job.
+
+    Attributes:
+        ranges: The ranges that are not done. Everything outside of them is done.
+        tally: The counts of everything that is done.
+        complete: Whether the job has ended.
+    """
+
+    ranges: Sequence[KeyRange]
+    tally: Tally
+    complete: bool = False
+
+
+class _Place(Protocol):
+    async def read(self) -> bytes | None: ...
+
+    async def write(self, content: bytes) -> None: ...
+
+
+class Checkpoint:
+    """Reads and writes the checkpoint of one job.
+
+    Args:
+        store: The store that contains it, if it is an object.
+        target: Its place.
+        job: The name of the job.
+        arguments: The arguments of the job. A checkpoint with different ones is refused.
+    """
+
+    def __init__(
+        self,
+        store: Trove,
+        target: FileTarget | ObjectTarget,
+        job: str,
+        arguments: Mapping[str, object],
+    ) -> None:
+        self._place: _Place = (
+            _File(target.path)
+            if isinstance(target, FileTarget)
+            else _Object(store, target.bucket, target.key)
+        )
+        self._job = job
+        self._fingerprint = fingerprint(job, arguments)
+
+    async def load(self) -> State | None:
+        """Return the recorded state; None if there is none, or the recorded job has ended.
+
+        Raises:
+            ConfigError: The checkpoint belongs to a different job, or is malformed.
+        """
+        content = await self._place.read()
+        if content is None:
+            return None
+        try:
+            values = json.loads(content)
+            if values["version"] != _VERSION:
+                raise ConfigError(
+                    f"the checkpoint has version {values['version']!r}, and this library reads {_VERSION}:"
+                    " resume with the version that wrote it, or remove it"
+                )
+            if values["fingerprint"] != self._fingerprint:
+                raise ConfigError(
+                    f"the checkpoint belongs to a different job ({values['job']!r}, or different arguments or"
+                    " routes): pass a different checkpoint, or remove this one to start anew"
+                )
+            if values["complete"] is True:
+                return None
+            return State(
+                ranges=[_range_of(item) for item in values["ranges"]],
+                tally=Tally.from_json(values["counts"]),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                "the checkpoint is malformed: pass a different one, or remove it to start anew"
+            ) from error
+
+    async def save(self, state: State) -> None:
+        """Replace the recorded state, atomically.
+
+        Raises:
+            TroveError: The store cannot write it.
+            ConfigError: The file cannot be written.
+        """
+        content = json.dumps(
+            {
+                "version": _VERSION,
+                "job": self._job,
+                "fingerprint": self._fingerprint,
+                "complete": state.complete,
+                "ranges": [[item.start_after, item.until, item.cursor] for item in state.ranges],
+                "counts": state.tally.to_json(),
+            },
+            ensure_ascii=True,
+        ).encode()
+        await self._place.write(content)
+
+
+def fingerprint(job: str, arguments: Mapping[str, object]) -> str:
+    """Return a short hash of a job and its arguments, the same in every process."""
+    text = json.dumps([job, arguments], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _range_of(item: Sequence[object]) -> KeyRange:
+    start_after, until, cursor = item
+    if not (
+        isinstance(start_after, str)
+        and isinstance(until, str | None)
+        and isinstance(cursor, str | None)
+    ):
+        raise ValueError("a range must be three strings")  # noqa: TRY004 - of a document
+    return KeyRange(start_after, until, cursor)
+
+
+class _Object:
+    def __init__(self, store: Trove, bucket: str, key: str) -> None:
+        self._store, self._bucket, self._key = store, bucket, key
+
+    async def read(self) -> bytes | None:
+        try:
+            return await self._store.read(self._bucket, self._key, limit=_MAX_SIZE)
+        except ObjectNotFoundError:
+            return None
+        except RangeError as error:
+            raise ConfigError("the object is too large to be a checkpoint") from error
+
+    async def write(self, content: bytes) -> None:
+        await self._store.put(self._bucket, self._key, content)
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def read(self) -> bytes | None:
+        return await in_thread(self._read)
+
+    def _read(self) -> bytes | None:
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(_MAX_SIZE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"the checkpoint cannot be read: {error}") from error
+        if len(content) > _MAX_SIZE:
+            raise ConfigError("the file is too large to be a checkpoint")
+        return content
+
+    async def write(self, content: bytes) -> None:
+        await in_thread(self._write, content)
+
+    def _write(self, content: bytes) -> None:
+        # One fixed name: a killed process leaves at most one such file, which the next one replaces.
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise ConfigError(f"the checkpoint cannot be written: {error}") from error

@@ -1,0 +1,225 @@
+"""Copies or moves the objects of one backend to another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from trove_async._settings import check_switches
+from trove_async.errors import ConfigError, NotFoundError
+from trove_async.models import ObjectInfo
+from trove_async.store import Trove
+
+from ._job import WalkPage
+from ._options import Executor, check_target, run_options
+from ._placement import (
+    Move,
+    finds_anywhere,
+    pair_of,
+    relocate,
+    router_of,
+)
+from ._ranges import KeyRange
+from ._report import UNCHANGED, Outcome, ProgressCallback, Report
+from ._run import run_job
+from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_objects, walk_routed
+
+
+async def migrate(
+    store: Trove,
+    bucket: str,
+    *,
+    source: str,
+    target: str,
+    prefix: str = "",
+    delete: bool = False,
+    dry_run: bool = False,
+    progress: ProgressCallback | None = None,
+    concurrency: int = 64,
+    checkpoint: str | os.PathLike[str] | None = None,
+    max_objects_per_second: float | None = None,
+    max_bytes_per_second: float | None = None,
+    on: Executor | None = None,
+) -> Report:
+    """Copy the objects of a bucket from one backend to another, whatever the rules say.
+
+    A migration without downtime has these phases:
+
+    1. *Write new, read both*: the rules send the keys to `target`, and ``Trove(locate="anywhere")`` or the
+       layer `Fallback` finds what only `source` has.
+    2. *Backfill*: ``migrate(store, bucket, source="old", target="new")``.
+    3. *Verify*: a second run, or one with ``dry_run=True``, has nothing to change, and
+       ``verify(store, bucket, backend="old", against="new")`` finds no difference.
+    4. *Done*: remove `source` from the store.
+
+    If both backends have an object of one key, the rules decide which one is newer. If they send the key to
+    `source`, because the migration has not switched yet, an object of `target` that differs is replaced.
+    Otherwise the object of `target` is what users have written since, and stays.
+
+    Args:
+        store: The store.
+        bucket: The bucket.
+        source: The name of the backend to copy from.
+        target: The name of the backend to copy to.
+        prefix: Copy only keys that start with this.
+        delete: Whether to delete each object from `source` once its copy is verified. Objects of which
+            `target` has a different one are kept, and skipped as a ``"conflict"``.
+        dry_run: Whether to count what would be done, and change nothing.
+        progress: Called with a `JobProgress`, at most ten times a second. An exception that it raises ends
+            the job and is raised.
+        concurrency: The maximum number of objects in flight.
+        checkpoint: Where the state is recorded, as in `rebalance`.
+        max_objects_per_second: The maximum number of objects to process in a second.
+        max_bytes_per_second: The maximum number of bytes to transfer in a second.
+        on: Where to run. None: in this process.
+
+    Returns:
+        The report. Objects that `target` already has are unchanged.
+
+    Raises:
+        BackendNotFoundError: `source` or `target` is unknown.
+        ConfigError: Both are the same, or `delete` is passed although the rules send keys to `source`.
+        Otherwise as `rebalance`.
+    """
+    check_target(store, bucket, prefix, dry_run=dry_run)
+    check_switches(delete=delete)
+    for name in (source, target):
+        store._core.check_backend(name)  # noqa: SLF001 - jobs are part of the library
+    if source == target:
+        raise ConfigError(f"source and target must be different backends, got {source!r} twice")
+    options = run_options(
+        progress=progress,
+        concurrency=concurrency,
+        checkpoint=checkpoint,
+        max_objects_per_second=max_objects_per_second,
+        max_bytes_per_second=max_bytes_per_second,
+        on=on,
+    )
+    job = Migrate(store, bucket, prefix, source, target, delete=delete, dry_run=dry_run)
+    return await run_job(store, job, options)
+
+
+class Migrate:
+    """The job. See `Job`."""
+
+    name = "migrate"
+
+    def __init__(
+        self,
+        store: Trove,
+        bucket: str,
+        prefix: str,
+        source: str,
+        target: str,
+        *,
+        delete: bool,
+        dry_run: bool,
+    ) -> None:
+        self._store = store
+        self._router = router_of(store)
+        self.bucket = bucket
+        self._prefix = prefix
+        self._source = source
+        self._target = target
+        self._delete = delete
+        self.dry_run = dry_run
+        self._origin = store.backend(source)
+        self._pair = pair_of(store, source, target)
+        self._is_merged = is_ordered(self._origin) and is_ordered(store.backend(target))
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """The arguments, and the fingerprint of the rules."""
+        return {
+            "bucket": self.bucket,
+            "prefix": self._prefix,
+            "source": self._source,
+            "target": self._target,
+            "delete": self._delete,
+            "dry_run": self.dry_run,
+            "routes": self._router.fingerprint,
+        }
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the source lists in key order."""
+        return is_ordered(self._origin)
+
+    async def check(self) -> None:
+        """Raise ConfigError if `delete` would hide the objects."""
+        if self._delete and not finds_anywhere(self._store):
+            reached = await self._router.reaches(self.bucket, self._prefix)
+            if self._source in reached:
+                raise ConfigError(
+                    f"the rules send keys to {self._source!r}, so the store would not find objects that"
+                    f" were moved to {self._target!r}: change the rules first, or pass delete=False"
+                )
+
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+        """Walk the objects of the source, with those of the target if both list in order."""
+        return walk_routed(self._router, self.bucket, self._walk(key_range))
+
+    async def _walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+        if self._is_merged:
+            copies = walk_copies(self._pair, self.bucket, self._prefix, key_range)
+            async with aclosing(copies) as merged:
+                async for page in merged:
+                    items = [item for item in page.items if item.on(self._source) is not None]
+                    yield WalkPage(items, page.ordered, page.cursor)
+            return
+        objects = walk_objects(self._origin, self.bucket, self._prefix, key_range)
+        async with aclosing(objects) as pages:
+            async for listed in pages:
+                alone = [Copies(info.key, [info], whole=False) for info in listed.items]
+                yield WalkPage(alone, listed.ordered, listed.cursor)
+
+    async def first_after(self, key: str) -> str | None:
+        """Return the next key of the source."""
+        return await first_key_after(self._origin, self.bucket, self._prefix, key)
+
+    def peek(self, item: Copies) -> Outcome | None:
+        """Return that nothing is to be done, if the target's object is what users have written."""
+        is_newer = item.routed != self._source
+        return UNCHANGED if is_newer and not self._delete and item.on(self._target) else None
+
+    def weight(self, item: Copies) -> int:
+        """Return the size of the object."""
+        return self._info(item).stored_size
+
+    async def process(self, item: Copies) -> Outcome:
+        """Copy or move the object."""
+        info = self._info(item)
+        hidden = item.routed == self._source  # what the target has is older
+        exists = item.on(self._target) is not None or not item.whole
+        if exists and hidden and not self._delete and await self._is_newer(info):
+            return UNCHANGED
+        move = Move(
+            info=info,
+            to=self._target,
+            exists=exists,
+            replace=hidden,
+            keep_source=not self._delete,
+        )
+        outcome = await relocate(self._store, move, dry_run=self.dry_run)
+        if outcome.reason == "conflict" and not self._delete:
+            return UNCHANGED  # written by users since
+        return outcome
+
+    def _info(self, item: Copies) -> ObjectInfo:
+        info = item.on(self._source)
+        assert info is not None  # noqa: S101 - `walk` yields no other items
+        return info
+
+    async def _is_newer(self, info: ObjectInfo) -> bool:
+        """Return whether the target has a later copy of the source, if no checksum can tell."""
+        try:
+            one = await self._origin.head(self.bucket, info.key)
+            other = await self._store.backend(self._target).head(self.bucket, info.key)
+        except NotFoundError:
+            return False
+        return (
+            one.size == other.size
+            and not (one.checksums.keys() & other.checksums.keys())
+            and other.last_modified > one.last_modified
+        )

@@ -1,0 +1,609 @@
+"""`Fallback`: reads from further drivers what the first one cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from typing import cast
+
+from trove_async._concurrency import for_each
+from trove_async._settings import check_switches
+from trove_async.driver import (
+    AsyncDriver,
+    BulkDeleting,
+    CannotCopyError,
+    Capabilities,
+    Copying,
+    DriverContext,
+    DriverReader,
+    Presigning,
+    Replicated,
+    Upload,
+    Uploading,
+    Versioned,
+)
+from trove_async.errors import (
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    InvalidNameError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
+from trove_async.models import BucketInfo, DeleteResult, Entry, ObjectInfo, Prefix
+from trove_async.options import (
+    ComparedPage,
+    CopyOptions,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    Page,
+    PresignOptions,
+    PutOptions,
+    Repaired,
+    VersionPage,
+)
+from trove_async.paging import TokenCycle
+
+from ._combined import common_capabilities
+from ._members import MemberGet, Members, parse_stage
+from ._merging import merged_page
+from ._urls import as_driver
+
+_LOOKUPS = 16
+"""Maximum number of keys that are looked for on other members concurrently."""
+
+
+class Fallback:
+    """A layer that reads from further drivers if the primary is not available, or lacks the object.
+
+    Reads, heads and listings come from the first member that is available. "Not available" means an
+    UnavailableError after the retries of that member. All other errors are results, above all a missing
+    object, unless `on_missing` is True. Writes go to the primary alone. A read that was answered by
+    another member because one is not available emits an event of the kind ``fallback``.
+
+    With `on_missing` the members together are one set of objects, for a migration: objects are written to
+    the primary, and read from the first member that has them. A bucket exists if any member has it.
+
+    * Listings merge the members. Each key is listed once, as the first member has it. If a member is not
+      ordered, the members follow one another, and each key of a later one costs a head.
+    * A deletion deletes the object on all members, the primary last, because an older one would be
+      visible otherwise. A bucket is deleted on all members as well, if it is empty on all.
+    * A put with ``if_none_match="*"`` or ``if_match`` also sees the objects of the other members. They
+      are checked before the primary's put, which itself is conditional. Nothing prevents that another
+      process changes the object of another member in between.
+    * A copy of an object that only another member has passes through the store.
+    * Versions and presigned URLs are not supported, because they concern one member only.
+
+    A missing object costs one request for each member. If a member is not available and the others lack
+    the object, the error is that of the former: the object may exist.
+
+    Etags and version ids of the primary are passed as they are, and those of another member are tagged. A
+    get with such a value goes to that member alone.
+
+    Args:
+        primary: The first member, as a driver or a URL.
+        *others: The other members, in the order in which they are asked.
+        on_missing: Whether to ask the next member also for an object or a bucket that one lacks.
+
+    Raises:
+        ConfigError: There is no other member, a URL is not valid, or one driver is passed twice.
+        TypeError: An argument has the wrong type.
+
+    Example:
+        >>> from trove_async.drivers import MemoryDriver
+        >>> new, old = MemoryDriver(), MemoryDriver()
+        >>> migration = Fallback(new, old, on_missing=True)
+    """
+
+    def __init__(
+        self, primary: AsyncDriver | str, *others: AsyncDriver | str, on_missing: bool = False
+    ) -> None:
+        check_switches(on_missing=on_missing)
+        drivers = [as_driver(driver) for driver in (primary, *others)]
+        self._members = Members("Fallback", drivers, "member")
+        self._on_missing = on_missing
+        self._capabilities: Capabilities | None = None
+
+    @property
+    def inner(self) -> Sequence[AsyncDriver]:
+        """The members, the primary first."""
+        return self._members.attachment.inner
+
+    @property
+    def name(self) -> str:
+        """The service name of the primary."""
+        return self.inner[0].name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """For writes what the primary supports, and for reads what all members support."""
+        if self._capabilities is None:
+            return self._combined()
+        return self._capabilities
+
+    def _combined(self) -> Capabilities:
+        members = [driver.capabilities for driver in self._members.attachment.current]
+        primary, common = members[0], common_capabilities(members)
+        combined = replace(
+            primary,
+            get_conditions=common.get_conditions,
+            ranges=common.ranges,
+            checksums=common.checksums,
+            parallel_reads=common.parallel_reads,
+            versions=common.versions,
+            ordered=common.ordered,
+            exact_keys=common.exact_keys,
+            embedded=common.embedded,
+            max_reads=common.max_reads,
+            max_requests=common.max_requests,
+            dot_segments=common.dot_segments,
+            settles_doubt=False,
+        )
+        if not self._on_missing:
+            return combined
+        return replace(
+            combined,
+            delete_if_match=common.delete_if_match,
+            bulk_delete=common.bulk_delete,
+            versions=False,
+            presign=False,
+            presign_requires="",
+        )
+
+    async def open(self, context: DriverContext) -> None:
+        """Open all members. See `AsyncDriver.open`.
+
+        Raises:
+            DriverInUseError: The layer is open, or being opened, in another store.
+        """
+        await self._members.open(context)
+        self._capabilities = self._combined()
+
+    async def aclose(self) -> None:
+        """Detach from the members, which the store closes. Idempotent."""
+        self._members.attachment.close()
+
+    async def ping(self) -> None:
+        """Ping the primary, which all writes need. See `AsyncDriver.ping`."""
+        await self._primary.ping()
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Return the place of the object in the primary. See `AsyncDriver.place`."""
+        return self.inner[0].place(bucket, key)
+
+    @property
+    def _primary(self) -> AsyncDriver:
+        return self._members.drivers[0]
+
+    @property
+    def _others(self) -> Mapping[int, AsyncDriver]:
+        return dict(list(enumerate(self._members.drivers))[1:])
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open the object's body on the first member that can. See `AsyncDriver.get`."""
+        return MemberGet(self._members, bucket, key, options, on_missing=self._on_missing)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return the object's info from the first member that can. See `AsyncDriver.head`."""
+
+        async def head(member: int, driver: AsyncDriver) -> ObjectInfo:
+            own_id = self._members.own(version_id)
+            return self._members.info(member, await driver.head(bucket, key, own_id))
+
+        return await self._members.read(
+            "head",
+            bucket,
+            key,
+            head,
+            only=self._members.owner(None, version_id),
+            on_missing=self._on_missing,
+        )
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page, of the first available member or merged. See `AsyncDriver.list_page`."""
+        ordered = self.capabilities.ordered
+        if not self._on_missing:
+            return await self._members.list_page(bucket, options, ordered=ordered)
+        if not ordered:
+            return await self._listed_in_turn(bucket, options)
+        drivers = dict(enumerate(self._members.drivers))
+        page = await merged_page(drivers, bucket, options)
+        if len(page.missing) == len(drivers):
+            raise page.missing[0]
+        entries = [self._entry(*next(iter(row.entries.items()))) for row in page.rows]
+        return Page(entries=entries, token=page.position)
+
+    def _entry(self, member: int, entry: Entry) -> Entry:
+        return entry if isinstance(entry, Prefix) else self._members.info(member, entry)
+
+    async def _listed_in_turn(self, bucket: str, options: ListOptions) -> Page:
+        """Return a page of one member without what earlier members have, because one is not ordered."""
+        stage, token = parse_stage(options.token, len(self._members.names))
+        if stage == 0 and token is None:
+            await self.head_bucket(bucket)
+        entries: list[Entry] = []
+        cycle = TokenCycle()
+        while stage < len(self._members.names):
+            # 1. Get a page of the member that is listed now.
+            room = options.limit - len(entries)
+            found: list[Entry] = []
+            following: str | None = None
+            try:
+                driver = self._members.drivers[stage]
+                own = replace(options, token=token, limit=max(room, 1))
+                page = await driver.list_page(bucket, own)
+            except BucketNotFoundError:
+                if token is not None:
+                    raise  # deleted meanwhile: a listing that ended here would look complete
+            else:
+                following = page.token
+                cycle.check(None if following is None else f"{stage}:{following}")
+                found = await self._unseen(stage, bucket, page.entries)
+            # 2. A full page ends here, before the first entry that does not fit.
+            if found and not room:
+                return Page(entries=entries, token=f"{stage}:{token or ''}")
+            entries += found
+            # 3. Continue with the member's next page, or with the next member.
+            stage, token = (stage + 1, None) if following is None else (stage, following)
+            if following is not None and entries:
+                return Page(entries=entries, token=f"{stage}:{token}")
+        return Page(entries=entries)
+
+    async def _unseen(self, stage: int, bucket: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries of a member that no earlier member has."""
+        seen: set[str] = set()
+
+        async def look(entry: Entry) -> None:
+            for driver in self._members.drivers[:stage]:
+                if await _has_entry(driver, bucket, entry):
+                    seen.add(entry.key)
+                    return
+
+        await for_each(entries, look, limit=_LOOKUPS)
+        return [self._entry(stage, entry) for entry in entries if entry.key not in seen]
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page of versions from the first available member. See `Versioned.version_page`."""
+        self._refuse_with_on_missing("versions")
+
+        async def request(driver: AsyncDriver, own: ListOptions) -> VersionPage:
+            return await cast("Versioned", driver).version_page(bucket, own)
+
+        return await self._members.version_page(bucket, options, request)
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store the object on the primary. See `AsyncDriver.put`."""
+        options, foreign = await self._conditions(bucket, key, options)
+        with _translating(foreign):
+            return self._members.info(0, await self._primary.put(bucket, key, views, options))
+
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        """Open an upload to the primary. See `Uploading.upload`.
+
+        Conditions on the objects of other members are checked before the first part and before the
+        commit.
+        """
+        own, foreign = await self._conditions(bucket, key, options)
+        async with cast("Uploading", self._primary).upload(bucket, key, own) as upload:
+            yield _Upload(self, upload, bucket, key, options, foreign=foreign)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy within the primary. See `Copying.copy`.
+
+        Raises:
+            CannotCopyError: Another member has the source.
+        """
+        elsewhere = CannotCopyError(
+            "another member has this object: it is copied through the store"
+        )
+        if self._members.owner(options.source.etag, options.source.version_id):
+            raise elsewhere
+        put, foreign = await self._conditions(dst_bucket, dst_key, options.put)
+        own = replace(
+            options,
+            source=self._members.own_info(options.source),
+            put=put,
+            version_id=self._members.own(options.version_id),
+        )
+        try:
+            with _translating(foreign):
+                info = await cast("Copying", self._primary).copy(
+                    src_bucket, src_key, dst_bucket, dst_key, own
+                )
+        except ObjectNotFoundError as error:
+            # Without an etag nothing tells which member has described the source.
+            if self._on_missing and options.source.etag is None:
+                raise elsewhere from error
+            raise
+        return self._members.info(0, info)
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object on the primary, with `on_missing` on all members. See `AsyncDriver.delete`.
+
+        Raises:
+            PreconditionFailedError: ``if_match`` is not the etag of the object that a read returns.
+            NotSupportedError: The version belongs to another member.
+        """
+        if self._on_missing:
+            return await self._delete_everywhere(bucket, key, options)
+        if self._members.owner(options.if_match, options.version_id):
+            if options.version_id is not None:
+                raise NotSupportedError("only versions of the primary can be deleted", key=key)
+            await self._fail_condition(bucket, key)
+        own = replace(
+            options,
+            if_match=self._members.own(options.if_match),
+            version_id=self._members.own(options.version_id),
+        )
+        return await self._primary.delete(bucket, key, own)
+
+    async def _delete_everywhere(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        # 1. With a condition, the first member that has the object decides it.
+        holder = 0
+        if options.if_match is not None:
+            holder, etag = self._members.untag(options.if_match)
+            await self._check_current(bucket, key, holder, etag)
+            options = replace(options, if_match=etag)
+        # 2. Delete what the object hides before the object itself, so that nothing older appears. Members
+        # before the one that has it may have got a newer object meanwhile.
+        missing: list[BucketNotFoundError] = []
+        for member in reversed(self._members.numbers[holder:]):
+            own = options if member == holder else replace(options, if_match=None)
+            try:
+                await self._members.drivers[member].delete(bucket, key, own)
+            except BucketNotFoundError as error:
+                missing.append(error)
+            except InvalidNameError:
+                if member == 0:
+                    raise  # further members cannot have a key that they cannot store
+        if len(missing) == len(self._members.names):
+            raise missing[-1]
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete the keys as `delete` does. See `BulkDeleting.delete_many`."""
+        if not self._on_missing:
+            return await cast("BulkDeleting", self._primary).delete_many(bucket, keys)
+        failed: dict[str, DeleteResult] = {}
+        missing: list[BucketNotFoundError] = []
+        for member in reversed(self._members.numbers):
+            # A key that a further member has kept must not be deleted on the primary.
+            remaining = [key for key in keys if key not in failed]
+            if not remaining:
+                break
+            try:
+                results = await self._delete_on(member, bucket, remaining)
+            except BucketNotFoundError as error:
+                missing.append(error)
+                continue
+            failed.update({result.key: result for result in results if result.error is not None})
+        if len(missing) == len(self._members.names):
+            raise missing[-1]
+        return [failed.get(key, DeleteResult(key=key)) for key in keys]
+
+    async def _delete_on(
+        self, member: int, bucket: str, keys: Sequence[str]
+    ) -> Sequence[DeleteResult]:
+        driver = self._members.drivers[member]
+        try:
+            return await cast("BulkDeleting", driver).delete_many(bucket, keys)
+        except InvalidNameError:
+            if member == 0:
+                raise
+
+        async def delete(key: str) -> None:
+            with suppress(InvalidNameError):
+                await driver.delete(bucket, key, DeleteOptions())
+
+        await for_each(keys, delete, limit=_LOOKUPS)
+        return []
+
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        """Return a presigned URL of the primary. See `Presigning.presign`."""
+        self._refuse_with_on_missing("presigned URLs")
+        own = replace(options, version_id=self._members.own(options.version_id))
+        return await cast("Presigning", self._primary).presign(method, bucket, key, expires, own)
+
+    async def compare(
+        self, bucket: str, options: ListOptions, *, deep: bool = False
+    ) -> ComparedPage:
+        """Compare the replicas of the primary. See `Replicated.compare`."""
+        return await cast("Replicated", self._primary).compare(bucket, options, deep=deep)
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """Make the replicas of the primary's object equal. See `Replicated.repair`."""
+        return await cast("Replicated", self._primary).repair(bucket, key)
+
+    def _refuse_with_on_missing(self, feature: str) -> None:
+        if self._on_missing:
+            raise NotSupportedError(f"Fallback with on_missing does not support {feature}")
+
+    # -- buckets ---------------------------------------------------------------------------------
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Create the bucket on the primary, even if another member has it. See `AsyncDriver.create_bucket`."""
+        await self._primary.create_bucket(bucket)
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the empty bucket as `delete` does. See `AsyncDriver.delete_bucket`."""
+        if not self._on_missing:
+            return await self._primary.delete_bucket(bucket)
+        # 1. Check all members before anything is deleted.
+        holders: list[AsyncDriver] = []
+        missing: list[BucketNotFoundError] = []
+        for member, driver in enumerate(self._members.drivers):
+            try:
+                page = await driver.list_page(bucket, ListOptions(limit=1))
+            except BucketNotFoundError as error:
+                missing.append(error)
+                continue
+            if page.entries:
+                raise BucketNotEmptyError(
+                    f"the bucket must be empty, but {self._members.names[member]} has objects in it",
+                    bucket=bucket,
+                )
+            holders.append(driver)
+        if not holders:
+            raise missing[0]
+        # 2. Delete it.
+        for driver in reversed(holders):
+            with suppress(BucketNotFoundError):  # deleted meanwhile: the result is the same
+                await driver.delete_bucket(bucket)
+        return None
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return the bucket's info from the first member that can. See `AsyncDriver.head_bucket`."""
+
+        async def head(_: int, driver: AsyncDriver) -> BucketInfo:
+            return await driver.head_bucket(bucket)
+
+        return await self._members.read(
+            "head_bucket", bucket, None, head, on_missing=self._on_missing
+        )
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets of the first available member, or of all. See `AsyncDriver.list_buckets`."""
+        if self._on_missing:
+            found: dict[str, BucketInfo] = {}
+            for driver in self._members.drivers:
+                for info in await driver.list_buckets():
+                    found.setdefault(info.name, info)
+            return [found[name] for name in sorted(found)]
+
+        async def list_buckets(_: int, driver: AsyncDriver) -> Sequence[BucketInfo]:
+            return await driver.list_buckets()
+
+        return await self._members.read("list_buckets", None, None, list_buckets)
+
+    # -- conditions ------------------------------------------------------------------------------
+
+    async def _conditions(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> tuple[PutOptions, bool]:
+        """Check a put's conditions on other members. Return the primary's options.
+
+        The second result is whether the primary must have no object, because another member has the one
+        to be replaced.
+
+        Raises:
+            ObjectExistsError: Another member has the object that must not exist.
+            PreconditionFailedError: The object to be replaced is another one.
+        """
+        if options.if_none_match is not None and self._on_missing:
+            for member in self._others:
+                if await self._object(member, bucket, key) is not None:
+                    raise ObjectExistsError(
+                        f"if_none_match: {self._members.names[member]} has the object",
+                        bucket=bucket,
+                        key=key,
+                    )
+        if options.if_match is None:
+            return options, False
+        member, etag = self._members.untag(options.if_match)
+        if member == 0:
+            return options if etag == options.if_match else replace(options, if_match=etag), False
+        if not self._on_missing:
+            await self._fail_condition(bucket, key)
+        await self._check_current(bucket, key, member, etag)
+        atomic = self._primary.capabilities.put_if_none_match
+        return replace(options, if_match=None, if_none_match="*" if atomic else None), True
+
+    async def _check_current(self, bucket: str, key: str, holder: int, etag: str) -> None:
+        """Raise PreconditionFailedError unless a read returns a member's object with this etag."""
+        for member in self._members.numbers:
+            info = await self._object(member, bucket, key)
+            if info is not None:
+                if member == holder and info.etag == etag:
+                    return
+                raise _condition_failed("the current version has a different etag", bucket, key)
+        await self.head_bucket(bucket)  # a missing bucket has its own error
+        raise _condition_failed("the object does not exist", bucket, key)
+
+    async def _object(self, member: int, bucket: str, key: str) -> ObjectInfo | None:
+        """Return a member's object; None: it has none."""
+        try:
+            return await self._members.drivers[member].head(bucket, key)
+        except (NotFoundError, InvalidNameError):
+            return None
+
+    async def _fail_condition(self, bucket: str, key: str) -> None:
+        """Raise for a condition with the etag of another member, which the primary cannot have."""
+        with suppress(ObjectNotFoundError):
+            await self._primary.head(bucket, key)  # raises if the primary is not available
+        raise _condition_failed("the etag is that of another member: read it again", bucket, key)
+
+
+class _Upload:
+    """An upload to the primary, whose conditions on other members are checked again at its commit."""
+
+    def __init__(
+        self,
+        layer: Fallback,
+        upload: Upload,
+        bucket: str,
+        key: str,
+        options: PutOptions,
+        *,
+        foreign: bool,
+    ) -> None:
+        self._layer = layer
+        self._upload = upload
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+        self._foreign = foreign
+        self.send = upload.send
+        if hasattr(upload, "send_stream"):
+            self.send_stream = upload.send_stream
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """Commit to the primary. See `Upload.commit`."""
+        layer = self._layer
+        await layer._conditions(self._bucket, self._key, self._options)  # noqa: SLF001 - same module
+        with _translating(self._foreign):
+            return layer._members.info(0, await self._upload.commit(checksums))  # noqa: SLF001 - same module
+
+
+@contextmanager
+def _translating(foreign: bool) -> Iterator[None]:  # noqa: FBT001 - private
+    """Translate the primary's error if it has got an object in place of another member's."""
+    try:
+        yield
+    except ObjectExistsError as error:
+        if not foreign:
+            raise
+        raise PreconditionFailedError(
+            "if_match: the current version has a different etag", bucket=error.bucket, key=error.key
+        ) from error
+
+
+def _condition_failed(reason: str, bucket: str, key: str) -> PreconditionFailedError:
+    return PreconditionFailedError(f"if_match: {reason}", bucket=bucket, key=key)
+
+
+async def _has_entry(driver: AsyncDriver, bucket: str, entry: Entry) -> bool:
+    """Return whether a driver has an object, or an object with a common prefix."""
+    try:
+        if isinstance(entry, Prefix):
+            options = ListOptions(prefix=entry.prefix, limit=1)
+            return bool((await driver.list_page(bucket, options)).entries)
+        await driver.head(bucket, entry.key)
+    except (NotFoundError, InvalidNameError):
+        return False
+    return True
