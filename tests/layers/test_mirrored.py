@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from tests.drivers.s3.test_conformance import SEAWEEDFS_REFUSED_KEYS
+from tests.drivers.s3.test_conformance import driver_of as driver_of_server
 from tests.fakes import Fake, Unordered, content, small_pool
 from tests.layers.mirroring import (
     assert_nothing_held,
@@ -23,6 +25,7 @@ from tests.layers.mirroring import (
     store_with,
     write_to,
 )
+from tests.server_quirks import expect_failures
 from tests.versioned_memory import VersionedMemory
 from trove_async import BufferPool, Trove
 from trove_async._concurrency import OwnedTask, task_group
@@ -36,6 +39,7 @@ from trove_async.errors import (
     ClosedError,
     ConfigError,
     CursorError,
+    InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -43,6 +47,7 @@ from trove_async.errors import (
     PoolTimeoutError,
     PreconditionFailedError,
     StorageFullError,
+    TroveError,
     UnavailableError,
 )
 from trove_async.layers import Mapped, Mirrored
@@ -50,7 +55,7 @@ from trove_async.layers._combined import common_capabilities
 from trove_async.layers._members import tag, untag
 from trove_async.models import DeleteResult, KiB, MiB
 from trove_async.options import DeleteOptions, ListOptions, PresignOptions
-from trove_async.testing import DriverSuite, DriverVersions, StoreSuite, opened
+from trove_async.testing import DriverSuite, DriverVersions, Faulty, StoreSuite, opened
 from trove_async.testing._harness import keys, read, write
 
 if TYPE_CHECKING:
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trove_async.driver import AsyncDriver
+    from trove_async.testing.servers import S3Server
 
 BODY = content(2 * MiB + 300 * KiB, "new")  # three parts in a small pool
 
@@ -107,6 +113,25 @@ class TestVersions(DriverVersions):
         del backend
         for member in self.members:
             member.versioned_buckets.add(bucket)
+
+
+class TestMinimalMembers(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        minimal = Capabilities()
+        return Mirrored(
+            Faulty(MemoryDriver(), capabilities=minimal),
+            Faulty(MemoryDriver(), capabilities=minimal),
+        )
+
+
+@expect_failures({"test_key_of_max_key_bytes_is_kept": "SeaweedFS limits a segment to 255 bytes"})
+class TestReplicaOnSeaweed(DriverSuite):
+    refused_keys = SEAWEEDFS_REFUSED_KEYS
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path, seaweed: S3Server) -> AsyncDriver:
+        return Mirrored(LocalDriver(tmp_path, fsync=False), driver_of_server(seaweed))
 
 
 class TestStore(StoreSuite):
@@ -881,6 +906,19 @@ async def test_bucket_that_the_primary_refuses_is_created_nowhere() -> None:
         assert [info.name for info in await two.list_buckets()] == ["bucket"]
 
 
+@pytest.mark.parametrize("error", [InvalidNameError("only lower case"), UnavailableError("down")])
+async def test_bucket_that_a_needed_replica_refuses_is_created_nowhere(error: TroveError) -> None:
+    one, two, three = Fake(), Fake(), Fake()
+    async with store_with(Mirrored(one, two, three)) as (store, events):
+        three.fail("create_bucket", error)
+        with pytest.raises(type(error)) as caught:
+            await store.create_bucket("new")
+        assert "primary has done it" not in str(caught.value)
+        for fake in (one, two, three):
+            assert [info.name for info in await fake.list_buckets()] == ["bucket"]
+        assert of_kind(events, "missed") == []
+
+
 async def test_bucket_is_deleted_only_if_enough_members_are_available() -> None:
     one, two = Fake(), Fake()
     async with store_with(Mirrored(one, two)) as (store, _):
@@ -906,6 +944,44 @@ async def test_put_into_a_bucket_that_a_replica_lacks_is_missed_and_repaired() -
         ]
         assert await repair_all(store) == 2
         assert await contents(two) == {"key": b"body", "large": BODY}
+
+
+class WithDirectories(Fake):
+    """A service that, like one with directories, refuses keys with an empty segment."""
+
+    async def step(self, name: str, call: Any = None) -> None:
+        if call is not None and name in {"put", "upload", "copy"} and "//" in call.key:
+            raise InvalidNameError("a segment must not be empty", key=call.key)
+        await super().step(name, call)
+
+
+@pytest.mark.parametrize("body", [b"body", BODY], ids=["small", "parts"])
+async def test_key_that_a_needed_replica_cannot_store_is_refused_before_the_primary(
+    body: bytes,
+) -> None:
+    one, two = Fake(), WithDirectories()
+    async with store_with(Mirrored(one, two)) as (store, events):
+        with pytest.raises(InvalidNameError) as caught:
+            await store.put("bucket", "a//b", body)
+        assert caught.value.__notes__ == ["(replica 1 (memory) cannot store this key)"]
+        await store.put("bucket", "a", body)
+        with pytest.raises(InvalidNameError):
+            await store.copy("bucket", "a", "bucket", "a//b")
+        assert await contents(one) == {"a": body}
+        assert of_kind(events, "missed") == []
+        one.steps.clear()
+        two.steps.clear()
+        await store.put("bucket", "b", b"")
+        assert "upload" not in two.steps  # usual keys cost no request
+        assert_nothing_held(store, one, two)
+
+
+async def test_key_that_a_replica_cannot_store_is_missed_if_it_is_not_needed() -> None:
+    one, two = Fake(), WithDirectories()
+    async with store_with(Mirrored(one, two, acknowledge=1)) as (store, events):
+        await store.put("bucket", "a//b", b"body")
+        await finish_replicas(store)
+        assert of_kind(events, "missed") == [("put", "a//b", "replica 1 (memory)")]
 
 
 async def test_ping_needs_as_many_members_as_a_write() -> None:
