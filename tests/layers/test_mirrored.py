@@ -413,16 +413,19 @@ async def test_refused_put_of_the_primary_reports_nothing() -> None:
 
 async def test_concurrent_writes_of_one_key_end_with_equal_members() -> None:
     class Slow(Fake):
-        """A replica whose puts take longer the earlier they are."""
+        """A member whose writes, and the responses to them, take longer the earlier they are."""
+
+        started = 0
 
         async def step(self, name: str, call: Any = None) -> None:
-            if name in {"put", "commit", "delete"}:
-                for _ in range(max(0, 60 - 10 * self.count(name))):
+            if name.removesuffix(".done") in {"put", "commit", "delete"}:
+                self.started += 1
+                for _ in range(max(0, 200 - 10 * self.started)):
                     await asyncio.sleep(0)
             await super().step(name, call)
 
     for acknowledge in (1, 2):
-        one, two = Fake(), Slow()
+        one, two = Slow(), Slow()
         mirror = Mirrored(one, two, acknowledge=acknowledge)
         async with store_with(mirror, pool=BufferPool(128 * MiB, 1 * MiB)) as (store, events):
             async with task_group() as group:
@@ -435,6 +438,54 @@ async def test_concurrent_writes_of_one_key_end_with_equal_members() -> None:
             assert await contents(one) == await contents(two)
             assert await differences(store) == {}
             assert_nothing_held(store, one, two)
+
+
+def wait_first(fake: Fake, step: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let the first pass through a step wait. Return the event that it sets, and the one to release it."""
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        if not reached.is_set():
+            reached.set()
+            await release.wait()
+
+    fake.before[step] = wait
+    return reached, release
+
+
+@pytest.mark.parametrize("first", [b"first", BODY], ids=["small", "parts"])
+async def test_later_write_reaches_a_replica_after_an_earlier_one(first: bytes) -> None:
+    one, two = Fake(), Fake()
+    mirror = Mirrored(one, two, acknowledge="primary")
+    async with store_with(mirror, pool=BufferPool(16 * MiB, 1 * MiB)) as (store, events):
+        reached, release = wait_first(two, "put" if len(first) < MiB else "commit")
+        await store.put("bucket", "key", first)
+        await reached.wait()
+        await store.put("bucket", "key", b"second")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert await contents(two) == {}
+        release.set()
+        await finish_replicas(store)
+        assert await contents(one) == await contents(two) == {"key": b"second"}
+        assert of_kind(events, "missed") == []
+
+
+@pytest.mark.parametrize("first", [b"first", BODY], ids=["small", "parts"])
+async def test_write_waits_for_an_earlier_one_of_its_key(first: bytes) -> None:
+    one, two = Fake(), Fake()
+    async with store_with(Mirrored(one, two), pool=BufferPool(16 * MiB, 1 * MiB)) as (store, _):
+        # The primary has stored the first object, and its response is on its way.
+        reached, release = wait_first(one, "put.done" if len(first) < MiB else "commit.done")
+        async with task_group() as group:
+            group.start_soon(store.put, "bucket", "key", first)
+            await reached.wait()
+            group.start_soon(store.put, "bucket", "key", b"second")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            release.set()
+        assert await contents(one) == await contents(two) == {"key": b"second"}
+        assert_nothing_held(store, one, two)
 
 
 # -- replicas that need not be waited for ------------------------------------------------------------

@@ -61,7 +61,7 @@ class Mirrored:
     conditions and is written first, so a put that the primary refuses leaves nothing on a replica. Reads
     and listings come from the first member that is available: the primary, or else the first replica.
     "Not available" means an UnavailableError after the retries of that member. All other errors are
-    results, such as a missing object.
+    results, such as a missing object. A body that has begun is not continued on another member.
 
     A replica slows a write only while it must acknowledge it. The others go on by themselves, with a
     copy of their part in free memory of the pool. One that falls behind, or gets no memory, or fails,
