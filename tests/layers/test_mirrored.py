@@ -54,7 +54,7 @@ from trove_async.layers import Mapped, Mirrored
 from trove_async.layers._combined import common_capabilities
 from trove_async.layers._members import tag, untag
 from trove_async.models import DeleteResult, KiB, MiB
-from trove_async.options import DeleteOptions, ListOptions, PresignOptions, PutOptions
+from trove_async.options import DeleteOptions, ListOptions, Part, PresignOptions, PutOptions
 from trove_async.testing import DriverSuite, DriverVersions, Faulty, StoreSuite, opened
 from trove_async.testing._harness import keys, parts, read, write
 
@@ -587,6 +587,32 @@ async def test_one_of_two_slow_replicas_is_waited_for() -> None:
         await finish_replicas(store)
         assert await contents(two) == {"key": b"body"}
         assert of_kind(events, "missed") == []
+
+
+@pytest.mark.parametrize("acknowledge", ["all", "primary"])
+async def test_cancelled_part_is_not_used_by_any_member_and_can_be_sent_again(
+    acknowledge: Any,
+) -> None:
+    one, two = Fake(), Fake()
+    mirror = Mirrored(one, two, acknowledge=acknowledge)
+    async with store_with(mirror, pool=BufferPool(16 * MiB, 1 * MiB)) as (store, _):
+        memory = bytearray(b"x" * 1000)
+        part = Part(number=1, offset=0, size=1000, last=True)
+        async with driver_of(store).upload("bucket", "key", PutOptions()) as running:
+            one.hang("send")
+            reached = two.hang("send")
+            task = OwnedTask(running.send(part, [memoryview(memory)]))
+            await reached.wait()
+            await task.aclose()
+            assert (one.calls_under_way, two.calls_under_way) == (0, 0)
+            assert store.pool.statistics().leased == 0
+            one.before.clear()
+            two.before.clear()
+            await running.send(part, [memoryview(memory)])
+            await running.commit({})
+        await finish_replicas(store)
+        assert await contents(one) == await contents(two) == {"key": bytes(memory)}
+        assert_nothing_held(store, one, two)
 
 
 async def test_commit_waits_until_enough_replicas_have_all_parts() -> None:
