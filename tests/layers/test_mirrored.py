@@ -769,7 +769,7 @@ async def test_pinned_read_goes_to_the_member_of_the_etag_alone() -> None:
 
 async def test_revalidation_fails_over_without_the_condition() -> None:
     one, two = Fake(), Fake()
-    one._token = two._token = "same"  # as on services whose etags are hashes of the body
+    one._token = two._token  # equal etags, as on services whose etags are hashes of the body
     async with store_with(Mirrored(one, two)) as (store, _):
         etag = (await store.put("bucket", "key", b"body")).etag
         with pytest.raises(PreconditionFailedError):
