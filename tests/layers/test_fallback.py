@@ -511,6 +511,27 @@ async def test_key_that_another_member_cannot_store_is_missing_there() -> None:
         assert await contents(new) == await contents(old) == {}
 
 
+async def test_bucket_whose_name_another_member_cannot_have_is_missing_there() -> None:
+    class Lowercase(Fake):
+        async def begin(self, call: Any) -> None:
+            if call.bucket == "UPPER":
+                raise InvalidNameError("only lower case", bucket=call.bucket)
+            await super().begin(call)
+
+    for old in (Lowercase(), Lowercase(ordered=False)):
+        async with store_with(Fallback(Fake(), old, on_missing=True)) as (store, _):
+            with pytest.raises(BucketNotFoundError):
+                await store.delete("UPPER", "key")
+            await store.create_bucket("UPPER")
+            await store.put("UPPER", "key", b"body", if_none_match="*")
+            assert [info.key for info in await store.list("UPPER").all()] == ["key"]
+            assert not await store.exists("UPPER", "none")
+            await store.delete("UPPER", "key")
+            await store.delete_bucket("UPPER")
+            with pytest.raises(BucketNotFoundError):
+                await store.delete_bucket("UPPER")
+
+
 async def test_versions_and_presigned_urls_are_refused_with_on_missing() -> None:
     layer = Fallback(VersionedMemory(), VersionedMemory(), on_missing=True)
     async with opened(layer):

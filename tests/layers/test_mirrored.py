@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from tests.drivers.s3.test_conformance import SEAWEEDFS_REFUSED_KEYS
+from tests.drivers.s3.test_conformance import driver_of as driver_of_server
 from tests.fakes import Fake, Unordered, content, small_pool
 from tests.layers.mirroring import (
     assert_nothing_held,
@@ -23,6 +25,7 @@ from tests.layers.mirroring import (
     store_with,
     write_to,
 )
+from tests.server_quirks import expect_failures
 from tests.versioned_memory import VersionedMemory
 from trove_async import BufferPool, Trove
 from trove_async._concurrency import OwnedTask, task_group
@@ -36,6 +39,7 @@ from trove_async.errors import (
     ClosedError,
     ConfigError,
     CursorError,
+    InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -43,21 +47,23 @@ from trove_async.errors import (
     PoolTimeoutError,
     PreconditionFailedError,
     StorageFullError,
+    TroveError,
     UnavailableError,
 )
 from trove_async.layers import Mapped, Mirrored
 from trove_async.layers._combined import common_capabilities
 from trove_async.layers._members import tag, untag
 from trove_async.models import DeleteResult, KiB, MiB
-from trove_async.options import DeleteOptions, ListOptions, PresignOptions
-from trove_async.testing import DriverSuite, DriverVersions, StoreSuite, opened
-from trove_async.testing._harness import keys, read, write
+from trove_async.options import DeleteOptions, ListOptions, Part, PresignOptions, PutOptions
+from trove_async.testing import DriverSuite, DriverVersions, Faulty, StoreSuite, opened
+from trove_async.testing._harness import keys, parts, read, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from trove_async.driver import AsyncDriver
+    from trove_async.testing.servers import S3Server
 
 BODY = content(2 * MiB + 300 * KiB, "new")  # three parts in a small pool
 
@@ -107,6 +113,25 @@ class TestVersions(DriverVersions):
         del backend
         for member in self.members:
             member.versioned_buckets.add(bucket)
+
+
+class TestMinimalMembers(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        minimal = Capabilities()
+        return Mirrored(
+            Faulty(MemoryDriver(), capabilities=minimal),
+            Faulty(MemoryDriver(), capabilities=minimal),
+        )
+
+
+@expect_failures({"test_key_of_max_key_bytes_is_kept": "SeaweedFS limits a segment to 255 bytes"})
+class TestReplicaOnSeaweed(DriverSuite):
+    refused_keys = SEAWEEDFS_REFUSED_KEYS
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path, seaweed: S3Server) -> AsyncDriver:
+        return Mirrored(LocalDriver(tmp_path, fsync=False), driver_of_server(seaweed))
 
 
 class TestStore(StoreSuite):
@@ -388,16 +413,19 @@ async def test_refused_put_of_the_primary_reports_nothing() -> None:
 
 async def test_concurrent_writes_of_one_key_end_with_equal_members() -> None:
     class Slow(Fake):
-        """A replica whose puts take longer the earlier they are."""
+        """A member whose writes, and the responses to them, take longer the earlier they are."""
+
+        started = 0
 
         async def step(self, name: str, call: Any = None) -> None:
-            if name in {"put", "commit", "delete"}:
-                for _ in range(max(0, 60 - 10 * self.count(name))):
+            if name.removesuffix(".done") in {"put", "commit", "delete"}:
+                self.started += 1
+                for _ in range(max(0, 200 - 10 * self.started)):
                     await asyncio.sleep(0)
             await super().step(name, call)
 
     for acknowledge in (1, 2):
-        one, two = Fake(), Slow()
+        one, two = Slow(), Slow()
         mirror = Mirrored(one, two, acknowledge=acknowledge)
         async with store_with(mirror, pool=BufferPool(128 * MiB, 1 * MiB)) as (store, events):
             async with task_group() as group:
@@ -410,6 +438,54 @@ async def test_concurrent_writes_of_one_key_end_with_equal_members() -> None:
             assert await contents(one) == await contents(two)
             assert await differences(store) == {}
             assert_nothing_held(store, one, two)
+
+
+def wait_first(fake: Fake, step: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let the first pass through a step wait. Return the event that it sets, and the one to release it."""
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        if not reached.is_set():
+            reached.set()
+            await release.wait()
+
+    fake.before[step] = wait
+    return reached, release
+
+
+@pytest.mark.parametrize("first", [b"first", BODY], ids=["small", "parts"])
+async def test_later_write_reaches_a_replica_after_an_earlier_one(first: bytes) -> None:
+    one, two = Fake(), Fake()
+    mirror = Mirrored(one, two, acknowledge="primary")
+    async with store_with(mirror, pool=BufferPool(16 * MiB, 1 * MiB)) as (store, events):
+        reached, release = wait_first(two, "put" if len(first) < MiB else "commit")
+        await store.put("bucket", "key", first)
+        await reached.wait()
+        await store.put("bucket", "key", b"second")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert await contents(two) == {}
+        release.set()
+        await finish_replicas(store)
+        assert await contents(one) == await contents(two) == {"key": b"second"}
+        assert of_kind(events, "missed") == []
+
+
+@pytest.mark.parametrize("first", [b"first", BODY], ids=["small", "parts"])
+async def test_write_waits_for_an_earlier_one_of_its_key(first: bytes) -> None:
+    one, two = Fake(), Fake()
+    async with store_with(Mirrored(one, two), pool=BufferPool(16 * MiB, 1 * MiB)) as (store, _):
+        # The primary has stored the first object, and its response is on its way.
+        reached, release = wait_first(one, "put.done" if len(first) < MiB else "commit.done")
+        async with task_group() as group:
+            group.start_soon(store.put, "bucket", "key", first)
+            await reached.wait()
+            group.start_soon(store.put, "bucket", "key", b"second")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            release.set()
+        assert await contents(one) == await contents(two) == {"key": b"second"}
+        assert_nothing_held(store, one, two)
 
 
 # -- replicas that need not be waited for ------------------------------------------------------------
@@ -511,6 +587,64 @@ async def test_one_of_two_slow_replicas_is_waited_for() -> None:
         await finish_replicas(store)
         assert await contents(two) == {"key": b"body"}
         assert of_kind(events, "missed") == []
+
+
+@pytest.mark.parametrize("acknowledge", ["all", "primary"])
+async def test_cancelled_part_is_not_used_by_any_member_and_can_be_sent_again(
+    acknowledge: Any,
+) -> None:
+    one, two = Fake(), Fake()
+    mirror = Mirrored(one, two, acknowledge=acknowledge)
+    async with store_with(mirror, pool=BufferPool(16 * MiB, 1 * MiB)) as (store, _):
+        memory = bytearray(b"x" * 1000)
+        part = Part(number=1, offset=0, size=1000, last=True)
+        async with driver_of(store).upload("bucket", "key", PutOptions()) as running:
+            one.hang("send")
+            reached = two.hang("send")
+            task = OwnedTask(running.send(part, [memoryview(memory)]))
+            await reached.wait()
+            await task.aclose()
+            assert (one.calls_under_way, two.calls_under_way) == (0, 0)
+            assert store.pool.statistics().leased == 0
+            one.before.clear()
+            two.before.clear()
+            await running.send(part, [memoryview(memory)])
+            await running.commit({})
+        await finish_replicas(store)
+        assert await contents(one) == await contents(two) == {"key": bytes(memory)}
+        assert_nothing_held(store, one, two)
+
+
+async def test_commit_waits_until_enough_replicas_have_all_parts() -> None:
+    one, two, three = Fake(), Fake(), Fake()
+    mirror = Mirrored(one, two, three, acknowledge=2)
+    async with store_with(mirror, pool=BufferPool(16 * MiB, 1 * MiB)) as (store, _):
+        release = asyncio.Event()
+
+        def lose_part(fake: Fake, number: int) -> None:
+            async def lose() -> None:
+                if fake.count("send") == number:
+                    await release.wait()
+                    raise UnavailableError("the part is lost")
+
+            fake.before["send"] = lose
+
+        # Each part is acknowledged by one replica, but none has both.
+        lose_part(two, 1)
+        lose_part(three, 2)
+        uploading = driver_of(store).upload("bucket", "key", PutOptions())
+        with pytest.raises(UnavailableError, match="nothing was stored"):
+            async with uploading as running:
+                for part, piece in parts(b"x" * 2000, 1000):
+                    await running.send(part, piece)
+                commit = OwnedTask(running.commit({}))
+                for _ in range(50):
+                    await asyncio.sleep(0)
+                assert one.count("commit") == 0
+                release.set()
+                await commit.result()
+        assert await contents(one) == {}
+        assert_nothing_held(store, one, two, three)
 
 
 async def test_closing_the_store_ends_the_tasks_of_replicas(
@@ -635,6 +769,7 @@ async def test_pinned_read_goes_to_the_member_of_the_etag_alone() -> None:
 
 async def test_revalidation_fails_over_without_the_condition() -> None:
     one, two = Fake(), Fake()
+    one._token = two._token  # equal etags, as on services whose etags are hashes of the body
     async with store_with(Mirrored(one, two)) as (store, _):
         etag = (await store.put("bucket", "key", b"body")).etag
         with pytest.raises(PreconditionFailedError):
@@ -881,6 +1016,19 @@ async def test_bucket_that_the_primary_refuses_is_created_nowhere() -> None:
         assert [info.name for info in await two.list_buckets()] == ["bucket"]
 
 
+@pytest.mark.parametrize("error", [InvalidNameError("only lower case"), UnavailableError("down")])
+async def test_bucket_that_a_needed_replica_refuses_is_created_nowhere(error: TroveError) -> None:
+    one, two, three = Fake(), Fake(), Fake()
+    async with store_with(Mirrored(one, two, three)) as (store, events):
+        three.fail("create_bucket", error)
+        with pytest.raises(type(error)) as caught:
+            await store.create_bucket("new")
+        assert "primary has done it" not in str(caught.value)
+        for fake in (one, two, three):
+            assert [info.name for info in await fake.list_buckets()] == ["bucket"]
+        assert of_kind(events, "missed") == []
+
+
 async def test_bucket_is_deleted_only_if_enough_members_are_available() -> None:
     one, two = Fake(), Fake()
     async with store_with(Mirrored(one, two)) as (store, _):
@@ -906,6 +1054,44 @@ async def test_put_into_a_bucket_that_a_replica_lacks_is_missed_and_repaired() -
         ]
         assert await repair_all(store) == 2
         assert await contents(two) == {"key": b"body", "large": BODY}
+
+
+class WithDirectories(Fake):
+    """A service that, like one with directories, refuses keys with an empty segment."""
+
+    async def step(self, name: str, call: Any = None) -> None:
+        if call is not None and name in {"put", "upload", "copy"} and "//" in call.key:
+            raise InvalidNameError("a segment must not be empty", key=call.key)
+        await super().step(name, call)
+
+
+@pytest.mark.parametrize("body", [b"body", BODY], ids=["small", "parts"])
+async def test_key_that_a_needed_replica_cannot_store_is_refused_before_the_primary(
+    body: bytes,
+) -> None:
+    one, two = Fake(), WithDirectories()
+    async with store_with(Mirrored(one, two)) as (store, events):
+        with pytest.raises(InvalidNameError) as caught:
+            await store.put("bucket", "a//b", body)
+        assert caught.value.__notes__ == ["(replica 1 (memory) cannot store this key)"]
+        await store.put("bucket", "a", body)
+        with pytest.raises(InvalidNameError):
+            await store.copy("bucket", "a", "bucket", "a//b")
+        assert await contents(one) == {"a": body}
+        assert of_kind(events, "missed") == []
+        one.steps.clear()
+        two.steps.clear()
+        await store.put("bucket", "b", b"")
+        assert "upload" not in two.steps  # usual keys cost no request
+        assert_nothing_held(store, one, two)
+
+
+async def test_key_that_a_replica_cannot_store_is_missed_if_it_is_not_needed() -> None:
+    one, two = Fake(), WithDirectories()
+    async with store_with(Mirrored(one, two, acknowledge=1)) as (store, events):
+        await store.put("bucket", "a//b", b"body")
+        await finish_replicas(store)
+        assert of_kind(events, "missed") == [("put", "a//b", "replica 1 (memory)")]
 
 
 async def test_ping_needs_as_many_members_as_a_write() -> None:

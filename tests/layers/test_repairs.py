@@ -36,7 +36,7 @@ from trove_async.layers import Fallback, Mapped, Mirrored
 from trove_async.layers._transfer import buffer_size, is_copy
 from trove_async.models import KiB, MiB, ObjectInfo
 from trove_async.options import ListOptions
-from trove_async.testing import opened
+from trove_async.testing import Faulty, opened
 from trove_async.testing._harness import read
 
 if TYPE_CHECKING:
@@ -307,6 +307,9 @@ async def test_repair_is_reached_through_layers() -> None:
         assert await differences(store) == {"key": {"replica 1 (memory)": "missing"}}
         await replicated(store).repair("bucket", "key")
         assert await differences(store) == {}
+    async with opened(Faulty(MemoryDriver())) as plain_faulty:
+        with pytest.raises(AssertionError):
+            await cast("Replicated", plain_faulty).repair("bucket", "key")
     async with opened(Mapped(MemoryDriver(), into="all")) as plain:
         await plain.create_bucket("bucket")
         driver = cast("Replicated", plain)

@@ -409,6 +409,13 @@ async def page_after(
         options = replace(options, token=page.token)
 
 
+def cannot_have_bucket(bucket: str, error: InvalidNameError) -> BucketNotFoundError:
+    """Return the error of a further member that cannot have a bucket of this name."""
+    missing = BucketNotFoundError("the service cannot have a bucket of this name", bucket=bucket)
+    missing.__cause__ = error
+    return missing
+
+
 def _token(member: int, page: Page | VersionPage) -> str | None:
     if page.token is None:
         return None

@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 from trove_async._concurrency import task_group
 from trove_async.driver import AsyncDriver
-from trove_async.errors import BucketNotFoundError
+from trove_async.errors import BucketNotFoundError, InvalidNameError
 from trove_async.models import Entry
 from trove_async.options import ListOptions, Page
 
-from ._members import page_after
+from ._members import cannot_have_bucket, page_after
 
 _KEY: Final = attrgetter("key")
 
@@ -55,6 +55,10 @@ async def merged_page(
             pages[number] = await page_after(driver, bucket, options, options.token)
         except BucketNotFoundError as error:
             missing[number] = error
+        except InvalidNameError as error:
+            if number == 0:
+                raise
+            missing[number] = cannot_have_bucket(bucket, error)
 
     async with task_group() as group:
         for number, driver in drivers.items():

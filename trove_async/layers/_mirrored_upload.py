@@ -75,6 +75,7 @@ class MirroredUpload:
 
     async def __aenter__(self) -> Self:
         primary, *others = self._members.drivers
+        await self._replicas.check_key(self._bucket, self._key)
         options = await self._find_conditions(self._options)
         self._context: AbstractAsyncContextManager[Upload] = cast("Uploading", primary).upload(
             self._bucket, self._key, options

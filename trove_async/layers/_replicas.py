@@ -19,12 +19,19 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
-from trove_async._concurrency import OwnedTask, OwnedTasks, in_thread, shielded
-from trove_async.driver import AsyncDriver
-from trove_async.errors import ClosedError, PoolTimeoutError, TroveError, UnavailableError
+from trove_async._concurrency import OwnedTask, OwnedTasks, in_thread, shielded, task_group
+from trove_async.driver import AsyncDriver, Uploading
+from trove_async.errors import (
+    ClosedError,
+    InvalidNameError,
+    PoolTimeoutError,
+    TroveError,
+    UnavailableError,
+)
 from trove_async.models import MiB
+from trove_async.options import PutOptions
 from trove_async.pool import BufferPool, Lease
 
 from ._members import Members
@@ -38,6 +45,19 @@ _INLINE_COPY: Final = 1 * MiB
 
 _Name: TypeAlias = "tuple[int, str, str | None]"
 """A replica, a bucket and a key; None: the bucket itself."""
+
+
+_MAX_USUAL_SEGMENT: Final = 200
+"""The longest segment, in bytes, of a key that is not checked. File systems allow 255."""
+
+
+def _is_usual(key: str) -> bool:
+    """Return whether any service can store a key: services with directories cannot store some."""
+    if "//" in key or "\\" in key or key.startswith("/") or key.endswith("/"):
+        return False
+    return len(key) <= _MAX_USUAL_SEGMENT // 4 or all(
+        len(segment.encode()) <= _MAX_USUAL_SEGMENT for segment in key.split("/")
+    )
 
 
 class KeyLocks:
@@ -248,6 +268,35 @@ class Replicas:
             if not pending:
                 del self._pending[name]
 
+    async def check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that a replica cannot store, before the primary stores it.
+
+        Only unusual keys are checked: an upload is opened on each replica, and aborted. If no replica is
+        needed, one that cannot store the key misses the object.
+
+        Raises:
+            InvalidNameError: A replica cannot store the key. Nothing was stored.
+        """
+        if not self.needed or _is_usual(key):
+            return
+
+        async def check(number: int) -> None:
+            driver = self._members.drivers[number]
+            if not driver.capabilities.upload:
+                return
+            try:
+                async with cast("Uploading", driver).upload(bucket, key, PutOptions()):
+                    pass
+            except InvalidNameError as error:
+                error.add_note(f"({self._members.names[number]} cannot store this key)")
+                raise
+            except TroveError:
+                pass  # the write itself finds out what this means for it
+
+        async with task_group() as group:
+            for number in self.numbers:
+                group.start_soon(check, number)
+
     async def settle(self, bucket: str) -> None:
         """Wait until no task of the bucket is running."""
         while running := [
@@ -275,6 +324,7 @@ class Replicas:
         views: Sequence[memoryview] = (),
         *,
         keys: Sequence[str] | None = None,
+        comes_first: bool = False,
     ) -> tuple[str, ...]:
         """Do on the replicas what the primary has done. Return the names of those that missed it.
 
@@ -288,6 +338,7 @@ class Replicas:
             work: Makes the request to a replica, with its number and the body.
             views: The body, which belongs to the caller.
             keys: The keys, if there are several.
+            comes_first: Whether the primary follows the replicas instead.
 
         Raises:
             UnavailableError: Fewer replicas than needed have done it.
@@ -323,7 +374,7 @@ class Replicas:
             elif not succeeded(task):
                 write.failed[number] = failure(task) or _no_memory()
         # 4. Report what failed.
-        return self.result(operation, bucket, key, write.failed)
+        return self.result(operation, bucket, key, write.failed, stored=not comes_first)
 
     def _start_all(
         self,
@@ -358,16 +409,20 @@ class Replicas:
         bucket: str,
         key: str | None,
         failed: Mapping[int, BaseException | None],
+        *,
+        stored: bool = True,
     ) -> tuple[str, ...]:
         """Report the replicas that failed, and return their names.
 
         Raises:
             UnavailableError: Fewer replicas than needed remain.
         """
-        for number, error in failed.items():
-            self.missed(number, operation, bucket, key, error)
-        if len(self.numbers) - len(failed) < self.needed:
-            raise not_acknowledged(operation, self._members.names, failed, stored=True)
+        enough = len(self.numbers) - len(failed) >= self.needed
+        if enough or stored:
+            for number, error in failed.items():
+                self.missed(number, operation, bucket, key, error)
+        if not enough:
+            raise not_acknowledged(operation, self._members.names, failed, stored=stored)
         return tuple(self._members.names[number] for number in sorted(failed))
 
     def _report(self, write: _Following, numbers: Iterable[int], error: BaseException) -> None:

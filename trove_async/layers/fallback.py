@@ -49,7 +49,7 @@ from trove_async.options import (
 from trove_async.paging import TokenCycle
 
 from ._combined import common_capabilities
-from ._members import MemberGet, Members, parse_stage
+from ._members import MemberGet, Members, cannot_have_bucket, parse_stage
 from ._merging import merged_page
 from ._urls import as_driver
 
@@ -243,6 +243,9 @@ class Fallback:
             except BucketNotFoundError:
                 if token is not None:
                     raise  # deleted meanwhile: a listing that ended here would look complete
+            except InvalidNameError:
+                if stage == 0:
+                    raise  # a further member has no bucket of a name that it cannot have
             else:
                 following = page.token
                 cycle.check(None if following is None else f"{stage}:{following}")
@@ -368,9 +371,11 @@ class Fallback:
                 await self._members.drivers[member].delete(bucket, key, own)
             except BucketNotFoundError as error:
                 missing.append(error)
-            except InvalidNameError:
+            except InvalidNameError as error:
                 if member == 0:
-                    raise  # further members cannot have a key that they cannot store
+                    raise
+                # A further member has no object of a name that it cannot store.
+                missing.append(cannot_have_bucket(bucket, error))
         if len(missing) == len(self._members.names):
             raise missing[-1]
 
@@ -406,7 +411,7 @@ class Fallback:
                 raise
 
         async def delete(key: str) -> None:
-            with suppress(InvalidNameError):
+            with suppress(InvalidNameError):  # it has no object of a name that it cannot store
                 await driver.delete(bucket, key, DeleteOptions())
 
         await for_each(keys, delete, limit=_LOOKUPS)
@@ -452,6 +457,11 @@ class Fallback:
                 page = await driver.list_page(bucket, ListOptions(limit=1))
             except BucketNotFoundError as error:
                 missing.append(error)
+                continue
+            except InvalidNameError as error:
+                if member == 0:
+                    raise
+                missing.append(cannot_have_bucket(bucket, error))
                 continue
             if page.entries:
                 raise BucketNotEmptyError(

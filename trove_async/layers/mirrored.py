@@ -24,6 +24,7 @@ from trove_async.errors import (
     BucketNotEmptyError,
     BucketNotFoundError,
     ConfigError,
+    InvalidNameError,
     NotFoundError,
     NotSupportedError,
     ObjectNotFoundError,
@@ -60,7 +61,7 @@ class Mirrored:
     conditions and is written first, so a put that the primary refuses leaves nothing on a replica. Reads
     and listings come from the first member that is available: the primary, or else the first replica.
     "Not available" means an UnavailableError after the retries of that member. All other errors are
-    results, such as a missing object.
+    results, such as a missing object. A body that has begun is not continued on another member.
 
     A replica slows a write only while it must acknowledge it. The others go on by themselves, with a
     copy of their part in free memory of the pool. One that falls behind, or gets no memory, or fails,
@@ -73,6 +74,9 @@ class Mirrored:
     if the replicas fail before the commit. After that, and for a put in one request, the primary has the
     object: like every UnavailableError, the error means that the write may have succeeded. Undoing it
     could lose a newer object, and the earlier one could not be restored.
+
+    A key that a replica cannot store is refused before the primary stores it, if replicas must
+    acknowledge: on services with directories, such keys have empty segments or very long ones.
 
     Writes of one key through this layer reach all members in the same order. Writes of other processes
     may reach them in a different order, which the repair mends. A replica that missed a deletion still
@@ -250,6 +254,7 @@ class Mirrored:
             UnavailableError: Too few members have stored it. The message says whether the primary has.
         """
         primary = self._members.drivers[0]
+        await self._replicas.check_key(bucket, key)
         options = await self._with_conditions_of_primary(bucket, key, options)
         unconditional = replace(options, if_match=None, if_none_match=None)
 
@@ -288,6 +293,7 @@ class Mirrored:
         """
         if self._members.owner(options.source.etag, options.source.version_id):
             raise CannotCopyError("only a replica has this version: it is copied through the store")
+        await self._replicas.check_key(dst_bucket, dst_key)
         put = await self._with_conditions_of_primary(dst_bucket, dst_key, options.put)
         source = self._members.own_info(options.source)
         version_id = self._members.own(options.version_id)
@@ -417,18 +423,20 @@ class Mirrored:
             else:
                 created.append(driver)
 
-        await self._replicas.follow("create_bucket", bucket, None, follow)
         try:
+            await self._replicas.follow("create_bucket", bucket, None, follow, comes_first=True)
             await self._members.drivers[0].create_bucket(bucket)
         except BucketExistsError:
             raise
         except TroveError as error:
             if not error.maybe_done:
                 await self._undo(bucket, created)
+            if isinstance(error.__cause__, InvalidNameError):
+                raise error.__cause__ from None  # a replica cannot have a bucket of this name
             raise
 
     async def _undo(self, bucket: str, created: Sequence[AsyncDriver]) -> None:
-        """Delete a bucket that the primary has refused. A replica that fails keeps an empty bucket."""
+        """Delete a bucket that a member has refused. A replica that fails keeps an empty bucket."""
         with shielded():
             for driver in created:
                 with suppress(TroveError):

@@ -19,6 +19,7 @@ from trove_async.driver import (
     PartSource,
     Presigning,
     ReadsInto,
+    Replicated,
     StreamedUpload,
     Upload,
     Uploading,
@@ -27,6 +28,7 @@ from trove_async.driver import (
 from trove_async.errors import UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
+    ComparedPage,
     CopyOptions,
     DeleteOptions,
     GetOptions,
@@ -35,6 +37,7 @@ from trove_async.options import (
     Part,
     PresignOptions,
     PutOptions,
+    Repaired,
     VersionPage,
 )
 from trove_async.testing._capability_checks import (
@@ -251,6 +254,18 @@ class Faulty(Faults):
             entries = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
             return replace(page, entries=entries)
         return page
+
+    async def compare(
+        self, bucket: str, options: ListOptions, *, deep: bool = False
+    ) -> ComparedPage:
+        """See `Replicated.compare`. No fault applies."""
+        assert self.capabilities.replicated, "replicas are not claimed"
+        return await cast("Replicated", self.driver).compare(bucket, options, deep=deep)
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """See `Replicated.repair`. No fault applies."""
+        assert self.capabilities.replicated, "replicas are not claimed"
+        return await cast("Replicated", self.driver).repair(bucket, key)
 
 
 def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
