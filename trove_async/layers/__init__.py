@@ -13,8 +13,10 @@ The parts of `ReadThrough`:
 `_versions`       the versions that the origin has confirmed
 `_cached_reader`  the body of one get
 `_fills`          requests to the origin whose bodies go to the cache
+`_responses`      responses of the origin
 `_block_store`    reads, stores and evicts blocks
 `_blocks`         the index of the blocks
+`_written`        bodies that are written through the layer
 `_sieve`          the order of eviction
 `_ledger`         the shares of several processes in one cache
 `_cache_calls`    calls with a deadline, and pauses after failures

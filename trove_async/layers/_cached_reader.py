@@ -21,8 +21,9 @@ from trove_async.options import GetOptions
 
 from ._block_store import PIECE
 from ._blocks import Block
-from ._fills import Fill, FilledBlock, ReplacedError, Response, RevokedError, fresh
+from ._fills import Fill, FilledBlock, RevokedError
 from ._read_core import ReadCore
+from ._responses import ReplacedError, Response, fresh, replaced_error
 from ._versions import Version
 
 _ATTEMPTS: Final = 5
@@ -352,7 +353,7 @@ class CachedGet:
         try:
             reader = await context.__aenter__()
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
-            raise ReplacedError("the object was replaced while it was being read") from error
+            raise replaced_error() from error
         response = Response(context, reader)
         if (
             reader.info.etag != version.info.etag
@@ -360,7 +361,7 @@ class CachedGet:
             or self._closed
         ):
             await response.aclose()
-            raise ReplacedError("the object was replaced while it was being read")
+            raise replaced_error()
         self._direct = response
         self._direct_position = self.position
 

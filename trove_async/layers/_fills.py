@@ -13,17 +13,14 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from copy import copy
 from typing import Protocol
 
 from trove_async._checksums import running_crc32c
-from trove_async._concurrency import OwnedTasks, Turns, run_shielded
+from trove_async._concurrency import OwnedTasks, Turns
 from trove_async.driver import AsyncDriver, DriverReader
 from trove_async.errors import (
     ClosedError,
     NotFoundError,
-    ObjectChangedError,
     PreconditionFailedError,
     RangeError,
     TroveError,
@@ -34,11 +31,8 @@ from trove_async.options import GetOptions
 from trove_async.pool import BufferPool, Lease
 
 from ._block_store import PIECE
+from ._responses import Response, replaced_error
 from ._versions import Name, Observation, Version, Versions
-
-
-class ReplacedError(ObjectChangedError):
-    """The object was replaced at the origin after its version was looked up."""
 
 
 class RevokedError(UnavailableError):
@@ -87,29 +81,13 @@ class FillCore(Protocol):
 
     def has_block(self, version: Version, number: int) -> bool: ...
 
+    def find_fill(
+        self, version: Version, number: int, other_than: Fill | None = None
+    ) -> Fill | None: ...
+
     def start_storing(self, block: FilledBlock) -> None: ...
 
     def forget_filling(self, block: FilledBlock) -> None: ...
-
-
-class Response:
-    """An open response of the origin. It has one owner at a time, who closes it."""
-
-    __slots__ = ("_context", "reader")
-
-    def __init__(
-        self, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
-    ) -> None:
-        self._context = context
-        self.reader = reader
-
-    async def aclose(self) -> None:
-        """Close it. A failure to close is ignored: failures of the body were raised by its reads."""
-        with suppress(TroveError):
-            await run_shielded(self._exit())
-
-    async def _exit(self) -> None:
-        await self._context.__aexit__(None, None, None)
 
 
 class FilledBlock:
@@ -349,13 +327,13 @@ class Fill:
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
             if known is None:
                 raise
-            raise _replaced_error() from error
+            raise replaced_error() from error
         self._response = Response(context, reader)
         is_whole = reader.range == (0, reader.info.stored_size)
         if known is not None:
             first = self.upcoming * core.block_size
             if reader.info.etag != known.info.etag or reader.range[0] != first:
-                raise _replaced_error()
+                raise replaced_error()
         version = known or core.version_of(self.name, reader.info, started, is_whole=is_whole)
         if self._end is None:
             self._end = -(-reader.range[1] // core.block_size)
@@ -384,7 +362,7 @@ class Fill:
         assert response is not None and self._end is not None  # noqa: S101, PT018 - set by `_open`
         if not version.is_cacheable:
             return
-        while self.upcoming < self._end:
+        while self.upcoming < self._end and not core.has_block(version, self.upcoming):
             # 1. Lease memory. Without any, the reader that is here takes the response.
             block = FilledBlock(self, version, self.upcoming)
             while not core.lease(block):
@@ -399,8 +377,8 @@ class Fill:
                 return
             self._block = None
             core.start_storing(block)
-            # 3. Go on if a reader wants the next block, and nothing else provides it.
-            if not await self._is_next_wanted() or core.has_block(version, self.upcoming):
+            # 3. Go on if a reader wants the next block, and no other fill was started for it.
+            if not await self._is_next_wanted() or core.find_fill(version, self.upcoming, self):
                 return
 
     async def _receive(self, block: FilledBlock, reader: DriverReader) -> None:
@@ -466,16 +444,3 @@ class Fill:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.set_result(None)
-
-
-def fresh(error: BaseException) -> BaseException:
-    """Return a copy of an error that several readers raise, so that each has its own context."""
-    if isinstance(error, TroveError):
-        copied = copy(error)
-        copied.__cause__ = error.__cause__
-        return copied
-    return error
-
-
-def _replaced_error() -> ReplacedError:
-    return ReplacedError("the object was replaced or deleted while it was being read")

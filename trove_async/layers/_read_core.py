@@ -13,7 +13,8 @@ from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
 from ._block_store import BlockStore
-from ._fills import Fill, FilledBlock, FillReader, fresh
+from ._fills import Fill, FilledBlock, FillReader
+from ._responses import fresh
 from ._versions import Name, Observation, Version, Versions, block_id_of, object_id_of
 
 
@@ -282,11 +283,18 @@ class ReadCore:
         self.fills.add(fill)
         self.tasks.start(fill.run())
 
-    def find_fill(self, version: Version, number: int) -> Fill | None:
+    def find_fill(
+        self, version: Version, number: int, other_than: Fill | None = None
+    ) -> Fill | None:
         """Return a fill that will fill a block of a version next."""
         for fill in self.fills:
             known = fill.version
-            if known and known.block_id == version.block_id and fill.will_fill(number):
+            if (
+                known is not None
+                and known.block_id == version.block_id
+                and fill.will_fill(number)
+                and fill is not other_than
+            ):
                 return fill
         return None
 

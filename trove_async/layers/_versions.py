@@ -95,12 +95,27 @@ class Observation:
         self.is_outdated = False
 
 
+class Write:
+    """A write in flight.
+
+    Attributes:
+        is_contended: Whether another write of the same object was in flight at some time, so that the origin
+            may have stored them in either order.
+    """
+
+    __slots__ = ("is_contended",)
+
+    def __init__(self) -> None:
+        self.is_contended = False
+
+
 class Versions:
     """The known versions, at most `_MAX_VERSIONS`: those that were used last."""
 
     def __init__(self) -> None:
         self._versions: OrderedDict[Name, Version] = OrderedDict()
         self._observations: dict[Name, set[Observation]] = {}
+        self._writes: dict[Name, set[Write]] = {}
 
     def get(self, name: Name) -> Version | None:
         """Return the known version of an object. It may have to be confirmed again."""
@@ -132,8 +147,27 @@ class Versions:
         while len(self._versions) > _MAX_VERSIONS:
             self._versions.popitem(last=False)
 
+    def begin_write(self, name: Name) -> Write:
+        """Begin to write an object. What is known of it, or being requested, may be outdated."""
+        write = Write()
+        writes = self._writes.setdefault(name, set())
+        writes.add(write)
+        if len(writes) > 1:
+            for other in writes:
+                other.is_contended = True
+        self.forget(name)
+        return write
+
+    def end_write(self, name: Name, write: Write) -> None:
+        """End a write. What was requested meanwhile may be the version before it."""
+        writes = self._writes[name]
+        writes.discard(write)
+        if not writes:
+            del self._writes[name]
+        self.forget(name)
+
     def forget(self, name: Name) -> None:
-        """Forget an object that is being written or was written, and the requests in flight for it."""
+        """Forget an object, and what is being requested of it."""
         self._versions.pop(name, None)
         for observation in self._observations.pop(name, ()):
             observation.is_outdated = True

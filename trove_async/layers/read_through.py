@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import accumulate
 from types import TracebackType
-from typing import Final, Literal, cast
+from typing import Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from trove_async._concurrency import Deadlines, OwnedTasks
@@ -30,6 +31,8 @@ from ._cached_reader import CachedGet
 from ._forwarding import Forwarding
 from ._read_core import CacheStatistics, ReadCore
 from ._urls import as_driver
+from ._versions import Name, Write
+from ._written import WrittenParts, cache_body
 
 _CLOSE_SECONDS: Final = 2.0
 """Seconds that leaving a cache that other processes share may take."""
@@ -67,7 +70,8 @@ class ReadThrough(Forwarding):
             memory of the store's pool.
         revalidate: Seconds for which a version counts as current. 0: each get and head asks the origin.
         write: ``"around"``: writes are not cached. ``"through"``: the body of a put, and of an upload if there
-            is free memory for it, is stored in the cache as well.
+            is free memory for it, is stored in the cache as well. If the origin is a service, the first read
+            then sends a head request, and none for the body.
         cache_timeout: Seconds after which a call to the cache is given up.
 
     Raises:
@@ -193,9 +197,22 @@ class ReadThrough(Forwarding):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store the object at the origin. See `AsyncDriver.put`."""
-        with _Written(self._open_core, bucket, key):
-            return await super().put(bucket, key, views, options)
+        """Store the object at the origin, and its blocks in the cache. See `AsyncDriver.put`."""
+        core, name = self._open_core, (bucket, key)
+        requested_at = core.clock()
+        with _Written(core, bucket, key) as written:
+            info = await super().put(bucket, key, views, options)
+        if self._writes_through:
+            observation = core.versions.observe(name)
+            version = None
+            try:
+                pieces = zip(accumulate(map(len, views), initial=0), views, strict=False)
+                version = await cache_body(core, name, info, list(pieces), requested_at)
+            finally:
+                # The response of a service may lack what a get returns, such as the exact date.
+                is_known = written.is_certain and core.origin.capabilities.embedded
+                core.versions.end(name, observation, version if is_known else None)
+        return info
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object at the origin. See `AsyncDriver.delete`."""
@@ -232,7 +249,9 @@ class ReadThrough(Forwarding):
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload to the origin. See `Uploading.upload`."""
-        return _Upload(self._open_core, bucket, key, super().upload(bucket, key, options))
+        core = self._open_core
+        parts = WrittenParts(core.pool) if self._writes_through else None
+        return _Upload(core, bucket, key, super().upload(bucket, key, options), parts)
 
 
 def _cache_driver(cache: AsyncDriver | str) -> AsyncDriver:
@@ -252,31 +271,44 @@ def _check_memory(pool: BufferPool, block_size: int) -> None:
 
 
 class _Written:
-    """The time during which objects are written: what is read meanwhile may be the version before."""
+    """The time during which objects are written: what is read meanwhile may be the version before.
 
-    __slots__ = ("_core", "_names")
+    Attributes:
+        is_certain: Whether no other write of these objects was in flight, so that this one is the latest.
+    """
+
+    __slots__ = ("_core", "_writes", "is_certain")
 
     def __init__(self, core: ReadCore, bucket: str, *keys: str) -> None:
         self._core = core
-        self._names = [(bucket, key) for key in keys]
+        self._writes: dict[Name, Write] = {(bucket, key): Write() for key in keys}
+        self.is_certain = False
 
-    def __enter__(self) -> None:
-        for name in self._names:
-            self._core.versions.forget(name)
+    def __enter__(self) -> Self:
+        versions = self._core.versions
+        self._writes = {name: versions.begin_write(name) for name in self._writes}
+        return self
 
     def __exit__(self, *_: object) -> None:
-        for name in self._names:
-            self._core.versions.forget(name)
+        for name, write in self._writes.items():
+            self._core.versions.end_write(name, write)
+        self.is_certain = not any(write.is_contended for write in self._writes.values())
 
 
 class _Upload:
     """One upload to the origin. It is also its context manager."""
 
-    __slots__ = ("_bucket", "_context", "_core", "_key", "_upload")
+    __slots__ = ("_bucket", "_context", "_core", "_key", "_parts", "_upload")
 
     def __init__(
-        self, core: ReadCore, bucket: str, key: str, context: AbstractAsyncContextManager[Upload]
+        self,
+        core: ReadCore,
+        bucket: str,
+        key: str,
+        context: AbstractAsyncContextManager[Upload],
+        parts: WrittenParts | None,
     ) -> None:
+        self._parts = parts  # to be cached
         self._core = core
         self._bucket = bucket
         self._key = key
@@ -295,12 +327,16 @@ class _Upload:
         try:
             return await self._context.__aexit__(kind, error, traceback)
         finally:
+            if self._parts is not None:
+                self._parts.close()
             # The outcome of a commit that failed may have become known only now.
             self._core.versions.forget((self._bucket, self._key))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Send the part to the origin. See `Upload.send`."""
         await self._upload.send(part, views)
+        if self._parts is not None:
+            self._parts.add(part, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Send the part to the origin. See `StreamedUpload.send_stream`."""
@@ -308,5 +344,20 @@ class _Upload:
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit at the origin. See `Upload.commit`."""
+        requested_at = self._core.clock()
         with _Written(self._core, self._bucket, self._key):
-            return await self._upload.commit(checksums)
+            info = await self._upload.commit(checksums)
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            if self._core.tasks.closed:
+                parts.close()
+            else:
+                self._core.tasks.start(self._cache(info, parts, requested_at))
+        return info
+
+    async def _cache(self, info: ObjectInfo, parts: WrittenParts, requested_at: float) -> None:
+        name = self._bucket, self._key
+        try:
+            await cache_body(self._core, name, info, parts.use(), requested_at)
+        finally:
+            parts.close()
