@@ -460,7 +460,8 @@ async def test_lookup_of_the_version_before_a_put_is_not_joined_after_it() -> No
 @pytest.mark.parametrize("is_known", [False, True])
 @pytest.mark.parametrize("readers", [16, 1000])
 async def test_concurrent_misses_are_one_request_not_2_to_16_as_elsewhere(
-    readers: int, is_known: bool
+    readers: int,
+    is_known: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     async with cached() as setup:
         body = content(BLOCK)

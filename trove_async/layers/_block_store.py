@@ -137,6 +137,8 @@ class BlockStore:
         self.index = BlockIndex()
         await self._add_to_index(found)
         async with self._room:
+            for name, size in list(self._doubtful.items()):
+                await self._delete(name, size)
             await self._make_room(0)
         self.is_ready = True
 

@@ -203,7 +203,7 @@ class CachedGet:
             if self._direct is not None:
                 data: bytes | None = await self._read_direct(size)
             # 2. A block that is being filled.
-            elif block := self._block or core.filling.get((version.block_id, number)):
+            elif block := self._block or core.find_filling(version, number):
                 data = await self._read_filled(block, number, size)
             # 3. A block in the cache.
             elif found := core.store.find(version, number):

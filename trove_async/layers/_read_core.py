@@ -300,9 +300,15 @@ class ReadCore:
 
     def has_block(self, version: Version, number: int) -> bool:
         """Return whether a block is in the cache or on its way to it."""
-        return (version.block_id, number) in self.filling or (
-            self.store.find(version, number) is not None
+        return (
+            self.find_filling(version, number) is not None
+            or self.store.find(version, number) is not None
         )
+
+    def find_filling(self, version: Version, number: int) -> FilledBlock | None:
+        """Return a block that is being received or stored, unless it was given up."""
+        block = self.filling.get((version.block_id, number))
+        return None if block is None or block.is_dropped else block
 
     def start_storing(self, block: FilledBlock) -> None:
         """Store a block that was received, in a task."""
