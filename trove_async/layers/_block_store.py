@@ -10,14 +10,15 @@ place. A block whose write or deletion failed may exist, so it counts until it i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, OwnedTasks
 from trove_async.driver import AsyncDriver, ReadsNow
-from trove_async.errors import BucketExistsError, NotFoundError, TroveError
+from trove_async.errors import BucketExistsError, NotFoundError, StorageFullError, TroveError
 from trove_async.models import ByteRange, MiB, ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 
@@ -25,8 +26,6 @@ from ._blocks import Block, BlockIndex
 from ._cache_calls import CacheCalls, Pause
 from ._ledger import Ledger, LostMembershipError
 from ._versions import Version
-
-T = TypeVar("T")
 
 BUCKET: Final = "trove-cache"
 """The bucket of the cache driver that has all blocks."""
@@ -36,6 +35,9 @@ PIECE: Final = MiB
 
 _PAGE: Final = 1000
 """Entries of one page of the listing at open. Indexing them takes 3 ms of the event loop."""
+
+_FULL_SECONDS: Final = 60.0
+"""Seconds for which the blocks stay below the size at which the disk was full, although more is allowed."""
 
 _LIST_SECONDS: Final = 30.0
 """The deadline of one page of a listing, for which no read waits."""
@@ -69,6 +71,8 @@ class BlockStore:
         self.is_ready = False
         self._reads = Pause()
         self._writes = Pause()
+        self._clock = asyncio.get_running_loop().time
+        self._space, self._space_until = 0, -math.inf  # the size that filled the disk
         self._indexing: OwnedTask[None] | None = None
         self._room = asyncio.Lock()  # held while blocks are evicted, until the new one counts
         self._doubtful: dict[str, int] = {}  # names and sizes of blocks that may exist
@@ -252,24 +256,34 @@ class BlockStore:
             return False
         # 1. Make room. The bytes of the new block count from the moment that they fit.
         async with self._room:
-            if self._ledger is not None and self._ledger.is_due:
-                await self._renew(self._ledger)
-            if not await self._make_room(size):
+            ledger = self._ledger
+            is_renewed = ledger is None or not ledger.is_due or await self._renew(ledger)
+            if not (is_renewed and await self._make_room(size)):
                 return False
             self.index.used += size
         # 2. Write it.
         block = Block.of(self._owner, version, number, size, crc32c)
         options = PutOptions(size=size)
-        if not await self._write(self._cache.put(BUCKET, block.name, views, options)):
+        self._writes.begin_call()
+        try:
+            await self._calls.run(self._cache.put(BUCKET, block.name, views, options))
+        except Exception as error:  # noqa: BLE001 - nothing is stored for a while
+            self._writes.failed()
             await self._delete(block.name, size)  # it may have been written
+            if isinstance(error, StorageFullError):
+                self._space, self._space_until = self.index.used, self._clock() + _FULL_SECONDS
             return False
+        self._writes.succeeded()
         block.is_verified = True
         self.index.add_owned(block, is_counted=True)
         return True
 
     async def _make_room(self, size: int) -> bool:
         """Evict until `size` more bytes are allowed. Return whether they are."""
-        while self.index.used + size > self.allowance:
+        is_full = self._clock() < self._space_until
+        while self.index.used + size > (
+            min(self.allowance, self._space) if is_full else self.allowance
+        ):
             # 1. First what should not exist, then the next victims.
             if self._doubtful:
                 name, doubtful = next(iter(self._doubtful.items()))
@@ -287,41 +301,45 @@ class BlockStore:
     async def _delete(self, name: str, size: int) -> bool:
         """Delete a block, whose bytes then no longer count. Return whether that is certain."""
         self._doubtful[name] = size
-        if not await self._write(self._cache.delete(BUCKET, name, DeleteOptions())):
+        try:
+            await self._calls.run(self._cache.delete(BUCKET, name, DeleteOptions()))
+        except Exception:  # noqa: BLE001 - nothing is stored for a while
+            self._writes.failed()
             return False
+        # The pause after a failed put goes on: a full disk can delete.
         if self._doubtful.pop(name, None) is not None:  # else a concurrent call has deleted it
             self.index.used -= size
         return True
 
-    async def _write(self, work: Coroutine[Any, Any, object]) -> bool:
-        """Run a call that changes the cache. Return whether it succeeded."""
-        self._writes.begin_call()
-        try:
-            await self._calls.run(work)
-        except Exception:  # noqa: BLE001 - nothing is stored for a while
-            self._writes.failed()
-            return False
-        self._writes.succeeded()
-        return True
-
-    async def _renew(self, ledger: Ledger) -> None:
-        """Renew the membership in the ledger. If that fails, nothing may be stored."""
+    async def _renew(self, ledger: Ledger) -> bool:
+        """Renew the membership in the ledger. Without that, nothing may be stored."""
         try:
             try:
                 renewal = await ledger.renew(lambda: self._make_room(0))
             except LostMembershipError:
-                # Its blocks belong to another process now. They can be read until that evicts them.
-                self.index.disown_all()
-                self.index.used -= sum(self._doubtful.values())
-                self._doubtful.clear()
-                await self._join(ledger, frozenset())
-                return
+                await self._join_again(ledger)
+                return True
             for owner in renewal.adopted:
                 self.index.drop_owner(owner)
                 await self._add_to_index(await self._list(f"{owner}/"))
             ledger.allowance = renewal.allowance
         except Exception:  # noqa: BLE001 - it is tried again before the next block
             self._writes.failed()
+            return False
+        return True
+
+    async def _join_again(self, ledger: Ledger) -> None:
+        """Join again under a new id. Blocks that another process has adopted can be read until it evicts them."""
+        before = ledger.owners
+        await self._join(
+            ledger, before
+        )  # adopts those that nobody else has: the ledger was damaged
+        lost = before - ledger.owners
+        self.index.disown(lost)
+        for name, size in list(self._doubtful.items()):
+            if name.partition("/")[0] in lost:
+                del self._doubtful[name]
+                self.index.used -= size
 
 
 async def _read_all(cache: AsyncDriver, name: str, start: int, end: int) -> bytes:

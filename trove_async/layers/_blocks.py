@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from ._sieve import Entry, Sieve
@@ -159,14 +160,12 @@ class BlockIndex:
             self._drop(victim)
         return victim
 
-    def disown_all(self) -> None:
-        """Count all owned blocks as those of another process."""
-        for block in self._blocks.values():
+    def disown(self, owners: Collection[str]) -> None:
+        """Count the owned blocks of these owners as those of another process."""
+        for block in [block for block in self._owned if block.owner in owners]:
             self._owned.remove(block)
-        while self._owned.evict() is not None:  # those that are not in `_blocks`
-            pass
-        self.used -= self._stored
-        self._stored = 0
+            self._stored -= block.size
+            self.used -= block.size
 
     def drop_owner(self, owner: str) -> None:
         """Remove the blocks of another process, which is about to be listed again."""

@@ -109,8 +109,8 @@ class ReadCore:
         self.bytes_from_cache = self.bytes_from_origin = 0
 
     async def aclose(self, seconds: float) -> None:
-        """Leave the cache, once all tasks have ended."""
-        with suppress(TroveError):
+        """Leave the cache, once all tasks have ended. A failure of the cache is ignored."""
+        with suppress(Exception):
             await within(seconds, "the cache did not respond", self.store.aclose())
         self.versions.clear()
 

@@ -13,6 +13,7 @@ the tail.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 
@@ -51,6 +52,13 @@ class Sieve(Generic[E]):
 
     def __contains__(self, entry: object) -> bool:
         return isinstance(entry, Entry) and entry._queued  # noqa: SLF001 - same module
+
+    def __iter__(self) -> Iterator[E]:
+        """Iterate over the entries, from the newest to the oldest."""
+        entry = self._head
+        while entry is not None:
+            yield entry  # type: ignore[misc]  # only entries of the type E are added
+            entry = entry._older  # noqa: SLF001 - same module
 
     def add(self, entry: E) -> None:
         """Add an entry that is not in the queue, at the head."""

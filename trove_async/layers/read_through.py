@@ -160,13 +160,15 @@ class ReadThrough(Forwarding):
         tasks, deadlines, core = self._tasks, self._deadlines, self._core
         if tasks is not None:
             await tasks.aclose()
-        if core is not None:
-            await core.aclose(_CLOSE_SECONDS)
-            self._statistics = core.statistics()
-        if deadlines is not None:
-            deadlines.close()
-        self._tasks = self._deadlines = self._core = None
-        await super().aclose()
+        try:
+            if core is not None:
+                self._statistics = core.statistics()
+                await core.aclose(_CLOSE_SECONDS)
+        finally:
+            if deadlines is not None:
+                deadlines.close()
+            self._tasks = self._deadlines = self._core = None
+            await super().aclose()
 
     @property
     def _open_core(self) -> ReadCore:
