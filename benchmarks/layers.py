@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Self
 
 import diskcache  # type: ignore[import-untyped]  # has no types
 import fsspec  # type: ignore[import-untyped]  # has no types
@@ -96,7 +97,7 @@ class Bench:
 
 async def stored(layer: ReadThrough, size: int) -> None:
     """Wait until the cache has `size` bytes."""
-    while layer.statistics().stored_bytes < size:
+    while layer.statistics().stored_bytes < size:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.001)
 
 
@@ -410,7 +411,7 @@ class DiskUsage:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> DiskUsage:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -311,7 +311,14 @@ async def test_transfer_that_waits_for_memory_gets_that_of_a_fill() -> None:
     async with cached(pool=pool, block_size=2 * MiB) as setup:
         body = content(4 * MiB)
         await setup.put("key", body)
-        hang = setup.origin.hang("read")
+        reached = asyncio.Event()
+
+        async def hang_once() -> None:
+            if not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+
+        setup.origin.before["read"] = hang_once
         async with task_group() as group:
             result: list[bytes] = []
 
@@ -319,11 +326,10 @@ async def test_transfer_that_waits_for_memory_gets_that_of_a_fill() -> None:
                 result.append(await read(setup.layer, "bucket", "key"))
 
             group.start_soon(read_it)
-            await hang.wait()
+            await reached.wait()
             assert pool.statistics().leased == 2 * MiB
             lease = await pool.lease(4 * MiB, timeout=5.0)
-            del setup.origin.before["read"]  # the fill hangs, and the reader does not wait for it
-            while not result:
+            while not result:  # the reader does not wait for memory
                 await asyncio.sleep(0)
             lease.release()
         assert_same(result[0], body)

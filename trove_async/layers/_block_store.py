@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 from trove_async._checksums import running_crc32c
@@ -96,14 +96,25 @@ class BlockStore:
     def find(self, version: Version, number: int) -> Block | None:
         """Return a block that can be read now; None if there is none, or the cache is failing."""
         block = self.index.find(version.block_id, number)
-        return block if block is not None and self._reads.is_over else None
+        is_usable = self._reads.is_over and not self._calls.hanging
+        return block if block is not None and is_usable else None
 
     def accepts(self, size: int) -> bool:
         """Return whether a block of this size may be stored, as far as is known now."""
         if not self.is_ready:
             self.start_indexing()
             return False
-        return size <= self.max_bytes and self._writes.is_over and self._reads.is_over
+        ledger = self._ledger
+        if size > self._limit and (ledger is None or not ledger.is_due):
+            return False
+        is_usable = self._writes.is_over and self._reads.is_over and not self._calls.hanging
+        return size <= self.max_bytes and is_usable
+
+    @property
+    def _limit(self) -> int:
+        """The maximum size of the owned blocks now."""
+        is_full = self._clock() < self._space_until
+        return min(self.allowance, self._space) if is_full else self.allowance
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -248,9 +259,22 @@ class BlockStore:
     # -- storing ---------------------------------------------------------------------------------
 
     async def store(
-        self, version: Version, number: int, views: Sequence[memoryview], crc32c: int
+        self,
+        version: Version,
+        number: int,
+        views: Sequence[memoryview],
+        crc32c: int,
+        use: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> bool:
-        """Store a block, and evict others for it. Return whether it was stored."""
+        """Store a block, and evict others for it. Return whether it was stored.
+
+        Args:
+            version: The version that the block belongs to.
+            number: The position of the block.
+            views: Its bytes.
+            crc32c: Their checksum.
+            use: Entered while the driver may read the views, which may be longer than this call.
+        """
         size = sum(map(len, views))
         if not self.accepts(size):
             return False
@@ -266,7 +290,7 @@ class BlockStore:
         options = PutOptions(size=size)
         self._writes.begin_call()
         try:
-            await self._calls.run(self._cache.put(BUCKET, block.name, views, options))
+            await self._calls.run(self._put(block.name, views, options, use))
         except Exception as error:  # noqa: BLE001 - nothing is stored for a while
             self._writes.failed()
             await self._delete(block.name, size)  # it may have been written
@@ -278,12 +302,19 @@ class BlockStore:
         self.index.add_owned(block, is_counted=True)
         return True
 
+    async def _put(
+        self,
+        name: str,
+        views: Sequence[memoryview],
+        options: PutOptions,
+        use: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        with use():
+            await self._cache.put(BUCKET, name, views, options)
+
     async def _make_room(self, size: int) -> bool:
         """Evict until `size` more bytes are allowed. Return whether they are."""
-        is_full = self._clock() < self._space_until
-        while self.index.used + size > (
-            min(self.allowance, self._space) if is_full else self.allowance
-        ):
+        while self.index.used + size > self._limit:
             # 1. First what should not exist, then the next victims.
             if self._doubtful:
                 name, doubtful = next(iter(self._doubtful.items()))

@@ -60,12 +60,16 @@ class CacheCalls:
         tasks: The layer's tasks.
         deadlines: Enforces the deadlines.
         seconds: The deadline of one call.
+
+    Attributes:
+        hanging: The number of calls that were given up and have not ended.
     """
 
     def __init__(self, tasks: OwnedTasks, deadlines: Deadlines, seconds: float) -> None:
         self._tasks = tasks
         self._deadlines = deadlines
         self._seconds = seconds
+        self.hanging = 0
 
     async def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """Return the result of a call.
@@ -84,7 +88,12 @@ class CacheCalls:
             )
         finally:
             if not task.done and not self._tasks.closed:
+                self.hanging += 1
+                task.when_done(self._count_end)
                 self._tasks.start(task.aclose())  # cancels it, and waits in place of the caller
+
+    def _count_end(self) -> None:
+        self.hanging -= 1
 
     async def run_last(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         """Return the result of a call while the layer is being closed, when no more tasks may be started.

@@ -4,19 +4,20 @@ A fill belongs to the layer and not to the reader that started it, so other read
 its block if that reader is cancelled. Readers take the bytes as they arrive. A fill is at most one block
 ahead of its readers.
 
-The chunks of a block are kept as they were received until the block is stored. A lease of the store's pool
-accounts for them. Without free memory there is no fill, and the reader uses the response by itself.
+The bytes of a block are received into memory that is leased from the store's pool, and stay there until the block
+is stored. Without free memory there is no fill, and the reader uses the response by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from trove_async._checksums import running_crc32c
-from trove_async._concurrency import OwnedTasks, Turns
+from trove_async._concurrency import OwnedTask, OwnedTasks, Turns
+from trove_async._views import take
 from trove_async.driver import AsyncDriver, DriverReader
 from trove_async.errors import (
     ClosedError,
@@ -28,9 +29,8 @@ from trove_async.errors import (
 )
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import GetOptions
-from trove_async.pool import BufferPool, Lease
+from trove_async.pool import SLOT, BufferPool, Lease
 
-from ._block_store import PIECE
 from ._responses import Response, replaced_error
 from ._versions import Name, Observation, Version, Versions
 
@@ -93,23 +93,27 @@ class FillCore(Protocol):
 class FilledBlock:
     """A block that is being received, and then stored.
 
+    Its bytes are in slots of the store's pool. They stay leased while a call may still read or write them, even if
+    the block was given up.
+
     Attributes:
         version: The version that it belongs to.
         number: The position of the block in the object.
         start: The offset of its first byte.
         size: Its bytes.
         received: The bytes that have arrived.
+        crc32c: Their checksum.
         fill: The fill that receives it.
         error: Why it will not be completed; None if it was or may be.
-        is_dropped: Whether its chunks are gone.
+        is_dropped: Whether readers can no longer take its bytes.
     """
 
     __slots__ = (
-        "_chunks",
         "_is_done",
         "_lease",
-        "_offsets",
         "_readers",
+        "_slots",
+        "_uses",
         "_waiter",
         "crc32c",
         "error",
@@ -134,44 +138,84 @@ class FilledBlock:
         self.error: BaseException | None = None
         self.is_dropped = False
         self._lease: Lease | None = None
-        self._chunks: list[bytes] = []
-        self._offsets: list[int] = []
+        self._slots: Sequence[memoryview] = ()
+        self._uses = 0
         self._readers = 0
         self._is_done = False
         self._waiter: asyncio.Future[None] | None = None
 
+    # -- memory ----------------------------------------------------------------------------------
+
+    def lease(self, pool: BufferPool) -> bool:
+        """Lease memory. Return False if none is free, or a transfer waits for some."""
+        self._lease = pool.try_lease(self.size, self._revoke)
+        self._slots = () if self._lease is None else self._lease.views
+        return self._lease is not None
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Keep the memory leased during a call that reads or writes it."""
+        self._uses += 1
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            self._release()
+
+    def _release(self) -> None:
+        if self.is_dropped and not self._uses and self._lease is not None:
+            lease, self._lease, self._slots = self._lease, None, ()
+            lease.release()
+
+    def _revoke(self) -> bool:
+        """Give up the memory for a transfer that waits for it. Return whether it was released."""
+        if not self._is_done and self.received < self.size:
+            self.error = RevokedError("the memory of a cache fill was needed for a transfer")
+            self.drop()
+            self.fill.cancel()  # its request may be writing to the memory
+        elif self._is_done:
+            self.drop()
+        return self._lease is None
+
+    # -- bytes -----------------------------------------------------------------------------------
+
     @property
     def views(self) -> list[memoryview]:
-        """The chunks."""
-        return [memoryview(chunk) for chunk in self._chunks]
+        """The bytes, once all have arrived."""
+        return take(self._slots, self.size)
 
     @property
-    def can_be_dropped(self) -> bool:
-        """Whether only slow readers still need it. They can read from the cache or from the origin."""
-        return self._is_done and not self.is_dropped
+    def unfilled(self) -> memoryview:
+        """The memory for the next bytes. Not empty before all have arrived."""
+        index, offset = divmod(self.received, SLOT)
+        return self._slots[index][offset : offset + self.size - self.received]
 
-    def append(self, data: bytes) -> None:
-        """Add bytes that have arrived."""
-        self._offsets.append(self.received)
-        self._chunks.append(data)
-        self.crc32c = running_crc32c([data], self.crc32c)
-        self.received += len(data)
+    def append(self, count: int) -> None:
+        """Record that bytes were written to the start of `unfilled`."""
+        self.crc32c = running_crc32c([self.unfilled[:count]], self.crc32c)
+        self.received += count
         self._wake()
 
     def take(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes at a position of the object; ``b""`` if they are not there."""
-        offset = position - self.start
-        if self.is_dropped or offset >= self.received:
+        index, offset = divmod(position - self.start, SLOT)
+        available = self.received - (position - self.start)
+        if self.is_dropped or available <= 0:
             return b""
-        index = bisect_right(self._offsets, offset) - 1
-        chunk, begin = self._chunks[index], offset - self._offsets[index]
-        return chunk if not begin and len(chunk) <= size else chunk[begin : begin + size]
+        return bytes(self._slots[index][offset : offset + min(size, available)])
 
     async def wait(self) -> None:
         """Wait until more bytes have arrived, or the block was given up."""
         if self._waiter is None:
             self._waiter = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._waiter])
+
+    # -- readers ---------------------------------------------------------------------------------
+
+    @property
+    def can_be_dropped(self) -> bool:
+        """Whether only slow readers still need it. They can read from the cache or from the origin."""
+        return self._is_done and not self.is_dropped
 
     def attach(self) -> None:
         """Count a reader that takes bytes of this block."""
@@ -180,13 +224,16 @@ class FilledBlock:
     def detach(self) -> None:
         """Stop counting a reader."""
         self._readers -= 1
-        if self._is_done and not self._readers:
-            self.drop()
+        self.drop_if_unneeded()
 
     def done(self) -> None:
-        """Record that the block was stored, or cannot be. Readers that have begun may still finish it."""
+        """Record that the block was stored, or cannot be. Readers that are near may still take its bytes."""
         self._is_done = True
-        if not self._readers:
+        self.drop_if_unneeded()
+
+    def drop_if_unneeded(self) -> None:
+        """Drop it if it was stored, and no reader is in it or about to reach it."""
+        if self._is_done and not self._readers and not self.fill.is_near(self):
             self.drop()
 
     def fail(self, error: BaseException) -> None:
@@ -195,27 +242,11 @@ class FilledBlock:
         self.drop()
 
     def drop(self) -> None:
-        """Drop the chunks and release the memory. Idempotent."""
+        """Let no reader take its bytes any more, and release the memory. Idempotent."""
         self.is_dropped = True
-        self._chunks, self._offsets = [], []
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
+        self.fill.core.forget_filling(self)
         self._wake()
-
-    def lease(self, pool: BufferPool) -> bool:
-        """Lease memory for the chunks. Return False if none is free, or a transfer waits for some."""
-        self._lease = pool.try_lease(self.size, self._revoke)
-        return self._lease is not None
-
-    def _revoke(self) -> bool:
-        """Give up the memory for a transfer that waits for it. Return False while the block is stored."""
-        if self.received == self.size and not self._is_done:
-            return False
-        if not self._is_done:
-            self.error = RevokedError("the memory of a cache fill was needed for a transfer")
-        self.drop()
-        return True
+        self._release()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -238,6 +269,7 @@ class Fill:
         starter: The reader that the request was sent for.
         upcoming: The number of the next block that was not begun.
         opened: The version, once the response has begun.
+        task: The task that runs it.
         observation: Set if the version was not known.
     """
 
@@ -261,11 +293,18 @@ class Fill:
         self.readers = {reader}
         reader.join(self)
         self.has_ended = False
+        self.task: OwnedTask[None] | None = None
         self._end = end
         self._block: FilledBlock | None = None  # the block that is being received
+        self._stored: list[FilledBlock] = []  # and not dropped yet
         self._response: Response | None = None
         self._waiter: asyncio.Future[None] | None = None  # of readers for the next block
         self._demand: asyncio.Future[None] | None = None  # of the fill for its readers
+
+    def cancel(self) -> None:
+        """Cancel the request, without waiting for its end."""
+        if self.task is not None and not self.core.tasks.closed:
+            self.core.tasks.start(self.task.aclose())
 
     def will_fill(self, number: int) -> bool:
         """Return whether it will fill a block next, if a reader wants it."""
@@ -285,8 +324,19 @@ class Fill:
         self.readers.discard(reader)
         self.notify()
 
+    def is_near(self, block: FilledBlock) -> bool:
+        """Return whether one of its readers is about to reach a block."""
+        near, end = block.start - self.core.block_size, block.start + block.size
+        return any(
+            reader.end is None or (near <= reader.position < end and reader.end > block.start)
+            for reader in self.readers
+        )
+
     def notify(self) -> None:
         """Let the fill see the positions of its readers."""
+        for block in self._stored:
+            block.drop_if_unneeded()
+        self._stored = [block for block in self._stored if not block.is_dropped]
         demand, self._demand = self._demand, None
         if demand is not None:
             demand.set_result(None)
@@ -376,6 +426,7 @@ class Fill:
             if block.is_dropped or core.tasks.closed:
                 return
             self._block = None
+            self._stored.append(block)
             core.start_storing(block)
             # 3. Go on if a reader wants the next block, and no other fill was started for it.
             if not await self._is_next_wanted() or core.find_fill(version, self.upcoming, self):
@@ -383,15 +434,23 @@ class Fill:
 
     async def _receive(self, block: FilledBlock, reader: DriverReader) -> None:
         turns = Turns()
-        while block.received < block.size and not block.is_dropped:
-            data = await reader.read(min(PIECE, block.size - block.received))
-            if not data:
-                raise UnavailableError(f"the body ended {block.size - block.received} bytes early")
-            if not block.is_dropped:  # its memory may have been revoked meanwhile
-                self.core.bytes_from_origin += len(data)
-                block.append(data)
-            if turns.is_due:
-                await turns.give()
+        readinto = getattr(reader, "readinto", None)  # optional, see `ReadsInto`
+        with block.use():
+            while block.received < block.size and not block.is_dropped:
+                buffer = block.unfilled
+                if readinto is None:
+                    data = await reader.read(len(buffer))
+                    count = len(data)
+                    buffer[:count] = data
+                else:
+                    count = await readinto(buffer)
+                if not count:
+                    missing = block.size - block.received
+                    raise UnavailableError(f"the body ended {missing} bytes early")
+                self.core.bytes_from_origin += count
+                block.append(count)
+                if turns.is_due:
+                    await turns.give()
 
     async def _is_next_wanted(self, *, wait: bool = False) -> bool:
         """Wait until a reader is in the last block or behind it. Return False if none needs more.

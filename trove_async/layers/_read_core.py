@@ -281,7 +281,7 @@ class ReadCore:
     def start(self, fill: Fill) -> None:
         """Start the task of a fill."""
         self.fills.add(fill)
-        self.tasks.start(fill.run())
+        fill.task = self.tasks.start(fill.run())
 
     def find_fill(
         self, version: Version, number: int, other_than: Fill | None = None
@@ -316,16 +316,18 @@ class ReadCore:
 
     async def _store(self, block: FilledBlock) -> None:
         try:
-            await self.store.store(block.version, block.number, block.views, block.crc32c)
+            with block.use():
+                await self.store.store(
+                    block.version, block.number, block.views, block.crc32c, block.use
+                )
         finally:
-            self.forget_filling(block)
             block.done()
             if block.can_be_dropped:
                 self._lingering = {other: None for other in self._lingering if other.can_be_dropped}
                 self._lingering[block] = None
 
     def forget_filling(self, block: FilledBlock) -> None:
-        """Let no more readers join a block."""
+        """Let no more readers join a block, which was dropped."""
         key = block.version.block_id, block.number
         if self.filling.get(key) is block:
             del self.filling[key]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from trove_async._checksums import running_crc32c
+from trove_async._views import drop, take
 from trove_async.models import ObjectInfo
-from trove_async.options import Part
 from trove_async.pool import BufferPool, Lease
 
 from ._read_core import ReadCore
@@ -83,14 +83,25 @@ class WrittenParts:
         self._parts: dict[int, tuple[bytes, Lease]] = {}
         self._in_use = False
 
-    def add(self, part: Part, views: Sequence[memoryview]) -> None:
+    def add(self, offset: int, views: Sequence[memoryview]) -> None:
         """Keep a copy of a part that was sent, if there is memory for it."""
-        self.drop(part.offset)
-        if part.size > self._pool.max_bytes // _SHARE:
+        self.drop(offset)
+        size = sum(map(len, views))
+        if not 0 < size <= self._pool.max_bytes // _SHARE:
             return
-        lease = self._pool.try_lease(part.size, lambda: self._revoke(part.offset), share=_SHARE)
+        lease = self._pool.try_lease(size, lambda: self._revoke(offset), share=_SHARE)
         if lease is not None:
-            self._parts[part.offset] = b"".join(views), lease
+            # A copy that never changes: a call to the cache that hangs may read it later.
+            self._parts[offset] = b"".join(views), lease
+
+    def add_body(self, views: Sequence[memoryview], block_size: int) -> None:
+        """Keep a copy of a body that was sent, block by block, as far as there is memory for it."""
+        remaining, offset = list(views), 0
+        while remaining:
+            block = take(remaining, block_size)
+            self.add(offset, block)
+            offset += sum(map(len, block))
+            remaining = drop(remaining, block_size)
 
     def use(self) -> list[tuple[int, memoryview]]:
         """Return the parts in the order of their offsets. From now on, their memory is not revoked."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from itertools import accumulate
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final, Literal, Self, cast
 from urllib.parse import urlsplit
@@ -31,7 +30,7 @@ from ._cached_reader import CachedGet
 from ._forwarding import Forwarding
 from ._read_core import CacheStatistics, ReadCore
 from ._urls import as_driver
-from ._versions import Name, Write
+from ._versions import Name, Observation, Version, Write
 from ._written import WrittenParts, cache_body
 
 _CLOSE_SECONDS: Final = 2.0
@@ -204,16 +203,17 @@ class ReadThrough(Forwarding):
         requested_at = core.clock()
         with _Written(core, bucket, key) as written:
             info = await super().put(bucket, key, views, options)
-        if self._writes_through:
-            observation = core.versions.observe(name)
-            version = None
-            try:
-                pieces = zip(accumulate(map(len, views), initial=0), views, strict=False)
-                version = await cache_body(core, name, info, list(pieces), requested_at)
-            finally:
-                # The response of a service may lack what a get returns, such as the exact date.
-                is_known = written.is_certain and core.origin.capabilities.embedded
-                core.versions.end(name, observation, version if is_known else None)
+        if self._writes_through and not core.tasks.closed:
+            parts = WrittenParts(core.pool)
+            parts.add_body(views, self._block_size)
+            # The response of a service may lack what a get returns, such as the exact date.
+            is_known = written.is_certain and core.origin.capabilities.embedded
+            observation = core.versions.observe(name)  # before any other write of it can begin
+            work = _cache_parts(
+                core, name, info, parts, requested_at, observation, is_known=is_known
+            )
+            with suppress(ClosedError):
+                await core.tasks.start(work).result()
         return info
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -338,7 +338,7 @@ class _Upload:
         """Send the part to the origin. See `Upload.send`."""
         await self._upload.send(part, views)
         if self._parts is not None:
-            self._parts.add(part, views)
+            self._parts.add(part.offset, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Send the part to the origin. See `StreamedUpload.send_stream`."""
@@ -354,12 +354,29 @@ class _Upload:
             if self._core.tasks.closed:
                 parts.close()
             else:
-                self._core.tasks.start(self._cache(info, parts, requested_at))
+                name = self._bucket, self._key
+                observation = self._core.versions.observe(name)
+                work = _cache_parts(
+                    self._core, name, info, parts, requested_at, observation, is_known=False
+                )
+                self._core.tasks.start(work)
         return info
 
-    async def _cache(self, info: ObjectInfo, parts: WrittenParts, requested_at: float) -> None:
-        name = self._bucket, self._key
-        try:
-            await cache_body(self._core, name, info, parts.use(), requested_at)
-        finally:
-            parts.close()
+
+async def _cache_parts(
+    core: ReadCore,
+    name: Name,
+    info: ObjectInfo,
+    parts: WrittenParts,
+    requested_at: float,
+    observation: Observation,
+    *,
+    is_known: bool,
+) -> None:
+    """Store what was written in the cache, and remember the version if it is known to be the latest."""
+    version: Version | None = None
+    try:
+        version = await cache_body(core, name, info, parts.use(), requested_at)
+    finally:
+        parts.close()
+        core.versions.end(name, observation, version if is_known else None)
