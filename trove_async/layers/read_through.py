@@ -363,7 +363,7 @@ class _Upload:
         return info
 
 
-async def _cache_parts(
+async def _cache_parts(  # noqa: PLR0917 - all are required
     core: ReadCore,
     name: Name,
     info: ObjectInfo,
