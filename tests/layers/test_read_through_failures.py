@@ -33,7 +33,7 @@ from trove_async.testing._harness import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from trove_async.models import ObjectInfo
@@ -44,7 +44,7 @@ BODY = content(6 * BLOCK + 11)
 
 # -- a cache that fails ------------------------------------------------------------------------------
 
-FAILURES = {
+FAILURES: dict[str, Callable[[], Exception]] = {
     "full disk, of which blockcache dies by SIGBUS": lambda: StorageFullError("no space left"),
     "read-only": lambda: PermissionDeniedError("read-only file system"),
     "unavailable": lambda: UnavailableError("no response"),
@@ -155,10 +155,14 @@ async def test_cache_that_hangs_in_a_thread_does_not_keep_a_reader(tmp_path: Pat
         def __init__(self, driver: Hanging, context: object) -> None:
             self.driver, self.context = driver, context
 
+        def wait(self) -> None:
+            entered.set()
+            release.wait(30)
+
         async def __aenter__(self) -> object:
             threads = self.driver._threads
             assert threads is not None
-            await threads.run(lambda: (entered.set(), release.wait(30)))
+            await threads.run(self.wait)
             return await self.context.__aenter__()  # type: ignore[attr-defined]
 
         async def __aexit__(self, *error: object) -> object:

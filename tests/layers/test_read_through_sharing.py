@@ -17,13 +17,15 @@ import trove_async
 from tests.layers.cached import BLOCK, Cache, Origin, settle
 from trove_async._concurrency import task_group
 from trove_async.drivers import LocalDriver, MemoryDriver
-from trove_async.layers import ReadThrough
+from trove_async.layers import Mapped, ReadThrough
 from trove_async.layers import _ledger as ledger_module
 from trove_async.testing import opened
 from trove_async.testing._harness import assert_same, content, read, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from trove_async.driver import AsyncDriver
 
 ROOT = Path(trove_async.__file__).parent.parent
 
@@ -55,8 +57,8 @@ class Shared:
 
     async def open(self, max_blocks: int = 8) -> ReadThrough:
         layer = ReadThrough(
-            _Shared(self.origin),
-            _Shared(self.cache),
+            several(self.origin),
+            several(self.cache),
             max_bytes=max_blocks * BLOCK,
             block_size=BLOCK,
         )
@@ -71,35 +73,11 @@ class Shared:
             await settle(layer)
 
 
-class _Shared:
-    """A driver that several layers use. Each opens and closes it."""
+def several(driver: Cache | Origin) -> AsyncDriver:
+    """Return a driver that can be opened beside other ones over the same objects."""
 
-    def __init__(self, driver: Cache | Origin) -> None:
-        self._shared = driver
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._shared, name)
-
-    # `isinstance` with a protocol finds only what the class has.
-    for _name in [
-        "name",
-        "capabilities",
-        "open",
-        "aclose",
-        "ping",
-        "place",
-        "put",
-        "get",
-        "head",
-        "delete",
-        "list_page",
-        "create_bucket",
-        "delete_bucket",
-        "head_bucket",
-        "list_buckets",
-    ]:
-        locals()[_name] = property(lambda self, name=_name: getattr(self._shared, name))
-    del _name
+    names = {name: name for name in ("bucket", "trove-cache")}
+    return Mapped(driver, buckets=names)
 
 
 @pytest.fixture
@@ -234,7 +212,7 @@ async def test_cache_without_conditional_puts_belongs_to_one_process() -> None:
 PROGRAM = """
 import asyncio, random, sys
 from trove_async.drivers import LocalDriver
-from trove_async.layers import ReadThrough
+from trove_async.layers import Mapped, ReadThrough
 from trove_async.testing import opened
 from trove_async.testing._harness import content, read
 

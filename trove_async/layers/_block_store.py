@@ -142,9 +142,10 @@ class BlockStore:
         try:
             with suppress(BucketExistsError):
                 await self._calls.run(self._cache.create_bucket(BUCKET))
-            found = await self._list("")
+            owners: set[str] = set()
+            found = await self._list("", owners)
             if self._ledger is not None:
-                await self._join(self._ledger, frozenset(block.owner for block, _ in found))
+                await self._join(self._ledger, frozenset(owners))
         except Exception:  # noqa: BLE001 - reads go to the origin, and it is tried again later
             self._writes.failed()
             return
@@ -175,8 +176,8 @@ class BlockStore:
             if count % _PAGE == 0:
                 await asyncio.sleep(0)
 
-    async def _list(self, prefix: str) -> list[tuple[Block, int]]:
-        """Return the blocks in the cache, with the sizes that they have there."""
+    async def _list(self, prefix: str, owners: set[str] | None = None) -> list[tuple[Block, int]]:
+        """Return the blocks in the cache, with the sizes that they have there. Add their owners to a set."""
         found: list[tuple[Block, int]] = []
         token: str | None = None
         while True:
@@ -186,6 +187,8 @@ class BlockStore:
                 block = Block.parse(entry.key)
                 if block is not None and isinstance(entry, ObjectInfo):
                     found.append((block, entry.size))
+                    if owners is not None:
+                        owners.add(block.owner)
             token = page.token
             if token is None:
                 return found

@@ -23,6 +23,7 @@ class Block(Entry):
 
     Attributes:
         name: The key of the block in the cache.
+        owner: The id of the member of the ledger that wrote it.
         object_id: See `Version.object_id`.
         block_id: See `Version.block_id`.
         number: The position of the block in the object, from 0.
@@ -40,15 +41,24 @@ class Block(Entry):
         "name",
         "number",
         "object_id",
+        "owner",
         "read_to",
         "size",
     )
 
     def __init__(  # noqa: PLR0917 - the parts of a name, in their order
-        self, owner: str, object_id: str, block_id: str, number: int, size: int, crc32c: int
+        self,
+        name: str,
+        owner: str,
+        object_id: str,
+        block_id: str,
+        number: int,
+        size: int,
+        crc32c: int,
     ) -> None:
         super().__init__()
-        self.name = f"{owner}/{object_id}{block_id}-{number:x}-{size:x}-{crc32c:08x}"
+        self.name = name
+        self.owner = owner
         self.object_id = object_id
         self.block_id = block_id
         self.number = number
@@ -60,7 +70,9 @@ class Block(Entry):
     @classmethod
     def of(cls, owner: str, version: Version, number: int, size: int, crc32c: int) -> Block:
         """Return a block of a version, which is to be written."""
-        return cls(owner, version.object_id, version.block_id, number, size, crc32c)
+        object_id, block_id = version.object_id, version.block_id
+        name = f"{owner}/{object_id}{block_id}-{number:x}-{size:x}-{crc32c:08x}"
+        return cls(name, owner, object_id, block_id, number, size, crc32c)
 
     @classmethod
     def parse(cls, name: str) -> Block | None:
@@ -69,12 +81,9 @@ class Block(Entry):
         if match is None:
             return None
         owner, object_id, block_id, number, size, crc32c = match.groups()
-        return cls(owner, object_id, block_id, int(number, 16), int(size, 16), int(crc32c, 16))
-
-    @property
-    def owner(self) -> str:
-        """The id of the process that wrote the block."""
-        return self.name.partition("/")[0]
+        return cls(
+            name, owner, object_id, block_id, int(number, 16), int(size, 16), int(crc32c, 16)
+        )
 
     def hit(self, start: int, end: int) -> None:
         """Record a read of some of its bytes.
