@@ -656,6 +656,28 @@ class Replicated(Protocol):
 
 
 @runtime_checkable
+class ReadsNow(Protocol):
+    """Optional: a driver that can sometimes read a small range without waiting, such as from the page cache."""
+
+    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+        """Return the bytes from `start` to `end` of an object, all of one version.
+
+        Return None if that would wait or fail, or if the object ends before `end`. The caller then uses
+        `AsyncDriver.get`, which waits or raises. Does not block the event loop.
+        """
+        ...
+
+
+@runtime_checkable
+class HasStatistics(Protocol):
+    """Optional: a driver with counters, which the store shows as `BackendInfo.statistics`."""
+
+    def statistics(self) -> object:
+        """Return the current counters, as an immutable value. Does no I/O."""
+        ...
+
+
+@runtime_checkable
 class Redacting(Protocol):
     """Optional: a driver with credentials, which removes them from errors of the service."""
 

@@ -33,6 +33,12 @@ OUTPUT = {
         "4 KiB at 1000000: requests: 3,",
         "4 KiB at 9000000: requests: 1,",
     ],
+    "cache.py": [
+        "a range:                     1 get, 0 head",
+        "both again:                  0 get, ",
+        "after a replacement: b'replaced'",
+        "8.0 of 64 MiB used",
+    ],
     "encryption.py": [
         "11012 bytes are stored as 11068 bytes by aes256-gcm-hkdf",
         "plaintext in it: False",

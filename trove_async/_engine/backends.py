@@ -17,6 +17,7 @@ from trove_async.driver import (
     Capabilities,
     DriverContext,
     DriverInUseError,
+    HasStatistics,
     Layer,
     Redacting,
 )
@@ -40,11 +41,14 @@ class BackendInfo:
         name: The backend's name in the store.
         service: The driver's name for the service, such as ``"s3"`` or ``"local"``.
         capabilities: The features that the backend supports.
+        statistics: The counters of the driver, such as `CacheStatistics`; None if it has none
+            (`HasStatistics`).
     """
 
     name: str
     service: str
     capabilities: Capabilities
+    statistics: object = None
 
 
 class Backend:
@@ -108,7 +112,13 @@ class Backends:
         """Return the public description of a backend. The backend need not be open."""
         backend = self._backends.get(name)
         driver = self._drivers[name] if backend is None else backend.driver
-        return BackendInfo(name=name, service=driver.name, capabilities=driver.capabilities)
+        statistics = driver.statistics() if isinstance(driver, HasStatistics) else None
+        return BackendInfo(
+            name=name,
+            service=driver.name,
+            capabilities=driver.capabilities,
+            statistics=statistics,
+        )
 
     async def open(self) -> None:
         """Open every driver. If one fails to open, close the open ones and raise."""

@@ -19,6 +19,7 @@ from trove_async.driver import (
     DriverContext,
     DriverReader,
     Presigning,
+    ReadsNow,
     Upload,
     Uploading,
     Versioned,
@@ -65,6 +66,7 @@ class ResilientDriver:
         self.driver = calls.driver
         self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
+        self._read_now = self.driver.read_now if isinstance(self.driver, ReadsNow) else None
 
     @property
     def name(self) -> str:
@@ -114,6 +116,13 @@ class ResilientDriver:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open a body that resumes after a broken connection."""
         return ResumingReader(self.calls, bucket, key, options)
+
+    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+        """Return a range if the driver can read it without waiting, else None. See `ReadsNow`."""
+        # Such a read needs no permit. With listeners it returns None, so that they see each get.
+        if self._read_now is None or self.calls.events:
+            return None
+        return self._read_now(bucket, key, start, end)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata."""

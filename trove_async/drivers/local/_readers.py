@@ -233,6 +233,27 @@ def open_body_nowait(root: Root, location: Location, options: GetOptions) -> Buf
         object_file.close()
 
 
+def read_now(root: Root, location: Location, start: int, end: int) -> bytes | None:
+    """Return a range of at most `SLOT` bytes if it is in the kernel's cache, else None."""
+    size = end - start
+    if root.read_flags is None or not 0 < size <= SLOT:
+        return None
+    object_file = find_nowait(root, location)
+    if object_file is None:
+        return None
+    try:
+        # Reading into memory that is mapped already, and copying from there, takes half the time of reading
+        # into a new bytearray. Nothing else runs between the two.
+        buffer = root.scratch[:size]
+        if os.preadv(object_file.fd, [buffer], start, root.read_flags) != size:
+            return None
+        return bytes(buffer) if is_unchanged(object_file) else None
+    except OSError:
+        return None
+    finally:
+        object_file.close()
+
+
 def resolve_get(
     root: Root, location: Location, object_file: ObjectFile, options: GetOptions
 ) -> tuple[ObjectInfo, tuple[int, int]]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import ConfigError
+from trove_async.pool import SLOT
 
 from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
@@ -189,6 +192,11 @@ class Root:
         self.xattrs = self.settings.xattrs and hasattr(os, "getxattr")
         self.read_flags = 0 if kind == _TMPFS else None
         self.layout = Layout(folding=self.settings.folding or _ignores_case(self._fd))
+
+    @cached_property
+    def scratch(self) -> memoryview:
+        """`SLOT` bytes of page-aligned memory, for reads on the event loop that end before its next step."""
+        return memoryview(mmap.mmap(-1, SLOT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     @property
     def locks(self) -> Locks:

@@ -29,7 +29,14 @@ from ._errors import translate_error, translate_opening_error, translated
 from ._layout import Layout
 from ._listing import BucketWalk
 from ._metadata import describe
-from ._readers import SMALL_BODY, BufferedBody, FileBody, open_body, open_body_nowait
+from ._readers import (
+    SMALL_BODY,
+    BufferedBody,
+    FileBody,
+    open_body,
+    open_body_nowait,
+    read_now,
+)
 from ._root import Root, Settings
 from ._threads import CancelFlag, Threads
 from ._upload import FileUpload
@@ -233,6 +240,11 @@ class LocalDriver:
         root, threads = self._require_open()
         assert self._pool is not None  # noqa: S101 - set before the root
         return _Get(root, threads, self._pool, root.layout.locate(bucket, key), options)
+
+    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+        """Return a range that is in the kernel's cache. See `ReadsNow`."""
+        root, _ = self._require_open()
+        return read_now(root, root.layout.locate(bucket, key), start, end)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's info."""

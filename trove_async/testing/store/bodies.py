@@ -154,7 +154,7 @@ class StoreBodies(StoreTopic):
             for key in ("old", "new"):
                 with pytest.raises(ZeroDivisionError):
                     await store.put(bucket, key, failing(size))
-                assert_nothing_held(store)
+                await assert_nothing_held(store)
         assert await store.read(bucket, "old") == b"old"
         assert not await store.exists(bucket, "new")
 

@@ -32,7 +32,7 @@ class StoreCancellation(StoreTopic):
             )
 
         async def check() -> None:
-            assert_nothing_held(store)
+            await assert_nothing_held(store)
             if (body := await _read_stable(store, bucket, "key")) != b"old":
                 assert_same(body, new)
                 await store.put(bucket, "key", b"old")
@@ -49,7 +49,7 @@ class StoreCancellation(StoreTopic):
                 assert_same(await obj.read(), body)
 
         async def check() -> None:
-            assert_nothing_held(store)
+            await assert_nothing_held(store)
             assert await store.exists(bucket, "key")
 
         await cancel_at_every_step(get, check)
@@ -61,7 +61,7 @@ class StoreCancellation(StoreTopic):
         await store.put(bucket, "to", b"old")
 
         async def check() -> None:
-            assert_nothing_held(store)
+            await assert_nothing_held(store)
             if (body := await _read_stable(store, bucket, "to")) != b"old":
                 assert_same(body, new)
                 await store.put(bucket, "to", b"old")
@@ -76,7 +76,7 @@ class StoreCancellation(StoreTopic):
         await store.put(bucket, "key", body)
 
         async def check() -> None:
-            assert_nothing_held(store)
+            await assert_nothing_held(store)
             # The object may be at the source, at the destination or at both, but must not be lost.
             if await store.exists(other_bucket, "key"):
                 assert_same(await _read_stable(store, other_bucket, "key"), body)

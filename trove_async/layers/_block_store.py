@@ -1,0 +1,386 @@
+"""The cache of `ReadThrough`: reads, stores and evicts blocks within a limit, and never raises.
+
+Everything in the cache is one bucket of a driver: the blocks, and the ledger if several processes may share the
+cache (`_ledger`). The index of the blocks is rebuilt from a listing. Until that is done, nothing is stored.
+
+The limit holds at every moment: a block is deleted, and the deletion awaited, before another one is written in its
+place. A block whose write or deletion failed may exist, so it counts until it is deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Final
+
+from trove_async._checksums import running_crc32c
+from trove_async._concurrency import OwnedTask, OwnedTasks
+from trove_async.driver import AsyncDriver, ReadsNow
+from trove_async.errors import BucketExistsError, NotFoundError, StorageFullError, TroveError
+from trove_async.models import ByteRange, MiB, ObjectInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
+
+from ._blocks import Block, BlockIndex
+from ._cache_calls import CacheCalls, Pause
+from ._ledger import Ledger, LostMembershipError
+from ._versions import Version
+
+BUCKET: Final = "trove-cache"
+"""The bucket of the cache driver that has all blocks."""
+
+PIECE: Final = MiB
+"""Maximum size of one read from the cache."""
+
+_PAGE: Final = 1000
+"""Entries of one page of the listing at open. Indexing them takes 3 ms of the event loop."""
+
+_FULL_SECONDS: Final = 60.0
+"""Seconds for which the blocks stay below the size at which the disk was full, although more is allowed."""
+
+_LIST_SECONDS: Final = 30.0
+"""The deadline of one page of a listing, for which no read waits."""
+
+
+class BlockStore:
+    """The blocks of one layer.
+
+    Args:
+        cache: The open driver of the cache.
+        max_bytes: The maximum size of all blocks.
+        calls: Runs the calls to the driver.
+        tasks: The layer's tasks.
+
+    Attributes:
+        index: The blocks that are known to exist.
+        evictions: The number of blocks evicted so far.
+        is_ready: Whether the index is complete.
+    """
+
+    def __init__(
+        self, cache: AsyncDriver, max_bytes: int, calls: CacheCalls, tasks: OwnedTasks
+    ) -> None:
+        self._cache = cache
+        self._read_now = cache.read_now if isinstance(cache, ReadsNow) else None
+        self._calls = calls
+        self._tasks = tasks
+        self.max_bytes = max_bytes
+        self.index = BlockIndex()
+        self.evictions = 0
+        self.is_ready = False
+        self._reads = Pause()
+        self._writes = Pause()
+        self._clock = asyncio.get_running_loop().time
+        self._space, self._space_until = 0, -math.inf  # the size that filled the disk
+        self._indexing: OwnedTask[None] | None = None
+        self._room = asyncio.Lock()  # held while blocks are evicted, until the new one counts
+        self._doubtful: dict[str, int] = {}  # names and sizes of blocks that may exist
+        capabilities = cache.capabilities
+        is_shareable = capabilities.put_if_match and capabilities.put_if_none_match
+        self._ledger = Ledger(cache, BUCKET, max_bytes, calls) if is_shareable else None
+        self._owner = "0" if self._ledger is None else self._ledger.member
+
+    # -- state -----------------------------------------------------------------------------------
+
+    @property
+    def failures(self) -> int:
+        """The number of failed calls to the cache."""
+        return self._reads.failures + self._writes.failures
+
+    @property
+    def allowance(self) -> int:
+        """Bytes that this process may store."""
+        return self.max_bytes if self._ledger is None else self._ledger.allowance
+
+    def find(self, version: Version, number: int) -> Block | None:
+        """Return a block that can be read now; None if there is none, or the cache is failing."""
+        block = self.index.find(version.block_id, number)
+        is_usable = self._reads.is_over and not self._calls.hanging
+        return block if block is not None and is_usable else None
+
+    def accepts(self, size: int) -> bool:
+        """Return whether a block of this size may be stored, as far as is known now."""
+        if not self.is_ready:
+            self.start_indexing()
+            return False
+        ledger = self._ledger
+        if size > self._limit and (ledger is None or not ledger.is_due):
+            return False
+        is_usable = self._writes.is_over and self._reads.is_over and not self._calls.hanging
+        return size <= self.max_bytes and is_usable
+
+    @property
+    def _limit(self) -> int:
+        """The maximum size of the owned blocks now."""
+        is_full = self._clock() < self._space_until
+        return min(self.allowance, self._space) if is_full else self.allowance
+
+    # -- opening and closing ---------------------------------------------------------------------
+
+    def start_indexing(self) -> None:
+        """Start to build the index in the background, unless this is done, under way or paused."""
+        running = self._indexing is not None and not self._indexing.done
+        if not (self.is_ready or running or self._tasks.closed) and self._writes.is_over:
+            self._writes.begin_call()
+            self._indexing = self._tasks.start(self._build_index())
+
+    async def wait_until_indexed(self) -> None:
+        """Wait until the index is complete, or could not be built."""
+        self.start_indexing()
+        if self._indexing is not None:
+            with suppress(TroveError):
+                await self._indexing.result()
+
+    async def aclose(self) -> None:
+        """Leave the ledger. The layer's tasks must have ended."""
+        if self._ledger is not None and self.is_ready:
+            await self._ledger.leave()
+        self.is_ready = False
+
+    async def _build_index(self) -> None:
+        try:
+            with suppress(BucketExistsError):
+                await self._calls.run(self._cache.create_bucket(BUCKET))
+            owners: set[str] = set()
+            found = await self._list("", owners)
+            if self._ledger is not None:
+                await self._join(self._ledger, frozenset(owners))
+        except Exception:  # noqa: BLE001 - reads go to the origin, and it is tried again later
+            self._writes.failed()
+            return
+        self._writes.succeeded()
+        self.index = BlockIndex()
+        await self._add_to_index(found)
+        async with self._room:
+            for name, size in list(self._doubtful.items()):
+                await self._delete(name, size)
+            await self._make_room(0)
+        self.is_ready = True
+
+    async def _join(self, ledger: Ledger, listed: frozenset[str]) -> None:
+        await ledger.join(listed)
+        self._owner = ledger.member
+
+    async def _add_to_index(self, found: Sequence[tuple[Block, int]]) -> None:
+        owned = None if self._ledger is None else self._ledger.owners
+        for count, (block, size) in enumerate(found, 1):
+            if owned is not None and block.owner not in owned:
+                if block.size == size:
+                    self.index.add_foreign(block)
+            elif block.size == size:
+                self.index.add_owned(block)
+            else:  # what a crash has left of a write: it counts until it is deleted
+                self._doubtful[block.name] = size
+                self.index.used += size
+            if count % _PAGE == 0:
+                await asyncio.sleep(0)
+
+    async def _list(self, prefix: str, owners: set[str] | None = None) -> list[tuple[Block, int]]:
+        """Return the blocks in the cache, with the sizes that they have there. Add their owners to a set."""
+        found: list[tuple[Block, int]] = []
+        token: str | None = None
+        while True:
+            options = ListOptions(prefix=prefix, limit=_PAGE, token=token)
+            page = await self._calls.run(self._cache.list_page(BUCKET, options), _LIST_SECONDS)
+            for entry in page.entries:
+                block = Block.parse(entry.key)
+                if block is not None and isinstance(entry, ObjectInfo):
+                    found.append((block, entry.size))
+                    if owners is not None:
+                        owners.add(block.owner)
+            token = page.token
+            if token is None:
+                return found
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read_now(self, block: Block, start: int, end: int) -> bytes | None:
+        """Return some bytes of a block if that does not wait, else None."""
+        if self._read_now is None or not block.is_verified:
+            return None
+        data = self._read_now(BUCKET, block.name, start, end)
+        if data is None or len(data) != end - start:
+            return None
+        block.hit(start, end)
+        return data
+
+    async def read(self, block: Block, start: int, end: int) -> bytes | None:
+        """Return some bytes of a block, at most `PIECE`; None if the cache does not have them after all."""
+        if not block.is_verified and not await self._verify(block):
+            return None
+        data = await self._read(block, start, end)
+        if data is not None:
+            block.hit(start, end)
+        return data
+
+    async def _read(self, block: Block, start: int, end: int) -> bytes | None:
+        if self._read_now is not None:
+            data = self._read_now(BUCKET, block.name, start, end)
+            if data is not None and len(data) == end - start:
+                return data
+        if not self._reads.is_over:
+            return None
+        self._reads.begin_call()
+        try:
+            data = await self._calls.run(_read_all(self._cache, block.name, start, end))
+        except NotFoundError:  # another process has evicted it
+            self._reads.succeeded()
+            self.index.remove(block)
+            return None
+        except Exception:  # noqa: BLE001 - the origin is read instead
+            self._reads.failed()
+            return None
+        self._reads.succeeded()
+        if len(data) != end - start:
+            await self.discard(block)
+            return None
+        return data
+
+    async def _verify(self, block: Block) -> bool:
+        """Verify a block that an earlier or a different process wrote. Delete it if it is damaged."""
+        crc32c = 0
+        for start in range(0, block.size, PIECE):
+            data = await self._read(block, start, min(start + PIECE, block.size))
+            if data is None:
+                return False
+            crc32c = running_crc32c([data], crc32c)
+        if crc32c != block.crc32c:
+            await self.discard(block)
+            return False
+        block.is_verified = True
+        return True
+
+    async def discard(self, block: Block) -> None:
+        """Delete a damaged block."""
+        is_owned = self.index.is_owned(block)
+        self.index.remove(block)
+        if is_owned:
+            self.index.used += block.size
+            await self._delete(block.name, block.size)
+
+    # -- storing ---------------------------------------------------------------------------------
+
+    async def store(
+        self,
+        version: Version,
+        number: int,
+        views: Sequence[memoryview],
+        crc32c: int,
+        use: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> bool:
+        """Store a block, and evict others for it. Return whether it was stored.
+
+        Args:
+            version: The version that the block belongs to.
+            number: The position of the block.
+            views: Its bytes.
+            crc32c: Their checksum.
+            use: Entered while the driver may read the views, which may be longer than this call.
+        """
+        size = sum(map(len, views))
+        if not self.accepts(size):
+            return False
+        # 1. Make room. The bytes of the new block count from the moment that they fit.
+        async with self._room:
+            ledger = self._ledger
+            is_renewed = ledger is None or not ledger.is_due or await self._renew(ledger)
+            if not (is_renewed and await self._make_room(size)):
+                return False
+            self.index.used += size
+        # 2. Write it.
+        block = Block.of(self._owner, version, number, size, crc32c)
+        options = PutOptions(size=size)
+        self._writes.begin_call()
+        try:
+            await self._calls.run(self._put(block.name, views, options, use))
+        except Exception as error:  # noqa: BLE001 - nothing is stored for a while
+            self._writes.failed()
+            await self._delete(block.name, size)  # it may have been written
+            if isinstance(error, StorageFullError):
+                self._space, self._space_until = self.index.used, self._clock() + _FULL_SECONDS
+            return False
+        self._writes.succeeded()
+        block.is_verified = True
+        self.index.add_owned(block, is_counted=True)
+        return True
+
+    async def _put(
+        self,
+        name: str,
+        views: Sequence[memoryview],
+        options: PutOptions,
+        use: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        with use():
+            await self._cache.put(BUCKET, name, views, options)
+
+    async def _make_room(self, size: int) -> bool:
+        """Evict until `size` more bytes are allowed. Return whether they are."""
+        while self.index.used + size > self._limit:
+            # 1. First what should not exist, then the next victims.
+            if self._doubtful:
+                name, doubtful = next(iter(self._doubtful.items()))
+                if not await self._delete(name, doubtful):
+                    return False
+                continue
+            victim = self.index.take_victim()
+            if victim is None:
+                return False  # the rest is being written or deleted
+            self.evictions += 1
+            if not await self._delete(victim.name, victim.size):
+                return False
+        return True
+
+    async def _delete(self, name: str, size: int) -> bool:
+        """Delete a block, whose bytes then no longer count. Return whether that is certain."""
+        self._doubtful[name] = size
+        try:
+            await self._calls.run(self._cache.delete(BUCKET, name, DeleteOptions()))
+        except Exception:  # noqa: BLE001 - nothing is stored for a while
+            self._writes.failed()
+            return False
+        # The pause after a failed put goes on: a full disk can delete.
+        if self._doubtful.pop(name, None) is not None:  # else a concurrent call has deleted it
+            self.index.used -= size
+        return True
+
+    async def _renew(self, ledger: Ledger) -> bool:
+        """Renew the membership in the ledger. Without that, nothing may be stored."""
+        try:
+            try:
+                renewal = await ledger.renew(lambda: self._make_room(0))
+            except LostMembershipError:
+                await self._join_again(ledger)
+                return True
+            for owner in renewal.adopted:
+                self.index.drop_owner(owner)
+                await self._add_to_index(await self._list(f"{owner}/"))
+            ledger.allowance = renewal.allowance
+        except Exception:  # noqa: BLE001 - it is tried again before the next block
+            self._writes.failed()
+            return False
+        return True
+
+    async def _join_again(self, ledger: Ledger) -> None:
+        """Join again under a new id. Blocks that another process has adopted can be read until it evicts them."""
+        before = ledger.owners
+        await self._join(
+            ledger, before
+        )  # adopts those that nobody else has: the ledger was damaged
+        lost = before - ledger.owners
+        self.index.disown(lost)
+        for name, size in list(self._doubtful.items()):
+            if name.partition("/")[0] in lost:
+                del self._doubtful[name]
+                self.index.used -= size
+
+
+async def _read_all(cache: AsyncDriver, name: str, start: int, end: int) -> bytes:
+    async with cache.get(BUCKET, name, GetOptions(range=ByteRange(start, end))) as reader:
+        pieces = []
+        remaining = end - start
+        while remaining and (data := await reader.read(remaining)):
+            pieces.append(data)
+            remaining -= len(data)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

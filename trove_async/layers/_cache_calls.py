@@ -1,0 +1,106 @@
+"""Calls to the cache of `ReadThrough`, which must not delay a read: a deadline, and pauses after failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from trove_async._concurrency import Deadlines, OwnedTasks
+from trove_async.errors import ClosedError
+
+T = TypeVar("T")
+
+PAUSE_SECONDS: Final = 5.0
+"""Seconds without calls after a call failed."""
+
+
+class Pause:
+    """Whether calls of one kind are made. After a failure there are none for `PAUSE_SECONDS`.
+
+    The first call after the pause is a probe: until it succeeds, there are no others.
+
+    Attributes:
+        failures: The number of failures so far.
+    """
+
+    __slots__ = ("_until", "failures")
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+        self.failures = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a call may be made now."""
+        return self._until is None or asyncio.get_running_loop().time() >= self._until
+
+    def begin_call(self) -> None:
+        """Record that a call is made. After a pause, it is the probe, and others wait for its result."""
+        if self._until is not None:
+            self._until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+
+    def succeeded(self) -> None:
+        """Record that a call succeeded."""
+        self._until = None
+
+    def failed(self) -> None:
+        """Record that a call failed or took too long."""
+        self.failures += 1
+        self._until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+
+
+class CacheCalls:
+    """Runs calls to the cache, each within a deadline.
+
+    Each call runs in a task of its own. A call that hangs in a thread cannot be cancelled, and a reader must
+    not wait for it. Such a task ends when its thread does.
+
+    Args:
+        tasks: The layer's tasks.
+        deadlines: Enforces the deadlines.
+        seconds: The deadline of one call.
+
+    Attributes:
+        hanging: The number of calls that were given up and have not ended.
+    """
+
+    def __init__(self, tasks: OwnedTasks, deadlines: Deadlines, seconds: float) -> None:
+        self._tasks = tasks
+        self._deadlines = deadlines
+        self._seconds = seconds
+        self.hanging = 0
+
+    async def run(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+        """Return the result of a call.
+
+        Raises:
+            TimedOutError: It took longer than the deadline.
+            ClosedError: The layer is closed.
+        """
+        if self._tasks.closed:
+            work.close()
+            raise ClosedError("the layer is closed")
+        task = self._tasks.start(work)
+        try:
+            return await self._deadlines.within(
+                seconds or self._seconds, "the cache did not respond", task.result()
+            )
+        finally:
+            if not task.done and not self._tasks.closed:
+                self.hanging += 1
+                task.when_done(self._count_end)
+                self._tasks.start(task.aclose())  # cancels it, and waits in place of the caller
+
+    def _count_end(self) -> None:
+        self.hanging -= 1
+
+    async def run_last(self, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+        """Return the result of a call while the layer is being closed, when no more tasks may be started.
+
+        Raises:
+            TimedOutError: As `run`. A call that hangs in a thread is waited for.
+        """
+        return await self._deadlines.within(
+            seconds or self._seconds, "the cache did not respond", work
+        )

@@ -1,0 +1,48 @@
+"""Responses of the origin of `ReadThrough`, and errors that several of its readers may get."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, suppress
+from copy import copy
+
+from trove_async._concurrency import run_shielded
+from trove_async.driver import DriverReader
+from trove_async.errors import ObjectChangedError, TroveError
+
+
+class ReplacedError(ObjectChangedError):
+    """The object was replaced at the origin after its version was looked up."""
+
+
+class Response:
+    """An open response of the origin. It has one owner at a time, who closes it."""
+
+    __slots__ = ("_context", "reader")
+
+    def __init__(
+        self, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
+    ) -> None:
+        self._context = context
+        self.reader = reader
+
+    async def aclose(self) -> None:
+        """Close it. A failure to close is ignored: failures of the body were raised by its reads."""
+        with suppress(TroveError):
+            await run_shielded(self._exit())
+
+    async def _exit(self) -> None:
+        await self._context.__aexit__(None, None, None)
+
+
+def fresh(error: BaseException) -> BaseException:
+    """Return a copy of an error that several readers raise, so that each has its own context."""
+    if isinstance(error, TroveError):
+        copied = copy(error)
+        copied.__cause__ = error.__cause__
+        return copied
+    return error
+
+
+def replaced_error() -> ReplacedError:
+    """Return the error of a version that the origin no longer has."""
+    return ReplacedError("the object was replaced or deleted while it was being read")
