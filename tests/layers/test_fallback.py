@@ -29,7 +29,7 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.layers import Fallback, Mapped, Mirrored
-from trove_async.layers._members import tag
+from trove_async.layers._copies.members import tag
 from trove_async.models import DeleteResult, KiB, MiB, ObjectInfo
 from trove_async.options import DeleteOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.testing import DriverSuite, Faulty, StoreSuite, opened

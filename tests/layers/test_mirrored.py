@@ -51,8 +51,8 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.layers import Mapped, Mirrored
-from trove_async.layers._combined import common_capabilities
-from trove_async.layers._members import tag, untag
+from trove_async.layers._copies.combined import common_capabilities
+from trove_async.layers._copies.members import tag, untag
 from trove_async.models import DeleteResult, KiB, MiB
 from trove_async.options import DeleteOptions, ListOptions, Part, PresignOptions, PutOptions
 from trove_async.testing import DriverSuite, DriverVersions, Faulty, StoreSuite, opened

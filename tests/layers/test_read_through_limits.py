@@ -14,7 +14,7 @@ from trove_async.driver import AsyncDriver
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import UnavailableError
 from trove_async.layers import ReadThrough
-from trove_async.layers._sieve import Entry, Sieve
+from trove_async.layers._cache.sieve import Entry, Sieve
 from trove_async.models import ByteRange, MiB
 from trove_async.options import GetOptions, PutOptions
 from trove_async.pool import BufferPool

@@ -18,7 +18,7 @@ from tests.layers.cached import BLOCK, Cache, Origin, settle
 from trove_async._concurrency import task_group
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.layers import Mapped, ReadThrough
-from trove_async.layers import _ledger as ledger_module
+from trove_async.layers._cache import ledger as ledger_module
 from trove_async.testing import opened
 from trove_async.testing._harness import assert_same, content, read, write
 

@@ -33,7 +33,7 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.layers import Fallback, Mapped, Mirrored
-from trove_async.layers._transfer import buffer_size, is_copy
+from trove_async.layers._copies.transfer import buffer_size, is_copy
 from trove_async.models import KiB, MiB, ObjectInfo
 from trove_async.options import ListOptions
 from trove_async.testing import Faulty, opened

@@ -7,36 +7,17 @@
 `read_only`     `ReadOnly`: refuses every write
 `read_through`  `ReadThrough`: a cache in front of a driver
 `_attachment`   opens the wrapped drivers of a layer
-`_combined`     the capabilities that several drivers have in common
+`_cache`        the parts of `ReadThrough`
+`_copies`       the parts of `Mirrored` and `Fallback`
 `_forwarding`   forwards every call to one wrapped driver
 `_latencies`    the quantile of recent latencies, for `Hedged`
-`_members`      the drivers of a layer with several: reads that fail over, values of one member
-`_merging`      merges listings of several drivers
-`_mirrored_upload`  an upload to a primary and its replicas
 `_namespaces`   the two mappings of `Mapped`
-`_repairs`      finds and repairs differences between replicas
-`_replicas`     runs the copies of a write on replicas
-`_transfer`     copies an object to another driver, and compares copies
 `_urls`         drivers from URLs
-
-The parts of `ReadThrough`:
-
-`_read_core`      the state that all its readers share, and requests for the current version
-`_versions`       the versions that the origin has confirmed
-`_cached_reader`  the body of one get
-`_fills`          requests to the origin whose bodies go to the cache
-`_responses`      responses of the origin
-`_block_store`    reads, stores and evicts blocks
-`_blocks`         the index of the blocks
-`_written`        bodies that are written through the layer
-`_sieve`          the order of eviction
-`_ledger`         the shares of several processes in one cache
-`_cache_calls`    calls with a deadline, and pauses after failures
 """
 
 from __future__ import annotations
 
-from ._read_core import CacheStatistics
+from ._cache.core import CacheStatistics
 from ._urls import driver_from_url
 from .fallback import Fallback
 from .hedged import Hedged

@@ -48,9 +48,9 @@ from trove_async.options import (
 )
 from trove_async.paging import TokenCycle
 
-from ._combined import common_capabilities
-from ._members import MemberGet, Members, cannot_have_bucket, parse_stage
-from ._merging import merged_page
+from ._copies.combined import common_capabilities
+from ._copies.members import MemberGet, Members, cannot_have_bucket, parse_stage
+from ._copies.merging import merged_page
 from ._urls import as_driver
 
 _LOOKUPS = 16

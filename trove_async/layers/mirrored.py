@@ -46,11 +46,11 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._combined import common_capabilities
-from ._members import MemberGet, Members
-from ._mirrored_upload import MirroredUpload
-from ._repairs import Repairs
-from ._replicas import KeyLocks, Replicas, not_acknowledged
+from ._copies.combined import common_capabilities
+from ._copies.members import MemberGet, Members
+from ._copies.repairs import Repairs
+from ._copies.replicas import KeyLocks, Replicas, not_acknowledged
+from ._copies.upload import MirroredUpload
 from ._urls import as_driver
 
 

@@ -24,14 +24,14 @@ from trove_async.models import DeleteResult, MiB, ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 from trove_async.pool import SLOT, BufferPool
 
-from ._block_store import BlockStore
-from ._cache_calls import CacheCalls
-from ._cached_reader import CachedGet
+from ._cache.block_store import BlockStore
+from ._cache.calls import CacheCalls
+from ._cache.core import CacheStatistics, ReadCore
+from ._cache.reader import CachedGet
+from ._cache.versions import Name, Observation, Version, Write
+from ._cache.written import WrittenParts, cache_body
 from ._forwarding import Forwarding
-from ._read_core import CacheStatistics, ReadCore
 from ._urls import as_driver
-from ._versions import Name, Observation, Version, Write
-from ._written import WrittenParts, cache_body
 
 _CLOSE_SECONDS: Final = 2.0
 """Seconds that leaving a cache that other processes share may take."""

@@ -10,8 +10,8 @@ from trove_async._views import drop, take
 from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool, Lease
 
-from ._read_core import ReadCore
-from ._versions import Name, Version
+from .core import ReadCore
+from .versions import Name, Version
 
 _SHARE: Final = 4
 """Parts that wait for their commit use at most ``1 / _SHARE`` of the pool."""

@@ -13,7 +13,7 @@ from trove_async.errors import BucketNotFoundError, InvalidNameError
 from trove_async.models import Entry
 from trove_async.options import ListOptions, Page
 
-from ._members import cannot_have_bucket, page_after
+from .members import cannot_have_bucket, page_after
 
 _KEY: Final = attrgetter("key")
 

@@ -28,12 +28,11 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.events import Event, Events
+from trove_async.layers._attachment import Attachment
 from trove_async.models import ObjectInfo, Prefix, VersionInfo
 from trove_async.options import GetOptions, ListOptions, Page, VersionPage
 from trove_async.paging import TokenCycle
 from trove_async.pool import BufferPool
-
-from ._attachment import Attachment
 
 T = TypeVar("T")
 

@@ -19,12 +19,12 @@ from trove_async.errors import (
 from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 
-from ._block_store import PIECE
-from ._blocks import Block
-from ._fills import Fill, FilledBlock, RevokedError
-from ._read_core import ReadCore
-from ._responses import ReplacedError, Response, fresh, replaced_error
-from ._versions import Version
+from .block_store import PIECE
+from .blocks import Block
+from .core import ReadCore
+from .fills import Fill, FilledBlock, RevokedError
+from .responses import ReplacedError, Response, fresh, replaced_error
+from .versions import Version
 
 _ATTEMPTS: Final = 5
 """Maximum number of versions that a get tries to open, if the object is replaced again and again."""

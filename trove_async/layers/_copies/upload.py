@@ -15,8 +15,8 @@ from trove_async.errors import NotSupportedError, TroveError, UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
-from ._members import Members
-from ._replicas import (
+from .members import Members
+from .replicas import (
     KeyLocks,
     PrivateCopy,
     Replicas,

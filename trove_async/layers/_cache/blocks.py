@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from ._sieve import Entry, Sieve
-from ._versions import Version
+from .sieve import Entry, Sieve
+from .versions import Version
 
 _NAME: Final = re.compile(
     r"([0-9a-z]+)/([0-9a-f]{16})([0-9a-f]{32})-([0-9a-f]{1,8})-([0-9a-f]{1,8})-([0-9a-f]{8})"

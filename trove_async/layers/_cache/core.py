@@ -12,10 +12,10 @@ from trove_async.errors import ClosedError, TroveError
 from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
-from ._block_store import BlockStore
-from ._fills import Fill, FilledBlock, FillReader
-from ._responses import fresh
-from ._versions import Name, Observation, Version, Versions, block_id_of, object_id_of
+from .block_store import BlockStore
+from .fills import Fill, FilledBlock, FillReader
+from .responses import fresh
+from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,8 @@ from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import GetOptions
 from trove_async.pool import SLOT, BufferPool, Lease
 
-from ._responses import Response, replaced_error
-from ._versions import Name, Observation, Version, Versions
+from .responses import Response, replaced_error
+from .versions import Name, Observation, Version, Versions
 
 
 class RevokedError(UnavailableError):

@@ -40,7 +40,7 @@ from trove_async.errors import (
 from trove_async.models import MiB
 from trove_async.options import GetOptions, PutOptions
 
-from ._cache_calls import CacheCalls
+from .calls import CacheCalls
 
 T = TypeVar("T")
 

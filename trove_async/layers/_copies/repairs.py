@@ -30,10 +30,10 @@ from trove_async.options import (
     Repaired,
 )
 
-from ._members import Members, parse_stage
-from ._merging import merged_page
-from ._replicas import KeyLocks, Replicas, close_all
-from ._transfer import buffer_size, is_copy, transfer
+from .members import Members, parse_stage
+from .merging import merged_page
+from .replicas import KeyLocks, Replicas, close_all
+from .transfer import buffer_size, is_copy, transfer
 
 _ATTEMPTS: Final = 3
 """How often a repair is made if another process replaces the object meanwhile."""

@@ -1,7 +1,7 @@
 """The cache of `ReadThrough`: reads, stores and evicts blocks within a limit, and never raises.
 
 Everything in the cache is one bucket of a driver: the blocks, and the ledger if several processes may share the
-cache (`_ledger`). The index of the blocks is rebuilt from a listing. Until that is done, nothing is stored.
+cache (`ledger`). The index of the blocks is rebuilt from a listing. Until that is done, nothing is stored.
 
 The limit holds at every moment: a block is deleted, and the deletion awaited, before another one is written in its
 place. A block whose write or deletion failed may exist, so it counts until it is deleted.
@@ -22,10 +22,10 @@ from trove_async.errors import BucketExistsError, NotFoundError, StorageFullErro
 from trove_async.models import ByteRange, MiB, ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 
-from ._blocks import Block, BlockIndex
-from ._cache_calls import CacheCalls, Pause
-from ._ledger import Ledger, LostMembershipError
-from ._versions import Version
+from .blocks import Block, BlockIndex
+from .calls import CacheCalls, Pause
+from .ledger import Ledger, LostMembershipError
+from .versions import Version
 
 BUCKET: Final = "trove-cache"
 """The bucket of the cache driver that has all blocks."""

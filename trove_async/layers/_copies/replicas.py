@@ -34,7 +34,7 @@ from trove_async.models import MiB
 from trove_async.options import PutOptions
 from trove_async.pool import BufferPool, Lease
 
-from ._members import Members
+from .members import Members
 
 MAX_BEHIND: Final = 256
 """Maximum number of writes that one replica may be behind. It misses further ones. Each costs a task."""

@@ -1,0 +1,10 @@
+"""The parts of `Mirrored` and `Fallback`, the layers over several drivers.
+
+`members`   the drivers of the layer: reads that fail over, and values of one member
+`combined`  the capabilities that all members have in common
+`merging`   merges listings of several members
+`replicas`  runs the copies of a write on replicas
+`upload`    an upload to a primary and its replicas
+`repairs`   finds and repairs differences between replicas
+`transfer`  copies an object to another driver, and compares copies
+"""
