@@ -1075,3 +1075,90 @@ async def test_relative_paths_belong_to_the_directory_at_the_start(
     await sync("in", store.bucket("data"), progress=lambda _: os.chdir(tmp_path / "elsewhere"))
 
     assert await objects(store) == {"a": b"1", "b/c": b"2"}
+
+
+@pytest.mark.parametrize("transformed", [(True, False), (False, True), (True, True)])
+async def test_checksum_between_stores_reads_the_bodies_without_one(
+    transformed: tuple[bool, bool],
+) -> None:
+    middleware = [[Compression()] if one else [] for one in transformed]
+    body = b"compressible " * 1000
+    async with (
+        Trove(MemoryDriver(), middleware=middleware[0]) as one,
+        Trove(MemoryDriver(), middleware=middleware[1]) as other,
+    ):
+        for store, last in ((one, b"1"), (other, b"2")):
+            await store.create_bucket("data")
+            await store.put("data", "same", body)
+            await store.put("data", "different", body + last)
+
+        report = await sync(one.bucket("data"), other.bucket("data"), compare="checksum")
+
+        assert (report.changed, report.unchanged, report.failed) == (1, 1, 0)
+        assert await objects(other) == await objects(one)
+
+
+async def test_object_that_vanishes_before_it_is_copied_is_skipped() -> None:
+    fake = Fake()
+    async with store_with(fake) as store:
+        await store.create_bucket("other")
+        await store.put("data", "a", b"1")
+
+        async def vanish() -> None:
+            fake.before.clear()
+            await store.delete("data", "a")
+
+        fake.before["head"] = vanish
+
+        report = await sync(store.bucket("data"), store.bucket("other"))
+
+        assert report.skips["deleted during the sync"].keys == ("a",)
+        assert await objects(store, "other") == {}
+
+
+async def test_source_that_is_always_replaced_is_an_error() -> None:
+    fake = Fake()
+    async with store_with(fake) as store:
+        await store.create_bucket("other")
+        await store.put("data", "a", b"1")
+
+        async def replace() -> None:
+            await store.put("data", "a", b"2")
+
+        fake.before["copy.done"] = replace
+
+        report = await sync(store.bucket("data"), store.bucket("other"))
+
+        assert report.errors["ObjectChangedError"].keys == ("a",)
+
+
+async def test_directory_that_cannot_be_listed_is_raised(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, {"a": b"1"})
+
+    def fail(path: Any) -> Any:
+        raise PermissionError(13, "denied", path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    await store.put("data", "b", b"2")
+
+    with pytest.raises(PermissionError):
+        await sync(tmp_path, store.bucket("data"), delete=True)
+    with pytest.raises(PermissionError):
+        await sync(store.bucket("data"), tmp_path, delete=True)
+
+    assert await objects(store) == {"b": b"2"}
+
+
+async def test_short_reads_are_completed(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: original(descriptor, min(size, 7)))
+    make(tmp_path, {"a": b"0123456789" * 3})
+
+    await sync(tmp_path, store.bucket("data"))
+
+    monkeypatch.undo()
+    assert await objects(store) == {"a": b"0123456789" * 3}
