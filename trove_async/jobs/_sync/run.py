@@ -213,12 +213,12 @@ class SyncRun(Generic[S, T]):
 
     async def _delete_what_is_known(self, group: TaskGroup) -> None:
         """Start deletions once the source has been listed. Until then, keep the keys."""
-        if not self._source.ended:
+        if not self._source.ended or not self._source_is_complete():
             self._undeleted.add(key.encode() for key in self._waiting_keys)
             self._waiting_keys.clear()
             if self._undeleted.is_full:
                 await in_thread(self._undeleted.flush)
-        elif self._source_is_complete():
+        else:
             while len(self._waiting_keys) >= _DELETIONS:
                 keys = self._waiting_keys[:_DELETIONS]
                 del self._waiting_keys[:_DELETIONS]
