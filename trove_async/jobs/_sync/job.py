@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import (
+    Iterable,
+    Mapping,  # noqa: F401 - the annotations that `SyncReport` inherits are resolved here
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +19,14 @@ from trove_async._settings import check_switches
 from trove_async.bucket import Bucket
 from trove_async.errors import ConfigError, InvalidNameError
 from trove_async.jobs._options import RunOptions, run_options
-from trove_async.jobs._report import JobProgress, Outcome, ProgressCallback, Report, Tally
+from trove_async.jobs._report import (
+    Finding,  # noqa: F401 - as above
+    JobProgress,
+    Outcome,
+    ProgressCallback,
+    Report,
+    Tally,
+)
 
 from .buckets import may_transform, store_of
 from .copies import Copy
