@@ -1,8 +1,8 @@
-"""What do jobs cost: their memory over a million keys, and a rebalance beside cp?
+"""What do jobs cost: their memory over a million keys, a rebalance beside cp, and a sync beside s5cmd?
 
 The rebalance moves files between two local backends without fsync, under a new rule: it copies, verifies and
 deletes each one. `cp` copies the same files, one after another, and deletes and verifies nothing. Each round
-runs both in turn.
+runs both in turn. `_sync_vs_s5cmd.py` describes the sync.
 
     python benchmarks/jobs.py [--rounds 5]
 """
@@ -34,6 +34,7 @@ from _harness import (
     once,
     table,
 )
+from _sync_vs_s5cmd import sync_beside_s5cmd
 
 from trove_async import ObjectInfo, Route, Trove
 from trove_async.drivers import LocalDriver, MemoryDriver
@@ -170,6 +171,10 @@ def main() -> int:
             missed.append(f"files of {name}")
     print(f"Medians of {arguments.rounds} interleaved rounds. Ratios are those of ours to cp.\n")
     print(table(["files", "rebalance, MiB/s", "cp, MiB/s", "ratio", "CPU ratio"], rows))
+    # 3. Sync and s5cmd.
+    text, missed_phases = sync_beside_s5cmd(arguments.rounds)
+    print(f"\n{text}")
+    missed += missed_phases
     if missed:
         print(f"\nMissed: {', '.join(missed)}.")
     return 1 if missed else 0

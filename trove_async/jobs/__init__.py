@@ -7,11 +7,13 @@
 `reencode`      applies today's middlewares: new keys, compression
 `verify`        reads every object and compares its checksum
 `repair`        brings the replicas of a mirrored backend up to date
+`sync`          makes a directory or bucket equal to another one
 ==============  ====================================================================================
 
 **Runs.** A job walks the keys of a bucket, in several ranges at once while listing is the bottleneck. It
 processes up to ``concurrency`` objects at a time, and holds in memory those and one page of each listing.
-Every job is idempotent. Errors of single objects are collected in its `Report`.
+Every job is idempotent. Errors of single objects are collected in its `Report`. `sync` walks both of its sides at
+once, in one range, and has no checkpoint: run it again.
 
 **Checkpoints.** With ``checkpoint=``, the state is recorded every few seconds, and at an error or a cancel. A
 later call with the same arguments continues. After a kill, the work since the last record is done again.
@@ -31,6 +33,7 @@ from ._rebalance import rebalance
 from ._reencode import reencode
 from ._repair import repair
 from ._report import Finding, JobProgress, ProgressCallback, Report
+from ._sync import SyncReport, sync
 from ._tier import TierRule, tier
 from ._verify import verify
 
@@ -40,11 +43,13 @@ __all__ = [
     "JobProgress",
     "ProgressCallback",
     "Report",
+    "SyncReport",
     "TierRule",
     "migrate",
     "rebalance",
     "reencode",
     "repair",
+    "sync",
     "tier",
     "verify",
 ]
