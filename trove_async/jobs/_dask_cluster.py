@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from distributed import CancelledError, Client, Future, KilledWorker, Variable, WorkerPlugin
@@ -62,7 +62,7 @@ class Cluster:
         self._on_event = on_event
         self._client: Client | None = None
         self._registered = False
-        self._futures: dict[int, Future] = {}
+        self._futures: dict[int, Future[Any]] = {}
         self._ledgers: dict[int, Variable] = {}
         self._submitted = 0
 
@@ -156,7 +156,7 @@ class Cluster:
         self._submitted += 1
         key = f"trove_async-{request['job']}-{self._id}-{index}-{self._submitted}"
         sent = {**request, "task": key, "run": self._id, "index": index, "ledger": name}
-        future = client.submit(self._task, self._plugin.name, sent, key=key, pure=False)
+        future: Future[Any] = client.submit(self._task, self._plugin.name, sent, key=key, pure=False)
         self._futures[index] = future
         # 3. Wait, and take the result at once: Dask keeps it only in the memory of the worker.
         try:
@@ -263,7 +263,7 @@ class Cluster:
                     raise UnavailableError("the Dask client was closed during the job") from error
                 raise
 
-        theirs = client.loop.asyncio_loop
+        theirs: asyncio.AbstractEventLoop = cast("Any", client.loop).asyncio_loop
         if theirs is asyncio.get_running_loop():
             return await translate()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(translate(), theirs))
@@ -281,7 +281,7 @@ def _dispatcher(
     return dispatch
 
 
-def _plugin_of(name: str, configuration: bytes) -> Any:  # noqa: ANN401 - the class is local
+def _plugin_of(name: str, configuration: bytes) -> Any:  # noqa: ANN401, C901 - a local class
     # Local classes are pickled by value. So the methods may not use names of this module.
     class TrovePlugin(WorkerPlugin):
         def __init__(self, name: str, configuration: bytes) -> None:
@@ -333,7 +333,8 @@ def _task() -> Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]:
         worker = get_worker()
         if plugin not in worker.plugins:
             return {"result": "stopped"}
-        result: Mapping[str, Any] = await worker.plugins[plugin].run(request)
+        registered: Any = worker.plugins[plugin]
+        result: Mapping[str, Any] = await registered.run(request)
         return result
 
     return run_range

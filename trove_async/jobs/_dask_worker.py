@@ -20,6 +20,7 @@ from trove_async.store import Trove
 
 from ._checkpoint import State
 from ._configuration import store_from
+from ._job import Job
 from ._observed import Observed
 from ._options import ObjectTarget, RunOptions
 from ._ranges import KeyRange
@@ -29,6 +30,9 @@ from ._run import JobRun
 
 TOPIC: Final = "trove_async.jobs"
 """The topic of the events that report progress. Every event names its run."""
+
+_STOPPED: Final[Mapping[str, Any]] = {"result": "stopped"}
+"""The outcome of a range that is not done, and of which nothing is known that the client does not know."""
 
 _LEDGER_SECONDS: Final = 30.0
 """Time limit of one request to the scheduler, which stores the observations of a range."""
@@ -90,27 +94,21 @@ class WorkerStore:
                 f"it has trove_async {__version__}, and the client has {request['version']}: install one version"
             )
         if self._closed:
-            return {"result": "stopped"}
+            return _STOPPED
         async with self._tracked(request["task"]) as scope:
             try:
                 store = await self._opened()
                 job = build_job(store, request["job"], request["arguments"])
             except Exception as error:  # noqa: BLE001 - of the user's function or of a driver
-                if isinstance(error, TroveError) and error.retryable:
-                    return {"result": "failed", "error": _encoded(error)}
-                return self._unusable(f"it cannot open the store: {_safe_text(error)}")
+                return self._unusable(f"it cannot open the store: {_safe_text(error)}", error)
             try:
                 return await self._run_range(store, job, request, scope)
             except Exception as error:  # noqa: BLE001 - raised by the client
                 return {"result": "failed", "error": _encoded(error)}
-        return {"result": "stopped"}
+        return _STOPPED
 
     async def _run_range(
-        self,
-        store: Trove,
-        job: Any,
-        request: Mapping[str, Any],
-        scope: anyio.CancelScope,  # noqa: ANN401 - of any items
+        self, store: Trove, job: Job[Any], request: Mapping[str, Any], scope: anyio.CancelScope
     ) -> Mapping[str, Any]:
         # 1. Load what lost workers have recorded of this range.
         key_range = KeyRange(*request["range"])
@@ -148,7 +146,7 @@ class WorkerStore:
             observed.correct(run.tally)
             return {"result": "done", "tally": run.tally.to_json()}
         if earlier:
-            return {"result": "stopped"}
+            return _STOPPED
         ranges = [[item.start_after, item.until, item.cursor] for item in run.state().ranges]
         return {"result": "stopped", "ranges": ranges, "tally": run.tally.to_json()}
 
@@ -167,7 +165,9 @@ class WorkerStore:
 
         return report
 
-    def _unusable(self, reason: str) -> Mapping[str, Any]:
+    def _unusable(self, reason: str, error: Exception | None = None) -> Mapping[str, Any]:
+        if isinstance(error, TroveError) and error.retryable:
+            return {"result": "failed", "error": _encoded(error)}
         return {"result": "unusable", "message": f"worker {self._worker.address}: {reason}"}
 
     async def _opened(self) -> Trove:
