@@ -21,6 +21,7 @@ from trove_async.jobs._run import JobRun
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 @pytest.mark.parametrize("seed", range(50))
 def test_intervals_contain_what_was_added(seed: int) -> None:
     random = Random(seed)
@@ -31,7 +32,9 @@ def test_intervals_contain_what_was_added(seed: int) -> None:
         intervals.add(start, end)
         expected |= {key for key in keys if start < key <= end}
     assert {key for key in keys if key in intervals} == expected
-    assert Intervals([(start, end) for start, end in intervals.to_json()])._items == intervals._items
+    assert (
+        Intervals([(start, end) for start, end in intervals.to_json()])._items == intervals._items
+    )
     ends = [edge for item in intervals._items for edge in item]
     assert ends == sorted(set(ends))  # disjoint, and merged where they touch
 
@@ -72,11 +75,13 @@ async def run_once(
             raise Lost
         return outcome
 
-    observed.process = process_and_die
+    job.process = process_and_die  # type: ignore[method-assign]
     try:
         await run.run()
     except Lost:
         return None
+    finally:
+        job.process = process  # type: ignore[method-assign]
     observed.correct(run.tally)
     return run.tally
 
@@ -94,7 +99,9 @@ async def test_report_counts_what_lost_processes_have_moved(
         keys = [f"{number:03}.log" for number in range(60)]
         unchanged = set(random.sample(keys, random.randrange(40)))
         for key in keys:
-            await store.backend("cold" if key in unchanged else "default").put("data", key, b"12345")
+            await store.backend("cold" if key in unchanged else "default").put(
+                "data", key, b"12345"
+            )
         job = Rebalance(store, "data", "", dry_run=False, delete_shadowed=False)
         ledger = Ledger(random)
         key_range = KeyRange("004.log", "050.log")

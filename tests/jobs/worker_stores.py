@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,16 @@ def open_broken() -> Trove:
     raise ValueError(f"cannot use the password {CANARY}")
 
 
+def open_and_die() -> Trove:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def open_sometimes(root: str, failures: str) -> Trove:
     return Trove(
         _SometimesDown(f"{root}/hot", Path(failures)),
         backends={"cold": LocalDriver(f"{root}/cold")},
-        routes=[("*.log", "cold")],
+        routes=[("*/*.log", "cold")],
     )
 
 

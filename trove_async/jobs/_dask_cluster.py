@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from distributed import CancelledError, Client, Future, KilledWorker, Variable, WorkerPlugin
 
+from trove_async._concurrency import run_cleanup
 from trove_async.errors import ConfigError, TroveError, UnavailableError
 
 from ._dask_worker import TOPIC
@@ -86,27 +87,36 @@ class Cluster:
                     f"the Dask client is {self._client.status}: pass one that is connected"
                 )
         else:
-            try:
-                self._client = await Client(
-                    self._given,
-                    asynchronous=True,
-                    set_as_default=False,
-                    timeout=_CONNECT_SECONDS,
-                )
-            except ValueError as error:
-                raise ConfigError(
-                    f"the address of Dask's scheduler is malformed: {error}"
-                ) from error
-            except OSError as error:
-                raise UnavailableError(
-                    f"cannot connect to Dask's scheduler at {self._given}: {_ADVICE}"
-                ) from error
+            self._client = await self._connect(self._given)
 
         def forward(message: Mapping[str, Any]) -> None:
             with suppress(RuntimeError):  # the loop of the job has been closed
                 loop.call_soon_threadsafe(self._on_event, message)
 
         await self._call(self._register, forward)
+
+    async def _connect(self, address: str) -> Client:
+        try:
+            client = Client(
+                address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS
+            )
+        except ValueError as error:
+            raise ConfigError(f"the address of Dask's scheduler is malformed: {error}") from error
+        try:
+            await client
+        except BaseException as error:
+            with suppress(Exception):
+                await run_cleanup(client.close())
+            if isinstance(error, ValueError):
+                raise ConfigError(
+                    f"the address of Dask's scheduler is malformed: {error}"
+                ) from error
+            if isinstance(error, OSError):
+                raise UnavailableError(
+                    f"cannot connect to Dask's scheduler at {address}: {_ADVICE}"
+                ) from error
+            raise
+        return client
 
     async def _register(self, client: Client, forward: Callable[[Mapping[str, Any]], None]) -> None:
         runs = _handlers.setdefault(client, {})
@@ -156,7 +166,9 @@ class Cluster:
         self._submitted += 1
         key = f"trove_async-{request['job']}-{self._id}-{index}-{self._submitted}"
         sent = {**request, "task": key, "run": self._id, "index": index, "ledger": name}
-        future: Future[Any] = client.submit(self._task, self._plugin.name, sent, key=key, pure=False)
+        future: Future[Any] = client.submit(
+            self._task, self._plugin.name, sent, key=key, pure=False
+        )
         self._futures[index] = future
         # 3. Wait, and take the result at once: Dask keeps it only in the memory of the worker.
         try:
@@ -199,6 +211,8 @@ class Cluster:
             async with asyncio.timeout(_STOP_SECONDS):
                 try:
                     await client.unregister_worker_plugin(name)
+                except ValueError:  # unknown: the registration was cancelled
+                    pass
                 except OSError:  # a worker ended meanwhile, and others may not have been asked
                     await client.run(_remover(), name, on_error="ignore")
         except TimeoutError as error:

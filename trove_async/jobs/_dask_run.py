@@ -27,6 +27,9 @@ from ._run import CHECKPOINT_SECONDS, cut, report_of
 
 _PROGRESS_SECONDS: Final = 0.1
 
+_MAX_EVENTS: Final = 100
+"""Maximum number of events in a second that report progress, from all workers together."""
+
 _MAX_SUBMITTED: Final = 1000
 """Maximum number of ranges that are submitted at a time."""
 
@@ -92,12 +95,12 @@ class DaskRun(Generic[T]):
                 background.start_soon(self._save_regularly)
                 await for_each(list(self._open), self._run_range, limit=limit)
                 background.cancel_scope.cancel()
+            self._report_progress()
         except BaseException as error:
             # 3. Or stop them, and record the exact state.
             await run_cleanup(self._stop(error), 2 * _STOP_SECONDS)
             raise
         await run_cleanup(self._cluster.aclose(), _STOP_SECONDS)
-        self._report_progress()
         await self._save(complete=True)
         return self._report()
 
@@ -120,6 +123,7 @@ class DaskRun(Generic[T]):
             "concurrency": options.concurrency // parallel,
             "max_objects_per_second": objects,
             "max_bytes_per_second": size,
+            "progress_seconds": max(_PROGRESS_SECONDS, parallel / _MAX_EVENTS),
         }
         is_strict = rates != (None, None) or options.concurrency < slots
         return parallel if is_strict else _MAX_SUBMITTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import anyio
@@ -61,6 +62,30 @@ class Worker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _RunningRange:
+    """A range that a worker runs.
+
+    Attributes:
+        again: Whether a lost worker had begun it.
+    """
+
+    run: JobRun[Any]
+    observed: Observed[Any]
+    again: bool
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Return the counts, and what is left of the range."""
+        left, tally = self.run.state().ranges, self.run.tally
+        if not left:
+            self.observed.correct(tally)
+            return {"result": "done", "tally": tally.to_json()}
+        if self.again:
+            return _STOPPED  # the counts would be right only for the whole range
+        ranges = [[item.start_after, item.until, item.cursor] for item in left]
+        return {"result": "stopped", "ranges": ranges, "tally": tally.to_json()}
+
+
 class WorkerStore:
     """The store of one run of a job in a worker process, and the ranges that it processes.
 
@@ -95,35 +120,36 @@ class WorkerStore:
             )
         if self._closed:
             return _STOPPED
-        async with self._tracked(request["task"]) as scope:
+        running: _RunningRange | None = None
+        async with self._tracked(request["task"]):
             try:
                 store = await self._opened()
                 job = build_job(store, request["job"], request["arguments"])
             except Exception as error:  # noqa: BLE001 - of the user's function or of a driver
                 return self._unusable(f"it cannot open the store: {_safe_text(error)}", error)
             try:
-                return await self._run_range(store, job, request, scope)
+                running = await self._prepare(store, job, request)
+                await running.run.run()
             except Exception as error:  # noqa: BLE001 - raised by the client
                 return {"result": "failed", "error": _encoded(error)}
-        return _STOPPED
+        # Reached at the end of the range, and after `stop` or `aclose`.
+        return _STOPPED if running is None else running.outcome()
 
-    async def _run_range(
-        self, store: Trove, job: Job[Any], request: Mapping[str, Any], scope: anyio.CancelScope
-    ) -> Mapping[str, Any]:
+    async def _prepare(
+        self, store: Trove, job: Job[Any], request: Mapping[str, Any]
+    ) -> _RunningRange:
         # 1. Load what lost workers have recorded of this range.
-        key_range = KeyRange(*request["range"])
-        variable = request["ledger"]
-        record = await self._worker.scheduler.variable_get(
+        key_range, variable = KeyRange(*request["range"]), request["ledger"]
+        scheduler = self._worker.scheduler
+        record = await scheduler.variable_get(
             name=variable, client=self._worker.address, timeout=_LEDGER_SECONDS
         )
         earlier = record["value"]
 
         async def save(values: Mapping[str, Any]) -> None:
-            await self._worker.scheduler.variable_set(
-                name=variable, data=values, timeout=_LEDGER_SECONDS
-            )
+            await scheduler.variable_set(name=variable, data=values, timeout=_LEDGER_SECONDS)
 
-        # 2. Run it.
+        # 2. Build the run.
         own = request["own_object"]
         target = None if own is None else ObjectTarget(*own)
         options = RunOptions(
@@ -135,20 +161,8 @@ class WorkerStore:
         )
         own_key = target.key if target is not None and target.bucket == job.bucket else None
         observed = Observed(job, key_range, earlier, save, own_key=own_key)
-        run = JobRun(store, observed, options, state=State(ranges=[key_range], tally=Tally()))
-        try:
-            await run.run()
-        except BaseException:
-            if not scope.cancel_called:
-                raise
-        # 3. Return the counts. They are those of the whole range, if no earlier worker had begun it.
-        if not scope.cancel_called or not run.state().ranges:
-            observed.correct(run.tally)
-            return {"result": "done", "tally": run.tally.to_json()}
-        if earlier:
-            return _STOPPED
-        ranges = [[item.start_after, item.until, item.cursor] for item in run.state().ranges]
-        return {"result": "stopped", "ranges": ranges, "tally": run.tally.to_json()}
+        state = State(ranges=[key_range], tally=Tally())
+        return _RunningRange(JobRun(store, observed, options, state=state), observed, bool(earlier))
 
     def _reporter(
         self, request: Mapping[str, Any], *, again: bool
@@ -158,8 +172,13 @@ class WorkerStore:
         A range that is walked again would count what is already known. So it only reports that it began.
         """
         place = {"run": request["run"], "index": request["index"]}
+        reported_at = float("-inf")
 
         def report(progress: JobProgress) -> None:
+            nonlocal reported_at
+            if progress.elapsed - reported_at < request["progress_seconds"]:
+                return
+            reported_at = progress.elapsed
             counts = {name: getattr(progress, name) for name in COUNTS}
             self._worker.log_event(TOPIC, {**place, "counts": {} if again else counts})
 
@@ -178,12 +197,12 @@ class WorkerStore:
             return self._store
 
     @asynccontextmanager
-    async def _tracked(self, task: str) -> AsyncGenerator[anyio.CancelScope, None]:
+    async def _tracked(self, task: str) -> AsyncGenerator[None, None]:
         with anyio.CancelScope() as scope:
             self._running[task] = scope
             self._idle = anyio.Event() if len(self._running) == 1 else self._idle
             try:
-                yield scope
+                yield
             finally:
                 del self._running[task]
                 if not self._running:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -130,7 +131,6 @@ class Observed(Generic[T]):
         self.first_after = job.first_after
         self.peek = job.peek
         self.weight = job.weight
-        self.process = job.process
 
     async def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[T], None]:
         """Walk the job's items, and record each page first."""
@@ -143,6 +143,13 @@ class Observed(Generic[T]):
                             await self._save(self._all.to_json())
                     position = page.items[-1].key
                 yield page
+
+    async def process(self, item: T) -> Outcome:
+        """Process an item. If a lost process has copied it already, count the bytes of that copy."""
+        outcome = await self._job.process(item)
+        if outcome.result == "changed" and item.key in self._earlier.seen:
+            return replace(outcome, bytes=max(outcome.bytes, self._job.weight(item)))
+        return outcome
 
     def _observe(self, page: WalkPage[T], start: str) -> bool:
         """Count the items of a page. Return whether any of them is to be processed for the first time."""
