@@ -60,6 +60,11 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
         yield client
 
 
+def cluster_of(client: Client) -> LocalCluster:
+    assert isinstance(client.cluster, LocalCluster)
+    return client.cluster
+
+
 class Place:
     """Two local backends with objects at the wrong place."""
 
@@ -134,7 +139,7 @@ async def moved_locally(place: Place, tmp_path: Path) -> Report:
 
 
 async def assert_nothing_left(client: Client) -> None:
-    """Assert that no plugin is left, and that tasks and variables, which are removed later, go."""
+    """Assert that no plugin is left, and that tasks and their metadata, which are removed later, go."""
     assert not any((await asyncio.to_thread(client.run, _worker_plugins)).values())
     assert await asyncio.to_thread(client.run_on_scheduler, _scheduler_plugins) == []
 
@@ -153,8 +158,8 @@ def _scheduler_plugins(dask_scheduler: Any) -> list[str]:
 
 
 def _scheduler_items(dask_scheduler: Any) -> list[str]:
-    variables = dask_scheduler.extensions["variables"].variables
-    return [name for name in (*variables, *dask_scheduler.tasks) if str(name).startswith("trove")]
+    names = (*dask_scheduler.task_metadata, *dask_scheduler.tasks)
+    return [name for name in names if str(name).startswith("trove")]
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -252,7 +257,7 @@ async def kill_workers_during_a_rebalance(
         seen.append(progress.examined)
         if moments and progress.examined >= moments[0]:
             moments.pop(0)
-            nanny = random.choice(list(client.cluster.workers.values()))
+            nanny = random.choice(list(cluster_of(client).workers.values()))
             if nanny.pid:  # it may be starting again
                 os.kill(nanny.pid, signal.SIGKILL)
 
@@ -431,7 +436,7 @@ async def test_error_of_the_progress_callback_ends_the_job(place: Place, client:
 async def test_killed_client_leaves_no_range_running(place: Place, client: Client) -> None:
     async with place.open() as store:
         await place.fill(store, 300)
-        address = client.cluster.scheduler_address
+        address = cluster_of(client).scheduler_address
         program = (
             "import asyncio, sys\n"
             "from trove_async import Trove\n"
@@ -465,7 +470,6 @@ async def test_killed_client_leaves_no_range_running(place: Place, client: Clien
         assert report.examined == 300
         await place.assert_in_place(store)
     # What the killed client has left. Other tests of this module expect nothing.
-    await asyncio.to_thread(client.run_on_scheduler, _forget_variables)
     for name in await asyncio.to_thread(client.run_on_scheduler, _scheduler_plugins):
         await asyncio.to_thread(client.unregister_worker_plugin, name)
 
@@ -473,10 +477,6 @@ async def test_killed_client_leaves_no_range_running(place: Place, client: Clien
 def _running_ranges(dask_worker: Any) -> int:
     plugins = [plugin for name, plugin in dask_worker.plugins.items() if name.startswith("trove")]
     return sum(len(plugin._store._running) for plugin in plugins)
-
-
-def _forget_variables(dask_scheduler: Any) -> None:
-    dask_scheduler.extensions["variables"].variables.clear()
 
 
 # -- what cannot run ----------------------------------------------------------------------------------

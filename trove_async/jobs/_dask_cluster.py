@@ -1,4 +1,4 @@
-"""One run's part of a Dask cluster: its plugin, tasks, variables and events.
+"""One run's part of a Dask cluster: its plugin, tasks and events.
 
 What is sent to the cluster is pickled by value where it is code (`_plugin_of`, `_task`), so a scheduler without
 trove_async can pass it on, and a worker without trove_async can report that. Only the plugin contains the
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from distributed import CancelledError, Client, Future, KilledWorker, Variable, WorkerPlugin
+from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlugin
 
 from trove_async._concurrency import run_cleanup
 from trove_async.errors import ConfigError, TroveError, UnavailableError
@@ -64,7 +64,7 @@ class Cluster:
         self._client: Client | None = None
         self._registered = False
         self._futures: dict[int, Future[Any]] = {}
-        self._ledgers: dict[int, Variable] = {}
+        self._outcomes: dict[str, Mapping[str, Any]] = {}
         self._submitted = 0
 
     def __repr__(self) -> str:
@@ -90,6 +90,9 @@ class Cluster:
             self._client = await self._connect(self._given)
 
         def forward(message: Mapping[str, Any]) -> None:
+            if "outcome" in message:
+                self._outcomes[message["task"]] = message["outcome"]
+                return
             with suppress(RuntimeError):  # the loop of the job has been closed
                 loop.call_soon_threadsafe(self._on_event, message)
 
@@ -157,24 +160,24 @@ class Cluster:
     async def _run(
         self, client: Client, index: int, request: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        # 1. Create the place for what must outlast the worker.
-        name = f"trove_async-{self._id}-{index}"
-        if index not in self._ledgers:
-            self._ledgers[index] = ledger = Variable(name, client=client)
-            await ledger.set({})
-        # 2. Submit. If the worker is lost, Dask submits the task again.
+        # 1. Submit. If the worker is lost, Dask runs the task again.
         self._submitted += 1
         key = f"trove_async-{request['job']}-{self._id}-{index}-{self._submitted}"
-        sent = {**request, "task": key, "run": self._id, "index": index, "ledger": name}
+        sent = {**request, "task": key, "run": self._id, "index": index}
         future: Future[Any] = client.submit(
             self._task, self._plugin.name, sent, key=key, pure=False
         )
         self._futures[index] = future
-        # 3. Wait, and take the result at once: Dask keeps it only in the memory of the worker.
-        try:
-            outcome: Mapping[str, Any] = await future.result()
-        except KilledWorker:
+        # 2. Wait. Small outcomes were sent as events: a gather from the worker costs twice as much as the task.
+        failure = await future.exception()
+        outcome = self._outcomes.pop(key, None)
+        if isinstance(failure, KilledWorker):
             outcome = {"result": "killed"}
+        elif outcome is None:
+            outcome = cast("Mapping[str, Any]", await future.result())
+        # 3. Get what the next attempt must know, before Dask forgets the task.
+        if outcome["result"] != "done":
+            outcome = {**outcome, "earlier": await client.get_metadata((key,), default=None)}
         del self._futures[index]
         return outcome
 
@@ -243,8 +246,6 @@ class Cluster:
             if futures:
                 await client.cancel(futures)
         finally:
-            for ledger in self._ledgers.values():
-                ledger.delete()
             await self._unregister(client)
 
     # -- the client's loop -------------------------------------------------------------------------

@@ -134,12 +134,13 @@ class DaskRun(Generic[T]):
         """Run a range until it is done."""
         target = self._options.checkpoint
         key_range = self._open[index]
-        request = {
+        request: dict[str, Any] = {
             **self._share,
             "version": __version__,
             "job": self._job.name,
             "arguments": dict(self._job.arguments),
             "range": (key_range.start_after, key_range.until, key_range.cursor),
+            "earlier": None,
             "own_object": (target.bucket, target.key) if isinstance(target, ObjectTarget) else None,
         }
         for attempt in range(1, self._attempts + 1):
@@ -147,6 +148,7 @@ class DaskRun(Generic[T]):
             if outcome["result"] == "done":
                 self._finish(index, outcome)
                 return
+            request["earlier"] = outcome["earlier"] or request["earlier"]
             error = _error_of(outcome)
             if not (isinstance(error, TroveError) and error.retryable) or attempt == self._attempts:
                 raise error

@@ -7,7 +7,7 @@ it when the run ends. What a range returns are plain values, because the client 
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -35,19 +35,19 @@ TOPIC: Final = "trove_async.jobs"
 _STOPPED: Final[Mapping[str, Any]] = {"result": "stopped"}
 """The outcome of a range that is not done, and of which nothing is known that the client does not know."""
 
-_LEDGER_SECONDS: Final = 30.0
-"""Time limit of one request to the scheduler, which stores the observations of a range."""
-
 
 class Scheduler(Protocol):
-    """The requests to the scheduler that `distributed.Variable` sends."""
+    """The requests to the scheduler that `distributed.Client` sends for its methods of the same names.
 
-    def variable_get(self, *, name: str, client: str, timeout: float) -> Awaitable[Any]:
-        """Return a variable."""
+    The scheduler removes the metadata of a task together with the task.
+    """
+
+    def get_metadata(self, *, keys: Sequence[str], default: object) -> Awaitable[Any]:
+        """Return metadata."""
         ...
 
-    def variable_set(self, *, name: str, data: object, timeout: float) -> Awaitable[Any]:
-        """Set a variable. Returns once the scheduler has it."""
+    def set_metadata(self, *, keys: Sequence[str], value: object) -> Awaitable[Any]:
+        """Set metadata. Returns once the scheduler has it."""
         ...
 
 
@@ -133,21 +133,28 @@ class WorkerStore:
             except Exception as error:  # noqa: BLE001 - raised by the client
                 return {"result": "failed", "error": _encoded(error)}
         # Reached at the end of the range, and after `stop` or `aclose`.
-        return _STOPPED if running is None else running.outcome()
+        if running is None:
+            return _STOPPED
+        outcome = running.outcome()
+        if outcome["result"] == "done" and not (
+            outcome["tally"]["errors"] or outcome["tally"]["skips"]
+        ):
+            # Dask also returns it, but as a value that the client has to fetch.
+            self._worker.log_event(
+                TOPIC, {"run": request["run"], "task": request["task"], "outcome": outcome}
+            )
+        return outcome
 
     async def _prepare(
         self, store: Trove, job: Job[Any], request: Mapping[str, Any]
     ) -> _RunningRange:
         # 1. Load what lost workers have recorded of this range.
-        key_range, variable = KeyRange(*request["range"]), request["ledger"]
+        key_range, keys = KeyRange(*request["range"]), [request["task"]]
         scheduler = self._worker.scheduler
-        record = await scheduler.variable_get(
-            name=variable, client=self._worker.address, timeout=_LEDGER_SECONDS
-        )
-        earlier = record["value"]
+        earlier = await scheduler.get_metadata(keys=keys, default=None) or request["earlier"]
 
         async def save(values: Mapping[str, Any]) -> None:
-            await scheduler.variable_set(name=variable, data=values, timeout=_LEDGER_SECONDS)
+            await scheduler.set_metadata(keys=keys, value=values)
 
         # 2. Build the run.
         own = request["own_object"]
