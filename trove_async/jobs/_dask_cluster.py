@@ -67,9 +67,6 @@ class Cluster:
         self._outcomes: dict[str, Mapping[str, Any]] = {}
         self._submitted = 0
 
-    def __repr__(self) -> str:
-        return f"<Cluster of run {self._id}>"
-
     # -- start -------------------------------------------------------------------------------------
 
     async def start(self) -> None:

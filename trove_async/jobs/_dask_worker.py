@@ -104,9 +104,6 @@ class WorkerStore:
         self._idle.set()
         self._closed = False
 
-    def __repr__(self) -> str:
-        return f"<WorkerStore of {self._worker.address}>"
-
     async def run(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run a range, and return its outcome: ``{"result": …}`` with its counts or its error.
 
