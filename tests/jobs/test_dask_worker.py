@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Slow(Faulty):
-    """Memory whose puts wait for an event."""
+    """Memory whose gets wait for an event."""
 
     def __init__(self) -> None:
         super().__init__(MemoryDriver())
@@ -28,7 +28,7 @@ class Slow(Faulty):
         self.waiting = asyncio.Event()
 
     async def begin(self, call: Call) -> None:
-        if call.operation == "put":
+        if call.operation == "get":
             self.waiting.set()
             await self.go.wait()
 
@@ -76,10 +76,7 @@ async def prepared(
     _drivers.update(hot=hot, cold=cold)
     _stores.clear()
     worker = FakeWorker()
-    memory = MemoryDriver() if not isinstance(hot, MemoryDriver) else hot
-    async with Trove(
-        memory, backends={"cold": MemoryDriver()}, routes=[("*.log", "cold")]
-    ) as store:
+    async with Trove(hot, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
         job = Rebalance(store, "data", "", delete_shadowed=False, dry_run=False)
         request = {
             "version": __version__,
@@ -127,15 +124,17 @@ async def test_one_store_is_opened_for_all_ranges() -> None:
 
 @pytest.mark.parametrize("how", ["stop", "aclose"])
 async def test_stopped_range_returns_what_is_left(how: str) -> None:
-    cold = Slow()
-    _, store, request = await prepared(MemoryDriver(), cold, 6)
+    hot = Slow()
+    _, store, request = await prepared(hot, MemoryDriver(), 6)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(store.run(request))
-        await cold.waiting.wait()
+        await hot.waiting.wait()
         if how == "stop":
             store.stop("unknown task")
             store.stop("task")
+            hot.go.set()  # a move that has begun is awaited
         else:
+            asyncio.get_running_loop().call_later(0, hot.go.set)
             await store.aclose()
             assert running.done()
             with pytest.raises(ClosedError):
@@ -148,8 +147,8 @@ async def test_stopped_range_returns_what_is_left(how: str) -> None:
 
 
 async def test_range_that_is_run_again_returns_nothing_partial() -> None:
-    cold = Slow()
-    worker, store, request = await prepared(MemoryDriver(), cold, 6)
+    hot = Slow()
+    worker, store, request = await prepared(hot, MemoryDriver(), 6)
     worker.scheduler.metadata["task"] = {
         "seen": [("", "2.log")],
         "pending": 4,
@@ -158,10 +157,10 @@ async def test_range_that_is_run_again_returns_nothing_partial() -> None:
     }
     async with asyncio.TaskGroup() as group:
         running = group.create_task(store.run(request))
-        await cold.waiting.wait()
+        await hot.waiting.wait()
         store.stop("task")
+        hot.go.set()
     assert running.result() == {"result": "stopped"}
-    cold.go.set()
     outcome = await store.run(request)
     # One of the four objects that the lost worker had seen is not listed any more.
     assert (outcome["tally"]["changed"], outcome["tally"]["bytes"]) == (7, 7)
@@ -170,11 +169,12 @@ async def test_range_that_is_run_again_returns_nothing_partial() -> None:
 
 
 async def test_cancelled_task_leaves_nothing_running() -> None:
-    cold = Slow()
-    _, store, request = await prepared(MemoryDriver(), cold, 6)
+    hot = Slow()
+    _, store, request = await prepared(hot, MemoryDriver(), 6)
     running = asyncio.create_task(store.run(request))  # noqa: TID251 - cancelled as Dask does
-    await cold.waiting.wait()
+    await hot.waiting.wait()
     running.cancel()
+    hot.go.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert store._running == {}
