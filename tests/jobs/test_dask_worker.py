@@ -48,7 +48,7 @@ class FakeWorker:
     address = "tcp://worker:1"
 
     def __init__(self) -> None:
-        self.scheduler = FakeScheduler()
+        self.scheduler: Any = FakeScheduler()
         self.events: list[tuple[str, Any]] = []
 
     def log_event(self, topic: str, msg: Any) -> None:

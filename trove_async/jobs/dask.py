@@ -13,21 +13,23 @@ coroutine and holds one of its worker's slots. A job whose listings are not in k
 time has an equal share. With a limit on a rate, no more ranges are submitted than could run at the start, so
 workers that join later do not exceed it; and the last ranges run at their share.
 
-**Lost workers.** Dask submits the range of a lost worker again. Each range records outside of its worker what it
-has begun, so the report counts what the lost worker has changed, once. (For `migrate` without ``delete`` and for
-`reencode`, it counts such objects as unchanged, because nothing shows who has changed them.) Finished ranges are
-recorded in this process at once. A range that fails because a backend is unavailable is repeated after a pause, up
-to `attempts` times.
+**Lost workers.** Dask runs the range of a lost worker again. Before a range processes a page of its listing, it
+records at the scheduler how many objects of the page are to be processed. So the report counts what the lost worker
+has changed, once. This is exact for jobs that recognise from a listing what was changed, such as `rebalance`.
+`migrate` without ``delete`` and `reencode` report such objects as unchanged. So do jobs over listings that are not
+in key order; objects that are not listed any more are then missing in the report. Counts of finished ranges are sent to this process at
+once. A range that fails because a backend is unavailable is repeated after a pause, up to `attempts` times.
 
 **Checkpoints.** They are the same as those of a local run, and written by this process: a job may begin here and
-continue on a cluster, or the other way round. A periodic checkpoint records finished ranges; an error or a cancel
-records the exact state of all ranges.
+continue on a cluster, or the other way round. A periodic checkpoint records which ranges are finished. After an
+error or a cancel it also records what is left of each range.
 
 **Credentials.** The configuration of the store is sent to the workers once, in a `WorkerPlugin` that the scheduler
 keeps as bytes until the run ends. It is in no task, key, event or message. Anybody who can connect to the
 scheduler can read it, and can run code on the workers anyway: use Dask's TLS between different networks.
 
-If this process is killed, its tasks are stopped, but the plugin stays registered until the cluster is restarted.
+If this process is killed, the workers stop its ranges, but keep their stores open until the cluster is restarted or
+``client.unregister_worker_plugin`` is called with the plugin's name, which starts with ``trove_async-``.
 """
 
 from __future__ import annotations
