@@ -630,12 +630,10 @@ async def run_broken(place: Place, client: Client) -> Report:
 
 
 def _tasks_text(dask_scheduler: Any) -> str:
-    return repr(
-        [
-            (task.key, task, task.run_spec, task.annotations)
-            for task in dask_scheduler.tasks.values()
-        ]
-    )
+    """Return what the scheduler knows of the tasks, including what it sends to the workers."""
+    tasks = list(dask_scheduler.tasks.values())
+    sent = [dumps(task.run_spec).decode("latin-1") for task in tasks]
+    return repr([[(task.key, task, task.run_spec, task.annotations) for task in tasks], sent])
 
 
 # -- arguments ----------------------------------------------------------------------------------------
