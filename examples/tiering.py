@@ -1,6 +1,6 @@
 """Move old and large objects to a cheaper backend, and read them as before.
 
-    python examples/tiering.py
+python examples/tiering.py
 """
 
 import asyncio
