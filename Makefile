@@ -24,8 +24,8 @@ ceph-test: .venv/test  ## the conformance suites against a Ceph gateway (Debian 
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
 	$(BIN)/python -m pytest -m ceph --numprocesses=3 --dist=loadscope tests/drivers/s3 tests/testing
 
-command-test: .venv/test  ## with the programs zstd and clamd (Debian packages zstd and clamav-daemon)
-	$(BIN)/python -m pytest -m commands tests/middlewares tests/examples
+command-test: .venv/test  ## with the programs zstd, clamd and rclone (Debian packages, clamd's is clamav-daemon)
+	$(BIN)/python -m pytest -m commands tests/middlewares tests/examples tests/jobs
 
 browser-test: .venv/browser  ## the media page in a headless Chromium (Debian packages)
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -47,7 +47,7 @@ SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.p
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py \
 	tests/middlewares/test_compression.py tests/middlewares/test_seekable_zstd.py \
-	tests/middlewares/test_encryption.py
+	tests/middlewares/test_encryption.py tests/jobs/test_dask.py
 
 lowest:  ## some of the tests, with the lowest allowed versions of all dependencies
 	$(PYTHON) -m venv --clear .venv-lowest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -184,8 +183,6 @@ async def test_checksums_in_listings_and_metadata(seaweed: S3Server, tmp_path: P
 
 # -- rclone ----------------------------------------------------------------------------------------------
 
-needs_rclone = pytest.mark.skipif(shutil.which("rclone") is None, reason="rclone is not installed")
-
 
 async def rclone(server: S3Server, *arguments: str) -> str:
     environment = {
@@ -211,7 +208,7 @@ async def rclone(server: S3Server, *arguments: str) -> str:
     return run.stdout
 
 
-@needs_rclone
+@pytest.mark.commands
 async def test_rclone_finds_nothing_to_do_after_an_upload(
     seaweed: S3Server, tmp_path: Path
 ) -> None:
@@ -231,7 +228,7 @@ async def test_rclone_finds_nothing_to_do_after_an_upload(
             assert (tmp_path / "out" / key).stat().st_mtime_ns == expected
 
 
-@needs_rclone
+@pytest.mark.commands
 async def test_times_that_rclone_wrote_are_set(seaweed: S3Server, tmp_path: Path) -> None:
     folder = make(tmp_path / "in", FILES)
     async with opened(Requests(seaweed)) as (store, bucket):
