@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import inf
 
 from ._settings import check_counts, check_ints, check_numbers
 from .errors import ConfigError
@@ -47,10 +48,10 @@ class CircuitBreaker:
     def __post_init__(self) -> None:
         check_counts(failures=self.failures)
         check_numbers(duration=self.duration, pause=self.pause, max_pause=self.max_pause)
-        if self.duration < 0 or not 0 < self.pause <= self.max_pause:
+        if not 0 <= self.duration < inf or not 0 < self.pause <= self.max_pause < inf:
             raise ConfigError(
-                "duration must not be negative, and pause must be more than 0 and at most max_pause, got"
-                f" {self}"
+                "duration must be 0 or more, pause more than 0 and at most max_pause, and all of them"
+                f" finite, got {self}"
             )
 
 

@@ -262,6 +262,32 @@ async def test_cleanup_that_waits_completes_in_a_cancelled_scope() -> None:
     assert done == ["one", "two"]
 
 
+@pytest.mark.parametrize("opens", ["run_shielded", "shielded"])
+async def test_shields_may_be_nested(opens: str) -> None:
+    steps: list[str] = []
+
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        steps.append("inner")
+
+    async def outer() -> None:
+        if opens == "shielded":
+            with shielded():
+                await inner()
+        else:
+            await run_shielded(inner())
+        await run_shielded(inner())
+        with shielded():
+            await asyncio.sleep(0)
+        steps.append("outer")
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await run_shielded(outer())
+    assert steps == ["inner", "inner", "outer"]
+    await asyncio.sleep(0)  # no scope is left open: this would raise a cancel
+
+
 async def test_run_shielded_raises_errors_and_stops_at_its_limit() -> None:
     async def failing() -> None:
         await asyncio.sleep(0)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.counting import Counting
-from tests.fakes import NO_RETRIES, small_pool
+from tests.fakes import NO_RETRIES, fill, small_pool
 from tests.jobs.stores import BUCKET, WRITES
 from trove_async import BackendNotFoundError, NotSupportedError, Trove, UnavailableError
 from trove_async.drivers import MemoryDriver
 from trove_async.jobs import repair, verify
-from trove_async.layers import Mirrored
+from trove_async.layers import Mirrored, ReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,3 +71,15 @@ async def test_backend_without_replicas_is_refused() -> None:
             await repair(store, BUCKET, backend="nowhere")
         with pytest.raises(TypeError):
             await repair(store, BUCKET, deep=1)  # type: ignore[arg-type]
+
+
+async def test_read_only_backend_is_compared_and_not_repaired() -> None:
+    primary, replica = Counting(MemoryDriver()), Counting(MemoryDriver())
+    await fill(primary, BUCKET, "key")
+    await fill(replica, BUCKET)
+    async with Trove(ReadOnly(Mirrored(primary, replica)), pool=small_pool()) as store:
+        replica.reset()
+        with pytest.raises(NotSupportedError, match="read-only"):
+            await repair(store, BUCKET)
+        assert (await repair(store, BUCKET, dry_run=True)).changed == 1
+        assert not WRITES & set(replica.requests)

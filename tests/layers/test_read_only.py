@@ -20,6 +20,7 @@ from trove_async.driver import (
     DriverReader,
     Layer,
     Presigning,
+    Replicated,
     Uploading,
     Versioned,
 )
@@ -193,6 +194,7 @@ async def test_layer_itself_refuses_every_write() -> None:
             ),
             lambda: cast("BulkDeleting", layer).delete_many("bucket", ["key"]),
             lambda: cast("Presigning", layer).presign("PUT", "bucket", "key", 60, PresignOptions()),
+            lambda: cast("Replicated", layer).repair("bucket", "key"),
         ):
             with pytest.raises(NotSupportedError, match="ReadOnly"):
                 await cast("Callable[[], Awaitable[object]]", write)()

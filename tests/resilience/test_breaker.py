@@ -186,8 +186,9 @@ async def test_only_one_probe_is_let_through() -> None:
     clock.open()
     clock.time += 1
     assert clock.breaker.admit()
-    with pytest.raises(CircuitOpenError):
+    with pytest.raises(CircuitOpenError, match="probes it is in progress") as caught:
         clock.breaker.admit()
+    assert caught.value.retry_after == QUICK.pause  # not the time after which the probe is given up
     clock.time += QUICK.max_pause  # the probe takes too long: another one may try
     assert clock.breaker.admit()
 
@@ -216,6 +217,8 @@ async def test_breaker_can_be_switched_off() -> None:
         {"duration": -1},
         {"pause": 0},
         {"pause": 2, "max_pause": 1},
+        {"max_pause": float("inf")},
+        {"duration": float("inf")},
         {"pause": float("nan")},
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,33 @@ CLEANUP_SECONDS = 10.0
 """Seconds that an abort or a close may take under its shield, before it is cancelled."""
 
 
+class _FirstStep(threading.local):
+    """The task in which `run_shielded` is making the first step of its work, in this thread.
+
+    If that step waits, `run_shielded` opens its shield then, around whatever is open in the work. Scopes of
+    anyio must be closed in the reverse order, so no other shield may be opened during that step.
+    """
+
+    task: asyncio.Task[Any] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the current task is making that step. A task that it starts eagerly is not."""
+        return self.task is not None and self.task is asyncio.current_task()
+
+
+_first_step = _FirstStep()
+
+
 @contextmanager
 def shielded(seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
     """Shield the cleanup in a block from cancelled scopes of anyio, for up to `seconds` seconds.
 
     A native cancel (`asyncio.Task.cancel`) still interrupts it. See `run_cleanup`.
     """
+    if _first_step.is_ours:  # the shield of that call follows
+        yield
+        return
     with anyio.move_on_after(seconds, shield=True):
         yield
 
@@ -35,13 +57,20 @@ async def run_shielded(work: Coroutine[Any, Any, object], seconds: float = CLEAN
     """Run cleanup under a shield. The shield costs 25 µs, so it is opened only if the cleanup waits.
 
     Args:
-        work: The cleanup. It usually completes without waiting.
+        work: The cleanup. It usually completes without waiting. It may itself use this function and
+            `shielded`, but no other scope of anyio before it first waits.
         seconds: The time limit of the shield.
     """
+    if _first_step.is_ours:
+        await work
+        return
+    _first_step.task = asyncio.current_task()
     try:
         first = work.send(None)
     except StopIteration:
         return
+    finally:
+        _first_step.task = None
     with shielded(seconds):
         await _resume(work, first)
 

@@ -162,12 +162,17 @@ class Breaker:
 
     def refusal(self) -> CircuitOpenError:
         """Return the error of a request that is not sent."""
+        assert self._settings is not None  # noqa: S101 - otherwise never tripped
         now = self._clock()
         pause = max(self._due - now, 0.0)
+        next_request = f"the next request is sent in {pause:.1f} s"
+        if self.state == "half-open":  # `_due` is the time at which the probe is given up
+            pause = min(pause, self._settings.pause)
+            next_request = "a request that probes it is in progress"
         return CircuitOpenError(
             f"the request was not sent: the backend is considered unavailable, because"
             f" {self.failures} attempts in a row failed in {now - self._since:.0f} s, the last one with"
-            f" {self._last_error}; the next request is sent in {pause:.1f} s",
+            f" {self._last_error}; {next_request}",
             retry_after=pause,
         )
 

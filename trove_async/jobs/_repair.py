@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from trove_async._engine.backend_checks import check_writable
 from trove_async._settings import check_switches
 from trove_async.driver import Replicated
 from trove_async.errors import NotSupportedError
@@ -75,7 +76,7 @@ async def repair(
         The report.
 
     Raises:
-        NotSupportedError: The backend has no replicas.
+        NotSupportedError: The backend has no replicas, or is read-only.
         BackendNotFoundError: `backend` is unknown.
         UnavailableError: A replica is down, so that nothing can be compared.
         Otherwise as `rebalance`.
@@ -126,7 +127,9 @@ class Repair:
         return False
 
     async def check(self) -> None:
-        """Raise NotSupportedError if the backend has no replicas."""
+        """Raise NotSupportedError if the backend has no replicas, or they would be changed and it is read-only."""
+        if not self.dry_run:
+            check_writable(self._backend, "repair replicas")
         if not self._backend.capabilities.replicated:
             raise NotSupportedError(
                 f"backend {self._backend.name!r} has no replicas: wrap it in trove_async.layers.Mirrored",

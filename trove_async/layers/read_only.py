@@ -11,7 +11,7 @@ from dataclasses import replace
 from trove_async.driver import AsyncDriver, Capabilities, Upload
 from trove_async.errors import NotSupportedError
 from trove_async.models import DeleteResult, ObjectInfo
-from trove_async.options import CopyOptions, DeleteOptions, PresignOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, PresignOptions, PutOptions, Repaired
 
 from ._forwarding import Forwarding
 from ._urls import as_driver
@@ -85,6 +85,10 @@ class ReadOnly(Forwarding):
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Raise NotSupportedError."""
         raise _refusal("delete objects")
+
+    async def repair(self, bucket: str, key: str) -> Repaired:
+        """Raise NotSupportedError."""
+        raise _refusal("repair replicas")
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
