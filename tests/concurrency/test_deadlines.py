@@ -38,6 +38,7 @@ async def test_work_beyond_the_limit_is_cancelled_and_raises(deadlines: Deadline
         await deadlines.within(0.01, "nothing arrived", wait_forever())
 
 
+@pytest.mark.idle_time
 async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
     ended: list[float] = []
 
