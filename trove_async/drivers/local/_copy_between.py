@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._staging import StagedFile
     from ._threads import CancelFlag
 
-_CHUNK: Final = 256 * 1024
+_CHUNK: Final = 512 * 1024
 """Bytes that are read at a time, and between checks for a cancel. They fit in the processor's cache, from
 which they are hashed and written."""
 
