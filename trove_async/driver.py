@@ -561,11 +561,11 @@ class Origin(NamedTuple):
     key: str
 
 
-@runtime_checkable
 class CopyingFrom(Protocol):
     """Optional: copies from another open driver, which do not pass through the store.
 
-    A store uses it if `Capabilities.server_copy` is True and `copies_from` accepts the source's driver.
+    A store uses it if `Capabilities.server_copy` is True, `copies_from` accepts the source's driver, and the
+    class itself defines both methods: a subclass may store bodies in a different form.
     """
 
     def copies_from(self, source: AsyncDriver) -> bool:
@@ -592,9 +592,11 @@ class CopyingFrom(Protocol):
         ...
 
 
-@runtime_checkable
 class Unwrapping(Protocol):
-    """Optional: a layer that reads each object, unchanged, from one other driver. For `CopyingFrom`."""
+    """Optional: a layer that reads each object, unchanged, from one other driver. For `CopyingFrom`.
+
+    A store uses it only if the class itself defines the method: a subclass may change what is read.
+    """
 
     def unwrap(self, bucket: str, key: str) -> Origin:
         """Return the open driver that has the object, and the object's names there.

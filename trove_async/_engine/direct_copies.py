@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, cast
 
+from trove_async._own_methods import defines
 from trove_async._version_identity import can_prove
 from trove_async.driver import Capabilities, CopyingFrom, Origin, Unwrapping
 from trove_async.models import ObjectInfo
@@ -40,17 +41,17 @@ def direct_copy(
     source: Location, target: Location, info: ObjectInfo, options: PutOptions
 ) -> DriverCopy | None:
     """Return the copy from the source's driver to the target's, or None if it is not possible."""
-    # 1. Check the destination. An isinstance check of a protocol takes ten times as long as hasattr.
+    # 1. Check the destination.
     driver = target.backend.driver
     if (
         source.version_id is not None
-        or not hasattr(driver, "copies_from")
+        or not defines(driver, "copies_from")
         or not keeps_options(target.backend.capabilities, info, options)
     ):
         return None
     # 2. Find the driver below the layers of the source.
     origin = Origin(source.backend.driver, source.bucket, source.key)
-    while hasattr(origin.driver, "unwrap"):
+    while defines(origin.driver, "unwrap"):
         origin = cast("Unwrapping", origin.driver).unwrap(origin.bucket, origin.key)
     copying = cast("CopyingFrom", driver)
     if not copying.copies_from(origin.driver):

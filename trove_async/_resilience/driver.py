@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import cast
 
 from trove_async._concurrency import InFlight, shielded
+from trove_async._own_methods import defines
 from trove_async._secrets import redacted
 from trove_async.driver import (
     AsyncDriver,
@@ -70,7 +71,8 @@ class ResilientDriver:
         self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
         self._read_now = self.driver.read_now if isinstance(self.driver, ReadsNow) else None
-        self._copying_from = self.driver if isinstance(self.driver, CopyingFrom) else None
+        copies = defines(self.driver, "copies_from")
+        self._copying_from = cast("CopyingFrom", self.driver) if copies else None
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import cast
 
+from trove_async._own_methods import defines
 from trove_async.driver import (
     AsyncDriver,
     BulkDeleting,
@@ -260,7 +261,7 @@ class Mapped:
     def copies_from(self, source: AsyncDriver) -> bool:
         """Return whether the wrapped driver copies from this open driver. See `CopyingFrom`."""
         driver = self._driver
-        return hasattr(driver, "copies_from") and cast("CopyingFrom", driver).copies_from(source)
+        return defines(driver, "copies_from") and cast("CopyingFrom", driver).copies_from(source)
 
     async def copy_from(
         self, source: Origin, bucket: str, key: str, options: CopyOptions

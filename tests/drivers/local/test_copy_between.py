@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from tests.drivers.local.system_calls import FailingCall, Gate
 from trove_async import Trove
+from trove_async._checksums import running_crc32c
 from trove_async.driver import CannotCopyError, Origin
 from trove_async.drivers import LocalDriver
 from trove_async.drivers.local import _copy_between
@@ -175,12 +176,11 @@ async def test_source_that_another_tool_changes_during_the_copy_is_not_stored(
     size: int,
 ) -> None:
     source = await pair.store.put("b", "k", os.urandom(size))
-    real = _copy_between.running_crc32c
 
     def change_source(*args: Any) -> int:
         with (roots[0] / "b/k").open("r+b") as file:
             file.truncate(10) if change == "truncate" else file.write(b"other")
-        return real(*args)
+        return running_crc32c(*args)
 
     monkeypatch.setattr(_copy_between, "running_crc32c", change_source)
     with pytest.raises(ObjectChangedError):
@@ -276,15 +276,16 @@ async def test_cancelled_copy_ends_its_thread_and_leaves_nothing(
     gate = Gate(os.pwritev)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", gate)
-        task = asyncio.ensure_future(pair.copy(source, if_none_match="*"))
-        await asyncio.to_thread(gate.reached.wait, 10)
-        for _ in range(times):
-            task.cancel()
-            await asyncio.sleep(0)
-        assert not task.done()
-        gate.opened.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(pair.copy(source, if_none_match="*"))
+            await asyncio.to_thread(gate.reached.wait, 10)
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+            assert not task.done()
+            gate.opened.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
     assert gate.returned.is_set()
     pair.assert_nothing_stored()
 
@@ -302,17 +303,18 @@ async def test_source_is_closed_only_after_the_copies_that_read_it(
         gate = Gate(os.pread)
         monkeypatch.setattr(os, "pread", gate)
         options = CopyOptions(source=source, put=PutOptions())
-        copying = asyncio.ensure_future(cold.copy_from(Origin(hot, "b", "k"), "b", "k", options))
-        await asyncio.to_thread(gate.reached.wait, 10)
-        closing = asyncio.ensure_future(hot.aclose())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert hot._threads is not None
-        assert hot._threads._final_job is None  # it would close the root
-        assert not cold.copies_from(hot)  # no other copy starts
-        gate.opened.set()
-        assert (await copying).size == 4
-        await closing
+        origin = Origin(hot, "b", "k")
+        async with asyncio.TaskGroup() as group:
+            copying = group.create_task(cold.copy_from(origin, "b", "k", options))
+            await asyncio.to_thread(gate.reached.wait, 10)
+            group.create_task(hot.aclose())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert hot._threads is not None
+            assert hot._threads._final_job is None  # it would close the root
+            assert not cold.copies_from(hot)  # no other copy starts
+            gate.opened.set()
+        assert copying.result().size == 4
         assert await cold_store.read("b", "k") == b"body"
 
 
@@ -395,3 +397,43 @@ async def test_copies_pass_through_mapped_and_read_only_layers(
         with pytest.raises(BucketNotFoundError) as caught:
             await store.backend("cold").copy("b", "k", "c", "new", source_backend="reading")
         assert caught.value.bucket == "c"
+
+
+class Proxy:
+    """A driver that forwards everything, as a user's driver that changes bodies would forward the rest."""
+
+    def __init__(self, inner: LocalDriver) -> None:
+        self.forwarded = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.forwarded, name)
+
+
+class MappedSubclass(Mapped):
+    """A layer that may change bodies."""
+
+
+@pytest.mark.parametrize("changed", ["source", "target"])
+@pytest.mark.parametrize("kind", ["proxy", "layer"])
+async def test_bodies_pass_through_a_driver_that_may_change_them(
+    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str, changed: str
+) -> None:
+    drivers: list[Any] = [LocalDriver(root, fsync=False) for root in roots]
+    index = ["source", "target"].index(changed)
+    local = drivers[index]
+    drivers[index] = Proxy(local) if kind == "proxy" else MappedSubclass(local, into="all")
+    calls: list[str] = []
+    for method in ("get", "put"):
+        real = getattr(LocalDriver, method)
+
+        def call(self: Any, *args: Any, real: Any = real, method: str = method) -> Any:
+            calls.append(method)
+            return real(self, *args)
+
+        monkeypatch.setattr(LocalDriver, method, call)
+    async with Trove(drivers[0], backends={"cold": drivers[1]}) as store:
+        await store.create_bucket("b", backends="all")
+        await store.put("b", "k", b"body")
+        calls.clear()
+        await store.backend("cold").copy("b", "k", "b", "k", source_backend="default")
+        assert calls == ["get", "put"]
