@@ -577,7 +577,8 @@ class CopyingFrom(Protocol):
     ) -> ObjectInfo:
         """Copy the version described by `options.source` from another driver.
 
-        `copies_from` has accepted the source's driver. The copied bytes are compared with the source's checksum, if it has one, before the object is created.
+        `copies_from` has accepted the source's driver. The copied bytes are compared with the source's
+        checksum, if it has one, before the object is created.
 
         Returns:
             The stored object. Its checksums are those of the bytes that were read, and are not taken from

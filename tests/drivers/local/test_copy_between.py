@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.drivers.local.system_calls import FailingCall, Gate
-from trove_async import Trove
+from trove_async import Route, Trove
 from trove_async._checksums import running_crc32c
 from trove_async.driver import CannotCopyError, Origin
 from trove_async.drivers import LocalDriver
@@ -31,6 +31,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     StorageFullError,
 )
+from trove_async.jobs import rebalance
 from trove_async.layers import Mapped, ReadOnly
 from trove_async.options import CopyOptions, PutOptions
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from trove_async.models import ObjectInfo
 
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 - holds temporary directories
 SMALL, LARGE = 5000, 3 * _copy_between._CHUNK + 1
 
 
@@ -437,3 +438,28 @@ async def test_bodies_pass_through_a_driver_that_may_change_them(
         calls.clear()
         await store.backend("cold").copy("b", "k", "b", "k", source_backend="default")
         assert calls == ["get", "put"]
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_rebalance_moves_files_without_a_stream_and_keeps_a_damaged_one(
+    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    hot, cold = (LocalDriver(root, fsync=False) for root in roots)
+    routes = [Route.prefix("", "cold")]
+    async with Trove(hot, backends={"cold": cold}, routes=routes, locate="anywhere") as store:
+        await store.create_bucket("b", backends="all")
+        body = os.urandom(size)
+        for key in ("damaged", "intact"):
+            await store.backend("default").put("b", key, body)
+        path = roots[0] / "b/damaged"
+        status = path.stat()
+        path.write_bytes(bytes(size))
+        os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        with monkeypatch.context() as patch:
+            forbid_streams(patch)
+            report = await rebalance(store, "b")
+        assert (report.changed, report.failed, report.bytes) == (1, 1, size)
+        assert (roots[1] / "b/intact").read_bytes() == body
+        assert not (roots[0] / "b/intact").exists()
+        assert path.exists()
+        assert not (roots[1] / "b/damaged").exists()
