@@ -41,7 +41,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from .events import Events
@@ -543,6 +543,67 @@ class Copying(Protocol):
             CannotCopyError: The service cannot make this copy. The store then copies the body.
             ObjectChangedError: The source is now a different version.
             TroveError: Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
+        """
+        ...
+
+
+class Origin(NamedTuple):
+    """An object on an open driver, which is the source of `CopyingFrom.copy_from`.
+
+    Attributes:
+        driver: The driver.
+        bucket: The object's bucket on this driver.
+        key: The object's key on this driver.
+    """
+
+    driver: AsyncDriver
+    bucket: str
+    key: str
+
+
+class CopyingFrom(Protocol):
+    """Optional: copies from another open driver, which do not pass through the store.
+
+    A store uses it if `Capabilities.server_copy` is True, `copies_from` accepts the source's driver, and the
+    class itself defines both methods: a subclass may store bodies in a different form.
+    """
+
+    def copies_from(self, source: AsyncDriver) -> bool:
+        """Return whether `copy_from` accepts this open driver as the source."""
+        ...
+
+    async def copy_from(
+        self, source: Origin, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy the version described by `options.source` from another driver.
+
+        `copies_from` has accepted the source's driver. The copied bytes are compared with the source's
+        checksum, if it has one, before the object is created.
+
+        Returns:
+            The stored object. Its checksums are those of the bytes that were read, and are not taken from
+            the source's metadata.
+
+        Raises:
+            CannotCopyError: This copy is not possible. The store then copies the body.
+            ObjectChangedError: The source is now a different version, or does not exist.
+            IntegrityError: The bytes differ from the source's checksum. Nothing was stored.
+            TroveError: Otherwise as `AsyncDriver.put`.
+        """
+        ...
+
+
+class Unwrapping(Protocol):
+    """Optional: a layer that reads each object, unchanged, from one other driver. For `CopyingFrom`.
+
+    A store uses it only if the class itself defines the method: a subclass may change what is read.
+    """
+
+    def unwrap(self, bucket: str, key: str) -> Origin:
+        """Return the open driver that has the object, and the object's names there.
+
+        Raises:
+            BucketNotFoundError: The layer does not know the bucket.
         """
         ...
 

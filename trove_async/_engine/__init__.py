@@ -44,6 +44,7 @@ Many objects
 `iterators`         what users iterate over; `misplaced`: the objects that are not where the rules say
 `copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
                     changes
+`direct_copies`     copies on a server, and from one driver directly to another: when they are possible
 `locations`         the location of an object: a backend, a bucket and a key
 `bulk_delete`       deletes many keys, on any number of backends
 `buckets`           one logical bucket on many backends

@@ -17,7 +17,7 @@ from typing import cast
 from trove_async._checksums import CRC32C, compare, compare_stored
 from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
-from trove_async.driver import CannotCopyError, Capabilities, Copying, DriverReader
+from trove_async.driver import CannotCopyError, Copying, DriverReader
 from trove_async.errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -35,6 +35,7 @@ from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 from .copy_overrides import CopyOverrides
 from .decoded_objects import DecodedObject, known_object
+from .direct_copies import DriverCopy, direct_copy, keeps_options
 from .locations import Location, context_of, context_of_stored, guessed_type, located
 from .media_types import type_of
 from .pinning import pinned_options
@@ -151,8 +152,23 @@ async def copy(
             # Metadata that the service copies itself needs no check, even if no put could store it.
             inherited = overrides.metadata is None
             check(replace(options, metadata={}) if inherited else server_options)
+            driver = cast("Copying", source.backend.driver)
+            names = (source.bucket, source.key, target.bucket, target.key)
             with suppress(CannotCopyError):
-                stored = await _copy_on_server(source, target, info, server_options, create_bucket)
+                stored, checksums = await _copy_on_server(
+                    source,
+                    target,
+                    CopyOptions(source=info, put=server_options, version_id=source.version_id),
+                    lambda options: driver.copy(*names, options),
+                    create_bucket,
+                )
+        elif (direct := direct_copy(source, target, info, options)) is not None:
+            options = with_records(_normalized(source, info, options, normalize), info.records)
+            check(options)
+            with suppress(CannotCopyError):
+                stored, checksums = await _copy_on_server(
+                    source, target, CopyOptions(source=info, put=options), direct, create_bucket
+                )
         if stored is None:
             options = with_records(_normalized(source, info, options, normalize), info.records)
             check(options)
@@ -220,24 +236,9 @@ def _can_copy_on_server(
     source: Location, target: Location, info: ObjectInfo, options: PutOptions
 ) -> bool:
     """Return whether the service can copy this version with all options."""
-    capabilities = target.backend.capabilities
-    return (
-        source.backend.driver is target.backend.driver
-        and capabilities.server_copy
-        and _copy_keeps_conditions(capabilities, options)
-        and (capabilities.copy_tags or not options.tags)
-        and (options.size or 0) <= capabilities.max_copy
-        and can_prove(info)
+    return source.backend.driver is target.backend.driver and keeps_options(
+        target.backend.capabilities, info, options
     )
-
-
-def _copy_keeps_conditions(capabilities: Capabilities, options: PutOptions) -> bool:
-    """Return whether a server-side copy honours the conditions of the destination."""
-    if not options.conditional:
-        return True
-    # A copy that is too large for one request is an upload in parts, which ends in a commit.
-    in_one_request = (options.size or 0) <= capabilities.max_put
-    return capabilities.copy_conditions and (capabilities.commit_conditions or in_one_request)
 
 
 def _normalized(
@@ -259,27 +260,27 @@ def _normalized(
 async def _copy_on_server(
     source: Location,
     target: Location,
-    info: ObjectInfo,
-    options: PutOptions,
+    options: CopyOptions,
+    copy: DriverCopy,
     create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
-) -> ObjectInfo:
-    driver = cast("Copying", source.backend.driver)
-    copy_options = CopyOptions(source=info, put=options, version_id=source.version_id)
-    names = (source.bucket, source.key, target.bucket, target.key)
+) -> tuple[ObjectInfo, Mapping[str, str]]:
+    """Copy by a driver; return the stored object and the checksums of the copied bytes."""
+    info = options.source
+    within_driver = source.backend.driver is target.backend.driver
     try:
-        stored = await driver.copy(*names, copy_options)
+        stored = await copy(options)
     except BucketNotFoundError as error:
-        if error.bucket == source.bucket != target.bucket:
+        if within_driver and error.bucket == source.bucket != target.bucket:
             raise _source_changed(source) from error
         await create_bucket(error)
-        stored = await driver.copy(*names, copy_options)
+        stored = await copy(options)
     try:
         compare_stored(info.checksums, info.stored_size, stored)
     except IntegrityError:
         with shielded(), suppress(TroveError):
             await _discard(source, target, info, stored)
         raise
-    return stored
+    return stored, info.checksums if within_driver else stored.checksums
 
 
 async def _discard(

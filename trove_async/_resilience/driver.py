@@ -7,17 +7,21 @@ recognised. `calls` describes which permits and memory a call holds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import cast
 
 from trove_async._concurrency import InFlight, shielded
+from trove_async._own_methods import defines
 from trove_async._secrets import redacted
 from trove_async.driver import (
+    AsyncDriver,
     Capabilities,
     Copying,
+    CopyingFrom,
     DriverContext,
     DriverReader,
+    Origin,
     Presigning,
     ReadsNow,
     Upload,
@@ -67,6 +71,8 @@ class ResilientDriver:
         self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
         self._read_now = self.driver.read_now if isinstance(self.driver, ReadsNow) else None
+        copies = defines(self.driver, "copies_from")
+        self._copying_from = cast("CopyingFrom", self.driver) if copies else None
 
     @property
     def name(self) -> str:
@@ -294,28 +300,55 @@ class ResilientDriver:
     ) -> ObjectInfo:
         """Copy on the server. Recognise its own write after a lost response."""
         driver = cast("Copying", self.driver)
+        return await self._copy(
+            dst_bucket,
+            dst_key,
+            options,
+            lambda attempt: driver.copy(src_bucket, src_key, dst_bucket, dst_key, attempt),
+        )
+
+    def copies_from(self, source: AsyncDriver) -> bool:
+        """Return whether the driver copies from this open driver. See `CopyingFrom`."""
+        return self._copying_from is not None and self._copying_from.copies_from(source)
+
+    async def copy_from(
+        self, source: Origin, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy from another driver. Recognise its own write after a lost response."""
+        driver = cast("CopyingFrom", self.driver)
+        return await self._copy(
+            bucket, key, options, lambda attempt: driver.copy_from(source, bucket, key, attempt)
+        )
+
+    def unwrap(self, bucket: str, key: str) -> Origin:
+        """Return the driver, and the same names. See `Unwrapping`."""
+        return Origin(self.driver, bucket, key)
+
+    async def _copy(
+        self,
+        bucket: str,
+        key: str,
+        options: CopyOptions,
+        copy: Callable[[CopyOptions], Awaitable[ObjectInfo]],
+    ) -> ObjectInfo:
         idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE_TIMEOUT)
         lost_response = self.calls.track_lost_response()
         return await self.calls.retry(
             "copy",
-            dst_bucket,
-            dst_key,
+            bucket,
+            key,
             lambda: lost_response.watch(
                 self.calls.request(
                     "copy",
-                    dst_bucket,
-                    dst_key,
-                    driver.copy,
-                    src_bucket,
-                    src_key,
-                    dst_bucket,
-                    dst_key,
+                    bucket,
+                    key,
+                    copy,
                     lost_response.copy_options(options),
                     idle_timeouts=idle_timeouts,
                 )
             ),
             recognise=lambda error: self.calls.recognise_write(
-                error, dst_bucket, dst_key, options.put.write_id
+                error, bucket, key, options.put.write_id
             ),
         )
 

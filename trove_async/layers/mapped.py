@@ -13,13 +13,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import cast
 
+from trove_async._own_methods import defines
 from trove_async.driver import (
     AsyncDriver,
     BulkDeleting,
     Capabilities,
     Copying,
+    CopyingFrom,
     DriverContext,
     DriverReader,
+    Origin,
     PartSource,
     Presigning,
     ReadsInto,
@@ -254,6 +257,26 @@ class Mapped:
                 await self._namespace.require(self._driver, src_bucket)
                 raise
         return dst.logical_info(info)
+
+    def copies_from(self, source: AsyncDriver) -> bool:
+        """Return whether the wrapped driver copies from this open driver. See `CopyingFrom`."""
+        driver = self._driver
+        return defines(driver, "copies_from") and cast("CopyingFrom", driver).copies_from(source)
+
+    async def copy_from(
+        self, source: Origin, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy from another driver to the wrapped one. See `CopyingFrom.copy_from`."""
+        driver = cast("CopyingFrom", self._driver)
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await self._namespace.require(self._driver, bucket)
+            info = await driver.copy_from(source, *names.physical, options)
+        return names.logical_info(info)
+
+    def unwrap(self, bucket: str, key: str) -> Origin:
+        """Return the wrapped driver, and the physical names. See `Unwrapping`."""
+        return Origin(self._driver, *_Names(self._namespace, bucket, key).physical)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys, and return one result for each. See `BulkDeleting.delete_many`."""

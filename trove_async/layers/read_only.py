@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from trove_async.driver import AsyncDriver, Capabilities, Upload
+from trove_async.driver import AsyncDriver, Capabilities, Origin, Upload
 from trove_async.errors import NotSupportedError
 from trove_async.models import DeleteResult, ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, PresignOptions, PutOptions, Repaired
@@ -57,6 +57,10 @@ class ReadOnly(Forwarding):
     ) -> ObjectInfo:
         """Raise NotSupportedError."""
         raise _refusal("store an object")
+
+    def unwrap(self, bucket: str, key: str) -> Origin:
+        """Return the wrapped driver, and the same names. See `Unwrapping`."""
+        return Origin(self._driver, bucket, key)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Raise NotSupportedError."""

@@ -9,7 +9,8 @@ The driver
                     except for their coroutines and functions named ``…_nowait``
 
 Objects and buckets
-`_objects`          find, store and delete one object; `_copy`: copy one
+`_objects`          find, store and delete one object; `_copy`: copy one; `_copy_between`: from another
+                    root, which `_borrowing` keeps open
 `_readers`          bodies of gets
 `_upload`           uploads in parts
 `_publish`          rename a finished file to its object's path

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._root import Root
     from ._threads import CancelFlag
 
-_FICLONE = 0x40049409  # linux/include/uapi/linux/fs.h
+FICLONE = 0x40049409  # linux/include/uapi/linux/fs.h
 _MAX_COPY = 16 * 1024 * 1024  # bytes between checks for a cancel
 _MAX_READ = 1024 * 1024
 
@@ -49,13 +49,13 @@ def copy(
     with translated(source.bucket, source.key):
         object_file = find(root, source)
     try:
-        _check_source(source, object_file.status, options)
+        check_source(source, object_file.status, options)
         # 2. Copy it to a staged file. Check again, because another tool may have changed the source
         #    in place during the copy.
         staged = root.staging.create()
         try:
             _copy_bytes(source, object_file, staged.fd, cancel)
-            _check_source(source, os.fstat(object_file.fd), options)
+            check_source(source, os.fstat(object_file.fd), options)
             # 3. Publish the staged file as the target.
             put_options = options.put
             crc32c = put_options.checksums.get("crc32c", object_file.metadata.crc32c)
@@ -70,7 +70,7 @@ def copy(
             if options.put.conditional or isinstance(error, ObjectChangedError):
                 raise
             # The caller passed no condition: the one that failed was added in step 3.
-            raise _source_changed(source) from error
+            raise source_changed(source) from error
         except BaseException:
             staged.discard()
             raise
@@ -78,12 +78,14 @@ def copy(
         object_file.close()
 
 
-def _check_source(source: Location, status: os.stat_result, options: CopyOptions) -> None:
+def check_source(source: Location, status: os.stat_result, options: CopyOptions) -> None:
+    """Raise ObjectChangedError if the file is not the version in `options.source`."""
     if etag(status) != options.source.etag:
-        raise _source_changed(source)
+        raise source_changed(source)
 
 
-def _source_changed(source: Location) -> ObjectChangedError:
+def source_changed(source: Location) -> ObjectChangedError:
+    """Return the error for a source that is a different version, or was truncated."""
     return ObjectChangedError(
         "the source was changed before it was copied completely: retry",
         bucket=source.bucket,
@@ -96,7 +98,7 @@ def _copy_bytes(
 ) -> None:
     # 1. Share the blocks. Most file systems do not support this.
     with contextlib.suppress(OSError):
-        fcntl.ioctl(target_fd, _FICLONE, object_file.fd)
+        fcntl.ioctl(target_fd, FICLONE, object_file.fd)
         return
     # 2. Let the kernel copy, or copy through this process if the kernel cannot.
     size, offset = object_file.status.st_size, 0
@@ -115,5 +117,5 @@ def _copy_bytes(
             by_kernel = False
             continue
         if count == 0:
-            raise _source_changed(source)  # it was truncated
+            raise source_changed(source)  # it was truncated
         offset += count

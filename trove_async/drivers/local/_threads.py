@@ -67,10 +67,13 @@ class Threads:
 
     Args:
         count: Number of threads.
+
+    Attributes:
+        loop: The event loop.
     """
 
     def __init__(self, count: int) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._open = True
         self._lane: deque[_Job[object]] = deque()
@@ -107,7 +110,7 @@ class Threads:
             brief: Whether `work` usually takes microseconds, so that it can share the lane.
         """
         # 1. Queue the work and wait for its result.
-        job = _Job(self._loop, work)
+        job = _Job(self.loop, work)
         if brief and len(self._threads) > 1:
             self._put_in_lane(job)
         else:
@@ -131,7 +134,7 @@ class Threads:
 
     async def finish(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread, and wait for its end even if the caller is cancelled."""
-        job = _Job(self._loop, work)
+        job = _Job(self.loop, work)
         self.put(job.run)
         return await wait_until_done(job.result)
 
@@ -145,7 +148,7 @@ class Threads:
             self._poll.cancel()
         if self._final_job is None:
             self._open = False
-            self._final_job = _Job(self._loop, final_work)
+            self._final_job = _Job(self.loop, final_work)
             for _ in self._threads:
                 self._queue.put(None)
         try:
@@ -172,7 +175,7 @@ class Threads:
                 self._lane_threads = 1
             self._lane.append(job)  # type: ignore[arg-type] # its result type does not matter here
         if self._poll is None:
-            self._poll = self._loop.call_later(
+            self._poll = self.loop.call_later(
                 _LANE_POLL, self._poll_lane, self._lane_finished_count
             )
 
@@ -195,7 +198,7 @@ class Threads:
             del job  # free its memory before the next one
             # Two threads may lose an increment. Polls only check whether the count has changed.
             self._lane_finished_count += 1
-        _call_soon(self._loop, self._run_callbacks)
+        _call_soon(self.loop, self._run_callbacks)
 
     def _poll_lane(self, finished_before: int) -> None:
         """Deliver results, and add a thread to the lane if no job has finished since the last poll."""
@@ -210,7 +213,7 @@ class Threads:
             if self._lane and is_stuck and spare > 0 and self._open:
                 self.put(partial(self._drain_lane, time.monotonic() + _HELPER_TIME))
                 self._lane_threads += 1
-        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished_count)
+        self._poll = self.loop.call_later(_LANE_POLL, self._poll_lane, self._lane_finished_count)
 
     def _run_callbacks(self) -> None:
         while self._lane_callbacks:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trove_async._settings import check_counts, check_ints, check_switches
-from trove_async.driver import Capabilities, DriverContext, DriverInUseError, DriverReader, Upload
+from trove_async.driver import (
+    AsyncDriver,
+    CannotCopyError,
+    Capabilities,
+    DriverContext,
+    DriverInUseError,
+    DriverReader,
+    Origin,
+    Upload,
+)
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, TiB
 from trove_async.options import (
@@ -24,7 +34,9 @@ from trove_async.options import (
 from trove_async.pool import BufferPool
 
 from . import _buckets, _objects
+from ._borrowing import Borrowing
 from ._copy import copy
+from ._copy_between import copy_between
 from ._errors import translate_error, translate_opening_error, translated
 from ._layout import Layout
 from ._listing import BucketWalk
@@ -124,6 +136,7 @@ class LocalDriver:
         self._threads: Threads | None = None
         self._pool: BufferPool | None = None
         self._root: Root | None = None
+        self._borrowing = Borrowing()
         self._layout = Layout()
         self._capabilities = Capabilities(
             put_if_none_match=True,
@@ -192,6 +205,8 @@ class LocalDriver:
         threads = self._threads
         if threads is None:
             return
+        # Threads of other drivers may be reading from this root (`copy_from`).
+        await self._borrowing.wait_returned()
         with translated():
             # The root is closed after the last call. Otherwise a call in flight could use a closed
             # descriptor, whose number may by then refer to a different file.
@@ -322,6 +337,48 @@ class LocalDriver:
                 root, root.layout.locate(src_bucket, src_key), location, options, cancel
             ),
         )
+
+    def copies_from(self, source: AsyncDriver) -> bool:
+        """Return whether the source is another local driver that is open on the same event loop.
+
+        A subclass may store bodies in a different form, so its objects are copied by its get and put.
+        """
+        if type(self) is not LocalDriver or type(source) is not LocalDriver:
+            return False
+        return self._loop is not None and self._loop is source._loop  # noqa: SLF001 - of this class
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop on which the driver is open, or None."""
+        return None if self._root is None or self._threads is None else self._threads.loop
+
+    async def copy_from(
+        self, source: Origin, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy the object from another root, and verify its bytes, in one call to a thread."""
+        _reject_version_id(options.version_id)
+        driver = source.driver
+        if not isinstance(driver, LocalDriver) or not self.copies_from(driver):
+            raise CannotCopyError(
+                "the source is not a local driver that is open on this event loop"
+            )
+        with driver._borrowed() as source_root:  # noqa: SLF001 - of this class
+            origin = (source_root, source_root.layout.locate(source.bucket, source.key))
+            return await self._on_object(
+                bucket,
+                key,
+                lambda root, location, cancel: copy_between(
+                    origin, root, location, options, cancel
+                ),
+                brief=self._writes_are_brief and options.source.stored_size <= SMALL_BODY,
+            )
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Root]:
+        """Return the root, and keep it open during the block."""
+        root, _ = self._require_open()
+        with self._borrowing.borrowed():
+            yield root
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys in one call to a thread. A cancel takes effect between two keys."""

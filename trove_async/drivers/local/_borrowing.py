@@ -1,0 +1,38 @@
+"""Counts the copies that read from a driver's root in the threads of other drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trove_async._concurrency import wait_until_done
+
+
+class Borrowing:
+    """The copies in progress that read from one root. Used on one event loop."""
+
+    __slots__ = ("_count", "_returned")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._returned: asyncio.Future[None] | None = None
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Keep the root open during the block."""
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count and self._returned is not None:
+                self._returned.set_result(None)
+                self._returned = None
+
+    async def wait_returned(self) -> None:
+        """Wait until no copy reads from the root, even if cancelled."""
+        while self._count:
+            if self._returned is None:
+                self._returned = asyncio.get_running_loop().create_future()
+            await wait_until_done(self._returned)
