@@ -4,6 +4,7 @@
 `versions`     the versions that the origin has confirmed
 `reader`       the body of one get
 `fills`        requests to the origin whose bodies go to the cache
+`filled_block` a block that is being received and stored
 `responses`    responses of the origin
 `block_store`  reads, stores and evicts blocks
 `blocks`       the index of the blocks

@@ -13,7 +13,8 @@ from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
 from .block_store import BlockStore
-from .fills import Fill, FilledBlock, FillReader
+from .filled_block import FilledBlock
+from .fills import Fill, FillReader
 from .responses import fresh
 from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
 
