@@ -8,6 +8,7 @@
 `responses`    responses of the origin
 `block_store`  reads, stores and evicts blocks
 `blocks`       the index of the blocks
+`listing`      lists the blocks
 `written`      bodies that are written through the layer
 `sieve`        the order of eviction
 `ledger`       the shares of several processes in one cache
