@@ -454,6 +454,21 @@ async def test_lookup_of_the_version_before_a_put_is_not_joined_after_it() -> No
         assert await read(setup.layer, "bucket", "key") == b"newer"
 
 
+async def test_failed_lookup_that_has_just_ended_is_not_joined_after_a_put() -> None:
+    async with cached() as setup:
+        core = setup.layer._open_core
+        before = OwnedTask(read(setup.layer, "bucket", "key"))
+        while not (core._lookups and next(iter(core._lookups.values())).version.done()):
+            await asyncio.sleep(0)
+        write_of_key = core.versions.begin_write(("bucket", "key"))
+        await replace_under(setup.origin)  # in this step of the event loop
+        core.versions.end_write(("bucket", "key"), write_of_key)
+        assert core._lookups
+        assert await read(setup.layer, "bucket", "key") == content(2 * BLOCK)
+        with pytest.raises(ObjectNotFoundError):
+            await before.result()
+
+
 # -- concurrent readers ------------------------------------------------------------------------------
 
 
