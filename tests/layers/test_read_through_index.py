@@ -74,7 +74,7 @@ def test_other_names_and_interrupted_writes_are_not_blocks() -> None:
 
 @pytest.mark.parametrize("is_unique", [True, False])
 @pytest.mark.parametrize("seed", range(20))
-async def test_index_agrees_with_a_model(
+async def test_index_agrees_with_a_model(  # noqa: C901, PLR0912 - the actions of a random schedule
     seed: int,
     is_unique: bool,  # noqa: FBT001 - a parameter of the test: no two processes wrote the same block
 ) -> None:
@@ -132,9 +132,7 @@ async def test_index_agrees_with_a_model(
         index.drop_owner(owner)
     assert index.owned_count == index.stored_bytes == 0
     assert not any(index.has_blocks_of(f"{item:016x}") for item in range(20))
-    assert not any(
-        index.find(block_id(item), number) for item in range(20) for number in range(3)
-    )
+    assert not any(index.find(block_id(item), number) for item in range(20) for number in range(3))
 
 
 async def test_other_tasks_run_while_a_large_cache_is_indexed(
