@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Self
+from unittest.mock import patch
 
 import diskcache  # type: ignore[import-untyped]  # has no types
 import fsspec  # type: ignore[import-untyped]  # has no types
@@ -550,18 +551,15 @@ async def compare_limits(bench: Bench) -> bool:
 def loop_steps() -> Iterator[list[float]]:
     """Record the CPU times of all steps of the event loop. A collection of garbage is part of some step."""
     steps: list[float] = []
-    run = asyncio.Handle._run  # type: ignore[attr-defined] # noqa: SLF001 - no public API
+    run: Callable[[asyncio.Handle], None] = vars(asyncio.Handle)["_run"]
 
     def timed_run(handle: asyncio.Handle) -> None:
         started = time.thread_time()
         run(handle)
         steps.append(time.thread_time() - started)
 
-    asyncio.Handle._run = timed_run  # type: ignore[attr-defined] # noqa: SLF001 - as above
-    try:
+    with patch.object(asyncio.Handle, "_run", timed_run):
         yield steps
-    finally:
-        asyncio.Handle._run = run  # type: ignore[attr-defined] # noqa: SLF001 - as above
 
 
 async def measure_opening(bench: Bench, count: int = 100_000) -> bool:

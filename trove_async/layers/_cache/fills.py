@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from trove_async._concurrency import OwnedTask, OwnedTasks, Turns
 from trove_async.driver import AsyncDriver, DriverReader
@@ -24,12 +24,15 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import ByteRange, ObjectInfo
+from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 
 from .filled_block import FilledBlock, Waiters
 from .responses import Response, replaced_error
 from .versions import Name, Observation, Version, Versions
+
+_LEAST_PIECE: Final = 64 * KiB
+"""Minimum size of the pieces in which a block is received after its first one."""
 
 
 class FillReader(Protocol):
@@ -290,11 +293,13 @@ class Fill:
         A reader of a small range gets it at once, and not only when 1 MiB has arrived.
         """
         buffer, position = block.unfilled, block.start + block.received
+        # Many readers with different ranges must not make many small pieces.
+        least = position + (_LEAST_PIECE if block.received else 1)
         nearest = position + len(buffer)
         for reader in self.readers:
             end = reader.requested_end if reader.end is None else reader.end
-            if end is not None and position < end < nearest:
-                nearest = end
+            if end is not None and position < end:
+                nearest = min(nearest, max(end, least))
         return buffer[: nearest - position]
 
     async def _is_next_wanted(self, *, wait: bool = False) -> bool:
