@@ -495,7 +495,7 @@ class _Trickle:
         self.position = reader.range[0]
 
     async def readinto(self, buffer: memoryview) -> int:
-        count = min(len(buffer), self.range[1] - self.position)
+        count: int = min(len(buffer), self.range[1] - self.position)
         if self.position + count > self._origin.arrived:
             await self._origin.rest.wait()
         filled = 0

@@ -143,7 +143,7 @@ async def test_other_tasks_run_while_a_large_cache_is_indexed(
     class Due(Turns):
         """Turns that are always due: a step of the event loop is one slice."""
 
-        is_due = True  # type: ignore[assignment]
+        is_due = True
 
         async def give(self) -> None:
             nonlocal given
