@@ -13,8 +13,7 @@ from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
 from .block_store import BlockStore
-from .filled_block import FilledBlock
-from .fills import Fill, FillReader
+from .fills import Fill, FilledBlock, FillReader
 from .responses import fresh
 from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
 

@@ -27,7 +27,7 @@ from trove_async.errors import (
 from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 
-from .filled_block import FilledBlock, Waiters
+from .received_block import ReceivedBlock, Waiters
 from .responses import Response, replaced_error
 from .versions import Name, Observation, Version, Versions
 
@@ -89,6 +89,65 @@ class FillCore(Protocol):
     def start_storing(self, block: FilledBlock) -> None: ...
 
     def forget_filling(self, block: FilledBlock) -> None: ...
+
+
+class FilledBlock(ReceivedBlock):
+    """A block that is being received, and then stored.
+
+    Attributes:
+        version: The version that it belongs to.
+        number: The position of the block in the object.
+        fill: The fill that receives it.
+    """
+
+    __slots__ = ("_readers", "fill", "number", "version")
+
+    def __init__(self, fill: Fill, version: Version, number: int) -> None:
+        block_size = fill.core.block_size
+        start = number * block_size
+        super().__init__(start, min(block_size, version.info.stored_size - start))
+        self.fill = fill
+        self.version = version
+        self.number = number
+        self._readers = 0
+
+    @property
+    def can_be_dropped(self) -> bool:
+        """Whether only slow readers still need it. They can read from the cache or from the origin."""
+        return self.is_done and not self.is_dropped
+
+    def attach(self) -> None:
+        """Count a reader that takes bytes of this block."""
+        self._readers += 1
+
+    def detach(self) -> None:
+        """Stop counting a reader."""
+        self._readers -= 1
+        self.drop_if_unneeded()
+
+    def done(self) -> None:
+        """Record that the block was stored, or cannot be. Readers that are near may still take its bytes."""
+        self.is_done = True
+        self.drop_if_unneeded()
+
+    def drop_if_unneeded(self) -> None:
+        """Drop it if it was stored, and no reader is in it or about to reach it."""
+        if self.is_done and not self._readers and not self.fill.is_near(self):
+            self.drop()
+
+    def fail(self, error: BaseException) -> None:
+        """Give the block up."""
+        self.error = error
+        self.drop()
+
+    def cancel_request(self) -> None:
+        """Cancel its fill. See `ReceivedBlock.cancel_request`."""
+        self.fill.cancel()
+
+    def drop(self) -> None:
+        """Let no reader join it. See `ReceivedBlock.drop`."""
+        self.fill.core.forget_filling(self)
+        super().drop()
 
 
 class Fill:

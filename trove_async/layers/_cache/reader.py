@@ -22,8 +22,8 @@ from trove_async.options import GetOptions
 from .block_store import PIECE
 from .blocks import Block
 from .core import ReadCore
-from .filled_block import FilledBlock, RevokedError
-from .fills import Fill
+from .fills import Fill, FilledBlock
+from .received_block import RevokedError
 from .responses import ReplacedError, Response, fresh, replaced_error
 from .versions import Version
 

@@ -1,21 +1,15 @@
-"""A block that is being received from the origin of `ReadThrough`, and then stored in the cache."""
+"""The memory and the bytes of a block that is being received from the origin of `ReadThrough`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from trove_async._checksums import running_crc32c
 from trove_async._views import take
 from trove_async.errors import UnavailableError
 from trove_async.pool import SLOT, BufferPool, Lease
-
-from .versions import Version
-
-if TYPE_CHECKING:
-    from .fills import Fill
 
 
 class RevokedError(UnavailableError):
@@ -44,59 +38,58 @@ class Waiters:
                 waiter.set_result(None)
 
 
-class FilledBlock:
-    """A block that is being received, and then stored.
+class ReceivedBlock:
+    """The bytes of a block, and the readers that wait for them.
 
-    Its bytes are in slots of the store's pool. They stay leased while a call may still read or write them, even if
+    They are in slots of the store's pool. They stay leased while a call may still read or write them, even if
     the block was given up.
 
     Attributes:
-        version: The version that it belongs to.
-        number: The position of the block in the object.
-        start: The offset of its first byte.
+        start: The offset of its first byte in the object.
         size: Its bytes.
         received: The bytes that have arrived.
         crc32c: Their checksum.
-        fill: The fill that receives it.
         error: Why it will not be completed; None if it was or may be.
+        is_done: Whether it was stored, or cannot be.
         is_dropped: Whether readers can no longer take its bytes.
     """
 
     __slots__ = (
-        "_is_done",
         "_lease",
-        "_readers",
         "_slots",
         "_uses",
         "_waiters",
         "crc32c",
         "error",
-        "fill",
+        "is_done",
         "is_dropped",
-        "number",
         "received",
         "size",
         "start",
-        "version",
     )
 
-    def __init__(self, fill: Fill, version: Version, number: int) -> None:
-        block_size = fill.core.block_size
-        self.fill = fill
-        self.version = version
-        self.number = number
-        self.start = number * block_size
-        self.size = min(block_size, version.info.stored_size - self.start)
+    def __init__(self, start: int, size: int) -> None:
+        self.start = start
+        self.size = size
         self.received = 0
         self.crc32c = 0
         self.error: BaseException | None = None
+        self.is_done = False
         self.is_dropped = False
         self._lease: Lease | None = None
         self._slots: Sequence[memoryview] = ()
         self._uses = 0
-        self._readers = 0
-        self._is_done = False
         self._waiters = Waiters()
+
+    def cancel_request(self) -> None:
+        """Cancel the request that receives it, without waiting for its end."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Let no reader take its bytes any more, and release the memory. Idempotent."""
+        self.is_dropped = True
+        self._waiters.wake()
+        self._release()
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -123,11 +116,11 @@ class FilledBlock:
 
     def _revoke(self) -> bool:
         """Give up the memory for a transfer that waits for it. Return whether it was released."""
-        if not self._is_done and self.received < self.size:
+        if not self.is_done and self.received < self.size:
             self.error = RevokedError("the memory of a cache fill was needed for a transfer")
             self.drop()
-            self.fill.cancel()  # its request may be writing to the memory
-        elif self._is_done:
+            self.cancel_request()  # it may be writing to the memory
+        elif self.is_done:
             self.drop()
         return self._lease is None
 
@@ -161,41 +154,3 @@ class FilledBlock:
     async def wait(self) -> None:
         """Wait until more bytes have arrived, or the block was given up."""
         await self._waiters.wait()
-
-    # -- readers ---------------------------------------------------------------------------------
-
-    @property
-    def can_be_dropped(self) -> bool:
-        """Whether only slow readers still need it. They can read from the cache or from the origin."""
-        return self._is_done and not self.is_dropped
-
-    def attach(self) -> None:
-        """Count a reader that takes bytes of this block."""
-        self._readers += 1
-
-    def detach(self) -> None:
-        """Stop counting a reader."""
-        self._readers -= 1
-        self.drop_if_unneeded()
-
-    def done(self) -> None:
-        """Record that the block was stored, or cannot be. Readers that are near may still take its bytes."""
-        self._is_done = True
-        self.drop_if_unneeded()
-
-    def drop_if_unneeded(self) -> None:
-        """Drop it if it was stored, and no reader is in it or about to reach it."""
-        if self._is_done and not self._readers and not self.fill.is_near(self):
-            self.drop()
-
-    def fail(self, error: BaseException) -> None:
-        """Give the block up."""
-        self.error = error
-        self.drop()
-
-    def drop(self) -> None:
-        """Let no reader take its bytes any more, and release the memory. Idempotent."""
-        self.is_dropped = True
-        self.fill.core.forget_filling(self)
-        self._waiters.wake()
-        self._release()
