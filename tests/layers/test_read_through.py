@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -452,6 +452,84 @@ async def test_lookup_of_the_version_before_a_put_is_not_joined_after_it() -> No
         assert await read(setup.layer, "bucket", "key") == b"newer"
         await before.aclose()
         assert await read(setup.layer, "bucket", "key") == b"newer"
+
+
+async def test_failed_lookup_that_has_just_ended_is_not_joined_after_a_put() -> None:
+    async with cached() as setup:
+        core = setup.layer._open_core
+        before = OwnedTask(read(setup.layer, "bucket", "key"))
+        while not (core._lookups and next(iter(core._lookups.values())).version.done()):
+            await asyncio.sleep(0)
+        write_of_key = core.versions.begin_write(("bucket", "key"))
+        await replace_under(setup.origin)  # in this step of the event loop
+        core.versions.end_write(("bucket", "key"), write_of_key)
+        assert core._lookups
+        assert await read(setup.layer, "bucket", "key") == content(2 * BLOCK)
+        with pytest.raises(ObjectNotFoundError):
+            await before.result()
+
+
+class Trickling(Origin):
+    """Its bodies are received into the caller's buffer, which must be full before `readinto` returns.
+
+    After `arrived` bytes of an object, nothing arrives before `rest` is set.
+    """
+
+    def __init__(self, arrived: int) -> None:
+        super().__init__()
+        self.arrived = arrived
+        self.rest = asyncio.Event()
+
+    @asynccontextmanager
+    async def _counted(self, context: Any) -> AsyncIterator[Any]:
+        async with super()._counted(context) as reader:
+            yield _Trickle(self, reader)
+
+
+class _Trickle:
+    def __init__(self, origin: Trickling, reader: Any) -> None:
+        self._origin = origin
+        self._reader = reader
+        self.info = reader.info
+        self.range = reader.range
+        self.position = reader.range[0]
+
+    async def readinto(self, buffer: memoryview) -> int:
+        count: int = min(len(buffer), self.range[1] - self.position)
+        if self.position + count > self._origin.arrived:
+            await self._origin.rest.wait()
+        filled = 0
+        while filled < count:
+            data = await self._reader.read(count - filled)
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        self.position += count
+        return count
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize(("start", "end"), [(0, 4096), (1, 2), (10_000, 14_096)])
+async def test_range_is_handed_out_before_the_rest_of_its_block_has_arrived(
+    start: int,
+    end: int,
+    is_known: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    origin = Trickling(end)
+    async with cached(origin) as setup:
+        body = content(3 * BLOCK)
+        await setup.put("key", body)
+        if is_known:
+            await setup.layer.head("bucket", "key")
+        got = await read(setup.layer, "bucket", "key", range=ByteRange(start, end))
+        assert got == body[start:end]
+        assert setup.layer.statistics().blocks == 0
+        # The block is completed and stored afterwards, by the same request.
+        origin.rest.set()
+        await setup.settle()
+        assert setup.layer.statistics().blocks == 1
+        got = await read(setup.layer, "bucket", "key", range=ByteRange(0, BLOCK))
+        assert_same(got, body[:BLOCK])
+        assert origin.requests.count("get") == 1
 
 
 # -- concurrent readers ------------------------------------------------------------------------------

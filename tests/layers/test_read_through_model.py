@@ -34,6 +34,7 @@ class World:
 
     Attributes:
         history: For each key, all versions: when the write began, when it ended, and the body. None: deleted.
+        own_write: For each key, the index of the last version whose write through the layer has returned.
     """
 
     def __init__(self, seed: int) -> None:
@@ -43,13 +44,20 @@ class World:
         self.history: dict[str, list[tuple[float, float, bytes | None]]] = {
             key: [(0.0, 0.0, None)] for key in KEYS
         }
-        self.own_write: dict[str, float] = dict.fromkeys(KEYS, 0.0)
+        self.own_write: dict[str, int] = dict.fromkeys(KEYS, 0)
         self.writers: dict[str, int] = dict.fromkeys(KEYS, 0)
         self.reads = 0
         self.number = 0
+        # The response may arrive long after the origin has done its work. Writes overtake it.
+        for step in ("get.done", "head.done", "put.done", "delete.done"):
+            self.origin.before[step] = self.delay
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def delay(self) -> None:
+        if self.rng.random() < 0.3:
+            await asyncio.sleep(self.rng.random())
 
     def body(self) -> bytes:
         self.number += 1
@@ -73,7 +81,7 @@ class World:
                 await write(driver, "bucket", key, body)
             self.history[key][-1] = (self.history[key][-1][0], self.now(), body)
             if own:
-                self.own_write[key] = self.now()
+                self.own_write[key] = len(self.history[key]) - 1
         finally:
             self.writers[key] -= 1
 
@@ -104,13 +112,13 @@ class World:
                 return
             raise
         self.reads += 1
-        # A write through the layer that ended before this read is seen by it.
-        earliest = max(started - REVALIDATE, own_write)
+        # A write through the layer that returned before this read began is seen by it, at once.
         history = self.history[key]
         possible = [
             body
             for index, (_, _, body) in enumerate(history)
-            if index + 1 == len(history) or history[index + 1][1] >= earliest
+            if index >= own_write
+            and (index + 1 == len(history) or history[index + 1][1] >= started - REVALIDATE)
         ]
         expected = [
             None if body is None else body[slice(*span)]

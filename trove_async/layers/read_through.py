@@ -25,7 +25,7 @@ from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, Pu
 from trove_async.pool import SLOT, BufferPool
 
 from ._cache.block_store import BlockStore
-from ._cache.calls import CacheCalls
+from ._cache.calls import CacheCalls, SharedTasks
 from ._cache.core import CacheStatistics, ReadCore
 from ._cache.reader import CachedGet
 from ._cache.versions import Name, Observation, Version, Write
@@ -141,7 +141,7 @@ class ReadThrough(Forwarding):
         await super().open(context)
         _check_memory(context.pool, self._block_size)
         origin, cache = self._attachment.drivers
-        self._tasks, self._deadlines = OwnedTasks(), Deadlines()
+        self._tasks, self._deadlines = SharedTasks(), Deadlines()
         calls = CacheCalls(self._tasks, self._deadlines, self._cache_timeout)
         store = BlockStore(cache, self._max_bytes, calls, self._tasks)
         self._core = ReadCore(

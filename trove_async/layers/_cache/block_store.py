@@ -19,12 +19,13 @@ from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, OwnedTasks
 from trove_async.driver import AsyncDriver, ReadsNow
 from trove_async.errors import BucketExistsError, NotFoundError, StorageFullError, TroveError
-from trove_async.models import ByteRange, MiB, ObjectInfo
-from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
+from trove_async.models import ByteRange, MiB
+from trove_async.options import DeleteOptions, GetOptions, PutOptions
 
 from .blocks import Block, BlockIndex
 from .calls import CacheCalls, Pause
 from .ledger import Ledger, LostMembershipError
+from .listing import Listing, list_blocks
 from .versions import Version
 
 BUCKET: Final = "trove-cache"
@@ -33,14 +34,8 @@ BUCKET: Final = "trove-cache"
 PIECE: Final = MiB
 """Maximum size of one read from the cache."""
 
-_PAGE: Final = 1000
-"""Entries of one page of the listing at open. Indexing them takes 3 ms of the event loop."""
-
 _FULL_SECONDS: Final = 60.0
 """Seconds for which the blocks stay below the size at which the disk was full, although more is allowed."""
-
-_LIST_SECONDS: Final = 30.0
-"""The deadline of one page of a listing, for which no read waits."""
 
 
 class BlockStore:
@@ -142,10 +137,9 @@ class BlockStore:
         try:
             with suppress(BucketExistsError):
                 await self._calls.run(self._cache.create_bucket(BUCKET))
-            owners: set[str] = set()
-            found = await self._list("", owners)
+            found = await self._list()
             if self._ledger is not None:
-                await self._join(self._ledger, frozenset(owners))
+                await self._join(self._ledger, frozenset(found.owners))
         except Exception:  # noqa: BLE001 - reads go to the origin, and it is tried again later
             self._writes.failed()
             return
@@ -162,36 +156,23 @@ class BlockStore:
         await ledger.join(listed)
         self._owner = ledger.member
 
-    async def _add_to_index(self, found: Sequence[tuple[Block, int]]) -> None:
-        owned = None if self._ledger is None else self._ledger.owners
-        for count, (block, size) in enumerate(found, 1):
-            if owned is not None and block.owner not in owned:
-                if block.size == size:
-                    self.index.add_foreign(block)
-            elif block.size == size:
-                self.index.add_owned(block)
-            else:  # what a crash has left of a write: it counts until it is deleted
-                self._doubtful[block.name] = size
-                self.index.used += size
-            if count % _PAGE == 0:
-                await asyncio.sleep(0)
+    async def _list(self, prefix: str = "") -> Listing:
+        return await list_blocks(self._cache, BUCKET, prefix, self._calls)
 
-    async def _list(self, prefix: str, owners: set[str] | None = None) -> list[tuple[Block, int]]:
-        """Return the blocks in the cache, with the sizes that they have there. Add their owners to a set."""
-        found: list[tuple[Block, int]] = []
-        token: str | None = None
-        while True:
-            options = ListOptions(prefix=prefix, limit=_PAGE, token=token)
-            page = await self._calls.run(self._cache.list_page(BUCKET, options), _LIST_SECONDS)
-            for entry in page.entries:
-                block = Block.parse(entry.key)
-                if block is not None and isinstance(entry, ObjectInfo):
-                    found.append((block, entry.size))
-                    if owners is not None:
-                        owners.add(block.owner)
-            token = page.token
-            if token is None:
-                return found
+    async def _add_to_index(self, listing: Listing) -> None:
+        # The owned blocks first, and the most of them: the index adopts those without a copy.
+        owners = sorted(
+            listing.owners.items(), key=lambda item: (not self._is_own(item[0]), -item[1].size)
+        )
+        for owner, blocks in owners:
+            await self.index.add_listed(blocks, is_owned=self._is_own(owner))
+        for name, size in listing.unusable:  # they count until they are deleted
+            if self._is_own(name.partition("/")[0]):
+                self._doubtful[name] = size
+                self.index.used += size
+
+    def _is_own(self, owner: str) -> bool:
+        return self._ledger is None or owner in self._ledger.owners
 
     # -- reading ---------------------------------------------------------------------------------
 

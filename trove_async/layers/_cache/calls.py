@@ -6,13 +6,29 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-from trove_async._concurrency import Deadlines, OwnedTasks
+from trove_async._concurrency import Deadlines, OwnedTask, OwnedTasks, speculative
 from trove_async.errors import ClosedError
 
 T = TypeVar("T")
 
 PAUSE_SECONDS: Final = 5.0
 """Seconds without calls after a call failed."""
+
+
+class SharedTasks(OwnedTasks):
+    """The tasks of one layer. Several readers may need what they do, so none of their requests is `speculative`.
+
+    A speculative request fails if it would have to wait. A second request of `Hedged` may start a fill
+    that other readers then join, or a call to the cache, whose failure would start a pause.
+    """
+
+    def start(self, work: Coroutine[Any, Any, T]) -> OwnedTask[T]:
+        """Start a task. See `OwnedTasks.start`."""
+        token = speculative.set(False)  # a task keeps the context of its start
+        try:
+            return super().start(work)
+        finally:
+            speculative.reset(token)
 
 
 class Pause:
@@ -91,6 +107,17 @@ class CacheCalls:
                 self.hanging += 1
                 task.when_done(self._count_end)
                 self._tasks.start(task.aclose())  # cancels it, and waits in place of the caller
+
+    def start(self, work: Coroutine[Any, Any, T], seconds: float) -> OwnedTask[T]:
+        """Start a call, whose result is that of `run`.
+
+        Raises:
+            ClosedError: The layer is closed.
+        """
+        if self._tasks.closed:
+            work.close()
+            raise ClosedError("the layer is closed")
+        return self._tasks.start(self.run(work, seconds))
 
     def _count_end(self) -> None:
         self.hanging -= 1

@@ -199,7 +199,8 @@ class ReadCore:
             end: The number after the last one; None: up to the end of the object.
         """
         lookup = self._lookups.get(name)
-        if lookup is None or lookup.observation.is_outdated:
+        # One that has ended may be older than a write that has ended since.
+        if lookup is None or lookup.observation.is_outdated or lookup.version.done():
             lookup = self._start_lookup(name, reader, first, end)
         if not lookup.version.done():
             await asyncio.wait([lookup.version])

@@ -11,13 +11,10 @@ is stored. Without free memory there is no fill, and the reader uses the respons
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, OwnedTasks, Turns
-from trove_async._views import take
 from trove_async.driver import AsyncDriver, DriverReader
 from trove_async.errors import (
     ClosedError,
@@ -27,16 +24,15 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import ByteRange, ObjectInfo
+from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
-from trove_async.pool import SLOT, BufferPool, Lease
 
+from .received_block import ReceivedBlock, Waiters
 from .responses import Response, replaced_error
 from .versions import Name, Observation, Version, Versions
 
-
-class RevokedError(UnavailableError):
-    """A fill gave up its memory. Its readers continue without it."""
+_LEAST_PIECE: Final = 64 * KiB
+"""Minimum size of the pieces in which a block is received after its first one."""
 
 
 class FillReader(Protocol):
@@ -50,6 +46,11 @@ class FillReader(Protocol):
     @property
     def end(self) -> int | None:
         """The end of its range; None if that is not known yet."""
+        ...
+
+    @property
+    def requested_end(self) -> int | None:
+        """The end of its range as far as it is known without the size of the object; None if it is not."""
         ...
 
     def join(self, fill: Fill) -> None:
@@ -90,132 +91,30 @@ class FillCore(Protocol):
     def forget_filling(self, block: FilledBlock) -> None: ...
 
 
-class FilledBlock:
+class FilledBlock(ReceivedBlock):
     """A block that is being received, and then stored.
-
-    Its bytes are in slots of the store's pool. They stay leased while a call may still read or write them, even if
-    the block was given up.
 
     Attributes:
         version: The version that it belongs to.
         number: The position of the block in the object.
-        start: The offset of its first byte.
-        size: Its bytes.
-        received: The bytes that have arrived.
-        crc32c: Their checksum.
         fill: The fill that receives it.
-        error: Why it will not be completed; None if it was or may be.
-        is_dropped: Whether readers can no longer take its bytes.
     """
 
-    __slots__ = (
-        "_is_done",
-        "_lease",
-        "_readers",
-        "_slots",
-        "_uses",
-        "_waiter",
-        "crc32c",
-        "error",
-        "fill",
-        "is_dropped",
-        "number",
-        "received",
-        "size",
-        "start",
-        "version",
-    )
+    __slots__ = ("_readers", "fill", "number", "version")
 
     def __init__(self, fill: Fill, version: Version, number: int) -> None:
         block_size = fill.core.block_size
+        start = number * block_size
+        super().__init__(start, min(block_size, version.info.stored_size - start))
         self.fill = fill
         self.version = version
         self.number = number
-        self.start = number * block_size
-        self.size = min(block_size, version.info.stored_size - self.start)
-        self.received = 0
-        self.crc32c = 0
-        self.error: BaseException | None = None
-        self.is_dropped = False
-        self._lease: Lease | None = None
-        self._slots: Sequence[memoryview] = ()
-        self._uses = 0
         self._readers = 0
-        self._is_done = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    # -- memory ----------------------------------------------------------------------------------
-
-    def lease(self, pool: BufferPool) -> bool:
-        """Lease memory. Return False if none is free, or a transfer waits for some."""
-        self._lease = pool.try_lease(self.size, self._revoke)
-        self._slots = () if self._lease is None else self._lease.views
-        return self._lease is not None
-
-    @contextmanager
-    def use(self) -> Iterator[None]:
-        """Keep the memory leased during a call that reads or writes it."""
-        self._uses += 1
-        try:
-            yield
-        finally:
-            self._uses -= 1
-            self._release()
-
-    def _release(self) -> None:
-        if self.is_dropped and not self._uses and self._lease is not None:
-            lease, self._lease, self._slots = self._lease, None, ()
-            lease.release()
-
-    def _revoke(self) -> bool:
-        """Give up the memory for a transfer that waits for it. Return whether it was released."""
-        if not self._is_done and self.received < self.size:
-            self.error = RevokedError("the memory of a cache fill was needed for a transfer")
-            self.drop()
-            self.fill.cancel()  # its request may be writing to the memory
-        elif self._is_done:
-            self.drop()
-        return self._lease is None
-
-    # -- bytes -----------------------------------------------------------------------------------
-
-    @property
-    def views(self) -> list[memoryview]:
-        """The bytes, once all have arrived."""
-        return take(self._slots, self.size)
-
-    @property
-    def unfilled(self) -> memoryview:
-        """The memory for the next bytes. Not empty before all have arrived."""
-        index, offset = divmod(self.received, SLOT)
-        return self._slots[index][offset : offset + self.size - self.received]
-
-    def append(self, count: int) -> None:
-        """Record that bytes were written to the start of `unfilled`."""
-        self.crc32c = running_crc32c([self.unfilled[:count]], self.crc32c)
-        self.received += count
-        self._wake()
-
-    def take(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes at a position of the object; ``b""`` if they are not there."""
-        index, offset = divmod(position - self.start, SLOT)
-        available = self.received - (position - self.start)
-        if self.is_dropped or available <= 0:
-            return b""
-        return bytes(self._slots[index][offset : offset + min(size, available)])
-
-    async def wait(self) -> None:
-        """Wait until more bytes have arrived, or the block was given up."""
-        if self._waiter is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._waiter])
-
-    # -- readers ---------------------------------------------------------------------------------
 
     @property
     def can_be_dropped(self) -> bool:
         """Whether only slow readers still need it. They can read from the cache or from the origin."""
-        return self._is_done and not self.is_dropped
+        return self.is_done and not self.is_dropped
 
     def attach(self) -> None:
         """Count a reader that takes bytes of this block."""
@@ -228,12 +127,12 @@ class FilledBlock:
 
     def done(self) -> None:
         """Record that the block was stored, or cannot be. Readers that are near may still take its bytes."""
-        self._is_done = True
+        self.is_done = True
         self.drop_if_unneeded()
 
     def drop_if_unneeded(self) -> None:
         """Drop it if it was stored, and no reader is in it or about to reach it."""
-        if self._is_done and not self._readers and not self.fill.is_near(self):
+        if self.is_done and not self._readers and not self.fill.is_near(self):
             self.drop()
 
     def fail(self, error: BaseException) -> None:
@@ -241,17 +140,14 @@ class FilledBlock:
         self.error = error
         self.drop()
 
-    def drop(self) -> None:
-        """Let no reader take its bytes any more, and release the memory. Idempotent."""
-        self.is_dropped = True
-        self.fill.core.forget_filling(self)
-        self._wake()
-        self._release()
+    def cancel_request(self) -> None:
+        """Cancel its fill. See `ReceivedBlock.cancel_request`."""
+        self.fill.cancel()
 
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.set_result(None)
+    def drop(self) -> None:
+        """Let no reader join it. See `ReceivedBlock.drop`."""
+        self.fill.core.forget_filling(self)
+        super().drop()
 
 
 class Fill:
@@ -298,7 +194,7 @@ class Fill:
         self._block: FilledBlock | None = None  # the block that is being received
         self._stored: list[FilledBlock] = []  # and not dropped yet
         self._response: Response | None = None
-        self._waiter: asyncio.Future[None] | None = None  # of readers for the next block
+        self._waiters = Waiters()  # readers, for the next block
         self._demand: asyncio.Future[None] | None = None  # of the fill for its readers
 
     def cancel(self) -> None:
@@ -343,9 +239,7 @@ class Fill:
 
     async def wait(self) -> None:
         """Wait until it begins another block, or ends."""
-        if self._waiter is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._waiter])
+        await self._waiters.wait()
 
     # -- the task --------------------------------------------------------------------------------
 
@@ -421,7 +315,7 @@ class Fill:
             # 2. Receive it, and let a task store it.
             self._block = core.filling[version.block_id, block.number] = block
             self.upcoming += 1
-            self._wake_readers()
+            self._waiters.wake()
             await self._receive(block, response.reader)
             if block.is_dropped or core.tasks.closed:
                 return
@@ -437,7 +331,7 @@ class Fill:
         readinto = getattr(reader, "readinto", None)  # optional, see `ReadsInto`
         with block.use():
             while block.received < block.size and not block.is_dropped:
-                buffer = block.unfilled
+                buffer = self._next_buffer(block)
                 if readinto is None:
                     data = await reader.read(len(buffer))
                     count = len(data)
@@ -451,6 +345,21 @@ class Fill:
                 block.append(count)
                 if turns.is_due:
                     await turns.give()
+
+    def _next_buffer(self, block: FilledBlock) -> memoryview:
+        """Return the memory for the next bytes. It ends where the next range of a reader ends.
+
+        A reader of a small range gets it at once, and not only when 1 MiB has arrived.
+        """
+        buffer, position = block.unfilled, block.start + block.received
+        # Many readers with different ranges must not make many small pieces.
+        least = position + (_LEAST_PIECE if block.received else 1)
+        nearest = position + len(buffer)
+        for reader in self.readers:
+            end = reader.requested_end if reader.end is None else reader.end
+            if end is not None and position < end:
+                nearest = min(nearest, max(end, least))
+        return buffer[: nearest - position]
 
     async def _is_next_wanted(self, *, wait: bool = False) -> bool:
         """Wait until a reader is in the last block or behind it. Return False if none needs more.
@@ -497,9 +406,4 @@ class Fill:
         if not self.opened.done():
             self.opened.set_exception(error)
             self.opened.exception()  # retrieved, even if no reader waits for it any more
-        self._wake_readers()
-
-    def _wake_readers(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.set_result(None)
+        self._waiters.wake()

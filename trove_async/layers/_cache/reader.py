@@ -22,7 +22,8 @@ from trove_async.options import GetOptions
 from .block_store import PIECE
 from .blocks import Block
 from .core import ReadCore
-from .fills import Fill, FilledBlock, RevokedError
+from .fills import Fill, FilledBlock
+from .received_block import RevokedError
 from .responses import ReplacedError, Response, fresh, replaced_error
 from .versions import Version
 
@@ -82,6 +83,12 @@ class CachedGet:
         """The version that the body belongs to."""
         assert self._version is not None  # noqa: S101 - set on entering
         return self._version.info
+
+    @property
+    def requested_end(self) -> int | None:
+        """The end of the range as far as it was requested. See `FillReader.requested_end`."""
+        byte_range = self._options.range
+        return None if byte_range is None else byte_range.end
 
     # -- opening ---------------------------------------------------------------------------------
 
