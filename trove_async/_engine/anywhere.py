@@ -339,11 +339,16 @@ class OperationsAnywhere(Operations):
             hidden = [
                 backend
                 for backend in order[order.index(origin.backend) + 1 :]
-                if not replace(origin, backend=backend).is_same(target)
+                if not _is_at(replace(origin, backend=backend), target)
             ]
             deletable = await self._deletable(source.bucket, source.key, hidden)
             await self._delete_hidden(source.bucket, source.key, deletable)
         await super()._remove_source(source, origin, target, copied)
+
+
+def _is_at(location: Location, target: Location) -> bool:
+    """Return whether a deletion of the location may delete what was stored at the target."""
+    return location.is_same(target) or location.is_written_by(target)
 
 
 def _can_create(capabilities: Capabilities, size: int) -> bool:

@@ -18,6 +18,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    places_of,
 )
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
@@ -92,6 +93,10 @@ class Forwarding:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the wrapped driver. See `AsyncDriver.place`."""
         return self._attachment.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in the wrapped driver. See `ManyPlaces.places`."""
+        return places_of(self._attachment.inner[0], bucket, key, written=written)
 
     # -- objects ---------------------------------------------------------------------------------
 

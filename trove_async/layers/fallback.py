@@ -22,6 +22,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    places_of,
 )
 from trove_async.errors import (
     BucketNotEmptyError,
@@ -80,6 +81,9 @@ class Fallback:
 
     A missing object costs one request for each member. If a member is not available and the others lack
     the object, the error is that of the former: the object may exist.
+
+    A move from the layer to a member that is a backend of its own raises NotSupportedError: it could delete
+    the only copy. A copy to the primary fetches what only another member has.
 
     Etags and version ids of the primary are passed as they are, and those of another member are tagged. A
     get with such a value goes to that member alone.
@@ -174,6 +178,12 @@ class Fallback:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the primary. See `AsyncDriver.place`."""
         return self.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in all members. Only the primary is written. See `ManyPlaces.places`."""
+        if written:
+            return places_of(self.inner[0], bucket, key, written=True)
+        return self._members.places(bucket, key)
 
     @property
     def _primary(self) -> AsyncDriver:

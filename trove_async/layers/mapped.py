@@ -28,6 +28,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    places_of,
 )
 from trove_async.errors import (
     BucketNotFoundError,
@@ -161,6 +162,15 @@ class Mapped:
         except BucketNotFoundError:
             return (self, bucket, key)  # not mapped: the operation itself raises
         return self._attachment.inner[0].place(names.physical_bucket, names.physical_key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in the wrapped driver. See `ManyPlaces.places`."""
+        try:
+            names = _Names(self._namespace, bucket, key)
+        except BucketNotFoundError:
+            return (self.place(bucket, key),)
+        inner = self._attachment.inner[0]
+        return places_of(inner, names.physical_bucket, names.physical_key, written=written)
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions

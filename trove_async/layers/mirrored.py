@@ -89,7 +89,8 @@ class Mirrored:
     Versions belong to one member: a version is read and deleted only there, and a replica may keep a bucket
     that has only older versions when the bucket is deleted. Presigned URLs are not
     supported, because a PUT would reach one member only. Do not write to a replica by itself, for example
-    as a backend of its own: a move from the mirror to its own replica would delete both copies.
+    as a backend of its own. A move between the mirror and a member that is a backend raises
+    NotSupportedError: it could delete the only copy.
 
     Args:
         primary: The first member, as a driver or a URL.
@@ -195,6 +196,10 @@ class Mirrored:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the primary. See `AsyncDriver.place`."""
         return self.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in all members. See `ManyPlaces.places`."""
+        return self._members.places(bucket, key, written=written)
 
     # -- reads -----------------------------------------------------------------------------------
 

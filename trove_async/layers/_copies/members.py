@@ -8,13 +8,20 @@ goes to that member alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar, cast
 
-from trove_async.driver import AsyncDriver, DriverContext, DriverReader, Layer, ReadsInto
+from trove_async.driver import (
+    AsyncDriver,
+    DriverContext,
+    DriverReader,
+    Layer,
+    ReadsInto,
+    places_of,
+)
 from trove_async.errors import (
     BucketNotFoundError,
     ConfigError,
@@ -116,6 +123,15 @@ class Members:
         """The memory of the store."""
         assert self._context is not None  # noqa: S101 - set by `open`
         return self._context.pool
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of an object in all members that can have it, those of the primary first."""
+        primary, *others = self.attachment.inner
+        places = list(places_of(primary, bucket, key, written=written))
+        for driver in others:
+            with suppress(InvalidNameError):
+                places += places_of(driver, bucket, key, written=written)
+        return tuple(dict.fromkeys(places))
 
     async def open(self, context: DriverContext) -> None:
         """Open all members. See `Attachment.open`."""
