@@ -367,3 +367,52 @@ async def test_random_schedule_agrees_with_a_model(seed: int) -> None:
         for fake in schedule.fakes:
             assert await contents(fake) == primary
         assert_nothing_held(store, *schedule.fakes)
+
+
+# -- a store that is closed between the primary's write and those of the replicas ------------------------
+
+
+@pytest.mark.parametrize("acknowledge", ["all", "primary"])
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [
+        ("put", "put"),
+        ("put in parts", "commit"),
+        ("copy", "copy"),
+        ("delete", "delete"),
+        ("delete many", "delete_many"),
+    ],
+)
+async def test_close_after_the_primarys_write_reports_all_replicas(
+    call: str, step: str, acknowledge: Any
+) -> None:
+    one = Fake()
+    layer = Mirrored(one, Fake(), Fake(), acknowledge=acknowledge)
+    async with store_with(layer, pool=pool()) as (store, events):
+        await store.put("bucket", "key", OLD)
+        await store.put("bucket", "source", NEW)
+        await finish_replicas(store)
+        events.clear()
+        closing: list[asyncio.Task[None]] = []
+
+        async def close() -> None:  # while the response is on its way
+            if not closing:
+                closing.append(asyncio.create_task(store.aclose()))
+            while not layer._replicas._tasks.closed:
+                await asyncio.sleep(0)
+
+        one.before[f"{step}.done"] = close
+        refusal: TroveError | None = None
+        try:
+            await CALLS[call][0](store)
+        except TroveError as error:
+            refusal = error
+        await closing[0]
+        missed = {(key, member) for _, key, member in of_kind(events, "missed")}
+        assert {member for _, member in missed} == {"replica 1 (memory)", "replica 2 (memory)"}
+        assert len(of_kind(events, "missed")) == 2  # each once
+        if acknowledge == "all":
+            assert isinstance(refusal, UnavailableError)
+            assert "the primary has done it" in str(refusal)
+            assert "the store was closed" in str(refusal)
+            assert refusal.maybe_done

@@ -9,8 +9,8 @@ from trove_async.models import Listed, Misplaced, ObjectInfo
 
 from .backends import Backend
 from .iterators import Entries, Run
-from .locations import Location
 from .listing import MAX_LOOKUPS, Batch, Listing, Query
+from .locations import Location
 
 Resolve = Callable[[str], "str | Awaitable[str]"]
 """Returns the name of the backend of a key, or an awaitable of it if a route function is async."""

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import AsyncDriver, PartSource, StreamedUpload, Upload, Uploading
-from trove_async.errors import NotSupportedError, TroveError, UnavailableError
+from trove_async.errors import ClosedError, NotSupportedError, TroveError, UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
@@ -248,7 +248,13 @@ class MirroredUpload:
             async def commit(upload: _ReplicaUpload = upload) -> None:
                 await upload.commit(checksums)
 
-            tasks[upload.number] = replicas.start(upload.number, self._bucket, [self._key], commit)
+            try:
+                task = replicas.start(upload.number, self._bucket, [self._key], commit)
+            except ClosedError as error:  # the store was closed after the primary's commit
+                self._drop(upload, error)
+            else:
+                tasks[upload.number] = task
+        uploads = [upload for upload in uploads if upload.number in tasks]
         try:
             await wait_for(tasks, replicas.needed - done)
         except BaseException:
@@ -265,7 +271,7 @@ class MirroredUpload:
                 task.when_done(upload.close)
             elif not succeeded(task):
                 self._drop(upload, failure(task))
-        for upload in uploads:
+        for upload in self._uploads:
             upload.reported = True  # by `result`, or by its task
         return replicas.result("put", self._bucket, self._key, self._errors)
 
