@@ -684,6 +684,27 @@ def places_of(
 
 
 @runtime_checkable
+class RefusesDeletions(Protocol):
+    """Optional: a driver that refuses to delete some objects, such as a layer with a read-only member."""
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Raise the error of a deletion that would be refused. A move calls this before it copies.
+
+        Raises:
+            NotSupportedError: The object cannot be deleted.
+            TroveError: That cannot be found out.
+        """
+        ...
+
+
+async def check_deletable(driver: AsyncDriver, bucket: str, key: str) -> None:
+    """Check a deletion on any driver. See `RefusesDeletions.check_deletable`."""
+    check = getattr(driver, "check_deletable", None)
+    if check is not None:
+        await cast("RefusesDeletions", driver).check_deletable(bucket, key)
+
+
+@runtime_checkable
 class ReadsNow(Protocol):
     """Optional: a driver that can sometimes read a small range without waiting, such as from the page cache."""
 

@@ -21,7 +21,7 @@ from tests.layers.mirroring import (
     write_to,
 )
 from trove_async import BufferPool
-from trove_async._concurrency import OwnedTask
+from trove_async._concurrency import OwnedTask, task_group
 from trove_async._resilience import upload
 from trove_async.errors import (
     ObjectNotFoundError,
@@ -393,21 +393,22 @@ async def test_close_after_the_primarys_write_reports_all_replicas(
         await store.put("bucket", "source", NEW)
         await finish_replicas(store)
         events.clear()
-        closing: list[asyncio.Task[None]] = []
-
-        async def close() -> None:  # while the response is on its way
-            if not closing:
-                closing.append(asyncio.create_task(store.aclose()))
-            while not layer._replicas._tasks.closed:
-                await asyncio.sleep(0)
-
-        one.before[f"{step}.done"] = close
         refusal: TroveError | None = None
-        try:
-            await CALLS[call][0](store)
-        except TroveError as error:
-            refusal = error
-        await closing[0]
+        async with task_group() as group:
+
+            async def close() -> None:  # while the response is on its way
+                if not closing:
+                    closing.append(True)
+                    group.start_soon(store.aclose)
+                while not layer._replicas._tasks.closed:
+                    await asyncio.sleep(0)
+
+            closing: list[bool] = []
+            one.before[f"{step}.done"] = close
+            try:
+                await CALLS[call][0](store)
+            except TroveError as error:
+                refusal = error
         missed = {(key, member) for _, key, member in of_kind(events, "missed")}
         assert {member for _, member in missed} == {"replica 1 (memory)", "replica 2 (memory)"}
         assert len(of_kind(events, "missed")) == 2  # each once

@@ -10,7 +10,7 @@ from trove_async import _names
 from trove_async._concurrency import shielded
 from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
-from trove_async.driver import Presigning
+from trove_async.driver import Presigning, check_deletable
 from trove_async.errors import (
     BucketNotFoundError,
     NotSupportedError,
@@ -350,6 +350,8 @@ class Operations:
             destination = await self._location(bucket, key, target)
             if origin.is_same(destination):
                 return RelocationResult(Relocated.NOT_MOVED)
+            if not keep_source:
+                await check_source_deletable(origin)
             if origin.overlaps(destination):
                 # The destination's readers find the source there already, unless a member lacks it.
                 if origin.is_within(destination) or await has_source(origin, destination):
@@ -590,6 +592,8 @@ class Operations:
         origin = await self._location(*source)
         destination = await self._location(*target)
         check_copy_writable(origin, destination, moves=moves)
+        if moves and not origin.is_same(destination):
+            await check_source_deletable(origin)
         if origin.version_id is not None and origin.is_same(destination):
             origin = await self._without_latest_id(origin)
         copied = await self._copy(origin, destination, overrides, progress, self._head)
@@ -683,6 +687,12 @@ def check_copy_writable(origin: Location, destination: Location, *, moves: bool)
     backend_checks.check_writable(destination.backend, "store a copy")
     if moves and not origin.is_same(destination) and origin.is_written_by(destination):
         raise member_error(origin, destination)
+
+
+async def check_source_deletable(source: Location) -> None:
+    """Raise the error of a deletion that a layer would refuse, before anything is done."""
+    with located(source):
+        await check_deletable(source.backend.driver, source.bucket, source.key)
 
 
 def member_error(source: Location, target: Location) -> NotSupportedError:

@@ -18,6 +18,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
     places_of,
 )
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
@@ -97,6 +98,10 @@ class Forwarding:
     def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
         """Return the places of the object in the wrapped driver. See `ManyPlaces.places`."""
         return places_of(self._attachment.inner[0], bucket, key, written=written)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check a deletion on the wrapped driver. See `RefusesDeletions.check_deletable`."""
+        await check_deletable(self._driver, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
     places_of,
 )
 from trove_async.errors import (
@@ -33,6 +34,7 @@ from trove_async.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
 )
 from trove_async.models import BucketInfo, DeleteResult, Entry, ObjectInfo, Prefix
 from trove_async.options import (
@@ -72,7 +74,8 @@ class Fallback:
     * Listings merge the members. Each key is listed once, as the first member has it. If a member is not
       ordered, the members follow one another, and each key of a later one costs a head.
     * A deletion deletes the object on all members, the primary last, because an older one would be
-      visible otherwise. A bucket is deleted on all members as well, if it is empty on all.
+      visible otherwise. A bucket is deleted on all members as well, if it is empty on all. An object or a
+      bucket that a read-only member has is refused before anything is deleted, and so is its move.
     * A put with ``if_none_match="*"`` or ``if_match`` also sees the objects of the other members. They
       are checked before the primary's put, which itself is conditional. Nothing prevents that another
       process changes the object of another member in between.
@@ -350,7 +353,8 @@ class Fallback:
 
         Raises:
             PreconditionFailedError: ``if_match`` is not the etag of the object that a read returns.
-            NotSupportedError: The version belongs to another member.
+            NotSupportedError: The version belongs to another member, or a read-only member has the
+                object. Nothing was deleted.
         """
         if self._on_missing:
             return await self._delete_everywhere(bucket, key, options)
@@ -372,10 +376,14 @@ class Fallback:
             holder, etag = self._members.untag(options.if_match)
             await self._check_current(bucket, key, holder, etag)
             options = replace(options, if_match=etag)
-        # 2. Delete what the object hides before the object itself, so that nothing older appears. Members
+        # 2. A read-only member must not have the object: it would become visible.
+        members = self._members.numbers[holder:]
+        missing = await self._check_read_only(members, bucket, key)
+        # 3. Delete what the object hides before the object itself, so that nothing older appears. Members
         # before the one that has it may have got a newer object meanwhile.
-        missing: list[BucketNotFoundError] = []
-        for member in reversed(self._members.numbers[holder:]):
+        for member in reversed(members):
+            if self._is_read_only(member):
+                continue
             own = options if member == holder else replace(options, if_match=None)
             try:
                 await self._members.drivers[member].delete(bucket, key, own)
@@ -389,13 +397,60 @@ class Fallback:
         if len(missing) == len(self._members.names):
             raise missing[-1]
 
+    async def _check_read_only(
+        self, members: Sequence[int], bucket: str, key: str
+    ) -> list[BucketNotFoundError]:
+        """Check that no read-only member has an object. Return the errors of those without the bucket.
+
+        Raises:
+            NotSupportedError: A read-only member has it.
+        """
+        missing: list[BucketNotFoundError] = []
+        for member in filter(self._is_read_only, members):
+            try:
+                await self._check_lacks(member, bucket, key)
+            except BucketNotFoundError as error:
+                missing.append(error)
+        return missing
+
+    def _is_read_only(self, member: int) -> bool:
+        return not self._members.drivers[member].capabilities.writable
+
+    async def _check_lacks(self, member: int, bucket: str, key: str) -> None:
+        """Check that a read-only member lacks an object.
+
+        Raises:
+            NotSupportedError: It has the object.
+            BucketNotFoundError: It lacks the bucket as well.
+        """
+        try:
+            await self._members.drivers[member].head(bucket, key)
+        except ObjectNotFoundError:
+            return
+        except InvalidNameError as error:
+            raise cannot_have_bucket(bucket, error) from error
+        raise NotSupportedError(
+            f"{self._members.names[member]} is read-only and has the object; nothing was deleted",
+            bucket=bucket,
+            key=key,
+        )
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check that no read-only member has the object. See `RefusesDeletions.check_deletable`."""
+        members = self._members.numbers if self._on_missing else range(1)
+        await self._check_read_only(members, bucket, key)
+        for member in members:
+            await check_deletable(self._members.drivers[member], bucket, key)
+
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys as `delete` does. See `BulkDeleting.delete_many`."""
         if not self._on_missing:
             return await cast("BulkDeleting", self._primary).delete_many(bucket, keys)
         failed: dict[str, DeleteResult] = {}
         missing: list[BucketNotFoundError] = []
-        for member in reversed(self._members.numbers):
+        numbers = self._members.numbers
+        # The read-only members come first, which must not have an object: it would become visible.
+        for member in sorted(numbers, key=lambda number: (not self._is_read_only(number), -number)):
             # A key that a further member has kept must not be deleted on the primary.
             remaining = [key for key in keys if key not in failed]
             if not remaining:
@@ -414,6 +469,8 @@ class Fallback:
         self, member: int, bucket: str, keys: Sequence[str]
     ) -> Sequence[DeleteResult]:
         driver = self._members.drivers[member]
+        if self._is_read_only(member):
+            return await self._refused(member, bucket, keys)
         try:
             return await cast("BulkDeleting", driver).delete_many(bucket, keys)
         except InvalidNameError:
@@ -426,6 +483,26 @@ class Fallback:
 
         await for_each(keys, delete, limit=_LOOKUPS)
         return []
+
+    async def _refused(
+        self, member: int, bucket: str, keys: Sequence[str]
+    ) -> Sequence[DeleteResult]:
+        """Return the results of the keys that a read-only member has."""
+        refused: list[DeleteResult] = []
+        missing: list[BucketNotFoundError] = []
+
+        async def check(key: str) -> None:
+            try:
+                await self._check_lacks(member, bucket, key)
+            except BucketNotFoundError as error:
+                missing.append(error)
+            except TroveError as error:
+                refused.append(DeleteResult(key=key, error=error))
+
+        await for_each(keys, check, limit=_LOOKUPS)
+        if len(missing) == len(keys):
+            raise missing[0]
+        return refused
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
@@ -476,6 +553,11 @@ class Fallback:
             if page.entries:
                 raise BucketNotEmptyError(
                     f"the bucket must be empty, but {self._members.names[member]} has objects in it",
+                    bucket=bucket,
+                )
+            if self._is_read_only(member):
+                raise NotSupportedError(
+                    f"{self._members.names[member]} is read-only and has the bucket; nothing was deleted",
                     bucket=bucket,
                 )
             holders.append(driver)

@@ -28,6 +28,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
     places_of,
 )
 from trove_async.errors import (
@@ -204,6 +205,12 @@ class Mapped:
         with _logical_names_in_errors(names):
             await self._namespace.require(self._driver, bucket)
             await self._driver.delete(*names.physical, options)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check a deletion on the wrapped driver. See `RefusesDeletions.check_deletable`."""
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await check_deletable(self._driver, *names.physical)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page, with logical names. See `AsyncDriver.list_page`."""

@@ -240,20 +240,9 @@ class MirroredUpload:
 
     async def _commit_replicas(self, checksums: Mapping[str, str]) -> tuple[str, ...]:
         replicas = self._replicas
-        tasks: dict[int, OwnedTask[object]] = {}
         uploads = [upload for upload in self._live if not upload.committed]
         done = len(self._live) - len(uploads)
-        for upload in uploads:
-
-            async def commit(upload: _ReplicaUpload = upload) -> None:
-                await upload.commit(checksums)
-
-            try:
-                task = replicas.start(upload.number, self._bucket, [self._key], commit)
-            except ClosedError as error:  # the store was closed after the primary's commit
-                self._drop(upload, error)
-            else:
-                tasks[upload.number] = task
+        tasks = self._start_commits(uploads, checksums)
         uploads = [upload for upload in uploads if upload.number in tasks]
         try:
             await wait_for(tasks, replicas.needed - done)
@@ -274,6 +263,24 @@ class MirroredUpload:
         for upload in self._uploads:
             upload.reported = True  # by `result`, or by its task
         return replicas.result("put", self._bucket, self._key, self._errors)
+
+    def _start_commits(
+        self, uploads: Sequence[_ReplicaUpload], checksums: Mapping[str, str]
+    ) -> dict[int, OwnedTask[object]]:
+        """Start the commits of replicas. Those of a closed store are dropped."""
+        tasks: dict[int, OwnedTask[object]] = {}
+        for upload in uploads:
+
+            async def commit(upload: _ReplicaUpload = upload) -> None:
+                await upload.commit(checksums)
+
+            try:
+                task = self._replicas.start(upload.number, self._bucket, [self._key], commit)
+            except ClosedError as error:
+                self._drop(upload, error)
+            else:
+                tasks[upload.number] = task
+        return tasks
 
     def _report(self, error: BaseException) -> None:
         """Report all replicas that do not have the object, although the primary has it or may have it."""
