@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, cast
 
@@ -13,6 +14,7 @@ from trove_async._version_identity import NULL_VERSION_ID
 from trove_async.driver import Presigning, check_deletable
 from trove_async.errors import (
     BucketNotFoundError,
+    NotFoundError,
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -691,7 +693,7 @@ def check_copy_writable(origin: Location, destination: Location, *, moves: bool)
 
 async def check_source_deletable(source: Location) -> None:
     """Raise the error of a deletion that a layer would refuse, before anything is done."""
-    with located(source):
+    with located(source), suppress(NotFoundError):  # the copy finds that out
         await check_deletable(source.backend.driver, source.bucket, source.key)
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import replace
 from typing import cast
 
@@ -17,8 +23,10 @@ from trove_async.driver import (
     Copying,
     DriverContext,
     DriverReader,
+    PartSource,
     Presigning,
     Replicated,
+    StreamedUpload,
     Upload,
     Uploading,
     Versioned,
@@ -44,6 +52,7 @@ from trove_async.options import (
     GetOptions,
     ListOptions,
     Page,
+    Part,
     PresignOptions,
     PutOptions,
     Repaired,
@@ -176,7 +185,8 @@ class Fallback:
 
     async def ping(self) -> None:
         """Ping the primary, which all writes need. See `AsyncDriver.ping`."""
-        await self._primary.ping()
+        with self._members.naming(0):
+            await self._primary.ping()
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the primary. See `AsyncDriver.place`."""
@@ -252,7 +262,8 @@ class Fallback:
             try:
                 driver = self._members.drivers[stage]
                 own = replace(options, token=token, limit=max(room, 1))
-                page = await driver.list_page(bucket, own)
+                with self._members.naming(stage):
+                    page = await driver.list_page(bucket, own)
             except BucketNotFoundError:
                 if token is not None:
                     raise  # deleted meanwhile: a listing that ended here would look complete
@@ -302,7 +313,7 @@ class Fallback:
     ) -> ObjectInfo:
         """Store the object on the primary. See `AsyncDriver.put`."""
         options, foreign = await self._conditions(bucket, key, options)
-        with _translating(foreign):
+        with self._members.naming(0), _translating(foreign):
             return self._members.info(0, await self._primary.put(bucket, key, views, options))
 
     @asynccontextmanager
@@ -313,7 +324,11 @@ class Fallback:
         commit.
         """
         own, foreign = await self._conditions(bucket, key, options)
-        async with cast("Uploading", self._primary).upload(bucket, key, own) as upload:
+        async with AsyncExitStack() as stack:
+            with self._members.naming(0):
+                upload = await stack.enter_async_context(
+                    cast("Uploading", self._primary).upload(bucket, key, own)
+                )
             yield _Upload(self, upload, bucket, key, options, foreign=foreign)
 
     async def copy(
@@ -337,7 +352,7 @@ class Fallback:
             version_id=self._members.own(options.version_id),
         )
         try:
-            with _translating(foreign):
+            with self._members.naming(0), _translating(foreign):
                 info = await cast("Copying", self._primary).copy(
                     src_bucket, src_key, dst_bucket, dst_key, own
                 )
@@ -367,7 +382,8 @@ class Fallback:
             if_match=self._members.own(options.if_match),
             version_id=self._members.own(options.version_id),
         )
-        return await self._primary.delete(bucket, key, own)
+        with self._members.naming(0):
+            return await self._primary.delete(bucket, key, own)
 
     async def _delete_everywhere(self, bucket: str, key: str, options: DeleteOptions) -> None:
         # 1. With a condition, the first member that has the object decides it.
@@ -386,7 +402,8 @@ class Fallback:
                 continue
             own = options if member == holder else replace(options, if_match=None)
             try:
-                await self._members.drivers[member].delete(bucket, key, own)
+                with self._members.naming(member):
+                    await self._members.drivers[member].delete(bucket, key, own)
             except BucketNotFoundError as error:
                 missing.append(error)
             except InvalidNameError as error:
@@ -424,7 +441,8 @@ class Fallback:
             BucketNotFoundError: It lacks the bucket as well.
         """
         try:
-            await self._members.drivers[member].head(bucket, key)
+            with self._members.naming(member):
+                await self._members.drivers[member].head(bucket, key)
         except ObjectNotFoundError:
             return
         except InvalidNameError as error:
@@ -472,7 +490,8 @@ class Fallback:
         if self._is_read_only(member):
             return await self._refused(member, bucket, keys)
         try:
-            return await cast("BulkDeleting", driver).delete_many(bucket, keys)
+            with self._members.naming(member):
+                return await cast("BulkDeleting", driver).delete_many(bucket, keys)
         except InvalidNameError:
             if member == 0:
                 raise
@@ -530,7 +549,8 @@ class Fallback:
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket on the primary, even if another member has it. See `AsyncDriver.create_bucket`."""
-        await self._primary.create_bucket(bucket)
+        with self._members.naming(0):
+            await self._primary.create_bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket as `delete` does. See `AsyncDriver.delete_bucket`."""
@@ -541,7 +561,8 @@ class Fallback:
         missing: list[BucketNotFoundError] = []
         for member, driver in enumerate(self._members.drivers):
             try:
-                page = await driver.list_page(bucket, ListOptions(limit=1))
+                with self._members.naming(member):
+                    page = await driver.list_page(bucket, ListOptions(limit=1))
             except BucketNotFoundError as error:
                 missing.append(error)
                 continue
@@ -583,8 +604,10 @@ class Fallback:
         """Return the buckets of the first available member, or of all. See `AsyncDriver.list_buckets`."""
         if self._on_missing:
             found: dict[str, BucketInfo] = {}
-            for driver in self._members.drivers:
-                for info in await driver.list_buckets():
+            for member, driver in enumerate(self._members.drivers):
+                with self._members.naming(member):
+                    infos = await driver.list_buckets()
+                for info in infos:
                     found.setdefault(info.name, info)
             return [found[name] for name in sorted(found)]
 
@@ -640,7 +663,8 @@ class Fallback:
     async def _object(self, member: int, bucket: str, key: str) -> ObjectInfo | None:
         """Return a member's object; None: it has none."""
         try:
-            return await self._members.drivers[member].head(bucket, key)
+            with self._members.naming(member):
+                return await self._members.drivers[member].head(bucket, key)
         except (NotFoundError, InvalidNameError):
             return None
 
@@ -670,15 +694,23 @@ class _Upload:
         self._key = key
         self._options = options
         self._foreign = foreign
-        self.send = upload.send
         if hasattr(upload, "send_stream"):
-            self.send_stream = upload.send_stream
+            self.send_stream = self._send_stream
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Send the part to the primary. See `Upload.send`."""
+        with self._layer._members.naming(0):  # noqa: SLF001 - same module
+            await self._upload.send(part, views)
+
+    async def _send_stream(self, part: Part, source: PartSource) -> None:
+        with self._layer._members.naming(0):  # noqa: SLF001 - same module
+            await cast("StreamedUpload", self._upload).send_stream(part, source)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit to the primary. See `Upload.commit`."""
         layer = self._layer
         await layer._conditions(self._bucket, self._key, self._options)  # noqa: SLF001 - same module
-        with _translating(self._foreign):
+        with layer._members.naming(0), _translating(self._foreign):  # noqa: SLF001 - same module
             return layer._members.info(0, await self._upload.commit(checksums))  # noqa: SLF001 - same module
 
 

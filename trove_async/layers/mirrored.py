@@ -185,8 +185,12 @@ class Mirrored:
             except TroveError as error:
                 failed[number] = error
 
+        async def ping_primary() -> None:
+            with self._members.naming(0):
+                await primary.ping()
+
         async with task_group() as group:
-            group.start_soon(primary.ping)
+            group.start_soon(ping_primary)
             if self._replicas.needed:
                 for number, driver in enumerate(others, 1):
                     group.start_soon(ping, number, driver)
@@ -430,7 +434,8 @@ class Mirrored:
 
         try:
             await self._replicas.follow("create_bucket", bucket, None, follow, comes_first=True)
-            await self._members.drivers[0].create_bucket(bucket)
+            with self._members.naming(0):
+                await self._members.drivers[0].create_bucket(bucket)
         except BucketExistsError:
             raise
         except TroveError as error:
@@ -458,7 +463,9 @@ class Mirrored:
         failed: dict[int, BaseException | None] = {}
         # 1. Check all members before anything is deleted, once the replicas have caught up.
         await self._replicas.settle(bucket)
-        if (await primary.list_page(bucket, ListOptions(limit=1))).entries:
+        with self._members.naming(0):
+            page = await primary.list_page(bucket, ListOptions(limit=1))
+        if page.entries:
             raise BucketNotEmptyError("the bucket must be empty, but has objects", bucket=bucket)
         for number, driver in enumerate(others, 1):
             try:
@@ -486,7 +493,8 @@ class Mirrored:
             except BucketNotEmptyError as error:  # it has older versions, which stay
                 self._replicas.missed(number, "delete_bucket", bucket, None, error)
 
-        await primary.delete_bucket(bucket)
+        with self._members.naming(0):
+            await primary.delete_bucket(bucket)
         await self._replicas.follow("delete_bucket", bucket, None, follow)
 
     # -- repair ----------------------------------------------------------------------------------
@@ -531,8 +539,10 @@ class Mirrored:
         if member == 0:
             return own
         try:
-            there = await self._members.drivers[member].head(bucket, key)
-            here = await self._members.drivers[0].head(bucket, key)
+            with self._members.naming(member):
+                there = await self._members.drivers[member].head(bucket, key)
+            with self._members.naming(0):
+                here = await self._members.drivers[0].head(bucket, key)
         except ObjectNotFoundError as error:
             raise _condition_failed(bucket, key) from error
         if there.etag != own or here.etag is None:
@@ -545,7 +555,8 @@ class Mirrored:
     def _reporting_doubt(self, operation: str, bucket: str, key: str | None) -> Iterator[None]:
         """Report that all replicas have missed a write if the primary may have made it nevertheless."""
         try:
-            yield
+            with self._members.naming(0):
+                yield
         except BaseException as error:
             # A cancel has no `maybe_done`, and may arrive after the write.
             if getattr(error, "maybe_done", not isinstance(error, Exception)):

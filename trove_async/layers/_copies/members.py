@@ -8,11 +8,11 @@ goes to that member alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 from trove_async.driver import (
     AsyncDriver,
@@ -23,11 +23,14 @@ from trove_async.driver import (
     places_of,
 )
 from trove_async.errors import (
+    AlreadyExistsError,
+    BucketNotEmptyError,
     BucketNotFoundError,
     ConfigError,
     CursorError,
     InvalidNameError,
     NotFoundError,
+    ObjectChangedError,
     ObjectNotFoundError,
     PoolTimeoutError,
     PreconditionFailedError,
@@ -45,6 +48,17 @@ T = TypeVar("T")
 
 _MARK: Final = "trove-member-"
 """The start of a tagged value, which continues with the number of the member and a colon."""
+
+
+_RESULTS: Final = (
+    AlreadyExistsError,
+    BucketNotEmptyError,
+    InvalidNameError,
+    NotFoundError,
+    ObjectChangedError,
+    PreconditionFailedError,
+)
+"""The errors of a member that works."""
 
 
 def tag(member: int, value: str) -> str:
@@ -141,7 +155,7 @@ class Members:
 
     def emit(
         self,
-        kind: str,
+        kind: Literal["fallback", "missed"],
         operation: str,
         bucket: str | None,
         key: str | None,
@@ -152,7 +166,7 @@ class Members:
         """Emit a ``missed`` or ``fallback`` event about a member."""
         if self._context is not None and self.events:
             event = Event(
-                kind="missed" if kind == "missed" else "fallback",
+                kind=kind,
                 operation=operation,
                 backend=self._context.backend,
                 bucket=bucket,
@@ -161,6 +175,16 @@ class Members:
                 member=self.names[member],
             )
             self.events.emit(event)
+
+    @contextmanager
+    def naming(self, member: int) -> Iterator[None]:
+        """Name the member in an error of a request to it, unless the error is a result, such as a missing object."""
+        try:
+            yield
+        except TroveError as error:
+            if error.member is None and not isinstance(error, _RESULTS):
+                error.member = self.names[member]
+            raise
 
     # -- values of one member --------------------------------------------------------------------
 
@@ -242,10 +266,12 @@ class Members:
         """
         drivers, failures = self.drivers, Failures(self.names)
         if only is not None:
-            return await call(only, drivers[only])
+            with self.naming(only):
+                return await call(only, drivers[only])
         for member, driver in enumerate(drivers):
             try:
-                result = await call(member, driver)
+                with self.naming(member):
+                    result = await call(member, driver)
             except (UnavailableError, NotFoundError, InvalidNameError) as error:
                 if not failures.add(member, error, on_missing=on_missing):
                     raise
@@ -310,7 +336,8 @@ class Members:
             return await self.read("list", bucket, None, first)
         member, last_key, token = _parse_token(options.token, len(self.names))
         try:
-            page = await self.drivers[member].list_page(bucket, replace(options, token=token))
+            with self.naming(member):
+                page = await self.drivers[member].list_page(bucket, replace(options, token=token))
             return self._page(member, page)
         except UnavailableError as error:
             if not ordered or not is_unavailable(error):

@@ -80,7 +80,8 @@ class MirroredUpload:
         self._context: AbstractAsyncContextManager[Upload] = cast("Uploading", primary).upload(
             self._bucket, self._key, options
         )
-        self._primary = await self._context.__aenter__()
+        with self._members.naming(0):
+            self._primary = await self._context.__aenter__()
         unconditional = replace(options, if_match=None, if_none_match=None)
         for number, driver in enumerate(others, 1):
             upload = _ReplicaUpload(number, driver, self._bucket, self._key, unconditional)
@@ -156,7 +157,8 @@ class MirroredUpload:
                 tasks[upload.number] = task
                 if copy is not None:
                     copy.use(task)
-            await self._primary.send(part, views)
+            with self._members.naming(0):
+                await self._primary.send(part, views)
             await wait_for(tasks, self._replicas.needed)
         except BaseException:
             # The part may be sent again, so a replica whose task is cancelled here has not failed.
@@ -176,7 +178,8 @@ class MirroredUpload:
 
         The file is not read concurrently, so replicas that need not acknowledge it miss the object.
         """
-        await cast("StreamedUpload", self._primary).send_stream(part, source)
+        with self._members.naming(0):
+            await cast("StreamedUpload", self._primary).send_stream(part, source)
         for upload in self._live[self._replicas.needed :]:
             self._drop(upload, NotSupportedError("its part is too large for memory"))
         for upload in self._live:
@@ -224,7 +227,8 @@ class MirroredUpload:
         # 2. Commit on the primary, which decides the conditions.
         async with self._locks.hold(self._bucket, self._key):
             try:
-                info = await self._primary.commit(checksums)
+                with self._members.naming(0):
+                    info = await self._primary.commit(checksums)
             except BaseException as error:
                 if getattr(error, "maybe_done", not isinstance(error, Exception)):
                     self._report(error)  # the primary may have the object
