@@ -8,17 +8,20 @@ import pytest
 
 from tests.fakes import NO_RETRIES, Fake, content, small_pool
 from trove_async import Trove
+from trove_async.drivers import LocalDriver, MemoryDriver, S3Driver
 from trove_async.errors import (
+    ConfigError,
     ObjectNotFoundError,
     PermissionDeniedError,
     TroveError,
     UnavailableError,
 )
-from trove_async.layers import Fallback, Mirrored
+from trove_async.layers import Fallback, Hedged, Mapped, Mirrored, ReadOnly
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from pathlib import Path
 
 CALLS: dict[str, Callable[[Trove], Coroutine[Any, Any, object]]] = {
     "put": lambda store: store.put("bucket", "new", b"body"),
@@ -49,7 +52,7 @@ async def test_write_that_the_primary_refuses_names_it(make: Any, step: str) -> 
     async with Trove(make(one, two), retry=NO_RETRIES, pool=small_pool()) as store:
         await store.create_bucket("bucket")
         await store.put("bucket", "key", b"body")
-        one.fail(step, UnavailableError("dead"), times=None)  # type: ignore[arg-type]
+        one.fail(step, UnavailableError("dead"), times=None)
         with pytest.raises(
             UnavailableError, match=r"on backend 'default' by its primary \(memory\)"
         ):
@@ -78,3 +81,22 @@ async def test_missing_object_names_no_member() -> None:
         with pytest.raises(ObjectNotFoundError) as caught:
             await store.read("bucket", "key")
         assert caught.value.member is None
+
+
+@pytest.mark.parametrize("layer", [Fallback, Mirrored])
+async def test_two_members_at_one_place_are_refused(layer: Any, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "link").symlink_to("root")
+    driver = MemoryDriver()
+    for one, two in (
+        (LocalDriver(tmp_path), LocalDriver(tmp_path)),
+        (f"file://{tmp_path}", ReadOnly(LocalDriver(tmp_path))),
+        (driver, Hedged(driver)),
+        (S3Driver(region="eu-west-1"), S3Driver(region="us-east-1")),
+    ):
+        with pytest.raises(ConfigError, match="at one place"):
+            layer(one, two)
+    linked = layer(LocalDriver(tmp_path / "root"), LocalDriver(tmp_path / "link"))
+    with pytest.raises(ConfigError, match="at one place"):
+        await Trove(linked).open()
+    layer(Mapped(driver, into="one"), Mapped(driver, into="two"))

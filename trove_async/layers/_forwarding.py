@@ -35,7 +35,7 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._attachment import Attachment
+from ._attachment import Attachment, repr_of
 
 
 class Forwarding:
@@ -55,6 +55,9 @@ class Forwarding:
 
     def __init__(self, layer: str, driver: AsyncDriver, *others: AsyncDriver) -> None:
         self._attachment = Attachment(layer, [driver, *others])
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:

@@ -1,4 +1,4 @@
-"""`Fallback`: reads from further drivers what the first one cannot give."""
+"""`Fallback`: reads from further drivers if the first one is not available, or lacks an object."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ from trove_async.options import (
 )
 from trove_async.paging import TokenCycle
 
+from ._attachment import repr_of
 from ._copies.combined import common_capabilities
 from ._copies.members import MemberGet, Members, cannot_have_bucket, parse_stage
 from ._copies.merging import merged_page
@@ -75,7 +76,7 @@ class Fallback:
     Reads, heads and listings come from the first member that is available. "Not available" means an
     UnavailableError after the retries of that member. All other errors are results, above all a missing
     object, unless `on_missing` is True. Writes go to the primary alone. A read that was answered by
-    another member because one is not available emits an event of the kind ``fallback``.
+    another member, because one is not available, emits an event of the kind ``fallback``.
 
     With `on_missing` the members together are one set of objects, for a migration: objects are written to
     the primary, and read from the first member that has them. A bucket exists if any member has it.
@@ -86,10 +87,10 @@ class Fallback:
       visible otherwise. A bucket is deleted on all members as well, if it is empty on all. An object or a
       bucket that a read-only member has is refused before anything is deleted, and so is its move.
     * A put with ``if_none_match="*"`` or ``if_match`` also sees the objects of the other members. They
-      are checked before the primary's put, which itself is conditional. Nothing prevents that another
-      process changes the object of another member in between.
+      are checked before the primary's put, which itself is conditional. Another process may change the
+      object of another member in between.
     * A copy of an object that only another member has passes through the store.
-    * Versions and presigned URLs are not supported, because they concern one member only.
+    * Versions and presigned URLs are not supported, because they belong to one member.
 
     A missing object costs one request for each member. If a member is not available and the others lack
     the object, the error is that of the former: the object may exist.
@@ -106,7 +107,8 @@ class Fallback:
         on_missing: Whether to ask the next member also for an object or a bucket that one lacks.
 
     Raises:
-        ConfigError: There is no other member, a URL is not valid, or one driver is passed twice.
+        ConfigError: There is no other member, a URL is not valid, one driver is passed twice, or two members
+            store at one place.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -123,6 +125,9 @@ class Fallback:
         self._members = Members("Fallback", drivers, "member")
         self._on_missing = on_missing
         self._capabilities: Capabilities | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self, "on_missing=True" if getattr(self, "_on_missing", False) else "")
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
@@ -357,7 +362,7 @@ class Fallback:
                     src_bucket, src_key, dst_bucket, dst_key, own
                 )
         except ObjectNotFoundError as error:
-            # Without an etag nothing tells which member has described the source.
+            # Without an etag, the member that returned the info of the source is unknown.
             if self._on_missing and options.source.etag is None:
                 raise elsewhere from error
             raise

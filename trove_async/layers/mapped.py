@@ -53,7 +53,7 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._attachment import Attachment
+from ._attachment import Attachment, repr_of
 from ._namespaces import Folders, Namespace, RenamedBuckets
 
 
@@ -112,6 +112,9 @@ class Mapped:
         else:
             raise ConfigError("Mapped requires either buckets={…} or into='…'")
         self._capabilities: Capabilities | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:

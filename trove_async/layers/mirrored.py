@@ -46,6 +46,7 @@ from trove_async.options import (
     VersionPage,
 )
 
+from ._attachment import repr_of
 from ._copies.combined import common_capabilities
 from ._copies.members import MemberGet, Members
 from ._copies.repairs import Repairs
@@ -69,8 +70,8 @@ class Mirrored:
     returns, and by an event of the kind ``missed`` in any case. `Replicated.compare` finds what replicas
     missed, and `Replicated.repair` copies it, also after a crash.
 
-    If fewer members acknowledge a write than demanded, it raises UnavailableError. The message says
-    whether the primary has stored the object. An upload in parts is stopped before anything is visible
+    If fewer members than required acknowledge a write, it raises UnavailableError. `TroveError.maybe_done`
+    and the message show whether the primary has stored the object. An upload in parts is stopped before anything is visible
     if the replicas fail before the commit. After that, and for a put in one request, the primary has the
     object: like every UnavailableError, the error means that the write may have succeeded. Undoing it
     could lose a newer object, and the earlier one could not be restored.
@@ -79,7 +80,7 @@ class Mirrored:
     acknowledge: on services with directories, such keys have empty segments or very long ones.
 
     Writes of one key through this layer reach all members in the same order. Writes of other processes
-    may reach them in a different order, which the repair mends. A replica that missed a deletion still
+    may reach them in a different order, which the repair job corrects. A replica that missed a deletion still
     has the object, so it is read again while the primary is not available.
 
     Etags, version ids and page tokens of the primary are passed as they are, and those of a replica are
@@ -99,8 +100,8 @@ class Mirrored:
             members including the primary.
 
     Raises:
-        ConfigError: There is no replica, `acknowledge` is out of range, a URL is not valid, or one driver
-            is passed twice.
+        ConfigError: There is no replica, `acknowledge` is out of range, a URL is not valid, one driver
+            is passed twice, or two members store at one place.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -116,11 +117,15 @@ class Mirrored:
     ) -> None:
         drivers = [as_driver(driver) for driver in (primary, *replicas)]
         self._members = Members("Mirrored", drivers, "replica")
+        self._acknowledge = acknowledge
         needed = _acknowledgements(acknowledge, len(drivers)) - 1
         self._replicas = Replicas(self._members, needed)
         self._locks = KeyLocks()
         self._capabilities: Capabilities | None = None
         self._repairs = Repairs(self._members, self._replicas, self._locks)
+
+    def __repr__(self) -> str:
+        return repr_of(self, f"acknowledge={getattr(self, '_acknowledge', None)!r}")
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
@@ -260,7 +265,7 @@ class Mirrored:
         """Store the object on the primary, then on the replicas. See `AsyncDriver.put`.
 
         Raises:
-            UnavailableError: Too few members have stored it. The message says whether the primary has.
+            UnavailableError: Too few members have stored it. The primary may have: see `TroveError.maybe_done`.
         """
         primary = self._members.drivers[0]
         await self._replicas.check_key(bucket, key)
@@ -478,7 +483,7 @@ class Mirrored:
             if page.entries:
                 raise BucketNotEmptyError(
                     f"the bucket must be empty, but {self._members.names[number]} has"
-                    f" {page.entries[0].key!r}, which it missed to delete: run the repair job",
+                    f" {page.entries[0].key!r}, whose deletion it missed: run the repair job",
                     bucket=bucket,
                 )
         if len(others) - len(failed) < self._replicas.needed:

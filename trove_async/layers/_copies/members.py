@@ -50,6 +50,9 @@ _MARK: Final = "trove-member-"
 """The start of a tagged value, which continues with the number of the member and a colon."""
 
 
+_PROBE: Final = ("trove-probe", "probe")
+"""Names to compare the places of members with. No request uses them."""
+
 _RESULTS: Final = (
     AlreadyExistsError,
     BucketNotEmptyError,
@@ -100,7 +103,7 @@ class Members:
 
     Raises:
         TypeError: One of them is not a driver.
-        ConfigError: There is only one driver, or one was passed twice.
+        ConfigError: There is only one driver, one was passed twice, or two store at one place.
     """
 
     def __init__(self, layer: str, drivers: Sequence[AsyncDriver], other: str) -> None:
@@ -109,10 +112,12 @@ class Members:
             raise ConfigError(f"{layer} requires a primary and at least one {other}")
         if len({id(driver) for driver in drivers}) < len(drivers):
             raise ConfigError(f"each driver of {layer} must be a different one, got one twice")
+        self._layer = layer
         self.names = tuple(
             f"primary ({driver.name})" if number == 0 else f"{other} {number} ({driver.name})"
             for number, driver in enumerate(drivers)
         )
+        self._check_distinct()
         self._nested = _has_members(drivers[0])
         self._context: DriverContext | None = None
 
@@ -152,6 +157,19 @@ class Members:
         self.attachment.claim()
         self._context = context
         await self.attachment.attach(context)
+        self._check_distinct()  # symbolic links are resolved now
+
+    def _check_distinct(self) -> None:
+        """Raise ConfigError if two members have an object of the same name at one place."""
+        names: dict[Hashable, str] = {}
+        for name, driver in zip(self.names, self.attachment.current, strict=True):
+            with suppress(InvalidNameError):
+                first = names.setdefault(driver.place(*_PROBE), name)
+                if first is not name:
+                    raise ConfigError(
+                        f"the {first} and the {name} of {self._layer} store their objects at one place: each"
+                        " member needs one of its own"
+                    )
 
     def emit(
         self,
