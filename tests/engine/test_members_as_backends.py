@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -101,7 +101,23 @@ def test_member_that_cannot_have_a_key_adds_no_place() -> None:
 # -- moves ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [fallback, mirrored, wrapped])
+class _Custom(MemoryDriver):
+    """A driver that is not a layer, with an object at the places of two others."""
+
+    def __init__(self, *others: AsyncDriver) -> None:
+        super().__init__()
+        self.others = others
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> list[Hashable]:
+        del written
+        return [self.place(bucket, key), *(one.place(bucket, key) for one in self.others)]
+
+
+def custom(first: AsyncDriver, second: AsyncDriver) -> AsyncDriver:
+    return Faulty(_Custom(first, second))
+
+
+@pytest.mark.parametrize("kind", [fallback, mirrored, wrapped, custom])
 @pytest.mark.parametrize("target", ["first", "second"])
 @pytest.mark.parametrize("holders", [("first",), ("second",), ("first", "second")])
 async def test_move_from_a_layer_to_its_member_is_refused(

@@ -24,6 +24,7 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
     places_of,
 )
 from trove_async.errors import UnavailableError
@@ -103,6 +104,10 @@ class Faulty(Faults):
     def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
         """See `ManyPlaces.places`."""
         return places_of(self.driver, bucket, key, written=written)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """See `RefusesDeletions.check_deletable`. No fault applies."""
+        await check_deletable(self.driver, bucket, key)
 
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver."""
