@@ -41,7 +41,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from .events import Events
@@ -714,6 +714,55 @@ class Replicated(Protocol):
             TroveError: A member failed. The other replicas were repaired nevertheless.
         """
         ...
+
+
+@runtime_checkable
+class ManyPlaces(Protocol):
+    """Optional: a driver that may have an object at several places, such as a layer of several drivers."""
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return all places of an object, that of `AsyncDriver.place` first. Does no I/O.
+
+        Copies, moves and jobs compare them, so that a move between a layer and one of its members does
+        not delete the only copy.
+
+        Args:
+            bucket: The bucket.
+            key: The key.
+            written: Whether to return only the places that a put replaces.
+        """
+        ...
+
+
+def places_of(
+    driver: AsyncDriver, bucket: str, key: str, *, written: bool = False
+) -> Sequence[Hashable]:
+    """Return the places of an object on any driver. See `ManyPlaces.places`."""
+    places = getattr(driver, "places", None)  # faster than isinstance
+    if places is None:
+        return (driver.place(bucket, key),)
+    return cast("ManyPlaces", driver).places(bucket, key, written=written)
+
+
+@runtime_checkable
+class RefusesDeletions(Protocol):
+    """Optional: a driver that refuses to delete some objects, such as a layer with a read-only member."""
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Raise the error of a deletion that would be refused. A move calls this before it copies.
+
+        Raises:
+            NotSupportedError: The object cannot be deleted.
+            TroveError: That cannot be found out.
+        """
+        ...
+
+
+async def check_deletable(driver: AsyncDriver, bucket: str, key: str) -> None:
+    """Check a deletion on any driver. See `RefusesDeletions.check_deletable`."""
+    check = getattr(driver, "check_deletable", None)
+    if check is not None:
+        await cast("RefusesDeletions", driver).check_deletable(bucket, key)
 
 
 @runtime_checkable

@@ -64,6 +64,7 @@ class TroveError(Exception):
     Attributes:
         inside: The physical bucket that holds the logical bucket, if the backend stores all its
             buckets in one (`Mapped`, or a URL that names a bucket).
+        member: The member of a layer of several drivers (`Mirrored`, `Fallback`) that failed.
         maybe_done: Whether the operation may have succeeded although it raised, for example because
             the response was lost. True for `UnavailableError` and its subclasses except
             `PoolTimeoutError`. Drivers set it to False when they know better.
@@ -73,6 +74,7 @@ class TroveError(Exception):
     retry_after: float | None = None
     maybe_done: bool = False
     inside: str | None = None
+    member: str | None = None
 
     def __init__(
         self,
@@ -128,6 +130,8 @@ class TroveError(Exception):
             location.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
         if self.backend is not None:
             location.append(f"on backend {self.backend!r}")
+        if self.member is not None:
+            location.append(f"by its {self.member}" if self.backend else f"by the {self.member}")
         if self.inside is not None and (self.key is None or isinstance(self, _BUCKET_ERRORS)):
             location.append(f"inside the physical bucket {self.inside!r}")
         return f"{self.message} [{' '.join(location)}]" if location else self.message

@@ -6,6 +6,7 @@ import pytest
 
 from trove_async.driver import AsyncDriver
 from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
+from trove_async.layers import Fallback, Hedged, Mapped, Mirrored, ReadOnly
 
 CUSTOM_ENDPOINT = "http://localhost:9000"
 
@@ -22,6 +23,17 @@ CUSTOM_ENDPOINT = "http://localhost:9000"
         ),
         (GCSDriver(anonymous=True), "<GCSDriver at https://storage.googleapis.com>"),
         (GCSDriver(endpoint_url=CUSTOM_ENDPOINT), f"<GCSDriver at {CUSTOM_ENDPOINT}>"),
+        (
+            Mirrored(LocalDriver("/a"), S3Driver(access_key_id="id", secret_access_key="secret")),
+            "Mirrored(LocalDriver('/a'), <S3Driver at Amazon S3>, acknowledge='all')",
+        ),
+        (Fallback("file:///a", "file:///b"), "Fallback(LocalDriver('/a'), LocalDriver('/b'))"),
+        (
+            Fallback("file:///a", ReadOnly("file:///b"), on_missing=True),
+            "Fallback(LocalDriver('/a'), ReadOnly(LocalDriver('/b')), on_missing=True)",
+        ),
+        (Hedged(LocalDriver("/a")), "Hedged(LocalDriver('/a'))"),
+        (Mapped(LocalDriver("/a"), into="all"), "Mapped(LocalDriver('/a'))"),
     ],
     ids=str,
 )

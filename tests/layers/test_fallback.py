@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes import Fake, Unordered, content, small_pool
+from tests.fakes import NO_RETRIES, Fake, Unordered, content, fill, small_pool
 from tests.layers.mirroring import contents, driver_of, of_kind, store_with, write_to
 from tests.versioned_memory import VersionedMemory
 from trove_async import Trove
@@ -28,7 +28,7 @@ from trove_async.errors import (
     TimedOutError,
     UnavailableError,
 )
-from trove_async.layers import Fallback, Mapped, Mirrored
+from trove_async.layers import Fallback, Hedged, Mapped, Mirrored, ReadOnly
 from trove_async.layers._copies.members import tag
 from trove_async.models import DeleteResult, KiB, MiB, ObjectInfo
 from trove_async.options import DeleteOptions, ListOptions, PresignOptions, PutOptions
@@ -587,3 +587,84 @@ async def test_migration_loses_nothing_while_objects_move() -> None:
                 group.start_soon(work)
         assert await contents(old) == bodies
         assert [info.key for info in await store.list("bucket").all()] == sorted(bodies)
+
+
+# -- a read-only member ----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def read_only_migration(wrap: Any = None) -> AsyncIterator[tuple[Trove, Fake, Fake]]:
+    """Open a store of a Fallback whose second member is read-only and has the object ``old``."""
+    new, old = Fake(), Fake()
+    layer = Fallback(new, ReadOnly(old), on_missing=True)
+    await fill(old, "bucket", "old")
+    async with Trove(layer if wrap is None else wrap(layer), retry=NO_RETRIES) as store:
+        await store.create_bucket("bucket")
+        await store.put("bucket", "new", b"new")
+        yield store, new, old
+
+
+def _mapped(layer: AsyncDriver) -> AsyncDriver:
+    return Hedged(Mapped(layer, buckets={"bucket": "bucket"}))
+
+
+@pytest.mark.parametrize("wrap", [None, _mapped])
+async def test_what_a_read_only_member_lacks_is_deleted_and_moved(wrap: Any) -> None:
+    async with read_only_migration(wrap) as (store, new, _):
+        await store.move("bucket", "new", "bucket", "moved")
+        assert new.stored_keys("bucket") == ["moved"]
+        await store.delete("bucket", "moved")
+        await store.delete("bucket", "missing")
+        await store.put("bucket", "one", b"1")
+        info = await store.put("bucket", "two", b"2")
+        await store.delete("bucket", "two", if_match=info)
+        await store.delete_many("bucket", ["one", "missing"])
+        assert new.stored_keys("bucket") == []
+
+
+@pytest.mark.parametrize("wrap", [None, _mapped])
+async def test_what_a_read_only_member_has_is_refused_before_anything_is_done(wrap: Any) -> None:
+    async with read_only_migration(wrap) as (store, new, old):
+        await store.put("bucket", "old", b"newer")
+        with pytest.raises(NotSupportedError, match="is read-only and has the object"):
+            await store.delete("bucket", "old")
+        with pytest.raises(NotSupportedError, match="is read-only and has the object"):
+            await store.move("bucket", "old", "bucket", "moved")
+        assert new.stored_keys("bucket") == ["new", "old"]
+        results = await driver_of(store).delete_many("bucket", ["old", "new", "missing"])
+        assert [(one.key, type(one.error)) for one in results] == [
+            ("old", NotSupportedError),
+            ("new", type(None)),
+            ("missing", type(None)),
+        ]
+        assert new.stored_keys("bucket") == ["old"]
+        assert old.stored_keys("bucket") == ["old"]
+        with pytest.raises((NotSupportedError, BucketNotEmptyError)):
+            await store.delete_bucket("bucket")
+
+
+async def test_bucket_that_a_read_only_member_lacks_is_deleted() -> None:
+    new, old = Fake(), Fake()
+    async with Trove(Fallback(new, ReadOnly(old), on_missing=True)) as store:
+        await store.create_bucket("bucket")
+        await store.put("bucket", "key", b"1")
+        await store.delete("bucket", "key")
+        await store.delete_bucket("bucket")
+        with pytest.raises(BucketNotFoundError):
+            await store.delete("bucket", "key")
+        await store.create_bucket("bucket")
+        await old.create_bucket("bucket")
+        with pytest.raises(NotSupportedError, match="has the bucket"):
+            await store.delete_bucket("bucket")
+
+
+async def test_deletion_on_all_backends_is_refused_before_any_is_made() -> None:
+    new, old, other = Fake(), Fake(), Fake()
+    layer = Fallback(new, ReadOnly(old), on_missing=True)
+    await fill(old, "bucket", "key")
+    async with Trove(layer, backends={"other": other}, locate="anywhere") as store:
+        await store.create_bucket("bucket", backends="all", exist_ok=True)
+        await store.backend("other").put("bucket", "key", b"hidden")
+        with pytest.raises(NotSupportedError, match="is read-only and has the object"):
+            await store.delete("bucket", "key")
+        assert other.stored_keys("bucket") == ["key"]

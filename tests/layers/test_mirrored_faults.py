@@ -21,7 +21,7 @@ from tests.layers.mirroring import (
     write_to,
 )
 from trove_async import BufferPool
-from trove_async._concurrency import OwnedTask
+from trove_async._concurrency import OwnedTask, task_group
 from trove_async._resilience import upload
 from trove_async.errors import (
     ObjectNotFoundError,
@@ -367,3 +367,53 @@ async def test_random_schedule_agrees_with_a_model(seed: int) -> None:
         for fake in schedule.fakes:
             assert await contents(fake) == primary
         assert_nothing_held(store, *schedule.fakes)
+
+
+# -- a store that is closed between the primary's write and those of the replicas ------------------------
+
+
+@pytest.mark.parametrize("acknowledge", ["all", "primary"])
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [
+        ("put", "put"),
+        ("put in parts", "commit"),
+        ("copy", "copy"),
+        ("delete", "delete"),
+        ("delete many", "delete_many"),
+    ],
+)
+async def test_close_after_the_primarys_write_reports_all_replicas(
+    call: str, step: str, acknowledge: Any
+) -> None:
+    one = Fake()
+    layer = Mirrored(one, Fake(), Fake(), acknowledge=acknowledge)
+    async with store_with(layer, pool=pool()) as (store, events):
+        await store.put("bucket", "key", OLD)
+        await store.put("bucket", "source", NEW)
+        await finish_replicas(store)
+        events.clear()
+        refusal: TroveError | None = None
+        async with task_group() as group:
+
+            async def close() -> None:  # while the response is on its way
+                if not closing:
+                    closing.append(True)
+                    group.start_soon(store.aclose)
+                while not layer._replicas._tasks.closed:
+                    await asyncio.sleep(0)
+
+            closing: list[bool] = []
+            one.before[f"{step}.done"] = close
+            try:
+                await CALLS[call][0](store)
+            except TroveError as error:
+                refusal = error
+        missed = {(key, member) for _, key, member in of_kind(events, "missed")}
+        assert {member for _, member in missed} == {"replica 1 (memory)", "replica 2 (memory)"}
+        assert len(of_kind(events, "missed")) == 2  # each once
+        if acknowledge == "all":
+            assert isinstance(refusal, UnavailableError)
+            assert "the primary has done it" in str(refusal)
+            assert "the store was closed" in str(refusal)
+            assert refusal.maybe_done

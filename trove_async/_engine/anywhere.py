@@ -34,7 +34,7 @@ from .backends import Backend
 from .copy import CopyResult
 from .copy_overrides import CopyOverrides
 from .locations import Location, ObjectAddress
-from .operations import Operations, Work, check_copy_writable
+from .operations import Operations, Work, check_copy_writable, check_source_deletable
 from .placement import Placement
 from .runtime import Runtime
 from .search import MISSING, Search
@@ -203,6 +203,8 @@ class OperationsAnywhere(Operations):
         for backend in backends:
             if not backend.capabilities.writable and await self._search.has(backend, bucket, key):
                 backend_checks.check_writable(backend, "delete an object")
+            if backend.capabilities.writable and len(backends) > 1:
+                await check_source_deletable(Location(backend=backend, bucket=bucket, key=key))
         return [backend for backend in backends if backend.capabilities.writable]
 
     async def _delete_in_order(
@@ -277,6 +279,8 @@ class OperationsAnywhere(Operations):
         while True:
             origin, info = await self._found(source)
             check_copy_writable(origin, destination, moves=moves)
+            if moves and not origin.is_same(destination):
+                await check_source_deletable(origin)
             if origin.version_id is not None and origin.is_same(destination):
                 origin = await self._without_latest_id(origin)
             placed = await self._placed(source, origin, info, destination, overrides)
@@ -339,11 +343,16 @@ class OperationsAnywhere(Operations):
             hidden = [
                 backend
                 for backend in order[order.index(origin.backend) + 1 :]
-                if not replace(origin, backend=backend).is_same(target)
+                if not _is_at(replace(origin, backend=backend), target)
             ]
             deletable = await self._deletable(source.bucket, source.key, hidden)
             await self._delete_hidden(source.bucket, source.key, deletable)
         await super()._remove_source(source, origin, target, copied)
+
+
+def _is_at(location: Location, target: Location) -> bool:
+    """Return whether a deletion of the location may delete what was stored at the target."""
+    return location.is_same(target) or location.is_written_by(target)
 
 
 def _can_create(capabilities: Capabilities, size: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from typing import Literal, TypeAlias, TypeVar
 
 from trove_async._concurrency import task_group
+from trove_async.driver import places_of
 from trove_async.errors import (
     BackendNotFoundError,
     BucketExistsError,
@@ -216,14 +217,22 @@ class Buckets:
 
 def distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
     """Return one backend, the first, for each physically distinct bucket."""
-    return list(dict.fromkeys(homes(backends, bucket).values()))
+    by_place: dict[Hashable, Backend] = {}
+    for backend in backends:
+        by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+    return list(by_place.values())
 
 
 def homes(backends: Iterable[Backend], bucket: str) -> Mapping[str, Backend]:
-    """Return for each backend's name the first backend that has the bucket at the same physical place."""
-    by_place: dict[Hashable, Backend] = {}
+    """Return for each backend's name the first backend that has the bucket at the same physical places.
+
+    A layer of several drivers is not the same as its primary: it may list what only another member has.
+    """
+    by_places: dict[Hashable, Backend] = {}
     return {
-        backend.name: by_place.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+        backend.name: by_places.setdefault(
+            tuple(places_of(backend.driver, bucket, _ANY_KEY)), backend
+        )
         for backend in backends
     }
 

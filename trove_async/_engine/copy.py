@@ -105,7 +105,7 @@ async def copy(
     with located(target):
         check(overrides.put)
     # 2. Head the source.
-    onto_itself = source.is_same(target)
+    onto_itself = source.is_same(target) or await has_source(source, target)
     if onto_itself:
         # The locations are two names of one object: use the target's, so that all requests go to
         # one backend.
@@ -191,6 +191,27 @@ async def copy(
         write_id=overrides.put.write_id,
         body_size=known.decoded_size if known is not None else None,
     )
+
+
+async def has_source(source: Location, target: Location) -> bool:
+    """Return whether the source is on a layer, and a put to the target replaces the same object in a member.
+
+    If that member lacks the object, or has a different one, the layer reads another member's: it is copied.
+    """
+    if source.version_id is not None or not source.overlaps(target):
+        return False
+    if not source.is_written_by(target):
+        return False  # the target is a layer that writes to another member than the source
+    infos: list[ObjectInfo] = []
+    for location in (source, target):
+        with suppress(NotFoundError), located(location):
+            infos.append(await location.backend.driver.head(location.bucket, location.key))
+    if len(infos) < 2:  # noqa: PLR2004 - the source and the target
+        return False
+    first, second = infos
+    if first.write_id is not None or second.write_id is not None:
+        return (first.write_id, first.stored_size) == (second.write_id, second.stored_size)
+    return is_same(first, second)
 
 
 async def is_encoded_as_today(location: Location, info: ObjectInfo, transforms: Transforms) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trove_async.driver import places_of
 from trove_async.errors import TroveError
 from trove_async.middleware import ObjectContext
 from trove_async.models import ObjectInfo
@@ -50,8 +51,29 @@ class Location:
 
     def is_same(self, other: Location) -> bool:
         """Return whether both are physically the same object."""
-        place = self.backend.driver.place(self.bucket, self.key)
-        return place == other.backend.driver.place(other.bucket, other.key)
+        return self.places == other.places
+
+    @property
+    def places(self) -> Sequence[Hashable]:
+        """All physical places of the object. See `ManyPlaces`."""
+        return tuple(places_of(self.backend.driver, self.bucket, self.key))
+
+    @property
+    def written_places(self) -> Sequence[Hashable]:
+        """The physical places that a put to this location replaces."""
+        return places_of(self.backend.driver, self.bucket, self.key, written=True)
+
+    def is_within(self, other: Location) -> bool:
+        """Return whether the other location, such as one on a layer, has all places of this one."""
+        return set(self.places) <= set(other.places)
+
+    def overlaps(self, other: Location) -> bool:
+        """Return whether both have a place in common, but are not the same: one is on a layer over the other."""
+        return bool(set(self.places) & set(other.places)) and not self.is_same(other)
+
+    def is_written_by(self, other: Location) -> bool:
+        """Return whether a put to the other location replaces an object at one of the places of this one."""
+        return bool(set(self.places) & set(other.written_places))
 
 
 @contextmanager

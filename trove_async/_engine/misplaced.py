@@ -10,6 +10,7 @@ from trove_async.models import Listed, Misplaced, ObjectInfo
 from .backends import Backend
 from .iterators import Entries, Run
 from .listing import MAX_LOOKUPS, Batch, Listing, Query
+from .locations import Location
 
 Resolve = Callable[[str], "str | Awaitable[str]"]
 """Returns the name of the backend of a key, or an awaitable of it if a route function is async."""
@@ -81,6 +82,10 @@ class MisplacedIterator(Entries[Misplaced]):
         found: list[Misplaced] = []
         for entry in away:
             name = names[entry.key]
+            if entry.key in at_home and self._location(entry, entry.backend).overlaps(
+                self._location(entry, name)
+            ):
+                continue  # a layer shows the object of its member
             merged = {homes[entry.backend], homes[name]}
             known = all(backend.capabilities.ordered for backend in merged)
             shadowed = entry.key in at_home if known else None
@@ -88,12 +93,13 @@ class MisplacedIterator(Entries[Misplaced]):
         return found
 
     def _is_at_home(self, entry: Listed, name: str) -> bool:
-        """Return whether the entry is where the backend of that name has its key."""
-        home, actual = self._homes[name], self._homes[entry.backend]
-        if actual is home:
+        """Return whether the entry is where the backend of that name has its key, or one of its members."""
+        if self._homes[entry.backend] is self._homes[name]:
             return True
-        bucket, key = entry.bucket, entry.key
-        return actual.driver.place(bucket, key) == home.driver.place(bucket, key)
+        return self._location(entry, entry.backend).is_within(self._location(entry, name))
+
+    def _location(self, entry: Listed, name: str) -> Location:
+        return Location(backend=self._homes[name], bucket=entry.bucket, key=entry.key)
 
     async def _resolved(self, entries: Sequence[Listed]) -> dict[str, str]:
         """Return the backend of each key."""

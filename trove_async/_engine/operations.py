@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, cast
 
@@ -10,9 +11,10 @@ from trove_async import _names
 from trove_async._concurrency import shielded
 from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
-from trove_async.driver import Presigning
+from trove_async.driver import Presigning, check_deletable
 from trove_async.errors import (
     BucketNotFoundError,
+    NotFoundError,
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -26,7 +28,7 @@ from . import backend_checks, validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets, homes
 from .bulk_delete import Deletion
-from .copy import CopyResult, copy, is_encoded_as_today
+from .copy import CopyResult, copy, has_source, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .iterators import ObjectIterator, VersionIterator
@@ -350,6 +352,13 @@ class Operations:
             destination = await self._location(bucket, key, target)
             if origin.is_same(destination):
                 return RelocationResult(Relocated.NOT_MOVED)
+            if not keep_source:
+                await check_source_deletable(origin)
+            if origin.overlaps(destination):
+                # The destination's readers find the source there already, unless a member lacks it.
+                if origin.is_within(destination) or await has_source(origin, destination):
+                    return RelocationResult(Relocated.NOT_MOVED)
+                raise member_error(origin, destination)
             request = RelocationRequest(
                 source=origin,
                 target=destination,
@@ -585,6 +594,8 @@ class Operations:
         origin = await self._location(*source)
         destination = await self._location(*target)
         check_copy_writable(origin, destination, moves=moves)
+        if moves and not origin.is_same(destination):
+            await check_source_deletable(origin)
         if origin.version_id is not None and origin.is_same(destination):
             origin = await self._without_latest_id(origin)
         copied = await self._copy(origin, destination, overrides, progress, self._head)
@@ -672,6 +683,31 @@ def _pinned_error(operation: str, routing: Pinned) -> NotSupportedError:
 
 
 def check_copy_writable(origin: Location, destination: Location, *, moves: bool) -> None:
+    """Raise NotSupportedError if a backend is read-only, or a move would delete its own copy."""
     if moves:
         backend_checks.check_writable(origin.backend, "delete the source of a move")
     backend_checks.check_writable(destination.backend, "store a copy")
+    if moves and not origin.is_same(destination) and origin.is_written_by(destination):
+        raise member_error(origin, destination)
+
+
+async def check_source_deletable(source: Location) -> None:
+    """Raise the error of a deletion that a layer would refuse, before anything is done."""
+    with located(source), suppress(NotFoundError):  # the copy finds that out
+        await check_deletable(source.backend.driver, source.bucket, source.key)
+
+
+def member_error(source: Location, target: Location) -> NotSupportedError:
+    """Return the error of a move between a layer of several drivers and one of its members."""
+    reason = (
+        "the destination is a member of the source's layer"
+        if target.is_within(source)
+        else "the source is a member of the destination's layer"
+        if source.is_within(target)
+        else "both layers have a member in common"
+    )
+    return NotSupportedError(
+        f"{reason}: deleting the source could delete the copy, so nothing was done; copy the object, or"
+        " move it between the members themselves",
+        backend=target.backend.name,
+    )

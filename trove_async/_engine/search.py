@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from trove_async._concurrency import shielded
+from trove_async.driver import places_of
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -71,14 +72,14 @@ class Search:
 
     def others(self, routed: Backend, bucket: str, key: str) -> Sequence[Backend]:
         """Return the backends that may have the object and are not the routed one, each place once."""
-        places = {routed.driver.place(bucket, key)}
+        places = {tuple(places_of(routed.driver, bucket, key))}
         others: list[Backend] = []
         for backend in self._backends():
             if backend is routed:
                 continue
             try:
                 backend_checks.check_addressable(backend, key)
-                place = backend.driver.place(bucket, key)
+                place = tuple(places_of(backend.driver, bucket, key))
             except InvalidNameError:
                 continue  # it cannot have an object of this name
             if place not in places:

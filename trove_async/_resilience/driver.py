@@ -27,6 +27,8 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
+    places_of,
 )
 from trove_async.errors import (
     BucketExistsError,
@@ -90,6 +92,14 @@ class ResilientDriver:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the physical location of an object."""
         return self.driver.place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return all physical locations of an object. See `ManyPlaces.places`."""
+        return places_of(self.driver, bucket, key, written=written)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check a deletion, once. See `RefusesDeletions.check_deletable`."""
+        await check_deletable(self.driver, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------
 

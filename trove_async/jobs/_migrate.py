@@ -15,6 +15,7 @@ from ._job import WalkPage
 from ._options import Executor, check_target, run_options
 from ._placement import (
     Move,
+    are_related,
     finds_anywhere,
     pair_of,
     relocate,
@@ -47,7 +48,8 @@ async def migrate(
     A migration without downtime has these phases:
 
     1. *Write new, read both*: the rules send the keys to `target`, and ``Trove(locate="anywhere")`` or the
-       layer `Fallback` finds what only `source` has.
+       layer `Fallback` finds what only `source` has. If it is the layer, its members must be backends of
+       their own as well, because it cannot be `source` or `target` together with one of them.
     2. *Backfill*: ``migrate(store, bucket, source="old", target="new")``.
     3. *Verify*: a second run, or one with ``dry_run=True``, has nothing to change, and
        ``verify(store, bucket, backend="old", against="new")`` finds no difference.
@@ -147,7 +149,12 @@ class Migrate:
         return is_ordered(self._origin)
 
     async def check(self) -> None:
-        """Raise ConfigError if `delete` would hide the objects."""
+        """Raise ConfigError if `delete` would hide the objects, or one backend is a member of the other."""
+        if are_related(self._store, self.bucket, self._source, self._target):
+            raise ConfigError(
+                f"of {self._source!r} and {self._target!r}, one is a layer over a member of the other: make"
+                " its members backends of their own, and migrate between these"
+            )
         if self._delete and not finds_anywhere(self._store):
             reached = await self._router.reaches(self.bucket, self._prefix)
             if self._source in reached:

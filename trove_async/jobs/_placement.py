@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trove_async._engine.key_guard import MoveInterruptedError
+from trove_async._engine.locations import Location
 from trove_async._engine.operations import Operations
 from trove_async._engine.relocation import Relocated
 from trove_async.errors import BucketNotFoundError, ConfigError, ObjectNotFoundError
@@ -88,6 +89,15 @@ def router_of(store: Trove) -> Router:
 def finds_anywhere(store: Trove) -> bool:
     """Return whether the store finds objects that are not where the rules say."""
     return store._core.placement is not None  # noqa: SLF001 - jobs are part of the library
+
+
+def are_related(store: Trove, bucket: str, one: str, other: str) -> bool:
+    """Return whether one of two backends is a layer over the other, or over a member of it."""
+    backends = store._core.backends  # noqa: SLF001 - jobs are part of the library
+    first, second = (
+        Location(backend=backends[name], bucket=bucket, key="k") for name in (one, other)
+    )
+    return first.overlaps(second)
 
 
 class _Pair(Pinned):

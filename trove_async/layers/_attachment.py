@@ -76,3 +76,13 @@ class Attachment:
         """Detach from the inner drivers, which the store closes. Idempotent."""
         self._attached = None
         self._is_claimed = False
+
+
+def repr_of(layer: object, settings: str = "") -> str:
+    """Return the repr of a layer: its drivers, whose reprs show no secrets, and its settings."""
+    name = type(layer).__name__
+    try:
+        drivers: Sequence[AsyncDriver] = layer.inner  # type: ignore[attr-defined]  # it is a layer
+    except AttributeError:
+        return f"<{name}, not initialised>"  # its constructor raised
+    return f"{name}({', '.join([*map(repr, drivers), *filter(None, [settings])])})"

@@ -18,6 +18,8 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
+    places_of,
 )
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
@@ -33,7 +35,7 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._attachment import Attachment
+from ._attachment import Attachment, repr_of
 
 
 class Forwarding:
@@ -53,6 +55,9 @@ class Forwarding:
 
     def __init__(self, layer: str, driver: AsyncDriver, *others: AsyncDriver) -> None:
         self._attachment = Attachment(layer, [driver, *others])
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
@@ -92,6 +97,14 @@ class Forwarding:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the wrapped driver. See `AsyncDriver.place`."""
         return self._attachment.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in the wrapped driver. See `ManyPlaces.places`."""
+        return places_of(self._attachment.inner[0], bucket, key, written=written)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check a deletion on the wrapped driver. See `RefusesDeletions.check_deletable`."""
+        await check_deletable(self._driver, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------
 

@@ -6,19 +6,19 @@ import math
 from collections import deque
 
 WINDOW = 1000
-"""Number of latencies that are kept: 32 KiB. The quantile of 0.999 is the largest that they tell."""
+"""Number of latencies that are kept, in 32 KiB. 0.999 is the largest quantile that can be computed from them."""
 
 MIN_SAMPLES = 50
-"""Number of latencies below which no quantile is computed. A large quantile requires more: of 20 samples,
-0.95 would be the largest, which says little about the next one."""
+"""Minimum number of latencies from which a quantile is computed. A large quantile requires more: of 20
+latencies, the quantile 0.95 would be the second largest, which is too uncertain."""
 
 _RECOMPUTE_EVERY = 50
-"""Number of latencies after which the quantile is computed anew. Sorting a full window takes 60 µs,
-so a latency costs about 1 µs."""
+"""Number of latencies after which the quantile is computed again. Sorting a full window takes 60 µs,
+so each latency costs about 1 µs."""
 
 
 class Latencies:
-    """A quantile of the latest latencies. It is exact, and follows a service that becomes slower or faster.
+    """A quantile of the latest latencies. It is exact, and changes when the service becomes slower or faster.
 
     Args:
         quantile: The quantile, more than 0 and at most 0.999.

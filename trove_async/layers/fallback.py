@@ -1,9 +1,15 @@
-"""`Fallback`: reads from further drivers what the first one cannot give."""
+"""`Fallback`: reads from further drivers if the first one is not available, or lacks an object."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import replace
 from typing import cast
 
@@ -17,11 +23,15 @@ from trove_async.driver import (
     Copying,
     DriverContext,
     DriverReader,
+    PartSource,
     Presigning,
     Replicated,
+    StreamedUpload,
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
+    places_of,
 )
 from trove_async.errors import (
     BucketNotEmptyError,
@@ -32,6 +42,7 @@ from trove_async.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
 )
 from trove_async.models import BucketInfo, DeleteResult, Entry, ObjectInfo, Prefix
 from trove_async.options import (
@@ -41,6 +52,7 @@ from trove_async.options import (
     GetOptions,
     ListOptions,
     Page,
+    Part,
     PresignOptions,
     PutOptions,
     Repaired,
@@ -48,6 +60,7 @@ from trove_async.options import (
 )
 from trove_async.paging import TokenCycle
 
+from ._attachment import repr_of
 from ._copies.combined import common_capabilities
 from ._copies.members import MemberGet, Members, cannot_have_bucket, parse_stage
 from ._copies.merging import merged_page
@@ -63,7 +76,7 @@ class Fallback:
     Reads, heads and listings come from the first member that is available. "Not available" means an
     UnavailableError after the retries of that member. All other errors are results, above all a missing
     object, unless `on_missing` is True. Writes go to the primary alone. A read that was answered by
-    another member because one is not available emits an event of the kind ``fallback``.
+    another member, because one is not available, emits an event of the kind ``fallback``.
 
     With `on_missing` the members together are one set of objects, for a migration: objects are written to
     the primary, and read from the first member that has them. A bucket exists if any member has it.
@@ -71,15 +84,19 @@ class Fallback:
     * Listings merge the members. Each key is listed once, as the first member has it. If a member is not
       ordered, the members follow one another, and each key of a later one costs a head.
     * A deletion deletes the object on all members, the primary last, because an older one would be
-      visible otherwise. A bucket is deleted on all members as well, if it is empty on all.
+      visible otherwise. A bucket is deleted on all members as well, if it is empty on all. An object or a
+      bucket that a read-only member has is refused before anything is deleted, and so is its move.
     * A put with ``if_none_match="*"`` or ``if_match`` also sees the objects of the other members. They
-      are checked before the primary's put, which itself is conditional. Nothing prevents that another
-      process changes the object of another member in between.
+      are checked before the primary's put, which itself is conditional. Another process may change the
+      object of another member in between.
     * A copy of an object that only another member has passes through the store.
-    * Versions and presigned URLs are not supported, because they concern one member only.
+    * Versions and presigned URLs are not supported, because they belong to one member.
 
     A missing object costs one request for each member. If a member is not available and the others lack
     the object, the error is that of the former: the object may exist.
+
+    A move from the layer to a member that is a backend of its own raises NotSupportedError: it could delete
+    the only copy. A copy to the primary fetches what only another member has.
 
     Etags and version ids of the primary are passed as they are, and those of another member are tagged. A
     get with such a value goes to that member alone.
@@ -90,7 +107,8 @@ class Fallback:
         on_missing: Whether to ask the next member also for an object or a bucket that one lacks.
 
     Raises:
-        ConfigError: There is no other member, a URL is not valid, or one driver is passed twice.
+        ConfigError: There is no other member, a URL is not valid, one driver is passed twice, or two members
+            store at one place.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -107,6 +125,9 @@ class Fallback:
         self._members = Members("Fallback", drivers, "member")
         self._on_missing = on_missing
         self._capabilities: Capabilities | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self, "on_missing=True" if getattr(self, "_on_missing", False) else "")
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
@@ -169,11 +190,18 @@ class Fallback:
 
     async def ping(self) -> None:
         """Ping the primary, which all writes need. See `AsyncDriver.ping`."""
-        await self._primary.ping()
+        with self._members.naming(0):
+            await self._primary.ping()
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the primary. See `AsyncDriver.place`."""
         return self.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in all members. Only the primary is written. See `ManyPlaces.places`."""
+        if written:
+            return places_of(self.inner[0], bucket, key, written=True)
+        return self._members.places(bucket, key)
 
     @property
     def _primary(self) -> AsyncDriver:
@@ -239,7 +267,8 @@ class Fallback:
             try:
                 driver = self._members.drivers[stage]
                 own = replace(options, token=token, limit=max(room, 1))
-                page = await driver.list_page(bucket, own)
+                with self._members.naming(stage):
+                    page = await driver.list_page(bucket, own)
             except BucketNotFoundError:
                 if token is not None:
                     raise  # deleted meanwhile: a listing that ended here would look complete
@@ -289,7 +318,7 @@ class Fallback:
     ) -> ObjectInfo:
         """Store the object on the primary. See `AsyncDriver.put`."""
         options, foreign = await self._conditions(bucket, key, options)
-        with _translating(foreign):
+        with self._members.naming(0), _translating(foreign):
             return self._members.info(0, await self._primary.put(bucket, key, views, options))
 
     @asynccontextmanager
@@ -300,7 +329,11 @@ class Fallback:
         commit.
         """
         own, foreign = await self._conditions(bucket, key, options)
-        async with cast("Uploading", self._primary).upload(bucket, key, own) as upload:
+        async with AsyncExitStack() as stack:
+            with self._members.naming(0):
+                upload = await stack.enter_async_context(
+                    cast("Uploading", self._primary).upload(bucket, key, own)
+                )
             yield _Upload(self, upload, bucket, key, options, foreign=foreign)
 
     async def copy(
@@ -324,12 +357,12 @@ class Fallback:
             version_id=self._members.own(options.version_id),
         )
         try:
-            with _translating(foreign):
+            with self._members.naming(0), _translating(foreign):
                 info = await cast("Copying", self._primary).copy(
                     src_bucket, src_key, dst_bucket, dst_key, own
                 )
         except ObjectNotFoundError as error:
-            # Without an etag nothing tells which member has described the source.
+            # Without an etag, the member that returned the info of the source is unknown.
             if self._on_missing and options.source.etag is None:
                 raise elsewhere from error
             raise
@@ -340,7 +373,8 @@ class Fallback:
 
         Raises:
             PreconditionFailedError: ``if_match`` is not the etag of the object that a read returns.
-            NotSupportedError: The version belongs to another member.
+            NotSupportedError: The version belongs to another member, or a read-only member has the
+                object. Nothing was deleted.
         """
         if self._on_missing:
             return await self._delete_everywhere(bucket, key, options)
@@ -353,7 +387,8 @@ class Fallback:
             if_match=self._members.own(options.if_match),
             version_id=self._members.own(options.version_id),
         )
-        return await self._primary.delete(bucket, key, own)
+        with self._members.naming(0):
+            return await self._primary.delete(bucket, key, own)
 
     async def _delete_everywhere(self, bucket: str, key: str, options: DeleteOptions) -> None:
         # 1. With a condition, the first member that has the object decides it.
@@ -362,13 +397,18 @@ class Fallback:
             holder, etag = self._members.untag(options.if_match)
             await self._check_current(bucket, key, holder, etag)
             options = replace(options, if_match=etag)
-        # 2. Delete what the object hides before the object itself, so that nothing older appears. Members
+        # 2. A read-only member must not have the object: it would become visible.
+        members = self._members.numbers[holder:]
+        missing = await self._check_read_only(members, bucket, key)
+        # 3. Delete what the object hides before the object itself, so that nothing older appears. Members
         # before the one that has it may have got a newer object meanwhile.
-        missing: list[BucketNotFoundError] = []
-        for member in reversed(self._members.numbers[holder:]):
+        for member in reversed(members):
+            if self._is_read_only(member):
+                continue
             own = options if member == holder else replace(options, if_match=None)
             try:
-                await self._members.drivers[member].delete(bucket, key, own)
+                with self._members.naming(member):
+                    await self._members.drivers[member].delete(bucket, key, own)
             except BucketNotFoundError as error:
                 missing.append(error)
             except InvalidNameError as error:
@@ -379,13 +419,61 @@ class Fallback:
         if len(missing) == len(self._members.names):
             raise missing[-1]
 
+    async def _check_read_only(
+        self, members: Sequence[int], bucket: str, key: str
+    ) -> list[BucketNotFoundError]:
+        """Check that no read-only member has an object. Return the errors of those without the bucket.
+
+        Raises:
+            NotSupportedError: A read-only member has it.
+        """
+        missing: list[BucketNotFoundError] = []
+        for member in filter(self._is_read_only, members):
+            try:
+                await self._check_lacks(member, bucket, key)
+            except BucketNotFoundError as error:
+                missing.append(error)
+        return missing
+
+    def _is_read_only(self, member: int) -> bool:
+        return not self._members.drivers[member].capabilities.writable
+
+    async def _check_lacks(self, member: int, bucket: str, key: str) -> None:
+        """Check that a read-only member lacks an object.
+
+        Raises:
+            NotSupportedError: It has the object.
+            BucketNotFoundError: It lacks the bucket as well.
+        """
+        try:
+            with self._members.naming(member):
+                await self._members.drivers[member].head(bucket, key)
+        except ObjectNotFoundError:
+            return
+        except InvalidNameError as error:
+            raise cannot_have_bucket(bucket, error) from error
+        raise NotSupportedError(
+            f"{self._members.names[member]} is read-only and has the object; nothing was deleted",
+            bucket=bucket,
+            key=key,
+        )
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check that no read-only member has the object. See `RefusesDeletions.check_deletable`."""
+        members = self._members.numbers if self._on_missing else range(1)
+        await self._check_read_only(members, bucket, key)
+        for member in members:
+            await check_deletable(self._members.drivers[member], bucket, key)
+
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys as `delete` does. See `BulkDeleting.delete_many`."""
         if not self._on_missing:
             return await cast("BulkDeleting", self._primary).delete_many(bucket, keys)
         failed: dict[str, DeleteResult] = {}
         missing: list[BucketNotFoundError] = []
-        for member in reversed(self._members.numbers):
+        numbers = self._members.numbers
+        # The read-only members come first, which must not have an object: it would become visible.
+        for member in sorted(numbers, key=lambda number: (not self._is_read_only(number), -number)):
             # A key that a further member has kept must not be deleted on the primary.
             remaining = [key for key in keys if key not in failed]
             if not remaining:
@@ -404,8 +492,11 @@ class Fallback:
         self, member: int, bucket: str, keys: Sequence[str]
     ) -> Sequence[DeleteResult]:
         driver = self._members.drivers[member]
+        if self._is_read_only(member):
+            return await self._refused(member, bucket, keys)
         try:
-            return await cast("BulkDeleting", driver).delete_many(bucket, keys)
+            with self._members.naming(member):
+                return await cast("BulkDeleting", driver).delete_many(bucket, keys)
         except InvalidNameError:
             if member == 0:
                 raise
@@ -416,6 +507,26 @@ class Fallback:
 
         await for_each(keys, delete, limit=_LOOKUPS)
         return []
+
+    async def _refused(
+        self, member: int, bucket: str, keys: Sequence[str]
+    ) -> Sequence[DeleteResult]:
+        """Return the results of the keys that a read-only member has."""
+        refused: list[DeleteResult] = []
+        missing: list[BucketNotFoundError] = []
+
+        async def check(key: str) -> None:
+            try:
+                await self._check_lacks(member, bucket, key)
+            except BucketNotFoundError as error:
+                missing.append(error)
+            except TroveError as error:
+                refused.append(DeleteResult(key=key, error=error))
+
+        await for_each(keys, check, limit=_LOOKUPS)
+        if len(missing) == len(keys):
+            raise missing[0]
+        return refused
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
@@ -443,7 +554,8 @@ class Fallback:
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket on the primary, even if another member has it. See `AsyncDriver.create_bucket`."""
-        await self._primary.create_bucket(bucket)
+        with self._members.naming(0):
+            await self._primary.create_bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket as `delete` does. See `AsyncDriver.delete_bucket`."""
@@ -454,7 +566,8 @@ class Fallback:
         missing: list[BucketNotFoundError] = []
         for member, driver in enumerate(self._members.drivers):
             try:
-                page = await driver.list_page(bucket, ListOptions(limit=1))
+                with self._members.naming(member):
+                    page = await driver.list_page(bucket, ListOptions(limit=1))
             except BucketNotFoundError as error:
                 missing.append(error)
                 continue
@@ -466,6 +579,11 @@ class Fallback:
             if page.entries:
                 raise BucketNotEmptyError(
                     f"the bucket must be empty, but {self._members.names[member]} has objects in it",
+                    bucket=bucket,
+                )
+            if self._is_read_only(member):
+                raise NotSupportedError(
+                    f"{self._members.names[member]} is read-only and has the bucket; nothing was deleted",
                     bucket=bucket,
                 )
             holders.append(driver)
@@ -491,8 +609,10 @@ class Fallback:
         """Return the buckets of the first available member, or of all. See `AsyncDriver.list_buckets`."""
         if self._on_missing:
             found: dict[str, BucketInfo] = {}
-            for driver in self._members.drivers:
-                for info in await driver.list_buckets():
+            for member, driver in enumerate(self._members.drivers):
+                with self._members.naming(member):
+                    infos = await driver.list_buckets()
+                for info in infos:
                     found.setdefault(info.name, info)
             return [found[name] for name in sorted(found)]
 
@@ -548,7 +668,8 @@ class Fallback:
     async def _object(self, member: int, bucket: str, key: str) -> ObjectInfo | None:
         """Return a member's object; None: it has none."""
         try:
-            return await self._members.drivers[member].head(bucket, key)
+            with self._members.naming(member):
+                return await self._members.drivers[member].head(bucket, key)
         except (NotFoundError, InvalidNameError):
             return None
 
@@ -578,15 +699,23 @@ class _Upload:
         self._key = key
         self._options = options
         self._foreign = foreign
-        self.send = upload.send
         if hasattr(upload, "send_stream"):
-            self.send_stream = upload.send_stream
+            self.send_stream = self._send_stream
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Send the part to the primary. See `Upload.send`."""
+        with self._layer._members.naming(0):  # noqa: SLF001 - same module
+            await self._upload.send(part, views)
+
+    async def _send_stream(self, part: Part, source: PartSource) -> None:
+        with self._layer._members.naming(0):  # noqa: SLF001 - same module
+            await cast("StreamedUpload", self._upload).send_stream(part, source)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit to the primary. See `Upload.commit`."""
         layer = self._layer
         await layer._conditions(self._bucket, self._key, self._options)  # noqa: SLF001 - same module
-        with _translating(self._foreign):
+        with layer._members.naming(0), _translating(self._foreign):  # noqa: SLF001 - same module
             return layer._members.info(0, await self._upload.commit(checksums))  # noqa: SLF001 - same module
 
 

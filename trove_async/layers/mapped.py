@@ -31,6 +31,8 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
+    places_of,
 )
 from trove_async.errors import (
     BucketNotFoundError,
@@ -54,7 +56,7 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._attachment import Attachment
+from ._attachment import Attachment, repr_of
 from ._namespaces import Folders, Namespace, RenamedBuckets
 
 
@@ -114,6 +116,9 @@ class Mapped:
             raise ConfigError("Mapped requires either buckets={…} or into='…'")
         self._capabilities: Capabilities | None = None
 
+    def __repr__(self) -> str:
+        return repr_of(self)
+
     @property
     def inner(self) -> Sequence[AsyncDriver]:
         """The wrapped driver."""
@@ -165,6 +170,15 @@ class Mapped:
             return (self, bucket, key)  # not mapped: the operation itself raises
         return self._attachment.inner[0].place(names.physical_bucket, names.physical_key)
 
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in the wrapped driver. See `ManyPlaces.places`."""
+        try:
+            names = _Names(self._namespace, bucket, key)
+        except BucketNotFoundError:
+            return (self.place(bucket, key),)
+        inner = self._attachment.inner[0]
+        return places_of(inner, names.physical_bucket, names.physical_key, written=written)
+
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -197,6 +211,12 @@ class Mapped:
         with _logical_names_in_errors(names):
             await self._namespace.require(self._driver, bucket)
             await self._driver.delete(*names.physical, options)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """Check a deletion on the wrapped driver. See `RefusesDeletions.check_deletable`."""
+        names = _Names(self._namespace, bucket, key)
+        with _logical_names_in_errors(names):
+            await check_deletable(self._driver, *names.physical)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page, with logical names. See `AsyncDriver.list_page`."""

@@ -46,6 +46,7 @@ from trove_async.options import (
     VersionPage,
 )
 
+from ._attachment import repr_of
 from ._copies.combined import common_capabilities
 from ._copies.members import MemberGet, Members
 from ._copies.repairs import Repairs
@@ -69,8 +70,8 @@ class Mirrored:
     returns, and by an event of the kind ``missed`` in any case. `Replicated.compare` finds what replicas
     missed, and `Replicated.repair` copies it, also after a crash.
 
-    If fewer members acknowledge a write than demanded, it raises UnavailableError. The message says
-    whether the primary has stored the object. An upload in parts is stopped before anything is visible
+    If fewer members than required acknowledge a write, it raises UnavailableError. `TroveError.maybe_done`
+    and the message show whether the primary has stored the object. An upload in parts is stopped before anything is visible
     if the replicas fail before the commit. After that, and for a put in one request, the primary has the
     object: like every UnavailableError, the error means that the write may have succeeded. Undoing it
     could lose a newer object, and the earlier one could not be restored.
@@ -79,7 +80,7 @@ class Mirrored:
     acknowledge: on services with directories, such keys have empty segments or very long ones.
 
     Writes of one key through this layer reach all members in the same order. Writes of other processes
-    may reach them in a different order, which the repair mends. A replica that missed a deletion still
+    may reach them in a different order, which the repair job corrects. A replica that missed a deletion still
     has the object, so it is read again while the primary is not available.
 
     Etags, version ids and page tokens of the primary are passed as they are, and those of a replica are
@@ -89,7 +90,8 @@ class Mirrored:
     Versions belong to one member: a version is read and deleted only there, and a replica may keep a bucket
     that has only older versions when the bucket is deleted. Presigned URLs are not
     supported, because a PUT would reach one member only. Do not write to a replica by itself, for example
-    as a backend of its own: a move from the mirror to its own replica would delete both copies.
+    as a backend of its own. A move between the mirror and a member that is a backend raises
+    NotSupportedError: it could delete the only copy.
 
     Args:
         primary: The first member, as a driver or a URL.
@@ -98,8 +100,8 @@ class Mirrored:
             members including the primary.
 
     Raises:
-        ConfigError: There is no replica, `acknowledge` is out of range, a URL is not valid, or one driver
-            is passed twice.
+        ConfigError: There is no replica, `acknowledge` is out of range, a URL is not valid, one driver
+            is passed twice, or two members store at one place.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -115,11 +117,15 @@ class Mirrored:
     ) -> None:
         drivers = [as_driver(driver) for driver in (primary, *replicas)]
         self._members = Members("Mirrored", drivers, "replica")
+        self._acknowledge = acknowledge
         needed = _acknowledgements(acknowledge, len(drivers)) - 1
         self._replicas = Replicas(self._members, needed)
         self._locks = KeyLocks()
         self._capabilities: Capabilities | None = None
         self._repairs = Repairs(self._members, self._replicas, self._locks)
+
+    def __repr__(self) -> str:
+        return repr_of(self, f"acknowledge={getattr(self, '_acknowledge', None)!r}")
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
@@ -184,8 +190,12 @@ class Mirrored:
             except TroveError as error:
                 failed[number] = error
 
+        async def ping_primary() -> None:
+            with self._members.naming(0):
+                await primary.ping()
+
         async with task_group() as group:
-            group.start_soon(primary.ping)
+            group.start_soon(ping_primary)
             if self._replicas.needed:
                 for number, driver in enumerate(others, 1):
                     group.start_soon(ping, number, driver)
@@ -195,6 +205,10 @@ class Mirrored:
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the place of the object in the primary. See `AsyncDriver.place`."""
         return self.inner[0].place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of the object in all members. See `ManyPlaces.places`."""
+        return self._members.places(bucket, key, written=written)
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -251,7 +265,7 @@ class Mirrored:
         """Store the object on the primary, then on the replicas. See `AsyncDriver.put`.
 
         Raises:
-            UnavailableError: Too few members have stored it. The message says whether the primary has.
+            UnavailableError: Too few members have stored it. The primary may have: see `TroveError.maybe_done`.
         """
         primary = self._members.drivers[0]
         await self._replicas.check_key(bucket, key)
@@ -425,7 +439,8 @@ class Mirrored:
 
         try:
             await self._replicas.follow("create_bucket", bucket, None, follow, comes_first=True)
-            await self._members.drivers[0].create_bucket(bucket)
+            with self._members.naming(0):
+                await self._members.drivers[0].create_bucket(bucket)
         except BucketExistsError:
             raise
         except TroveError as error:
@@ -453,7 +468,9 @@ class Mirrored:
         failed: dict[int, BaseException | None] = {}
         # 1. Check all members before anything is deleted, once the replicas have caught up.
         await self._replicas.settle(bucket)
-        if (await primary.list_page(bucket, ListOptions(limit=1))).entries:
+        with self._members.naming(0):
+            page = await primary.list_page(bucket, ListOptions(limit=1))
+        if page.entries:
             raise BucketNotEmptyError("the bucket must be empty, but has objects", bucket=bucket)
         for number, driver in enumerate(others, 1):
             try:
@@ -466,7 +483,7 @@ class Mirrored:
             if page.entries:
                 raise BucketNotEmptyError(
                     f"the bucket must be empty, but {self._members.names[number]} has"
-                    f" {page.entries[0].key!r}, which it missed to delete: run the repair job",
+                    f" {page.entries[0].key!r}, whose deletion it missed: run the repair job",
                     bucket=bucket,
                 )
         if len(others) - len(failed) < self._replicas.needed:
@@ -481,7 +498,8 @@ class Mirrored:
             except BucketNotEmptyError as error:  # it has older versions, which stay
                 self._replicas.missed(number, "delete_bucket", bucket, None, error)
 
-        await primary.delete_bucket(bucket)
+        with self._members.naming(0):
+            await primary.delete_bucket(bucket)
         await self._replicas.follow("delete_bucket", bucket, None, follow)
 
     # -- repair ----------------------------------------------------------------------------------
@@ -526,8 +544,10 @@ class Mirrored:
         if member == 0:
             return own
         try:
-            there = await self._members.drivers[member].head(bucket, key)
-            here = await self._members.drivers[0].head(bucket, key)
+            with self._members.naming(member):
+                there = await self._members.drivers[member].head(bucket, key)
+            with self._members.naming(0):
+                here = await self._members.drivers[0].head(bucket, key)
         except ObjectNotFoundError as error:
             raise _condition_failed(bucket, key) from error
         if there.etag != own or here.etag is None:
@@ -540,7 +560,8 @@ class Mirrored:
     def _reporting_doubt(self, operation: str, bucket: str, key: str | None) -> Iterator[None]:
         """Report that all replicas have missed a write if the primary may have made it nevertheless."""
         try:
-            yield
+            with self._members.naming(0):
+                yield
         except BaseException as error:
             # A cancel has no `maybe_done`, and may arrive after the write.
             if getattr(error, "maybe_done", not isinstance(error, Exception)):

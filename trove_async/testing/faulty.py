@@ -24,6 +24,8 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
+    check_deletable,
+    places_of,
 )
 from trove_async.errors import UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
@@ -98,6 +100,14 @@ class Faulty(Faults):
     def place(self, bucket: str, key: str) -> Hashable:
         """See `AsyncDriver.place`."""
         return self.driver.place(bucket, key)
+
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """See `ManyPlaces.places`."""
+        return places_of(self.driver, bucket, key, written=written)
+
+    async def check_deletable(self, bucket: str, key: str) -> None:
+        """See `RefusesDeletions.check_deletable`. No fault applies."""
+        await check_deletable(self.driver, bucket, key)
 
     async def open(self, context: DriverContext) -> None:
         """Open the wrapped driver."""

@@ -8,19 +8,29 @@ goes to that member alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
-from trove_async.driver import AsyncDriver, DriverContext, DriverReader, Layer, ReadsInto
+from trove_async.driver import (
+    AsyncDriver,
+    DriverContext,
+    DriverReader,
+    Layer,
+    ReadsInto,
+    places_of,
+)
 from trove_async.errors import (
+    AlreadyExistsError,
+    BucketNotEmptyError,
     BucketNotFoundError,
     ConfigError,
     CursorError,
     InvalidNameError,
     NotFoundError,
+    ObjectChangedError,
     ObjectNotFoundError,
     PoolTimeoutError,
     PreconditionFailedError,
@@ -38,6 +48,20 @@ T = TypeVar("T")
 
 _MARK: Final = "trove-member-"
 """The start of a tagged value, which continues with the number of the member and a colon."""
+
+
+_PROBE: Final = ("trove-probe", "probe")
+"""Names to compare the places of members with. No request uses them."""
+
+_RESULTS: Final = (
+    AlreadyExistsError,
+    BucketNotEmptyError,
+    InvalidNameError,
+    NotFoundError,
+    ObjectChangedError,
+    PreconditionFailedError,
+)
+"""The errors of a member that works."""
 
 
 def tag(member: int, value: str) -> str:
@@ -79,7 +103,7 @@ class Members:
 
     Raises:
         TypeError: One of them is not a driver.
-        ConfigError: There is only one driver, or one was passed twice.
+        ConfigError: There is only one driver, one was passed twice, or two store at one place.
     """
 
     def __init__(self, layer: str, drivers: Sequence[AsyncDriver], other: str) -> None:
@@ -88,10 +112,12 @@ class Members:
             raise ConfigError(f"{layer} requires a primary and at least one {other}")
         if len({id(driver) for driver in drivers}) < len(drivers):
             raise ConfigError(f"each driver of {layer} must be a different one, got one twice")
+        self._layer = layer
         self.names = tuple(
             f"primary ({driver.name})" if number == 0 else f"{other} {number} ({driver.name})"
             for number, driver in enumerate(drivers)
         )
+        self._check_distinct()
         self._nested = _has_members(drivers[0])
         self._context: DriverContext | None = None
 
@@ -117,15 +143,37 @@ class Members:
         assert self._context is not None  # noqa: S101 - set by `open`
         return self._context.pool
 
+    def places(self, bucket: str, key: str, *, written: bool = False) -> Sequence[Hashable]:
+        """Return the places of an object in all members that can have it, those of the primary first."""
+        primary, *others = self.attachment.inner
+        places = list(places_of(primary, bucket, key, written=written))
+        for driver in others:
+            with suppress(InvalidNameError):
+                places += places_of(driver, bucket, key, written=written)
+        return tuple(dict.fromkeys(places))
+
     async def open(self, context: DriverContext) -> None:
         """Open all members. See `Attachment.open`."""
         self.attachment.claim()
         self._context = context
         await self.attachment.attach(context)
+        self._check_distinct()  # symbolic links are resolved now
+
+    def _check_distinct(self) -> None:
+        """Raise ConfigError if two members have an object of the same name at one place."""
+        names: dict[Hashable, str] = {}
+        for name, driver in zip(self.names, self.attachment.current, strict=True):
+            with suppress(InvalidNameError):
+                first = names.setdefault(driver.place(*_PROBE), name)
+                if first is not name:
+                    raise ConfigError(
+                        f"the {first} and the {name} of {self._layer} store their objects at one place: each"
+                        " member needs one of its own"
+                    )
 
     def emit(
         self,
-        kind: str,
+        kind: Literal["fallback", "missed"],
         operation: str,
         bucket: str | None,
         key: str | None,
@@ -136,7 +184,7 @@ class Members:
         """Emit a ``missed`` or ``fallback`` event about a member."""
         if self._context is not None and self.events:
             event = Event(
-                kind="missed" if kind == "missed" else "fallback",
+                kind=kind,
                 operation=operation,
                 backend=self._context.backend,
                 bucket=bucket,
@@ -145,6 +193,16 @@ class Members:
                 member=self.names[member],
             )
             self.events.emit(event)
+
+    @contextmanager
+    def naming(self, member: int) -> Iterator[None]:
+        """Name the member in an error of a request to it, unless the error is a result, such as a missing object."""
+        try:
+            yield
+        except TroveError as error:
+            if error.member is None and not isinstance(error, _RESULTS):
+                error.member = self.names[member]
+            raise
 
     # -- values of one member --------------------------------------------------------------------
 
@@ -226,10 +284,12 @@ class Members:
         """
         drivers, failures = self.drivers, Failures(self.names)
         if only is not None:
-            return await call(only, drivers[only])
+            with self.naming(only):
+                return await call(only, drivers[only])
         for member, driver in enumerate(drivers):
             try:
-                result = await call(member, driver)
+                with self.naming(member):
+                    result = await call(member, driver)
             except (UnavailableError, NotFoundError, InvalidNameError) as error:
                 if not failures.add(member, error, on_missing=on_missing):
                     raise
@@ -294,7 +354,8 @@ class Members:
             return await self.read("list", bucket, None, first)
         member, last_key, token = _parse_token(options.token, len(self.names))
         try:
-            page = await self.drivers[member].list_page(bucket, replace(options, token=token))
+            with self.naming(member):
+                page = await self.drivers[member].list_page(bucket, replace(options, token=token))
             return self._page(member, page)
         except UnavailableError as error:
             if not ordered or not is_unavailable(error):

@@ -384,8 +384,10 @@ class Replicas:
         keys: Sequence[str] | None,
         copy: PrivateCopy | None,
     ) -> None:
-        """Start the task of each replica, unless it would only be cancelled, or is too far behind."""
-        drivers = self._members.drivers
+        """Start the task of each replica, unless it would only be cancelled, or is too far behind.
+
+        If the store was closed after the primary's write, the replicas miss it.
+        """
         for number in self.numbers:
             if body and copy is None and not self.needed:
                 write.failed[number] = _no_memory()
@@ -394,11 +396,15 @@ class Replicas:
             else:
 
                 async def request(number: int = number) -> object:
-                    return await work(drivers[number], number, body)
+                    return await work(self._members.drivers[number], number, body)
 
-                task = self.start(
-                    number, write.bucket, [write.key] if keys is None else keys, request
-                )
+                try:
+                    task = self.start(
+                        number, write.bucket, [write.key] if keys is None else keys, request
+                    )
+                except ClosedError as error:
+                    write.failed[number] = error
+                    continue
                 write.tasks[number] = task
                 if copy is not None:
                     copy.use(task)

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import AsyncDriver, PartSource, StreamedUpload, Upload, Uploading
-from trove_async.errors import NotSupportedError, TroveError, UnavailableError
+from trove_async.errors import ClosedError, NotSupportedError, TroveError, UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
@@ -80,7 +80,8 @@ class MirroredUpload:
         self._context: AbstractAsyncContextManager[Upload] = cast("Uploading", primary).upload(
             self._bucket, self._key, options
         )
-        self._primary = await self._context.__aenter__()
+        with self._members.naming(0):
+            self._primary = await self._context.__aenter__()
         unconditional = replace(options, if_match=None, if_none_match=None)
         for number, driver in enumerate(others, 1):
             upload = _ReplicaUpload(number, driver, self._bucket, self._key, unconditional)
@@ -156,7 +157,8 @@ class MirroredUpload:
                 tasks[upload.number] = task
                 if copy is not None:
                     copy.use(task)
-            await self._primary.send(part, views)
+            with self._members.naming(0):
+                await self._primary.send(part, views)
             await wait_for(tasks, self._replicas.needed)
         except BaseException:
             # The part may be sent again, so a replica whose task is cancelled here has not failed.
@@ -176,7 +178,8 @@ class MirroredUpload:
 
         The file is not read concurrently, so replicas that need not acknowledge it miss the object.
         """
-        await cast("StreamedUpload", self._primary).send_stream(part, source)
+        with self._members.naming(0):
+            await cast("StreamedUpload", self._primary).send_stream(part, source)
         for upload in self._live[self._replicas.needed :]:
             self._drop(upload, NotSupportedError("its part is too large for memory"))
         for upload in self._live:
@@ -224,7 +227,8 @@ class MirroredUpload:
         # 2. Commit on the primary, which decides the conditions.
         async with self._locks.hold(self._bucket, self._key):
             try:
-                info = await self._primary.commit(checksums)
+                with self._members.naming(0):
+                    info = await self._primary.commit(checksums)
             except BaseException as error:
                 if getattr(error, "maybe_done", not isinstance(error, Exception)):
                     self._report(error)  # the primary may have the object
@@ -240,15 +244,10 @@ class MirroredUpload:
 
     async def _commit_replicas(self, checksums: Mapping[str, str]) -> tuple[str, ...]:
         replicas = self._replicas
-        tasks: dict[int, OwnedTask[object]] = {}
         uploads = [upload for upload in self._live if not upload.committed]
         done = len(self._live) - len(uploads)
-        for upload in uploads:
-
-            async def commit(upload: _ReplicaUpload = upload) -> None:
-                await upload.commit(checksums)
-
-            tasks[upload.number] = replicas.start(upload.number, self._bucket, [self._key], commit)
+        tasks = self._start_commits(uploads, checksums)
+        uploads = [upload for upload in uploads if upload.number in tasks]
         try:
             await wait_for(tasks, replicas.needed - done)
         except BaseException:
@@ -265,9 +264,27 @@ class MirroredUpload:
                 task.when_done(upload.close)
             elif not succeeded(task):
                 self._drop(upload, failure(task))
-        for upload in uploads:
+        for upload in self._uploads:
             upload.reported = True  # by `result`, or by its task
         return replicas.result("put", self._bucket, self._key, self._errors)
+
+    def _start_commits(
+        self, uploads: Sequence[_ReplicaUpload], checksums: Mapping[str, str]
+    ) -> dict[int, OwnedTask[object]]:
+        """Start the commits of replicas. Those of a closed store are dropped."""
+        tasks: dict[int, OwnedTask[object]] = {}
+        for upload in uploads:
+
+            async def commit(upload: _ReplicaUpload = upload) -> None:
+                await upload.commit(checksums)
+
+            try:
+                task = self._replicas.start(upload.number, self._bucket, [self._key], commit)
+            except ClosedError as error:
+                self._drop(upload, error)
+            else:
+                tasks[upload.number] = task
+        return tasks
 
     def _report(self, error: BaseException) -> None:
         """Report all replicas that do not have the object, although the primary has it or may have it."""
