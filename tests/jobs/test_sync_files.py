@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -362,10 +364,177 @@ async def test_links_in_the_source_are_followed(store: Trove, tmp_path: Path) ->
         "folder/b": b"2",
         "self": b"old",  # what cannot be read is not deleted
         "dangling": b"old",
+        "gone": b"old",  # nor anything else
     }
     assert report.skips["directory loop"].keys == ("real/loop/",)
     assert report.errors["FileNotFoundError"].keys == ("dangling",)
     assert report.errors["OSError"].keys == ("self",)
+
+
+@pytest.mark.parametrize("include", [[], ["link/**"]])
+async def test_nothing_is_deleted_below_a_link_whose_disk_is_not_mounted(
+    store: Trove, tmp_path: Path, include: list[str]
+) -> None:
+    make(tmp_path / "disk", {"d/f": b"1", "g": b"1"})
+    folder = make(tmp_path / "in", {"x": b"1"})
+    (folder / "link").symlink_to(tmp_path / "disk")
+    await sync(folder, store.bucket("data"))
+    before = await objects(store)
+    (tmp_path / "disk").rename(tmp_path / "gone")
+
+    report = await sync(folder, store.bucket("data"), delete=True, include=include)
+
+    assert await objects(store) == before
+    assert report.errors["FileNotFoundError"].keys == ("link",)
+    assert report.skips["not deleted: the source is incomplete"].count == 2
+
+
+async def test_broken_links_that_are_excluded_do_not_prevent_deletions(
+    store: Trove, tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "in", {"x": b"1"})
+    (folder / "link").symlink_to("nowhere")
+    await store.put("data", "old", b"")
+
+    report = await sync(folder, store.bucket("data"), delete=True, exclude=["link", "link/**"])
+
+    assert report.ok
+    assert await objects(store) == {"x": b"1"}
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), OSError(errno.EIO, "no")])
+@pytest.mark.parametrize("name", ["d", "d/sub", "d/f"])
+async def test_nothing_is_deleted_if_a_name_of_the_source_cannot_be_examined(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: OSError
+) -> None:
+    folder = make(tmp_path / "in", {"a": b"1", "d/f": b"1", "d/sub/f": b"1"})
+    await sync(folder, store.bucket("data"))
+    await store.put("data", "old", b"")
+    before = await objects(store)
+    original = os.stat
+
+    def fail(path: Any, *arguments: Any, **options: Any) -> Any:
+        if path == f"{folder}/{name}":
+            raise error
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == before
+    (finding,) = report.errors.values()
+    assert [key.rstrip("/") for key in finding.keys] == [name]
+
+
+NOT_SEARCHABLE = """
+import asyncio, os, sys
+from trove_async import Trove
+from trove_async.drivers import MemoryDriver
+from trove_async.jobs import sync
+
+async def main():
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("data")
+        os.chmod(sys.argv[1], 0o755)
+        await sync(sys.argv[1], store.bucket("data"))
+        os.chmod(sys.argv[1] + "/d", 0o444)
+        if not os.geteuid():
+            os.chown(sys.argv[1] + "/d", 65534, -1)
+            os.seteuid(65534)
+        report = await sync(sys.argv[1], store.bucket("data"), delete=True)
+        print(report.deleted, sorted(report.errors["PermissionError"].keys))
+        print(sorted([info.key async for info in store.list("data")]))
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_is_deleted_below_a_directory_that_cannot_be_searched() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter `tmp_path`
+        Path(folder).chmod(0o755)
+        make(Path(folder) / "in", {"d/f": b"1", "d/sub/f": b"1"})
+        command = [sys.executable, "-c", NOT_SEARCHABLE, f"{folder}/in"]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - ours
+        (Path(folder) / "in" / "d").chmod(0o755)
+
+    assert ended.stdout == "0 ['d/f', 'd/sub/']\n['d/f', 'd/sub/f']\n", ended.stderr
+
+
+@pytest.mark.parametrize("place", ["in", "in/link", "in/d"])
+async def test_nothing_is_deleted_if_a_directory_is_replaced_while_it_is_listed(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    make(tmp_path / "disk", {"sub/f": b"1", "g": b"1"})
+    folder = make(tmp_path / "in", {"d/sub/f": b"1", "d/g": b"1", "x": b"1"})
+    (folder / "link").symlink_to(tmp_path / "disk")
+    await sync(folder, store.bucket("data"))
+    before = await objects(store)
+    listed = walk.Walk._list_names
+
+    def replace_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if path == f"{tmp_path}/{place}":
+            if place == "in/link":
+                (tmp_path / "disk").rename(tmp_path / "gone")
+            else:
+                Path(path).rename(tmp_path / "gone")
+                Path(path).mkdir()  # the mount point
+
+    monkeypatch.setattr(walk.Walk, "_list_names", replace_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == before
+    assert not report.ok
+
+
+async def test_directory_that_is_removed_while_it_is_listed_is_deleted(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "in", {"d/e/f": b"1", "d/g": b"1", "x": b"1"})
+    await sync(folder, store.bucket("data"))
+    listed = walk.Walk._list_names
+
+    def remove_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if path.endswith("/d"):
+            shutil.rmtree(path)
+
+    monkeypatch.setattr(walk.Walk, "_list_names", remove_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert (report.ok, report.deleted) == (True, 2)
+    assert await objects(store) == {"x": b"1"}
+
+
+@pytest.mark.parametrize("becomes", ["file", "directory"])
+async def test_nothing_is_deleted_if_a_name_changes_its_kind_while_it_is_listed(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    folder = make(tmp_path / "in", {"a": b"1", "x": b"1"})
+    if becomes == "file":
+        (folder / "a").unlink()
+        (folder / "a").mkdir()
+    await store.put("data", "a/b", b"old")
+    listed = walk.Walk._list_names
+
+    def replace_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if becomes == "file":
+            (folder / "a").rmdir()
+            (folder / "a").write_bytes(b"")
+        else:
+            (folder / "a").unlink()
+            make(folder, {"a/b": b"new"})
+
+    monkeypatch.setattr(walk.Walk, "_list_names", replace_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == {"a/b": b"old", "x": b"1"}
+    assert report.errors["ObjectChangedError"].keys == ("a/",)
 
 
 async def test_links_in_the_source_are_skipped_on_request(store: Trove, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trove_async import _names
 from trove_async._concurrency import in_thread
 from trove_async._settings import check_switches
 from trove_async.bucket import Bucket
-from trove_async.errors import ConfigError, InvalidNameError
+from trove_async.errors import ConfigError, InvalidNameError, ObjectChangedError
 from trove_async.jobs._options import RunOptions, run_options
 from trove_async.jobs._report import (
     Finding,  # noqa: F401 - as above
@@ -128,8 +128,9 @@ async def sync(
         exclude: Patterns of paths to leave out. They win over `include`, whatever the order. What is left out
             is neither transferred nor deleted.
         delete: Whether to delete at the target what the source lacks, and directories that become empty.
-            Nothing is deleted before the source has been listed completely, nor if a directory of it could
-            not be listed.
+            Nothing is deleted before the source has been listed completely, nor if a file or directory of
+            it could not be examined, or a link leads nowhere (a disk that is not mounted): the report names
+            each as an error.
         compare: How to find out what has changed.
         follow_symlinks: Whether to follow symbolic links in a source directory. False: they are skipped.
         dry_run: Whether to change nothing. The report counts what a run would do.
@@ -392,7 +393,7 @@ class _Sync:
         for key, error in batch.problems:
             if isinstance(error, InvalidNameError):  # no object can have this name
                 self._tally.add(key, Outcome(result="skipped", reason="not a key"))
-            else:
+            elif not isinstance(error, ObjectChangedError):  # the sync itself replaces directories
                 self._tally.add_error(key, error)
         if len(self._orphans) < _MAX_ORPHANS:
             self._orphans += batch.temporaries
