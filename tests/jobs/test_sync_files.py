@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -565,23 +566,64 @@ async def test_special_files_are_skipped_and_never_opened(
     assert await objects(store) == {"a": b"1", "fifo": b"old"}
 
 
-async def test_file_that_becomes_a_fifo_does_not_hang(
-    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make(tmp_path / "in", {"a": b"1"})
-    read_small = source_files.SourceFiles.read_small
+@pytest.fixture
+def no_waits_for_fifos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a call fail that would wait for the other end of a FIFO: a thread that waits for it cannot be ended."""
+    original = os.open
 
-    def replace_first(self: Any, keys: Any) -> Any:
+    def check(path: Any, flags: int, *arguments: Any, dir_fd: int | None = None) -> int:
+        with suppress(FileNotFoundError):
+            mode = os.stat(path, dir_fd=dir_fd).st_mode
+            assert not stat.S_ISFIFO(mode) or flags & os.O_NONBLOCK, "this would wait"
+        return original(path, flags, *arguments, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", check)
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+@pytest.mark.parametrize("size", [1, len(LARGE)])
+async def test_file_that_becomes_a_fifo_does_not_hang(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    folder = make(tmp_path, {"a": b"1" * size})
+    open_file = source_files.SourceFiles._open
+
+    def replace_first(self: Any, key: str) -> Any:
         (folder / "a").unlink()
         os.mkfifo(folder / "a")
-        return read_small(self, keys)
+        return open_file(self, key)
 
-    monkeypatch.setattr(source_files.SourceFiles, "read_small", replace_first)
+    monkeypatch.setattr(source_files.SourceFiles, "_open", replace_first)
 
     report = await sync(folder, store.bucket("data"))
 
     assert report.errors["OSError"].keys == ("a",)
     assert await objects(store) == {}
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+def test_file_that_becomes_a_fifo_is_not_adopted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+    try:
+        with pytest.raises(OSError, match="was changed"):
+            directory.adopt("a", 1, target_files.Version(0, 1, 0, None))
+    finally:
+        directory.close()
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+async def test_fifo_with_a_temporary_name_is_kept(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / temporary_name()
+    os.mkfifo(path)
+    later = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    assert (await sync(store.bucket("data"), tmp_path)).ok
+
+    assert path.is_fifo()
 
 
 async def test_names_that_are_not_utf8_are_errors(store: Trove, tmp_path: Path) -> None:
