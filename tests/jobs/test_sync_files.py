@@ -599,6 +599,7 @@ async def test_file_that_becomes_a_fifo_does_not_hang(
 
     assert report.errors["OSError"].keys == ("a",)
     assert await objects(store) == {}
+    assert not any(str(tmp_path) in name for name in _open_files())
 
 
 @pytest.mark.usefixtures("no_waits_for_fifos")
@@ -776,6 +777,31 @@ async def test_small_file_that_changes_while_it_is_read_is_an_error(
     assert await objects(store) == {"b": b"fine"}
 
 
+@pytest.mark.parametrize("age_ns", [0, 19_999_999, 20_000_000, -1])
+def test_file_that_was_just_changed_is_read_once_a_change_gives_it_a_new_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int
+) -> None:
+    make(tmp_path, {"a": b"1"})
+    path = tmp_path / "a"
+    changed_at = path.stat().st_mtime_ns
+    waits: list[float] = []
+
+    def change(seconds: float) -> None:
+        waits.append(seconds)
+        path.write_bytes(b"later")
+        os.utime(path, ns=(changed_at, changed_at))  # in the same tick of the clock
+
+    monkeypatch.setattr(time, "time_ns", lambda: changed_at + age_ns)
+    monkeypatch.setattr(time, "sleep", change)
+
+    (small,) = source_files.SourceFiles(str(tmp_path), follow=True).read_small(["a"])
+
+    is_new = 0 <= age_ns < 20_000_000
+    assert waits == ([0.02] if is_new else [])
+    assert isinstance(small, source_files.SmallFile)
+    assert small.content == (b"later" if is_new else b"1")
+
+
 async def test_object_that_vanishes_or_grows_meanwhile(
     fake: Fake, store: Trove, tmp_path: Path
 ) -> None:
@@ -883,6 +909,34 @@ async def test_error_of_every_call_leaves_the_old_file(
     else:
         assert report.failed == 1
         assert read(tmp_path) == {"folder/a": b"old version"}
+
+
+def test_lack_of_descriptors_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+
+    def fail(_descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    with pytest.raises(OSError, match="too many"):
+        directory.create("a/b")
+    directory.close()
+
+    assert read(tmp_path) == {}
+    assert not any(str(tmp_path) in name for name in _open_files())
+
+
+@pytest.mark.parametrize("key", ["a/b/c/d", "a/missing/x"])
+def test_path_that_cannot_be_entered_leaves_no_descriptor(tmp_path: Path, key: str) -> None:
+    make(tmp_path, {"a/b": b"1"})
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+
+    directory.delete([key])
+    directory.close()
+
+    assert not any(str(tmp_path) in name for name in _open_files())
 
 
 async def test_broken_download_leaves_the_old_file(
