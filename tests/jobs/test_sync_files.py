@@ -99,6 +99,23 @@ def test_keys_that_windows_reads_differently_are_refused_there(key: str) -> None
         check_path(key, windows=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        *((key, "'.' or '..' segment") for key in [".", "./a", "a/.", "a/./b"]),
+        *((key, "'.' or '..' segment") for key in ["..", "../a", "a/..", "a/../b", "a/../../b"]),
+        *((key, "absolute") for key in ["/", "/a", "//a", "/../a"]),
+        *((key, "empty segment") for key in ["", "a/", "a//b"]),
+        *((key, "temporary file") for key in [temporary_name(), "a/" + temporary_name()]),
+    ],
+    ids=lambda value: None if "trove-sync" not in value else "temporary",
+)
+def test_keys_that_lead_elsewhere_are_refused_by_themselves(key: str, reason: str) -> None:
+    # The store refuses some of them as well.
+    with pytest.raises(InvalidNameError, match=reason):
+        check_path(key)
+
+
 @pytest.mark.parametrize("key", ["a\0b", "a/\ud800"])
 def test_keys_that_no_file_can_have_are_refused(key: str) -> None:
     with pytest.raises(InvalidNameError):
