@@ -586,14 +586,54 @@ async def test_delete_removes_what_the_source_lacks(
         assert sorted(await asyncio.to_thread(os.listdir, tmp_path)) == ["a", "k"]
 
 
-async def test_delete_from_an_empty_source_removes_everything(store: Trove, tmp_path: Path) -> None:
+async def test_delete_from_an_empty_source_removes_everything_on_request(
+    store: Trove, tmp_path: Path
+) -> None:
     for index in range(1100):
         await store.put("data", f"{index:04}", b"")
 
-    report = await sync(tmp_path, store.bucket("data"), delete=True)
+    report = await sync(tmp_path, store.bucket("data"), delete=True, allow_empty=True)
 
     assert (report.deleted, report.changed) == (1100, 1100)
     assert await objects(store) == {}
+
+
+@pytest.mark.parametrize("direction", ["up", "down", "copy"])
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("count", [1, 1100])
+async def test_delete_from_an_empty_source_is_refused(
+    driver: Lists,
+    store: Trove,
+    tmp_path: Path,
+    *,
+    direction: str,
+    dry_run: bool,
+    count: int,
+) -> None:
+    extra = {f"{index:04}": b"" for index in range(count)}
+    source, target = await _pair(store, tmp_path, direction, {}, extra)
+    driver.reset()
+
+    with pytest.raises(ConfigError, match=r"nothing to sync.*allow_empty=True"):
+        await sync(source, target, delete=True, dry_run=dry_run)
+
+    assert set(driver.requests) == {"list_page"}
+    assert await _contents(store, target) == extra
+    assert (await sync(source, target)).ok
+
+
+async def test_delete_with_a_mistyped_prefix_is_refused(store: Trove, tmp_path: Path) -> None:
+    await store.put("data", "photos/a", b"1")
+    await sync(store.bucket("data"), tmp_path, source_prefix="photos")
+
+    with pytest.raises(ConfigError, match="the folder 'fotos/' of the bucket 'data'"):
+        await sync(store.bucket("data"), tmp_path, source_prefix="fotos", delete=True)
+
+    assert read(tmp_path) == {"a": b"1"}
+
+
+async def test_delete_of_nothing_needs_no_source(store: Trove, tmp_path: Path) -> None:
+    assert (await sync(tmp_path, store.bucket("data"), delete=True)).ok
 
 
 async def test_nothing_is_deleted_if_the_source_cannot_be_listed(tmp_path: Path) -> None:
@@ -675,7 +715,7 @@ async def test_errors_of_deletions_are_collected(tmp_path: Path) -> None:
         await store.put("data", "b", b"")
         fake.fail("delete", PermissionDeniedError("locked"))
 
-        report = await sync(tmp_path, store.bucket("data"), delete=True)
+        report = await sync(tmp_path, store.bucket("data"), delete=True, allow_empty=True)
 
         assert (report.deleted, report.failed) == (1, 1)
         assert report.errors["PermissionDeniedError"].count == 1
@@ -867,6 +907,7 @@ async def test_missing_source_directory_is_raised_before_any_request(
         ({"include": [1]}, TypeError, "pattern"),
         ({"exclude": ["["]}, PatternError, "class"),
         ({"delete": "yes"}, TypeError, "delete"),
+        ({"allow_empty": 1}, TypeError, "allow_empty"),
         ({"dry_run": 1}, TypeError, "dry_run"),
         ({"follow_symlinks": "no"}, TypeError, "follow_symlinks"),
         ({"concurrency": 0}, ConfigError, "concurrency"),

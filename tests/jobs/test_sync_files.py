@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +97,23 @@ def test_keys_that_windows_reads_differently_are_refused_there(key: str) -> None
     check_path(key, windows=False)
     with pytest.raises(InvalidNameError):
         check_path(key, windows=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        *((key, "'.' or '..' segment") for key in [".", "./a", "a/.", "a/./b"]),
+        *((key, "'.' or '..' segment") for key in ["..", "../a", "a/..", "a/../b", "a/../../b"]),
+        *((key, "absolute") for key in ["/", "/a", "//a", "/../a"]),
+        *((key, "empty segment") for key in ["", "a/", "a//b"]),
+        *((key, "temporary file") for key in [temporary_name(), "a/" + temporary_name()]),
+    ],
+    ids=lambda value: None if "trove-sync" not in value else "temporary",
+)
+def test_keys_that_lead_elsewhere_are_refused_by_themselves(key: str, reason: str) -> None:
+    # The store refuses some of them as well.
+    with pytest.raises(InvalidNameError, match=reason):
+        check_path(key)
 
 
 @pytest.mark.parametrize("key", ["a\0b", "a/\ud800"])
@@ -248,7 +268,7 @@ async def test_delete_never_follows_a_link(store: Trove, tmp_path: Path) -> None
     (target / "folder").symlink_to(outside)
     (target / "dangling").symlink_to("nowhere")
 
-    report = await sync(store.bucket("data"), target, delete=True)
+    report = await sync(store.bucket("data"), target, delete=True, allow_empty=True)
 
     assert (report.deleted, report.ok) == (3, True)
     assert read(outside) == {"file": b"mine"}
@@ -362,10 +382,177 @@ async def test_links_in_the_source_are_followed(store: Trove, tmp_path: Path) ->
         "folder/b": b"2",
         "self": b"old",  # what cannot be read is not deleted
         "dangling": b"old",
+        "gone": b"old",  # nor anything else
     }
     assert report.skips["directory loop"].keys == ("real/loop/",)
     assert report.errors["FileNotFoundError"].keys == ("dangling",)
     assert report.errors["OSError"].keys == ("self",)
+
+
+@pytest.mark.parametrize("include", [[], ["link/**"]])
+async def test_nothing_is_deleted_below_a_link_whose_disk_is_not_mounted(
+    store: Trove, tmp_path: Path, include: list[str]
+) -> None:
+    make(tmp_path / "disk", {"d/f": b"1", "g": b"1"})
+    folder = make(tmp_path / "in", {"x": b"1"})
+    (folder / "link").symlink_to(tmp_path / "disk")
+    await sync(folder, store.bucket("data"))
+    before = await objects(store)
+    (tmp_path / "disk").rename(tmp_path / "gone")
+
+    report = await sync(folder, store.bucket("data"), delete=True, include=include)
+
+    assert await objects(store) == before
+    assert report.errors["FileNotFoundError"].keys == ("link",)
+    assert report.skips["not deleted: the source is incomplete"].count == 2
+
+
+async def test_broken_links_that_are_excluded_do_not_prevent_deletions(
+    store: Trove, tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "in", {"x": b"1"})
+    (folder / "link").symlink_to("nowhere")
+    await store.put("data", "old", b"")
+
+    report = await sync(folder, store.bucket("data"), delete=True, exclude=["link", "link/**"])
+
+    assert report.ok
+    assert await objects(store) == {"x": b"1"}
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), OSError(errno.EIO, "no")])
+@pytest.mark.parametrize("name", ["d", "d/sub", "d/f"])
+async def test_nothing_is_deleted_if_a_name_of_the_source_cannot_be_examined(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: OSError
+) -> None:
+    folder = make(tmp_path / "in", {"a": b"1", "d/f": b"1", "d/sub/f": b"1"})
+    await sync(folder, store.bucket("data"))
+    await store.put("data", "old", b"")
+    before = await objects(store)
+    original = os.stat
+
+    def fail(path: Any, *arguments: Any, **options: Any) -> Any:
+        if path == f"{folder}/{name}":
+            raise error
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == before
+    (finding,) = report.errors.values()
+    assert [key.rstrip("/") for key in finding.keys] == [name]
+
+
+NOT_SEARCHABLE = """
+import asyncio, os, sys
+from trove_async import Trove
+from trove_async.drivers import MemoryDriver
+from trove_async.jobs import sync
+
+async def main():
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("data")
+        os.chmod(sys.argv[1], 0o755)
+        await sync(sys.argv[1], store.bucket("data"))
+        os.chmod(sys.argv[1] + "/d", 0o444)
+        if not os.geteuid():
+            os.chown(sys.argv[1] + "/d", 65534, -1)
+            os.seteuid(65534)
+        report = await sync(sys.argv[1], store.bucket("data"), delete=True)
+        print(report.deleted, sorted(report.errors["PermissionError"].keys))
+        print(sorted([info.key async for info in store.list("data")]))
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_is_deleted_below_a_directory_that_cannot_be_searched() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter `tmp_path`
+        Path(folder).chmod(0o755)
+        make(Path(folder) / "in", {"d/f": b"1", "d/sub/f": b"1"})
+        command = [sys.executable, "-c", NOT_SEARCHABLE, f"{folder}/in"]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - ours
+        (Path(folder) / "in" / "d").chmod(0o755)
+
+    assert ended.stdout == "0 ['d/f', 'd/sub/']\n['d/f', 'd/sub/f']\n", ended.stderr
+
+
+@pytest.mark.parametrize("place", ["in", "in/link", "in/d"])
+async def test_nothing_is_deleted_if_a_directory_is_replaced_while_it_is_listed(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    make(tmp_path / "disk", {"sub/f": b"1", "g": b"1"})
+    folder = make(tmp_path / "in", {"d/sub/f": b"1", "d/g": b"1", "x": b"1"})
+    (folder / "link").symlink_to(tmp_path / "disk")
+    await sync(folder, store.bucket("data"))
+    before = await objects(store)
+    listed = walk.Walk._list_names
+
+    def replace_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if path == f"{tmp_path}/{place}":
+            if place == "in/link":
+                (tmp_path / "disk").rename(tmp_path / "gone")
+            else:
+                Path(path).rename(tmp_path / "gone")
+                Path(path).mkdir()  # the mount point
+
+    monkeypatch.setattr(walk.Walk, "_list_names", replace_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == before
+    assert not report.ok
+
+
+async def test_directory_that_is_removed_while_it_is_listed_is_deleted(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "in", {"d/e/f": b"1", "d/g": b"1", "x": b"1"})
+    await sync(folder, store.bucket("data"))
+    listed = walk.Walk._list_names
+
+    def remove_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if path.endswith("/d"):
+            shutil.rmtree(path)
+
+    monkeypatch.setattr(walk.Walk, "_list_names", remove_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert (report.ok, report.deleted) == (True, 2)
+    assert await objects(store) == {"x": b"1"}
+
+
+@pytest.mark.parametrize("becomes", ["file", "directory"])
+async def test_nothing_is_deleted_if_a_name_changes_its_kind_while_it_is_listed(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    folder = make(tmp_path / "in", {"a": b"1", "x": b"1"})
+    if becomes == "file":
+        (folder / "a").unlink()
+        (folder / "a").mkdir()
+    await store.put("data", "a/b", b"old")
+    listed = walk.Walk._list_names
+
+    def replace_once_listed(self: Any, path: str, *arguments: Any) -> None:
+        listed(self, path, *arguments)
+        if becomes == "file":
+            (folder / "a").rmdir()
+            (folder / "a").write_bytes(b"")
+        else:
+            (folder / "a").unlink()
+            make(folder, {"a/b": b"new"})
+
+    monkeypatch.setattr(walk.Walk, "_list_names", replace_once_listed)
+
+    report = await sync(folder, store.bucket("data"), delete=True)
+
+    assert await objects(store) == {"a/b": b"old", "x": b"1"}
+    assert report.errors["ObjectChangedError"].keys == ("a/",)
 
 
 async def test_links_in_the_source_are_skipped_on_request(store: Trove, tmp_path: Path) -> None:
@@ -396,23 +583,65 @@ async def test_special_files_are_skipped_and_never_opened(
     assert await objects(store) == {"a": b"1", "fifo": b"old"}
 
 
-async def test_file_that_becomes_a_fifo_does_not_hang(
-    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make(tmp_path / "in", {"a": b"1"})
-    read_small = source_files.SourceFiles.read_small
+@pytest.fixture
+def no_waits_for_fifos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a call fail that would wait for the other end of a FIFO: a thread that waits for it cannot be ended."""
+    original = os.open
 
-    def replace_first(self: Any, keys: Any) -> Any:
+    def check(path: Any, flags: int, *arguments: Any, dir_fd: int | None = None) -> int:
+        with suppress(FileNotFoundError):
+            mode = os.stat(path, dir_fd=dir_fd).st_mode
+            assert not stat.S_ISFIFO(mode) or flags & os.O_NONBLOCK, "this would wait"
+        return original(path, flags, *arguments, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", check)
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+@pytest.mark.parametrize("size", [1, len(LARGE)])
+async def test_file_that_becomes_a_fifo_does_not_hang(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    folder = make(tmp_path, {"a": b"1" * size})
+    open_file = source_files.SourceFiles._open
+
+    def replace_first(self: Any, key: str) -> Any:
         (folder / "a").unlink()
         os.mkfifo(folder / "a")
-        return read_small(self, keys)
+        return open_file(self, key)
 
-    monkeypatch.setattr(source_files.SourceFiles, "read_small", replace_first)
+    monkeypatch.setattr(source_files.SourceFiles, "_open", replace_first)
 
     report = await sync(folder, store.bucket("data"))
 
     assert report.errors["OSError"].keys == ("a",)
     assert await objects(store) == {}
+    assert not any(str(tmp_path) in name for name in _open_files())
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+def test_file_that_becomes_a_fifo_is_not_adopted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+    try:
+        with pytest.raises(OSError, match="was changed"):
+            directory.adopt("a", 1, target_files.Version(0, 1, 0, None))
+    finally:
+        directory.close()
+
+
+@pytest.mark.usefixtures("no_waits_for_fifos")
+async def test_fifo_with_a_temporary_name_is_kept(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / temporary_name()
+    os.mkfifo(path)
+    later = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    assert (await sync(store.bucket("data"), tmp_path)).ok
+
+    assert path.is_fifo()
 
 
 async def test_names_that_are_not_utf8_are_errors(store: Trove, tmp_path: Path) -> None:
@@ -565,6 +794,31 @@ async def test_small_file_that_changes_while_it_is_read_is_an_error(
     assert await objects(store) == {"b": b"fine"}
 
 
+@pytest.mark.parametrize("age_ns", [0, 19_999_999, 20_000_000, -1])
+def test_file_that_was_just_changed_is_read_once_a_change_gives_it_a_new_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int
+) -> None:
+    make(tmp_path, {"a": b"1"})
+    path = tmp_path / "a"
+    changed_at = path.stat().st_mtime_ns
+    waits: list[float] = []
+
+    def change(seconds: float) -> None:
+        waits.append(seconds)
+        path.write_bytes(b"later")
+        os.utime(path, ns=(changed_at, changed_at))  # in the same tick of the clock
+
+    monkeypatch.setattr(time, "time_ns", lambda: changed_at + age_ns)
+    monkeypatch.setattr(time, "sleep", change)
+
+    (small,) = source_files.SourceFiles(str(tmp_path), follow=True).read_small(["a"])
+
+    is_new = 0 <= age_ns < 20_000_000
+    assert waits == ([0.02] if is_new else [])
+    assert isinstance(small, source_files.SmallFile)
+    assert small.content == (b"later" if is_new else b"1")
+
+
 async def test_object_that_vanishes_or_grows_meanwhile(
     fake: Fake, store: Trove, tmp_path: Path
 ) -> None:
@@ -672,6 +926,34 @@ async def test_error_of_every_call_leaves_the_old_file(
     else:
         assert report.failed == 1
         assert read(tmp_path) == {"folder/a": b"old version"}
+
+
+def test_lack_of_descriptors_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+
+    def fail(_descriptor: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    with pytest.raises(OSError, match="too many"):
+        directory.create("a/b")
+    directory.close()
+
+    assert read(tmp_path) == {}
+    assert not any(str(tmp_path) in name for name in _open_files())
+
+
+@pytest.mark.parametrize("key", ["a/b/c/d", "a/missing/x"])
+def test_path_that_cannot_be_entered_leaves_no_descriptor(tmp_path: Path, key: str) -> None:
+    make(tmp_path, {"a/b": b"1"})
+    directory = target_files.TargetDirectory(str(tmp_path), clear_folders=False)
+
+    directory.delete([key])
+    directory.close()
+
+    assert not any(str(tmp_path) in name for name in _open_files())
 
 
 async def test_broken_download_leaves_the_old_file(

@@ -91,16 +91,16 @@ async def test_upload(
             await put_all(store, "data", {key + "~": body for key, body in target.items()})
             before = await objects(store)
 
-            report = await sync(folder, store.bucket("data"), delete=delete)
+            report = await sync(folder, store.bucket("data"), delete=delete, allow_empty=True)
             assert report.ok, report
             assert await objects(store) == ({} if delete else before) | first
 
             replace_tree(folder, first, second)
-            report = await sync(folder, store.bucket("data"), delete=delete)
+            report = await sync(folder, store.bucket("data"), delete=delete, allow_empty=True)
             assert report.ok, report
             assert await objects(store) == ({} if delete else before | first) | second
 
-            report = await sync(folder, store.bucket("data"), delete=delete)
+            report = await sync(folder, store.bucket("data"), delete=delete, allow_empty=True)
             assert (report.changed, report.unchanged) == (0, len(second)), report
 
 
@@ -128,7 +128,7 @@ async def test_download(
         async with store_with(DRIVERS[name](Path(temporary))) as store:
             await put_all(store, "data", first)
 
-            report = await sync(store.bucket("data"), out, delete=delete)
+            report = await sync(store.bucket("data"), out, delete=delete, allow_empty=True)
             assert report.ok, report
             assert read(out) == ({} if delete else target) | first
 
@@ -136,11 +136,11 @@ async def test_download(
                 await store.delete("data", key)
             changed = {key: body for key, body in second.items() if first.get(key) != body}
             await put_all(store, "data", changed)
-            report = await sync(store.bucket("data"), out, delete=delete)
+            report = await sync(store.bucket("data"), out, delete=delete, allow_empty=True)
             assert report.ok, report
             assert read(out) == ({} if delete else target | first) | second
 
-            report = await sync(store.bucket("data"), out, delete=delete)
+            report = await sync(store.bucket("data"), out, delete=delete, allow_empty=True)
             assert (report.changed, report.unchanged) == (0, len(second)), report
 
 
@@ -166,7 +166,7 @@ async def test_copy(
             before = await objects(store, "copy")
             pair: Any = (store.bucket("data"), store.bucket("copy"))
 
-            report = await sync(*pair, delete=delete)
+            report = await sync(*pair, delete=delete, allow_empty=True)
             assert report.ok, report
             assert await objects(store, "copy") == ({} if delete else before) | first
 
@@ -174,7 +174,7 @@ async def test_copy(
                 await store.delete("data", key)
             changed = {key: body for key, body in second.items() if first.get(key) != body}
             await put_all(store, "data", changed)
-            report = await sync(*pair, delete=delete)
+            report = await sync(*pair, delete=delete, allow_empty=True)
             assert report.ok, report
             assert await objects(store, "copy") == ({} if delete else before | first) | second
 
@@ -190,8 +190,8 @@ async def test_there_and_back(tree: dict[str, bytes], changes: dict[str, bytes])
             await sync(store.bucket("data"), folder / "b")
             (folder / "b").mkdir(exist_ok=True)
             replace_tree(folder / "b", tree, changes)
-            await sync(folder / "b", store.bucket("data"), delete=True)
-            report = await sync(store.bucket("data"), folder / "a", delete=True)
+            await sync(folder / "b", store.bucket("data"), delete=True, allow_empty=True)
+            report = await sync(store.bucket("data"), folder / "a", delete=True, allow_empty=True)
             assert report.ok
             assert read(folder / "a") == read(folder / "b") == await objects(store) == changes
     finally:

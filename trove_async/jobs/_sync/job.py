@@ -17,7 +17,7 @@ from trove_async import _names
 from trove_async._concurrency import in_thread
 from trove_async._settings import check_switches
 from trove_async.bucket import Bucket
-from trove_async.errors import ConfigError, InvalidNameError
+from trove_async.errors import ConfigError, InvalidNameError, ObjectChangedError
 from trove_async.jobs._options import RunOptions, run_options
 from trove_async.jobs._report import (
     Finding,  # noqa: F401 - as above
@@ -66,6 +66,7 @@ async def sync(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     delete: bool = False,
+    allow_empty: bool = False,
     compare: Comparison = "size_and_time",
     follow_symlinks: bool = True,
     dry_run: bool = False,
@@ -128,8 +129,11 @@ async def sync(
         exclude: Patterns of paths to leave out. They win over `include`, whatever the order. What is left out
             is neither transferred nor deleted.
         delete: Whether to delete at the target what the source lacks, and directories that become empty.
-            Nothing is deleted before the source has been listed completely, nor if a directory of it could
-            not be listed.
+            Nothing is deleted before the source has been listed completely, nor if a file or directory of
+            it could not be examined, or a link leads nowhere (a disk that is not mounted): the report names
+            each as an error. If the source has nothing to sync, it is a ConfigError: a mistyped prefix and
+            an empty mount point look like that.
+        allow_empty: Whether `delete` may empty the target because the source has nothing to sync.
         compare: How to find out what has changed.
         follow_symlinks: Whether to follow symbolic links in a source directory. False: they are skipped.
         dry_run: Whether to change nothing. The report counts what a run would do.
@@ -143,7 +147,8 @@ async def sync(
 
     Raises:
         TypeError: A side is neither a directory nor a bucket, or an argument has the wrong type.
-        ConfigError: Both sides are directories, overlap in one bucket, or a value is not valid.
+        ConfigError: Both sides are directories, overlap in one bucket, or a value is not valid. Or the source
+            has nothing to sync, and `delete` would empty the target.
         PatternError: A pattern is malformed.
         FileNotFoundError: The source directory does not exist.
         NotADirectoryError: A directory is something else.
@@ -161,7 +166,9 @@ async def sync(
         max_bytes_per_second=max_bytes_per_second,
         on=None,
     )
-    check_switches(delete=delete, follow_symlinks=follow_symlinks, dry_run=dry_run)
+    check_switches(
+        delete=delete, allow_empty=allow_empty, follow_symlinks=follow_symlinks, dry_run=dry_run
+    )
     if compare not in COMPARISONS:
         raise ConfigError(
             f"compare must be one of {', '.join(map(repr, COMPARISONS))}, got {compare!r}"
@@ -178,6 +185,7 @@ async def sync(
         compare,
         options,
         delete=delete,
+        allow_empty=allow_empty,
         follow=follow_symlinks,
         dry_run=dry_run,
     )
@@ -248,6 +256,14 @@ def _check_pair(source: _Directory | _Folder, target: _Directory | _Folder) -> N
 Side: TypeAlias = _Directory | _Folder
 
 
+def _name_of(side: Side) -> str:
+    """Return a side for an error message."""
+    if isinstance(side, _Directory):
+        return f"the directory {side.path!r}"
+    bucket = f"the bucket {side.bucket.name!r}"
+    return f"the folder {side.prefix!r} of {bucket}" if side.prefix else bucket
+
+
 async def _absolute(side: Side) -> Side:
     """Return the side. The path of a directory is absolute."""
     if isinstance(side, _Folder):
@@ -267,6 +283,7 @@ class _Sync:
         options: RunOptions,
         *,
         delete: bool,
+        allow_empty: bool,
         follow: bool,
         dry_run: bool,
     ) -> None:
@@ -276,6 +293,7 @@ class _Sync:
         self._comparison = comparison
         self._options = options
         self._delete = delete
+        self._allow_empty = allow_empty
         self._follow = follow
         self._dry_run = dry_run
         self._tally = Tally()
@@ -318,6 +336,8 @@ class _Sync:
             self._options,
             dry_run=self._dry_run,
             delete=self._delete,
+            allow_empty=self._allow_empty,
+            source_name=_name_of(self._source),
             tally=self._tally,
             source_is_complete=lambda: not self._incomplete,
             report_progress=self._report_progress,
@@ -340,6 +360,8 @@ class _Sync:
                 self._options,
                 dry_run=self._dry_run,
                 delete=self._delete,
+                allow_empty=self._allow_empty,
+                source_name=_name_of(source),
                 tally=self._tally,
                 source_is_complete=lambda: True,
                 report_progress=self._report_progress,
@@ -359,6 +381,8 @@ class _Sync:
             self._options,
             dry_run=self._dry_run,
             delete=self._delete,
+            allow_empty=self._allow_empty,
+            source_name=_name_of(self._source),
             tally=self._tally,
             source_is_complete=lambda: True,
             report_progress=self._report_progress,
@@ -392,7 +416,7 @@ class _Sync:
         for key, error in batch.problems:
             if isinstance(error, InvalidNameError):  # no object can have this name
                 self._tally.add(key, Outcome(result="skipped", reason="not a key"))
-            else:
+            elif not isinstance(error, ObjectChangedError):  # the sync itself replaces directories
                 self._tally.add_error(key, error)
         if len(self._orphans) < _MAX_ORPHANS:
             self._orphans += batch.temporaries

@@ -14,7 +14,13 @@ from typing import Final, Generic, TypeVar
 from anyio.abc import TaskGroup
 
 from trove_async._concurrency import for_each, in_thread, task_group
-from trove_async.errors import ClosedError, StorageFullError, UnauthenticatedError, UnavailableError
+from trove_async.errors import (
+    ClosedError,
+    ConfigError,
+    StorageFullError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from trove_async.jobs._limits import RateLimit
 from trove_async.jobs._options import RunOptions
 from trove_async.jobs._report import UNCHANGED, Outcome, Tally
@@ -55,6 +61,8 @@ class SyncRun(Generic[S, T]):
         options: The limits.
         dry_run: Whether nothing is changed.
         delete: Whether to delete at the target what the source lacks.
+        allow_empty: Whether to delete also if the source has no entries.
+        source_name: The source, for the error if it has no entries.
         tally: The counts, to which this adds.
         source_is_complete: Returns False if a part of the source could not be listed. Then nothing is deleted.
         report_progress: Called after every change of the counts.
@@ -72,6 +80,8 @@ class SyncRun(Generic[S, T]):
         *,
         dry_run: bool,
         delete: bool,
+        allow_empty: bool,
+        source_name: str,
         tally: Tally,
         source_is_complete: Callable[[], bool],
         report_progress: Callable[[], None],
@@ -81,6 +91,8 @@ class SyncRun(Generic[S, T]):
         self._direction = direction
         self._dry_run = dry_run
         self._delete = delete
+        self._may_delete = allow_empty
+        self._source_name = source_name
         self._tally = tally
         self._source_is_complete = source_is_complete
         self._report_progress = report_progress
@@ -103,6 +115,7 @@ class SyncRun(Generic[S, T]):
         Raises:
             TroveError: A bucket cannot be listed, a store is closed, or a backend is unavailable.
             OSError: A directory cannot be listed.
+            ConfigError: The source has no entries, and something would be deleted.
         """
         try:
             async with task_group() as helpers:
@@ -126,6 +139,7 @@ class SyncRun(Generic[S, T]):
         while (pairs := await next_pairs(self._source, self._target)) is not None:
             for source, target in pairs:
                 if source is not None:
+                    self._may_delete = True
                     await self._decide(source, target, group)
                 elif target is not None and self._delete:
                     self._add_deletable(target)
@@ -237,6 +251,11 @@ class SyncRun(Generic[S, T]):
                 self._tally.add(key, kept)
 
     async def _start_deletion(self, keys: Sequence[str], group: TaskGroup) -> None:
+        if not self._may_delete:
+            raise ConfigError(
+                f"{self._source_name} has nothing to sync, so delete=True would delete everything from the"
+                " target: correct the source, or pass allow_empty=True"
+            )
         if self._dry_run:
             self._count_deletions(keys, [None] * len(keys))
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trove_async._names import MAX_KEY_BYTES
-from trove_async.errors import InvalidNameError
+from trove_async.errors import InvalidNameError, ObjectChangedError
 
 from .entries import FileEntry, VersionRecord
 from .filters import Filters
@@ -24,6 +24,9 @@ _BATCH: Final = 512
 
 _MARK_DIRECTORY: Final = b"/"
 
+_MARK_UNKNOWN: Final = b"\0"
+"""Marks a name that may be a directory: it cannot be examined, or is a link to something that is missing."""
+
 _get_attribute = getattr(os, "getxattr", None)
 
 
@@ -35,7 +38,8 @@ class WalkBatch:
         entries: The entries.
         problems: Names that no entry can represent, with their errors.
         skips: Names that were skipped, with the reasons.
-        incomplete: Whether a directory could not be listed, so that files are missing from the walk.
+        incomplete: Whether a name or a directory could not be examined, so that files may be missing from
+            the walk. Each is also a problem, or an entry with an error.
         temporaries: Keys of temporary files of a sync.
     """
 
@@ -59,6 +63,7 @@ class _Level:
         identity: Its device and inode.
         spool: Its names.
         records: The remaining names, in order.
+        has_vanished_names: Whether a name was missing when it was examined.
     """
 
     path: str
@@ -66,6 +71,7 @@ class _Level:
     identity: tuple[int, int]
     spool: SortedSpool
     records: Iterator[bytes]
+    has_vanished_names: bool = False
 
 
 class Walk:
@@ -111,11 +117,14 @@ class Walk:
             record = next(level.records, None)
             if record is None:
                 self._levels.pop().spool.close()
+                if level.has_vanished_names:
+                    self._check_same(level)
             elif record.endswith(_MARK_DIRECTORY):
                 self._enter_subdirectory(level, os.fsdecode(record))
+            elif record.endswith(_MARK_UNKNOWN):
+                self._examine(level, os.fsdecode(record[:-1]), may_be_directory=True)
             else:
-                name = os.fsdecode(record)
-                self._examine(f"{level.path}/{name}", level.base + name)
+                self._examine(level, os.fsdecode(record), may_be_directory=False)
             if len(self._batch) >= _BATCH:
                 yield self._take()
         if self._batch or self._batch.incomplete:
@@ -136,17 +145,11 @@ class Walk:
         spool = SortedSpool()
         try:
             self._list_names(path, base, spool)
-        except FileNotFoundError:
-            spool.close()
-            if not base:
-                raise
-            return  # removed since its parent was listed
         except OSError as error:
             spool.close()
             if not base:
                 raise
-            self._batch.incomplete = True
-            self._batch.problems.append((base, error))
+            self._add_failure(self._levels[-1], path, base, error)
             return
         self._levels.append(_Level(path, base, identity, spool, spool.records()))
 
@@ -170,10 +173,8 @@ class Walk:
                     continue
                 if is_temporary(name):
                     self._batch.temporaries.append(base + name)
-                elif _is_directory(entry, follow=self._follow):
-                    names.append(encoded + _MARK_DIRECTORY)
                 else:
-                    names.append(encoded)
+                    names.append(encoded + _mark_of(entry, follow=self._follow))
                 if len(names) >= _BATCH:
                     spool.add(names)
                     names.clear()
@@ -198,28 +199,67 @@ class Walk:
         path = f"{parent.path}/{name[:-1]}"
         try:
             status = os.stat(path, follow_symlinks=self._follow)  # noqa: PTH116 - hot path
-        except OSError:
-            return  # removed since it was listed
+        except OSError as error:
+            self._add_failure(parent, path, key, error)
+            return
         identity = (status.st_dev, status.st_ino)
         if not stat.S_ISDIR(status.st_mode):
-            return  # replaced since it was listed
+            self._add_incomplete(key, _replaced_error(key))
+            return
         if any(level.identity == identity for level in self._levels):
             self._batch.skips.append((key, "directory loop"))
             return
         self._enter(path, key, identity)
 
-    def _examine(self, path: str, key: str) -> None:
-        """Add the entry of a name that is no directory."""
-        if not self._filters.selects(key):
+    def _add_failure(self, parent: _Level, path: str, key: str, error: OSError) -> None:
+        """Handle a directory that cannot be examined. One that was removed since it was listed is no problem."""
+        if isinstance(error, FileNotFoundError) and not os.path.islink(path):  # noqa: PTH114 - hot path
+            parent.has_vanished_names = True
+        else:
+            self._add_incomplete(key, error)
+
+    def _add_incomplete(self, key: str, error: Exception) -> None:
+        self._batch.incomplete = True
+        self._batch.problems.append((key, error))
+
+    def _check_same(self, level: _Level) -> None:
+        """Check that a directory with vanished names is the one that was listed, not an empty mount point."""
+        try:
+            status = os.stat(level.path)  # noqa: PTH116 - a str
+        except OSError as error:
+            if self._levels:
+                self._add_failure(self._levels[-1], level.path, level.base, error)
+            else:
+                self._add_incomplete(level.path, error)
+            return
+        if (status.st_dev, status.st_ino) != level.identity:
+            name = level.base or level.path
+            self._add_incomplete(name, _replaced_error(name))
+
+    def _examine(self, level: _Level, name: str, *, may_be_directory: bool) -> None:
+        """Add the entry of a name that was no directory when it was listed."""
+        path, key = f"{level.path}/{name}", level.base + name
+        selected = self._filters.selects(key)
+        if may_be_directory:
+            may_be_directory = self._filters.may_select_below(key + "/")
+        if not selected and not may_be_directory:
             return
         try:
             status = os.stat(path, follow_symlinks=self._follow)  # noqa: PTH116 - hot path
-        except FileNotFoundError as error:
-            if os.path.islink(path):  # noqa: PTH114 - hot path
-                self._batch.entries.append(FileEntry(key, 0, 0, 0, "error", None, error))
-            return
         except OSError as error:
-            self._batch.entries.append(FileEntry(key, 0, 0, 0, "error", None, error))
+            gone = isinstance(error, FileNotFoundError)
+            if gone and not os.path.islink(path):  # noqa: PTH114 - hot path
+                level.has_vanished_names = True
+            elif selected:  # the entry keeps the object with this key
+                self._batch.incomplete |= may_be_directory or not gone
+                self._batch.entries.append(FileEntry(key, 0, 0, 0, "error", None, error))
+            else:
+                self._add_incomplete(key, error)
+            return
+        if stat.S_ISDIR(status.st_mode):  # its files are not in this walk
+            self._add_incomplete(key + "/", _replaced_error(key))
+            return
+        if not selected:
             return
         mode = status.st_mode
         if stat.S_ISREG(mode):
@@ -231,7 +271,7 @@ class Walk:
             )
         elif stat.S_ISLNK(mode):
             self._batch.entries.append(FileEntry(key, 0, 0, 0, "link"))
-        elif not stat.S_ISDIR(mode):
+        else:
             self._batch.entries.append(FileEntry(key, 0, 0, 0, "special"))
 
     def _record_of(self, path: str) -> VersionRecord | None:
@@ -243,8 +283,17 @@ class Walk:
         return VersionRecord.decode(value)
 
 
-def _is_directory(entry: os.DirEntry[str], *, follow: bool) -> bool:
+def _mark_of(entry: os.DirEntry[str], *, follow: bool) -> bytes:
+    """Return the mark of a directory, of a name that may be one, or none."""
     try:
-        return entry.is_dir(follow_symlinks=follow)
-    except OSError:  # a symbolic link to itself
-        return False
+        if entry.is_dir(follow_symlinks=follow):
+            return _MARK_DIRECTORY
+        if follow and entry.is_symlink() and not entry.is_file():
+            return _MARK_UNKNOWN  # the link may be broken
+    except OSError:  # for example a link to itself
+        return _MARK_UNKNOWN
+    return b""
+
+
+def _replaced_error(key: str) -> ObjectChangedError:
+    return ObjectChangedError(f"{key!r} was replaced while the directory was listed: sync again")
