@@ -19,6 +19,7 @@ from trove_async.store import Trove
 from ._checkpoint import Checkpoint, State
 from ._dask_cluster import Cluster
 from ._dask_worker import COUNTS
+from ._fingerprints import description_of
 from ._job import Job
 from ._options import ObjectTarget, RunOptions, T
 from ._ranges import KeyRange
@@ -52,6 +53,7 @@ class DaskRun(Generic[T]):
         attempts: int,
     ) -> None:
         self._job = job
+        self._description = description_of(store, job.bucket)
         self._options = options
         self._ranges_per_worker = ranges_per_worker
         self._attempts = attempts
@@ -139,6 +141,7 @@ class DaskRun(Generic[T]):
             "version": __version__,
             "job": self._job.name,
             "arguments": dict(self._job.arguments),
+            "store": self._description,
             "range": (key_range.start_after, key_range.until, key_range.cursor),
             "earlier": None,
             "own_object": (target.bucket, target.key) if isinstance(target, ObjectTarget) else None,
