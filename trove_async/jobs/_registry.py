@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from trove_async.errors import ConfigError
 from trove_async.store import Trove
@@ -18,6 +18,9 @@ from ._reencode import Reencode
 from ._repair import Repair
 from ._tier import Tier, TierRule
 from ._verify import Verify
+
+_OF_THE_STORE: Final = ("routes", "encoding")
+"""The entries of `Job.arguments` that describe the store."""
 
 
 def build_job(
@@ -34,7 +37,9 @@ def build_job(
     Raises:
         ConfigError: The job is unknown, or the worker's store has other rules, places or middlewares.
     """
-    job = _build(store, name, {key: value for key, value in arguments.items() if key != "routes"})
+    job = _build(
+        store, name, {key: value for key, value in arguments.items() if key not in _OF_THE_STORE}
+    )
     if fingerprint(name, job.arguments) != fingerprint(name, arguments):
         raise ConfigError(
             "the store of this worker has other backends or rules: give all workers one configuration"
