@@ -349,6 +349,14 @@ async def test_completed_job_starts_anew(store: Trove) -> None:
     assert job.processed == dict.fromkeys(KEYS, 2)
 
 
+async def test_finished_checkpoint_of_another_job_starts_anew(store: Trove) -> None:
+    options = RunOptions(checkpoint=ObjectTarget("bucket", "state"))
+    await run_job(store, FakeJob(KEYS), options)
+    other = FakeJob(KEYS, arguments={"which": "other"})
+    assert (await run_job(store, other, options)).examined == 500
+    assert other.processed == dict.fromkeys(KEYS, 1)
+
+
 async def test_checkpoint_of_another_job_is_refused_before_anything_is_done(store: Trove) -> None:
     options = RunOptions(checkpoint=ObjectTarget("bucket", "state"))
     job = FakeJob(KEYS)
@@ -374,6 +382,7 @@ async def test_checkpoint_of_another_job_is_refused_before_anything_is_done(stor
         b"\xff",
         b'{"version": 2}',
         b'{"version": 1, "fingerprint": 3}',
+        b'{"version": 1, "complete": false, "fingerprint": 3}',
         b"[" * 9999,
     ],
 )

@@ -77,7 +77,7 @@ class Checkpoint:
         self._fingerprint = fingerprint(job, arguments)
 
     async def load(self) -> State | None:
-        """Return the recorded state; None if there is none, or the recorded job has ended.
+        """Return the recorded state; None if there is none, or the recorded job has ended, whichever job it was.
 
         Raises:
             ConfigError: The checkpoint belongs to a different job, or is malformed.
@@ -92,13 +92,13 @@ class Checkpoint:
                     f"the checkpoint has version {values['version']!r}, and this library reads {_VERSION}:"
                     " resume with the version that wrote it, or remove it"
                 )
-            if values["fingerprint"] != self._fingerprint:
-                raise ConfigError(
-                    f"the checkpoint belongs to a different job ({values['job']!r}, or different arguments or"
-                    " routes): pass a different checkpoint, or remove this one to start anew"
-                )
             if values["complete"] is True:
                 return None
+            if values["fingerprint"] != self._fingerprint:
+                raise ConfigError(
+                    f"the checkpoint belongs to a different job ({values['job']!r}, or different arguments,"
+                    " routes or middlewares): pass a different checkpoint, or remove this one to start anew"
+                )
             return State(
                 ranges=[_range_of(item) for item in values["ranges"]],
                 tally=Tally.from_json(values["counts"]),
