@@ -77,6 +77,12 @@ class DaskRun(Generic[T]):
 
     async def run(self) -> Report:
         """Run the job, and return its report."""
+        if self._checkpoint is None:
+            return await self._run()
+        async with self._checkpoint.held():
+            return await self._run()
+
+    async def _run(self) -> Report:
         self._started_at = asyncio.get_running_loop().time()
         state = None if self._checkpoint is None else await self._checkpoint.load()
         whole: Sequence[KeyRange] = [KeyRange()]

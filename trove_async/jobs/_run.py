@@ -68,12 +68,19 @@ async def run_job(store: Trove, job: Job[T], options: RunOptions) -> Report:
     await job.check()
     if options.on is not None:
         return await options.on.run(job, store, options)
+    if options.checkpoint is None:
+        return await _run_here(store, job, options, None)
+    checkpoint = Checkpoint(store, options.checkpoint, job.name, job.arguments)
+    async with checkpoint.held():
+        return await _run_here(store, job, options, checkpoint)
+
+
+async def _run_here(
+    store: Trove, job: Job[T], options: RunOptions, checkpoint: Checkpoint | None
+) -> Report:
     # 1. Load the state of an earlier run, and check that the checkpoint can be written.
     started = asyncio.get_running_loop().time()
-    checkpoint, state = None, None
-    if options.checkpoint is not None:
-        checkpoint = Checkpoint(store, options.checkpoint, job.name, job.arguments)
-        state = await checkpoint.load()
+    state = None if checkpoint is None else await checkpoint.load()
     run = JobRun(store, job, options, state=state, checkpoint=checkpoint)
     if checkpoint is not None:
         await checkpoint.save(run.state())
