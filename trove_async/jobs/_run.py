@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from trove_async._concurrency import run_cleanup, task_group
 from trove_async.errors import (
     ClosedError,
+    ConfigError,
     StorageFullError,
     TroveError,
     UnauthenticatedError,
@@ -61,10 +62,15 @@ async def run_job(store: Trove, job: Job[T], options: RunOptions) -> Report:
     starts anew.
 
     Raises:
+        ConfigError: The checkpoint of a dry run is an object of the store.
         TroveError: A listing or the checkpoint failed, the store is closed, or a backend is unavailable
             (`MAX_OUTAGES`). The checkpoint records what was done.
         Exception: The progress callback raised it.
     """
+    if job.dry_run and isinstance(options.checkpoint, ObjectTarget):
+        raise ConfigError(
+            "a dry run does not write to the store: pass a file as checkpoint, or none"
+        )
     await job.check()
     if options.on is not None:
         return await options.on.run(job, store, options)
@@ -344,13 +350,15 @@ class JobRun(Generic[T]):
                 continue
             # 2. Wait for its turn. A split may end the range meanwhile.
             await self._objects.acquire(1)
-            await self._bytes.acquire(job.weight(item))
+            weight = 0 if job.dry_run else job.weight(item)
+            await self._bytes.acquire(weight)
             await self._slots.acquire()
             if open_range.is_beyond(key):
                 self._slots.release()
+                self._bytes.give_back(weight)
                 return False
             # 3. Start to process it.
-            group.start_soon(self._process, open_range, open_range.hand_out(key), item)
+            group.start_soon(self._process, open_range, open_range.hand_out(key), item, weight)
         return True
 
     def _close_if_done(self, open_range: _OpenRange) -> None:
@@ -391,7 +399,7 @@ class JobRun(Generic[T]):
 
     # -- objects -------------------------------------------------------------------------------------
 
-    async def _process(self, open_range: _OpenRange, slot: _Slot, item: T) -> None:
+    async def _process(self, open_range: _OpenRange, slot: _Slot, item: T, weight: int) -> None:
         try:
             outcome: Outcome = await self._job.process(item)
         except OUTAGES as error:
@@ -404,6 +412,7 @@ class JobRun(Generic[T]):
             self._finish(open_range, slot)
         else:
             self._settle_outages()
+            self._bytes.give_back(weight - outcome.bytes)
             self.tally.add(slot.key, outcome)
             self._finish(open_range, slot)
         finally:
