@@ -23,7 +23,7 @@ from ._fingerprints import description_of
 from ._job import Job
 from ._options import ObjectTarget, RunOptions, T
 from ._ranges import KeyRange
-from ._report import JobProgress, Report, Tally
+from ._report import JobProgress, Report, Tally, call_back
 from ._run import CHECKPOINT_SECONDS, cut, report_of
 
 _PROGRESS_SECONDS: Final = 0.1
@@ -205,7 +205,8 @@ class DaskRun(Generic[T]):
         known = tally.ranges_done + waiting + sum(max(1, one["ranges"]) for one in running)
         self._most_ranges_done = done
         self._most_ranges = max(self._most_ranges, known, done)
-        self._options.progress(
+        call_back(
+            self._options.progress,
             JobProgress(
                 job=self._job.name,
                 bucket=self._job.bucket,
@@ -213,7 +214,7 @@ class DaskRun(Generic[T]):
                 ranges_done=done,
                 ranges=self._most_ranges,
                 elapsed=asyncio.get_running_loop().time() - self._started_at,
-            )
+            ),
         )
 
     def _report(self) -> Report:

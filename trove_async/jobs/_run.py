@@ -35,7 +35,7 @@ from ._job import HasKey, Job, WalkPage
 from ._limits import RateLimit
 from ._options import ObjectTarget, RunOptions
 from ._ranges import KeyRange, find_split
-from ._report import JobProgress, Outcome, Report, Tally
+from ._report import JobProgress, Outcome, Report, Tally, call_back
 
 T = TypeVar("T", bound=HasKey)
 
@@ -447,7 +447,8 @@ class JobRun(Generic[T]):
             return
         self._reported_at = now
         tally = self.tally
-        self._progress(
+        call_back(
+            self._progress,
             JobProgress(
                 job=self._job.name,
                 bucket=self._job.bucket,
@@ -460,5 +461,5 @@ class JobRun(Generic[T]):
                 ranges_done=tally.ranges_done,
                 ranges=tally.ranges_done + len(self._open) + len(self._waiting),
                 elapsed=now - self._started_at,
-            )
+            ),
         )
