@@ -160,7 +160,8 @@ class _Slot:
     """An object in flight.
 
     Attributes:
-        before: The greatest key before it, or the cursor before its page if the walk is unordered.
+        before: Where a walk must start to find it again. In an ordered walk this is the key that was handed out
+            before it. In an unordered one it is the cursor of its page, or None on the first page.
         key: Its key.
     """
 
@@ -424,16 +425,20 @@ class JobRun(Generic[T]):
         self._close_if_done(open_range)
 
     def _add_outage(self, open_range: _OpenRange, slot: _Slot, error: TroveError) -> None:
-        """Keep an object as not done until a later one proves that the backends work.
+        """Leave an object in flight because a backend as a whole has failed.
 
-        If the job stops instead, it can be resumed with these objects.
+        As long as it is in flight, a checkpoint records it as not done. Once another object has reached the
+        backends, it is counted as failed. If the job stops before that, a resumed run processes it again.
+
+        Raises:
+            TroveError: So many objects in a row have failed like this that the job stops.
         """
         self._outages.append((open_range, slot, error))
         if len(self._outages) >= MAX_OUTAGES:
             raise error
 
     def _settle_outages(self) -> None:
-        """Count the objects of `_add_outage` as failed."""
+        """Count the objects that `_add_outage` has left in flight as failed."""
         for open_range, slot, error in self._outages:
             self.tally.add_error(slot.key, error)
             self._finish(open_range, slot)
