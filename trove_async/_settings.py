@@ -47,10 +47,15 @@ def check_numbers(**settings: object) -> None:
 
     Raises:
         TypeError: A setting is neither an int nor a float.
-        ConfigError: A setting is NaN, which no comparison with a limit would reject.
+        ConfigError: A setting is NaN, which no comparison with a limit would reject, or an int that is too
+            large for a float.
     """
     for name, value in settings.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-        if math.isnan(value):
+        try:
+            is_nan = math.isnan(value)
+        except OverflowError as error:
+            raise ConfigError(f"{name} is too large for a float") from error
+        if is_nan:
             raise ConfigError(f"{name} must be a number, got nan")

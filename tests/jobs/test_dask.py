@@ -29,6 +29,7 @@ from trove_async.jobs._options import RunOptions
 from trove_async.jobs._ranges import KeyRange
 from trove_async.jobs._rebalance import Rebalance
 from trove_async.jobs.dask import DaskExecutor
+from trove_async.middlewares import Compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -497,6 +498,30 @@ async def test_worker_with_other_rules_is_named(place: Place, client: Client) ->
         with pytest.raises(ConfigError, match=r"worker tcp://.* other backends or rules"):
             await rebalance(store, "data", on=DaskExecutor(client, store=configuration))
     await assert_nothing_left(client)
+
+
+async def test_worker_with_another_place_is_refused(
+    place: Place, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    async with place.open() as store:
+        await place.fill(store, 3)
+        configuration = {
+            **place.configuration,
+            "backends": {"cold": f"file://{tmp_path}/elsewhere"},
+        }
+        with pytest.raises(ConfigError, match=r"worker tcp://.* in: backend 'cold'"):
+            await rebalance(store, "data", on=DaskExecutor(client, store=configuration))
+    assert not (tmp_path / "elsewhere" / "data").exists()
+    await assert_nothing_left(client)
+
+
+@pytest.mark.parametrize("configuration", [{"default": "mem://"}, 'default = "mem://"'])
+async def test_store_with_middlewares_needs_a_function(configuration: Any) -> None:
+    async with Trove("mem://", middleware=[Compression()]) as store:
+        executor = DaskExecutor("tcp://127.0.0.1:9", store=configuration)
+        with pytest.raises(ConfigError, match="a function that returns a Trove"):
+            await verify(store, "data", on=executor)
 
 
 async def test_worker_with_another_version_is_named(

@@ -12,6 +12,7 @@ import pytest
 from trove_async import ClosedError, PermissionDeniedError, Trove, UnavailableError, __version__
 from trove_async.drivers import MemoryDriver
 from trove_async.jobs._dask_worker import TOPIC, WorkerStore
+from trove_async.jobs._fingerprints import description_of
 from trove_async.jobs._rebalance import Rebalance
 from trove_async.testing import Call, Faulty
 
@@ -70,14 +71,14 @@ def build_unavailable(error: Exception) -> Trove:
 
 
 async def prepared(
-    hot: Any, cold: Any, count: int
+    hot: Any, cold: Any, count: int, *, bucket: str = "data"
 ) -> tuple[FakeWorker, WorkerStore, dict[str, Any]]:
     """Return a worker, its store, and a request for the range of all keys."""
     _drivers.update(hot=hot, cold=cold)
     _stores.clear()
     worker = FakeWorker()
     async with Trove(hot, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
-        job = Rebalance(store, "data", "", delete_shadowed=False, dry_run=False)
+        job = Rebalance(store, bucket, "", delete_shadowed=False, dry_run=False)
         request = {
             "version": __version__,
             "task": "task",
@@ -85,6 +86,7 @@ async def prepared(
             "index": 0,
             "job": job.name,
             "arguments": dict(job.arguments),
+            "store": description_of(store, bucket),
             "range": ("", None, None),
             "earlier": None,
             "own_object": None,
@@ -211,9 +213,18 @@ async def test_other_version_is_refused() -> None:
 
 
 async def test_error_of_the_listing_is_returned() -> None:
-    _, store, request = await prepared(MemoryDriver(), MemoryDriver(), 0)
-    arguments = {**request["arguments"], "bucket": "missing"}
-    outcome = await store.run({**request, "arguments": arguments})
+    _, store, request = await prepared(MemoryDriver(), MemoryDriver(), 0, bucket="missing")
+    outcome = await store.run(request)
     assert outcome["result"] == "failed"
     assert "missing" in str(pickle.loads(outcome["error"]))  # noqa: S301 - our own
+    await store.aclose()
+
+
+async def test_store_with_another_encoding_is_refused_before_any_object_is_touched() -> None:
+    hot, cold = MemoryDriver(), MemoryDriver()
+    _, store, request = await prepared(hot, cold, 3)
+    outcome = await store.run({**request, "store": {**request["store"], "middleware": "other"}})
+    assert outcome["result"] == "unusable"
+    assert "differs from that of the job in: middleware" in outcome["message"]
+    assert len([info.key async for info in _stores[0].backend("default").list("data")]) == 3
     await store.aclose()

@@ -45,3 +45,26 @@ async def test_no_limit_never_waits() -> None:
     for _ in range(1000):
         await limit.acquire(10**12)
     assert now() == start
+
+
+async def test_returned_amount_wakes_the_waiting_caller() -> None:
+    limit, start = RateLimit(100), now()
+    await limit.acquire(1000)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(limit.acquire(100)) for _ in range(2)]
+        await asyncio.sleep(1)
+        assert not any(task.done() for task in waiting)
+        limit.give_back(1000)
+    # The first one goes on at once, and the second one waits for its amount.
+    assert now() - start == pytest.approx(2.0, abs=0.11)
+
+
+async def test_cancelled_caller_uses_nothing() -> None:
+    limit, start = RateLimit(100), now()
+    await limit.acquire(100)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(limit.acquire(10**6))
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+    await limit.acquire(1)
+    assert now() - start == pytest.approx(1.0, abs=0.11)

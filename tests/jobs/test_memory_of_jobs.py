@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 import trove_async
+from tests.jobs.fake_job import FakeJob
+from trove_async import Trove
+from trove_async.drivers import MemoryDriver
+from trove_async.jobs._options import RunOptions
+from trove_async.jobs._run import MAX_LISTINGS, JobRun
+from trove_async.models import KiB
 
 ROOT = Path(trove_async.__file__).parent.parent
 
@@ -69,6 +77,39 @@ def run(keys: int, path: Path) -> list[int]:
     )
     assert process.returncode == 0, process.stderr
     return [int(number) for number in process.stdout.split()]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_state_is_bounded_however_slow_single_objects_are(*, ordered: bool) -> None:
+    concurrency = 50
+    job = FakeJob([f"{number:05}{'x' * 1000}" for number in range(5_000)], ordered=ordered)
+    largest, peak = 0, 0
+
+    async def work(key: str) -> None:
+        nonlocal largest, peak
+        # Every hundredth object takes as long as hundreds of others, so that the keys in flight are far apart.
+        if int(key[:5]) % 100:
+            await asyncio.sleep(0)
+            return
+        for _ in range(300):
+            await asyncio.sleep(0)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        largest = max(largest, len(run.state().ranges))
+        peak = max(peak, tracemalloc.get_traced_memory()[1] - before)
+
+    job.work = work
+    async with Trove(MemoryDriver()) as store:
+        run = JobRun(store, job, RunOptions(concurrency=concurrency))
+        tracemalloc.start()
+        try:
+            await run.run()
+        finally:
+            tracemalloc.stop()
+    assert run.tally.examined == 5_000
+    assert largest <= concurrency + 2 * MAX_LISTINGS
+    assert largest > 10 if ordered else largest == 1
+    assert peak < 64 * KiB  # the ranges refer to keys that are in memory anyway
 
 
 @pytest.mark.timeout(300)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.fakes import Fake, WithoutEtags, small_pool
 from tests.jobs.stores import BUCKET, Backends
 from trove_async import BackendNotFoundError, ConfigError, Scope, Trove
-from trove_async.jobs import reencode, verify
+from trove_async.jobs import _run, reencode, verify
 from trove_async.middlewares import Compression, Encryption, Keyring
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trove_async.jobs import JobProgress
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 TEXT = b"all work and no play " * 500
@@ -38,6 +45,39 @@ async def test_reencoding_compresses_and_rotates_keys_once() -> None:
         middleware=[Encryption(Keyring({"new": NEW}, current="new"))]
     ) as store:
         assert await store.read(BUCKET, "a.txt") == TEXT
+
+
+async def test_checkpoint_of_an_older_key_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_run, "_PROGRESS_SECONDS", 0.0)
+    backends, state = Backends(), tmp_path / "state"
+    keys = {"1": OLD, "2": NEW, "3": bytes(32)}
+
+    def encryption(current: str) -> list[Encryption]:
+        return [Encryption(Keyring(keys, current=current))]
+
+    async with backends.store(middleware=encryption("1")) as store:
+        for number in range(20):
+            await store.put(BUCKET, f"k{number:02}", TEXT)
+    done = 0
+
+    def stop(progress: JobProgress) -> None:
+        nonlocal done
+        done = progress.changed
+        if done:
+            raise InterruptedError
+
+    async with backends.store(middleware=encryption("2")) as store:
+        with pytest.raises(InterruptedError):
+            await reencode(store, BUCKET, checkpoint=state, progress=stop, concurrency=1)
+    assert 0 < done < 20
+    async with backends.store(middleware=encryption("3")) as store:
+        with pytest.raises(ConfigError, match="routes or middlewares"):
+            await reencode(store, BUCKET, checkpoint=state)
+    async with backends.store(middleware=encryption("2")) as store:
+        report = await reencode(store, BUCKET, checkpoint=state)
+        assert (report.examined, report.changed) == (20, 20)
 
 
 async def test_object_with_an_unknown_key_stays_as_it_is() -> None:

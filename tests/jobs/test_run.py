@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes import small_pool
-from tests.jobs.fake_job import FakeJob
+from tests.jobs.fake_job import FakeJob, Item
 from trove_async import (
     ClosedError,
     ConfigError,
@@ -23,6 +23,7 @@ from trove_async.drivers import MemoryDriver
 from trove_async.jobs import _run
 from trove_async.jobs._options import FileTarget, ObjectTarget, RunOptions
 from trove_async.jobs._ranges import KeyRange
+from trove_async.jobs._report import UNCHANGED, Outcome
 from trove_async.jobs._run import MAX_OUTAGES, cut, run_job, run_range
 
 if TYPE_CHECKING:
@@ -273,6 +274,21 @@ async def test_rate_of_objects_and_bytes_is_limited(store: Trove) -> None:
     assert report.duration == pytest.approx(5.0, abs=0.3)
 
 
+@pytest.mark.idle_time
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_bytes_that_are_not_transferred_do_not_count(store: Trove, *, dry_run: bool) -> None:
+    class Idle(FakeJob):
+        async def process(self, item: Item) -> Outcome:
+            outcome = await super().process(item)
+            # A dry run returns what a run would transfer.
+            return outcome if dry_run or item.key < "k0010" else UNCHANGED
+
+    job = Idle(KEYS)
+    job.dry_run = dry_run
+    report = await run_job(store, job, RunOptions(max_bytes_per_second=100))
+    assert report.duration == pytest.approx(0.0 if dry_run else 10.0, abs=0.3)
+
+
 # -- checkpoints ----------------------------------------------------------------------------------
 
 
@@ -349,6 +365,14 @@ async def test_completed_job_starts_anew(store: Trove) -> None:
     assert job.processed == dict.fromkeys(KEYS, 2)
 
 
+async def test_finished_checkpoint_of_another_job_starts_anew(store: Trove) -> None:
+    options = RunOptions(checkpoint=ObjectTarget("bucket", "state"))
+    await run_job(store, FakeJob(KEYS), options)
+    other = FakeJob(KEYS, arguments={"which": "other"})
+    assert (await run_job(store, other, options)).examined == 500
+    assert other.processed == dict.fromkeys(KEYS, 1)
+
+
 async def test_checkpoint_of_another_job_is_refused_before_anything_is_done(store: Trove) -> None:
     options = RunOptions(checkpoint=ObjectTarget("bucket", "state"))
     job = FakeJob(KEYS)
@@ -374,6 +398,7 @@ async def test_checkpoint_of_another_job_is_refused_before_anything_is_done(stor
         b"\xff",
         b'{"version": 2}',
         b'{"version": 1, "fingerprint": 3}',
+        b'{"version": 1, "complete": false, "fingerprint": 3}',
         b"[" * 9999,
     ],
 )
@@ -419,6 +444,17 @@ async def test_checkpoint_that_cannot_be_written_ends_the_job_before_it_starts(
     with pytest.raises(ConfigError, match="checkpoint cannot be written"):
         await run_job(store, job, RunOptions(checkpoint=FileTarget(tmp_path / "missing" / "state")))
     assert not job.seen
+
+
+async def test_dry_run_writes_no_checkpoint_to_the_store(store: Trove, tmp_path: Path) -> None:
+    job = FakeJob(KEYS)
+    job.dry_run = True
+    with pytest.raises(ConfigError, match="a dry run does not write to the store"):
+        await run_job(store, job, RunOptions(checkpoint=ObjectTarget("bucket", "state")))
+    assert not job.seen
+    assert [info.key async for info in store.list("bucket")] == []
+    report = await run_job(store, job, RunOptions(checkpoint=FileTarget(tmp_path / "state")))
+    assert report.examined == 500
 
 
 async def test_own_checkpoint_is_not_processed(store: Trove) -> None:

@@ -16,7 +16,11 @@ Every job is idempotent. Errors of single objects are collected in its `Report`.
 once, in one range, and has no checkpoint: run it again.
 
 **Checkpoints.** With ``checkpoint=``, the state is recorded every few seconds, and at an error or a cancel. A
-later call with the same arguments continues. After a kill, the work since the last record is done again.
+later call with the same arguments continues. The checkpoint of a dry run must be a file, because a dry run does not
+write to the store. After a kill, the work since the last record is done again.
+A checkpoint belongs to one run at a time. A second run with the same file raises a ConfigError while the first one
+holds the lock file beside it (``NAME.lock``); with an object of the store, or where the file system has no locks,
+two runs overwrite each other's state, and the later resume may repeat or skip work.
 
 **Moves.** An object is copied on the condition that the destination has none, the copy is proved, and the
 source is deleted if it is still the version that was copied. If it was deleted or replaced meanwhile, the copy

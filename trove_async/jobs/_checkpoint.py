@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
-from trove_async._concurrency import in_thread
+from trove_async._concurrency import run_cleanup
 from trove_async.errors import ConfigError, ObjectNotFoundError, RangeError
 from trove_async.models import MiB
 from trove_async.store import Trove
 
+from ._checkpoint_file import CheckpointFile
 from ._options import FileTarget, ObjectTarget
 from ._ranges import KeyRange
 from ._report import Tally
@@ -50,6 +49,10 @@ class _Place(Protocol):
 
     async def write(self, content: bytes) -> None: ...
 
+    async def lock(self) -> None: ...
+
+    async def unlock(self) -> None: ...
+
 
 class Checkpoint:
     """Reads and writes the checkpoint of one job.
@@ -69,15 +72,28 @@ class Checkpoint:
         arguments: Mapping[str, object],
     ) -> None:
         self._place: _Place = (
-            _File(target.path)
+            CheckpointFile(target.path, _MAX_SIZE)
             if isinstance(target, FileTarget)
             else _Object(store, target.bucket, target.key)
         )
         self._job = job
         self._fingerprint = fingerprint(job, arguments)
 
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None, None]:
+        """Keep other runs from using the same file meanwhile. Objects are not locked.
+
+        Raises:
+            ConfigError: Another run is using it, or the file cannot be written.
+        """
+        try:
+            await self._place.lock()
+            yield
+        finally:
+            await run_cleanup(self._place.unlock())
+
     async def load(self) -> State | None:
-        """Return the recorded state; None if there is none, or the recorded job has ended.
+        """Return the recorded state; None if there is none, or the recorded job has ended, whichever job it was.
 
         Raises:
             ConfigError: The checkpoint belongs to a different job, or is malformed.
@@ -92,13 +108,13 @@ class Checkpoint:
                     f"the checkpoint has version {values['version']!r}, and this library reads {_VERSION}:"
                     " resume with the version that wrote it, or remove it"
                 )
-            if values["fingerprint"] != self._fingerprint:
-                raise ConfigError(
-                    f"the checkpoint belongs to a different job ({values['job']!r}, or different arguments or"
-                    " routes): pass a different checkpoint, or remove this one to start anew"
-                )
             if values["complete"] is True:
                 return None
+            if values["fingerprint"] != self._fingerprint:
+                raise ConfigError(
+                    f"the checkpoint belongs to a different job ({values['job']!r}, or different arguments,"
+                    " routes or middlewares): pass a different checkpoint, or remove this one to start anew"
+                )
             return State(
                 ranges=[_range_of(item) for item in values["ranges"]],
                 tally=Tally.from_json(values["counts"]),
@@ -163,39 +179,8 @@ class _Object:
     async def write(self, content: bytes) -> None:
         await self._store.put(self._bucket, self._key, content)
 
+    async def lock(self) -> None:
+        """Do nothing: two runs with one object are not detected."""
 
-class _File:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    async def read(self) -> bytes | None:
-        return await in_thread(self._read)
-
-    def _read(self) -> bytes | None:
-        try:
-            with self._path.open("rb") as file:
-                content = file.read(_MAX_SIZE + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ConfigError(f"the checkpoint cannot be read: {error}") from error
-        if len(content) > _MAX_SIZE:
-            raise ConfigError("the file is too large to be a checkpoint")
-        return content
-
-    async def write(self, content: bytes) -> None:
-        await in_thread(self._write, content)
-
-    def _write(self, content: bytes) -> None:
-        # One fixed name: a killed process leaves at most one such file, which the next one replaces.
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise ConfigError(f"the checkpoint cannot be written: {error}") from error
+    async def unlock(self) -> None:
+        """Do nothing."""

@@ -19,10 +19,11 @@ from trove_async.store import Trove
 from ._checkpoint import Checkpoint, State
 from ._dask_cluster import Cluster
 from ._dask_worker import COUNTS
+from ._fingerprints import description_of
 from ._job import Job
 from ._options import ObjectTarget, RunOptions, T
 from ._ranges import KeyRange
-from ._report import JobProgress, Report, Tally
+from ._report import JobProgress, Report, Tally, call_back
 from ._run import CHECKPOINT_SECONDS, cut, report_of
 
 _PROGRESS_SECONDS: Final = 0.1
@@ -52,6 +53,7 @@ class DaskRun(Generic[T]):
         attempts: int,
     ) -> None:
         self._job = job
+        self._description = description_of(store, job.bucket)
         self._options = options
         self._ranges_per_worker = ranges_per_worker
         self._attempts = attempts
@@ -75,6 +77,12 @@ class DaskRun(Generic[T]):
 
     async def run(self) -> Report:
         """Run the job, and return its report."""
+        if self._checkpoint is None:
+            return await self._run()
+        async with self._checkpoint.held():
+            return await self._run()
+
+    async def _run(self) -> Report:
         self._started_at = asyncio.get_running_loop().time()
         state = None if self._checkpoint is None else await self._checkpoint.load()
         whole: Sequence[KeyRange] = [KeyRange()]
@@ -139,6 +147,7 @@ class DaskRun(Generic[T]):
             "version": __version__,
             "job": self._job.name,
             "arguments": dict(self._job.arguments),
+            "store": self._description,
             "range": (key_range.start_after, key_range.until, key_range.cursor),
             "earlier": None,
             "own_object": (target.bucket, target.key) if isinstance(target, ObjectTarget) else None,
@@ -196,7 +205,8 @@ class DaskRun(Generic[T]):
         known = tally.ranges_done + waiting + sum(max(1, one["ranges"]) for one in running)
         self._most_ranges_done = done
         self._most_ranges = max(self._most_ranges, known, done)
-        self._options.progress(
+        call_back(
+            self._options.progress,
             JobProgress(
                 job=self._job.name,
                 bucket=self._job.bucket,
@@ -204,7 +214,7 @@ class DaskRun(Generic[T]):
                 ranges_done=done,
                 ranges=self._most_ranges,
                 elapsed=asyncio.get_running_loop().time() - self._started_at,
-            )
+            ),
         )
 
     def _report(self) -> Report:

@@ -121,7 +121,7 @@ class WorkerStore:
         async with self._tracked(request["task"]):
             try:
                 store = await self._opened()
-                job = build_job(store, request["job"], request["arguments"])
+                job = build_job(store, request["job"], request["arguments"], request["store"])
             except Exception as error:  # noqa: BLE001 - of the user's function or of a driver
                 return self._unusable(f"it cannot open the store: {_safe_text(error)}", error)
             try:

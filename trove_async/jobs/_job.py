@@ -96,7 +96,10 @@ class Job(Protocol[T]):
         ...
 
     def weight(self, item: T) -> int:
-        """Return the bytes that processing the item transfers, for the limit on bytes a second."""
+        """Return the bytes that processing the item may transfer, for the limit on bytes a second.
+
+        What `Outcome.bytes` then shows as not transferred is not counted. Neither are dry runs.
+        """
         ...
 
     async def process(self, item: T) -> Outcome:

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -80,8 +81,8 @@ def run_options(
         TypeError: An argument has the wrong type.
         ConfigError: A value is not valid.
     """
-    if progress is not None and (inspect.iscoroutinefunction(progress) or not callable(progress)):
-        raise TypeError("progress must be a plain function that takes a JobProgress")
+    if progress is not None:
+        check_progress(progress)
     check_counts(concurrency=concurrency)
     for name, rate in (
         ("max_objects_per_second", max_objects_per_second),
@@ -104,28 +105,25 @@ def run_options(
 
 
 def checkpoint_target(checkpoint: str | os.PathLike[str]) -> FileTarget | ObjectTarget:
-    """Return the place of a checkpoint: a path, a ``file://`` URL, or ``BUCKET/KEY`` in the store.
+    """Return the place of a checkpoint: an `os.PathLike`, a ``file://`` URL, or ``BUCKET/KEY`` in the store.
+
+    A str without ``://`` is never a path, so that ``state/job`` is not stored at an unexpected place.
 
     Raises:
-        TypeError: It is neither a str nor a path.
-        ConfigError: It is malformed.
+        TypeError: It is neither a str nor an `os.PathLike` of a str.
+        ConfigError: It is malformed, or no file can have the path.
     """
     if isinstance(checkpoint, os.PathLike):
         path = os.fspath(checkpoint)
         if not isinstance(path, str):
             raise TypeError("checkpoint must be a path of type str, got bytes")
-        return FileTarget(Path(path))
+        return _file_target(path)
     if not isinstance(checkpoint, str):
         raise TypeError(
-            f"checkpoint must be a path, a 'file://' URL or 'BUCKET/KEY', got {type(checkpoint).__name__}"
+            f"checkpoint must be an os.PathLike, a 'file://' URL or 'BUCKET/KEY', got {type(checkpoint).__name__}"
         )
     if "://" in checkpoint:
-        parts = urlsplit(checkpoint)
-        if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or len(parts.path) <= 1:
-            raise ConfigError(
-                "checkpoint must be a URL of the form 'file:///path', 'BUCKET/KEY' in the store, or a path"
-            )
-        return FileTarget(Path(unquote(parts.path)))
+        return _file_target(_path_of_url(checkpoint))
     bucket, _, key = checkpoint.partition("/")
     if not bucket or not key:
         raise ConfigError(
@@ -134,6 +132,48 @@ def checkpoint_target(checkpoint: str | os.PathLike[str]) -> FileTarget | Object
         )
     _names.check(bucket, key)
     return ObjectTarget(bucket, key)
+
+
+def check_progress(progress: object) -> None:
+    """Raise TypeError if a callback cannot be called, or is async."""
+    if not callable(progress):
+        raise TypeError(f"progress must be callable, got {type(progress).__name__}")
+    function: object = progress
+    while isinstance(function, partial):
+        function = function.func
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - the method itself is inspected
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
+            raise TypeError(
+                "progress must be a plain function that takes a JobProgress, got an async one, which would not be"
+                " awaited"
+            )
+
+
+def _path_of_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError("checkpoint is a malformed URL") from error
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or len(parts.path) <= 1:
+        raise ConfigError(
+            "checkpoint must be a URL of the form 'file:///path', 'BUCKET/KEY' in the store, or an os.PathLike"
+        )
+    if "?" in url or "#" in url:
+        raise ConfigError(
+            "checkpoint must be a 'file://' URL without '?' and '#': write %3F and %23 if the path contains them"
+        )
+    return unquote(parts.path)
+
+
+def _file_target(text: str) -> FileTarget:
+    path = Path(text)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ConfigError("the path of the checkpoint cannot be encoded") from error
+    if b"\0" in encoded or not path.name:
+        raise ConfigError("the path of the checkpoint must name a file, and contain no NUL")
+    return FileTarget(path)
 
 
 def check_target(store: Trove, bucket: str, prefix: str, *, dry_run: bool) -> None:

@@ -16,7 +16,7 @@ from trove_async.router import Pinned, Router
 from trove_async.store import Trove
 
 from ._report import UNCHANGED, Outcome
-from ._walks import Copies
+from ._walks import ListedKey
 
 _REASONS: Final = {
     Relocated.CONFLICT: "conflict",
@@ -25,7 +25,7 @@ _REASONS: Final = {
 }
 
 IN_USE: Final = Outcome(result="skipped", reason="in use")
-"""A user was writing the object. The next run of the job processes it."""
+"""A user or another job was writing the object. The next run of the job processes it."""
 
 CONFLICT: Final = Outcome(result="skipped", reason="conflict")
 """Another backend has a different object of this key."""
@@ -123,7 +123,7 @@ def pair_of(store: Trove, first: str, second: str) -> Trove:
     return handle
 
 
-async def completed(store: Trove, item: Copies) -> Copies:
+async def completed(store: Trove, item: ListedKey) -> ListedKey:
     """Return all objects of a key, also if an unordered listing has shown only one of them."""
     if item.whole:
         return item
@@ -138,4 +138,4 @@ async def completed(store: Trove, item: Copies) -> Copies:
         except (ObjectNotFoundError, BucketNotFoundError):
             continue
         infos.append(found)
-    return Copies(item.key, infos, route=item.route)
+    return ListedKey(item.key, infos, route=item.route)

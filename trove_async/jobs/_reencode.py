@@ -10,6 +10,7 @@ from trove_async.errors import ObjectChangedError, ObjectNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 
+from ._fingerprints import encoding_of
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
 from ._placement import IN_USE
@@ -46,7 +47,9 @@ async def reencode(
         progress: Called with a `JobProgress`, at most ten times a second. An exception that it raises ends
             the job and is raised.
         concurrency: The maximum number of objects in flight.
-        checkpoint: Where the state is recorded, as in `rebalance`.
+        checkpoint: Where the state is recorded, as in `rebalance`. If the middlewares have changed since, it is
+            refused: remove it to encode all objects again. Keys that a source such as `TenantKeys` chooses are
+            not compared, so remove it after such a change too.
         max_objects_per_second: The maximum number of objects to process in a second.
         max_bytes_per_second: The maximum number of bytes to transfer in a second.
         on: Where to run. None: in this process.
@@ -82,12 +85,16 @@ class Reencode:
 
     @property
     def arguments(self) -> Mapping[str, object]:
-        """The arguments, and the fingerprint of the rules."""
+        """The arguments, and the fingerprints of the rules and of today's encoding.
+
+        An object that was encoded again under an older key must not count as done under a newer one.
+        """
         return {
             "bucket": self.bucket,
             "prefix": self._prefix,
             "dry_run": self.dry_run,
             "routes": self._store._routing.fingerprint,  # noqa: SLF001 - jobs are part of the library
+            "encoding": encoding_of(self._store),
         }
 
     @property

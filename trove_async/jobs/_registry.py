@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from trove_async.errors import ConfigError
 from trove_async.store import Trove
 
 from ._checkpoint import fingerprint
+from ._fingerprints import check_description
 from ._job import Job
 from ._migrate import Migrate
 from ._rebalance import Rebalance
@@ -18,23 +19,32 @@ from ._repair import Repair
 from ._tier import Tier, TierRule
 from ._verify import Verify
 
+_OF_THE_STORE: Final = ("routes", "encoding")
+"""The entries of `Job.arguments` that describe the store."""
 
-def build_job(store: Trove, name: str, arguments: Mapping[str, Any]) -> Job[Any]:
+
+def build_job(
+    store: Trove, name: str, arguments: Mapping[str, Any], description: Mapping[str, str]
+) -> Job[Any]:
     """Return the job that has this name and these arguments.
 
     Args:
         store: The worker's store.
         name: `Job.name`.
         arguments: `Job.arguments`, possibly after a round trip through JSON.
+        description: The `description_of` the store of the job.
 
     Raises:
-        ConfigError: The job is unknown, or the worker's store has other rules.
+        ConfigError: The job is unknown, or the worker's store has other rules, places or middlewares.
     """
-    job = _build(store, name, {key: value for key, value in arguments.items() if key != "routes"})
+    job = _build(
+        store, name, {key: value for key, value in arguments.items() if key not in _OF_THE_STORE}
+    )
     if fingerprint(name, job.arguments) != fingerprint(name, arguments):
         raise ConfigError(
             "the store of this worker has other backends or rules: give all workers one configuration"
         )
+    check_description(store, job.bucket, description)
     return job
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, Self
@@ -209,6 +210,19 @@ class ProgressCallback(Protocol):
     def __call__(self, progress: JobProgress, /) -> None:
         """Receive the progress. Called on the event loop, so it must return quickly."""
         ...
+
+
+def call_back(callback: ProgressCallback, progress: JobProgress) -> None:
+    """Call a user's callback.
+
+    Raises:
+        TypeError: It returned a coroutine, which would not be awaited.
+        Exception: It raised it.
+    """
+    result: object = callback(progress)  # type: ignore[func-returns-value] # of a lambda, for example
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("progress must be a plain function, and not return a coroutine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from trove_async._concurrency import run_cleanup, task_group
 from trove_async.errors import (
     ClosedError,
+    ConfigError,
     StorageFullError,
     TroveError,
     UnauthenticatedError,
@@ -34,7 +35,7 @@ from ._job import HasKey, Job, WalkPage
 from ._limits import RateLimit
 from ._options import ObjectTarget, RunOptions
 from ._ranges import KeyRange, find_split
-from ._report import JobProgress, Outcome, Report, Tally
+from ._report import JobProgress, Outcome, Report, Tally, call_back
 
 T = TypeVar("T", bound=HasKey)
 
@@ -61,19 +62,31 @@ async def run_job(store: Trove, job: Job[T], options: RunOptions) -> Report:
     starts anew.
 
     Raises:
+        ConfigError: The checkpoint of a dry run is an object of the store.
         TroveError: A listing or the checkpoint failed, the store is closed, or a backend is unavailable
             (`MAX_OUTAGES`). The checkpoint records what was done.
         Exception: The progress callback raised it.
     """
+    if job.dry_run and isinstance(options.checkpoint, ObjectTarget):
+        raise ConfigError(
+            "a dry run does not write to the store: pass a file as checkpoint, or none"
+        )
     await job.check()
     if options.on is not None:
         return await options.on.run(job, store, options)
+    if options.checkpoint is None:
+        return await _run_here(store, job, options, None)
+    checkpoint = Checkpoint(store, options.checkpoint, job.name, job.arguments)
+    async with checkpoint.held():
+        return await _run_here(store, job, options, checkpoint)
+
+
+async def _run_here(
+    store: Trove, job: Job[T], options: RunOptions, checkpoint: Checkpoint | None
+) -> Report:
     # 1. Load the state of an earlier run, and check that the checkpoint can be written.
     started = asyncio.get_running_loop().time()
-    checkpoint, state = None, None
-    if options.checkpoint is not None:
-        checkpoint = Checkpoint(store, options.checkpoint, job.name, job.arguments)
-        state = await checkpoint.load()
+    state = None if checkpoint is None else await checkpoint.load()
     run = JobRun(store, job, options, state=state, checkpoint=checkpoint)
     if checkpoint is not None:
         await checkpoint.save(run.state())
@@ -147,7 +160,8 @@ class _Slot:
     """An object in flight.
 
     Attributes:
-        before: The greatest key before it, or the cursor before its page if the walk is unordered.
+        before: Where a walk must start to find it again. In an ordered walk this is the key that was handed out
+            before it. In an unordered one it is the cursor of its page, or None on the first page.
         key: Its key.
     """
 
@@ -337,13 +351,15 @@ class JobRun(Generic[T]):
                 continue
             # 2. Wait for its turn. A split may end the range meanwhile.
             await self._objects.acquire(1)
-            await self._bytes.acquire(job.weight(item))
+            weight = 0 if job.dry_run else job.weight(item)
+            await self._bytes.acquire(weight)
             await self._slots.acquire()
             if open_range.is_beyond(key):
                 self._slots.release()
+                self._bytes.give_back(weight)
                 return False
             # 3. Start to process it.
-            group.start_soon(self._process, open_range, open_range.hand_out(key), item)
+            group.start_soon(self._process, open_range, open_range.hand_out(key), item, weight)
         return True
 
     def _close_if_done(self, open_range: _OpenRange) -> None:
@@ -384,7 +400,7 @@ class JobRun(Generic[T]):
 
     # -- objects -------------------------------------------------------------------------------------
 
-    async def _process(self, open_range: _OpenRange, slot: _Slot, item: T) -> None:
+    async def _process(self, open_range: _OpenRange, slot: _Slot, item: T, weight: int) -> None:
         try:
             outcome: Outcome = await self._job.process(item)
         except OUTAGES as error:
@@ -397,6 +413,7 @@ class JobRun(Generic[T]):
             self._finish(open_range, slot)
         else:
             self._settle_outages()
+            self._bytes.give_back(weight - outcome.bytes)
             self.tally.add(slot.key, outcome)
             self._finish(open_range, slot)
         finally:
@@ -408,16 +425,20 @@ class JobRun(Generic[T]):
         self._close_if_done(open_range)
 
     def _add_outage(self, open_range: _OpenRange, slot: _Slot, error: TroveError) -> None:
-        """Keep an object as not done until a later one proves that the backends work.
+        """Leave an object in flight because a backend as a whole has failed.
 
-        If the job stops instead, it can be resumed with these objects.
+        As long as it is in flight, a checkpoint records it as not done. Once another object has reached the
+        backends, it is counted as failed. If the job stops before that, a resumed run processes it again.
+
+        Raises:
+            TroveError: So many objects in a row have failed like this that the job stops.
         """
         self._outages.append((open_range, slot, error))
         if len(self._outages) >= MAX_OUTAGES:
             raise error
 
     def _settle_outages(self) -> None:
-        """Count the objects of `_add_outage` as failed."""
+        """Count the objects that `_add_outage` has left in flight as failed."""
         for open_range, slot, error in self._outages:
             self.tally.add_error(slot.key, error)
             self._finish(open_range, slot)
@@ -431,7 +452,8 @@ class JobRun(Generic[T]):
             return
         self._reported_at = now
         tally = self.tally
-        self._progress(
+        call_back(
+            self._progress,
             JobProgress(
                 job=self._job.name,
                 bucket=self._job.bucket,
@@ -444,5 +466,5 @@ class JobRun(Generic[T]):
                 ranges_done=tally.ranges_done,
                 ranges=tally.ranges_done + len(self._open) + len(self._waiting),
                 elapsed=now - self._started_at,
-            )
+            ),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -146,6 +146,8 @@ async def tier(
 def _checked_rules(store: Trove, rules: Sequence[TierRule]) -> Sequence[TierRule]:
     if isinstance(rules, TierRule):
         raise TypeError("rules must be a sequence of TierRule: pass [rule]")
+    if not isinstance(rules, Iterable):
+        raise TypeError(f"rules must be a sequence of TierRule, got {type(rules).__name__}")
     checked = list(rules)
     for rule in checked:
         if not isinstance(rule, TierRule):

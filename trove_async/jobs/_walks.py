@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import cast
+from typing import TypeAlias, cast
 
 from trove_async._concurrency import for_each
 from trove_async._engine.iterators import ObjectIterator
@@ -25,13 +25,14 @@ _MAX_LOOKUPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
-    """All objects of one key, on different backends.
+class ListedKey:
+    """A key, and its objects on the backends as far as they are known from a listing.
 
     Attributes:
         key: The key.
-        infos: At least one object.
-        whole: Whether these are all objects of the key. In an unordered listing, others are separate items.
+        infos: The objects, at least one.
+        whole: Whether `infos` contains the object of every backend that has the key. It does in an ordered
+            listing. An unordered one shows each object in an item of its own; see `_placement.completed`.
         route: The backend that the key is routed to, or the error of a route function. ``""``: unknown.
     """
 
@@ -56,6 +57,10 @@ class Copies:
         return self.route
 
 
+Copies: TypeAlias = ListedKey
+"""The name of `ListedKey` in the jobs that have not been changed to it yet."""
+
+
 async def walk_objects(
     handle: Trove, bucket: str, prefix: str, key_range: KeyRange
 ) -> AsyncGenerator[WalkPage[ObjectInfo], None]:
@@ -76,7 +81,7 @@ async def walk_objects(
 
 async def walk_copies(
     handle: Trove, bucket: str, prefix: str, key_range: KeyRange
-) -> AsyncGenerator[WalkPage[Copies], None]:
+) -> AsyncGenerator[WalkPage[ListedKey], None]:
     """Iterate over the objects of all backends, grouped by key."""
     resumed = key_range.cursor is not None
     listing = handle.list(
@@ -91,8 +96,8 @@ async def walk_copies(
     async with _pages_of(listing) as pages:
         async for page in pages:
             if not listing.ordered or resumed:
-                copies = [Copies(info.key, [info], whole=False) for info in page]
-                yield WalkPage(copies, ordered=False, cursor=listing.cursor)
+                items = [ListedKey(info.key, [info], whole=False) for info in page]
+                yield WalkPage(items, ordered=False, cursor=listing.cursor)
                 continue
             groups = _grouped([*held, *page])
             held = list(groups.pop().infos)
@@ -102,27 +107,27 @@ async def walk_copies(
 
 
 async def walk_routed(
-    router: Router, bucket: str, walk: AsyncGenerator[WalkPage[Copies], None]
-) -> AsyncGenerator[WalkPage[Copies], None]:
+    router: Router, bucket: str, walk: AsyncGenerator[WalkPage[ListedKey], None]
+) -> AsyncGenerator[WalkPage[ListedKey], None]:
     """Add the routes to the items of a walk."""
     async with aclosing(walk) as pages:
         async for page in pages:
             routes = await _resolve_all(router, bucket, page.items)
             items = [
-                Copies(item.key, item.infos, item.whole, route)
+                ListedKey(item.key, item.infos, item.whole, route)
                 for item, route in zip(page.items, routes, strict=True)
             ]
             yield WalkPage(items, page.ordered, page.cursor)
 
 
 async def _resolve_all(
-    router: Router, bucket: str, items: Sequence[Copies]
+    router: Router, bucket: str, items: Sequence[ListedKey]
 ) -> Sequence[str | Exception]:
     """Resolve keys, several at a time if a route function is async."""
     routes: list[str | Exception] = [""] * len(items)
     remaining = iter(enumerate(items))
 
-    async def resolve(numbered: tuple[int, Copies]) -> None:
+    async def resolve(numbered: tuple[int, ListedKey]) -> None:
         index, item = numbered
         try:
             name = router.resolve(bucket, item.key)
@@ -150,8 +155,8 @@ def _pages_of(
     return aclosing(cast("AsyncGenerator[Sequence[ObjectInfo], None]", listing.pages()))
 
 
-def _grouped(infos: Sequence[ObjectInfo]) -> list[Copies]:
-    return [Copies(key, list(group)) for key, group in groupby(infos, lambda info: info.key)]
+def _grouped(infos: Sequence[ObjectInfo]) -> list[ListedKey]:
+    return [ListedKey(key, list(group)) for key, group in groupby(infos, lambda info: info.key)]
 
 
 async def first_key_after(

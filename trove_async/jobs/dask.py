@@ -63,8 +63,10 @@ class DaskExecutor:
         store: The configuration from which every worker opens its store: a mapping of arguments of `Trove` made of
             URLs and plain values (``default``, ``backends``, ``routes``, ``locate``, ``create_missing_buckets``),
             the same as TOML text, or a function without arguments that returns a new `Trove`. Use a function
-            for middlewares and drivers that have no URL. The workers must be able to import it. The backends and
-            rules must be those of the store that is passed to the job.
+            for middlewares and drivers that have no URL. The workers must be able to import it. The places
+            of the backends (their URLs), the layers, the rules, `locate` and the middlewares must be those of the
+            store that is passed to the job; a worker refuses to run otherwise. Different memory backends,
+            and different keys with equal ids, are not detected.
         ranges_per_worker: How many ranges to cut for each slot of a worker. Ranges differ in size, so a larger
             number balances the load better, and less is repeated if a worker is lost. Each costs a few
             milliseconds.
@@ -95,6 +97,7 @@ class DaskExecutor:
         check_counts(ranges_per_worker=ranges_per_worker, attempts=attempts)
         self._cluster = client_or_address
         self._configuration = check_configuration(store)
+        self._is_function = callable(store)
         self._ranges_per_worker = ranges_per_worker
         self._attempts = attempts
 
@@ -114,11 +117,17 @@ class DaskExecutor:
         If it is cancelled, it stops the ranges on the workers first.
 
         Raises:
-            ConfigError: A worker lacks trove_async, has a different version, or cannot open the store. The
-                message names the worker. Or the checkpoint belongs to a different job.
+            ConfigError: A worker lacks trove_async, has a different version, cannot open the store, or opens a
+                different one. The message names the worker. Or the store has middlewares, and the
+                configuration is not a function. Or the checkpoint belongs to a different job.
             UnavailableError: The scheduler or a backend cannot be reached.
             TroveError: As in a local run.
         """
+        if store._core.transforms.configured and not self._is_function:  # noqa: SLF001 - as in the jobs
+            raise ConfigError(
+                "the store of the job has middlewares, which a mapping or TOML text cannot have: pass DaskExecutor"
+                " a function that returns a Trove with the same middlewares"
+            )
         run = DaskRun(
             self._cluster,
             self._configuration,

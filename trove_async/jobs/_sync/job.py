@@ -26,6 +26,7 @@ from trove_async.jobs._report import (
     ProgressCallback,
     Report,
     Tally,
+    call_back,
 )
 
 from .buckets import may_transform, store_of
@@ -430,7 +431,8 @@ class _Sync:
             return
         self._reported_at = now
         tally = self._tally
-        callback(
+        call_back(
+            callback,
             JobProgress(
                 job="sync",
                 bucket=self._bucket_name,
@@ -443,7 +445,7 @@ class _Sync:
                 ranges_done=0,
                 ranges=1,
                 elapsed=now - self._started_at,
-            )
+            ),
         )
 
     def _report(self, deleted: int) -> SyncReport:
