@@ -728,3 +728,9 @@ def test_dask_is_imported_only_when_used(program: str, expected: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == expected
+
+
+def test_errors_are_pickled_without_their_causes() -> None:
+    error = UnavailableError("the service does not respond")
+    error.__cause__ = ValueError(CANARY)  # as the exception of an SDK, which refers to its request
+    assert CANARY.encode() not in pickle.dumps(error)

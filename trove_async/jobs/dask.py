@@ -34,6 +34,9 @@ If this process is killed, the workers stop its ranges, but keep their stores op
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Iterator
+
 try:
     import distributed
 except ModuleNotFoundError as error:
@@ -42,7 +45,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from trove_async._settings import check_counts
-from trove_async.errors import ConfigError
+from trove_async.errors import ConfigError, TroveError
 from trove_async.store import Trove
 
 from ._configuration import Configuration, check_configuration
@@ -50,6 +53,18 @@ from ._dask_run import DaskRun
 from ._job import Job
 from ._options import RunOptions, T
 from ._report import Report
+
+
+def _error_classes(base: type[TroveError]) -> Iterator[type[TroveError]]:
+    yield base
+    for derived in base.__subclasses__():
+        yield from _error_classes(derived)
+
+
+# With Dask, every class of exceptions that exists when it is imported is pickled with its cause and traceback (by
+# `tblib.pickling_support`). The cause may be an SDK's exception, which refers to the request and its credentials.
+for _error_class in _error_classes(TroveError):
+    copyreg.dispatch_table.pop(_error_class, None)
 
 
 class DaskExecutor:
