@@ -17,7 +17,7 @@ from trove_async.middlewares import Compression, Encryption, Keyring
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from trove_async import Middleware
     from trove_async.driver import AsyncDriver
@@ -84,7 +84,7 @@ async def read_until(store: Trove, done: asyncio.Event) -> int:
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("job", [run_rebalance, run_tier])
 async def test_contents_and_reports_are_right(
-    job: Callable[..., asyncio.Future[Report]], layer: str, middleware: str
+    job: Callable[..., Awaitable[Report]], layer: str, middleware: str
 ) -> None:
     async with Trove(
         LAYERS[layer](MemoryDriver()),

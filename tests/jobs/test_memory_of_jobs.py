@@ -95,18 +95,18 @@ async def test_state_is_bounded_however_slow_single_objects_are(*, ordered: bool
             await asyncio.sleep(0)
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        largest = max(largest, len(run.state().ranges))
+        largest = max(largest, len(job_run.state().ranges))
         peak = max(peak, tracemalloc.get_traced_memory()[1] - before)
 
     job.work = work
     async with Trove(MemoryDriver()) as store:
-        run = JobRun(store, job, RunOptions(concurrency=concurrency))
+        job_run = JobRun(store, job, RunOptions(concurrency=concurrency))
         tracemalloc.start()
         try:
-            await run.run()
+            await job_run.run()
         finally:
             tracemalloc.stop()
-    assert run.tally.examined == 5_000
+    assert job_run.tally.examined == 5_000
     assert largest <= concurrency + 2 * MAX_LISTINGS
     assert largest > 10 if ordered else largest == 1
     assert peak < 64 * KiB  # the ranges refer to keys that are in memory anyway
