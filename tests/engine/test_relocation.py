@@ -109,7 +109,9 @@ async def test_source_that_is_deleted_after_the_copy_is_not_revived(pair: str) -
         target.before["put.done"] = delete_directly(source)
         result = await relocate(store)
         assert result.result is Relocated.CHANGED
-        assert (source.stored_keys("bucket"), target.stored_keys("bucket")) == ([], [])
+        # Without conditional puts, the copy may have replaced that of another run, so it stays.
+        left = ["key"] if pair == "without conditional put" else []
+        assert (source.stored_keys("bucket"), target.stored_keys("bucket")) == ([], left)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -140,6 +142,8 @@ async def test_kept_source_is_checked_as_well(pair: str) -> None:
     async with store_of(source, target) as store:
         target.before["put.done"] = delete_directly(source)
         assert (await relocate(store, keep_source=True)).result is Relocated.CHANGED
+        if pair == "without conditional put":
+            return  # as above
         assert target.stored_keys("bucket") == []
         del target.before["put.done"]
         await put_directly(source, BODY)()
