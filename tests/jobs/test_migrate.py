@@ -110,3 +110,26 @@ async def test_delete_is_refused_if_the_store_would_not_find_the_objects() -> No
     async with Backends().store(locate="routed") as store:
         with pytest.raises(ConfigError, match="change the rules first"):
             await migrate(store, BUCKET, source="default", target="cold", delete=True)
+
+
+async def test_change_of_metadata_before_the_switch_is_copied() -> None:
+    backends = Backends()
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"body", metadata={"revision": "1"})
+        await migrate(store, BUCKET, source="default", target="cold")
+        await store.copy(BUCKET, "key", BUCKET, "key", metadata={"revision": "2"})
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert (report.changed, report.unchanged) == (1, 0)
+        info = await store.backend("cold").head(BUCKET, "key")
+        assert info.metadata == {"revision": "2"}
+
+
+async def test_source_that_is_written_after_the_switch_is_reported() -> None:
+    backends = Backends()
+    async with backends.store(routes=TO_COLD) as store:
+        await store.backend("default").put(BUCKET, "key", b"1")
+        await migrate(store, BUCKET, source="default", target="cold")
+        await store.backend("default").put(BUCKET, "key", b"2")
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert (report.unchanged, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"1"

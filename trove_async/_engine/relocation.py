@@ -72,6 +72,15 @@ _SMALL_COPY: Final = 8 * MiB
 """Maximum size of an object of which a cancel waits for the end of the copy, instead of interrupting it."""
 
 
+_HEADERS: Final = (
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+)
+
+
 class Relocated(Enum):
     """The result of a relocation.
 
@@ -106,8 +115,8 @@ class RelocationRequest:
         size: The stored size of the source as far as is known. A cancel waits for the outcome of a small
             copy, which is one request: such a request may succeed even after it was cancelled.
         exists: Whether the destination is known to have an object, which is compared before the copy.
-        replace: Whether to replace a different object at the destination. Pass it only if the store hides
-            that object.
+        replace: Whether to replace a different object at the destination, or one with different attributes.
+            Pass it only if the store hides that object.
         keep_source: Whether to leave the source.
         delete_shadowed: Whether to delete the source if the destination has a different object. Pass it only
             if the store hides the source in that case.
@@ -233,22 +242,44 @@ class Relocation:
         if source is None:
             return self._end(Relocated.GONE)
         if self._is_same(source, existing):
-            if self._request.keep_source:
-                return self._end(Relocated.SAME)
-            return self._end(await self._adopt(source, existing))
+            keep = self._request.keep_source
+            return self._end(Relocated.SAME if keep else await self._adopt(source, existing))
         if self._request.replace:
             return None
         if not self._request.delete_shadowed:
             return self._end(Relocated.CONFLICT)
+        return self._end(await self._remove_shadowed(source, existing))
+
+    async def _remove_shadowed(self, source: ObjectInfo, existing: ObjectInfo) -> Relocated:
+        """Delete the source, which a different object hides."""
         if is_recent_copy(existing):
-            return self._end(Relocated.CHANGED)  # another run may be about to delete it
+            return Relocated.CHANGED  # another run may be about to delete it
         await self._check_not_one_object()
         is_deleted = await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
-        return self._end(Relocated.SHADOWED if is_deleted else Relocated.CHANGED)
+        return Relocated.SHADOWED if is_deleted else Relocated.CHANGED
 
     def _is_same(self, source: ObjectInfo, existing: ObjectInfo) -> bool:
-        """Return whether the destination has the object already."""
-        return is_copy_of(existing, source) or has_same_bytes(source, existing)
+        """Return whether the destination has the object already.
+
+        An object that users read keeps its attributes. A hidden one is deleted with them.
+        """
+        if is_copy_of(existing, source):
+            return True
+        is_visible = self._request.replace
+        return has_same_bytes(source, existing) and (
+            not is_visible or self._has_attributes_of(source, existing)
+        )
+
+    def _has_attributes_of(self, source: ObjectInfo, existing: ObjectInfo) -> bool:
+        """Return whether the destination has the source's attributes, as far as it can store them."""
+        capabilities = self._target.backend.capabilities
+        names = [
+            *(["metadata"] if capabilities.metadata else []),
+            *(["tags"] if capabilities.tags else []),
+            *(_HEADERS if capabilities.headers else []),
+            *(["expires"] if capabilities.expires else []),
+        ]
+        return all(getattr(source, name) == getattr(existing, name) for name in names)
 
     async def preview(self) -> RelocationResult:
         """Return what `run` would do, by reading requests alone."""

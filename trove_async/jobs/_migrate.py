@@ -75,7 +75,9 @@ async def migrate(
         on: Where to run. None: in this process.
 
     Returns:
-        The report. Objects that `target` already has are unchanged.
+        The report. Objects that `target` already has are unchanged. If the rules send the key to `target`, and
+        `source` has a different object with a later date, it is skipped as a ``"conflict"``: something still
+        writes to `source`.
 
     Raises:
         BackendNotFoundError: `source` or `target` is unknown.
@@ -179,9 +181,11 @@ class Migrate:
         return await first_key_after(self._origin, self.bucket, self._prefix, key)
 
     def peek(self, item: Copies) -> Outcome | None:
-        """Return that nothing is to be done, if the target's object is what users have written."""
-        is_newer = item.routed != self._source
-        return UNCHANGED if is_newer and not self._delete and item.on(self._target) else None
+        """Return that nothing is to be done, if users read the target's object, and it is the later one."""
+        existing = item.on(self._target)
+        if self._delete or existing is None or item.routed == self._source:
+            return None
+        return None if _is_later(self._info(item), existing) else UNCHANGED
 
     def weight(self, item: Copies) -> int:
         """Return the size of the object."""
@@ -203,7 +207,9 @@ class Migrate:
         )
         outcome = await relocate(self._store, move, dry_run=self.dry_run)
         if outcome.reason == "conflict" and not self._delete:
-            return UNCHANGED  # written by users since
+            existing = item.on(self._target)
+            is_stale = existing is not None and _is_later(info, existing)
+            return outcome if is_stale else UNCHANGED  # written by users since
         return outcome
 
     def _info(self, item: Copies) -> ObjectInfo:
@@ -223,3 +229,8 @@ class Migrate:
             and not (one.checksums.keys() & other.checksums.keys())
             and other.last_modified > one.last_modified
         )
+
+
+def _is_later(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether an object has the later date, by the clocks of their services."""
+    return one.last_modified > other.last_modified
