@@ -133,3 +133,35 @@ async def test_source_that_is_written_after_the_switch_is_reported() -> None:
         report = await migrate(store, BUCKET, source="default", target="cold")
         assert (report.unchanged, report.skipped) == (0, 1)
         assert await store.read(BUCKET, "key") == b"1"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("kind", [MemoryDriver, Unordered])
+async def test_move_that_would_reveal_an_older_object_is_skipped(
+    kind: type[Any], *, dry_run: bool
+) -> None:
+    backends = Backends(default=kind(), between=kind(), cold=kind())
+    async with backends.store() as store:
+        await store.backend("default").put(BUCKET, "key", b"new")
+        await store.backend("between").put(BUCKET, "key", b"stale")
+        report = await migrate(
+            store, BUCKET, source="default", target="cold", delete=True, dry_run=dry_run
+        )
+        assert report.errors == {}
+        assert (report.changed, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"new"
+        # A copy reveals nothing.
+        await migrate(store, BUCKET, source="default", target="cold")
+        assert await store.backend("cold").read(BUCKET, "key") == b"new"
+
+
+@pytest.mark.parametrize("target", ["default", "first"])
+async def test_hidden_object_is_not_put_before_the_one_that_users_read(target: str) -> None:
+    drivers = {name: MemoryDriver() for name in ("default", "first", "second", "third")}
+    backends = Backends(**drivers)
+    async with backends.store() as store:
+        await store.backend("second").put(BUCKET, "key", b"new")
+        await store.backend("third").put(BUCKET, "key", b"stale")
+        report = await migrate(store, BUCKET, source="third", target=target)
+        assert (report.changed, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"new"

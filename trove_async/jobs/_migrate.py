@@ -14,9 +14,13 @@ from trove_async.store import Trove
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
 from ._placement import (
+    CONFLICT,
     Move,
     finds_anywhere,
+    head_on,
     pair_of,
+    ranks_between,
+    reading_order,
     relocate,
     router_of,
 )
@@ -77,7 +81,8 @@ async def migrate(
     Returns:
         The report. Objects that `target` already has are unchanged. If the rules send the key to `target`, and
         `source` has a different object with a later date, it is skipped as a ``"conflict"``: something still
-        writes to `source`.
+        writes to `source`. An object is skipped as a ``"conflict"`` as well if a third backend has one of its
+        key, and users would read a different one of them afterwards.
 
     Raises:
         BackendNotFoundError: `source` or `target` is unknown.
@@ -196,6 +201,8 @@ class Migrate:
         info = self._info(item)
         hidden = item.routed == self._source  # what the target has is older
         exists = item.on(self._target) is not None or not item.whole
+        if await self._changes_what_is_read(item):
+            return CONFLICT
         if exists and hidden and not self._delete and await self._is_newer(info):
             return UNCHANGED
         move = Move(
@@ -211,6 +218,18 @@ class Migrate:
             is_stale = existing is not None and _is_later(info, existing)
             return outcome if is_stale else UNCHANGED  # written by users since
         return outcome
+
+    async def _changes_what_is_read(self, item: Copies) -> bool:
+        """Return whether users would then read a third backend's older object, or no longer read its newer one."""
+        if not finds_anywhere(self._store):
+            return False  # users read the routed backend alone
+        order = reading_order(self._store, item.routed)
+        if not self._delete and order.index(self._source) < order.index(self._target):
+            return False  # the source stays, and hides the same objects as before
+        for name in ranks_between(order, self._source, self._target):
+            if await head_on(self._store, name, self._info(item)) is not None:
+                return True
+        return False
 
     def _info(self, item: Copies) -> ObjectInfo:
         info = item.on(self._source)

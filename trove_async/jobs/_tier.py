@@ -20,6 +20,8 @@ from ._placement import (
     Move,
     completed,
     finds_anywhere,
+    ranks_between,
+    reading_order,
     relocate,
     router_of,
 )
@@ -250,19 +252,18 @@ class Tier:
         listed = item
         item = await completed(self._store, item)
         routed = item.routed
-        order = [routed, *(name for name in self._names if name != routed)]
+        order = reading_order(self._store, routed)
         info = next(found for name in order if (found := item.on(name)) is not None)
         target = self._destination(info, self._time())
         if target is None or target == info.backend or listed.on(info.backend) is None:
             return UNCHANGED  # in an unordered listing, the object to move is an item of its own
         # 2. Leave it if the move would reveal a different object, which it hides now.
-        source_rank, target_rank = order.index(info.backend), order.index(target)
-        between = order[source_rank + 1 : target_rank]
+        between = ranks_between(order, info.backend, target)
         if any(item.on(name) is not None for name in between):
             return CONFLICT
         # 3. Move it. An object at the destination is replaced only if this one hides it: an object that
         # takes precedence was put since the listing, so it is newer.
-        move = Move(info=info, to=target, replace=target_rank > source_rank)
+        move = Move(info=info, to=target, replace=order.index(target) > order.index(info.backend))
         return await relocate(self._store, move, dry_run=self.dry_run)
 
     def _time(self) -> datetime:
