@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +13,9 @@ from tests.jobs.stores import BUCKET, Backends
 from trove_async import BackendNotFoundError, ConfigError, Route
 from trove_async.drivers import MemoryDriver
 from trove_async.jobs import migrate, verify
+
+if TYPE_CHECKING:
+    from trove_async import ObjectInfo
 
 TO_COLD = [Route.prefix("", "cold")]
 
@@ -165,3 +170,40 @@ async def test_hidden_object_is_not_put_before_the_one_that_users_read(target: s
         report = await migrate(store, BUCKET, source="third", target=target)
         assert (report.changed, report.skipped) == (0, 1)
         assert await store.read(BUCKET, "key") == b"new"
+
+
+class WithoutChecksums(MemoryDriver):
+    """A service that reports no checksums, and whose clock is ahead."""
+
+    ahead = timedelta(0)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        info = await super().head(bucket, key, version_id)
+        return replace(info, checksums={}, last_modified=info.last_modified + self.ahead)
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+async def test_clock_that_is_ahead_hides_no_change_of_the_source(minutes: int) -> None:
+    cold = WithoutChecksums()
+    cold.ahead = timedelta(minutes=minutes)
+    backends = Backends(default=MemoryDriver(), cold=cold)
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"version 1")
+        for expected in (1, 0):
+            report = await migrate(store, BUCKET, source="default", target="cold")
+            assert report.changed == expected
+        await store.put(BUCKET, "key", b"version 2")
+        assert (await migrate(store, BUCKET, source="default", target="cold")).changed == 1
+        assert await store.backend("cold").read(BUCKET, "key") == b"version 2"
+
+
+@pytest.mark.parametrize(("minutes", "changed"), [(5, 1), (60, 0)])
+async def test_copy_by_other_means_counts_if_it_is_surely_later(minutes: int, changed: int) -> None:
+    cold = WithoutChecksums()
+    cold.ahead = timedelta(minutes=minutes)
+    backends = Backends(default=MemoryDriver(), cold=cold)
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"body")
+        await store.backend("cold").put(BUCKET, "key", b"body")
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert report.changed == changed

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from datetime import timedelta
+from typing import Final
 
+from trove_async._engine.copy_marks import is_marked
 from trove_async._settings import check_switches
-from trove_async.errors import ConfigError, NotFoundError
+from trove_async.errors import ConfigError
 from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 
@@ -28,6 +31,10 @@ from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
 from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_objects, walk_routed
+
+_MAX_SKEW: Final = timedelta(minutes=15)
+"""The maximum difference between the clocks of two services. Services refuse requests of clients whose clocks
+differ by more (S3: RequestTimeTooSkewed)."""
 
 
 async def migrate(
@@ -203,7 +210,7 @@ class Migrate:
         exists = item.on(self._target) is not None or not item.whole
         if await self._changes_what_is_read(item):
             return CONFLICT
-        if exists and hidden and not self._delete and await self._is_newer(info):
+        if exists and hidden and not self._delete and await self._is_copied_by_date(info):
             return UNCHANGED
         move = Move(
             info=info,
@@ -236,17 +243,17 @@ class Migrate:
         assert info is not None  # noqa: S101 - `walk` yields no other items
         return info
 
-    async def _is_newer(self, info: ObjectInfo) -> bool:
-        """Return whether the target has a later copy of the source, if no checksum can tell."""
-        try:
-            one = await self._origin.head(self.bucket, info.key)
-            other = await self._store.backend(self._target).head(self.bucket, info.key)
-        except NotFoundError:
+    async def _is_copied_by_date(self, info: ObjectInfo) -> bool:
+        """Return whether the target has a copy of the source, judging by dates where nothing else can tell."""
+        source = await head_on(self._store, self._source, info)
+        target = await head_on(self._store, self._target, info)
+        if source is None or target is None:
             return False
+        is_comparable = source.checksums.keys() & target.checksums.keys() or is_marked(target)
         return (
-            one.size == other.size
-            and not (one.checksums.keys() & other.checksums.keys())
-            and other.last_modified > one.last_modified
+            not is_comparable
+            and source.size == target.size
+            and target.last_modified - source.last_modified > _MAX_SKEW
         )
 
 
