@@ -39,7 +39,13 @@ from .opening import Decode, OpenBody, open_body
 from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
-from .relocation import Relocated, Relocation, RelocationRequest, RelocationResult
+from .relocation import (
+    Relocated,
+    Relocation,
+    RelocationRequest,
+    RelocationResult,
+    check_primary,
+)
 from .route_lint import lint_routes
 from .runtime import Runtime
 from .sources import Source
@@ -345,11 +351,17 @@ class Operations:
             MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
         """
 
+        async def head(location: Location) -> ObjectInfo:
+            info = await self._head(location)
+            check_primary(location, info)
+            return info
+
         async def work() -> RelocationResult:
             origin = await self._location(bucket, key, source)
             destination = await self._location(bucket, key, target)
             if origin.is_same(destination):
                 return RelocationResult(Relocated.NOT_MOVED)
+            check_copy_writable(origin, destination, moves=not keep_source)
             request = RelocationRequest(
                 source=origin,
                 target=destination,
@@ -362,7 +374,7 @@ class Operations:
             )
             relocation = Relocation(
                 request,
-                lambda one, other, overrides: self._copy(one, other, overrides, None, self._head),
+                lambda one, other, overrides: self._copy(one, other, overrides, None, head),
             )
             if dry_run:
                 return await relocation.preview()

@@ -55,7 +55,9 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
     TroveError,
+    UnavailableError,
 )
+from trove_async.layers._copies.members import untag
 from trove_async.models import MiB, ObjectInfo
 from trove_async.options import DeleteOptions, PutOptions, without_mark
 
@@ -451,9 +453,22 @@ class Relocation:
     async def _head(self, location: Location) -> ObjectInfo | None:
         try:
             with located(location):
-                return await location.backend.driver.head(location.bucket, location.key)
+                info = await location.backend.driver.head(location.bucket, location.key)
         except NotFoundError:
             return None
+        check_primary(location, info)
+        return info
+
+
+def check_primary(location: Location, info: ObjectInfo) -> None:
+    """Raise UnavailableError if a replica has answered for its primary: its object may be an older one."""
+    etag = info.etag
+    if location.backend.capabilities.replicated and etag is not None and untag(etag)[1] != etag:
+        error = UnavailableError(
+            "the primary is not available, and a replica's object may be older: nothing was moved"
+        )
+        error.located(backend=location.backend.name, bucket=location.bucket, key=location.key)
+        raise error
 
 
 def _is_version(first: ObjectInfo, later: ObjectInfo) -> bool:
