@@ -30,7 +30,7 @@ from .copy import CopyResult, copy, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .iterators import ObjectIterator, VersionIterator
-from .key_guard import MoveInterruptedError
+from .key_guard import MoveInterruptedError, ObjectName
 from .locations import Location, ObjectAddress, context_of, located, object_context
 from .media_types import type_of
 from .misplaced import MisplacedIterator
@@ -155,9 +155,12 @@ class Operations:
                 info = await self._puts.put(target, put_options, progress).run(source)
             return info.located(backend=backend.name)
 
-        try:
+        async def guarded() -> ObjectInfo:
             async with self._runtime.key_guard.writing([(bucket, key)]):
-                return await self._runtime.run("put", bucket, key, work)
+                return await work()
+
+        try:
+            return await self._runtime.run("put", bucket, key, guarded)
         except BaseException:
             try:
                 with shielded():  # also closes a source that was never started
@@ -268,8 +271,8 @@ class Operations:
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
 
-        async with self._runtime.key_guard.writing([(bucket, key)]):
-            await self._runtime.run("delete", bucket, key, work)
+        guard = self._runtime.key_guard
+        await self._runtime.run("delete", bucket, key, lambda: guard.write([(bucket, key)], work))
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Return a deletion of many objects, which has not started."""
@@ -305,8 +308,8 @@ class Operations:
             return self._public(copied, destination)
 
         exclusive = source.has_key_of(target)
-        async with self._runtime.key_guard.writing([(target.bucket, target.key)]):
-            return await self._run_on_source("copy", source, work, exclusive=exclusive)
+        names = [(target.bucket, target.key)]
+        return await self._run_on_source("copy", source, work, names, exclusive=exclusive)
 
     async def move(
         self,
@@ -328,8 +331,7 @@ class Operations:
             return self._public(copied, destination)
 
         names = {(source.bucket, source.key), (target.bucket, target.key)}
-        async with self._runtime.key_guard.writing(names):
-            return await self._run_on_source("move", source, work, exclusive=True)
+        return await self._run_on_source("move", source, work, names, exclusive=True)
 
     async def relocate(
         self,
@@ -659,14 +661,20 @@ class Operations:
         operation: str,
         source: ObjectAddress,
         work: Callable[[], Awaitable[T]],
+        names: Iterable[ObjectName],
         *,
         exclusive: bool,
     ) -> T:
-        """Run a copy or a move. An exclusive one excludes deletions and other moves of the source."""
-        placement = self._runtime.placement
+        """Run a copy or a move that writes to the keys `names`.
+
+        An exclusive one excludes deletions and other moves of the source.
+        """
+        placement, guard = self._runtime.placement, self._runtime.key_guard
         if placement is not None and exclusive:
             work = placement.exclusive(source.bucket, source.key, work)
-        return await self._runtime.run(operation, source.bucket, source.key, work)
+        return await self._runtime.run(
+            operation, source.bucket, source.key, lambda: guard.write(names, work)
+        )
 
     async def _head(self, location: Location) -> ObjectInfo:
         bucket, key = location.bucket, location.key

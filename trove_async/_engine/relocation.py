@@ -67,8 +67,9 @@ from .copy_overrides import CopyOverrides
 from .locations import Location, located
 from .move import are_distinct, check_not_the_copy, check_version, head_copy, is_proved
 
-_FINISH_SECONDS: Final = 60.0
-"""Seconds that the steps after the copy may take. They are a few small requests with their retries."""
+_FINISH_SECONDS: Final = 20.0
+"""Seconds that the steps after the copy may take. They are a few small requests with their retries. A user's
+write of the key waits for them."""
 
 _SMALL_COPY: Final = 8 * MiB
 """Maximum size of an object of which a cancel waits for the end of the copy, instead of interrupting it."""
