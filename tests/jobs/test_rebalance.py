@@ -268,3 +268,27 @@ async def test_read_only_source_fails_before_any_copy(*, dry_run: bool) -> None:
         assert (report.changed, report.failed) == (0, 1)
         assert report.errors["NotSupportedError"].keys == ("key",)
         assert not WRITES & set(read_only.drivers["cold"].requests)
+
+
+@pytest.mark.parametrize("kind", [MemoryDriver, Unordered])
+@pytest.mark.parametrize("hidden", [b"hidden", b"visible"])
+@pytest.mark.parametrize("delete_shadowed", [False, True])
+async def test_dry_run_counts_several_objects_of_a_key_as_a_run_does(
+    kind: type[Any], hidden: bytes, *, delete_shadowed: bool
+) -> None:
+    backends = Backends(default=kind(), cold=kind(), third=kind())
+    async with backends.store(routes=[Route.prefix("", "third")]) as store:
+        await store.backend("default").put(BUCKET, "key", b"visible")
+        await store.backend("cold").put(BUCKET, "key", hidden)
+        dry, real = [
+            await rebalance(store, BUCKET, delete_shadowed=delete_shadowed, dry_run=dry_run)
+            for dry_run in (True, False)
+        ]
+        assert (dry.examined, dry.changed, dry.unchanged, dry.skipped, dry.bytes) == (
+            real.examined,
+            real.changed,
+            real.unchanged,
+            real.skipped,
+            real.bytes,
+        )
+        assert await store.read(BUCKET, "key") == b"visible"

@@ -138,14 +138,15 @@ class SharedJittery(Jittery):
         """Do nothing: the other store still uses the driver."""
 
 
+class SharedRemote(SharedJittery):
+    memory = ContentEtags
+
+
 async def play_two(seed: int, kind: str, variant: str, *, opposite: bool, lost: float) -> None:
     random = Random(seed)
     default, cold = (
-        SharedJittery(
-            random,
-            name if variant == "remote" else "memory",
-            inner=ContentEtags() if variant == "remote" else MemoryDriver(),
-            **VARIANTS[variant],
+        (SharedRemote if variant == "remote" else SharedJittery)(
+            random, name if variant == "remote" else "memory", **VARIANTS[variant]
         )
         for name in ("default", "cold")
     )

@@ -37,9 +37,20 @@ def is_marked(info: ObjectInfo) -> bool:
     return info.write_id is not None and without_mark(info.write_id) != info.write_id
 
 
-def is_recent_copy(info: ObjectInfo) -> bool:
-    """Return whether a job has made the object as a copy, and may still be about to delete its source."""
-    return is_marked(info) and datetime.now(UTC) - info.last_modified < _RECENT
+def is_copy_in_progress(info: ObjectInfo, write_id: str) -> bool:
+    """Return whether another store has made the object as a copy, and may be about to delete its source.
+
+    Args:
+        info: The object.
+        write_id: A write_id of this store, which makes one copy of a key at a time (`key_guard`).
+    """
+    if not is_marked(info) or _store_of(str(info.write_id)) == _store_of(write_id):
+        return False
+    return datetime.now(UTC) - info.last_modified < _RECENT
+
+
+def _store_of(write_id: str) -> str:
+    return without_mark(write_id).rpartition("-")[0]
 
 
 def _mark_of(source: ObjectInfo) -> str:

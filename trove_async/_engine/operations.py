@@ -345,9 +345,12 @@ class Operations:
         replace: bool = False,
         keep_source: bool = False,
         delete_shadowed: bool = False,
+        moved_before: str | None = None,
         dry_run: bool = False,
     ) -> RelocationResult:
         """Move or copy an object to another backend, for a job. See `RelocationRequest`.
+
+        In a dry run, `moved_before` names a backend whose object will have been moved to the target by then.
 
         Raises:
             MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
@@ -364,6 +367,9 @@ class Operations:
             if origin.is_same(destination):
                 return RelocationResult(Relocated.NOT_MOVED)
             check_copy_writable(origin, destination, moves=not keep_source)
+            earlier = None
+            if moved_before is not None:
+                earlier = await self._location(bucket, key, moved_before)
             request = RelocationRequest(
                 source=origin,
                 target=destination,
@@ -372,6 +378,7 @@ class Operations:
                 replace=replace,
                 keep_source=keep_source,
                 delete_shadowed=delete_shadowed,
+                moved_before=earlier,
                 write_id=self._runtime.new_write_id(),
             )
             relocation = Relocation(

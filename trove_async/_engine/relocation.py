@@ -18,8 +18,8 @@ only if that still has the run's own write_id. So of two runs, at most one delet
 
 - The adopting run has deleted the source: the other one finds a write_id that is not its own.
 - Two runs in opposite directions adopt each other's source: at least one of them finds its source changed.
-- A run in the opposite direction does not delete a copy that was made in the last half hour, if the etags of
-  the services may be the same after a copy: another run may be about to delete the source of that copy.
+- A run in the opposite direction does not delete a copy that another store has made in the last half hour, if
+  the etags of the services may be the same after a copy: that store may be about to delete the copy's source.
 
 Within this process, `key_guard` keeps users' writes to the key apart from all this. Between processes, each
 step is conditional where the backends support it. These windows remain:
@@ -31,11 +31,11 @@ step is conditional where the backends support it. These windows remain:
   several backends reaches the destination before the copy is stored, and the source after it was deleted here
   (`jobs.tier`), or if a user deletes an object that two runs process at once.
 - A deletion by another process during the copy: the object is readable again until the copy is removed.
-- A destination that cannot put on a condition: another process's put between the HEAD and the copy is lost, and
-  an object that another process deletes during the copy comes back: the copy may have replaced that of another
-  run, which has deleted the source, so it must not be removed. If the destination
-  cannot delete on a condition, or has the same etag for the same bytes, so is a put between the HEAD and the
-  deletion of a copy that is removed.
+- A destination that cannot put on a condition: another process's put between the HEAD and the copy is lost. An
+  object that another process deletes during the copy comes back: the copy may have replaced that of another
+  run, which has deleted the source, so it is not removed.
+- A destination that cannot delete on a condition, or has equal etags for equal bytes: another process's put
+  between the HEAD and the deletion of a copy that is removed is lost.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from trove_async.models import MiB, ObjectInfo
 from trove_async.options import DeleteOptions, PutOptions, without_mark
 
 from .copy import CopyResult
-from .copy_marks import is_copy_of, is_recent_copy, marked
+from .copy_marks import is_copy_in_progress, is_copy_of, marked
 from .copy_overrides import CopyOverrides
 from .locations import Location, located
 from .move import are_distinct, check_not_the_copy, check_version, head_copy, is_proved
@@ -123,6 +123,7 @@ class RelocationRequest:
         keep_source: Whether to leave the source.
         delete_shadowed: Whether to delete the source if the destination has a different object. Pass it only
             if the store hides the source in that case.
+        moved_before: In a preview, the location of an object that will have been moved to the target by then.
         write_id: The write_id of the copy, without the mark of its source (`copy_marks`).
     """
 
@@ -133,6 +134,7 @@ class RelocationRequest:
     replace: bool = False
     keep_source: bool = False
     delete_shadowed: bool = False
+    moved_before: Location | None = None
     write_id: str
 
 
@@ -255,7 +257,7 @@ class Relocation:
 
     async def _remove_shadowed(self, source: ObjectInfo, existing: ObjectInfo) -> Relocated:
         """Delete the source, which a different object hides."""
-        if is_recent_copy(existing):
+        if self._is_in_progress(existing):
             return Relocated.CHANGED  # another run may be about to delete it
         await self._check_not_one_object()
         is_deleted = await run_cleanup(self._delete_leftover(source), _FINISH_SECONDS)
@@ -287,7 +289,7 @@ class Relocation:
     async def preview(self) -> RelocationResult:
         """Return what `run` would do, by reading requests alone."""
         size = self._request.size
-        existing = await self._head(self._target)
+        existing = await self._head(self._request.moved_before or self._target)
         if existing is None:
             return RelocationResult(Relocated.MOVED, size)
         source = await self._head(self._source)
@@ -298,7 +300,7 @@ class Relocation:
             return RelocationResult(Relocated.SAME if adopts else Relocated.CONFLICT)
         if self._request.replace:
             return RelocationResult(Relocated.MOVED, size)
-        if self._request.delete_shadowed and is_recent_copy(existing):
+        if self._request.delete_shadowed and self._is_in_progress(existing):
             return RelocationResult(Relocated.CHANGED)
         shadowed = self._request.delete_shadowed
         return RelocationResult(Relocated.SHADOWED if shadowed else Relocated.CONFLICT)
@@ -336,7 +338,11 @@ class Relocation:
         # A run in the opposite direction may be about to delete the destination's object. Its deletion fails
         # after this run has stored that object again, if each put has an etag of its own.
         are_etags_unique = target.embedded and target.delete_if_match
-        return are_etags_unique or not is_recent_copy(source)
+        return are_etags_unique or not self._is_in_progress(source)
+
+    def _is_in_progress(self, info: ObjectInfo) -> bool:
+        """Return whether another run may be about to delete the source of this copy, or the copy itself."""
+        return is_copy_in_progress(info, self._request.write_id)
 
     async def _delete_leftover(self, source: ObjectInfo) -> bool:
         """Delete the source, which the destination's object replaces. Return False if it has changed."""

@@ -38,6 +38,7 @@ class Move:
     Attributes:
         info: The object, from a listing.
         to: The name of the backend to move or copy it to.
+        moved_before: In a dry run, the name of a backend whose object will have been moved there by then.
     """
 
     info: ObjectInfo
@@ -46,6 +47,7 @@ class Move:
     replace: bool = False
     keep_source: bool = False
     delete_shadowed: bool = False
+    moved_before: str | None = None
 
 
 async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
@@ -62,6 +64,7 @@ async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
             replace=move.replace,
             keep_source=move.keep_source,
             delete_shadowed=move.delete_shadowed,
+            moved_before=move.moved_before,
             dry_run=dry_run,
         )
     except MoveInterruptedError:

@@ -138,7 +138,7 @@ class Rebalance:
         return item.infos[0].stored_size
 
     async def process(self, item: Copies) -> Outcome:
-        """Move the object."""
+        """Move the object. The other objects of the key, which it hides, are compared with it."""
         backend = item.routed
         listed = item
         item = await completed(self._store, item)
@@ -150,7 +150,14 @@ class Rebalance:
         changed: Outcome | None = None
         # The first of the others is the one that users read, if the routed backend has none.
         for info in misplaced:
-            move = Move(info=info, to=backend, exists=exists, delete_shadowed=self._delete_shadowed)
+            is_later = self.dry_run and info is not misplaced[0] and item.on(backend) is None
+            move = Move(
+                info=info,
+                to=backend,
+                exists=exists,
+                delete_shadowed=self._delete_shadowed,
+                moved_before=misplaced[0].backend if is_later else None,
+            )
             outcome = await relocate(self._store, move, dry_run=self.dry_run)
             if outcome.result == "skipped":
                 skip = skip or outcome
