@@ -113,6 +113,7 @@ def is_earlier(one: str | None, other: str | None) -> bool:
     # A write_id is "<store>-<number>". Ids of two stores cannot be ordered.
     if one is None or other is None:
         return False
+    one, other = without_mark(one), without_mark(other)
     (store, _, number), (other_store, _, other_number) = one.rpartition("-"), other.rpartition("-")
     # Hexadecimal without leading zeros: the shorter number is the smaller one.
     return (
@@ -120,6 +121,16 @@ def is_earlier(one: str | None, other: str | None) -> bool:
         and store == other_store
         and (len(number), number) < (len(other_number), other_number)
     )
+
+
+def without_mark(write_id: str) -> str:
+    """Return a write_id without the mark of a job's copy, ``m<16 digits>.``, if it has one."""
+    mark, dot, rest = write_id.partition(".")
+    is_mark = dot and len(mark) == _MARK_SIZE and mark[0] == "m"  # a store's id is hexadecimal
+    return rest if is_mark else write_id
+
+
+_MARK_SIZE = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,10 @@ BUCKET = "bucket"
 class Jittery(Faulty):
     """Memory whose calls take a random number of steps, and whose responses may get lost."""
 
+    memory: type[MemoryDriver] = MemoryDriver
+
     def __init__(self, random: Random, name: str, *, lost: float = 0, **changes: bool) -> None:
-        inner = MemoryDriver()
+        inner = self.memory()
         super().__init__(inner, capabilities=replace(inner.capabilities, **changes))  # type: ignore[arg-type]
         self._random = random
         self._name = name

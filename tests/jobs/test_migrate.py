@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +13,9 @@ from tests.jobs.stores import BUCKET, Backends
 from trove_async import BackendNotFoundError, ConfigError, Route
 from trove_async.drivers import MemoryDriver
 from trove_async.jobs import migrate, verify
+
+if TYPE_CHECKING:
+    from trove_async import ObjectInfo
 
 TO_COLD = [Route.prefix("", "cold")]
 
@@ -110,3 +115,95 @@ async def test_delete_is_refused_if_the_store_would_not_find_the_objects() -> No
     async with Backends().store(locate="routed") as store:
         with pytest.raises(ConfigError, match="change the rules first"):
             await migrate(store, BUCKET, source="default", target="cold", delete=True)
+
+
+async def test_change_of_metadata_before_the_switch_is_copied() -> None:
+    backends = Backends()
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"body", metadata={"revision": "1"})
+        await migrate(store, BUCKET, source="default", target="cold")
+        await store.copy(BUCKET, "key", BUCKET, "key", metadata={"revision": "2"})
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert (report.changed, report.unchanged) == (1, 0)
+        info = await store.backend("cold").head(BUCKET, "key")
+        assert info.metadata == {"revision": "2"}
+
+
+async def test_source_that_is_written_after_the_switch_is_reported() -> None:
+    backends = Backends()
+    async with backends.store(routes=TO_COLD) as store:
+        await store.backend("default").put(BUCKET, "key", b"1")
+        await migrate(store, BUCKET, source="default", target="cold")
+        await store.backend("default").put(BUCKET, "key", b"2")
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert (report.unchanged, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"1"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("kind", [MemoryDriver, Unordered])
+async def test_move_that_would_reveal_an_older_object_is_skipped(
+    kind: type[Any], *, dry_run: bool
+) -> None:
+    backends = Backends(default=kind(), between=kind(), cold=kind())
+    async with backends.store() as store:
+        await store.backend("default").put(BUCKET, "key", b"new")
+        await store.backend("between").put(BUCKET, "key", b"stale")
+        report = await migrate(
+            store, BUCKET, source="default", target="cold", delete=True, dry_run=dry_run
+        )
+        assert report.errors == {}
+        assert (report.changed, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"new"
+        # A copy reveals nothing.
+        await migrate(store, BUCKET, source="default", target="cold")
+        assert await store.backend("cold").read(BUCKET, "key") == b"new"
+
+
+@pytest.mark.parametrize("target", ["default", "first"])
+async def test_hidden_object_is_not_put_before_the_one_that_users_read(target: str) -> None:
+    drivers = {name: MemoryDriver() for name in ("default", "first", "second", "third")}
+    backends = Backends(**drivers)
+    async with backends.store() as store:
+        await store.backend("second").put(BUCKET, "key", b"new")
+        await store.backend("third").put(BUCKET, "key", b"stale")
+        report = await migrate(store, BUCKET, source="third", target=target)
+        assert (report.changed, report.skipped) == (0, 1)
+        assert await store.read(BUCKET, "key") == b"new"
+
+
+class WithoutChecksums(MemoryDriver):
+    """A service that reports no checksums, and whose clock is ahead."""
+
+    ahead = timedelta(0)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        info = await super().head(bucket, key, version_id)
+        return replace(info, checksums={}, last_modified=info.last_modified + self.ahead)
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+async def test_clock_that_is_ahead_hides_no_change_of_the_source(minutes: int) -> None:
+    cold = WithoutChecksums()
+    cold.ahead = timedelta(minutes=minutes)
+    backends = Backends(default=MemoryDriver(), cold=cold)
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"version 1")
+        for expected in (1, 0):
+            report = await migrate(store, BUCKET, source="default", target="cold")
+            assert report.changed == expected
+        await store.put(BUCKET, "key", b"version 2")
+        assert (await migrate(store, BUCKET, source="default", target="cold")).changed == 1
+        assert await store.backend("cold").read(BUCKET, "key") == b"version 2"
+
+
+@pytest.mark.parametrize(("minutes", "changed"), [(5, 1), (60, 0)])
+async def test_copy_by_other_means_counts_if_it_is_surely_later(minutes: int, changed: int) -> None:
+    cold = WithoutChecksums()
+    cold.ahead = timedelta(minutes=minutes)
+    backends = Backends(default=MemoryDriver(), cold=cold)
+    async with backends.store() as store:
+        await store.put(BUCKET, "key", b"body")
+        await store.backend("cold").put(BUCKET, "key", b"body")
+        report = await migrate(store, BUCKET, source="default", target="cold")
+        assert report.changed == changed

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import Unordered
-from tests.jobs.stores import BUCKET, Backends
-from trove_async import BackendNotFoundError, BucketNotFoundError, ConfigError, Trove
+from tests.fakes import Fake, Unordered, small_pool
+from tests.jobs.stores import BUCKET, WRITES, Backends
+from trove_async import (
+    BackendNotFoundError,
+    BucketNotFoundError,
+    ConfigError,
+    Route,
+    Trove,
+    UnavailableError,
+)
+from trove_async._checksums import running_crc32c
 from trove_async.drivers import MemoryDriver
 from trove_async.jobs import rebalance
+from trove_async.layers import Mirrored, ReadOnly
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -219,3 +229,66 @@ async def test_pinned_handle_and_other_objects_are_refused() -> None:
             await call
         with pytest.raises(BackendNotFoundError):
             store.backend("nowhere")
+
+
+async def test_object_of_a_replica_is_not_moved_while_the_primary_is_down() -> None:
+    primary, replica = Fake(), Fake()
+    backends = Backends(default=Mirrored(primary, replica), cold=MemoryDriver())
+    async with backends.store(routes=[Route.prefix("", "cold")]) as store:
+        for driver, body in ((primary, b"version 2"), (replica, b"version 1")):
+            options = PutOptions(write_id=f"x-{body[-1]:x}")
+            driver._store(BUCKET, "key", (body,), running_crc32c([body]), options)
+        primary.fail("head", *[UnavailableError("down")] * 20)
+        primary.fail("get", *[UnavailableError("down")] * 20)
+        report = await rebalance(store, BUCKET)
+        assert (report.changed, report.failed) == (0, 1)
+        assert report.errors["UnavailableError"].keys == ("key",)
+        primary._faults.clear()
+        assert await store.read(BUCKET, "key") == b"version 2"
+        assert (await rebalance(store, BUCKET)).changed == 1
+        assert await store.backend("cold").read(BUCKET, "key") == b"version 2"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_read_only_source_fails_before_any_copy(*, dry_run: bool) -> None:
+    origin = MemoryDriver()
+    read_only = Backends(default=ReadOnly(origin), cold=MemoryDriver())
+    async with Trove(
+        read_only.drivers["default"],
+        backends={"cold": read_only.drivers["cold"]},
+        routes=[Route.prefix("", "cold")],
+        locate="anywhere",
+        pool=small_pool(),
+    ) as store:
+        await store.backend("cold").create_bucket(BUCKET)
+        await origin.create_bucket(BUCKET)
+        await origin.put(BUCKET, "key", [memoryview(b"body")], PutOptions())
+        read_only.drivers["cold"].reset()
+        report = await rebalance(store, BUCKET, dry_run=dry_run)
+        assert (report.changed, report.failed) == (0, 1)
+        assert report.errors["NotSupportedError"].keys == ("key",)
+        assert not WRITES & set(read_only.drivers["cold"].requests)
+
+
+@pytest.mark.parametrize("kind", [MemoryDriver, Unordered])
+@pytest.mark.parametrize("hidden", [b"hidden", b"visible"])
+@pytest.mark.parametrize("delete_shadowed", [False, True])
+async def test_dry_run_counts_several_objects_of_a_key_as_a_run_does(
+    kind: type[Any], hidden: bytes, *, delete_shadowed: bool
+) -> None:
+    backends = Backends(default=kind(), cold=kind(), third=kind())
+    async with backends.store(routes=[Route.prefix("", "third")]) as store:
+        await store.backend("default").put(BUCKET, "key", b"visible")
+        await store.backend("cold").put(BUCKET, "key", hidden)
+        dry, real = [
+            await rebalance(store, BUCKET, delete_shadowed=delete_shadowed, dry_run=dry_run)
+            for dry_run in (True, False)
+        ]
+        assert (dry.examined, dry.changed, dry.unchanged, dry.skipped, dry.bytes) == (
+            real.examined,
+            real.changed,
+            real.unchanged,
+            real.skipped,
+            real.bytes,
+        )
+        assert await store.read(BUCKET, "key") == b"visible"

@@ -134,3 +134,16 @@ async def test_bad_arguments_raise_before_any_request() -> None:
         with pytest.raises(TypeError):
             await tier(store, BUCKET, [OLD], now=5)  # type: ignore[arg-type]
         assert sum(len(driver.requests) for driver in backends.drivers.values()) == 0
+
+
+async def test_same_bytes_with_newer_attributes_replace_the_hidden_object() -> None:
+    backends = Backends()
+    async with backends.store() as store:
+        rules = [TierRule(to="cold")]
+        await store.put(BUCKET, "key", b"body", metadata={"revision": "1"}, content_type="text/a")
+        assert (await tier(store, BUCKET, rules)).changed == 1
+        await store.put(BUCKET, "key", b"body", metadata={"revision": "2"}, content_type="text/b")
+        assert (await tier(store, BUCKET, rules)).changed == 1
+        info = await store.head(BUCKET, "key")
+        assert (info.metadata, info.content_type) == ({"revision": "2"}, "text/b")
+        assert info.backend == "cold"

@@ -172,8 +172,10 @@ class OperationsAnywhere(Operations):
             await self._delete_in_order(bucket, key, order, options)
 
         exclusive = self._placement.exclusive(bucket, key, work)
-        async with self._runtime.key_guard.writing([(bucket, key)]):
-            await self._runtime.run("delete", bucket, key, exclusive)
+        guard = self._runtime.key_guard
+        await self._runtime.run(
+            "delete", bucket, key, lambda: guard.write([(bucket, key)], exclusive)
+        )
 
     async def _from_visible(
         self, bucket: str, key: str, options: DeleteOptions, order: Sequence[Backend]

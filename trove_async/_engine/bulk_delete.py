@@ -131,17 +131,17 @@ class Deletion:
     async def _results(self) -> AsyncGenerator[DeleteResult, None]:
         async with aclosing(_batches(self._keys)) as batches:
             async for batch in batches:
-                async with self._guard(batch):
-                    results = await self._run(partial(self._delete, batch))
+                results = await self._run(partial(self._delete, batch))
                 for result in results:
                     yield result
 
     async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete one batch and return the results in the order of the keys."""
-        if self._placement is None:
-            return await self._delete_now(keys)
-        async with self._placement.hold(self._bucket, keys):
-            return await self._delete_now(keys)
+        async with self._guard(keys):
+            if self._placement is None:
+                return await self._delete_now(keys)
+            async with self._placement.hold(self._bucket, keys):
+                return await self._delete_now(keys)
 
     async def _delete_now(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         errors: dict[str, Exception | None] = {}

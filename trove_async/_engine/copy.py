@@ -188,7 +188,7 @@ async def copy(
         stored=stored,
         size=info.stored_size,
         checksums=checksums,
-        write_id=overrides.put.write_id,
+        write_id=options.write_id,
         body_size=known.decoded_size if known is not None else None,
     )
 

@@ -10,6 +10,8 @@ from typing import Literal
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
+from .copy_marks import marked
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOverrides:
@@ -20,6 +22,8 @@ class CopyOverrides:
     Attributes:
         put: The options of a put, with the conditions and the write_id, but without inherited and
             removed values. They can be checked before any request.
+        marks_source: Whether the write_id names the version that was copied. See `copy_marks`.
+        rewrite: Whether an object is copied onto itself although only its write_id changes.
     """
 
     metadata: Mapping[str, str] | None = None
@@ -31,10 +35,14 @@ class CopyOverrides:
     content_language: str | None = None
     expires: datetime | Literal[""] | None = None
     put: PutOptions
+    marks_source: bool = False
+    rewrite: bool = False
 
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the put options of the destination."""
         put = self.put
+        if self.marks_source and put.write_id is not None:
+            put = replace(put, write_id=marked(put.write_id, source))
         inherited = {
             name: getattr(source, name) for name in _INHERITED if getattr(self, name) is None
         }
@@ -43,8 +51,10 @@ class CopyOverrides:
     @property
     def is_empty(self) -> bool:
         """Whether the copy inherits everything from its source."""
-        return self.put.storage_class is None and all(
-            getattr(self, name) is None for name in _INHERITED
+        return (
+            not self.rewrite
+            and self.put.storage_class is None
+            and all(getattr(self, name) is None for name in _INHERITED)
         )
 
 

@@ -5,18 +5,24 @@ delete of the same key between these steps could be lost or undone: conditional 
 requests to two backends. So a write cancels a move of its key, waits until it has rolled back or completed,
 and only then starts. A move does not start while there is a write to its key.
 
+A cancelled move takes a few requests to roll back or complete. If they hang, the write waits for at most
+`CLEANUP_SECONDS` for the copy of a small object and `relocation._FINISH_SECONDS` for what follows, and at most
+until its own deadline (`Timeout.total`).
+
 Other processes are not covered. See `relocation`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from trove_async._concurrency.cancellation import OwnCancel
+
+T = TypeVar("T")
 
 ObjectName: TypeAlias = tuple[str, str]
 """A bucket and a key."""
@@ -91,6 +97,14 @@ class KeyGuard:
     def writing(self, names: Iterable[ObjectName]) -> AbstractAsyncContextManager[None]:
         """Cancel and await the moves of these keys, and let none start until the block ends."""
         return _Writing(self._writes, self._moves, tuple(names))
+
+    async def write(self, names: Iterable[ObjectName], work: Callable[[], Awaitable[T]]) -> T:
+        """Do a write of these keys as in `writing`.
+
+        Call it within the deadline of the operation, so that this includes the wait for a move.
+        """
+        async with self.writing(names):
+            return await work()
 
     @contextmanager
     def moving(self, name: ObjectName) -> Iterator[None]:

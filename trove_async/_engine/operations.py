@@ -32,7 +32,7 @@ from .copy import CopyResult, copy, has_source, is_encoded_as_today
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .iterators import ObjectIterator, VersionIterator
-from .key_guard import MoveInterruptedError
+from .key_guard import MoveInterruptedError, ObjectName
 from .locations import Location, ObjectAddress, context_of, located, object_context
 from .media_types import type_of
 from .misplaced import MisplacedIterator
@@ -41,7 +41,13 @@ from .opening import Decode, OpenBody, open_body
 from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
-from .relocation import Relocated, Relocation, RelocationRequest, RelocationResult
+from .relocation import (
+    Relocated,
+    Relocation,
+    RelocationRequest,
+    RelocationResult,
+    check_primary,
+)
 from .route_lint import lint_routes
 from .runtime import Runtime
 from .sources import Source
@@ -151,9 +157,12 @@ class Operations:
                 info = await self._puts.put(target, put_options, progress).run(source)
             return info.located(backend=backend.name)
 
-        try:
+        async def guarded() -> ObjectInfo:
             async with self._runtime.key_guard.writing([(bucket, key)]):
-                return await self._runtime.run("put", bucket, key, work)
+                return await work()
+
+        try:
+            return await self._runtime.run("put", bucket, key, guarded)
         except BaseException:
             try:
                 with shielded():  # also closes a source that was never started
@@ -264,8 +273,8 @@ class Operations:
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
 
-        async with self._runtime.key_guard.writing([(bucket, key)]):
-            await self._runtime.run("delete", bucket, key, work)
+        guard = self._runtime.key_guard
+        await self._runtime.run("delete", bucket, key, lambda: guard.write([(bucket, key)], work))
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Return a deletion of many objects, which has not started."""
@@ -301,8 +310,8 @@ class Operations:
             return self._public(copied, destination)
 
         exclusive = source.has_key_of(target)
-        async with self._runtime.key_guard.writing([(target.bucket, target.key)]):
-            return await self._run_on_source("copy", source, work, exclusive=exclusive)
+        names = [(target.bucket, target.key)]
+        return await self._run_on_source("copy", source, work, names, exclusive=exclusive)
 
     async def move(
         self,
@@ -324,8 +333,7 @@ class Operations:
             return self._public(copied, destination)
 
         names = {(source.bucket, source.key), (target.bucket, target.key)}
-        async with self._runtime.key_guard.writing(names):
-            return await self._run_on_source("move", source, work, exclusive=True)
+        return await self._run_on_source("move", source, work, names, exclusive=True)
 
     async def relocate(
         self,
@@ -339,26 +347,33 @@ class Operations:
         replace: bool = False,
         keep_source: bool = False,
         delete_shadowed: bool = False,
+        moved_before: str | None = None,
         dry_run: bool = False,
     ) -> RelocationResult:
         """Move or copy an object to another backend, for a job. See `RelocationRequest`.
+
+        In a dry run, `moved_before` names a backend whose object will have been moved to the target by then.
 
         Raises:
             MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
         """
 
+        async def head(location: Location) -> ObjectInfo:
+            info = await self._head(location)
+            check_primary(location, info)
+            return info
+
         async def work() -> RelocationResult:
             origin = await self._location(bucket, key, source)
             destination = await self._location(bucket, key, target)
-            if origin.is_same(destination):
+            if not await _is_elsewhere(origin, destination):
                 return RelocationResult(Relocated.NOT_MOVED)
+            check_copy_writable(origin, destination, moves=not keep_source)
             if not keep_source:
                 await check_source_deletable(origin)
-            if origin.overlaps(destination):
-                # The destination's readers find the source there already, unless a member lacks it.
-                if origin.is_within(destination) or await has_source(origin, destination):
-                    return RelocationResult(Relocated.NOT_MOVED)
-                raise member_error(origin, destination)
+            earlier = None
+            if moved_before is not None:
+                earlier = await self._location(bucket, key, moved_before)
             request = RelocationRequest(
                 source=origin,
                 target=destination,
@@ -367,11 +382,12 @@ class Operations:
                 replace=replace,
                 keep_source=keep_source,
                 delete_shadowed=delete_shadowed,
+                moved_before=earlier,
                 write_id=self._runtime.new_write_id(),
             )
             relocation = Relocation(
                 request,
-                lambda one, other, overrides: self._copy(one, other, overrides, None, self._head),
+                lambda one, other, overrides: self._copy(one, other, overrides, None, head),
             )
             if dry_run:
                 return await relocation.preview()
@@ -658,14 +674,20 @@ class Operations:
         operation: str,
         source: ObjectAddress,
         work: Callable[[], Awaitable[T]],
+        names: Iterable[ObjectName],
         *,
         exclusive: bool,
     ) -> T:
-        """Run a copy or a move. An exclusive one excludes deletions and other moves of the source."""
-        placement = self._runtime.placement
+        """Run a copy or a move that writes to the keys `names`.
+
+        An exclusive one excludes deletions and other moves of the source.
+        """
+        placement, guard = self._runtime.placement, self._runtime.key_guard
         if placement is not None and exclusive:
             work = placement.exclusive(source.bucket, source.key, work)
-        return await self._runtime.run(operation, source.bucket, source.key, work)
+        return await self._runtime.run(
+            operation, source.bucket, source.key, lambda: guard.write(names, work)
+        )
 
     async def _head(self, location: Location) -> ObjectInfo:
         bucket, key = location.bucket, location.key
@@ -695,6 +717,22 @@ async def check_source_deletable(source: Location) -> None:
     """Raise the error of a deletion that a layer would refuse, before anything is done."""
     with located(source), suppress(NotFoundError):  # the copy finds that out
         await check_deletable(source.backend.driver, source.bucket, source.key)
+
+
+async def _is_elsewhere(source: Location, target: Location) -> bool:
+    """Return whether the object would be at a different place after a relocation.
+
+    Raises:
+        NotSupportedError: One of the locations is a layer with the other one as a member that lacks the object.
+    """
+    if source.is_same(target):
+        return False
+    if not source.overlaps(target):
+        return True
+    # The destination's readers find the source there already, unless a member lacks it.
+    if source.is_within(target) or await has_source(source, target):
+        return False
+    raise member_error(source, target)
 
 
 def member_error(source: Location, target: Location) -> NotSupportedError:

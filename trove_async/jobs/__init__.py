@@ -25,10 +25,13 @@ two runs overwrite each other's state, and the later resume may repeat or skip w
 **Moves.** An object is copied on the condition that the destination has none, the copy is proved, and the
 source is deleted if it is still the version that was copied. If it was deleted or replaced meanwhile, the copy
 is removed. A put or delete of the key in this process interrupts its move, waits until that is undone, and goes
-on; the object is skipped as ``"in use"``. With ``Trove(locate="anywhere")`` an object is therefore readable with
+on; the object is skipped as ``"in use"``. The wait is that for a few small requests. If a backend does not respond,
+it is half a minute at most, and never longer than `Timeout.total` of the put or delete. With ``Trove(locate="anywhere")`` an object is therefore readable with
 its right content at every moment. A listing that runs at the same time may miss an object that moves. Writes of
 *other* processes are covered as far as the backends support conditional requests
-(`trove_async._engine.relocation` lists the windows that remain).
+(`trove_async._engine.relocation` lists the windows that remain). Two jobs that process the same objects at once
+lose none; objects that one of them finds in use by the other are skipped, as ``"changed meanwhile"`` or
+``"conflict"``, and processed by the next run.
 """
 
 from ._migrate import migrate

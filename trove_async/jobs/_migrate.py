@@ -5,26 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from datetime import timedelta
+from typing import Final
 
+from trove_async._engine.copy_marks import is_marked
 from trove_async._settings import check_switches
-from trove_async.errors import ConfigError, NotFoundError
+from trove_async.errors import ConfigError
 from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 
 from ._job import WalkPage
 from ._options import Executor, check_target, run_options
 from ._placement import (
+    CONFLICT,
     Move,
     are_related,
     finds_anywhere,
+    head_on,
     pair_of,
+    ranks_between,
+    reading_order,
     relocate,
     router_of,
 )
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_objects, walk_routed
+from ._walks import ListedKey, first_key_after, is_ordered, walk_copies, walk_objects, walk_routed
+
+_MAX_SKEW: Final = timedelta(minutes=15)
+"""The maximum difference between the clocks of two services. Services refuse requests of clients whose clocks
+differ by more (S3: RequestTimeTooSkewed)."""
 
 
 async def migrate(
@@ -77,7 +88,10 @@ async def migrate(
         on: Where to run. None: in this process.
 
     Returns:
-        The report. Objects that `target` already has are unchanged.
+        The report. Objects that `target` already has are unchanged. If the rules send the key to `target`, and
+        `source` has a different object with a later date, it is skipped as a ``"conflict"``: something still
+        writes to `source`. An object is skipped as a ``"conflict"`` as well if a third backend has one of its
+        key, and users would read a different one of them afterwards.
 
     Raises:
         BackendNotFoundError: `source` or `target` is unknown.
@@ -163,11 +177,11 @@ class Migrate:
                     f" were moved to {self._target!r}: change the rules first, or pass delete=False"
                 )
 
-    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[ListedKey], None]:
         """Walk the objects of the source, with those of the target if both list in order."""
         return walk_routed(self._router, self.bucket, self._walk(key_range))
 
-    async def _walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    async def _walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[ListedKey], None]:
         if self._is_merged:
             copies = walk_copies(self._pair, self.bucket, self._prefix, key_range)
             async with aclosing(copies) as merged:
@@ -178,28 +192,32 @@ class Migrate:
         objects = walk_objects(self._origin, self.bucket, self._prefix, key_range)
         async with aclosing(objects) as pages:
             async for listed in pages:
-                alone = [Copies(info.key, [info], whole=False) for info in listed.items]
+                alone = [ListedKey(info.key, [info], whole=False) for info in listed.items]
                 yield WalkPage(alone, listed.ordered, listed.cursor)
 
     async def first_after(self, key: str) -> str | None:
         """Return the next key of the source."""
         return await first_key_after(self._origin, self.bucket, self._prefix, key)
 
-    def peek(self, item: Copies) -> Outcome | None:
-        """Return that nothing is to be done, if the target's object is what users have written."""
-        is_newer = item.routed != self._source
-        return UNCHANGED if is_newer and not self._delete and item.on(self._target) else None
+    def peek(self, item: ListedKey) -> Outcome | None:
+        """Return that nothing is to be done, if users read the target's object, and it is the later one."""
+        existing = item.on(self._target)
+        if self._delete or existing is None or item.routed == self._source:
+            return None
+        return None if _is_later(self._info(item), existing) else UNCHANGED
 
-    def weight(self, item: Copies) -> int:
+    def weight(self, item: ListedKey) -> int:
         """Return the size of the object."""
         return self._info(item).stored_size
 
-    async def process(self, item: Copies) -> Outcome:
+    async def process(self, item: ListedKey) -> Outcome:
         """Copy or move the object."""
         info = self._info(item)
         hidden = item.routed == self._source  # what the target has is older
         exists = item.on(self._target) is not None or not item.whole
-        if exists and hidden and not self._delete and await self._is_newer(info):
+        if await self._changes_what_is_read(item):
+            return CONFLICT
+        if exists and hidden and not self._delete and await self._is_copied_by_date(info):
             return UNCHANGED
         move = Move(
             info=info,
@@ -210,23 +228,42 @@ class Migrate:
         )
         outcome = await relocate(self._store, move, dry_run=self.dry_run)
         if outcome.reason == "conflict" and not self._delete:
-            return UNCHANGED  # written by users since
+            existing = item.on(self._target)
+            is_stale = existing is not None and _is_later(info, existing)
+            return outcome if is_stale else UNCHANGED  # written by users since
         return outcome
 
-    def _info(self, item: Copies) -> ObjectInfo:
+    async def _changes_what_is_read(self, item: ListedKey) -> bool:
+        """Return whether users would then read a third backend's older object, or no longer read its newer one."""
+        if not finds_anywhere(self._store):
+            return False  # users read the routed backend alone
+        order = reading_order(self._store, item.routed)
+        if not self._delete and order.index(self._source) < order.index(self._target):
+            return False  # the source stays, and hides the same objects as before
+        for name in ranks_between(order, self._source, self._target):
+            if await head_on(self._store, name, self._info(item)) is not None:
+                return True
+        return False
+
+    def _info(self, item: ListedKey) -> ObjectInfo:
         info = item.on(self._source)
         assert info is not None  # noqa: S101 - `walk` yields no other items
         return info
 
-    async def _is_newer(self, info: ObjectInfo) -> bool:
-        """Return whether the target has a later copy of the source, if no checksum can tell."""
-        try:
-            one = await self._origin.head(self.bucket, info.key)
-            other = await self._store.backend(self._target).head(self.bucket, info.key)
-        except NotFoundError:
+    async def _is_copied_by_date(self, info: ObjectInfo) -> bool:
+        """Return whether the target has a copy of the source, judging by dates where nothing else can tell."""
+        source = await head_on(self._store, self._source, info)
+        target = await head_on(self._store, self._target, info)
+        if source is None or target is None:
             return False
+        is_comparable = source.checksums.keys() & target.checksums.keys() or is_marked(target)
         return (
-            one.size == other.size
-            and not (one.checksums.keys() & other.checksums.keys())
-            and other.last_modified > one.last_modified
+            not is_comparable
+            and source.size == target.size
+            and target.last_modified - source.last_modified > _MAX_SKEW
         )
+
+
+def _is_later(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether an object has the later date, by the clocks of their services."""
+    return one.last_modified > other.last_modified

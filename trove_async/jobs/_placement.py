@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Final
@@ -38,6 +39,7 @@ class Move:
     Attributes:
         info: The object, from a listing.
         to: The name of the backend to move or copy it to.
+        moved_before: In a dry run, the name of a backend whose object will have been moved there by then.
     """
 
     info: ObjectInfo
@@ -46,6 +48,7 @@ class Move:
     replace: bool = False
     keep_source: bool = False
     delete_shadowed: bool = False
+    moved_before: str | None = None
 
 
 async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
@@ -62,6 +65,7 @@ async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
             replace=move.replace,
             keep_source=move.keep_source,
             delete_shadowed=move.delete_shadowed,
+            moved_before=move.moved_before,
             dry_run=dry_run,
         )
     except MoveInterruptedError:
@@ -123,19 +127,36 @@ def pair_of(store: Trove, first: str, second: str) -> Trove:
     return handle
 
 
+def reading_order(store: Trove, routed: str) -> list[str]:
+    """Return the backends in the order in which a store that finds objects anywhere reads them."""
+    return [routed, *(name for name in store.backends if name != routed)]
+
+
+def ranks_between(order: Sequence[str], source: str, target: str) -> Sequence[str]:
+    """Return the backends between source and target, in the order of reading.
+
+    If one of them has an object, a move from `source` to `target` changes which object users read: the move
+    reveals the object that the source hides, or hides it with an older one.
+    """
+    first, last = sorted((order.index(source), order.index(target)))
+    return order[first + 1 : last]
+
+
 async def completed(store: Trove, item: ListedKey) -> ListedKey:
     """Return all objects of a key, also if an unordered listing has shown only one of them."""
     if item.whole:
         return item
     infos: list[ObjectInfo] = []
     for name in store.backends:
-        listed = item.on(name)
-        if listed is not None:
-            infos.append(listed)
-            continue
-        try:
-            found = await store.backend(name).head(item.infos[0].bucket, item.key)
-        except (ObjectNotFoundError, BucketNotFoundError):
-            continue
-        infos.append(found)
+        found = item.on(name) or await head_on(store, name, item.infos[0])
+        if found is not None:
+            infos.append(found)
     return ListedKey(item.key, infos, route=item.route)
+
+
+async def head_on(store: Trove, backend: str, info: ObjectInfo) -> ObjectInfo | None:
+    """Return the object of the same key on a backend, or None if there is none."""
+    try:
+        return await store.backend(backend).head(info.bucket, info.key)
+    except (ObjectNotFoundError, BucketNotFoundError):
+        return None

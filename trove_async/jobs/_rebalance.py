@@ -15,7 +15,7 @@ from ._placement import Move, completed, relocate, router_of
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_routed
+from ._walks import ListedKey, first_key_after, is_ordered, walk_copies, walk_routed
 
 
 async def rebalance(
@@ -118,7 +118,7 @@ class Rebalance:
     async def check(self) -> None:
         """Do nothing."""
 
-    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[ListedKey], None]:
         """Walk the objects of all backends."""
         walk = walk_copies(self._store, self.bucket, self._prefix, key_range)
         return walk_routed(self._router, self.bucket, walk)
@@ -129,16 +129,16 @@ class Rebalance:
             self._store, self.bucket, self._prefix, key, include_shadowed=True
         )
 
-    def peek(self, item: Copies) -> Outcome | None:
+    def peek(self, item: ListedKey) -> Outcome | None:
         """Return that nothing is to be done, if the only object is where it belongs."""
         return UNCHANGED if _is_in_place(item, item.routed) else None
 
-    def weight(self, item: Copies) -> int:
+    def weight(self, item: ListedKey) -> int:
         """Return the size of the object."""
         return item.infos[0].stored_size
 
-    async def process(self, item: Copies) -> Outcome:
-        """Move the object."""
+    async def process(self, item: ListedKey) -> Outcome:
+        """Move the object. The other objects of the key, which it hides, are compared with it."""
         backend = item.routed
         listed = item
         item = await completed(self._store, item)
@@ -150,7 +150,14 @@ class Rebalance:
         changed: Outcome | None = None
         # The first of the others is the one that users read, if the routed backend has none.
         for info in misplaced:
-            move = Move(info=info, to=backend, exists=exists, delete_shadowed=self._delete_shadowed)
+            is_later = self.dry_run and info is not misplaced[0] and item.on(backend) is None
+            move = Move(
+                info=info,
+                to=backend,
+                exists=exists,
+                delete_shadowed=self._delete_shadowed,
+                moved_before=misplaced[0].backend if is_later else None,
+            )
             outcome = await relocate(self._store, move, dry_run=self.dry_run)
             if outcome.result == "skipped":
                 skip = skip or outcome
@@ -161,10 +168,10 @@ class Rebalance:
             exists = True
         return skip or changed or UNCHANGED
 
-    def _misplaced(self, item: Copies, backend: str) -> list[ObjectInfo]:
+    def _misplaced(self, item: ListedKey, backend: str) -> list[ObjectInfo]:
         others = [info for info in item.infos if info.backend != backend]
         return sorted(others, key=lambda info: self._order[info.backend])
 
 
-def _is_in_place(item: Copies, backend: str) -> bool:
+def _is_in_place(item: ListedKey, backend: str) -> bool:
     return len(item.infos) == 1 and item.infos[0].backend == backend

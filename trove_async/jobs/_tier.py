@@ -20,13 +20,15 @@ from ._placement import (
     Move,
     completed,
     finds_anywhere,
+    ranks_between,
+    reading_order,
     relocate,
     router_of,
 )
 from ._ranges import KeyRange
 from ._report import UNCHANGED, Outcome, ProgressCallback, Report
 from ._run import run_job
-from ._walks import Copies, first_key_after, is_ordered, walk_copies, walk_routed
+from ._walks import ListedKey, first_key_after, is_ordered, walk_copies, walk_routed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ class Tier:
                     " Trove(locate='anywhere'), or add a route that sends these keys there"
                 )
 
-    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[Copies], None]:
+    def walk(self, key_range: KeyRange) -> AsyncGenerator[WalkPage[ListedKey], None]:
         """Walk the objects of all backends."""
         walk = walk_copies(self._store, self.bucket, self._prefix, key_range)
         return walk_routed(self._router, self.bucket, walk)
@@ -233,7 +235,7 @@ class Tier:
             self._store, self.bucket, self._prefix, key, include_shadowed=True
         )
 
-    def peek(self, item: Copies) -> Outcome | None:
+    def peek(self, item: ListedKey) -> Outcome | None:
         """Return that nothing is to be done, if no object of the key has to move."""
         if not item.whole and len(self._names) > 1:
             return None
@@ -242,29 +244,28 @@ class Tier:
             return UNCHANGED
         return None
 
-    def weight(self, item: Copies) -> int:
+    def weight(self, item: ListedKey) -> int:
         """Return the size of the object."""
         return item.infos[0].stored_size
 
-    async def process(self, item: Copies) -> Outcome:
+    async def process(self, item: ListedKey) -> Outcome:
         """Move the object that users read, if a rule matches it."""
         # 1. Find that object: the routed backend's, or else the first one.
         listed = item
         item = await completed(self._store, item)
         routed = item.routed
-        order = [routed, *(name for name in self._names if name != routed)]
+        order = reading_order(self._store, routed)
         info = next(found for name in order if (found := item.on(name)) is not None)
         target = self._destination(info, self._time())
         if target is None or target == info.backend or listed.on(info.backend) is None:
             return UNCHANGED  # in an unordered listing, the object to move is an item of its own
         # 2. Leave it if the move would reveal a different object, which it hides now.
-        source_rank, target_rank = order.index(info.backend), order.index(target)
-        between = order[source_rank + 1 : target_rank]
+        between = ranks_between(order, info.backend, target)
         if any(item.on(name) is not None for name in between):
             return CONFLICT
         # 3. Move it. An object at the destination is replaced only if this one hides it: an object that
         # takes precedence was put since the listing, so it is newer.
-        move = Move(info=info, to=target, replace=target_rank > source_rank)
+        move = Move(info=info, to=target, replace=order.index(target) > order.index(info.backend))
         return await relocate(self._store, move, dry_run=self.dry_run)
 
     def _time(self) -> datetime:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias, cast
+from typing import cast
 
 from trove_async._concurrency import for_each
 from trove_async._engine.iterators import ObjectIterator
@@ -55,10 +55,6 @@ class ListedKey:
         if isinstance(self.route, Exception):
             raise self.route
         return self.route
-
-
-Copies: TypeAlias = ListedKey
-"""The name of `ListedKey` in the jobs that have not been changed to it yet."""
 
 
 async def walk_objects(
