@@ -53,7 +53,8 @@ class DaskRun(Generic[T]):
         attempts: int,
     ) -> None:
         self._job = job
-        self._description = description_of(store, job.bucket)
+        self._store = store
+        self._description: Mapping[str, str] = {}
         self._options = options
         self._ranges_per_worker = ranges_per_worker
         self._attempts = attempts
@@ -83,6 +84,7 @@ class DaskRun(Generic[T]):
             return await self._run()
 
     async def _run(self) -> Report:
+        self._description = description_of(self._store, self._job.bucket)
         self._started_at = asyncio.get_running_loop().time()
         state = None if self._checkpoint is None else await self._checkpoint.load()
         whole: Sequence[KeyRange] = [KeyRange()]
