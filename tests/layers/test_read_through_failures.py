@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.layers.cached import BLOCK, Cache, Origin, cached, settle
+from trove_async import Trove
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.errors import (
@@ -243,6 +244,64 @@ async def test_flipped_byte_in_the_cache_is_found_after_a_restart() -> None:
         cache.flip(block, at=5, times=None)
     async with cached(origin, cache) as setup:
         assert_same(await read(setup.layer, "bucket", "key"), BODY)
+
+
+@pytest.mark.parametrize("damage", ["flip", "zero"])
+@pytest.mark.parametrize("span", [None, ByteRange(50, BLOCK // 2), ByteRange(50, 2 * BLOCK)])
+async def test_block_that_is_damaged_while_the_process_runs_is_read_from_the_origin(
+    tmp_path: Path, damage: str, span: ByteRange | None
+) -> None:
+    origin = Origin()
+    cache = LocalDriver(tmp_path, fsync=False)
+    layer = ReadThrough(origin, cache, max_bytes=64 * BLOCK, block_size=BLOCK)
+    async with opened(layer):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await write(layer, "bucket", "key", BODY)
+        expected = BODY if span is None else BODY[span.start : span.end]
+        for _ in range(3):
+            assert_same(await read(layer, "bucket", "key", range=span), expected)
+            await settle(layer)
+            files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "ledger"]
+            for path in files:
+                body = bytearray(path.read_bytes())
+                body[100:108] = bytes(8)
+                path.write_bytes(bytes(len(body)) if damage == "zero" else body)
+        assert_same(await read(layer, "bucket", "key"), BODY)
+
+
+async def test_whole_block_is_verified_with_each_read() -> None:
+    origin, cache = Origin(), Cache()
+    async with cached(origin, cache) as setup:
+        await setup.put("key", BODY)
+        for _ in range(2):
+            assert_same(await read(setup.layer, "bucket", "key"), BODY)
+            await setup.settle()
+        for block in cache.blocks:
+            cache.flip(block, at=5, times=None)  # the etag stays the same
+        assert_same(await read(setup.layer, "bucket", "key"), BODY)
+        await setup.settle()
+        assert setup.origin.received == 2 * len(BODY)
+
+
+async def test_read_after_an_integrity_error_comes_from_the_origin() -> None:
+    origin, cache = Origin(), Cache()
+    body = content(5 * MiB)
+    layer = ReadThrough(origin, cache, max_bytes=64 * MiB, block_size=2 * MiB)
+    async with Trove(layer) as store:
+        await store.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await store.put("bucket", "key", body)
+        await store.read("bucket", "key")
+        await settle(layer)
+        for block in cache.blocks:
+            cache.flip(block, at=5, times=None)
+        with pytest.raises(IntegrityError):
+            await store.read("bucket", "key")
+        origin.received = 0
+        assert_same(await store.read("bucket", "key"), body)
+        assert origin.received == len(body)
+        await settle(layer)
 
 
 # -- cancelled and dropped readers -------------------------------------------------------------------

@@ -54,7 +54,12 @@ class ReadThrough(Forwarding):
     The cache only makes reads faster. If it fails, is full, or does not respond within `cache_timeout`, reads use
     the origin, and the cache is left alone for some seconds.
 
-    What is in the cache stays for the next process. Blocks that it finds are verified when they are first read.
+    What is in the cache stays for the next process. A block is verified when a process first reads it if another
+    process wrote it, whenever its etag in the cache has changed, and whenever it is read whole. So bytes of a disk
+    that change without a new etag, and so without a new modification time, are not noticed by reads of parts of
+    a block, as parts have no checksums. If a read finds a block damaged after bytes of it were handed out, it raises
+    IntegrityError, and the next read gets the block from the origin.
+
     If the driver of the cache honours the conditions of a put, several processes may use one cache at the same time:
     all their blocks together stay within `max_bytes`. Otherwise each process needs a cache of its own.
 

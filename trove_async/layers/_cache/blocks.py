@@ -112,14 +112,15 @@ class Block(Entry):
         number: The position of the block in the object, from 0.
         size: Its bytes.
         crc32c: Its checksum.
-        is_verified: Whether the bytes in the cache had this checksum when this process wrote or first read
-            them.
+        is_verified: Whether the bytes in the cache had this checksum when this process wrote or verified them.
+        etag: The etag of the object in the cache at that time; None if it has none, or if it is not verified.
         read_to: The end of the bytes that were read in the first pass over the block. See `hit`.
     """
 
     __slots__ = (
         "block_id",
         "crc32c",
+        "etag",
         "is_verified",
         "name",
         "number",
@@ -148,6 +149,7 @@ class Block(Entry):
         self.size = size
         self.crc32c = crc32c
         self.is_verified = False
+        self.etag: str | None = None
         self.read_to = 0
 
     @classmethod

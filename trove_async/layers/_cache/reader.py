@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Final
 
 from trove_async._concurrency import Turns
+from trove_async._checksums import running_crc32c
 from trove_async.driver import DriverReader
 from trove_async.errors import (
     ClosedError,
+    IntegrityError,
     NotFoundError,
     ObjectChangedError,
     PreconditionFailedError,
@@ -24,7 +26,7 @@ from .blocks import Block
 from .core import ReadCore
 from .fills import Fill, FilledBlock
 from .received_block import RevokedError
-from .responses import ReplacedError, Response, fresh, replaced_error
+from .responses import ReplacedError, Response, fresh, recorded_crc32c, replaced_error
 from .versions import Version
 
 _ATTEMPTS: Final = 5
@@ -43,6 +45,7 @@ class CachedGet:
 
     __slots__ = (
         "_block",
+        "_body_crc",
         "_closed",
         "_core",
         "_counted",
@@ -53,6 +56,9 @@ class CachedGet:
         "_options",
         "_passed",
         "_pending",
+        "_piece_crc",
+        "_piece_end",
+        "_recorded_crc",
         "_turns",
         "_version",
         "end",
@@ -72,6 +78,9 @@ class CachedGet:
         self._direct: Response | None = None
         self._direct_position = 0
         self._counted = -1  # the number of the last block in the statistics
+        self._piece_end, self._piece_crc = -1, 0  # of the block that is read from its start
+        self._body_crc = 0  # of a whole body so far
+        self._recorded_crc: int | None = None
         self._closed = False
         self._turns: Turns | None = None
         self.position = -1
@@ -119,6 +128,8 @@ class CachedGet:
             size = version.info.stored_size
             self.range = (0, size) if options.range is None else options.range.resolve(size)
             self.position, self.end = self.range
+            if self.range == (0, size):
+                self._body_crc, self._recorded_crc = 0, recorded_crc32c(version.info)
             length = self.end - self.position
             try:
                 if length:
@@ -253,9 +264,22 @@ class CachedGet:
             data = await core.store.read(block, offset, end)
         if data is None:
             return None
+        if not self._is_checked(block, offset, data):
+            self._discard_blocks()
+            raise IntegrityError("a block in the cache was damaged while it was read: read it again")
         core.bytes_from_cache += len(data)
         self._count(number, "hits")
         return self._advance(data)
+
+    def _is_checked(self, block: Block, offset: int, data: bytes) -> bool:
+        """Return False if the whole block was read in pieces, of which this is the last, and is damaged."""
+        if not offset:
+            self._piece_end, self._piece_crc = 0, 0
+        if offset != self._piece_end:
+            return True  # the read began within the block
+        self._piece_end += len(data)
+        self._piece_crc = running_crc32c([data], self._piece_crc)
+        return self._piece_end < block.size or self._piece_crc == block.crc32c
 
     async def _request(self, version: Version, number: int, *, may_fill: bool) -> None:
         """Wait for a fill that needs this block next, start one, or open a response for this reader."""
@@ -317,6 +341,10 @@ class CachedGet:
     def _advance(self, data: bytes) -> bytes:
         core, position = self._core, self.position
         self.position += len(data)
+        if self._recorded_crc is not None:
+            self._body_crc = running_crc32c([data], self._body_crc)
+            if self.position == self.end and self._body_crc != self._recorded_crc:
+                self._discard_blocks()
         if self.position // core.block_size != position // core.block_size:
             self._detach()
             if self._fill is not None:
@@ -325,6 +353,13 @@ class CachedGet:
             self._detach()
             self._leave_fill()
         return data
+
+    def _discard_blocks(self) -> None:
+        """Discard all blocks of the version, because some are wrong. The next read gets them from the origin."""
+        core, version = self._core, self._version
+        assert version is not None  # noqa: S101 - set on entering
+        core.versions.forget_version(self._name, version)
+        core.store.discard_version(version, range(-(-version.info.stored_size // core.block_size)))
 
     def _count(self, number: int, kind: str) -> None:
         if number != self._counted:

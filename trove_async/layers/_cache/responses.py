@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from contextlib import AbstractAsyncContextManager, suppress
 from copy import copy
+from typing import Final
 
 from trove_async._concurrency import run_shielded
 from trove_async.driver import DriverReader
 from trove_async.errors import ObjectChangedError, TroveError
+from trove_async.models import ObjectInfo
+
+_CRC_BYTES: Final = 4
 
 
 class ReplacedError(ObjectChangedError):
@@ -32,6 +37,15 @@ class Response:
 
     async def _exit(self) -> None:
         await self._context.__aexit__(None, None, None)
+
+
+def recorded_crc32c(info: ObjectInfo) -> int | None:
+    """Return the recorded CRC-32C of the stored bytes; None if there is none that is well-formed."""
+    try:
+        value = b64decode(info.checksums.get("crc32c", ""), validate=True)
+    except ValueError:
+        return None
+    return int.from_bytes(value, "big") if len(value) == _CRC_BYTES else None
 
 
 def fresh(error: BaseException) -> BaseException:
