@@ -454,6 +454,25 @@ async def test_lookup_of_the_version_before_a_put_is_not_joined_after_it() -> No
         assert await read(setup.layer, "bucket", "key") == b"newer"
 
 
+@pytest.mark.parametrize("revalidate", [0, 10])
+@pytest.mark.parametrize("operation", ["head", "get"])
+async def test_lookup_older_than_revalidate_is_not_joined(revalidate: int, operation: str) -> None:
+    async with cached(revalidate=revalidate) as setup:
+        await setup.put("key", b"old")
+        if operation == "head":  # a known object is looked up by a head request, others by a get
+            await read(setup.layer, "bucket", "key")
+            await setup.settle()
+            await asyncio.sleep(revalidate)
+        reached = setup.origin.hang(f"{operation}.done")
+        first = OwnedTask(read(setup.layer, "bucket", "key"))
+        await reached.wait()
+        del setup.origin.before[f"{operation}.done"]
+        await write(setup.origin, "bucket", "key", b"new")  # by another writer
+        await asyncio.sleep(revalidate)
+        assert await read(setup.layer, "bucket", "key") == b"new"
+        await first.aclose()
+
+
 async def test_failed_lookup_that_has_just_ended_is_not_joined_after_a_put() -> None:
     async with cached() as setup:
         core = setup.layer._open_core

@@ -55,13 +55,22 @@ class CacheStatistics:
 
 
 class _Lookup:
-    """A request for the current version of an object, which several readers may share."""
+    """A request for the current version of an object, which several readers may share.
 
-    __slots__ = ("observation", "version")
+    Attributes:
+        observation: The request.
+        version: Its result.
+        started_at: When it was sent, on the clock of the event loop. Its result may be as old as that.
+    """
 
-    def __init__(self, observation: Observation, version: asyncio.Future[Version]) -> None:
+    __slots__ = ("observation", "started_at", "version")
+
+    def __init__(
+        self, observation: Observation, version: asyncio.Future[Version], started_at: float
+    ) -> None:
         self.observation = observation
         self.version = version
+        self.started_at = started_at
 
 
 class ReadCore:
@@ -188,6 +197,8 @@ class ReadCore:
     ) -> Version:
         """Return the current version. Concurrent readers of one object share the request.
 
+        A reader shares one only if it was sent less than `revalidate` seconds ago.
+
         If nothing is known of the object, the request is a get that fills the blocks that the reader needs.
         Otherwise it is a head: its response tells the metadata as well, which a service may change
         without a new etag, and a response "not modified" would not.
@@ -199,8 +210,7 @@ class ReadCore:
             end: The number after the last one; None: up to the end of the object.
         """
         lookup = self._lookups.get(name)
-        # One that has ended may be older than a write that has ended since.
-        if lookup is None or lookup.observation.is_outdated or lookup.version.done():
+        if lookup is None or not self._can_join(lookup):
             lookup = self._start_lookup(name, reader, first, end)
         if not lookup.version.done():
             await asyncio.wait([lookup.version])
@@ -209,18 +219,25 @@ class ReadCore:
             raise fresh(error)
         return lookup.version.result()
 
+    def _can_join(self, lookup: _Lookup) -> bool:
+        """Return whether a get that begins now may use the result of a lookup."""
+        # One that has ended may be older than a write that has ended since.
+        is_current = not (lookup.observation.is_outdated or lookup.version.done())
+        return is_current and self.clock() - lookup.started_at < self.revalidate
+
     def _start_lookup(
         self, name: Name, reader: FillReader, first: int | None, end: int | None
     ) -> _Lookup:
         self.check_open()
-        observation = self.versions.observe(name)
-        if self._is_known(name) or first is None or not self.can_lease():
+        observation, started_at = self.versions.observe(name), self.clock()
+        is_requested = name in self._lookups  # too early for this reader, but it may fill the blocks
+        if self._is_known(name) or is_requested or first is None or not self.can_lease():
             version: asyncio.Future[Version] = asyncio.get_running_loop().create_future()
-            lookup = _Lookup(observation, version)
+            lookup = _Lookup(observation, version, started_at)
             self.tasks.start(self._look_up_by_head(name, lookup))
         else:
             fill = Fill(self, name, first, end, reader, None, observation)
-            lookup = _Lookup(observation, fill.opened)
+            lookup = _Lookup(observation, fill.opened, started_at)
             self.start(fill)
         self._lookups[name] = lookup
         lookup.version.add_done_callback(lambda _: self._end_lookup(name, lookup))
