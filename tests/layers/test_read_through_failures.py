@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -389,6 +390,43 @@ async def test_closed_layer_holds_nothing(step: str) -> None:
     assert pool.statistics().leased == 0
     assert origin.open_readers == cache.open_readers == 0
     assert origin.calls_under_way == cache.calls_under_way == 0
+
+
+@pytest.mark.parametrize("step", ["put", "get", "list_page"])
+async def test_close_leaves_a_call_to_the_cache_that_cannot_be_cancelled(
+    step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+    pool = BufferPool(64 * MiB)
+
+    class Stuck(Cache):
+        async def step(self, operation: str, call: object) -> None:
+            if operation == step and hanging.is_set():
+                while not ended.is_set():  # as a thread, it ignores cancels
+                    with suppress(asyncio.CancelledError):
+                        await ended.wait()
+            await super().step(operation, call)  # type: ignore[arg-type]
+
+    hanging = asyncio.Event()
+    cache = Stuck()
+    layer = ReadThrough(Origin(), cache, max_bytes=64 * BLOCK, block_size=BLOCK, cache_timeout=0.1)
+    if step == "list_page":
+        hanging.set()
+    async with opened(layer, pool=pool):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        hanging.set()
+        await write(layer, "bucket", "key", BODY)
+        for _ in range(2):
+            assert_same(await read(layer, "bucket", "key"), BODY)
+            await asyncio.sleep(0.01)
+        await layer.aclose()
+        assert "hanging" in caplog.text
+        leased = pool.statistics().leased
+        assert bool(leased) == (step == "put")  # the call may still read these bytes
+        ended.set()
+        while pool.statistics().leased:
+            await asyncio.sleep(0)
 
 
 async def test_missing_object_raises_for_all_readers() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from trove_async._concurrency import Deadlines, OwnedTasks
+from trove_async._concurrency import Deadlines
 from trove_async._settings import check_counts, check_numbers
 from trove_async.driver import (
     AsyncDriver,
@@ -33,8 +34,10 @@ from ._cache.written import WrittenParts, cache_body
 from ._forwarding import Forwarding
 from ._urls import as_driver
 
+_logger = logging.getLogger("trove_async")
+
 _CLOSE_SECONDS: Final = 2.0
-"""Seconds that leaving a cache that other processes share may take."""
+"""Seconds that the end of all tasks may take, and leaving a cache that other processes share."""
 
 
 class ReadThrough(Forwarding):
@@ -117,7 +120,7 @@ class ReadThrough(Forwarding):
         self._revalidate = float(revalidate)
         self._writes_through = write == "through"
         self._cache_timeout = float(cache_timeout)
-        self._tasks: OwnedTasks | None = None
+        self._tasks: SharedTasks | None = None
         self._deadlines: Deadlines | None = None
         self._core: ReadCore | None = None
         self._statistics = CacheStatistics(max_bytes=max_bytes)  # while the layer is closed
@@ -160,14 +163,22 @@ class ReadThrough(Forwarding):
         store.start_indexing()
 
     async def aclose(self) -> None:
-        """Cancel what runs in the background, and leave the cache as it is. Idempotent."""
+        """Cancel what runs in the background, and leave the cache as it is. Idempotent.
+
+        A call that hangs in a thread, such as on a network file system that does not respond, cannot be
+        cancelled. After two seconds, `aclose` logs a warning and leaves such a call, which keeps its memory until it
+        ends. But a store that closes then closes the drivers of origin and cache, and a `LocalDriver` waits for
+        its threads, without a deadline.
+        """
         tasks, deadlines, core = self._tasks, self._deadlines, self._core
-        if tasks is not None:
-            await tasks.aclose()
         try:
+            # While a call is left, this process may still store a block, so it stays in the ledger.
+            has_ended = tasks is None or await tasks.aclose_within(_CLOSE_SECONDS)
             if core is not None:
                 self._statistics = core.statistics()
-                await core.aclose(_CLOSE_SECONDS)
+                has_ended = has_ended and await core.aclose(_CLOSE_SECONDS)
+            if not has_ended:
+                _logger.warning("ReadThrough was closed while a call of a driver was hanging: %r", self)
         finally:
             if deadlines is not None:
                 deadlines.close()

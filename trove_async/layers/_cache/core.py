@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, fields
 
-from trove_async._concurrency import OwnedTasks, within
+from trove_async._concurrency import OwnedTasks
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ClosedError, TroveError
 from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
 from .block_store import BlockStore
+from .calls import end_within
 from .fills import Fill, FilledBlock, FillReader
 from .responses import fresh
 from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
@@ -117,11 +117,10 @@ class ReadCore:
         self.hits = self.misses = self.shared = self.bypasses = 0
         self.bytes_from_cache = self.bytes_from_origin = 0
 
-    async def aclose(self, seconds: float) -> None:
-        """Leave the cache, once all tasks have ended. A failure of the cache is ignored."""
-        with suppress(Exception):
-            await within(seconds, "the cache did not respond", self.store.aclose())
+    async def aclose(self, seconds: float) -> bool:
+        """Leave the cache, once all tasks have ended. Return False if it has not responded within a deadline."""
         self.versions.clear()
+        return await end_within(self.store.aclose(), seconds)
 
     def statistics(self) -> CacheStatistics:
         """Return the current counters."""
