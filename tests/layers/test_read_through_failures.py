@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -210,6 +211,36 @@ async def test_removed_cache_is_a_miss() -> None:
         setup.cache._buckets.clear()
         assert_same(await read(setup.layer, "bucket", "key"), BODY)
         await setup.settle()
+
+
+@pytest.mark.parametrize("reads_first", [True, False])
+async def test_removed_bucket_of_the_cache_is_created_again(
+    tmp_path: Path, reads_first: bool
+) -> None:
+    layer = ReadThrough(
+        Origin(), LocalDriver(tmp_path, fsync=False), max_bytes=64 * BLOCK, block_size=BLOCK
+    )
+    async with opened(layer):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await write(layer, "bucket", "key", BODY)
+        await read(layer, "bucket", "key")
+        await settle(layer)
+        shutil.rmtree(tmp_path / "trove-cache")
+        if reads_first:
+            assert_same(await read(layer, "bucket", "key"), BODY)
+        await write(layer, "bucket", "other", BODY)
+        assert_same(await read(layer, "bucket", "other"), BODY)
+        await settle(layer)
+        await asyncio.sleep(6)  # the pause after a failure
+        for _ in range(3):
+            assert_same(await read(layer, "bucket", "other"), BODY)
+            await settle(layer)
+        statistics = layer.statistics()
+        assert statistics.is_ready and statistics.hits >= len(BODY) // BLOCK
+        stored = [path for path in tmp_path.rglob("*-*") if path.is_file()]
+        assert sum(path.stat().st_size for path in stored) == statistics.stored_bytes
+        assert layer._open_core.store.index.used == statistics.stored_bytes
 
 
 async def test_bucket_that_cannot_be_created_is_a_cache_that_fails() -> None:

@@ -18,7 +18,13 @@ from typing import Final
 from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, OwnedTasks
 from trove_async.driver import AsyncDriver, ReadsNow
-from trove_async.errors import BucketExistsError, NotFoundError, StorageFullError, TroveError
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotFoundError,
+    NotFoundError,
+    StorageFullError,
+    TroveError,
+)
 from trove_async.models import ByteRange, MiB
 from trove_async.options import DeleteOptions, GetOptions, PutOptions
 
@@ -142,18 +148,25 @@ class BlockStore:
                 await self._calls.run(self._cache.create_bucket(BUCKET))
             found = await self._list()
             if self._ledger is not None:
-                await self._join(self._ledger, frozenset(found.owners))
+                # The ledger may be gone, and blocks of earlier ids of this process may still be on their way.
+                await self._join(self._ledger, frozenset(found.owners) | self._ledger.owners)
         except Exception:  # noqa: BLE001 - reads go to the origin, and it is tried again later
             self._writes.failed()
             return
         self._writes.succeeded()
-        self.index = BlockIndex()
+        await self.index.clear()  # it is built again if the bucket was removed
         await self._add_to_index(found)
         async with self._room:
             for name, size in list(self._doubtful.items()):
                 await self._delete(name, size)
             await self._make_room(0)
         self.is_ready = True
+
+    def _check_bucket(self, error: Exception) -> None:
+        """If the bucket was removed, let it be created and the index be built again, after the pause if there is one."""
+        if isinstance(error, BucketNotFoundError):
+            self.is_ready = False
+            self.start_indexing()
 
     async def _join(self, ledger: Ledger, listed: frozenset[str]) -> None:
         await ledger.join(listed)
@@ -217,9 +230,10 @@ class BlockStore:
         self._reads.begin_call()
         try:
             data, etag = await self._calls.run(_read_all(self._cache, block.name, start, end))
-        except NotFoundError:  # another process has evicted it, or the directory was removed
+        except NotFoundError as error:  # another process has evicted it, or the directory was removed
             self._reads.succeeded()
             self.index.remove(block)
+            self._check_bucket(error)
             return None
         except Exception:  # noqa: BLE001 - the origin is read instead
             self._reads.failed()
@@ -313,6 +327,7 @@ class BlockStore:
             block.etag = await self._calls.run(self._put(block.name, views, options, use))
         except Exception as error:  # noqa: BLE001 - nothing is stored for a while
             self._writes.failed()
+            self._check_bucket(error)
             await self._delete(block.name, size)  # it may have been written
             if isinstance(error, StorageFullError):
                 self._space, self._space_until = self.index.used, self._clock() + _FULL_SECONDS
@@ -375,8 +390,9 @@ class BlockStore:
                 self.index.drop_owner(owner)
                 await self._add_to_index(await self._list(f"{owner}/"))
             ledger.allowance = renewal.allowance
-        except Exception:  # noqa: BLE001 - it is tried again before the next block
+        except Exception as error:  # noqa: BLE001 - it is tried again before the next block
             self._writes.failed()
+            self._check_bucket(error)
             return False
         return True
 

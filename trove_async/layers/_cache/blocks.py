@@ -291,6 +291,18 @@ class BlockIndex:
             self._drop(victim)
         return victim
 
+    async def clear(self) -> None:
+        """Remove all blocks, which no longer exist. Those that are being written or deleted still count."""
+        self.used -= self._listed.size
+        self._listed, self._foreign = ListedBlocks(), ListedBlocks()
+        turns = Turns()
+        while (victim := self.take_victim()) is not None:
+            self.used -= victim.size
+            if turns.is_due:
+                await turns.give()
+        for block in list(self._blocks.values()):  # those of other processes
+            self._drop(block)
+
     def disown(self, owners: Collection[str]) -> None:
         """Count the owned blocks of these owners as those of another process."""
         for block in [block for block in self._owned if block.owner in owners]:
