@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final, Literal, Self, cast
@@ -25,9 +25,10 @@ from trove_async.models import DeleteResult, MiB, ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 from trove_async.pool import SLOT, BufferPool
 
-from ._cache.block_store import BlockStore
+from ._cache.block_store import BUCKET, BlockStore
 from ._cache.calls import CacheCalls, SharedTasks
 from ._cache.core import CacheStatistics, ReadCore
+from ._cache.ledger import LEDGER
 from ._cache.reader import CachedGet
 from ._cache.versions import Name, Observation, Version, Write
 from ._cache.written import WrittenParts, cache_body
@@ -38,6 +39,10 @@ _logger = logging.getLogger("trove_async")
 
 _CLOSE_SECONDS: Final = 2.0
 """Seconds that the end of all tasks may take, and leaving a cache that other processes share."""
+
+
+_EXCLUSIVE: Final[set[Hashable]] = set()
+"""The places of the open caches of this process that cannot be shared."""
 
 
 class ReadThrough(Forwarding):
@@ -64,7 +69,9 @@ class ReadThrough(Forwarding):
     IntegrityError, and the next read gets the block from the origin.
 
     If the driver of the cache honours the conditions of a put, several processes may use one cache at the same time:
-    all their blocks together stay within `max_bytes`. Otherwise each process needs a cache of its own.
+    all their blocks together stay within `max_bytes`. If they differ in it, the smallest one holds for all as long as
+    its layer is open, once the others have noticed: before they store their next block, after at most 5 seconds.
+    Otherwise each process needs a cache of its own, and a second layer over one in the same process is refused.
 
     Args:
         origin: The driver, or its URL.
@@ -83,7 +90,7 @@ class ReadThrough(Forwarding):
 
     Raises:
         ConfigError: A value is out of range, or a URL is invalid. When a store opens: a block does not fit
-            the pool.
+            the pool, origin and cache are one place, or the cache is in use and cannot be shared.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -123,6 +130,7 @@ class ReadThrough(Forwarding):
         self._tasks: SharedTasks | None = None
         self._deadlines: Deadlines | None = None
         self._core: ReadCore | None = None
+        self._claimed: Hashable = None  # the place of a cache that nothing else may use
         self._statistics = CacheStatistics(max_bytes=max_bytes)  # while the layer is closed
 
     def __repr__(self) -> str:
@@ -144,7 +152,8 @@ class ReadThrough(Forwarding):
 
         Raises:
             DriverInUseError: The layer is open, or being opened, in another store.
-            ConfigError: A block does not fit the pool.
+            ConfigError: A block does not fit the pool, origin and cache are one place, or another layer of this process
+                uses the cache and it cannot be shared.
         """
         await super().open(context)
         _check_memory(context.pool, self._block_size)
@@ -152,6 +161,7 @@ class ReadThrough(Forwarding):
         self._tasks, self._deadlines = SharedTasks(), Deadlines()
         calls = CacheCalls(self._tasks, self._deadlines, self._cache_timeout)
         store = BlockStore(cache, self._max_bytes, calls, self._tasks)
+        self._claim(origin, cache, is_shareable=store.is_shareable)
         self._core = ReadCore(
             origin,
             store,
@@ -183,7 +193,25 @@ class ReadThrough(Forwarding):
             if deadlines is not None:
                 deadlines.close()
             self._tasks = self._deadlines = self._core = None
+            if self._claimed is not None:
+                _EXCLUSIVE.discard(self._claimed)
+                self._claimed = None
             await super().aclose()
+
+    def _claim(self, origin: AsyncDriver, cache: AsyncDriver, *, is_shareable: bool) -> None:
+        """Check that nothing else in this process uses the place of the cache."""
+        place = cache.place(BUCKET, LEDGER)
+        if place == origin.place(BUCKET, LEDGER):
+            raise ConfigError("origin and cache must be different places: use another directory or service")
+        if is_shareable:
+            return
+        if place in _EXCLUSIVE:
+            raise ConfigError(
+                "the cache is used by another open ReadThrough, and cannot be shared because its driver does not"
+                " honour the conditions of a put: use another cache"
+            )
+        _EXCLUSIVE.add(place)
+        self._claimed = place
 
     @property
     def _open_core(self) -> ReadCore:

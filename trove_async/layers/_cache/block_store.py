@@ -60,6 +60,7 @@ class BlockStore:
         index: The blocks that are known to exist.
         evictions: The number of blocks evicted so far.
         is_ready: Whether the index is complete.
+        is_shareable: Whether other layers and processes may use the same cache.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class BlockStore:
         capabilities = cache.capabilities
         is_shareable = capabilities.put_if_match and capabilities.put_if_none_match
         self._ledger = Ledger(cache, BUCKET, max_bytes, calls) if is_shareable else None
+        self.is_shareable = self._ledger is not None
         self._owner = "0" if self._ledger is None else self._ledger.member
 
     # -- state -----------------------------------------------------------------------------------
