@@ -27,7 +27,7 @@ from trove_async.errors import (
 from trove_async.layers import CacheStatistics, Mapped, ReadThrough
 from trove_async.models import ByteRange, MiB
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
-from trove_async.pool import BufferPool
+from trove_async.pool import SLOT, BufferPool
 from trove_async.testing import DriverSuite, StoreSuite, opened
 from trove_async.testing._harness import (
     assert_same,
@@ -769,6 +769,45 @@ async def test_statistics_are_shown_by_the_store() -> None:
             assert await store.backend("cold").read("bucket", "key") == b"body"
         assert layer.statistics().misses == 1
     assert layer.statistics().misses == 1
+
+
+async def test_bytes_of_passed_gets_are_counted_and_the_get_once() -> None:
+    async with cached() as setup:
+        body = content(3 * BLOCK)
+        await setup.put("key", body)
+        etag = (await setup.layer.head("bucket", "key")).etag
+        assert_same(await read(setup.layer, "bucket", "key", if_match=etag), body)
+        statistics = setup.layer.statistics()
+        assert (statistics.bypasses, statistics.bytes_from_origin) == (1, len(body))
+
+
+async def test_get_without_memory_is_one_bypass() -> None:
+    async with cached(pool=BufferPool(2 * SLOT), block_size=SLOT) as setup:
+        body = content(6 * SLOT)
+        await setup.put("key", body)
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            first = await reader.read(1)
+            core = setup.layer._open_core
+            leases = [core.pool.try_lease(SLOT, lambda: False) for _ in range(2)]
+            assert_same(first + await read_to_end(reader), body)
+            for lease in leases:
+                if lease is not None:
+                    lease.release()
+        assert setup.layer.statistics().bypasses == 1
+
+
+async def test_block_that_is_read_from_a_fill_and_from_the_cache_is_a_miss_and_a_hit() -> None:
+    async with cached(block_size=2 * MiB, max_bytes=8 * MiB) as setup:
+        await setup.put("key", content(2 * MiB))
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            await reader.read(1)
+            await setup.settle()
+            for block in list(setup.layer._open_core.filling.values()):
+                block.drop()  # as when a transfer needs the memory
+            await read_to_end(reader)
+        statistics = setup.layer.statistics()
+        assert (statistics.misses, statistics.hits) == (1, 1)
+        assert 0 < statistics.bytes_from_cache < 2 * MiB
 
 
 async def test_reader_of_a_closed_layer_raises() -> None:

@@ -294,7 +294,9 @@ async def test_block_that_is_damaged_while_the_process_runs_is_read_from_the_ori
         for _ in range(3):
             assert_same(await read(layer, "bucket", "key", range=span), expected)
             await settle(layer)
-            files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "ledger"]
+            files = [
+                path for path in tmp_path.rglob("*") if path.is_file() and path.name != "ledger"
+            ]
             for path in files:
                 body = bytearray(path.read_bytes())
                 body[100:108] = bytes(8)

@@ -188,7 +188,9 @@ class ReadThrough(Forwarding):
                 self._statistics = core.statistics()
                 has_ended = has_ended and await core.aclose(_CLOSE_SECONDS)
             if not has_ended:
-                _logger.warning("ReadThrough was closed while a call of a driver was hanging: %r", self)
+                _logger.warning(
+                    "ReadThrough was closed while a call of a driver was hanging: %r", self
+                )
         finally:
             if deadlines is not None:
                 deadlines.close()
@@ -202,7 +204,9 @@ class ReadThrough(Forwarding):
         """Check that nothing else in this process uses the place of the cache."""
         place = cache.place(BUCKET, LEDGER)
         if place == origin.place(BUCKET, LEDGER):
-            raise ConfigError("origin and cache must be different places: use another directory or service")
+            raise ConfigError(
+                "origin and cache must be different places: use another directory or service"
+            )
         if is_shareable:
             return
         if place in _EXCLUSIVE:

@@ -232,7 +232,9 @@ class BlockStore:
         self._reads.begin_call()
         try:
             data, etag = await self._calls.run(_read_all(self._cache, block.name, start, end))
-        except NotFoundError as error:  # another process has evicted it, or the directory was removed
+        except (
+            NotFoundError
+        ) as error:  # another process has evicted it, or the directory was removed
             self._reads.succeeded()
             self.index.remove(block)
             self._check_bucket(error)

@@ -50,13 +50,13 @@ async def end_within(work: Coroutine[Any, Any, object], seconds: float) -> bool:
         task.cancel()
 
 
-async def _end_within(tasks: Sequence[OwnedTask[object]], seconds: float) -> bool:
+async def _end_within(tasks: Sequence[OwnedTask[Any]], seconds: float) -> bool:
     with suppress(TimedOutError):
         await within(seconds, "the tasks have not ended", _wait_for(tasks))
     return all(task.done for task in tasks)
 
 
-async def _wait_for(tasks: Sequence[OwnedTask[object]]) -> None:
+async def _wait_for(tasks: Sequence[OwnedTask[Any]]) -> None:
     for task in tasks:
         with suppress(Exception):
             await task.result()

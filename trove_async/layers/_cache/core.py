@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from trove_async._concurrency import OwnedTasks
 from trove_async.driver import AsyncDriver
@@ -13,6 +13,7 @@ from trove_async.pool import BufferPool
 
 from .block_store import BlockStore
 from .calls import end_within
+from .counters import Counters
 from .fills import Fill, FilledBlock, FillReader
 from .responses import fresh
 from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
@@ -23,13 +24,14 @@ class CacheStatistics:
     """The counters of a `ReadThrough` since it was opened, and the state of its cache.
 
     Attributes:
-        hits: Blocks that a reader read from the cache.
+        hits: Blocks of which a reader got bytes from the cache. A block may also count as a miss or as shared, if the
+            reader got others of its bytes from the origin.
         misses: Blocks that a reader made the origin send.
         shared: Blocks that a reader took from a request that another one had made.
-        bypasses: Gets that were sent to the origin without the cache: with a condition or a version_id, of
+        bypasses: Gets of which some bytes were read from the origin without the cache: with a condition or a version_id, of
             objects without an etag, or while the cache was not ready, was failing, or had no memory.
         bytes_from_cache: Bytes that readers got from the cache.
-        bytes_from_origin: Bytes of bodies that the origin sent.
+        bytes_from_origin: Bytes of bodies that the origin sent, including those of bypasses.
         evictions: Blocks deleted to make room.
         failures: Calls to the cache that failed or took too long.
         blocks: Blocks that this process has in the cache.
@@ -85,6 +87,7 @@ class ReadCore:
         revalidate: Seconds for which a version counts as current.
 
     Attributes:
+        counters: What readers and fills have done.
         filling: The blocks that are being received or stored.
         fills: The fills that have not ended.
     """
@@ -114,8 +117,7 @@ class ReadCore:
         capabilities = origin.capabilities
         self._gets_have_checksums = not capabilities.checksums or capabilities.embedded
         self._gets_have_tags = not capabilities.tags or capabilities.embedded
-        self.hits = self.misses = self.shared = self.bypasses = 0
-        self.bytes_from_cache = self.bytes_from_origin = 0
+        self.counters = Counters()
 
     async def aclose(self, seconds: float) -> bool:
         """Leave the cache, once all tasks have ended. Return False if it has not responded within a deadline."""
@@ -124,8 +126,14 @@ class ReadCore:
 
     def statistics(self) -> CacheStatistics:
         """Return the current counters."""
-        store = self.store
+        store, counters = self.store, self.counters
         return CacheStatistics(
+            hits=counters.hits,
+            misses=counters.misses,
+            shared=counters.shared,
+            bypasses=counters.bypasses,
+            bytes_from_cache=counters.bytes_from_cache,
+            bytes_from_origin=counters.bytes_from_origin,
             evictions=store.evictions,
             failures=store.failures,
             blocks=store.index.owned_count,
@@ -133,7 +141,6 @@ class ReadCore:
             max_bytes=store.max_bytes,
             allowance=store.allowance,
             is_ready=store.is_ready,
-            **{name: getattr(self, name) for name in _COUNTERS},
         )
 
     # -- versions --------------------------------------------------------------------------------
@@ -229,7 +236,9 @@ class ReadCore:
     ) -> _Lookup:
         self.check_open()
         observation, started_at = self.versions.observe(name), self.clock()
-        is_requested = name in self._lookups  # too early for this reader, but it may fill the blocks
+        is_requested = (
+            name in self._lookups
+        )  # too early for this reader, but it may fill the blocks
         if self._is_known(name) or is_requested or first is None or not self.can_lease():
             version: asyncio.Future[Version] = asyncio.get_running_loop().create_future()
             lookup = _Lookup(observation, version, started_at)
@@ -348,11 +357,3 @@ class ReadCore:
         key = block.version.block_id, block.number
         if self.filling.get(key) is block:
             del self.filling[key]
-
-
-_COUNTERS = tuple(
-    field.name
-    for field in fields(CacheStatistics)
-    if field.name
-    in {"hits", "misses", "shared", "bypasses", "bytes_from_cache", "bytes_from_origin"}
-)

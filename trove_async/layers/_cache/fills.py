@@ -27,6 +27,7 @@ from trove_async.errors import (
 from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 
+from .counters import Counters
 from .received_block import ReceivedBlock, Waiters
 from .responses import Response, replaced_error
 from .versions import Name, Observation, Version, Versions
@@ -71,7 +72,7 @@ class FillCore(Protocol):
     block_size: int
     filling: dict[tuple[str, int], FilledBlock]
     fills: set[Fill]
-    bytes_from_origin: int
+    counters: Counters
     clock: Callable[[], float]
 
     def version_of(
@@ -341,7 +342,7 @@ class Fill:
                 if not count:
                     missing = block.size - block.received
                     raise UnavailableError(f"the body ended {missing} bytes early")
-                self.core.bytes_from_origin += count
+                self.core.counters.bytes_from_origin += count
                 block.append(count)
                 if turns.is_due:
                     await turns.give()

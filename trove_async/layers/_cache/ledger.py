@@ -281,7 +281,14 @@ class Ledger:
 
 def _format(member: _Member) -> list[object]:
     owners = " ".join(sorted(member.owners))
-    return [member.allowance, round(member.renewed, 3), owners, member.host, member.pid, member.max_bytes]
+    return [
+        member.allowance,
+        round(member.renewed, 3),
+        owners,
+        member.host,
+        member.pid,
+        member.max_bytes,
+    ]
 
 
 def _parse(entry: list[str | int | float]) -> _Member:

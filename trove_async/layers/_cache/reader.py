@@ -24,6 +24,7 @@ from trove_async.options import GetOptions
 from .block_store import PIECE
 from .blocks import Block
 from .core import ReadCore
+from .counters import BlockSource, counted
 from .fills import Fill, FilledBlock
 from .received_block import RevokedError
 from .responses import ReplacedError, Response, fresh, recorded_crc32c, replaced_error
@@ -49,9 +50,11 @@ class CachedGet:
         "_closed",
         "_core",
         "_counted",
+        "_counted_sources",
         "_direct",
         "_direct_position",
         "_fill",
+        "_is_bypass",
         "_name",
         "_options",
         "_passed",
@@ -78,6 +81,8 @@ class CachedGet:
         self._direct: Response | None = None
         self._direct_position = 0
         self._counted = -1  # the number of the last block in the statistics
+        self._counted_sources: tuple[BlockSource, ...] = ()  # of this block
+        self._is_bypass = False
         self._piece_end, self._piece_crc = -1, 0  # of the block that is read from its start
         self._body_crc = 0  # of a whole body so far
         self._recorded_crc: int | None = None
@@ -159,7 +164,7 @@ class CachedGet:
     async def _pass_through(self, *, is_plain: bool) -> DriverReader:
         """Return the origin's own reader, and remember the version if the request was a plain one."""
         core = self._core
-        core.bypasses += 1
+        self._count_bypass()
         requested_at = core.clock()
         observation = core.versions.observe(self._name) if is_plain else None
         context = core.origin.get(*self._name, self._options)
@@ -173,7 +178,7 @@ class CachedGet:
         finally:
             if observation is not None:
                 core.versions.end(self._name, observation, version)
-        return reader
+        return counted(reader, core.counters)
 
     def _needed_blocks(self) -> tuple[int | None, int | None]:
         """Return the first block of the range and the number after the last, as far as they are known."""
@@ -266,9 +271,11 @@ class CachedGet:
             return None
         if not self._is_checked(block, offset, data):
             self._discard_blocks()
-            raise IntegrityError("a block in the cache was damaged while it was read: read it again")
-        core.bytes_from_cache += len(data)
-        self._count(number, "hits")
+            raise IntegrityError(
+                "a block in the cache was damaged while it was read: read it again"
+            )
+        core.counters.bytes_from_cache += len(data)
+        self._count(number, BlockSource.CACHE)
         return self._advance(data)
 
     def _is_checked(self, block: Block, offset: int, data: bytes) -> bool:
@@ -318,7 +325,8 @@ class CachedGet:
         self._detach()
         self._block = block
         block.attach()
-        self._count(block.number, "misses" if block.fill.starter is self else "shared")
+        is_own = block.fill.starter is self
+        self._count(block.number, BlockSource.OWN_FILL if is_own else BlockSource.OTHER_FILL)
         self._want(block.fill)
 
     def _detach(self) -> None:
@@ -361,10 +369,19 @@ class CachedGet:
         core.versions.forget_version(self._name, version)
         core.store.discard_version(version, range(-(-version.info.stored_size // core.block_size)))
 
-    def _count(self, number: int, kind: str) -> None:
+    def _count(self, number: int, source: BlockSource) -> None:
+        """Count a block, once for each source."""
         if number != self._counted:
-            self._counted = number
-            setattr(self._core, kind, getattr(self._core, kind) + 1)
+            self._counted, self._counted_sources = number, ()
+        if source not in self._counted_sources:
+            self._counted_sources += (source,)
+            self._core.counters.count_block(source)
+
+    def _count_bypass(self) -> None:
+        """Count this get as a bypass, once."""
+        if not self._is_bypass:
+            self._is_bypass = True
+            self._core.counters.bypasses += 1
 
     # -- the origin ------------------------------------------------------------------------------
 
@@ -375,7 +392,7 @@ class CachedGet:
 
     def take_over(self, response: Response, position: int) -> None:
         """Read from the response of a fill that has no memory. See `FillReader.take_over`."""
-        self._core.bypasses += 1
+        self._count_bypass()
         self._direct = response
         self._direct_position = position
 
@@ -384,7 +401,7 @@ class CachedGet:
         core, version = self._core, self._version
         assert version is not None and self.end is not None  # noqa: S101, PT018 - set on entering
         core.check_open()
-        core.bypasses += 1
+        self._count_bypass()
         self._leave_fill()
         is_whole = (self.position, self.end) == (0, version.info.stored_size)
         condition = version.info.etag if core.origin.capabilities.get_conditions else None
@@ -419,7 +436,7 @@ class CachedGet:
             data = await reader.read(min(PIECE if skipped else size, remaining))
             if not data:
                 raise UnavailableError(f"the body ended {end - self._direct_position} bytes early")
-            self._core.bytes_from_origin += len(data)
+            self._core.counters.bytes_from_origin += len(data)
             self._direct_position += len(data)
             if skipped:
                 return b""
