@@ -410,6 +410,19 @@ async def test_object_replaced_before_its_first_byte_is_opened_again() -> None:
             assert_same(await read_to_end(reader), content(3 * BLOCK, "new"))
 
 
+async def test_error_of_a_replaced_object_is_of_the_public_class() -> None:
+    async with cached() as setup:
+        await setup.put("key", content(3 * MiB))
+        await read(setup.layer, "bucket", "key", range=ByteRange(0, BLOCK))
+        await setup.settle()
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            await reader.read(1)  # from the cache, which has only this block
+            await setup.replace("key", b"new")
+            with pytest.raises(ObjectChangedError) as caught:
+                await read_to_end(reader)
+            assert type(caught.value) is ObjectChangedError
+
+
 async def test_object_replaced_again_and_again_raises() -> None:
     async with cached() as setup:
         await setup.put("key", content(2 * BLOCK))
@@ -835,6 +848,7 @@ async def test_reader_of_a_closed_layer_raises() -> None:
         ({"max_bytes": 1, "revalidate": -1}, ConfigError),
         ({"max_bytes": 1, "revalidate": "60"}, TypeError),
         ({"max_bytes": 1, "write": "back"}, ConfigError),
+        ({"max_bytes": 1, "write": []}, TypeError),
         ({"max_bytes": 1, "cache_timeout": 0}, ConfigError),
         ({"max_bytes": 1, "cache": "nowhere://x"}, ConfigError),
         ({"max_bytes": 1, "cache": 5}, TypeError),

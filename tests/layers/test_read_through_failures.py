@@ -41,8 +41,14 @@ if TYPE_CHECKING:
 
     from trove_async.models import ObjectInfo
     from trove_async.options import PutOptions
+    from trove_async.testing import Call
 
 BODY = content(6 * BLOCK + 11)
+
+
+def _files(directory: Path) -> list[Path]:
+    """Return the files of a cache's blocks."""
+    return [path for path in directory.rglob("*-*") if path.is_file()]
 
 
 # -- a cache that fails ------------------------------------------------------------------------------
@@ -215,7 +221,7 @@ async def test_removed_cache_is_a_miss() -> None:
 
 @pytest.mark.parametrize("reads_first", [True, False])
 async def test_removed_bucket_of_the_cache_is_created_again(
-    tmp_path: Path, reads_first: bool
+    tmp_path: Path, *, reads_first: bool
 ) -> None:
     layer = ReadThrough(
         Origin(), LocalDriver(tmp_path, fsync=False), max_bytes=64 * BLOCK, block_size=BLOCK
@@ -237,9 +243,9 @@ async def test_removed_bucket_of_the_cache_is_created_again(
             assert_same(await read(layer, "bucket", "other"), BODY)
             await settle(layer)
         statistics = layer.statistics()
-        assert statistics.is_ready and statistics.hits >= len(BODY) // BLOCK
-        stored = [path for path in tmp_path.rglob("*-*") if path.is_file()]
-        assert sum(path.stat().st_size for path in stored) == statistics.stored_bytes
+        assert statistics.is_ready
+        assert statistics.hits >= len(BODY) // BLOCK
+        assert sum(path.stat().st_size for path in _files(tmp_path)) == statistics.stored_bytes
         assert layer._open_core.store.index.used == statistics.stored_bytes
 
 
@@ -294,10 +300,7 @@ async def test_block_that_is_damaged_while_the_process_runs_is_read_from_the_ori
         for _ in range(3):
             assert_same(await read(layer, "bucket", "key", range=span), expected)
             await settle(layer)
-            files = [
-                path for path in tmp_path.rglob("*") if path.is_file() and path.name != "ledger"
-            ]
-            for path in files:
+            for path in _files(tmp_path):
                 body = bytearray(path.read_bytes())
                 body[100:108] = bytes(8)
                 path.write_bytes(bytes(len(body)) if damage == "zero" else body)
@@ -433,12 +436,12 @@ async def test_close_leaves_a_call_to_the_cache_that_cannot_be_cancelled(
     pool = BufferPool(64 * MiB)
 
     class Stuck(Cache):
-        async def step(self, operation: str, call: object) -> None:
-            if operation == step and hanging.is_set():
+        async def step(self, name: str, call: Call | None = None) -> None:
+            if name == step and hanging.is_set():
                 while not ended.is_set():  # as a thread, it ignores cancels
                     with suppress(asyncio.CancelledError):
                         await ended.wait()
-            await super().step(operation, call)  # type: ignore[arg-type]
+            await super().step(name, call)
 
     hanging = asyncio.Event()
     cache = Stuck()

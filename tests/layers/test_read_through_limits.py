@@ -23,7 +23,7 @@ from trove_async.testing import opened
 from trove_async.testing._harness import assert_same, content, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
 
 async def read_objects(layer: AsyncDriver, names: Sequence[str]) -> None:
@@ -216,7 +216,7 @@ async def test_changed_block_size_makes_new_blocks() -> None:
 
 
 @pytest.mark.parametrize("is_named", [True, False], ids=["named", "object"])
-async def test_two_origins_may_use_the_same_names_and_etags(is_named: bool) -> None:
+async def test_two_origins_may_use_the_same_names_and_etags(*, is_named: bool) -> None:
     cache = Cache()
     for name in ("one", "two"):
         origin = Origin()
@@ -237,7 +237,12 @@ def test_only_equal_places_have_the_same_id() -> None:
 
     driver = MemoryDriver()
     assert object_id_of((driver, "b", "k")) == object_id_of((driver, "b", "k"))
-    places = [(driver, "b"), (MemoryDriver(), "b"), (Slotted(), "b"), ("MemoryDriver", "b")]
+    places: list[Hashable] = [
+        (driver, "b"),
+        (MemoryDriver(), "b"),
+        (Slotted(), "b"),
+        ("MemoryDriver", "b"),
+    ]
     places += [("a,b",), ("a", "b"), (("a", "b"),), (1,), ("1",), (b"1",), (None,)]
     assert len({object_id_of(place) for place in places}) == len(places)
 

@@ -117,6 +117,8 @@ class ReadThrough(Forwarding):
             raise ConfigError(f"revalidate must not be negative, got {revalidate}")
         if cache_timeout <= 0:
             raise ConfigError(f"cache_timeout must be positive, got {cache_timeout}")
+        if not isinstance(write, str):
+            raise TypeError(f"write must be a str, got {type(write).__name__}")
         if write not in {"around", "through"}:
             raise ConfigError(f"write must be 'around' or 'through', got {write!r}")
         super().__init__("ReadThrough", as_driver(origin), _cache_driver(cache))
@@ -249,13 +251,13 @@ class ReadThrough(Forwarding):
         """Store the object at the origin, and its blocks in the cache. See `AsyncDriver.put`."""
         core, name = self._open_core, (bucket, key)
         requested_at = core.clock()
-        with _Written(core, bucket, key) as written:
+        with _WritesInFlight(core, bucket, key) as writes:
             info = await super().put(bucket, key, views, options)
         if self._writes_through and not core.tasks.closed:
             parts = WrittenParts(core.pool)
             parts.add_body(views, self._block_size)
             # The response of a service may lack what a get returns, such as the exact date.
-            is_known = written.is_certain and core.origin.capabilities.embedded
+            is_known = writes.is_certain and core.origin.capabilities.embedded
             observation = core.versions.observe(name)  # before any other write of it can begin
             work = _cache_parts(
                 core, name, info, parts, requested_at, observation, is_known=is_known
@@ -266,19 +268,19 @@ class ReadThrough(Forwarding):
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object at the origin. See `AsyncDriver.delete`."""
-        with _Written(self._open_core, bucket, key):
+        with _WritesInFlight(self._open_core, bucket, key):
             await super().delete(bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy within the origin. See `Copying.copy`."""
-        with _Written(self._open_core, dst_bucket, dst_key):
+        with _WritesInFlight(self._open_core, dst_bucket, dst_key):
             return await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys at the origin. See `BulkDeleting.delete_many`."""
-        with _Written(self._open_core, bucket, *keys):
+        with _WritesInFlight(self._open_core, bucket, *keys):
             return await cast("BulkDeleting", self._driver).delete_many(bucket, keys)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -320,28 +322,29 @@ def _check_memory(pool: BufferPool, block_size: int) -> None:
         )
 
 
-class _Written:
-    """The time during which objects are written: what is read meanwhile may be the version before.
+class _WritesInFlight:
+    """A context in which objects are written: what is read meanwhile may be the version before.
 
     Attributes:
-        is_certain: Whether no other write of these objects was in flight, so that this one is the latest.
+        is_certain: Whether no other write of these objects was in flight, so that this one is the latest. Known on
+            leaving.
     """
 
-    __slots__ = ("_core", "_writes", "is_certain")
+    __slots__ = ("_names", "_versions", "_writes", "is_certain")
 
     def __init__(self, core: ReadCore, bucket: str, *keys: str) -> None:
-        self._core = core
-        self._writes: dict[Name, Write] = {(bucket, key): Write() for key in keys}
+        self._versions = core.versions
+        self._names = {(bucket, key) for key in keys}
+        self._writes: dict[Name, Write] = {}
         self.is_certain = False
 
     def __enter__(self) -> Self:
-        versions = self._core.versions
-        self._writes = {name: versions.begin_write(name) for name in self._writes}
+        self._writes = {name: self._versions.begin_write(name) for name in self._names}
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, write in self._writes.items():
-            self._core.versions.end_write(name, write)
+            self._versions.end_write(name, write)
         self.is_certain = not any(write.is_contended for write in self._writes.values())
 
 
@@ -395,7 +398,7 @@ class _Upload:
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit at the origin. See `Upload.commit`."""
         requested_at = self._core.clock()
-        with _Written(self._core, self._bucket, self._key):
+        with _WritesInFlight(self._core, self._bucket, self._key):
             info = await self._upload.commit(checksums)
         parts, self._parts = self._parts, None
         if parts is not None:

@@ -401,15 +401,15 @@ class BlockStore:
         return True
 
     async def _join_again(self, ledger: Ledger) -> None:
-        """Join again under a new id. Blocks that another process has adopted can be read until it evicts them."""
-        before = ledger.owners
-        await self._join(
-            ledger, before
-        )  # adopts those that nobody else has: the ledger was damaged
-        lost = before - ledger.owners
-        self.index.disown(lost)
+        """Join again under a new id, after this process was taken for dead or the ledger was damaged."""
+        # 1. Blocks of the earlier ids that no other process has adopted stay those of this one.
+        earlier = ledger.owners
+        await self._join(ledger, earlier)
+        # 2. The others no longer count here. They can be read until their new owner evicts them.
+        adopted_by_others = earlier - ledger.owners
+        self.index.disown(adopted_by_others)
         for name, size in list(self._doubtful.items()):
-            if name.partition("/")[0] in lost:
+            if name.partition("/")[0] in adopted_by_others:
                 del self._doubtful[name]
                 self.index.used -= size
 

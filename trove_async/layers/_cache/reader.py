@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final
 
-from trove_async._concurrency import Turns
 from trove_async._checksums import running_crc32c
+from trove_async._concurrency import Turns
 from trove_async.driver import DriverReader
 from trove_async.errors import (
     ClosedError,
@@ -27,7 +27,7 @@ from .core import ReadCore
 from .counters import BlockSource, counted
 from .fills import Fill, FilledBlock
 from .received_block import RevokedError
-from .responses import ReplacedError, Response, fresh, recorded_crc32c, replaced_error
+from .responses import Response, fresh, recorded_crc32c, replaced_error
 from .versions import Version
 
 _ATTEMPTS: Final = 5
@@ -139,7 +139,7 @@ class CachedGet:
             try:
                 if length:
                     self._pending = await self._next(length if length <= PIECE else _FIRST_PIECE)
-            except ReplacedError:
+            except ObjectChangedError:
                 core.versions.forget_version(self._name, version)
                 await self._leave()
             else:
@@ -209,7 +209,7 @@ class CachedGet:
             await self._turns.give()
         try:
             return await self._next(size)
-        except ReplacedError:
+        except ObjectChangedError:
             if self._version is not None:
                 self._core.versions.forget_version(self._name, self._version)
             raise

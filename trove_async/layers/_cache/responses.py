@@ -15,10 +15,6 @@ from trove_async.models import ObjectInfo
 _CRC_BYTES: Final = 4
 
 
-class ReplacedError(ObjectChangedError):
-    """The object was replaced at the origin after its version was looked up."""
-
-
 class Response:
     """An open response of the origin. It has one owner at a time, who closes it."""
 
@@ -57,6 +53,6 @@ def fresh(error: BaseException) -> BaseException:
     return error
 
 
-def replaced_error() -> ReplacedError:
+def replaced_error() -> ObjectChangedError:
     """Return the error of a version that the origin no longer has."""
-    return ReplacedError("the object was replaced or deleted while it was being read")
+    return ObjectChangedError("the object was replaced or deleted while it was being read")
