@@ -769,11 +769,13 @@ async def check_deletable(driver: AsyncDriver, bucket: str, key: str) -> None:
 class ReadsNow(Protocol):
     """Optional: a driver that can sometimes read a small range without waiting, such as from the page cache."""
 
-    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+    def read_now(
+        self, bucket: str, key: str, start: int, end: int, if_match: str | None = None
+    ) -> bytes | None:
         """Return the bytes from `start` to `end` of an object, all of one version.
 
-        Return None if that would wait or fail, or if the object ends before `end`. The caller then uses
-        `AsyncDriver.get`, which waits or raises. Does not block the event loop.
+        Return None if that would wait or fail, if the object ends before `end`, or if its etag differs from
+        `if_match`. The caller then uses `AsyncDriver.get`, which waits or raises. Does not block the event loop.
         """
         ...
 

@@ -27,7 +27,7 @@ from trove_async.errors import (
 from trove_async.layers import CacheStatistics, Mapped, ReadThrough
 from trove_async.models import ByteRange, MiB
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
-from trove_async.pool import BufferPool
+from trove_async.pool import SLOT, BufferPool
 from trove_async.testing import DriverSuite, StoreSuite, opened
 from trove_async.testing._harness import (
     assert_same,
@@ -410,6 +410,19 @@ async def test_object_replaced_before_its_first_byte_is_opened_again() -> None:
             assert_same(await read_to_end(reader), content(3 * BLOCK, "new"))
 
 
+async def test_error_of_a_replaced_object_is_of_the_public_class() -> None:
+    async with cached() as setup:
+        await setup.put("key", content(3 * MiB))
+        await read(setup.layer, "bucket", "key", range=ByteRange(0, BLOCK))
+        await setup.settle()
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            await reader.read(1)  # from the cache, which has only this block
+            await setup.replace("key", b"new")
+            with pytest.raises(ObjectChangedError) as caught:
+                await read_to_end(reader)
+            assert type(caught.value) is ObjectChangedError
+
+
 async def test_object_replaced_again_and_again_raises() -> None:
     async with cached() as setup:
         await setup.put("key", content(2 * BLOCK))
@@ -452,6 +465,25 @@ async def test_lookup_of_the_version_before_a_put_is_not_joined_after_it() -> No
         assert await read(setup.layer, "bucket", "key") == b"newer"
         await before.aclose()
         assert await read(setup.layer, "bucket", "key") == b"newer"
+
+
+@pytest.mark.parametrize("revalidate", [0, 10])
+@pytest.mark.parametrize("operation", ["head", "get"])
+async def test_lookup_older_than_revalidate_is_not_joined(revalidate: int, operation: str) -> None:
+    async with cached(revalidate=revalidate) as setup:
+        await setup.put("key", b"old")
+        if operation == "head":  # a known object is looked up by a head request, others by a get
+            await read(setup.layer, "bucket", "key")
+            await setup.settle()
+            await asyncio.sleep(revalidate)
+        reached = setup.origin.hang(f"{operation}.done")
+        first = OwnedTask(read(setup.layer, "bucket", "key"))
+        await reached.wait()
+        del setup.origin.before[f"{operation}.done"]
+        await write(setup.origin, "bucket", "key", b"new")  # by another writer
+        await asyncio.sleep(revalidate)
+        assert await read(setup.layer, "bucket", "key") == b"new"
+        await first.aclose()
 
 
 async def test_failed_lookup_that_has_just_ended_is_not_joined_after_a_put() -> None:
@@ -752,6 +784,45 @@ async def test_statistics_are_shown_by_the_store() -> None:
     assert layer.statistics().misses == 1
 
 
+async def test_bytes_of_passed_gets_are_counted_and_the_get_once() -> None:
+    async with cached() as setup:
+        body = content(3 * BLOCK)
+        await setup.put("key", body)
+        etag = (await setup.layer.head("bucket", "key")).etag
+        assert_same(await read(setup.layer, "bucket", "key", if_match=etag), body)
+        statistics = setup.layer.statistics()
+        assert (statistics.bypasses, statistics.bytes_from_origin) == (1, len(body))
+
+
+async def test_get_without_memory_is_one_bypass() -> None:
+    async with cached(pool=BufferPool(2 * SLOT), block_size=SLOT) as setup:
+        body = content(6 * SLOT)
+        await setup.put("key", body)
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            first = await reader.read(1)
+            core = setup.layer._open_core
+            leases = [core.pool.try_lease(SLOT, lambda: False) for _ in range(2)]
+            assert_same(first + await read_to_end(reader), body)
+            for lease in leases:
+                if lease is not None:
+                    lease.release()
+        assert setup.layer.statistics().bypasses == 1
+
+
+async def test_block_that_is_read_from_a_fill_and_from_the_cache_is_a_miss_and_a_hit() -> None:
+    async with cached(block_size=2 * MiB, max_bytes=8 * MiB) as setup:
+        await setup.put("key", content(2 * MiB))
+        async with setup.layer.get("bucket", "key", GetOptions()) as reader:
+            await reader.read(1)
+            await setup.settle()
+            for block in list(setup.layer._open_core.filling.values()):
+                block.drop()  # as when a transfer needs the memory
+            await read_to_end(reader)
+        statistics = setup.layer.statistics()
+        assert (statistics.misses, statistics.hits) == (1, 1)
+        assert 0 < statistics.bytes_from_cache < 2 * MiB
+
+
 async def test_reader_of_a_closed_layer_raises() -> None:
     layer = ReadThrough(MemoryDriver(), MemoryDriver(), max_bytes=64 * BLOCK, block_size=BLOCK)
     async with opened(layer):
@@ -777,6 +848,7 @@ async def test_reader_of_a_closed_layer_raises() -> None:
         ({"max_bytes": 1, "revalidate": -1}, ConfigError),
         ({"max_bytes": 1, "revalidate": "60"}, TypeError),
         ({"max_bytes": 1, "write": "back"}, ConfigError),
+        ({"max_bytes": 1, "write": []}, TypeError),
         ({"max_bytes": 1, "cache_timeout": 0}, ConfigError),
         ({"max_bytes": 1, "cache": "nowhere://x"}, ConfigError),
         ({"max_bytes": 1, "cache": 5}, TypeError),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.layers.cached import BLOCK, Cache, Origin, cached, settle
+from trove_async import Trove
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.errors import (
@@ -38,8 +41,14 @@ if TYPE_CHECKING:
 
     from trove_async.models import ObjectInfo
     from trove_async.options import PutOptions
+    from trove_async.testing import Call
 
 BODY = content(6 * BLOCK + 11)
+
+
+def _files(directory: Path) -> list[Path]:
+    """Return the files of a cache's blocks."""
+    return [path for path in directory.rglob("*-*") if path.is_file()]
 
 
 # -- a cache that fails ------------------------------------------------------------------------------
@@ -210,6 +219,36 @@ async def test_removed_cache_is_a_miss() -> None:
         await setup.settle()
 
 
+@pytest.mark.parametrize("reads_first", [True, False])
+async def test_removed_bucket_of_the_cache_is_created_again(
+    tmp_path: Path, *, reads_first: bool
+) -> None:
+    layer = ReadThrough(
+        Origin(), LocalDriver(tmp_path, fsync=False), max_bytes=64 * BLOCK, block_size=BLOCK
+    )
+    async with opened(layer):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await write(layer, "bucket", "key", BODY)
+        await read(layer, "bucket", "key")
+        await settle(layer)
+        shutil.rmtree(tmp_path / "trove-cache")
+        if reads_first:
+            assert_same(await read(layer, "bucket", "key"), BODY)
+        await write(layer, "bucket", "other", BODY)
+        assert_same(await read(layer, "bucket", "other"), BODY)
+        await settle(layer)
+        await asyncio.sleep(6)  # the pause after a failure
+        for _ in range(3):
+            assert_same(await read(layer, "bucket", "other"), BODY)
+            await settle(layer)
+        statistics = layer.statistics()
+        assert statistics.is_ready
+        assert statistics.hits >= len(BODY) // BLOCK
+        assert sum(path.stat().st_size for path in _files(tmp_path)) == statistics.stored_bytes
+        assert layer._open_core.store.index.used == statistics.stored_bytes
+
+
 async def test_bucket_that_cannot_be_created_is_a_cache_that_fails() -> None:
     cache = Cache()
     cache.fail("create_bucket", PermissionDeniedError("no"), times=None)
@@ -243,6 +282,63 @@ async def test_flipped_byte_in_the_cache_is_found_after_a_restart() -> None:
         cache.flip(block, at=5, times=None)
     async with cached(origin, cache) as setup:
         assert_same(await read(setup.layer, "bucket", "key"), BODY)
+
+
+@pytest.mark.parametrize("damage", ["flip", "zero"])
+@pytest.mark.parametrize("span", [None, ByteRange(50, BLOCK // 2), ByteRange(50, 2 * BLOCK)])
+async def test_block_that_is_damaged_while_the_process_runs_is_read_from_the_origin(
+    tmp_path: Path, damage: str, span: ByteRange | None
+) -> None:
+    origin = Origin()
+    cache = LocalDriver(tmp_path, fsync=False)
+    layer = ReadThrough(origin, cache, max_bytes=64 * BLOCK, block_size=BLOCK)
+    async with opened(layer):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await write(layer, "bucket", "key", BODY)
+        expected = BODY if span is None else BODY[span.start : span.end]
+        for _ in range(3):
+            assert_same(await read(layer, "bucket", "key", range=span), expected)
+            await settle(layer)
+            for path in _files(tmp_path):
+                body = bytearray(path.read_bytes())
+                body[100:108] = bytes(8)
+                path.write_bytes(bytes(len(body)) if damage == "zero" else body)
+        assert_same(await read(layer, "bucket", "key"), BODY)
+
+
+async def test_whole_block_is_verified_with_each_read() -> None:
+    origin, cache = Origin(), Cache()
+    async with cached(origin, cache) as setup:
+        await setup.put("key", BODY)
+        for _ in range(2):
+            assert_same(await read(setup.layer, "bucket", "key"), BODY)
+            await setup.settle()
+        for block in cache.blocks:
+            cache.flip(block, at=5, times=None)  # the etag stays the same
+        assert_same(await read(setup.layer, "bucket", "key"), BODY)
+        await setup.settle()
+        assert setup.origin.received == 2 * len(BODY)
+
+
+async def test_read_after_an_integrity_error_comes_from_the_origin() -> None:
+    origin, cache = Origin(), Cache()
+    body = content(5 * MiB)
+    layer = ReadThrough(origin, cache, max_bytes=64 * MiB, block_size=2 * MiB)
+    async with Trove(layer) as store:
+        await store.create_bucket("bucket")
+        await layer.wait_until_ready()
+        await store.put("bucket", "key", body)
+        await store.read("bucket", "key")
+        await settle(layer)
+        for block in cache.blocks:
+            cache.flip(block, at=5, times=None)
+        with pytest.raises(IntegrityError):
+            await store.read("bucket", "key")
+        origin.received = 0
+        assert_same(await store.read("bucket", "key"), body)
+        assert origin.received == len(body)
+        await settle(layer)
 
 
 # -- cancelled and dropped readers -------------------------------------------------------------------
@@ -330,6 +426,43 @@ async def test_closed_layer_holds_nothing(step: str) -> None:
     assert pool.statistics().leased == 0
     assert origin.open_readers == cache.open_readers == 0
     assert origin.calls_under_way == cache.calls_under_way == 0
+
+
+@pytest.mark.parametrize("step", ["put", "get", "list_page"])
+async def test_close_leaves_a_call_to_the_cache_that_cannot_be_cancelled(
+    step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+    pool = BufferPool(64 * MiB)
+
+    class Stuck(Cache):
+        async def step(self, name: str, call: Call | None = None) -> None:
+            if name == step and hanging.is_set():
+                while not ended.is_set():  # as a thread, it ignores cancels
+                    with suppress(asyncio.CancelledError):
+                        await ended.wait()
+            await super().step(name, call)
+
+    hanging = asyncio.Event()
+    cache = Stuck()
+    layer = ReadThrough(Origin(), cache, max_bytes=64 * BLOCK, block_size=BLOCK, cache_timeout=0.1)
+    if step == "list_page":
+        hanging.set()
+    async with opened(layer, pool=pool):
+        await layer.create_bucket("bucket")
+        await layer.wait_until_ready()
+        hanging.set()
+        await write(layer, "bucket", "key", BODY)
+        for _ in range(2):
+            assert_same(await read(layer, "bucket", "key"), BODY)
+            await asyncio.sleep(0.01)
+        await layer.aclose()
+        assert "hanging" in caplog.text
+        leased = pool.statistics().leased
+        assert bool(leased) == (step == "put")  # the call may still read these bytes
+        ended.set()
+        while pool.statistics().leased:
+            await asyncio.sleep(0)
 
 
 async def test_missing_object_raises_for_all_readers() -> None:

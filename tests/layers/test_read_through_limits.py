@@ -15,6 +15,7 @@ from trove_async.drivers import MemoryDriver
 from trove_async.errors import UnavailableError
 from trove_async.layers import ReadThrough
 from trove_async.layers._cache.sieve import Entry, Sieve
+from trove_async.layers._cache.versions import object_id_of
 from trove_async.models import ByteRange, MiB
 from trove_async.options import GetOptions, PutOptions
 from trove_async.pool import BufferPool
@@ -22,7 +23,7 @@ from trove_async.testing import opened
 from trove_async.testing._harness import assert_same, content, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
 
 async def read_objects(layer: AsyncDriver, names: Sequence[str]) -> None:
@@ -214,11 +215,13 @@ async def test_changed_block_size_makes_new_blocks() -> None:
     assert len(cache.blocks) == 12
 
 
-async def test_two_origins_may_use_the_same_names_and_etags() -> None:
+@pytest.mark.parametrize("is_named", [True, False], ids=["named", "object"])
+async def test_two_origins_may_use_the_same_names_and_etags(*, is_named: bool) -> None:
     cache = Cache()
     for name in ("one", "two"):
         origin = Origin()
-        origin.place = lambda bucket, key, name=name: (name, bucket, key)  # type: ignore[method-assign, misc]
+        if is_named:  # otherwise the place has the driver itself, as that of a `MemoryDriver`
+            origin.place = lambda bucket, key, name=name: (name, bucket, key)  # type: ignore[method-assign, misc]
         origin._token = "same"  # noqa: S105 - the prefix of its etags
         async with cached(origin, cache) as setup:
             await setup.put("key", name.encode())
@@ -226,6 +229,22 @@ async def test_two_origins_may_use_the_same_names_and_etags() -> None:
                 assert await read(setup.layer, "bucket", "key") == name.encode()
             await setup.settle()
     assert len(cache.blocks) == 2
+
+
+def test_only_equal_places_have_the_same_id() -> None:
+    class Slotted:
+        __slots__ = ()  # it has no weak references
+
+    driver = MemoryDriver()
+    assert object_id_of((driver, "b", "k")) == object_id_of((driver, "b", "k"))
+    places: list[Hashable] = [
+        (driver, "b"),
+        (MemoryDriver(), "b"),
+        (Slotted(), "b"),
+        ("MemoryDriver", "b"),
+    ]
+    places += [("a,b",), ("a", "b"), (("a", "b"),), (1,), ("1",), (b"1",), (None,)]
+    assert len({object_id_of(place) for place in places}) == len(places)
 
 
 async def test_reads_do_not_wait_for_the_listing_of_a_large_cache() -> None:

@@ -17,6 +17,7 @@ import trove_async
 from tests.layers.cached import BLOCK, Cache, Origin, settle
 from trove_async._concurrency import task_group
 from trove_async.drivers import LocalDriver, MemoryDriver
+from trove_async.errors import ConfigError
 from trove_async.layers import Mapped, ReadThrough
 from trove_async.layers._cache import ledger as ledger_module
 from trove_async.testing import opened
@@ -207,11 +208,55 @@ async def test_cache_without_conditional_puts_belongs_to_one_process() -> None:
     assert "ledger" not in cache.stored_keys("trove-cache")
 
 
+async def test_second_layer_over_a_cache_without_conditional_puts_is_refused() -> None:
+    cache = Cache(put_if_match=False, put_if_none_match=False)
+    layers = [ReadThrough(Origin(), several(cache), max_bytes=8 * BLOCK) for _ in range(2)]
+    for _ in range(2):  # once the first one is closed, the cache is free again
+        async with opened(layers[0]):
+            with pytest.raises(ConfigError, match="cannot be shared"):
+                async with opened(layers[1]):
+                    pass
+            await layers[1].aclose()
+            with pytest.raises(ConfigError, match="cannot be shared"):
+                async with opened(layers[1]):
+                    pass
+            await layers[1].aclose()
+
+
+async def test_origin_and_cache_must_not_be_one_directory(tmp_path: Path) -> None:
+    layer = ReadThrough(LocalDriver(tmp_path), LocalDriver(tmp_path / "."), max_bytes=8 * BLOCK)
+    with pytest.raises(ConfigError, match="different places"):
+        async with opened(layer):
+            pass
+
+
+@pytest.mark.parametrize("sizes", [(4, 12), (12, 4)])
+async def test_smallest_max_bytes_holds_for_all_and_no_layer_gets_nothing(
+    shared: Shared, clock: Clock, sizes: tuple[int, int]
+) -> None:
+    layers = [await shared.open(max_blocks=size) for size in sizes]
+    for _ in range(4):
+        for layer in layers:
+            clock.now += 6
+            await shared.read(layer, *range(20))
+    allowances = [layer.statistics().allowance for layer in layers]
+    assert sum(allowances) <= 4 * BLOCK
+    assert min(allowances) >= 2 * BLOCK
+    assert shared.cache.stored <= 4 * BLOCK
+    # A layer that is left alone may use what it was configured for.
+    await layers[sizes.index(4)].aclose()
+    for start in (0, 20):
+        clock.now += 40
+        await shared.read(layers[sizes.index(12)], *range(start, start + 20))
+    assert layers[sizes.index(12)].statistics().allowance == 12 * BLOCK
+
+
 # -- processes ---------------------------------------------------------------------------------------
 
 PROGRAM = """
 import asyncio, random, sys
 from trove_async.drivers import LocalDriver
+from trove_async.errors import ConfigError
 from trove_async.layers import Mapped, ReadThrough
 from trove_async.testing import opened
 from trove_async.testing._harness import content, read

@@ -133,12 +133,14 @@ class ResilientDriver:
         """Open a body that resumes after a broken connection."""
         return ResumingReader(self.calls, bucket, key, options)
 
-    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+    def read_now(
+        self, bucket: str, key: str, start: int, end: int, if_match: str | None = None
+    ) -> bytes | None:
         """Return a range if the driver can read it without waiting, else None. See `ReadsNow`."""
         # Such a read needs no permit. With listeners it returns None, so that they see each get.
         if self._read_now is None or self.calls.events:
             return None
-        return self._read_now(bucket, key, start, end)
+        return self._read_now(bucket, key, start, end, if_match)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata."""

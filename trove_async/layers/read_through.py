@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from trove_async._concurrency import Deadlines, OwnedTasks
+from trove_async._concurrency import Deadlines
 from trove_async._settings import check_counts, check_numbers
 from trove_async.driver import (
     AsyncDriver,
@@ -24,17 +25,24 @@ from trove_async.models import DeleteResult, MiB, ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 from trove_async.pool import SLOT, BufferPool
 
-from ._cache.block_store import BlockStore
+from ._cache.block_store import BUCKET, BlockStore
 from ._cache.calls import CacheCalls, SharedTasks
 from ._cache.core import CacheStatistics, ReadCore
+from ._cache.ledger import LEDGER
 from ._cache.reader import CachedGet
 from ._cache.versions import Name, Observation, Version, Write
 from ._cache.written import WrittenParts, cache_body
 from ._forwarding import Forwarding
 from ._urls import as_driver
 
+_logger = logging.getLogger("trove_async")
+
 _CLOSE_SECONDS: Final = 2.0
-"""Seconds that leaving a cache that other processes share may take."""
+"""Seconds that the end of all tasks may take, and leaving a cache that other processes share."""
+
+
+_EXCLUSIVE: Final[set[Hashable]] = set()
+"""The places of the open caches of this process that cannot be shared."""
 
 
 class ReadThrough(Forwarding):
@@ -54,9 +62,16 @@ class ReadThrough(Forwarding):
     The cache only makes reads faster. If it fails, is full, or does not respond within `cache_timeout`, reads use
     the origin, and the cache is left alone for some seconds.
 
-    What is in the cache stays for the next process. Blocks that it finds are verified when they are first read.
+    What is in the cache stays for the next process. A block is verified when a process first reads it if another
+    process wrote it, whenever its etag in the cache has changed, and whenever it is read whole. So bytes of a disk
+    that change without a new etag, and so without a new modification time, are not noticed by reads of parts of
+    a block, as parts have no checksums. If a read finds a block damaged after bytes of it were handed out, it raises
+    IntegrityError, and the next read gets the block from the origin.
+
     If the driver of the cache honours the conditions of a put, several processes may use one cache at the same time:
-    all their blocks together stay within `max_bytes`. Otherwise each process needs a cache of its own.
+    all their blocks together stay within `max_bytes`. If they differ in it, the smallest one holds for all as long as
+    its layer is open, once the others have noticed: before they store their next block, after at most 5 seconds.
+    Otherwise each process needs a cache of its own, and a second layer over one in the same process is refused.
 
     Args:
         origin: The driver, or its URL.
@@ -75,7 +90,7 @@ class ReadThrough(Forwarding):
 
     Raises:
         ConfigError: A value is out of range, or a URL is invalid. When a store opens: a block does not fit
-            the pool.
+            the pool, origin and cache are one place, or the cache is in use and cannot be shared.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -102,6 +117,8 @@ class ReadThrough(Forwarding):
             raise ConfigError(f"revalidate must not be negative, got {revalidate}")
         if cache_timeout <= 0:
             raise ConfigError(f"cache_timeout must be positive, got {cache_timeout}")
+        if not isinstance(write, str):
+            raise TypeError(f"write must be a str, got {type(write).__name__}")
         if write not in {"around", "through"}:
             raise ConfigError(f"write must be 'around' or 'through', got {write!r}")
         super().__init__("ReadThrough", as_driver(origin), _cache_driver(cache))
@@ -112,9 +129,10 @@ class ReadThrough(Forwarding):
         self._revalidate = float(revalidate)
         self._writes_through = write == "through"
         self._cache_timeout = float(cache_timeout)
-        self._tasks: OwnedTasks | None = None
+        self._tasks: SharedTasks | None = None
         self._deadlines: Deadlines | None = None
         self._core: ReadCore | None = None
+        self._claimed: Hashable = None  # the place of a cache that nothing else may use
         self._statistics = CacheStatistics(max_bytes=max_bytes)  # while the layer is closed
 
     def __repr__(self) -> str:
@@ -136,7 +154,8 @@ class ReadThrough(Forwarding):
 
         Raises:
             DriverInUseError: The layer is open, or being opened, in another store.
-            ConfigError: A block does not fit the pool.
+            ConfigError: A block does not fit the pool, origin and cache are one place, or another layer of this process
+                uses the cache and it cannot be shared.
         """
         await super().open(context)
         _check_memory(context.pool, self._block_size)
@@ -144,6 +163,7 @@ class ReadThrough(Forwarding):
         self._tasks, self._deadlines = SharedTasks(), Deadlines()
         calls = CacheCalls(self._tasks, self._deadlines, self._cache_timeout)
         store = BlockStore(cache, self._max_bytes, calls, self._tasks)
+        self._claim(origin, cache, is_shareable=store.is_shareable)
         self._core = ReadCore(
             origin,
             store,
@@ -155,19 +175,49 @@ class ReadThrough(Forwarding):
         store.start_indexing()
 
     async def aclose(self) -> None:
-        """Cancel what runs in the background, and leave the cache as it is. Idempotent."""
+        """Cancel what runs in the background, and leave the cache as it is. Idempotent.
+
+        A call that hangs in a thread, such as on a network file system that does not respond, cannot be
+        cancelled. After two seconds, `aclose` logs a warning and leaves such a call, which keeps its memory until it
+        ends. But a store that closes then closes the drivers of origin and cache, and a `LocalDriver` waits for
+        its threads, without a deadline.
+        """
         tasks, deadlines, core = self._tasks, self._deadlines, self._core
-        if tasks is not None:
-            await tasks.aclose()
         try:
+            # While a call is left, this process may still store a block, so it stays in the ledger.
+            has_ended = tasks is None or await tasks.aclose_within(_CLOSE_SECONDS)
             if core is not None:
                 self._statistics = core.statistics()
-                await core.aclose(_CLOSE_SECONDS)
+                has_ended = has_ended and await core.aclose(_CLOSE_SECONDS)
+            if not has_ended:
+                _logger.warning(
+                    "ReadThrough was closed while a call of a driver was hanging: %r", self
+                )
         finally:
             if deadlines is not None:
                 deadlines.close()
             self._tasks = self._deadlines = self._core = None
+            if self._claimed is not None:
+                _EXCLUSIVE.discard(self._claimed)
+                self._claimed = None
             await super().aclose()
+
+    def _claim(self, origin: AsyncDriver, cache: AsyncDriver, *, is_shareable: bool) -> None:
+        """Check that nothing else in this process uses the place of the cache."""
+        place = cache.place(BUCKET, LEDGER)
+        if place == origin.place(BUCKET, LEDGER):
+            raise ConfigError(
+                "origin and cache must be different places: use another directory or service"
+            )
+        if is_shareable:
+            return
+        if place in _EXCLUSIVE:
+            raise ConfigError(
+                "the cache is used by another open ReadThrough, and cannot be shared because its driver does not"
+                " honour the conditions of a put: use another cache"
+            )
+        _EXCLUSIVE.add(place)
+        self._claimed = place
 
     @property
     def _open_core(self) -> ReadCore:
@@ -201,13 +251,13 @@ class ReadThrough(Forwarding):
         """Store the object at the origin, and its blocks in the cache. See `AsyncDriver.put`."""
         core, name = self._open_core, (bucket, key)
         requested_at = core.clock()
-        with _Written(core, bucket, key) as written:
+        with _WritesInFlight(core, bucket, key) as writes:
             info = await super().put(bucket, key, views, options)
         if self._writes_through and not core.tasks.closed:
             parts = WrittenParts(core.pool)
             parts.add_body(views, self._block_size)
             # The response of a service may lack what a get returns, such as the exact date.
-            is_known = written.is_certain and core.origin.capabilities.embedded
+            is_known = writes.is_certain and core.origin.capabilities.embedded
             observation = core.versions.observe(name)  # before any other write of it can begin
             work = _cache_parts(
                 core, name, info, parts, requested_at, observation, is_known=is_known
@@ -218,19 +268,19 @@ class ReadThrough(Forwarding):
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object at the origin. See `AsyncDriver.delete`."""
-        with _Written(self._open_core, bucket, key):
+        with _WritesInFlight(self._open_core, bucket, key):
             await super().delete(bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy within the origin. See `Copying.copy`."""
-        with _Written(self._open_core, dst_bucket, dst_key):
+        with _WritesInFlight(self._open_core, dst_bucket, dst_key):
             return await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys at the origin. See `BulkDeleting.delete_many`."""
-        with _Written(self._open_core, bucket, *keys):
+        with _WritesInFlight(self._open_core, bucket, *keys):
             return await cast("BulkDeleting", self._driver).delete_many(bucket, keys)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -272,28 +322,29 @@ def _check_memory(pool: BufferPool, block_size: int) -> None:
         )
 
 
-class _Written:
-    """The time during which objects are written: what is read meanwhile may be the version before.
+class _WritesInFlight:
+    """A context in which objects are written: what is read meanwhile may be the version before.
 
     Attributes:
-        is_certain: Whether no other write of these objects was in flight, so that this one is the latest.
+        is_certain: Whether no other write of these objects was in flight, so that this one is the latest. Known on
+            leaving.
     """
 
-    __slots__ = ("_core", "_writes", "is_certain")
+    __slots__ = ("_names", "_versions", "_writes", "is_certain")
 
     def __init__(self, core: ReadCore, bucket: str, *keys: str) -> None:
-        self._core = core
-        self._writes: dict[Name, Write] = {(bucket, key): Write() for key in keys}
+        self._versions = core.versions
+        self._names = {(bucket, key) for key in keys}
+        self._writes: dict[Name, Write] = {}
         self.is_certain = False
 
     def __enter__(self) -> Self:
-        versions = self._core.versions
-        self._writes = {name: versions.begin_write(name) for name in self._writes}
+        self._writes = {name: self._versions.begin_write(name) for name in self._names}
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, write in self._writes.items():
-            self._core.versions.end_write(name, write)
+            self._versions.end_write(name, write)
         self.is_certain = not any(write.is_contended for write in self._writes.values())
 
 
@@ -347,7 +398,7 @@ class _Upload:
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Commit at the origin. See `Upload.commit`."""
         requested_at = self._core.clock()
-        with _Written(self._core, self._bucket, self._key):
+        with _WritesInFlight(self._core, self._bucket, self._key):
             info = await self._upload.commit(checksums)
         parts, self._parts = self._parts, None
         if parts is not None:

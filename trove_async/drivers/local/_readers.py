@@ -233,7 +233,9 @@ def open_body_nowait(root: Root, location: Location, options: GetOptions) -> Buf
         object_file.close()
 
 
-def read_now(root: Root, location: Location, start: int, end: int) -> bytes | None:
+def read_now(
+    root: Root, location: Location, start: int, end: int, if_match: str | None
+) -> bytes | None:
     """Return a range of at most `SLOT` bytes if it is in the kernel's cache, else None."""
     size = end - start
     if root.read_flags is None or not 0 < size <= SLOT:
@@ -242,6 +244,8 @@ def read_now(root: Root, location: Location, start: int, end: int) -> bytes | No
     if object_file is None:
         return None
     try:
+        if if_match is not None and etag(object_file.status) != if_match:
+            return None
         # Reading into memory that is mapped already, and copying from there, takes half the time of reading
         # into a new bytearray. Nothing else runs between the two.
         buffer = root.scratch[:size]

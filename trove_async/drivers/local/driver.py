@@ -256,10 +256,12 @@ class LocalDriver:
         assert self._pool is not None  # noqa: S101 - set before the root
         return _Get(root, threads, self._pool, root.layout.locate(bucket, key), options)
 
-    def read_now(self, bucket: str, key: str, start: int, end: int) -> bytes | None:
+    def read_now(
+        self, bucket: str, key: str, start: int, end: int, if_match: str | None = None
+    ) -> bytes | None:
         """Return a range that is in the kernel's cache. See `ReadsNow`."""
         root, _ = self._require_open()
-        return read_now(root, root.layout.locate(bucket, key), start, end)
+        return read_now(root, root.layout.locate(bucket, key), start, end, if_match)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's info."""

@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 from trove_async._checksums import running_crc32c
 from trove_async._concurrency import OwnedTask, OwnedTasks
 from trove_async.driver import AsyncDriver, ReadsNow
-from trove_async.errors import BucketExistsError, NotFoundError, StorageFullError, TroveError
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotFoundError,
+    NotFoundError,
+    StorageFullError,
+    TroveError,
+)
 from trove_async.models import ByteRange, MiB
 from trove_async.options import DeleteOptions, GetOptions, PutOptions
 
@@ -33,6 +39,9 @@ BUCKET: Final = "trove-cache"
 
 PIECE: Final = MiB
 """Maximum size of one read from the cache."""
+
+_READ_ATTEMPTS: Final = 3
+"""Maximum number of times that a block is verified for one read, if it changes again and again."""
 
 _FULL_SECONDS: Final = 60.0
 """Seconds for which the blocks stay below the size at which the disk was full, although more is allowed."""
@@ -51,6 +60,7 @@ class BlockStore:
         index: The blocks that are known to exist.
         evictions: The number of blocks evicted so far.
         is_ready: Whether the index is complete.
+        is_shareable: Whether other layers and processes may use the same cache.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class BlockStore:
         capabilities = cache.capabilities
         is_shareable = capabilities.put_if_match and capabilities.put_if_none_match
         self._ledger = Ledger(cache, BUCKET, max_bytes, calls) if is_shareable else None
+        self.is_shareable = self._ledger is not None
         self._owner = "0" if self._ledger is None else self._ledger.member
 
     # -- state -----------------------------------------------------------------------------------
@@ -139,18 +150,25 @@ class BlockStore:
                 await self._calls.run(self._cache.create_bucket(BUCKET))
             found = await self._list()
             if self._ledger is not None:
-                await self._join(self._ledger, frozenset(found.owners))
+                # The ledger may be gone, and blocks of earlier ids of this process may still be on their way.
+                await self._join(self._ledger, frozenset(found.owners) | self._ledger.owners)
         except Exception:  # noqa: BLE001 - reads go to the origin, and it is tried again later
             self._writes.failed()
             return
         self._writes.succeeded()
-        self.index = BlockIndex()
+        await self.index.clear()  # it is built again if the bucket was removed
         await self._add_to_index(found)
         async with self._room:
             for name, size in list(self._doubtful.items()):
                 await self._delete(name, size)
             await self._make_room(0)
         self.is_ready = True
+
+    def _check_bucket(self, error: Exception) -> None:
+        """If the bucket was removed, let it be created and the index be built again, after the pause if there is one."""
+        if isinstance(error, BucketNotFoundError):
+            self.is_ready = False
+            self.start_indexing()
 
     async def _join(self, ledger: Ledger, listed: frozenset[str]) -> None:
         await ledger.join(listed)
@@ -177,37 +195,49 @@ class BlockStore:
     # -- reading ---------------------------------------------------------------------------------
 
     def read_now(self, block: Block, start: int, end: int) -> bytes | None:
-        """Return some bytes of a block if that does not wait, else None."""
+        """Return some bytes of a verified block if that does not wait, else None."""
         if self._read_now is None or not block.is_verified:
             return None
-        data = self._read_now(BUCKET, block.name, start, end)
-        if data is None or len(data) != end - start:
+        data = self._read_now(BUCKET, block.name, start, end, block.etag)
+        if data is None or len(data) != end - start or not _is_plausible(block, data):
             return None
         block.hit(start, end)
         return data
 
     async def read(self, block: Block, start: int, end: int) -> bytes | None:
         """Return some bytes of a block, at most `PIECE`; None if the cache does not have them after all."""
-        if not block.is_verified and not await self._verify(block):
-            return None
-        data = await self._read(block, start, end)
-        if data is not None:
-            block.hit(start, end)
-        return data
-
-    async def _read(self, block: Block, start: int, end: int) -> bytes | None:
-        if self._read_now is not None:
-            data = self._read_now(BUCKET, block.name, start, end)
-            if data is not None and len(data) == end - start:
+        for _ in range(_READ_ATTEMPTS):
+            # 1. Verify it if it is unknown, or has changed since it was verified.
+            if not block.is_verified and not await self._verify(block):
+                return None
+            # 2. Read. The etag tells whether these are bytes of what was verified.
+            response = await self._read(block, start, end)
+            if response is None:
+                return None
+            data, etag = response
+            if etag != block.etag:
+                block.is_verified = False
+            elif not _is_plausible(block, data):
+                break
+            else:
+                block.hit(start, end)
                 return data
+        await self.discard(block)
+        return None
+
+    async def _read(self, block: Block, start: int, end: int) -> tuple[bytes, str | None] | None:
+        """Return some bytes of a block, and the etag of what they were read from."""
         if not self._reads.is_over:
             return None
         self._reads.begin_call()
         try:
-            data = await self._calls.run(_read_all(self._cache, block.name, start, end))
-        except NotFoundError:  # another process has evicted it
+            data, etag = await self._calls.run(_read_all(self._cache, block.name, start, end))
+        except (
+            NotFoundError
+        ) as error:  # another process has evicted it, or the directory was removed
             self._reads.succeeded()
             self.index.remove(block)
+            self._check_bucket(error)
             return None
         except Exception:  # noqa: BLE001 - the origin is read instead
             self._reads.failed()
@@ -216,29 +246,53 @@ class BlockStore:
         if len(data) != end - start:
             await self.discard(block)
             return None
-        return data
+        return data, etag
 
     async def _verify(self, block: Block) -> bool:
-        """Verify a block that an earlier or a different process wrote. Delete it if it is damaged."""
+        """Verify a block that another process wrote, or that has changed. Delete it if it is damaged."""
         crc32c = 0
+        etags: set[str | None] = set()
         for start in range(0, block.size, PIECE):
-            data = await self._read(block, start, min(start + PIECE, block.size))
-            if data is None:
+            response = await self._read(block, start, min(start + PIECE, block.size))
+            if response is None:
                 return False
-            crc32c = running_crc32c([data], crc32c)
-        if crc32c != block.crc32c:
+            crc32c = running_crc32c([response[0]], crc32c)
+            etags.add(response[1])
+        if crc32c != block.crc32c or len(etags) > 1:
             await self.discard(block)
             return False
-        block.is_verified = True
+        block.is_verified, block.etag = True, etags.pop() if etags else None
         return True
+
+    def discard_version(self, version: Version, numbers: Iterable[int]) -> None:
+        """Remove blocks of a version whose bytes proved to be wrong, and start to delete them."""
+        found = (self.index.find(version.block_id, number) for number in numbers)
+        blocks = [block for block in found if block is not None]
+        for block in blocks:
+            self._forget(block)
+        if blocks and not self._tasks.closed:
+            self._tasks.start(self._delete_doubtful())
+
+    async def _delete_doubtful(self) -> None:
+        async with self._room:
+            for name, size in list(self._doubtful.items()):
+                if not await self._delete(name, size):
+                    break
 
     async def discard(self, block: Block) -> None:
         """Delete a damaged block."""
+        if self._forget(block):
+            await self._delete(block.name, block.size)
+
+    def _forget(self, block: Block) -> bool:
+        """Let no reader find a block. Return whether it is to be deleted: it counts until then."""
         is_owned = self.index.is_owned(block)
         self.index.remove(block)
+        block.is_verified = False  # a reader may have found it already
         if is_owned:
             self.index.used += block.size
-            await self._delete(block.name, block.size)
+            self._doubtful[block.name] = block.size
+        return is_owned
 
     # -- storing ---------------------------------------------------------------------------------
 
@@ -274,15 +328,17 @@ class BlockStore:
         options = PutOptions(size=size)
         self._writes.begin_call()
         try:
-            await self._calls.run(self._put(block.name, views, options, use))
+            block.etag = await self._calls.run(self._put(block.name, views, options, use))
         except Exception as error:  # noqa: BLE001 - nothing is stored for a while
             self._writes.failed()
+            self._check_bucket(error)
             await self._delete(block.name, size)  # it may have been written
             if isinstance(error, StorageFullError):
                 self._space, self._space_until = self.index.used, self._clock() + _FULL_SECONDS
             return False
         self._writes.succeeded()
-        block.is_verified = True
+        # Without an etag, nothing would tell that it was changed before its first read.
+        block.is_verified = block.etag is not None
         self.index.add_owned(block, is_counted=True)
         return True
 
@@ -292,9 +348,9 @@ class BlockStore:
         views: Sequence[memoryview],
         options: PutOptions,
         use: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    ) -> str | None:
         with use():
-            await self._cache.put(BUCKET, name, views, options)
+            return (await self._cache.put(BUCKET, name, views, options)).etag
 
     async def _make_room(self, size: int) -> bool:
         """Evict until `size` more bytes are allowed. Return whether they are."""
@@ -338,30 +394,39 @@ class BlockStore:
                 self.index.drop_owner(owner)
                 await self._add_to_index(await self._list(f"{owner}/"))
             ledger.allowance = renewal.allowance
-        except Exception:  # noqa: BLE001 - it is tried again before the next block
+        except Exception as error:  # noqa: BLE001 - it is tried again before the next block
             self._writes.failed()
+            self._check_bucket(error)
             return False
         return True
 
     async def _join_again(self, ledger: Ledger) -> None:
-        """Join again under a new id. Blocks that another process has adopted can be read until it evicts them."""
-        before = ledger.owners
-        await self._join(
-            ledger, before
-        )  # adopts those that nobody else has: the ledger was damaged
-        lost = before - ledger.owners
-        self.index.disown(lost)
+        """Join again under a new id, after this process was taken for dead or the ledger was damaged."""
+        # 1. Blocks of the earlier ids that no other process has adopted stay those of this one.
+        earlier = ledger.owners
+        await self._join(ledger, earlier)
+        # 2. The others no longer count here. They can be read until their new owner evicts them.
+        adopted_by_others = earlier - ledger.owners
+        self.index.disown(adopted_by_others)
         for name, size in list(self._doubtful.items()):
-            if name.partition("/")[0] in lost:
+            if name.partition("/")[0] in adopted_by_others:
                 del self._doubtful[name]
                 self.index.used -= size
 
 
-async def _read_all(cache: AsyncDriver, name: str, start: int, end: int) -> bytes:
+async def _read_all(
+    cache: AsyncDriver, name: str, start: int, end: int
+) -> tuple[bytes, str | None]:
     async with cache.get(BUCKET, name, GetOptions(range=ByteRange(start, end))) as reader:
         pieces = []
         remaining = end - start
         while remaining and (data := await reader.read(remaining)):
             pieces.append(data)
             remaining -= len(data)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        etag = reader.info.etag
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), etag
+
+
+def _is_plausible(block: Block, data: bytes) -> bool:
+    """Return False if these bytes are the whole block, and do not have its checksum."""
+    return len(data) < block.size or running_crc32c([data]) == block.crc32c

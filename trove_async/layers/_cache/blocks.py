@@ -112,14 +112,15 @@ class Block(Entry):
         number: The position of the block in the object, from 0.
         size: Its bytes.
         crc32c: Its checksum.
-        is_verified: Whether the bytes in the cache had this checksum when this process wrote or first read
-            them.
+        is_verified: Whether the bytes in the cache had this checksum when this process wrote or verified them.
+        etag: The etag of the object in the cache at that time; None if it has none, or if it is not verified.
         read_to: The end of the bytes that were read in the first pass over the block. See `hit`.
     """
 
     __slots__ = (
         "block_id",
         "crc32c",
+        "etag",
         "is_verified",
         "name",
         "number",
@@ -148,6 +149,7 @@ class Block(Entry):
         self.size = size
         self.crc32c = crc32c
         self.is_verified = False
+        self.etag: str | None = None
         self.read_to = 0
 
     @classmethod
@@ -288,6 +290,18 @@ class BlockIndex:
             self._stored -= victim.size
             self._drop(victim)
         return victim
+
+    async def clear(self) -> None:
+        """Remove all blocks, which no longer exist. Those that are being written or deleted still count."""
+        self.used -= self._listed.size
+        self._listed, self._foreign = ListedBlocks(), ListedBlocks()
+        turns = Turns()
+        while (victim := self.take_victim()) is not None:
+            self.used -= victim.size
+            if turns.is_due:
+                await turns.give()
+        for block in list(self._blocks.values()):  # those of other processes
+            self._drop(block)
 
     def disown(self, owners: Collection[str]) -> None:
         """Count the owned blocks of these owners as those of another process."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from trove_async._concurrency import Deadlines, OwnedTask, OwnedTasks, speculative
-from trove_async.errors import ClosedError
+from trove_async._concurrency import Deadlines, OwnedTask, OwnedTasks, speculative, within
+from trove_async.errors import ClosedError, TimedOutError
 
 T = TypeVar("T")
 
@@ -29,6 +30,36 @@ class SharedTasks(OwnedTasks):
             return super().start(work)
         finally:
             speculative.reset(token)
+
+    async def aclose_within(self, seconds: float) -> bool:
+        """Cancel all tasks, and wait for their end up to a deadline. Return whether all have ended.
+
+        A task whose call hangs in a thread ends with the thread. Until then it keeps its memory leased.
+        """
+        self.closed = True
+        closing = [OwnedTask(task.aclose()) for task in list(self._running)]
+        return await _end_within(closing, seconds)
+
+
+async def end_within(work: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Run a call up to a deadline. Return whether it has ended. Its failure is ignored."""
+    task = OwnedTask(work)
+    try:
+        return await _end_within([task], seconds)
+    finally:
+        task.cancel()
+
+
+async def _end_within(tasks: Sequence[OwnedTask[Any]], seconds: float) -> bool:
+    with suppress(TimedOutError):
+        await within(seconds, "the tasks have not ended", _wait_for(tasks))
+    return all(task.done for task in tasks)
+
+
+async def _wait_for(tasks: Sequence[OwnedTask[Any]]) -> None:
+    for task in tasks:
+        with suppress(Exception):
+            await task.result()
 
 
 class Pause:
@@ -126,7 +157,7 @@ class CacheCalls:
         """Return the result of a call while the layer is being closed, when no more tasks may be started.
 
         Raises:
-            TimedOutError: As `run`. A call that hangs in a thread is waited for.
+            TimedOutError: As `run`. A call that hangs in a thread is waited for: use `end_within` around it.
         """
         return await self._deadlines.within(
             seconds or self._seconds, "the cache did not respond", work

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from trove_async._concurrency import OwnedTasks, within
+from trove_async._concurrency import OwnedTasks
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ClosedError, TroveError
 from trove_async.models import ObjectInfo
 from trove_async.pool import BufferPool
 
 from .block_store import BlockStore
+from .calls import end_within
+from .counters import Counters
 from .fills import Fill, FilledBlock, FillReader
 from .responses import fresh
 from .versions import Name, Observation, Version, Versions, block_id_of, object_id_of
@@ -23,13 +24,14 @@ class CacheStatistics:
     """The counters of a `ReadThrough` since it was opened, and the state of its cache.
 
     Attributes:
-        hits: Blocks that a reader read from the cache.
+        hits: Blocks of which a reader got bytes from the cache. A block may also count as a miss or as shared, if the
+            reader got others of its bytes from the origin.
         misses: Blocks that a reader made the origin send.
         shared: Blocks that a reader took from a request that another one had made.
-        bypasses: Gets that were sent to the origin without the cache: with a condition or a version_id, of
+        bypasses: Gets of which some bytes were read from the origin without the cache: with a condition or a version_id, of
             objects without an etag, or while the cache was not ready, was failing, or had no memory.
         bytes_from_cache: Bytes that readers got from the cache.
-        bytes_from_origin: Bytes of bodies that the origin sent.
+        bytes_from_origin: Bytes of bodies that the origin sent, including those of bypasses.
         evictions: Blocks deleted to make room.
         failures: Calls to the cache that failed or took too long.
         blocks: Blocks that this process has in the cache.
@@ -55,13 +57,22 @@ class CacheStatistics:
 
 
 class _Lookup:
-    """A request for the current version of an object, which several readers may share."""
+    """A request for the current version of an object, which several readers may share.
 
-    __slots__ = ("observation", "version")
+    Attributes:
+        observation: The request.
+        version: Its result.
+        started_at: When it was sent, on the clock of the event loop. Its result may be as old as that.
+    """
 
-    def __init__(self, observation: Observation, version: asyncio.Future[Version]) -> None:
+    __slots__ = ("observation", "started_at", "version")
+
+    def __init__(
+        self, observation: Observation, version: asyncio.Future[Version], started_at: float
+    ) -> None:
         self.observation = observation
         self.version = version
+        self.started_at = started_at
 
 
 class ReadCore:
@@ -76,6 +87,7 @@ class ReadCore:
         revalidate: Seconds for which a version counts as current.
 
     Attributes:
+        counters: What readers and fills have done.
         filling: The blocks that are being received or stored.
         fills: The fills that have not ended.
     """
@@ -105,19 +117,23 @@ class ReadCore:
         capabilities = origin.capabilities
         self._gets_have_checksums = not capabilities.checksums or capabilities.embedded
         self._gets_have_tags = not capabilities.tags or capabilities.embedded
-        self.hits = self.misses = self.shared = self.bypasses = 0
-        self.bytes_from_cache = self.bytes_from_origin = 0
+        self.counters = Counters()
 
-    async def aclose(self, seconds: float) -> None:
-        """Leave the cache, once all tasks have ended. A failure of the cache is ignored."""
-        with suppress(Exception):
-            await within(seconds, "the cache did not respond", self.store.aclose())
+    async def aclose(self, seconds: float) -> bool:
+        """Leave the cache, once all tasks have ended. Return False if it has not responded within a deadline."""
         self.versions.clear()
+        return await end_within(self.store.aclose(), seconds)
 
     def statistics(self) -> CacheStatistics:
         """Return the current counters."""
-        store = self.store
+        store, counters = self.store, self.counters
         return CacheStatistics(
+            hits=counters.hits,
+            misses=counters.misses,
+            shared=counters.shared,
+            bypasses=counters.bypasses,
+            bytes_from_cache=counters.bytes_from_cache,
+            bytes_from_origin=counters.bytes_from_origin,
             evictions=store.evictions,
             failures=store.failures,
             blocks=store.index.owned_count,
@@ -125,7 +141,6 @@ class ReadCore:
             max_bytes=store.max_bytes,
             allowance=store.allowance,
             is_ready=store.is_ready,
-            **{name: getattr(self, name) for name in _COUNTERS},
         )
 
     # -- versions --------------------------------------------------------------------------------
@@ -188,6 +203,8 @@ class ReadCore:
     ) -> Version:
         """Return the current version. Concurrent readers of one object share the request.
 
+        A reader shares one only if it was sent less than `revalidate` seconds ago.
+
         If nothing is known of the object, the request is a get that fills the blocks that the reader needs.
         Otherwise it is a head: its response tells the metadata as well, which a service may change
         without a new etag, and a response "not modified" would not.
@@ -199,8 +216,7 @@ class ReadCore:
             end: The number after the last one; None: up to the end of the object.
         """
         lookup = self._lookups.get(name)
-        # One that has ended may be older than a write that has ended since.
-        if lookup is None or lookup.observation.is_outdated or lookup.version.done():
+        if lookup is None or not self._can_join(lookup):
             lookup = self._start_lookup(name, reader, first, end)
         if not lookup.version.done():
             await asyncio.wait([lookup.version])
@@ -209,18 +225,27 @@ class ReadCore:
             raise fresh(error)
         return lookup.version.result()
 
+    def _can_join(self, lookup: _Lookup) -> bool:
+        """Return whether a get that begins now may use the result of a lookup."""
+        # One that has ended may be older than a write that has ended since.
+        is_current = not (lookup.observation.is_outdated or lookup.version.done())
+        return is_current and self.clock() - lookup.started_at < self.revalidate
+
     def _start_lookup(
         self, name: Name, reader: FillReader, first: int | None, end: int | None
     ) -> _Lookup:
         self.check_open()
-        observation = self.versions.observe(name)
-        if self._is_known(name) or first is None or not self.can_lease():
+        observation, started_at = self.versions.observe(name), self.clock()
+        is_requested = (
+            name in self._lookups
+        )  # too early for this reader, but it may fill the blocks
+        if self._is_known(name) or is_requested or first is None or not self.can_lease():
             version: asyncio.Future[Version] = asyncio.get_running_loop().create_future()
-            lookup = _Lookup(observation, version)
+            lookup = _Lookup(observation, version, started_at)
             self.tasks.start(self._look_up_by_head(name, lookup))
         else:
             fill = Fill(self, name, first, end, reader, None, observation)
-            lookup = _Lookup(observation, fill.opened)
+            lookup = _Lookup(observation, fill.opened, started_at)
             self.start(fill)
         self._lookups[name] = lookup
         lookup.version.add_done_callback(lambda _: self._end_lookup(name, lookup))
@@ -332,11 +357,3 @@ class ReadCore:
         key = block.version.block_id, block.number
         if self.filling.get(key) is block:
             del self.filling[key]
-
-
-_COUNTERS = tuple(
-    field.name
-    for field in fields(CacheStatistics)
-    if field.name
-    in {"hits", "misses", "shared", "bypasses", "bytes_from_cache", "bytes_from_origin"}
-)

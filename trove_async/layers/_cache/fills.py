@@ -27,6 +27,7 @@ from trove_async.errors import (
 from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 
+from .counters import Counters
 from .received_block import ReceivedBlock, Waiters
 from .responses import Response, replaced_error
 from .versions import Name, Observation, Version, Versions
@@ -71,7 +72,7 @@ class FillCore(Protocol):
     block_size: int
     filling: dict[tuple[str, int], FilledBlock]
     fills: set[Fill]
-    bytes_from_origin: int
+    counters: Counters
     clock: Callable[[], float]
 
     def version_of(
@@ -310,7 +311,10 @@ class Fill:
             # 1. Lease memory. Without any, the reader that is here takes the response.
             block = FilledBlock(self, version, self.upcoming)
             while not core.lease(block):
-                if self._hand_over(response) or not await self._is_next_wanted(wait=True):
+                if self._hand_over(response) or not self._readers_of_next():
+                    return
+                await self._wait_for_readers()
+                if not await self._wait_until_next_is_needed():
                     return
             # 2. Receive it, and let a task store it.
             self._block = core.filling[version.block_id, block.number] = block
@@ -323,7 +327,9 @@ class Fill:
             self._stored.append(block)
             core.start_storing(block)
             # 3. Go on if a reader wants the next block, and no other fill was started for it.
-            if not await self._is_next_wanted() or core.find_fill(version, self.upcoming, self):
+            if not await self._wait_until_next_is_needed() or core.find_fill(
+                version, self.upcoming, self
+            ):
                 return
 
     async def _receive(self, block: FilledBlock, reader: DriverReader) -> None:
@@ -341,7 +347,7 @@ class Fill:
                 if not count:
                     missing = block.size - block.received
                     raise UnavailableError(f"the body ended {missing} bytes early")
-                self.core.bytes_from_origin += count
+                self.core.counters.bytes_from_origin += count
                 block.append(count)
                 if turns.is_due:
                     await turns.give()
@@ -361,26 +367,27 @@ class Fill:
                 nearest = min(nearest, max(end, least))
         return buffer[: nearest - position]
 
-    async def _is_next_wanted(self, *, wait: bool = False) -> bool:
-        """Wait until a reader is in the last block or behind it. Return False if none needs more.
+    async def _wait_until_next_is_needed(self) -> bool:
+        """Wait until a reader is in the last block or behind it. Return False if none needs a further one."""
+        while readers := self._readers_of_next():
+            near = (self.upcoming - 1) * self.core.block_size
+            if any(reader.end is not None and reader.position >= near for reader in readers):
+                return True
+            await self._wait_for_readers()
+        return False
 
-        With `wait`, wait at least once.
-        """
+    def _readers_of_next(self) -> list[FillReader]:
+        """Return the readers that need bytes of the next block or behind it."""
         assert self._end is not None  # noqa: S101 - set by `_open`
         if self.upcoming >= self._end:
-            return False
+            return []
         start = self.upcoming * self.core.block_size
-        near = start - self.core.block_size
-        while readers := [
-            reader for reader in self.readers if reader.end is None or reader.end > start
-        ]:
-            is_near = any(reader.end is not None and reader.position >= near for reader in readers)
-            if is_near and not wait:
-                return True
-            wait = False
-            self._demand = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._demand])
-        return False
+        return [reader for reader in self.readers if reader.end is None or reader.end > start]
+
+    async def _wait_for_readers(self) -> None:
+        """Wait until a reader moves, comes or leaves."""
+        self._demand = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._demand])
 
     def _hand_over(self, response: Response) -> bool:
         """Give the response to a reader that needs the next block. Return whether there is one."""

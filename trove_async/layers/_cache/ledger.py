@@ -7,6 +7,7 @@ an open layer in some process:
   member evicts its own blocks to stay within its allowance. So no coordination is needed to write a block.
 * Its *owners*: the first parts of the names of its blocks. One is its own id. The others it has adopted from
   members that left, or that have died.
+* Its ``max_bytes``. The smallest one of all living members holds for all of them, once each has renewed.
 * The time of its last renewal. A member renews its entry before it stores a block, if the last renewal is
   `RENEW_AFTER` seconds old, so an idle cache has no traffic. A member whose renewal is `LEASE` seconds old is
   dead, and so is one whose process no longer exists on the same machine.
@@ -71,6 +72,7 @@ class _Member:
     owners: frozenset[str]
     host: str
     pid: int
+    max_bytes: int
 
     def is_dead(self, now: float) -> bool:
         """Return whether the member has left, or no longer stores blocks."""
@@ -203,8 +205,9 @@ class Ledger:
     def _share(self, alive: Mapping[str, _Member]) -> int:
         """Return the allowance of this member, beside those of the others."""
         allowances = [member.allowance for member in alive.values()]
-        rest = max(0, self._max_bytes - sum(allowances))
-        fair = self._max_bytes // (len(allowances) + 1)
+        limit = min([self._max_bytes, *(member.max_bytes for member in alive.values())])
+        rest = max(0, limit - sum(allowances))
+        fair = limit // (len(allowances) + 1)
         return min(rest, fair) if any(other < fair for other in allowances) else rest
 
     def _entry(self, allowance: int, owners: frozenset[str]) -> _Member:
@@ -214,6 +217,7 @@ class Ledger:
             owners=owners | {self.member},
             host=_HOST,
             pid=os.getpid(),
+            max_bytes=self._max_bytes,
         )
 
     def _check_membership(self, members: Mapping[str, _Member]) -> None:
@@ -277,17 +281,25 @@ class Ledger:
 
 def _format(member: _Member) -> list[object]:
     owners = " ".join(sorted(member.owners))
-    return [member.allowance, round(member.renewed, 3), owners, member.host, member.pid]
+    return [
+        member.allowance,
+        round(member.renewed, 3),
+        owners,
+        member.host,
+        member.pid,
+        member.max_bytes,
+    ]
 
 
 def _parse(entry: list[str | int | float]) -> _Member:
-    allowance, renewed, owners, host, pid = entry
+    allowance, renewed, owners, host, pid, max_bytes = entry
     return _Member(
         allowance=int(allowance),
         renewed=float(renewed),
         owners=frozenset(str(owners).split()),
         host=str(host),
         pid=int(pid),
+        max_bytes=int(max_bytes),
     )
 
 

@@ -6,10 +6,12 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final
 
+from trove_async._checksums import running_crc32c
 from trove_async._concurrency import Turns
 from trove_async.driver import DriverReader
 from trove_async.errors import (
     ClosedError,
+    IntegrityError,
     NotFoundError,
     ObjectChangedError,
     PreconditionFailedError,
@@ -22,9 +24,10 @@ from trove_async.options import GetOptions
 from .block_store import PIECE
 from .blocks import Block
 from .core import ReadCore
+from .counters import BlockSource, counted
 from .fills import Fill, FilledBlock
 from .received_block import RevokedError
-from .responses import ReplacedError, Response, fresh, replaced_error
+from .responses import Response, fresh, recorded_crc32c, replaced_error
 from .versions import Version
 
 _ATTEMPTS: Final = 5
@@ -43,16 +46,22 @@ class CachedGet:
 
     __slots__ = (
         "_block",
+        "_body_crc",
         "_closed",
         "_core",
         "_counted",
+        "_counted_sources",
         "_direct",
         "_direct_position",
         "_fill",
+        "_is_bypass",
         "_name",
         "_options",
         "_passed",
         "_pending",
+        "_piece_crc",
+        "_piece_end",
+        "_recorded_crc",
         "_turns",
         "_version",
         "end",
@@ -72,6 +81,11 @@ class CachedGet:
         self._direct: Response | None = None
         self._direct_position = 0
         self._counted = -1  # the number of the last block in the statistics
+        self._counted_sources: tuple[BlockSource, ...] = ()  # of this block
+        self._is_bypass = False
+        self._piece_end, self._piece_crc = -1, 0  # of the block that is read from its start
+        self._body_crc = 0  # of a whole body so far
+        self._recorded_crc: int | None = None
         self._closed = False
         self._turns: Turns | None = None
         self.position = -1
@@ -119,11 +133,13 @@ class CachedGet:
             size = version.info.stored_size
             self.range = (0, size) if options.range is None else options.range.resolve(size)
             self.position, self.end = self.range
+            if self.range == (0, size):
+                self._body_crc, self._recorded_crc = 0, recorded_crc32c(version.info)
             length = self.end - self.position
             try:
                 if length:
                     self._pending = await self._next(length if length <= PIECE else _FIRST_PIECE)
-            except ReplacedError:
+            except ObjectChangedError:
                 core.versions.forget_version(self._name, version)
                 await self._leave()
             else:
@@ -148,7 +164,7 @@ class CachedGet:
     async def _pass_through(self, *, is_plain: bool) -> DriverReader:
         """Return the origin's own reader, and remember the version if the request was a plain one."""
         core = self._core
-        core.bypasses += 1
+        self._count_bypass()
         requested_at = core.clock()
         observation = core.versions.observe(self._name) if is_plain else None
         context = core.origin.get(*self._name, self._options)
@@ -162,7 +178,7 @@ class CachedGet:
         finally:
             if observation is not None:
                 core.versions.end(self._name, observation, version)
-        return reader
+        return counted(reader, core.counters)
 
     def _needed_blocks(self) -> tuple[int | None, int | None]:
         """Return the first block of the range and the number after the last, as far as they are known."""
@@ -193,7 +209,7 @@ class CachedGet:
             await self._turns.give()
         try:
             return await self._next(size)
-        except ReplacedError:
+        except ObjectChangedError:
             if self._version is not None:
                 self._core.versions.forget_version(self._name, self._version)
             raise
@@ -253,9 +269,24 @@ class CachedGet:
             data = await core.store.read(block, offset, end)
         if data is None:
             return None
-        core.bytes_from_cache += len(data)
-        self._count(number, "hits")
+        if not self._is_checked(block, offset, data):
+            self._discard_blocks()
+            raise IntegrityError(
+                "a block in the cache was damaged while it was read: read it again"
+            )
+        core.counters.bytes_from_cache += len(data)
+        self._count(number, BlockSource.CACHE)
         return self._advance(data)
+
+    def _is_checked(self, block: Block, offset: int, data: bytes) -> bool:
+        """Return False if the whole block was read in pieces, of which this is the last, and is damaged."""
+        if not offset:
+            self._piece_end, self._piece_crc = 0, 0
+        if offset != self._piece_end:
+            return True  # the read began within the block
+        self._piece_end += len(data)
+        self._piece_crc = running_crc32c([data], self._piece_crc)
+        return self._piece_end < block.size or self._piece_crc == block.crc32c
 
     async def _request(self, version: Version, number: int, *, may_fill: bool) -> None:
         """Wait for a fill that needs this block next, start one, or open a response for this reader."""
@@ -294,7 +325,8 @@ class CachedGet:
         self._detach()
         self._block = block
         block.attach()
-        self._count(block.number, "misses" if block.fill.starter is self else "shared")
+        is_own = block.fill.starter is self
+        self._count(block.number, BlockSource.OWN_FILL if is_own else BlockSource.OTHER_FILL)
         self._want(block.fill)
 
     def _detach(self) -> None:
@@ -317,6 +349,10 @@ class CachedGet:
     def _advance(self, data: bytes) -> bytes:
         core, position = self._core, self.position
         self.position += len(data)
+        if self._recorded_crc is not None:
+            self._body_crc = running_crc32c([data], self._body_crc)
+            if self.position == self.end and self._body_crc != self._recorded_crc:
+                self._discard_blocks()
         if self.position // core.block_size != position // core.block_size:
             self._detach()
             if self._fill is not None:
@@ -326,10 +362,26 @@ class CachedGet:
             self._leave_fill()
         return data
 
-    def _count(self, number: int, kind: str) -> None:
+    def _discard_blocks(self) -> None:
+        """Discard all blocks of the version, because some are wrong. The next read gets them from the origin."""
+        core, version = self._core, self._version
+        assert version is not None  # noqa: S101 - set on entering
+        core.versions.forget_version(self._name, version)
+        core.store.discard_version(version, range(-(-version.info.stored_size // core.block_size)))
+
+    def _count(self, number: int, source: BlockSource) -> None:
+        """Count a block, once for each source."""
         if number != self._counted:
-            self._counted = number
-            setattr(self._core, kind, getattr(self._core, kind) + 1)
+            self._counted, self._counted_sources = number, ()
+        if source not in self._counted_sources:
+            self._counted_sources += (source,)
+            self._core.counters.count_block(source)
+
+    def _count_bypass(self) -> None:
+        """Count this get as a bypass, once."""
+        if not self._is_bypass:
+            self._is_bypass = True
+            self._core.counters.bypasses += 1
 
     # -- the origin ------------------------------------------------------------------------------
 
@@ -340,7 +392,7 @@ class CachedGet:
 
     def take_over(self, response: Response, position: int) -> None:
         """Read from the response of a fill that has no memory. See `FillReader.take_over`."""
-        self._core.bypasses += 1
+        self._count_bypass()
         self._direct = response
         self._direct_position = position
 
@@ -349,7 +401,7 @@ class CachedGet:
         core, version = self._core, self._version
         assert version is not None and self.end is not None  # noqa: S101, PT018 - set on entering
         core.check_open()
-        core.bypasses += 1
+        self._count_bypass()
         self._leave_fill()
         is_whole = (self.position, self.end) == (0, version.info.stored_size)
         condition = version.info.etag if core.origin.capabilities.get_conditions else None
@@ -384,7 +436,7 @@ class CachedGet:
             data = await reader.read(min(PIECE if skipped else size, remaining))
             if not data:
                 raise UnavailableError(f"the body ended {end - self._direct_position} bytes early")
-            self._core.bytes_from_origin += len(data)
+            self._core.counters.bytes_from_origin += len(data)
             self._direct_position += len(data)
             if skipped:
                 return b""

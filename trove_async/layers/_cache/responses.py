@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from contextlib import AbstractAsyncContextManager, suppress
 from copy import copy
+from typing import Final
 
 from trove_async._concurrency import run_shielded
 from trove_async.driver import DriverReader
 from trove_async.errors import ObjectChangedError, TroveError
+from trove_async.models import ObjectInfo
 
-
-class ReplacedError(ObjectChangedError):
-    """The object was replaced at the origin after its version was looked up."""
+_CRC_BYTES: Final = 4
 
 
 class Response:
@@ -34,6 +35,15 @@ class Response:
         await self._context.__aexit__(None, None, None)
 
 
+def recorded_crc32c(info: ObjectInfo) -> int | None:
+    """Return the recorded CRC-32C of the stored bytes; None if there is none that is well-formed."""
+    try:
+        value = b64decode(info.checksums.get("crc32c", ""), validate=True)
+    except ValueError:
+        return None
+    return int.from_bytes(value, "big") if len(value) == _CRC_BYTES else None
+
+
 def fresh(error: BaseException) -> BaseException:
     """Return a copy of an error that several readers raise, so that each has its own context."""
     if isinstance(error, TroveError):
@@ -43,6 +53,6 @@ def fresh(error: BaseException) -> BaseException:
     return error
 
 
-def replaced_error() -> ReplacedError:
+def replaced_error() -> ObjectChangedError:
     """Return the error of a version that the origin no longer has."""
-    return ReplacedError("the object was replaced or deleted while it was being read")
+    return ObjectChangedError("the object was replaced or deleted while it was being read")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from trove_async.models import ObjectInfo
 
@@ -14,6 +18,9 @@ Name: TypeAlias = tuple[str, str]
 
 _MAX_VERSIONS: Final = 16_384
 """Maximum number of known versions, about 1 KiB each. For another object, one request is sent again."""
+
+_PLAIN_TYPES: Final = frozenset({str, bytes, int, float, bool})
+"""Types of which two values with the same repr are equal, in every process."""
 
 
 class Version:
@@ -63,22 +70,33 @@ class Version:
 
 def object_id_of(place: Hashable) -> str:
     """Return the id of the object at a place (`AsyncDriver.place`) in the names of blocks."""
-    return hashlib.sha256(_stable(place).encode()).hexdigest()[:16]
+    return hashlib.sha256(_text_of(place).encode()).hexdigest()[:16]
 
 
 def block_id_of(place: Hashable, info: ObjectInfo, block_size: int) -> str:
     """Return the id of a version in the names of its blocks of this size."""
-    parts = (_stable(place), info.etag, info.stored_size, block_size)
+    parts = (_text_of(place), info.etag, info.stored_size, block_size)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _stable(place: object) -> str:
-    """Return a text for a place, the same in each process."""
+_TOKENS: Final[WeakKeyDictionary[Any, str]] = WeakKeyDictionary()
+"""Random texts for objects in places that have no text of their own, such as a `MemoryDriver`."""
+
+
+def _text_of(place: object) -> str:
+    """Return a text that only equal places have.
+
+    It is the same in each process if the place consists of texts, numbers and None. For any other object in it the
+    text is random, so the blocks of such a place are not read again once the process or the object has ended.
+    """
     if isinstance(place, tuple):
-        return f"({','.join(map(_stable, place))})"
-    if place is None or isinstance(place, (str, bytes, int, float)):
+        return f"({','.join(map(_text_of, place))})"
+    if place is None or type(place) in _PLAIN_TYPES:
         return repr(place)
-    return type(place).__qualname__  # such as the driver itself, whose repr has its address
+    token = secrets.token_hex(16)
+    with suppress(TypeError):  # it has no weak references: its text is another one each time
+        token = _TOKENS.setdefault(place, token)
+    return f"<{token} {os.getpid()}>"  # a forked process has a copy of the object
 
 
 class Observation:
