@@ -50,9 +50,9 @@ async def rebalance(
         progress: Called with a `JobProgress`, at most ten times a second. An exception that it raises ends
             the job and is raised.
         concurrency: The maximum number of objects in flight.
-        checkpoint: Where the state is recorded, so that a later call with the same arguments continues: a
-            path, a ``file://`` URL, or ``"BUCKET/KEY"`` in the store. If the earlier run has ended, the
-            call starts anew.
+        checkpoint: Where the state is recorded, so that a later call with the same arguments continues:
+            an `os.PathLike`, a ``file://`` URL, or ``"BUCKET/KEY"`` in the store (not for a dry run). If the
+            earlier run has ended, the call starts anew.
         max_objects_per_second: The maximum number of objects to move in a second.
         max_bytes_per_second: The maximum number of bytes to copy in a second.
         on: Where to run. None: in this process.
