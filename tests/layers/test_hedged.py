@@ -121,12 +121,14 @@ class TestDriverNested(DriverSuite):
         return Always(Mapped(Always(Mapped(Jittery(), into="all")), into="outer"))
 
 
+@pytest.mark.soak  # it forwards then
 class TestDriverThatIsNeverSlow(DriverSuite):
     @pytest.fixture
     def driver(self) -> AsyncDriver:
         return Hedged(MemoryDriver())
 
 
+@pytest.mark.soak  # the routed store is run always
 class TestStore(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:

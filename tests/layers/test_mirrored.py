@@ -134,6 +134,7 @@ class TestReplicaOnSeaweed(DriverSuite):
         return Mirrored(LocalDriver(tmp_path, fsync=False), driver_of_server(seaweed))
 
 
+@pytest.mark.soak  # the routed store is run always
 class TestStore(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:

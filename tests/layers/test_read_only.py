@@ -102,6 +102,7 @@ class TestDriverNested(DriverSuite):
         return nested()
 
 
+@pytest.mark.soak  # the routed store is run always
 class TestStore(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:

@@ -89,24 +89,14 @@ class TestWithVersions(DriverSuite):
         origin.versioned_buckets.add(bucket)
 
 
-class TestOverMapped(DriverSuite):
+class TestNested(DriverSuite):
     @pytest.fixture
     def driver(self) -> AsyncDriver:
         origin = Mapped(MemoryDriver(), into="all")
         cache = Mapped(MemoryDriver(), into="all", prefix="cache")
-        return ReadThrough(origin, cache, max_bytes=4 * MiB, block_size=BLOCK)
-
-
-class TestInsideMapped(DriverSuite):
-    @pytest.fixture
-    def driver(self) -> AsyncDriver:
-        return Mapped(memory(), into="all", prefix="p")
-
-
-class TestNested(DriverSuite):
-    @pytest.fixture
-    def driver(self) -> AsyncDriver:
-        return ReadThrough(memory(), memory(), max_bytes=4 * MiB, block_size=BLOCK)
+        inner = ReadThrough(origin, cache, max_bytes=4 * MiB, block_size=BLOCK)
+        outer = ReadThrough(inner, memory(), max_bytes=4 * MiB, block_size=BLOCK)
+        return Mapped(outer, into="all", prefix="p")
 
 
 class TestStore(StoreSuite):

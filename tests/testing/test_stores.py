@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_asyncio
 
 from trove_async import BufferPool, RetryPolicy, Trove
@@ -221,6 +222,7 @@ class TestRoutedOverFilesAndMemory(StoreSuite):
 ROUTES = [("*/1", "one"), ("[a-k]*", "two"), ("to*", "one")]
 
 
+@pytest.mark.soak  # the other ones that locate anywhere are run always
 class TestLocatedAnywhere(StoreSuite):
     """Objects of all backends are looked for, and each name is routed."""
 
