@@ -13,15 +13,16 @@ from typing import Final
 from trove_async._concurrency import in_thread
 from trove_async.errors import ConfigError
 
-_LEFTOVER: Final = r"\.[0-9a-f]{16}\.tmp"
-"""The end of the name of a temporary file."""
+_LEFTOVER: Final = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""What follows the name of the file in the name of a temporary file."""
 
 
 class CheckpointFile:
     """Reads and replaces one file, and detects a second run that uses it at the same time.
 
-    The lock is a file with the suffix ``.lock`` beside it, which the run holds by ``flock(2)``. The system releases it
-    if the process dies. On a file system without such locks, two runs are not detected: each replaces the state of the other, atomically.
+    The lock is a file with the suffix ``.lock`` beside it, which the run holds by ``flock(2)``. The system
+    releases it if the process dies. On a file system without such locks, two runs are not detected: each
+    replaces the state of the other, atomically.
 
     Args:
         path: The file.
@@ -107,9 +108,9 @@ class CheckpointFile:
         """Remove the temporary files of processes that were killed. Only under the lock."""
         if self._lock is None:
             return
-        leftover = re.compile(re.escape(self._path.name) + _LEFTOVER)
         for file in self._path.parent.iterdir():
-            if leftover.fullmatch(file.name):
+            name, suffix = file.name[: len(self._path.name)], file.name[len(self._path.name) :]
+            if name == self._path.name and _LEFTOVER.fullmatch(suffix):
                 with suppress(OSError):
                     file.unlink()
 
