@@ -110,11 +110,8 @@ async def run_trove(
                 "delete": (empty, data, True),
             }
             for phase, (source, target, delete) in syncs.items():
-                into.rounds[phase].append(
-                    await once(
-                        FILES, _checked(sync(source, target, delete=delete, concurrency=WORKERS))
-                    )
-                )
+                work = sync(source, target, delete=delete, allow_empty=delete, concurrency=WORKERS)
+                into.rounds[phase].append(await once(FILES, _checked(work)))
 
 
 async def _checked(work: Awaitable[SyncReport]) -> None:
