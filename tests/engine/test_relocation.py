@@ -62,7 +62,7 @@ async def store_of(source: Fake, target: Fake, **arguments: Any) -> AsyncIterato
 
 
 async def relocate(store: Trove, **options: Any) -> RelocationResult:
-    return await store._objects.relocate(
+    return await store._objects.job_steps.relocate(
         "bucket", "key", **{"source": "default", "target": "new", "size": len(BODY), **options}
     )
 

@@ -43,7 +43,9 @@ Many objects
 `first_copies`      which of several objects of one key a listing shows
 `iterators`         what users iterate over; `misplaced`: the objects that are not where the rules say
 `copy`, `move`      copy and move between any two locations; `copy_overrides`: the options that a copy
-                    changes
+                    changes; `move_checks`: what is checked before anything is written
+`job_steps`         what jobs do with single objects; `relocation`: moves an object while users read and
+                    write; `copy_marks`: recognises its copies; `key_guard`: keeps users' writes apart
 `direct_copies`     copies on a server, and from one driver directly to another: when they are possible
 `locations`         the location of an object: a backend, a bucket and a key
 `bulk_delete`       deletes many keys, on any number of backends

@@ -34,7 +34,8 @@ from .backends import Backend
 from .copy import CopyResult
 from .copy_overrides import CopyOverrides
 from .locations import Location, ObjectAddress
-from .operations import Operations, Work, check_copy_writable, check_source_deletable
+from .move_checks import check_copy_writable, check_source_deletable
+from .operations import Operations, Work
 from .placement import Placement
 from .runtime import Runtime
 from .search import MISSING, Search

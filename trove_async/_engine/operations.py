@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, cast
 
@@ -11,10 +10,9 @@ from trove_async import _names
 from trove_async._concurrency import shielded
 from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
-from trove_async.driver import Presigning, check_deletable
+from trove_async.driver import Presigning
 from trove_async.errors import (
     BucketNotFoundError,
-    NotFoundError,
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -28,26 +26,21 @@ from . import backend_checks, validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets, homes
 from .bulk_delete import Deletion
-from .copy import CopyResult, copy, has_source, is_encoded_as_today
+from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
 from .iterators import ObjectIterator, VersionIterator
-from .key_guard import MoveInterruptedError, ObjectName
-from .locations import Location, ObjectAddress, context_of, located, object_context
+from .job_steps import JobSteps
+from .key_guard import ObjectName
+from .locations import Location, ObjectAddress, context_of, object_context
 from .media_types import type_of
 from .misplaced import MisplacedIterator
 from .move import remove_source
+from .move_checks import check_copy_writable, check_source_deletable
 from .opening import Decode, OpenBody, open_body
 from .puts import Puts
 from .queries import Queries
 from .ranges import get_ranges
-from .relocation import (
-    Relocated,
-    Relocation,
-    RelocationRequest,
-    RelocationResult,
-    check_primary,
-)
 from .route_lint import lint_routes
 from .runtime import Runtime
 from .sources import Source
@@ -335,100 +328,10 @@ class Operations:
         names = {(source.bucket, source.key), (target.bucket, target.key)}
         return await self._run_on_source("move", source, work, names, exclusive=True)
 
-    async def relocate(
-        self,
-        bucket: str,
-        key: str,
-        *,
-        source: str,
-        target: str,
-        size: int,
-        exists: bool = False,
-        replace: bool = False,
-        keep_source: bool = False,
-        delete_shadowed: bool = False,
-        moved_before: str | None = None,
-        dry_run: bool = False,
-    ) -> RelocationResult:
-        """Move or copy an object to another backend, for a job. See `RelocationRequest`.
-
-        In a dry run, `moved_before` names a backend whose object will have been moved to the target by then.
-
-        Raises:
-            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the move.
-        """
-
-        async def head(location: Location) -> ObjectInfo:
-            info = await self._head(location)
-            check_primary(location, info)
-            return info
-
-        async def work() -> RelocationResult:
-            origin = await self._location(bucket, key, source)
-            destination = await self._location(bucket, key, target)
-            if not await _is_elsewhere(origin, destination):
-                return RelocationResult(Relocated.NOT_MOVED)
-            check_copy_writable(origin, destination, moves=not keep_source)
-            if not keep_source:
-                await check_source_deletable(origin)
-            earlier = None
-            if moved_before is not None:
-                earlier = await self._location(bucket, key, moved_before)
-            request = RelocationRequest(
-                source=origin,
-                target=destination,
-                size=size,
-                exists=exists,
-                replace=replace,
-                keep_source=keep_source,
-                delete_shadowed=delete_shadowed,
-                moved_before=earlier,
-                write_id=self._runtime.new_write_id(),
-            )
-            relocation = Relocation(
-                request,
-                lambda one, other, overrides: self._copy(one, other, overrides, None, head),
-            )
-            if dry_run:
-                return await relocation.preview()
-            try:
-                with self._runtime.key_guard.moving((bucket, key)):
-                    return await relocation.run()
-            except MoveInterruptedError:
-                if relocation.result is None:
-                    raise
-                return relocation.result  # the interruption came when it was complete
-            finally:
-                if self._runtime.placement is not None:
-                    self._runtime.placement.moved(bucket, key)
-
-        return await self._runtime.run("relocate", bucket, key, work)
-
-    async def reencode(self, bucket: str, key: str, backend: str, *, dry_run: bool) -> int | None:
-        """Encode an object again as a put would today, in place, for a job.
-
-        Returns:
-            The new stored size in bytes, or None if nothing was to be done. In a dry run, the present one.
-
-        Raises:
-            MoveInterruptedError: A user's write to the key is in progress, or has interrupted the job.
-        """
-
-        async def work() -> int | None:
-            location = await self._location(bucket, key, backend)
-            info = await self._head(location)
-            with located(location):
-                if await is_encoded_as_today(location, info, self._runtime.transforms):
-                    return None
-            if dry_run:
-                return info.stored_size
-            put = PutOptions(write_id=self._runtime.new_write_id())
-            with self._runtime.key_guard.moving((bucket, key)):
-                overrides = CopyOverrides(put=put)
-                copied = await self._copy(location, location, overrides, None, self._head)
-            return None if copied.stored is copied.source else copied.size
-
-        return await self._runtime.run("reencode", bucket, key, work)
+    @property
+    def job_steps(self) -> JobSteps:
+        """What jobs do with single objects."""
+        return JobSteps(self._runtime, self._location, self._head, self._copy)
 
     def list(
         self,
@@ -701,51 +604,4 @@ def _pinned_error(operation: str, routing: Pinned) -> NotSupportedError:
     return NotSupportedError(
         f"{operation} requires a handle that routes keys, but this one is pinned to"
         f" {routing.backend!r}: call it on the store"
-    )
-
-
-def check_copy_writable(origin: Location, destination: Location, *, moves: bool) -> None:
-    """Raise NotSupportedError if a backend is read-only, or a move would delete its own copy."""
-    if moves:
-        backend_checks.check_writable(origin.backend, "delete the source of a move")
-    backend_checks.check_writable(destination.backend, "store a copy")
-    if moves and not origin.is_same(destination) and origin.is_written_by(destination):
-        raise member_error(origin, destination)
-
-
-async def check_source_deletable(source: Location) -> None:
-    """Raise the error of a deletion that a layer would refuse, before anything is done."""
-    with located(source), suppress(NotFoundError):  # the copy finds that out
-        await check_deletable(source.backend.driver, source.bucket, source.key)
-
-
-async def _is_elsewhere(source: Location, target: Location) -> bool:
-    """Return whether the object would be at a different place after a relocation.
-
-    Raises:
-        NotSupportedError: One of the locations is a layer with the other one as a member that lacks the object.
-    """
-    if source.is_same(target):
-        return False
-    if not source.overlaps(target):
-        return True
-    # The destination's readers find the source there already, unless a member lacks it.
-    if source.is_within(target) or await has_source(source, target):
-        return False
-    raise member_error(source, target)
-
-
-def member_error(source: Location, target: Location) -> NotSupportedError:
-    """Return the error of a move between a layer of several drivers and one of its members."""
-    reason = (
-        "the destination is a member of the source's layer"
-        if target.is_within(source)
-        else "the source is a member of the destination's layer"
-        if source.is_within(target)
-        else "both layers have a member in common"
-    )
-    return NotSupportedError(
-        f"{reason}: deleting the source could delete the copy, so nothing was done; copy the object, or"
-        " move it between the members themselves",
-        backend=target.backend.name,
     )

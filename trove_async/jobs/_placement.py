@@ -55,7 +55,7 @@ async def relocate(store: Trove, move: Move, *, dry_run: bool) -> Outcome:
     """Move or copy an object to another backend, or return what that would do."""
     info = move.info
     try:
-        done = await store._objects.relocate(  # noqa: SLF001 - jobs are part of the library
+        done = await store._objects.job_steps.relocate(  # noqa: SLF001 - jobs are part of the library
             info.bucket,
             info.key,
             source=info.backend,

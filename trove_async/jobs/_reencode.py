@@ -124,7 +124,7 @@ class Reencode:
     async def process(self, item: ObjectInfo) -> Outcome:
         """Encode the object again."""
         try:
-            size = await self._store._objects.reencode(  # noqa: SLF001 - jobs are part of the library
+            size = await self._store._objects.job_steps.reencode(  # noqa: SLF001 - jobs are part of the library
                 item.bucket, item.key, item.backend, dry_run=self.dry_run
             )
         except MoveInterruptedError:
