@@ -167,7 +167,7 @@ async def test_checksums_in_listings_and_metadata(seaweed: S3Server, tmp_path: P
     async with opened(driver) as (store, bucket):
         folder = make(tmp_path, FILES)
         await sync(folder, store.bucket(bucket))
-        make(folder, {"a": b"FILE"})  # neither the size nor the time tells
+        make(folder, {"a": b"FILE"})  # the size and the time are equal
         large = bytearray(FILES["large"])
         large[-1] ^= 1
         make(folder, {"large": bytes(large)})

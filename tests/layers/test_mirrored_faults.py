@@ -133,7 +133,7 @@ async def test_replica_that_fails_at_each_step_is_reported_and_repaired(
                 await asyncio.sleep(0)
             fakes[1].step = original  # type: ignore[method-assign]  # see above
             reached = len(fakes[1].steps) > step
-            # 1. The error or the report tells what happened.
+            # 1. The error or the report describes what happened.
             is_new = await check_members(fakes, new)
             assert_nothing_held(store, *fakes)
             missed = {member for _, _, member in of_kind(events, "missed")}

@@ -1,7 +1,7 @@
 """Finds mistakes in the routes of a store, without any I/O.
 
-An issue is reported only if it is certain that the route does not do what it says, or if its pattern is one
-that is usually meant differently and no other route shows that it is not.
+An issue is reported in two cases only: the route certainly has a different effect than its text suggests, or its
+pattern is usually meant differently, and no other route shows that it is not.
 """
 
 from __future__ import annotations

@@ -48,6 +48,9 @@ _HASHES: Final[Mapping[str, Callable[[], _Hash]]] = {
 }
 """The supported kinds of checksum besides CRC-32C, in order of preference: shortest first."""
 
+VERIFIED_KINDS: Final = frozenset({CRC32C, *_HASHES})
+"""The kinds of checksum that a read of a whole object verifies."""
+
 
 class VerifiedBody:
     """A body whose last chunk is returned only after the body is verified.

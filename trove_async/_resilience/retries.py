@@ -86,9 +86,9 @@ class Retries:
         return pause
 
     def raise_earlier(self, error: TroveError) -> None:
-        """Raise the error of the attempt before, if `error` says that no request was sent.
+        """Raise the error of the previous attempt if `error` is a `CircuitOpenError`: no request was sent.
 
-        Only that error can say whether the request may have succeeded.
+        Only the earlier error shows whether the request may have succeeded.
         """
         failure = self._failure
         if failure is not None and isinstance(error, CircuitOpenError):

@@ -35,8 +35,8 @@ async def reencode(
 ) -> Report:
     """Apply today's middlewares to the objects of a bucket: after a new key, or a new compression.
 
-    Each object is copied onto itself, unless its record says that a put would encode it in the same way today.
-    So a second run changes nothing. The content, the metadata and the tags stay the same; readers see the old
+    Each object is copied onto itself, unless its record shows the encoding that a put would apply today. So a
+    second run changes nothing. The content, the metadata and the tags stay the same; readers see the old
     encoding or the new one.
 
     Args:

@@ -23,8 +23,8 @@ class Outcome:
 
     Attributes:
         result: ``"changed"``: the object was changed, or would be by a run that is not dry.
-            ``"unchanged"``: nothing was to be done. ``"skipped"``: something was left as it is, and
-            `reason` says why.
+            ``"unchanged"``: nothing was to be done. ``"skipped"``: something was left as it is, for
+            the given `reason`.
         bytes: The number of bytes of the object that were copied or read.
         reason: The kind of a skip, a short phrase such as ``"conflict"``.
     """

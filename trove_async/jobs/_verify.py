@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping
 
-from trove_async._checksums import CRC32C, Crc32c
+from trove_async._checksums import Crc32c
+from trove_async._engine.verified import VERIFIED_KINDS
 from trove_async.errors import ConfigError, IntegrityError, ObjectNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.store import Trove
@@ -16,9 +17,6 @@ from ._ranges import KeyRange
 from ._report import Outcome, ProgressCallback, Report
 from ._run import run_job
 from ._walks import first_key_after, is_ordered, walk_objects
-
-_VERIFIED_KINDS = frozenset({CRC32C, "crc32", "md5", "sha1", "sha256"})
-"""The kinds of checksum that a read verifies. See `trove_async._engine.verified`."""
 
 
 async def verify(
@@ -140,7 +138,7 @@ class Verify:
         except ObjectNotFoundError:
             return Outcome(result="skipped", reason="deleted meanwhile")
         if self._other is None:
-            if info.transforms or _VERIFIED_KINDS & info.checksums.keys():
+            if info.transforms or VERIFIED_KINDS & info.checksums.keys():
                 return Outcome(result="unchanged", bytes=size)
             return Outcome(result="skipped", reason="unverifiable", bytes=size)
         _, other_size, other_checksum = await self._read(self._other, key)

@@ -144,7 +144,7 @@ async def sync(
         max_bytes_per_second: The maximum rate of bytes.
 
     Returns:
-        The report. `Report.ok` tells whether everything was transferred.
+        The report. `Report.ok` is True if everything was transferred.
 
     Raises:
         TypeError: A side is neither a directory nor a bucket, or an argument has the wrong type.

@@ -172,7 +172,7 @@ class TargetDirectory:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=parent)
                 raise
-        # The lock tells other processes that this file is in use. Some file systems have no locks.
+        # Other processes see by the lock that this file is in use. Some file systems have no locks.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return OpenFile(key, descriptor, directory, name)
