@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.concurrency.steps import let_tasks_run, raising
-from trove_async._concurrency import OwnedTask, OwnedTasks, task_group
+from trove_async._concurrency import OwnedTask, OwnedTasks, for_each, task_group
 from trove_async.errors import ClosedError, ObjectNotFoundError, UnavailableError
 
 
@@ -67,6 +67,14 @@ async def test_group_without_failures_waits_for_its_tasks() -> None:
     async with task_group() as group:
         group.start_soon(work)
     assert done == [1]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_item_whose_work_somebody_else_cancels_is_not_lost(limit: int) -> None:
+    request: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await for_each([asyncio.sleep(0), request], lambda item: item, limit=limit)
 
 
 async def test_result_of_an_owned_task_can_be_awaited_repeatedly() -> None:

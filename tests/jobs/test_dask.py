@@ -442,6 +442,52 @@ async def test_error_of_the_progress_callback_ends_the_job(place: Place, client:
     await assert_nothing_left(client)
 
 
+async def test_cancelled_job_leaves_the_client_usable(place: Place, cluster: LocalCluster) -> None:
+    # Dask's client waits here before it requests results, and marks all later requests as cancelled with the
+    # one that is cancelled here.
+    with Client(cluster, set_as_default=False) as client:
+        async with place.open() as store:
+            await place.fill(store, 10)
+            executor = DaskExecutor(client, store=place.configuration)
+            permits, loop = client._gather_semaphore, client.loop
+            assert loop is not None
+            taken = 0
+            while not permits.locked():
+                loop.add_callback(permits.acquire)
+                taken += 1
+                await asyncio.sleep(0.05)
+            job = asyncio.create_task(  # noqa: TID251 - cancelled below
+                verify(store, "data", backend="default", against="cold", on=executor)
+            )
+            while client._gather_future is None:
+                await asyncio.sleep(0.01)
+            job.cancel()
+            await asyncio.sleep(0.1)
+            for _ in range(taken):
+                loop.add_callback(permits.release)
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            assert (
+                await verify(store, "data", backend="default", against="cold", on=executor)
+            ).failed == 10
+
+
+async def test_request_that_other_code_cancelled_raises(
+    place: Place, cluster: LocalCluster
+) -> None:
+    with Client(cluster, set_as_default=False) as client:
+        assert client.loop is not None
+        request = client.loop.asyncio_loop.create_future()
+        request.cancel()
+        async with place.open() as store:
+            await place.fill(store, 10)
+            executor = DaskExecutor(client, store=place.configuration)
+            client._gather_keys, client._gather_future = set(), request
+            with pytest.raises(UnavailableError, match="cancelled by other code"):
+                await verify(store, "data", backend="default", against="cold", on=executor)
+            client._gather_future = None
+
+
 async def test_killed_client_leaves_no_range_running(place: Place, client: Client) -> None:
     async with place.open() as store:
         await place.fill(store, 300)

@@ -53,10 +53,13 @@ async def for_each(
     """
     # The workers share one iterator, so each item is taken once.
     remaining = iter(items)
+    finished = 0
 
     async def run_worker() -> None:
+        nonlocal finished
         for item in remaining:
             await work(item)
+        finished += 1
 
     workers = min(limit, len(items)) if isinstance(items, Sized) else limit
     if workers == 1:
@@ -65,6 +68,10 @@ async def for_each(
         async with task_group() as group:
             for _ in range(workers):
                 group.start_soon(run_worker)
+        if finished < workers:
+            # What a worker awaited was cancelled by somebody else. A task group takes that for a cancel of its
+            # own, and the item would be lost.
+            raise asyncio.CancelledError
 
 
 class OwnedTask(Generic[T]):

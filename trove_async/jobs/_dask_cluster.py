@@ -10,15 +10,15 @@ All calls of Dask run on the loop of its client, which may be in a different thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlugin
 
-from trove_async._concurrency import run_cleanup
-from trove_async.errors import ConfigError, TroveError, UnavailableError
+from trove_async._concurrency import OwnedTask, run_cleanup
+from trove_async.errors import ClosedError, ConfigError, TroveError, UnavailableError
 
 from ._dask_worker import TOPIC
 
@@ -37,6 +37,9 @@ _handlers: WeakKeyDictionary[Client, dict[str, Callable[[Mapping[str, Any]], Non
     WeakKeyDictionary()
 )
 """The receivers of events, by client and run. A client has one handler for a topic, and keeps it forever."""
+
+_gathering: Final[set[OwnedTask[Any]]] = set()
+"""What fetches the results of tasks. See `_result_of`."""
 
 
 class Cluster:
@@ -171,7 +174,7 @@ class Cluster:
         if isinstance(failure, KilledWorker):
             outcome = {"result": "killed"}
         elif outcome is None:
-            outcome = cast("Mapping[str, Any]", await future.result())
+            outcome = cast("Mapping[str, Any]", await _result_of(future))
         # 3. Get what the next attempt must know, before Dask forgets the task.
         if outcome["result"] != "done":
             outcome = {**outcome, "earlier": await client.get_metadata((key,), default=None)}
@@ -199,7 +202,7 @@ class Cluster:
             async with asyncio.timeout(_COLLECT_SECONDS):
                 for index, future in list(self._futures.items()):
                     with suppress(KilledWorker, CancelledError):
-                        outcomes[index] = await future.result()
+                        outcomes[index] = await _result_of(future)
         return outcomes
 
     async def _unregister(self, client: Client) -> None:
@@ -259,6 +262,15 @@ class Cluster:
         async def translate() -> R:
             try:
                 return await work(client, *args)
+            except (asyncio.CancelledError, ClosedError) as error:
+                # A client shares some requests among its callers, so one of them can cancel ours.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise UnavailableError(
+                    "a request to Dask was cancelled by other code that uses the same client: start the job"
+                    " again with a new client"
+                ) from error
             except (OSError, CancelledError) as error:
                 lost = client.status != "running" or not isinstance(error, CancelledError)
                 problem = (
@@ -279,6 +291,18 @@ class Cluster:
         if theirs is asyncio.get_running_loop():
             return await translate()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(translate(), theirs))
+
+
+async def _result_of(future: Future[Any]) -> Any:  # noqa: ANN401 - plain values
+    """Return the result of a task. A cancel leaves the request to Dask running.
+
+    A client fetches the results that several callers wait for with one request. A cancel of one caller would
+    cancel the request for all of them, and before it is sent, also for all later ones.
+    """
+    gathering = OwnedTask(cast("Coroutine[Any, Any, Any]", future.result()))
+    _gathering.add(gathering)  # a loop refers only weakly to its tasks
+    gathering.when_done(lambda: _gathering.discard(gathering))
+    return await gathering.result()
 
 
 def _dispatcher(
