@@ -149,10 +149,17 @@ async def assert_nothing_left(client: Client) -> None:
     assert not any((await asyncio.to_thread(client.run, _worker_plugins)).values())
     assert await asyncio.to_thread(client.run_on_scheduler, _scheduler_plugins) == []
 
-    async def is_clean() -> bool:
-        return not await asyncio.to_thread(client.run_on_scheduler, _scheduler_items)
+    left = ["?"]
 
-    await until(is_clean)
+    async def is_clean() -> bool:
+        left[:] = await asyncio.to_thread(client.run_on_scheduler, _scheduler_items)
+        return not left
+
+    try:
+        async with asyncio.timeout(20):
+            await until(is_clean)
+    except TimeoutError:
+        pytest.fail(f"the scheduler keeps {left}")
 
 
 def _worker_plugins(dask_worker: Any) -> list[str]:
@@ -164,8 +171,13 @@ def _scheduler_plugins(dask_scheduler: Any) -> list[str]:
 
 
 def _scheduler_items(dask_scheduler: Any) -> list[str]:
-    names = (*dask_scheduler.task_metadata, *dask_scheduler.tasks)
-    return [name for name in names if str(name).startswith("trove")]
+    places = {"metadata": dask_scheduler.task_metadata, "task": dask_scheduler.tasks}
+    return [
+        f"{kind} {name}"
+        for kind, names in places.items()
+        for name in names
+        if str(name).startswith("trove")
+    ]
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -291,6 +303,50 @@ async def test_killed_workers_lose_no_object_and_no_count(
     seed: int, place: Place, tmp_path: Path, client: Client
 ) -> None:
     await kill_workers_during_a_rebalance(Random(seed), place, tmp_path, client, 200)
+
+
+async def test_worker_lost_while_the_job_ends_does_not_delay_the_report(
+    place: Place, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unregister: Any = client.unregister_worker_plugin
+
+    async def unregister_and_fail(name: str) -> None:
+        await unregister(name)
+        process = next(iter(cluster_of(client).workers.values())).pid
+        os.kill(process, signal.SIGSTOP)  # it answers no more
+        asyncio.get_running_loop().call_later(0.2, os.kill, process, signal.SIGKILL)
+        raise OSError("a worker ended")
+
+    monkeypatch.setattr(client, "unregister_worker_plugin", unregister_and_fail)
+    async with place.open() as store:
+        await place.fill(store, 10)
+        report = await rebalance(store, "data", on=DaskExecutor(client, store=place.configuration))
+    assert report.examined == 10
+    assert report.duration < _dask_cluster._STOP_SECONDS
+    await asyncio.to_thread(client.wait_for_workers, 2)
+    await assert_nothing_left(client)
+
+
+async def test_workers_that_cannot_be_cleaned_up_cost_no_report(
+    place: Place,
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hang(_name: str) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(_dask_cluster, "_STOP_SECONDS", 0.1)
+    with Client(cluster, set_as_default=False) as client:
+        unregister = client.unregister_worker_plugin
+        monkeypatch.setattr(client, "unregister_worker_plugin", hang)
+        async with place.open() as store:
+            await place.fill(store, 10)
+            executor = DaskExecutor(client, store=place.configuration)
+            assert (await rebalance(store, "data", on=executor)).examined == 10
+        assert "did not confirm within 0.1 s" in caplog.text
+        for name in await asyncio.to_thread(client.run_on_scheduler, _scheduler_plugins):
+            await asyncio.to_thread(unregister, name)
 
 
 @pytest.mark.soak

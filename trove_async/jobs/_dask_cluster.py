@@ -30,6 +30,7 @@ _REGISTRATIONS: Final = 5
 _CONNECT_SECONDS: Final = 10.0
 _COLLECT_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.05
 
 _ADVICE: Final = "check that it is running, and start the job again; with a checkpoint it continues"
 
@@ -38,8 +39,8 @@ _handlers: WeakKeyDictionary[Client, dict[str, Callable[[Mapping[str, Any]], Non
 )
 """The receivers of events, by client and run. A client has one handler for a topic, and keeps it forever."""
 
-_gathering: Final[set[OwnedTask[Any]]] = set()
-"""What fetches the results of tasks. See `_result_of`."""
+_requests: Final[set[OwnedTask[Any]]] = set()
+"""Requests that may outlast the call that waits for them."""
 
 
 class Cluster:
@@ -190,12 +191,13 @@ class Cluster:
     async def _stop(
         self, client: Client, begun: Collection[int]
     ) -> Mapping[int, Mapping[str, Any]]:
-        # 1. Cancel the tasks that wait for a worker.
+        # 1. Remove the plugin. That stops the ranges, and waits until they have stopped. Only then no worker
+        #    records anything that the scheduler would keep when the task is gone.
+        await self._unregister(client)
+        # 2. Cancel the tasks that no worker had begun.
         waiting = [self._futures.pop(index) for index in list(self._futures) if index not in begun]
         if waiting:
             await client.cancel(waiting)
-        # 2. Remove the plugin: that stops the others, and waits until they have stopped.
-        await self._unregister(client)
         # 3. Collect the state of the others.
         outcomes: dict[int, Mapping[str, Any]] = {}
         with suppress(TimeoutError):
@@ -217,11 +219,28 @@ class Cluster:
                 except ValueError:  # unknown: the registration was cancelled
                     pass
                 except OSError:  # a worker ended meanwhile, and others may not have been asked
-                    await client.run(_remover(), name, on_error="ignore")
+                    await self._ask_each_worker(client)
         except TimeoutError as error:
             raise UnavailableError(
                 f"some workers did not confirm within {_STOP_SECONDS:g} s that they have stopped"
             ) from error
+
+    async def _ask_each_worker(self, client: Client) -> None:
+        """Remove the plugin from each worker that is not lost meanwhile."""
+        remove, name = _remover(), self._plugin.name
+        asked = {
+            worker: _started(client.run(remove, name, workers=[worker], on_error="ignore"))
+            for worker in await client.nthreads()
+        }
+        while asked:
+            await asyncio.sleep(_POLL_SECONDS)
+            # Dask goes on connecting to a lost worker for half a minute.
+            present = await client.nthreads()
+            asked = {
+                worker: answer
+                for worker, answer in asked.items()
+                if worker in present and not answer.done
+            }
 
     async def aclose(self) -> None:
         """Remove everything from the cluster. Idempotent."""
@@ -243,10 +262,10 @@ class Cluster:
         if client.status != "running":
             return
         try:
+            await self._unregister(client)
+        finally:
             if futures:
                 await client.cancel(futures)
-        finally:
-            await self._unregister(client)
 
     # -- the client's loop -------------------------------------------------------------------------
 
@@ -299,10 +318,14 @@ async def _result_of(future: Future[Any]) -> Any:  # noqa: ANN401 - plain values
     A client fetches the results that several callers wait for with one request. A cancel of one caller would
     cancel the request for all of them, and before it is sent, also for all later ones.
     """
-    gathering = OwnedTask(cast("Coroutine[Any, Any, Any]", future.result()))
-    _gathering.add(gathering)  # a loop refers only weakly to its tasks
-    gathering.when_done(lambda: _gathering.discard(gathering))
-    return await gathering.result()
+    return await _started(future.result()).result()
+
+
+def _started(request: Any) -> OwnedTask[Any]:  # noqa: ANN401 - typed by Dask as its result
+    task = OwnedTask(cast("Coroutine[Any, Any, Any]", request))
+    _requests.add(task)  # a loop refers only weakly to its tasks
+    task.when_done(lambda: _requests.discard(task))
+    return task
 
 
 def _dispatcher(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import secrets
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from ._options import ObjectTarget, RunOptions, T
 from ._ranges import KeyRange
 from ._report import JobProgress, Report, Tally, call_back
 from ._run import CHECKPOINT_SECONDS, cut, report_of
+
+_logger = logging.getLogger("trove_async")
 
 _PROGRESS_SECONDS: Final = 0.1
 
@@ -110,7 +113,11 @@ class DaskRun(Generic[T]):
             # 3. Or stop them, and record the exact state.
             await run_cleanup(self._stop(error), 2 * _STOP_SECONDS)
             raise
-        await run_cleanup(self._cluster.aclose(), _STOP_SECONDS)
+        try:
+            await run_cleanup(self._cluster.aclose(), _STOP_SECONDS)
+        except TroveError as error:
+            # All objects are done, so there is a report. Workers that are left open close their stores at exit.
+            _logger.warning("the job is done, but its workers could not be cleaned up: %s", error)
         await self._save(complete=True)
         return self._report()
 
