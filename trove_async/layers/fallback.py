@@ -13,7 +13,6 @@ from contextlib import (
 from dataclasses import replace
 from typing import cast
 
-from trove_async._concurrency import for_each
 from trove_async._settings import check_switches
 from trove_async.driver import (
     AsyncDriver,
@@ -30,21 +29,15 @@ from trove_async.driver import (
     Upload,
     Uploading,
     Versioned,
-    check_deletable,
     places_of,
 )
 from trove_async.errors import (
-    BucketNotEmptyError,
-    BucketNotFoundError,
-    InvalidNameError,
-    NotFoundError,
     NotSupportedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
-    TroveError,
 )
-from trove_async.models import BucketInfo, DeleteResult, Entry, ObjectInfo, Prefix
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
     ComparedPage,
     CopyOptions,
@@ -58,16 +51,12 @@ from trove_async.options import (
     Repaired,
     VersionPage,
 )
-from trove_async.paging import TokenCycle
 
 from ._attachment import repr_of
 from ._copies.combined import common_capabilities
-from ._copies.members import MemberGet, Members, cannot_have_bucket, parse_stage
-from ._copies.merging import merged_page
+from ._copies.members import MemberGet, Members
+from ._copies.united import United, condition_failed
 from ._urls import as_driver
-
-_LOOKUPS = 16
-"""Maximum number of keys that are looked for on other members concurrently."""
 
 
 class Fallback:
@@ -124,6 +113,7 @@ class Fallback:
         drivers = [as_driver(driver) for driver in (primary, *others)]
         self._members = Members("Fallback", drivers, "member")
         self._on_missing = on_missing
+        self._united = United(self._members)
         self._capabilities: Capabilities | None = None
 
     def __repr__(self) -> str:
@@ -237,70 +227,8 @@ class Fallback:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page, of the first available member or merged. See `AsyncDriver.list_page`."""
-        ordered = self.capabilities.ordered
-        if not self._on_missing:
-            return await self._members.list_page(bucket, options, ordered=ordered)
-        if not ordered:
-            return await self._listed_in_turn(bucket, options)
-        drivers = dict(enumerate(self._members.drivers))
-        page = await merged_page(drivers, bucket, options)
-        if len(page.missing) == len(drivers):
-            raise page.missing[0]
-        entries = [self._entry(*next(iter(row.entries.items()))) for row in page.rows]
-        return Page(entries=entries, token=page.position)
-
-    def _entry(self, member: int, entry: Entry) -> Entry:
-        return entry if isinstance(entry, Prefix) else self._members.info(member, entry)
-
-    async def _listed_in_turn(self, bucket: str, options: ListOptions) -> Page:
-        """Return a page of one member without what earlier members have, because one is not ordered."""
-        stage, token = parse_stage(options.token, len(self._members.names))
-        if stage == 0 and token is None:
-            await self.head_bucket(bucket)
-        entries: list[Entry] = []
-        cycle = TokenCycle()
-        while stage < len(self._members.names):
-            # 1. Get a page of the member that is listed now.
-            room = options.limit - len(entries)
-            found: list[Entry] = []
-            following: str | None = None
-            try:
-                driver = self._members.drivers[stage]
-                own = replace(options, token=token, limit=max(room, 1))
-                with self._members.naming(stage):
-                    page = await driver.list_page(bucket, own)
-            except BucketNotFoundError:
-                if token is not None:
-                    raise  # deleted meanwhile: a listing that ended here would look complete
-            except InvalidNameError:
-                if stage == 0:
-                    raise  # a further member has no bucket of a name that it cannot have
-            else:
-                following = page.token
-                cycle.check(None if following is None else f"{stage}:{following}")
-                found = await self._unseen(stage, bucket, page.entries)
-            # 2. A full page ends here, before the first entry that does not fit.
-            if found and not room:
-                return Page(entries=entries, token=f"{stage}:{token or ''}")
-            entries += found
-            # 3. Continue with the member's next page, or with the next member.
-            stage, token = (stage + 1, None) if following is None else (stage, following)
-            if following is not None and entries:
-                return Page(entries=entries, token=f"{stage}:{token}")
-        return Page(entries=entries)
-
-    async def _unseen(self, stage: int, bucket: str, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries of a member that no earlier member has."""
-        seen: set[str] = set()
-
-        async def look(entry: Entry) -> None:
-            for driver in self._members.drivers[:stage]:
-                if await _has_entry(driver, bucket, entry):
-                    seen.add(entry.key)
-                    return
-
-        await for_each(entries, look, limit=_LOOKUPS)
-        return [self._entry(stage, entry) for entry in entries if entry.key not in seen]
+        listing = self._united if self._on_missing else self._members
+        return await listing.list_page(bucket, options, ordered=self.capabilities.ordered)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of versions from the first available member. See `Versioned.version_page`."""
@@ -377,7 +305,7 @@ class Fallback:
                 object. Nothing was deleted.
         """
         if self._on_missing:
-            return await self._delete_everywhere(bucket, key, options)
+            return await self._united.delete(bucket, key, options)
         if self._members.owner(options.if_match, options.version_id):
             if options.version_id is not None:
                 raise NotSupportedError("only versions of the primary can be deleted", key=key)
@@ -390,143 +318,16 @@ class Fallback:
         with self._members.naming(0):
             return await self._primary.delete(bucket, key, own)
 
-    async def _delete_everywhere(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        # 1. With a condition, the first member that has the object decides it.
-        holder = 0
-        if options.if_match is not None:
-            holder, etag = self._members.untag(options.if_match)
-            await self._check_current(bucket, key, holder, etag)
-            options = replace(options, if_match=etag)
-        # 2. A read-only member must not have the object: it would become visible.
-        members = self._members.numbers[holder:]
-        missing = await self._check_read_only(members, bucket, key)
-        # 3. Delete what the object hides before the object itself, so that nothing older appears. Members
-        # before the one that has it may have got a newer object meanwhile.
-        for member in reversed(members):
-            if self._is_read_only(member):
-                continue
-            own = options if member == holder else replace(options, if_match=None)
-            try:
-                with self._members.naming(member):
-                    await self._members.drivers[member].delete(bucket, key, own)
-            except BucketNotFoundError as error:
-                missing.append(error)
-            except InvalidNameError as error:
-                if member == 0:
-                    raise
-                # A further member has no object of a name that it cannot store.
-                missing.append(cannot_have_bucket(bucket, error))
-        if len(missing) == len(self._members.names):
-            raise missing[-1]
-
-    async def _check_read_only(
-        self, members: Sequence[int], bucket: str, key: str
-    ) -> list[BucketNotFoundError]:
-        """Check that no read-only member has an object. Return the errors of those without the bucket.
-
-        Raises:
-            NotSupportedError: A read-only member has it.
-        """
-        missing: list[BucketNotFoundError] = []
-        for member in filter(self._is_read_only, members):
-            try:
-                await self._check_lacks(member, bucket, key)
-            except BucketNotFoundError as error:
-                missing.append(error)
-        return missing
-
-    def _is_read_only(self, member: int) -> bool:
-        return not self._members.drivers[member].capabilities.writable
-
-    async def _check_lacks(self, member: int, bucket: str, key: str) -> None:
-        """Check that a read-only member lacks an object.
-
-        Raises:
-            NotSupportedError: It has the object.
-            BucketNotFoundError: It lacks the bucket as well.
-        """
-        try:
-            with self._members.naming(member):
-                await self._members.drivers[member].head(bucket, key)
-        except ObjectNotFoundError:
-            return
-        except InvalidNameError as error:
-            raise cannot_have_bucket(bucket, error) from error
-        raise NotSupportedError(
-            f"{self._members.names[member]} is read-only and has the object; nothing was deleted",
-            bucket=bucket,
-            key=key,
-        )
-
     async def check_deletable(self, bucket: str, key: str) -> None:
         """Check that no read-only member has the object. See `RefusesDeletions.check_deletable`."""
-        members = self._members.numbers if self._on_missing else range(1)
-        await self._check_read_only(members, bucket, key)
-        for member in members:
-            await check_deletable(self._members.drivers[member], bucket, key)
+        members = None if self._on_missing else (0,)
+        await self._united.check_deletable(bucket, key, members=members)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete the keys as `delete` does. See `BulkDeleting.delete_many`."""
-        if not self._on_missing:
-            return await cast("BulkDeleting", self._primary).delete_many(bucket, keys)
-        failed: dict[str, DeleteResult] = {}
-        missing: list[BucketNotFoundError] = []
-        numbers = self._members.numbers
-        # The read-only members come first, which must not have an object: it would become visible.
-        for member in sorted(numbers, key=lambda number: (not self._is_read_only(number), -number)):
-            # A key that a further member has kept must not be deleted on the primary.
-            remaining = [key for key in keys if key not in failed]
-            if not remaining:
-                break
-            try:
-                results = await self._delete_on(member, bucket, remaining)
-            except BucketNotFoundError as error:
-                missing.append(error)
-                continue
-            failed.update({result.key: result for result in results if result.error is not None})
-        if len(missing) == len(self._members.names):
-            raise missing[-1]
-        return [failed.get(key, DeleteResult(key=key)) for key in keys]
-
-    async def _delete_on(
-        self, member: int, bucket: str, keys: Sequence[str]
-    ) -> Sequence[DeleteResult]:
-        driver = self._members.drivers[member]
-        if self._is_read_only(member):
-            return await self._refused(member, bucket, keys)
-        try:
-            with self._members.naming(member):
-                return await cast("BulkDeleting", driver).delete_many(bucket, keys)
-        except InvalidNameError:
-            if member == 0:
-                raise
-
-        async def delete(key: str) -> None:
-            with suppress(InvalidNameError):  # it has no object of a name that it cannot store
-                await driver.delete(bucket, key, DeleteOptions())
-
-        await for_each(keys, delete, limit=_LOOKUPS)
-        return []
-
-    async def _refused(
-        self, member: int, bucket: str, keys: Sequence[str]
-    ) -> Sequence[DeleteResult]:
-        """Return the results of the keys that a read-only member has."""
-        refused: list[DeleteResult] = []
-        missing: list[BucketNotFoundError] = []
-
-        async def check(key: str) -> None:
-            try:
-                await self._check_lacks(member, bucket, key)
-            except BucketNotFoundError as error:
-                missing.append(error)
-            except TroveError as error:
-                refused.append(DeleteResult(key=key, error=error))
-
-        await for_each(keys, check, limit=_LOOKUPS)
-        if len(missing) == len(keys):
-            raise missing[0]
-        return refused
+        if self._on_missing:
+            return await self._united.delete_many(bucket, keys)
+        return await cast("BulkDeleting", self._primary).delete_many(bucket, keys)
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
@@ -559,41 +360,8 @@ class Fallback:
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket as `delete` does. See `AsyncDriver.delete_bucket`."""
-        if not self._on_missing:
-            return await self._primary.delete_bucket(bucket)
-        # 1. Check all members before anything is deleted.
-        holders: list[AsyncDriver] = []
-        missing: list[BucketNotFoundError] = []
-        for member, driver in enumerate(self._members.drivers):
-            try:
-                with self._members.naming(member):
-                    page = await driver.list_page(bucket, ListOptions(limit=1))
-            except BucketNotFoundError as error:
-                missing.append(error)
-                continue
-            except InvalidNameError as error:
-                if member == 0:
-                    raise
-                missing.append(cannot_have_bucket(bucket, error))
-                continue
-            if page.entries:
-                raise BucketNotEmptyError(
-                    f"the bucket must be empty, but {self._members.names[member]} has objects in it",
-                    bucket=bucket,
-                )
-            if self._is_read_only(member):
-                raise NotSupportedError(
-                    f"{self._members.names[member]} is read-only and has the bucket; nothing was deleted",
-                    bucket=bucket,
-                )
-            holders.append(driver)
-        if not holders:
-            raise missing[0]
-        # 2. Delete it.
-        for driver in reversed(holders):
-            with suppress(BucketNotFoundError):  # deleted meanwhile: the result is the same
-                await driver.delete_bucket(bucket)
-        return None
+        deleting = self._united if self._on_missing else self._primary
+        await deleting.delete_bucket(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return the bucket's info from the first member that can. See `AsyncDriver.head_bucket`."""
@@ -608,13 +376,7 @@ class Fallback:
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of the first available member, or of all. See `AsyncDriver.list_buckets`."""
         if self._on_missing:
-            found: dict[str, BucketInfo] = {}
-            for member, driver in enumerate(self._members.drivers):
-                with self._members.naming(member):
-                    infos = await driver.list_buckets()
-                for info in infos:
-                    found.setdefault(info.name, info)
-            return [found[name] for name in sorted(found)]
+            return await self._united.list_buckets()
 
         async def list_buckets(_: int, driver: AsyncDriver) -> Sequence[BucketInfo]:
             return await driver.list_buckets()
@@ -637,7 +399,7 @@ class Fallback:
         """
         if options.if_none_match is not None and self._on_missing:
             for member in self._others:
-                if await self._object(member, bucket, key) is not None:
+                if await self._united.find(member, bucket, key) is not None:
                     raise ObjectExistsError(
                         f"if_none_match: {self._members.names[member]} has the object",
                         bucket=bucket,
@@ -650,34 +412,15 @@ class Fallback:
             return options if etag == options.if_match else replace(options, if_match=etag), False
         if not self._on_missing:
             await self._fail_condition(bucket, key)
-        await self._check_current(bucket, key, member, etag)
+        await self._united.check_current(bucket, key, member, etag)
         atomic = self._primary.capabilities.put_if_none_match
         return replace(options, if_match=None, if_none_match="*" if atomic else None), True
-
-    async def _check_current(self, bucket: str, key: str, holder: int, etag: str) -> None:
-        """Raise PreconditionFailedError unless a read returns a member's object with this etag."""
-        for member in self._members.numbers:
-            info = await self._object(member, bucket, key)
-            if info is not None:
-                if member == holder and info.etag == etag:
-                    return
-                raise _condition_failed("the current version has a different etag", bucket, key)
-        await self.head_bucket(bucket)  # a missing bucket has its own error
-        raise _condition_failed("the object does not exist", bucket, key)
-
-    async def _object(self, member: int, bucket: str, key: str) -> ObjectInfo | None:
-        """Return a member's object; None: it has none."""
-        try:
-            with self._members.naming(member):
-                return await self._members.drivers[member].head(bucket, key)
-        except (NotFoundError, InvalidNameError):
-            return None
 
     async def _fail_condition(self, bucket: str, key: str) -> None:
         """Raise for a condition with the etag of another member, which the primary cannot have."""
         with suppress(ObjectNotFoundError):
             await self._primary.head(bucket, key)  # raises if the primary is not available
-        raise _condition_failed("the etag is that of another member: read it again", bucket, key)
+        raise condition_failed("the etag is that of another member: read it again", bucket, key)
 
 
 class _Upload:
@@ -730,19 +473,3 @@ def _translating(foreign: bool) -> Iterator[None]:  # noqa: FBT001 - private
         raise PreconditionFailedError(
             "if_match: the current version has a different etag", bucket=error.bucket, key=error.key
         ) from error
-
-
-def _condition_failed(reason: str, bucket: str, key: str) -> PreconditionFailedError:
-    return PreconditionFailedError(f"if_match: {reason}", bucket=bucket, key=key)
-
-
-async def _has_entry(driver: AsyncDriver, bucket: str, entry: Entry) -> bool:
-    """Return whether a driver has an object, or an object with a common prefix."""
-    try:
-        if isinstance(entry, Prefix):
-            options = ListOptions(prefix=entry.prefix, limit=1)
-            return bool((await driver.list_page(bucket, options)).entries)
-        await driver.head(bucket, entry.key)
-    except (NotFoundError, InvalidNameError):
-        return False
-    return True

@@ -3,6 +3,7 @@
 `members`   the drivers of the layer: reads that fail over, and values of one member
 `combined`  the capabilities that all members have in common
 `merging`   merges listings of several members
+`united`    the members as one set of objects: merged listings, deletions on all
 `replicas`  runs the copies of a write on replicas
 `upload`    an upload to a primary and its replicas
 `repairs`   finds and repairs differences between replicas
