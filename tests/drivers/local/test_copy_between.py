@@ -19,7 +19,7 @@ from trove_async import Route, Trove
 from trove_async._checksums import running_crc32c
 from trove_async.driver import CannotCopyError, Origin
 from trove_async.drivers import LocalDriver
-from trove_async.drivers.local import _copy_between
+from trove_async.drivers.local import _copy_between, _threads
 from trove_async.drivers.local._copy import FICLONE
 from trove_async.drivers.local._staging import XATTR
 from trove_async.errors import (
@@ -30,6 +30,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
     StorageFullError,
+    TimedOutError,
 )
 from trove_async.jobs import rebalance
 from trove_async.layers import Mapped, ReadOnly
@@ -316,6 +317,28 @@ async def test_source_is_closed_only_after_the_copies_that_read_it(
             assert not cold.copies_from(hot)  # no other copy starts
             gate.opened.set()
         assert copying.result().size == 4
+        assert await cold_store.read("b", "k") == b"body"
+
+
+async def test_source_that_a_hanging_copy_reads_stays_open_when_its_driver_closes(
+    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_threads, "CLOSE_SECONDS", 0.05)
+    hot, cold = (LocalDriver(root, fsync=False) for root in roots)
+    async with Trove(cold) as cold_store:
+        hot_store = await Trove(hot).open()
+        for store in (hot_store, cold_store):
+            await store.create_bucket("b")
+        source = await hot_store.put("b", "k", b"body")
+        gate = Gate(os.pread)
+        monkeypatch.setattr(os, "pread", gate)
+        options = CopyOptions(source=source, put=PutOptions())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(cold.copy_from(Origin(hot, "b", "k"), "b", "k", options))
+            await asyncio.to_thread(gate.reached.wait, 10)
+            with pytest.raises(TimedOutError, match="file system has not answered"):
+                await hot_store.aclose()
+            gate.opened.set()
         assert await cold_store.read("b", "k") == b"body"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from trove_async.drivers.local import _threads
 from trove_async.drivers.local._threads import Threads
-from trove_async.errors import ClosedError
+from trove_async.errors import ClosedError, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,6 +140,24 @@ async def test_close_runs_queued_work_before_the_final_work() -> None:
     assert sorted(order) == ["first", "last", "second"]
     with pytest.raises(ClosedError):
         await threads.run(lambda: None, brief=True)
+
+
+async def test_close_leaves_a_thread_behind_whose_call_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_threads, "CLOSE_SECONDS", 0.05)
+    released, ended = threading.Event(), threading.Event()
+    threads = Threads(2)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(threads.run(lambda: released.wait(10)))
+        await asyncio.sleep(0)
+        with pytest.raises(TimedOutError, match="file system has not answered"):
+            await threads.aclose(final_work=ended.set)
+        assert not ended.is_set()
+        released.set()
+    await threads.aclose()
+    assert ended.is_set()
+    assert not any(thread.is_alive() for thread in threads._threads)
 
 
 async def test_cancelled_close_ends_the_threads() -> None:

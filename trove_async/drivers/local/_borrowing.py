@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trove_async._concurrency import wait_until_done
+from ._threads import wait_for_close
 
 
 class Borrowing:
@@ -31,8 +31,12 @@ class Borrowing:
                 self._returned = None
 
     async def wait_returned(self) -> None:
-        """Wait until no copy reads from the root, even if cancelled."""
+        """Wait until no copy reads from the root, even if cancelled.
+
+        Raises:
+            TimedOutError: A copy is still reading.
+        """
         while self._count:
             if self._returned is None:
                 self._returned = asyncio.get_running_loop().create_future()
-            await wait_until_done(self._returned)
+            await wait_for_close(self._returned)

@@ -27,8 +27,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Generic, ParamSpec, TypeVar
 
-from trove_async._concurrency import wait_until_done
-from trove_async.errors import ClosedError
+from trove_async._concurrency import run_cleanup, wait_until_done
+from trove_async.errors import ClosedError, TimedOutError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +39,9 @@ often the event loop and the lane's thread compete for the GIL, the faster both 
 since the last poll, the lane's thread probably waits for a disk, and another thread also
 runs jobs of the lane, as a *helper*. The interval is also the interpreter's default switch interval, so a
 thread that only waits for the GIL gets no helper."""
+
+CLOSE_SECONDS = 30.0
+"""Seconds that a close waits for calls in progress. A file system on a network may never answer one."""
 
 _HELPER_TIME = 0.05
 """Seconds after which a helper leaves a lane that a different thread still serves."""
@@ -139,10 +142,13 @@ class Threads:
         return await wait_until_done(job.result)
 
     async def aclose(self, final_work: Callable[[], object] = lambda: None) -> None:
-        """Run all queued work, then end the threads. Idempotent.
+        """Run all queued work, then end the threads, even if cancelled. Idempotent.
 
         Args:
             final_work: Called in the last thread, after all other work. It closes shared files.
+
+        Raises:
+            TimedOutError: A thread is still in a call. It ends once the call returns.
         """
         if self._poll is not None:
             self._poll.cancel()
@@ -151,12 +157,15 @@ class Threads:
             self._final_job = _Job(self.loop, final_work)
             for _ in self._threads:
                 self._queue.put(None)
+        result = self._final_job.result
         try:
-            await wait_until_done(self._final_job.result)
+            await wait_for_close(result)
+            result.result()
         finally:
             # The last thread has run the final job, so all threads are about to end.
-            for thread in self._threads:
-                thread.join()
+            if result.done():
+                for thread in self._threads:
+                    thread.join()
 
     def put(self, work: Callable[[], None]) -> None:
         """Queue `work` for a thread. `work` must not raise.
@@ -332,6 +341,27 @@ class FileExecutor(Executor):
         if self._last_call is not None and not self._last_call.cancel():
             with suppress(OSError):
                 await wait_until_done(asyncio.wrap_future(self._last_call))
+
+
+async def wait_for_close(work: asyncio.Future[T]) -> None:
+    """Wait for the end of work in threads, for up to `CLOSE_SECONDS` seconds, even if cancelled.
+
+    Raises:
+        TimedOutError: The work has not ended.
+    """
+    if work.done():
+        return
+    try:
+        await run_cleanup(_ended(work), CLOSE_SECONDS)
+    except TimedOutError as error:
+        raise TimedOutError(
+            f"the file system has not answered a call for {CLOSE_SECONDS:g} s; the driver is closed, and its"
+            " threads and files are released once it answers"
+        ) from error
+
+
+async def _ended(work: asyncio.Future[T]) -> None:
+    await asyncio.wait([work])
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -21,7 +21,13 @@ from trove_async.driver import (
     Origin,
     Upload,
 )
-from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
+from trove_async.errors import (
+    ClosedError,
+    ConfigError,
+    NotSupportedError,
+    TimedOutError,
+    TroveError,
+)
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, TiB
 from trove_async.options import (
     CopyOptions,
@@ -200,13 +206,23 @@ class LocalDriver:
         self._layout = self._root.layout
 
     async def aclose(self) -> None:
-        """Wait for the threads, remove the staging directory, and close the root. Idempotent."""
+        """Wait for the threads, remove the staging directory, and close the root. Idempotent.
+
+        Raises:
+            TimedOutError: The file system has not answered a call for 30 s.
+        """
         root, self._root = self._root, None
         threads = self._threads
         if threads is None:
             return
         # Threads of other drivers may be reading from this root (`copy_from`).
-        await self._borrowing.wait_returned()
+        try:
+            await self._borrowing.wait_returned()
+        except TimedOutError:
+            root = None  # it stays open for them
+            with suppress(TroveError):
+                await threads.aclose()
+            raise
         with translated():
             # The root is closed after the last call. Otherwise a call in flight could use a closed
             # descriptor, whose number may by then refer to a different file.
