@@ -47,6 +47,14 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
     )
 
 
+def have_same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether the checksums prove that two stored objects have the same bytes, encoded alike."""
+    if one.stored_size != other.stored_size or one.records != other.records:
+        return False
+    kinds = one.checksums.keys() & other.checksums.keys()
+    return bool(kinds) and all(one.checksums[kind] == other.checksums[kind] for kind in kinds)
+
+
 def can_prove(info: ObjectInfo) -> bool:
     """Return whether a later response can be proved to describe the same version."""
     return info.etag is not None or _names_version(info) or _is_dated(info)

@@ -47,7 +47,7 @@ from enum import Enum
 from typing import Any, Final
 
 from trove_async._concurrency import CLEANUP_SECONDS, await_outcome, run_cleanup
-from trove_async._version_identity import is_same
+from trove_async._version_identity import have_same_bytes, is_same
 from trove_async.errors import (
     AlreadyExistsError,
     NotFoundError,
@@ -271,7 +271,7 @@ class Relocation:
         if is_copy_of(existing, source):
             return True
         is_visible = self._request.replace
-        return has_same_bytes(source, existing) and (
+        return have_same_bytes(source, existing) and (
             not is_visible or self._has_attributes_of(source, existing)
         )
 
@@ -481,11 +481,3 @@ def check_primary(location: Location, info: ObjectInfo) -> None:
 def _is_version(first: ObjectInfo, later: ObjectInfo) -> bool:
     """Return whether two responses describe one version, also if services have equal etags of equal bytes."""
     return is_same(first, later) and first.write_id == later.write_id
-
-
-def has_same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
-    """Return whether two stored objects are proved to have the same bytes, encoded alike."""
-    if one.stored_size != other.stored_size or one.records != other.records:
-        return False
-    kinds = one.checksums.keys() & other.checksums.keys()
-    return bool(kinds) and all(one.checksums[kind] == other.checksums[kind] for kind in kinds)

@@ -53,8 +53,9 @@ from trove_async.options import (
 )
 
 from ._attachment import repr_of
+from ._copies.bodies import MemberGet
 from ._copies.combined import common_capabilities
-from ._copies.members import MemberGet, Members
+from ._copies.members import Members
 from ._copies.united import United, condition_failed
 from ._urls import as_driver
 
@@ -65,7 +66,9 @@ class Fallback:
     Reads, heads and listings come from the first member that is available. "Not available" means an
     UnavailableError after the retries of that member. All other errors are results, above all a missing
     object, unless `on_missing` is True. Writes go to the primary alone. A read that was answered by
-    another member, because one is not available, emits an event of the kind ``fallback``.
+    another member, because one is not available, emits an event of the kind ``fallback``. A body that
+    breaks continues on another member whose object is proved to have the same bytes, by its checksum or
+    by the write_id of one put.
 
     With `on_missing` the members together are one set of objects, for a migration: objects are written to
     the primary, and read from the first member that has them. A bucket exists if any member has it.

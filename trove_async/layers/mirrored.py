@@ -47,8 +47,9 @@ from trove_async.options import (
 )
 
 from ._attachment import repr_of
+from ._copies.bodies import MemberGet
 from ._copies.combined import common_capabilities
-from ._copies.members import MemberGet, Members
+from ._copies.members import Members
 from ._copies.repairs import Repairs
 from ._copies.replicas import KeyLocks, Replicas, not_acknowledged
 from ._copies.upload import MirroredUpload
@@ -62,7 +63,8 @@ class Mirrored:
     conditions and is written first, so a put that the primary refuses leaves nothing on a replica. Reads
     and listings come from the first member that is available: the primary, or else the first replica.
     "Not available" means an UnavailableError after the retries of that member. All other errors are
-    results, such as a missing object. A body that has begun is not continued on another member.
+    results, such as a missing object. A body that breaks continues on another member whose object is proved
+    to have the same bytes: both come from one put, or have the same checksum.
 
     A replica slows a write only while it must acknowledge it. The others go on by themselves, with a
     copy of their part in free memory of the pool. One that falls behind, or gets no memory, or fails,

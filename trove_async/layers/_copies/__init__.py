@@ -1,6 +1,7 @@
 """The parts of `Mirrored` and `Fallback`, the layers over several drivers.
 
-`members`   the drivers of the layer: reads that fail over, and values of one member
+`members`   the drivers of the layer: requests that fail over, and values of one member
+`bodies`    the body of one get, which another member may continue
 `combined`  the capabilities that all members have in common
 `merging`   merges listings of several members
 `united`    the members as one set of objects: merged listings, deletions on all

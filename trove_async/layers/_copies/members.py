@@ -9,17 +9,14 @@ goes to that member alone.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Final, Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar
 
 from trove_async.driver import (
     AsyncDriver,
     DriverContext,
-    DriverReader,
     Layer,
-    ReadsInto,
     places_of,
 )
 from trove_async.errors import (
@@ -301,31 +298,7 @@ class Members:
             return result
         raise failures.final()
 
-    async def open_body(
-        self, bucket: str, key: str, options: GetOptions, *, on_missing: bool
-    ) -> tuple[AbstractAsyncContextManager[DriverReader], DriverReader]:
-        """Open a body on the first member that is available. Return its context and the reader."""
-
-        async def enter(
-            member: int, driver: AsyncDriver
-        ) -> tuple[AbstractAsyncContextManager[DriverReader], DriverReader]:
-            context = driver.get(bucket, key, self._get_options(member, options))
-            reader = await context.__aenter__()
-            if member == 0 and not self._nested:
-                return context, reader
-            kind = _ReadIntoReader if isinstance(reader, ReadsInto) else _Reader
-            return context, kind(reader, self.info(member, reader.info))
-
-        return await self.read(
-            "get",
-            bucket,
-            key,
-            enter,
-            only=self.owner(options.if_match, options.version_id),
-            on_missing=on_missing,
-        )
-
-    def _get_options(self, member: int, options: GetOptions) -> GetOptions:
+    def get_options(self, member: int, options: GetOptions) -> GetOptions:
         """Return the options for one member. An etag of another member cannot match its object."""
         if (options.if_match, options.version_id, options.if_none_match) == (None, None, None):
             return options
@@ -517,57 +490,3 @@ def _has_members(driver: AsyncDriver) -> bool:
     if not isinstance(driver, Layer):
         return False
     return len(driver.inner) > 1 or any(map(_has_members, driver.inner))
-
-
-class MemberGet:
-    """The context manager of one get from the first available member."""
-
-    __slots__ = ("_bucket", "_context", "_key", "_members", "_on_missing", "_options")
-
-    def __init__(
-        self, members: Members, bucket: str, key: str, options: GetOptions, *, on_missing: bool
-    ) -> None:
-        self._members = members
-        self._bucket = bucket
-        self._key = key
-        self._options = options
-        self._on_missing = on_missing
-
-    async def __aenter__(self) -> DriverReader:
-        self._context, reader = await self._members.open_body(
-            self._bucket, self._key, self._options, on_missing=self._on_missing
-        )
-        return reader
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(kind, error, traceback)
-
-
-class _Reader:
-    """A reader of a member other than the primary, with tagged values."""
-
-    __slots__ = ("_wrapped", "info", "range")
-
-    def __init__(self, wrapped: DriverReader, info: ObjectInfo) -> None:
-        self._wrapped = wrapped
-        self.info = info
-        self.range = wrapped.range
-
-    async def read(self, size: int) -> bytes:
-        """Read from the wrapped reader. See `DriverReader.read`."""
-        return await self._wrapped.read(size)
-
-
-class _ReadIntoReader(_Reader):
-    """A reader that supports `readinto`."""
-
-    __slots__ = ()
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Read into the buffer from the wrapped reader. See `ReadsInto.readinto`."""
-        return await cast("ReadsInto", self._wrapped).readinto(buffer)

@@ -1,0 +1,207 @@
+"""The body of one get, from the first available member. If that fails in the middle, another one continues.
+
+Another member continues only if its object is proved to have the same bytes: both come from one put (they have
+the same write_id), or have the same checksum. The info stays that of the first member.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+
+from trove_async._version_identity import have_same_bytes, is_same
+from trove_async.driver import AsyncDriver, DriverReader, ReadsInto
+from trove_async.errors import TroveError, UnavailableError
+from trove_async.models import ByteRange, ObjectInfo
+from trove_async.options import GetOptions
+
+from .members import Failures, Members, is_unavailable
+
+
+class MemberGet:
+    """The context manager of one get.
+
+    Args:
+        members: The members.
+        bucket: The bucket.
+        key: The key.
+        options: The options, with values of the layer.
+        on_missing: Whether to ask the next member also if one lacks the object.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_context",
+        "_failed",
+        "_failures",
+        "_key",
+        "_member",
+        "_members",
+        "_on_missing",
+        "_options",
+        "_reader",
+    )
+
+    def __init__(
+        self, members: Members, bucket: str, key: str, options: GetOptions, *, on_missing: bool
+    ) -> None:
+        self._members = members
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+        self._on_missing = on_missing
+        self._failed: set[int] = set()
+        self._failures = Failures(members.names)
+
+    async def __aenter__(self) -> DriverReader:
+        async def enter(member: int, driver: AsyncDriver) -> DriverReader:
+            options = self._members.get_options(member, self._options)
+            context = driver.get(self._bucket, self._key, options)
+            reader = await context.__aenter__()
+            self._use(member, context, reader)
+            return reader
+
+        reader = await self._members.read(
+            "get",
+            self._bucket,
+            self._key,
+            enter,
+            only=self._members.owner(self._options.if_match, self._options.version_id),
+            on_missing=self._on_missing,
+        )
+        kind = _ReadIntoReader if isinstance(reader, ReadsInto) else _Reader
+        return kind(self, self._members.info(self._member, reader.info), reader.range)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, error, traceback)
+
+    def _use(
+        self,
+        member: int,
+        context: AbstractAsyncContextManager[DriverReader],
+        reader: DriverReader,
+    ) -> None:
+        self._member, self._context, self._reader = member, context, reader
+
+    async def read(self, size: int) -> bytes:
+        """Read from the member in use."""
+        return await self._reader.read(size)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Read from the member in use, into a buffer."""
+        reader = self._reader
+        if isinstance(reader, ReadsInto):
+            return await reader.readinto(buffer)
+        piece = await reader.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    async def fail_over(
+        self, error: UnavailableError, info: ObjectInfo, start: int, end: int
+    ) -> None:
+        """Continue on another member after an error of the one in use.
+
+        Args:
+            error: The error.
+            info: The object that is read.
+            start: The position of the next byte.
+            end: The end of the range.
+
+        Raises:
+            UnavailableError: No other member is available and has the same bytes. It is the first error of
+                the body, with a note of the others.
+        """
+        if not is_unavailable(error) or start >= end:
+            raise error
+        self._failed.add(self._member)
+        error.member = error.member or self._members.names[self._member]
+        self._failures.add(self._member, error, on_missing=False)
+        for member, driver in enumerate(self._members.drivers):
+            if member in self._failed:
+                continue
+            try:
+                with self._members.naming(member):
+                    found = await self._open_rest(driver, info, start, end)
+            except TroveError as failure:
+                self._failures.add(member, failure, on_missing=True)
+                continue
+            if found is None:
+                continue
+            broken = self._context
+            self._use(member, *found)
+            with suppress(TroveError):
+                await broken.__aexit__(None, None, None)
+            self._members.emit(
+                "fallback", "get", self._bucket, self._key, member=member, error=error
+            )
+            return
+        raise self._failures.final()
+
+    async def _open_rest(
+        self, driver: AsyncDriver, info: ObjectInfo, start: int, end: int
+    ) -> tuple[AbstractAsyncContextManager[DriverReader], DriverReader] | None:
+        """Open the rest of the body on another member. None: the member has other bytes, as far as is known."""
+        # The response to a get of a range need not have a checksum.
+        other = await driver.head(self._bucket, self._key)
+        if not _is_copy(info, other):
+            return None
+        if_match = other.etag if driver.capabilities.get_conditions else None
+        options = GetOptions(range=ByteRange(start, end), if_match=if_match)
+        context = driver.get(self._bucket, self._key, options)
+        reader = await context.__aenter__()
+        if is_same(other, reader.info) and reader.range == (start, end):
+            return context, reader
+        with suppress(TroveError):
+            await context.__aexit__(None, None, None)
+        return None
+
+
+def _is_copy(info: ObjectInfo, other: ObjectInfo) -> bool:
+    if info.write_id is not None and info.write_id == other.write_id:
+        return info.stored_size == other.stored_size
+    return have_same_bytes(info, other)
+
+
+class _Reader:
+    """The reader of one get, with the values of the layer."""
+
+    __slots__ = ("_get", "_position", "info", "range")
+
+    def __init__(self, get: MemberGet, info: ObjectInfo, covered: tuple[int, int]) -> None:
+        self._get = get
+        self._position = covered[0]
+        self.info = info
+        self.range = covered
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes. See `DriverReader.read`."""
+        while True:
+            try:
+                piece = await self._get.read(size)
+            except UnavailableError as error:
+                await self._get.fail_over(error, self.info, self._position, self.range[1])
+            else:
+                self._position += len(piece)
+                return piece
+
+
+class _ReadIntoReader(_Reader):
+    """A reader that supports `readinto`."""
+
+    __slots__ = ()
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes into the buffer. See `ReadsInto.readinto`."""
+        while True:
+            try:
+                count = await self._get.readinto(buffer)
+            except UnavailableError as error:
+                await self._get.fail_over(error, self.info, self._position, self.range[1])
+            else:
+                self._position += count
+                return count
