@@ -34,8 +34,10 @@ from trove_async import (
     Trove,
 )
 from trove_async._engine.index_cache import IndexCache, KnownObject
+from trove_async._engine.verified import VerifiedBody
 from trove_async.drivers import S3Driver
 from trove_async.drivers.memory import MemoryDriver
+from trove_async.layers import Mapped, Mirrored
 from trove_async.middlewares import Compression, DataKey, Encryption, Keyring, TenantKeys
 from trove_async.models import RECORDS, KiB, MiB
 from trove_async.options import DeleteOptions, PutOptions
@@ -941,3 +943,31 @@ async def test_reader_that_failed_raises_the_same_error_again() -> None:
             for _ in range(2):
                 with pytest.raises(DecryptionError):
                     await reader.read()
+
+
+@pytest.mark.parametrize("layer", ["none", "mapped", "mirrored"])
+async def test_blocks_are_received_into_memory_also_through_a_layer(
+    layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = 0
+    readinto = VerifiedBody.readinto
+
+    async def count(body: VerifiedBody, buffer: memoryview) -> int:
+        nonlocal received
+        size = await readinto(body, buffer)
+        received += size
+        return size
+
+    monkeypatch.setattr(VerifiedBody, "readinto", count)
+    driver = Fake(readinto=True)
+    layers = {
+        "none": driver,
+        "mapped": Mapped(driver, into="m"),
+        "mirrored": Mirrored(driver, Fake()),
+    }
+    body = content(4 * MiB, "body")
+    async with Trove(layers[layer], middleware=[encryption(MiB)]) as store:
+        await store.create_bucket("bucket")
+        await store.put("bucket", "key", body)
+        assert await store.read("bucket", "key") == body
+    assert received >= 3 * MiB  # all blocks but the last

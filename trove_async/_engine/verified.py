@@ -125,7 +125,10 @@ class VerifiedBody:
     @property
     def reads_into(self) -> bool:
         """Whether `readinto` saves a copy."""
-        return not self._hashes and bool(getattr(self._reader, "reads_into", False))
+        receives = hasattr(
+            self._reader, "readinto"
+        )  # for a reader without the attribute, of a layer
+        return not self._hashes and bool(getattr(self._reader, "reads_into", receives))
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into `buffer`. Return their number, 0 at the end. Call it if `reads_into`.
