@@ -126,6 +126,27 @@ async def test_object_that_this_store_moves_twice_during_a_search_is_found() -> 
         check_placement(store)
 
 
+async def test_object_that_is_moved_to_and_fro_is_not_taken_for_the_one_that_it_hides() -> None:
+    default, cold = await drivers_with(KEY, on="default")
+    archive = CallLog()
+    await fill(archive, "data")
+    async with anywhere(default, cold, archive) as store:
+        await store.backend("archive").put("data", KEY, b"hidden")
+
+        async def move_home() -> None:
+            await store.move("data", KEY, "data", KEY)
+            once(archive, "head", move_away)
+
+        async def move_away() -> None:
+            await store.backend("default").move("data", KEY, "data", KEY, source_backend="cold")
+            once(default, "head", lambda: store.move("data", KEY, "data", KEY))
+
+        once(default, "head", move_home)
+        # The search misses it on both backends, twice each, and finds the hidden one in between.
+        assert (await store.head("data", KEY)).size == len(KEY)
+        check_placement(store)
+
+
 async def test_object_that_disappears_while_its_ranges_are_read_is_looked_for_again() -> None:
     default, cold = await drivers_with(KEY, on="default")
     async with anywhere(default, cold) as store:

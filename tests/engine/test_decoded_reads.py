@@ -960,7 +960,7 @@ async def test_blocks_are_received_into_memory_also_through_a_layer(
 
     monkeypatch.setattr(VerifiedBody, "readinto", count)
     driver = Fake(readinto=True)
-    layers = {
+    layers: dict[str, Any] = {
         "none": driver,
         "mapped": Mapped(driver, into="m"),
         "mirrored": Mirrored(driver, Fake()),

@@ -8,32 +8,52 @@ delete the object before the move stores it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from .key_guard import ObjectName
 
 T = TypeVar("T")
 
 
 class Watch:
-    """A search for one object.
+    """The block of a search for one object. A class costs less than a generator, and every get enters one.
 
     Attributes:
         moved: Whether the object was moved to a different backend since this was set to False.
     """
 
-    __slots__ = ("moved",)
+    __slots__ = ("_name", "_watches", "moved")
 
-    def __init__(self) -> None:
+    def __init__(self, watches: dict[ObjectName, list[Watch]], name: ObjectName) -> None:
+        self._watches = watches
+        self._name = name
         self.moved = False
+
+    def __enter__(self) -> Self:
+        self._watches.setdefault(self._name, []).append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        watches = self._watches[self._name]
+        watches.remove(self)
+        if not watches:
+            del self._watches[self._name]
 
 
 class Placement:
     """The moves, deletions and searches of one store. Other processes are not coordinated."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str], asyncio.Event] = {}
-        self._watches: dict[tuple[str, str], list[Watch]] = {}
+        self._held: dict[ObjectName, asyncio.Event] = {}
+        self._watches: dict[ObjectName, list[Watch]] = {}
 
     @asynccontextmanager
     async def hold(self, bucket: str, keys: Collection[str]) -> AsyncIterator[None]:
@@ -64,18 +84,9 @@ class Placement:
 
         return run
 
-    @contextmanager
-    def watch(self, bucket: str, key: str) -> Iterator[Watch]:
-        """Watch the moves of an object."""
-        watch = Watch()
-        watches = self._watches.setdefault((bucket, key), [])
-        watches.append(watch)
-        try:
-            yield watch
-        finally:
-            watches.remove(watch)
-            if not watches:
-                del self._watches[bucket, key]
+    def watch(self, bucket: str, key: str) -> Watch:
+        """Return a block that watches the moves of an object."""
+        return Watch(self._watches, (bucket, key))
 
     def moved(self, bucket: str, key: str) -> None:
         """Report that the object was deleted on one backend after it was stored on another one."""

@@ -4,7 +4,8 @@ A backend that lacks the object, or the bucket, is followed by the next one. A m
 backend before it deletes it on another. So after the last backend, all but the last are asked again: the
 object may have been moved to a backend after that was asked. With n backends, an object that does not exist
 takes 2n - 1 requests. For the same reason, those before are asked again if the object was found on the third
-backend or a later one: it may be an older object that the moved one hides.
+backend or a later one: it may be an older object that the moved one hides. If this store has moved the object
+meanwhile, and they lack it again, the search starts anew.
 
 No result is ever derived from a backend that did not answer:
 
@@ -35,7 +36,7 @@ from trove_async.models import ObjectInfo
 
 from . import backend_checks
 from .backends import Backend
-from .placement import Placement
+from .placement import Placement, Watch
 
 T = TypeVar("T")
 
@@ -147,21 +148,23 @@ class Search:
         routed = await self._resolve(bucket, key)
         misses = _Misses()
         try:
-            if version_id is None or routed.capabilities.versions:
-                try:
-                    return await work(routed)
-                except TroveError as error:
-                    if not is_gone(error):
-                        raise
-                    misses.add(routed, error)
-            request = _Request(bucket, key, version_id, work, strict)
-            return await self._run_on_others(request, routed, misses)
+            with self._placement.watch(bucket, key) as watch:
+                if version_id is None or routed.capabilities.versions:
+                    try:
+                        return await work(routed)
+                    except TroveError as error:
+                        if not is_gone(error):
+                            raise
+                        misses.add(routed, error)
+                request = _Request(bucket, key, version_id, work, strict, routed, misses, watch)
+                return await self._run_on_others(request)
         finally:
             misses.clear()
 
-    async def _run_on_others(self, request: _Request[T], routed: Backend, misses: _Misses) -> T:
+    async def _run_on_others(self, request: _Request[T]) -> T:
         """Run the work on the backends other than the routed one, then on all but the last again."""
         bucket, key, version_id = request.bucket, request.key, request.version_id
+        routed, misses, watch = request.routed, request.misses, request.watch
         # 1. Choose the backends.
         others = self.others(routed, bucket, key)
         if version_id is not None:
@@ -171,57 +174,61 @@ class Search:
         again = [routed] if others and routed in misses.errors else []
         order = [*again, *others]
         # 2. Ask them. Another round follows if this store has moved the object in the meantime.
-        with self._placement.watch(bucket, key) as watch:
-            pending = [*others, *again, *others[:-1]]
-            while pending:
-                for backend in pending:
-                    if backend not in misses.failed and (
-                        found := await self._ask(request, backend, routed, misses)
-                    ):
-                        rank = order.index(backend)
-                        earlier = order[:rank] if rank > 1 else []
-                        return await self._checked(request, found[0], earlier, routed, misses)
-                pending = [*again, *others] if watch.moved else []
-                watch.moved = False
+        pending = [*others, *again, *others[:-1]]
+        while pending:
+            for backend in pending:
+                found = await self._ask(request, backend)
+                if found is None:
+                    continue
+                rank = order.index(backend)
+                earlier = order[:rank] if rank > 1 else []
+                visible = await self._visible(request, found[0], earlier)
+                if visible is None:
+                    break
+                return visible[0]
+            pending = [*again, *others] if watch.moved else []
+            watch.moved = False
         # 3. There is no such object, if all backends have answered.
         raise await self._missing(misses, routed, bucket, key)
 
-    async def _checked(
-        self,
-        request: _Request[T],
-        found: T,
-        earlier: Sequence[Backend],
-        routed: Backend,
-        misses: _Misses,
-    ) -> T:
+    async def _visible(
+        self, request: _Request[T], found: T, earlier: Sequence[Backend]
+    ) -> tuple[T] | None:
         """Return what was found, unless it is hidden by an object that was moved during the search.
 
         Two backends or more did not have the object before. It may have been moved from the second to the
-        first in between, and what was found is an older object that it hides. So they are asked again.
+        first in between, and what was found is an older object that it hides. So they are asked again. They
+        may miss it again, if it was moved back. A second move starts only after the first was reported, so in
+        that case the result is None: search again.
         """
         try:
             for backend in earlier:
-                if backend not in misses.failed and (
-                    visible := await self._ask(request, backend, routed, misses)
-                ):
+                if visible := await self._ask(request, backend):
                     await _discard(found)
-                    return visible[0]
+                    return visible
         except BaseException:
             await _discard(found)
             raise
-        return found
+        if earlier and request.watch.moved:
+            await _discard(found)
+            return None
+        return (found,)
 
-    async def _ask(
-        self, request: _Request[T], backend: Backend, routed: Backend, misses: _Misses
-    ) -> tuple[T] | None:
-        """Return the result of the work on a backend, or record why there is none."""
+    async def _ask(self, request: _Request[T], backend: Backend) -> tuple[T] | None:
+        """Return the result of the work on a backend, or record why there is none.
+
+        A backend that has failed before is not asked again.
+        """
+        misses = request.misses
+        if backend in misses.failed:
+            return None
         try:
             return (await request.work(backend),)
         except TroveError as error:
             if is_gone(error):
                 misses.add(backend, error)
                 return None
-            if backend is routed:
+            if backend is request.routed:
                 raise
             failure = await self._failure(request, backend, error)
         if failure is not None:
@@ -279,13 +286,16 @@ _NO_ANSWER = (BackendError, PermissionDeniedError, UnauthenticatedError)
 
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[T]):
-    """The arguments of `Search.run`."""
+    """The arguments of `Search.run`, and the state of the search."""
 
     bucket: str
     key: str
     version_id: str | None
     work: Callable[[Backend], Awaitable[T]]
     strict: bool
+    routed: Backend
+    misses: _Misses
+    watch: Watch
 
 
 class _Misses:
