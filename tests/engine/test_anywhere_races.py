@@ -126,6 +126,23 @@ async def test_object_that_this_store_moves_twice_during_a_search_is_found() -> 
         check_placement(store)
 
 
+async def test_object_whose_third_move_is_in_progress_during_a_search_is_found() -> None:
+    default, cold = await drivers_with(KEY, on="default")
+    async with anywhere(default, cold) as store:
+
+        async def move_home() -> None:
+            await store.move("data", KEY, "data", KEY)
+            once(cold, "head", move_away)
+
+        async def move_away() -> None:
+            await store.backend("default").move("data", KEY, "data", KEY, source_backend="cold")
+            once(default, "head", lambda: move(default, cold))  # of which the search is not told
+
+        once(default, "head", move_home)
+        assert await store.exists("data", KEY)
+        check_placement(store)
+
+
 async def test_object_that_is_moved_to_and_fro_is_not_taken_for_the_one_that_it_hides() -> None:
     default, cold = await drivers_with(KEY, on="default")
     archive = CallLog()

@@ -174,7 +174,8 @@ class Search:
         again = [routed] if others and routed in misses.errors else []
         order = [*again, *others]
         # 2. Ask them. Another round follows if this store has moved the object in the meantime.
-        pending = [*others, *again, *others[:-1]]
+        later = [*others, *again, *others[:-1]]
+        pending = later
         while pending:
             for backend in pending:
                 found = await self._ask(request, backend)
@@ -186,7 +187,7 @@ class Search:
                 if visible is None:
                     break
                 return visible[0]
-            pending = [*again, *others] if watch.moved else []
+            pending = [*again, *later] if watch.moved else []
             watch.moved = False
         # 3. There is no such object, if all backends have answered.
         raise await self._missing(misses, routed, bucket, key)
