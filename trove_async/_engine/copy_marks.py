@@ -10,7 +10,6 @@ of such a copy starts with a *mark*: a hash of what identifies the version of th
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -64,4 +63,4 @@ def _mark_of(source: ObjectInfo) -> str:
     ]
     if source.write_id is None:  # two writes of the same bytes may have the same etag
         identity.append(source.last_modified.isoformat())
-    return "m" + hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return "m" + hashlib.sha256(ascii(identity).encode()).hexdigest()[:16]

@@ -40,13 +40,19 @@ class CopyOverrides:
 
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the put options of the destination."""
-        put = self.put
-        if self.marks_source and put.write_id is not None:
-            put = replace(put, write_id=marked(put.write_id, source))
+        put, write_id = self.put, self.put.write_id
+        if self.marks_source and write_id is not None:
+            write_id = marked(write_id, source)
         inherited = {
             name: getattr(source, name) for name in _INHERITED if getattr(self, name) is None
         }
-        return replace(put, size=source.stored_size, checksums=source.checksums, **inherited)
+        return replace(
+            put,
+            write_id=write_id,
+            size=source.stored_size,
+            checksums=source.checksums,
+            **inherited,
+        )
 
     @property
     def is_empty(self) -> bool:
