@@ -266,6 +266,14 @@ class ReadsInto(Protocol):
         ...
 
 
+def saves_copy(reader: DriverReader) -> bool:
+    """Return whether `readinto` of a reader receives into the buffer, so that it saves a copy.
+
+    A reader that wraps another one has an attribute `reads_into`, which is the value of the other one.
+    """
+    return hasattr(reader, "readinto") and bool(getattr(reader, "reads_into", True))
+
+
 @runtime_checkable
 class AsyncDriver(Protocol):
     """The driver of one backend. Implementations need not inherit from this protocol.

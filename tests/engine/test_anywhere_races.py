@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes import CallLog, Sparse, assert_idle, fill, single_attempt_store
-from trove_async import ObjectNotFoundError, Trove
+from trove_async import ObjectNotFoundError, Trove, UnavailableError
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.options import DeleteOptions, GetOptions, PutOptions
 
@@ -140,6 +141,73 @@ async def test_object_whose_third_move_is_in_progress_during_a_search_is_found()
 
         once(default, "head", move_home)
         assert await store.exists("data", KEY)
+        check_placement(store)
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "lost"])
+async def test_search_is_told_of_moves_that_fail_after_they_have_deleted_the_source(
+    outcome: str,
+) -> None:
+    default, cold = await drivers_with(KEY, on="default")
+
+    async def move_from(source: Any, start: Callable[[], Awaitable[object]]) -> None:
+        async def fail() -> None:
+            if outcome == "cancelled":
+                moving.cancel()
+                await asyncio.sleep(0)
+            raise UnavailableError("the response was lost")
+
+        once(source, "delete.done", fail)
+        moving = asyncio.get_running_loop().create_task(_run(start))
+        with suppress(asyncio.CancelledError, UnavailableError):
+            await moving
+
+    async with anywhere(default, cold) as store:
+
+        async def move_home() -> None:
+            await move_from(default, lambda: store.move("data", KEY, "data", KEY))
+            once(cold, "head", move_away)
+
+        async def move_away() -> None:
+            await move_from(
+                cold,
+                lambda: store.backend("default").move(
+                    "data", KEY, "data", KEY, source_backend="cold"
+                ),
+            )
+
+        once(default, "head", move_home)
+        assert await store.exists("data", KEY)
+        assert default.stored_keys("data") == [KEY]
+
+
+async def _run(start: Callable[[], Awaitable[object]]) -> None:
+    await start()
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_cancel_while_a_hidden_object_is_closed_leaves_no_reader(cancels: int) -> None:
+    default, cold = await drivers_with(KEY, on="default")
+    archive = CallLog()
+    await fill(archive, "data")
+    async with anywhere(default, cold, archive) as store:
+        await store.backend("archive").put("data", KEY, b"hidden")
+        closing = asyncio.Event()
+
+        async def hang() -> None:
+            closing.set()
+            await asyncio.sleep(0.05)
+
+        once(default, "get", lambda: store.move("data", KEY, "data", KEY))
+        once(archive, "get.exit", hang)
+        reading = asyncio.get_running_loop().create_task(store.read("data", KEY))
+        await closing.wait()
+        for _ in range(cancels):
+            reading.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert [one.open_readers for one in (default, cold, archive)] == [0, 0, 0]
         check_placement(store)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import pickle
@@ -526,6 +527,70 @@ async def test_cancelled_job_leaves_the_client_usable(place: Place, cluster: Loc
             assert (
                 await verify(store, "data", backend="default", against="cold", on=executor)
             ).failed == 10
+
+
+async def test_worker_that_does_not_respond_costs_only_its_own_counts(
+    place: Place, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dask_cluster, "_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(_dask_cluster, "_COLLECT_SECONDS", 1.0)
+    checkpoint = tmp_path / "checkpoint"
+    process = next(iter(cluster_of(client).workers.values())).pid
+    frozen: list[int] = []
+
+    def freeze(progress: JobProgress) -> None:
+        if progress.changed >= 30 and not frozen:  # on both workers
+            frozen.append(progress.changed)
+            os.kill(process, signal.SIGSTOP)
+            job.cancel()
+
+    async with place.open() as store:
+        await place.fill(store, 150)
+        job = asyncio.get_running_loop().create_task(
+            rebalance(
+                store,
+                "data",
+                on=DaskExecutor(client, store=place.configuration, ranges_per_worker=1),
+                progress=freeze,
+                checkpoint=checkpoint,
+                max_objects_per_second=100,
+            )
+        )
+        try:
+            with pytest.raises(asyncio.CancelledError):
+                await job
+        finally:
+            os.kill(process, signal.SIGCONT)
+        await assert_nothing_left(client)
+        report = await rebalance(store, "data", checkpoint=checkpoint)
+        await place.assert_in_place(store)
+        whole = await moved_locally(place, tmp_path)
+    assert whole.changed - frozen[0] < report.changed < whole.changed
+
+
+async def test_job_that_is_cancelled_at_its_end_has_ended(
+    place: Place, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(cluster, set_as_default=False) as client:
+        unregister: Any = client.unregister_worker_plugin
+        loop = asyncio.get_running_loop()
+
+        async def unregister_slowly(name: str) -> None:
+            loop.call_soon_threadsafe(job.cancel)
+            await asyncio.sleep(0.1)
+            await unregister(name)
+
+        monkeypatch.setattr(client, "unregister_worker_plugin", unregister_slowly)
+        checkpoint = tmp_path / "checkpoint"
+        async with place.open() as store:
+            await place.fill(store, 10)
+            executor = DaskExecutor(client, store=place.configuration)
+            job = loop.create_task(rebalance(store, "data", on=executor, checkpoint=checkpoint))
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            await place.assert_in_place(store)
+            assert json.loads(checkpoint.read_text())["complete"]
+        await assert_nothing_left(client)
 
 
 async def test_request_that_other_code_cancelled_raises(

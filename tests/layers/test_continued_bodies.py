@@ -8,9 +8,9 @@ import pytest
 
 from tests.fakes import Fake, content
 from tests.layers.mirroring import assert_nothing_held, of_kind, store_with, write_to
-from trove_async.errors import UnavailableError
+from trove_async.errors import ClosedError, PoolTimeoutError, UnavailableError
 from trove_async.layers import Fallback, Mirrored
-from trove_async.models import MiB
+from trove_async.models import RECORDS, MiB
 from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
@@ -68,8 +68,13 @@ async def test_several_members_break_in_turn(members: list[Fake]) -> None:
         assert len(of_kind(events, "fallback")) == 2
         for member, position in zip(members, (1, MiB, BREAK), strict=True):
             member.cuts.append(position)
-        with pytest.raises(UnavailableError, match="breaks at byte 1 "):
+        with pytest.raises(UnavailableError, match=f"breaks at byte {BREAK}") as raised:
             await store.read("bucket", "key")
+        assert raised.value.member == "replica 2 (memory)"
+        assert raised.value.__notes__ == [
+            "(primary (memory): it failed before)",
+            "(replica 1 (memory): it failed before)",
+        ]
         assert_nothing_held(store, *members)
 
 
@@ -108,8 +113,9 @@ async def test_member_without_the_same_bytes_does_not_continue(case: str) -> Non
         assert_nothing_held(store, primary, other)
 
 
-async def test_object_that_is_replaced_meanwhile_does_not_continue() -> None:
-    primary, other = Fake(), Fake()
+@pytest.mark.parametrize("get_conditions", [False, True])
+async def test_object_that_is_replaced_meanwhile_does_not_continue(get_conditions: bool) -> None:  # noqa: FBT001
+    primary, other = Fake(), Fake(get_conditions=get_conditions)
     async with store_with(Fallback(primary, other)) as (store, _):
         await fill(store, [primary, other])
 
@@ -122,3 +128,48 @@ async def test_object_that_is_replaced_meanwhile_does_not_continue() -> None:
         with pytest.raises(UnavailableError, match=f"breaks at byte {BREAK}"):
             await store.read("bucket", "key")
         assert_nothing_held(store, primary, other)
+
+
+@pytest.mark.parametrize("difference", ["bytes", "record"])
+async def test_equal_write_id_is_no_proof_if_anything_else_differs(difference: str) -> None:
+    """A tool that rewrites an object with its metadata also keeps the write_id."""
+    primary, other = Fake(), Fake()
+    async with store_with(Mirrored(primary, other)) as (store, _):
+        info = await store.put("bucket", "key", BODY)
+        body = content(len(BODY), "other") if difference == "bytes" else BODY
+        metadata = {RECORDS: "[]"} if difference == "record" else {}
+        await write_to(other, "key", body, write_id=info.write_id, metadata=metadata)
+        primary.cuts.append(BREAK)
+        with pytest.raises(UnavailableError, match="same bytes"):
+            await store.read("bucket", "key", range=(0, len(BODY) - 1))
+
+
+@pytest.mark.parametrize("step", ["head", "get"])
+@pytest.mark.parametrize("layer", [Mirrored, Fallback])
+async def test_reader_closed_while_its_body_is_continued_holds_nothing(
+    layer: type[Any], step: str
+) -> None:
+    members = [Fake(), Fake()]
+    async with store_with(layer(*members)) as (store, _):
+        await fill(store, members)
+        members[0].cuts.append(BREAK)
+        reader = await store.get("bucket", "key")
+        members[1].before[step] = reader.aclose
+        with pytest.raises(ClosedError):
+            await reader.read()
+        assert_nothing_held(store, *members)
+
+
+async def test_queue_of_this_store_is_no_reason_to_read_elsewhere() -> None:
+    members = [Fake(readinto=True), Fake(readinto=True)]
+    async with store_with(Mirrored(*members)) as (store, events):
+        await fill(store, members)
+
+        async def fail() -> None:
+            raise PoolTimeoutError("no permit")
+
+        members[0].before["read"] = members[0].before["readinto"] = fail
+        with pytest.raises(PoolTimeoutError) as raised:
+            await store.read("bucket", "key")
+        assert raised.value.member == "primary (memory)"
+        assert of_kind(events, "fallback") == []

@@ -524,9 +524,11 @@ class Operations:
         self, source: ObjectAddress, origin: Location, target: Location, copied: CopyResult
     ) -> None:
         """Delete the source of a move."""
-        await remove_source(origin, target, copied)
-        if self._runtime.placement is not None and source.has_key_of(target):
-            self._runtime.placement.moved(source.bucket, source.key)
+        try:
+            await remove_source(origin, target, copied)
+        finally:  # it may have been deleted although the response was lost
+            if self._runtime.placement is not None and source.has_key_of(target):
+                self._runtime.placement.moved(source.bucket, source.key)
 
     async def _copy(
         self,

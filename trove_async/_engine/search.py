@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from trove_async._concurrency import shielded
+from trove_async._concurrency import run_cleanup
 from trove_async.driver import places_of
 from trove_async.errors import (
     BackendError,
@@ -181,8 +181,10 @@ class Search:
                 found = await self._ask(request, backend)
                 if found is None:
                     continue
+                # `order` lacks the routed backend if that has no versions.
                 rank = order.index(backend)
-                earlier = order[:rank] if rank > 1 else []
+                is_third_or_later = rank > 1
+                earlier = order[:rank] if is_third_or_later else []
                 visible = await self._visible(request, found[0], earlier)
                 if visible is None:
                     break
@@ -202,18 +204,24 @@ class Search:
         may miss it again, if it was moved back. A second move starts only after the first was reported, so in
         that case the result is None: search again.
         """
+        visible: tuple[T] | None = None
         try:
             for backend in earlier:
-                if visible := await self._ask(request, backend):
-                    await _discard(found)
-                    return visible
+                visible = await self._ask(request, backend)
+                if visible is not None:
+                    break
         except BaseException:
             await _discard(found)
             raise
-        if earlier and request.watch.moved:
+        if visible is None and not (earlier and request.watch.moved):
+            return (found,)
+        try:
             await _discard(found)
-            return None
-        return (found,)
+        except BaseException:
+            if visible is not None:
+                await _discard(visible[0])
+            raise
+        return visible
 
     async def _ask(self, request: _Request[T], backend: Backend) -> tuple[T] | None:
         """Return the result of the work on a backend, or record why there is none.
@@ -277,8 +285,7 @@ async def _discard(found: object) -> None:
     """Close a reader that was opened in vain."""
     close = getattr(found, "aclose", None)
     if close is not None:
-        with shielded():
-            await close()
+        await run_cleanup(close())
 
 
 _NO_ANSWER = (BackendError, PermissionDeniedError, UnauthenticatedError)

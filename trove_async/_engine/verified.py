@@ -11,7 +11,7 @@ from typing import Final, Protocol, cast
 
 from trove_async._checksums import CRC32C, Crc32c
 from trove_async._concurrency import Turns, in_thread
-from trove_async.driver import DriverReader, ReadsInto
+from trove_async.driver import DriverReader, ReadsInto, saves_copy
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 
@@ -125,10 +125,7 @@ class VerifiedBody:
     @property
     def reads_into(self) -> bool:
         """Whether `readinto` saves a copy."""
-        receives = hasattr(
-            self._reader, "readinto"
-        )  # for a reader without the attribute, of a layer
-        return not self._hashes and bool(getattr(self._reader, "reads_into", receives))
+        return not self._hashes and saves_copy(self._reader)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into `buffer`. Return their number, 0 at the end. Call it if `reads_into`.

@@ -10,6 +10,7 @@ All calls of Dask run on the loop of its client, which may be in a different thr
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
@@ -23,6 +24,8 @@ from trove_async.errors import ClosedError, ConfigError, TroveError, Unavailable
 from ._dask_worker import TOPIC
 
 R = TypeVar("R")
+
+_logger = logging.getLogger("trove_async")
 
 _REGISTRATIONS: Final = 5
 """How often the plugin is sent to all workers, if one of them ends meanwhile."""
@@ -193,19 +196,23 @@ class Cluster:
     ) -> Mapping[int, Mapping[str, Any]]:
         # 1. Remove the plugin. That stops the ranges, and waits until they have stopped. Only then no worker
         #    records anything that the scheduler would keep when the task is gone.
-        await self._unregister(client)
+        try:
+            await self._unregister(client)
+        except UnavailableError as error:  # the counts of the other workers are needed nevertheless
+            _logger.warning("a job on Dask was stopped, but %s", error.message)
         # 2. Cancel the tasks that no worker had begun.
         waiting = [self._futures.pop(index) for index in list(self._futures) if index not in begun]
         if waiting:
             await client.cancel(waiting)
-        # 3. Collect the state of the others.
-        outcomes: dict[int, Mapping[str, Any]] = {}
+        # 3. Collect the state of the others, as far as their workers respond.
+        answers = {index: _started(future.result()) for index, future in self._futures.items()}
         with suppress(TimeoutError):
             async with asyncio.timeout(_COLLECT_SECONDS):
-                for index, future in list(self._futures.items()):
+                for answer in answers.values():
                     with suppress(KilledWorker, CancelledError):
-                        outcomes[index] = await _result_of(future)
-        return outcomes
+                        await answer.result()
+        outcomes = {index: answer.outcome() for index, answer in answers.items()}
+        return {index: outcome for index, outcome in outcomes.items() if outcome is not None}
 
     async def _unregister(self, client: Client) -> None:
         if not self._registered or client.status != "running":
@@ -293,7 +300,8 @@ class Cluster:
             except (OSError, CancelledError) as error:
                 lost = client.status != "running" or not isinstance(error, CancelledError)
                 problem = (
-                    "the connection to Dask's scheduler was lost: " + _ADVICE
+                    "the connection to Dask's scheduler was lost, or the client was closed: "
+                    + _ADVICE
                     if lost
                     else "a task of the job was cancelled in Dask, for example by a restart of the"
                     " cluster: start the job again"

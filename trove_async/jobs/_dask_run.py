@@ -109,16 +109,16 @@ class DaskRun(Generic[T]):
                 await for_each(list(self._open), self._run_range, limit=limit)
                 background.cancel_scope.cancel()
             self._report_progress()
+            await self._save(complete=True)
         except BaseException as error:
             # 3. Or stop them, and record the exact state.
             await run_cleanup(self._stop(error), 2 * _STOP_SECONDS)
             raise
         try:
             await run_cleanup(self._cluster.aclose(), _STOP_SECONDS)
-        except TroveError as error:
-            # All objects are done, so there is a report. Workers that are left open close their stores at exit.
+        except Exception as error:  # noqa: BLE001 - all objects are done, so there is a report
+            # Workers that are left open close their stores at exit.
             _logger.warning("the job is done, but its workers could not be cleaned up: %s", error)
-        await self._save(complete=True)
         return self._report()
 
     async def _cut(self, whole: Sequence[KeyRange], count: int) -> Sequence[KeyRange]:

@@ -33,6 +33,7 @@ from trove_async.driver import (
     Versioned,
     check_deletable,
     places_of,
+    saves_copy,
 )
 from trove_async.errors import (
     BucketNotFoundError,
@@ -504,6 +505,11 @@ class _ReadIntoReader(_Reader):
     """A reader that supports `readinto`."""
 
     __slots__ = ()
+
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy. See `saves_copy`."""
+        return saves_copy(self._wrapped)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read into the buffer from the wrapped reader. See `ReadsInto.readinto`."""

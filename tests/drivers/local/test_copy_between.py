@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,10 +320,20 @@ async def test_source_is_closed_only_after_the_copies_that_read_it(
         assert await cold_store.read("b", "k") == b"body"
 
 
-async def test_source_that_a_hanging_copy_reads_stays_open_when_its_driver_closes(
-    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def open_files(root: Path) -> int:
+    """Return the number of descriptors of this process that are open below a directory."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += descriptor.readlink().is_relative_to(root)
+    return found
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel"])
+async def test_root_that_a_hanging_copy_reads_is_closed_after_it(
+    end: str, roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_threads, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(_threads, "CLOSE_SECONDS", 0.05 if end == "timeout" else 30)
     hot, cold = (LocalDriver(root, fsync=False) for root in roots)
     async with Trove(cold) as cold_store:
         hot_store = await Trove(hot).open()
@@ -336,10 +346,26 @@ async def test_source_that_a_hanging_copy_reads_stays_open_when_its_driver_close
         async with asyncio.TaskGroup() as group:
             group.create_task(cold.copy_from(Origin(hot, "b", "k"), "b", "k", options))
             await asyncio.to_thread(gate.reached.wait, 10)
-            with pytest.raises(TimedOutError, match="file system has not answered"):
-                await hot_store.aclose()
-            gate.opened.set()
+            closing = asyncio.get_running_loop().create_task(hot_store.aclose())
+            if end == "cancel":
+                await asyncio.sleep(0.02)
+                closing.cancel()
+                await asyncio.sleep(0.02)
+                gate.opened.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await closing
+            else:
+                with pytest.raises(TimedOutError, match="file system has not answered"):
+                    await closing
+                assert open_files(roots[0])
+                gate.opened.set()
         assert await cold_store.read("b", "k") == b"body"
+        async with asyncio.timeout(10):
+            while open_files(roots[0]):
+                await asyncio.sleep(0.01)
+        assert not list(roots[0].glob(".trove/staging/*"))
+        await hot_store.aclose()
+        assert not any(thread.is_alive() for thread in hot._threads._threads)  # type: ignore[union-attr]
 
 
 async def test_source_of_a_different_kind_is_refused(

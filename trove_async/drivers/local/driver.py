@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -215,21 +215,22 @@ class LocalDriver:
         threads = self._threads
         if threads is None:
             return
-        # Threads of other drivers may be reading from this root (`copy_from`).
+        # 1. Wait for the threads of other drivers that are reading from this root (`copy_from`).
+        failure: BaseException | None = None
         try:
             await self._borrowing.wait_returned()
-        except TimedOutError:
-            root = None  # it stays open for them
-            with suppress(TroveError):
-                await threads.aclose()
-            raise
+        except (TimedOutError, asyncio.CancelledError) as error:
+            failure = error
+        # 2. End the threads. The root is closed after the last call that uses it. Otherwise that could use a
+        # closed descriptor, whose number may by then refer to a different file.
+        close = root.close if root is not None else _do_nothing
+        if isinstance(failure, TimedOutError):
+            self._borrowing.close_when_returned(close)
+            close = _do_nothing
         with translated():
-            # The root is closed after the last call. Otherwise a call in flight could use a closed
-            # descriptor, whose number may by then refer to a different file.
-            if root is None:
-                await threads.aclose()
-            else:
-                await threads.aclose(final_work=root.close)
+            await threads.aclose(final_work=close)
+        if failure is not None:
+            raise failure
 
     async def ping(self) -> None:
         """Check that the root exists and its file system responds."""
@@ -438,6 +439,10 @@ class LocalDriver:
         if self._root is None or self._threads is None:
             raise ClosedError("the driver must be open: use it through an open store")
         return self._root, self._threads
+
+
+def _do_nothing() -> None:
+    """Close nothing."""
 
 
 class _Get:

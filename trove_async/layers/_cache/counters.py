@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import cast
 
-from trove_async.driver import DriverReader, ReadsInto
+from trove_async.driver import DriverReader, ReadsInto, saves_copy
 
 
 class BlockSource(Enum):
@@ -61,6 +61,11 @@ class _PassedReadIntoReader(_PassedReader):
     """The same for a reader that can receive into memory of its caller."""
 
     __slots__ = ()
+
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy. See `saves_copy`."""
+        return saves_copy(self._reader)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into the buffer. See `ReadsInto.readinto`."""

@@ -1,7 +1,8 @@
 """The body of one get, from the first available member. If that fails in the middle, another one continues.
 
 Another member continues only if its object is proved to have the same bytes: both come from one put (they have
-the same write_id), or have the same checksum. The info stays that of the first member.
+the same write_id), or have the same checksum. A CRC-32C proves nothing about an attacker who can write to both.
+The info stays that of the first member.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 
+from trove_async._concurrency import run_cleanup
 from trove_async._version_identity import have_same_bytes, is_same
-from trove_async.driver import AsyncDriver, DriverReader, ReadsInto
-from trove_async.errors import TroveError, UnavailableError
+from trove_async.driver import AsyncDriver, DriverReader, ReadsInto, saves_copy
+from trove_async.errors import ClosedError, TroveError
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import GetOptions
 
-from .members import Failures, Members, is_unavailable
+from .members import Members, is_unavailable
 
 
 class MemberGet:
@@ -31,9 +33,9 @@ class MemberGet:
 
     __slots__ = (
         "_bucket",
+        "_closed",
         "_context",
         "_failed",
-        "_failures",
         "_key",
         "_member",
         "_members",
@@ -51,7 +53,7 @@ class MemberGet:
         self._options = options
         self._on_missing = on_missing
         self._failed: set[int] = set()
-        self._failures = Failures(members.names)
+        self._closed = False
 
     async def __aenter__(self) -> DriverReader:
         async def enter(member: int, driver: AsyncDriver) -> DriverReader:
@@ -78,6 +80,7 @@ class MemberGet:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        self._closed = True
         return await self._context.__aexit__(kind, error, traceback)
 
     def _use(
@@ -87,6 +90,11 @@ class MemberGet:
         reader: DriverReader,
     ) -> None:
         self._member, self._context, self._reader = member, context, reader
+
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy."""
+        return saves_copy(self._reader)
 
     async def read(self, size: int) -> bytes:
         """Read from the member in use."""
@@ -101,9 +109,7 @@ class MemberGet:
         buffer[: len(piece)] = piece
         return len(piece)
 
-    async def fail_over(
-        self, error: UnavailableError, info: ObjectInfo, start: int, end: int
-    ) -> None:
+    async def fail_over(self, error: TroveError, info: ObjectInfo, start: int, end: int) -> None:
         """Continue on another member after an error of the one in use.
 
         Args:
@@ -113,25 +119,33 @@ class MemberGet:
             end: The end of the range.
 
         Raises:
-            UnavailableError: No other member is available and has the same bytes. It is the first error of
-                the body, with a note of the others.
+            TroveError: `error`, if it does not mean that the member is not available, or no other member can
+                continue. A note for each of them says why.
+            ClosedError: The reader was closed meanwhile.
         """
-        if not is_unavailable(error) or start >= end:
+        names = self._members.names
+        with suppress(TroveError), self._members.naming(self._member):
+            raise error
+        if not is_unavailable(error) or start >= end or self._closed:
             raise error
         self._failed.add(self._member)
-        error.member = error.member or self._members.names[self._member]
-        self._failures.add(self._member, error, on_missing=False)
+        reasons: list[str] = []
         for member, driver in enumerate(self._members.drivers):
             if member in self._failed:
+                if member != self._member:
+                    reasons.append(f"({names[member]}: it failed before)")
                 continue
             try:
-                with self._members.naming(member):
-                    found = await self._open_rest(driver, info, start, end)
+                found = await self._open_rest(driver, info, start, end)
             except TroveError as failure:
-                self._failures.add(member, failure, on_missing=True)
+                reasons.append(f"({names[member]}: {type(failure).__name__}: {failure.message})")
                 continue
             if found is None:
+                reasons.append(f"({names[member]}: it is not proved to have the same bytes)")
                 continue
+            if self._closed:  # by another task
+                await run_cleanup(found[0].__aexit__(None, None, None))
+                raise ClosedError("the reader is closed")
             broken = self._context
             self._use(member, *found)
             with suppress(TroveError):
@@ -140,7 +154,9 @@ class MemberGet:
                 "fallback", "get", self._bucket, self._key, member=member, error=error
             )
             return
-        raise self._failures.final()
+        for reason in reasons:
+            error.add_note(reason)
+        raise error
 
     async def _open_rest(
         self, driver: AsyncDriver, info: ObjectInfo, start: int, end: int
@@ -162,9 +178,19 @@ class MemberGet:
 
 
 def _is_copy(info: ObjectInfo, other: ObjectInfo) -> bool:
-    if info.write_id is not None and info.write_id == other.write_id:
-        return info.stored_size == other.stored_size
-    return have_same_bytes(info, other)
+    """Return whether two members have the same bytes.
+
+    A tool that changes an object and keeps its metadata keeps the write_id as well. So an equal write_id is no
+    proof if anything else differs.
+    """
+    if info.write_id is None or info.write_id != other.write_id:
+        return have_same_bytes(info, other)
+    kinds = info.checksums.keys() & other.checksums.keys()
+    return (
+        info.stored_size == other.stored_size
+        and info.records == other.records
+        and all(info.checksums[kind] == other.checksums[kind] for kind in kinds)
+    )
 
 
 class _Reader:
@@ -183,7 +209,7 @@ class _Reader:
         while True:
             try:
                 piece = await self._get.read(size)
-            except UnavailableError as error:
+            except TroveError as error:
                 await self._get.fail_over(error, self.info, self._position, self.range[1])
             else:
                 self._position += len(piece)
@@ -195,12 +221,17 @@ class _ReadIntoReader(_Reader):
 
     __slots__ = ()
 
+    @property
+    def reads_into(self) -> bool:
+        """Whether `readinto` saves a copy. See `saves_copy`."""
+        return self._get.reads_into
+
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into the buffer. See `ReadsInto.readinto`."""
         while True:
             try:
                 count = await self._get.readinto(buffer)
-            except UnavailableError as error:
+            except TroveError as error:
                 await self._get.fail_over(error, self.info, self._position, self.range[1])
             else:
                 self._position += count
