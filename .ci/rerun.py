@@ -4,7 +4,7 @@ Exit with 1 if one of them fails again. Exit with 1 without a rerun if no failur
 `MAX_RERUNS` are, or if the records do not match the summary of the run: it was killed, or a file could not
 be collected. The results are also appended to the log.
 
-Usage: ``rerun.py LOG [OPTION …]``. The options are those that pytest needs to select these tests.
+Usage: ``rerun.py LOG PYTHON [OPTION …]``. The options are those that pytest needs to select these tests.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> int:
 
 def passes(name: str) -> bool:
     """Run one test by itself. Return whether it passes."""
-    command = [".venv/bin/python", "-m", "pytest", "--cache-clear", *sys.argv[2:], name]
+    command = [sys.argv[2], "-m", "pytest", "--cache-clear", *sys.argv[3:], name]
     return subprocess.run(command, check=False).returncode == 0
 
 

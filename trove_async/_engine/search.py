@@ -7,10 +7,11 @@ takes 2n - 1 requests. For the same reason, those before are asked again if the 
 backend or a later one: it may be an older object that the moved one hides. If this store has moved the object
 meanwhile, and they lack it again, the search starts anew.
 
-No result is ever derived from a backend that did not answer:
+A backend that did not answer is not taken for one that lacks the object:
 
 * If the routed backend fails, its error is raised, because an object there takes precedence.
-* If a different backend fails, the later ones are asked. The error is raised if none of them has the object.
+* If a different backend fails, the later ones are asked. The error is raised if none of them has the object. So
+  while a backend is down, an older object that it hides may be read.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Fallback:
     object, unless `on_missing` is True. Writes go to the primary alone. A read that was answered by
     another member, because one is not available, emits an event of the kind ``fallback``. A body that
     breaks continues on another member whose object is proved to have the same bytes, by its checksum or
-    by the write_id of one put.
+    by the write_id of one put. Further requests for the same version go to the member that it was read from.
 
     With `on_missing` the members together are one set of objects, for a migration: objects are written to
     the primary, and read from the first member that has them. A bucket exists if any member has it.
@@ -91,7 +91,7 @@ class Fallback:
     the only copy. A copy to the primary fetches what only another member has.
 
     Etags and version ids of the primary are passed as they are, and those of another member are tagged. A
-    get with such a value goes to that member alone.
+    get with such a value begins on that member, and on no other one.
 
     Args:
         primary: The first member, as a driver or a URL.

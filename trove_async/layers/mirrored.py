@@ -64,7 +64,8 @@ class Mirrored:
     and listings come from the first member that is available: the primary, or else the first replica.
     "Not available" means an UnavailableError after the retries of that member. All other errors are
     results, such as a missing object. A body that breaks continues on another member whose object is proved
-    to have the same bytes: both come from one put, or have the same checksum.
+    to have the same bytes: both come from one put, or have the same checksum. Further requests for the same
+    version go to the member that it was read from.
 
     A replica slows a write only while it must acknowledge it. The others go on by themselves, with a
     copy of their part in free memory of the pool. One that falls behind, or gets no memory, or fails,
@@ -86,7 +87,7 @@ class Mirrored:
     has the object, so it is read again while the primary is not available.
 
     Etags, version ids and page tokens of the primary are passed as they are, and those of a replica are
-    tagged. A get with a replica's etag goes to that replica alone. A write with a replica's etag is made
+    tagged. A get with an etag begins on its member, and on no other one. A write with a replica's etag is made
     on the primary if both have the same object, and fails otherwise.
 
     Versions belong to one member: a version is read and deleted only there, and a replica may keep a bucket
