@@ -571,6 +571,7 @@ async def test_failing_put_closes_the_inspector() -> None:
 # -- cancels -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.idle_time
 @pytest.mark.parametrize("streamed", [False, True])
 @ENCODED
 async def test_cancel_where_an_inspector_hangs_leaves_nothing(
@@ -658,6 +659,7 @@ async def test_aclose_completes_in_a_cancelled_scope() -> None:
     await assert_only_old_is_stored(fake)
 
 
+@pytest.mark.idle_time
 async def test_cancelled_aclose_does_not_keep_other_inspectors_open() -> None:
     reached = asyncio.Event()
 

@@ -15,6 +15,7 @@ KINDS = ["rebalance", "tier", "migrate"]
 
 SEEDS = 140  # for each of 15 cases: 2,100 schedules
 SEEDS_WITH_FAULTS = 40
+SEEDS_WITH_PROCESSES = 60
 SOAK_SEEDS = 3400  # 51,000 schedules
 
 CONDITIONAL = ["all capabilities", "remote"]
@@ -47,7 +48,7 @@ async def test_lost_responses_lose_and_revive_no_object(kind: str, variant: str)
 @pytest.mark.parametrize("variant", CONDITIONAL)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_job_of_another_process_loses_no_object(kind: str, variant: str) -> None:
-    await play_all(range(SEEDS), kind, variant, separate=True)
+    await play_all(range(SEEDS_WITH_PROCESSES), kind, variant, separate=True)
 
 
 @pytest.mark.soak
