@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import ClassVar, cast
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
-from trove_async.driver import AsyncDriver, Capabilities
+from trove_async.driver import AsyncDriver, Capabilities, Replicated
+from trove_async.errors import BucketNotEmptyError
+from trove_async.options import ListOptions
 from trove_async.testing._harness import delete, keys, opened, repeat_while_not_empty
 
 
@@ -60,9 +62,20 @@ async def _remove(backend: AsyncDriver, bucket: str) -> None:
     async def remove() -> None:
         for key in await keys(backend, bucket):
             await delete(backend, bucket, key)
-        await backend.delete_bucket(bucket)
+        try:
+            await backend.delete_bucket(bucket)
+        except BucketNotEmptyError:
+            if backend.capabilities.replicated:
+                await _repair(cast("Replicated", backend), bucket)
+            raise
 
     await repeat_while_not_empty(remove)
+
+
+async def _repair(backend: Replicated, bucket: str) -> None:
+    """Delete what only a replica has: it completed a write that was cancelled."""
+    for difference in (await backend.compare(bucket, ListOptions())).differences:
+        await backend.repair(bucket, difference.key)
 
 
 def needs(driver: AsyncDriver, *names: str) -> Capabilities:
