@@ -49,10 +49,18 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
 
 def have_same_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
     """Return whether the checksums prove that two stored objects have the same bytes, encoded alike."""
-    if one.stored_size != other.stored_size or one.records != other.records:
-        return False
-    kinds = one.checksums.keys() & other.checksums.keys()
-    return bool(kinds) and all(one.checksums[kind] == other.checksums[kind] for kind in kinds)
+    return not one.checksums.keys().isdisjoint(other.checksums) and not have_different_bytes(
+        one, other
+    )
+
+
+def have_different_bytes(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether the sizes, records or checksums show that two stored objects differ."""
+    return (
+        one.stored_size != other.stored_size
+        or one.records != other.records
+        or any(other.checksums.get(kind, value) != value for kind, value in one.checksums.items())
+    )
 
 
 def can_prove(info: ObjectInfo) -> bool:

@@ -7,7 +7,8 @@ import errno
 import fcntl
 import os
 import tempfile
-from contextlib import AsyncExitStack, suppress
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,32 +293,52 @@ async def test_cancelled_copy_ends_its_thread_and_leaves_nothing(
     pair.assert_nothing_stored()
 
 
-async def test_source_is_closed_only_after_the_copies_that_read_it(
+@dataclass
+class HangingCopy:
+    """A copy from one open driver to another, whose thread hangs until the gate is opened."""
+
+    hot: LocalDriver
+    cold: LocalDriver
+    hot_store: Trove
+    cold_store: Trove
+    gate: Gate
+    copying: asyncio.Task[ObjectInfo]
+
+
+@asynccontextmanager
+async def hanging_copy(
     roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[HangingCopy]:
+    """Start a copy that hangs. Wait for it at the end. The block closes the source's driver."""
     hot, cold = (LocalDriver(root, fsync=False) for root in roots)
-    async with AsyncExitStack() as stack:
-        cold_store = await stack.enter_async_context(Trove(cold))
-        hot_store = await stack.enter_async_context(Trove(hot))
+    async with Trove(cold) as cold_store:
+        hot_store = await Trove(hot).open()
         for store in (hot_store, cold_store):
             await store.create_bucket("b")
         source = await hot_store.put("b", "k", b"body")
         gate = Gate(os.pread)
         monkeypatch.setattr(os, "pread", gate)
         options = CopyOptions(source=source, put=PutOptions())
-        origin = Origin(hot, "b", "k")
         async with asyncio.TaskGroup() as group:
-            copying = group.create_task(cold.copy_from(origin, "b", "k", options))
+            copying = group.create_task(cold.copy_from(Origin(hot, "b", "k"), "b", "k", options))
             await asyncio.to_thread(gate.reached.wait, 10)
-            group.create_task(hot.aclose())
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert hot._threads is not None
-            assert hot._threads._final_job is None  # it would close the root
-            assert not cold.copies_from(hot)  # no other copy starts
-            gate.opened.set()
+            yield HangingCopy(hot, cold, hot_store, cold_store, gate, copying)
         assert copying.result().size == 4
         assert await cold_store.read("b", "k") == b"body"
+        await hot_store.aclose()
+
+
+async def test_source_is_closed_only_after_the_copies_that_read_it(
+    roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hanging_copy(roots, monkeypatch) as one, asyncio.TaskGroup() as group:
+        group.create_task(one.hot.aclose())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert one.hot._threads is not None
+        assert one.hot._threads._final_job is None  # it would close the root
+        assert not one.cold.copies_from(one.hot)  # no other copy starts
+        one.gate.opened.set()
 
 
 def open_files(root: Path) -> int:
@@ -334,38 +355,28 @@ async def test_root_that_a_hanging_copy_reads_is_closed_after_it(
     end: str, roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_threads, "CLOSE_SECONDS", 0.05 if end == "timeout" else 30)
-    hot, cold = (LocalDriver(root, fsync=False) for root in roots)
-    async with Trove(cold) as cold_store:
-        hot_store = await Trove(hot).open()
-        for store in (hot_store, cold_store):
-            await store.create_bucket("b")
-        source = await hot_store.put("b", "k", b"body")
-        gate = Gate(os.pread)
-        monkeypatch.setattr(os, "pread", gate)
-        options = CopyOptions(source=source, put=PutOptions())
-        async with asyncio.TaskGroup() as group:
-            group.create_task(cold.copy_from(Origin(hot, "b", "k"), "b", "k", options))
-            await asyncio.to_thread(gate.reached.wait, 10)
-            closing = asyncio.get_running_loop().create_task(hot_store.aclose())
-            if end == "cancel":
-                await asyncio.sleep(0.02)
-                closing.cancel()
-                await asyncio.sleep(0.02)
-                gate.opened.set()
-                with pytest.raises(asyncio.CancelledError):
-                    await closing
-            else:
-                with pytest.raises(TimedOutError, match="file system has not answered"):
-                    await closing
-                assert open_files(roots[0])
-                gate.opened.set()
-        assert await cold_store.read("b", "k") == b"body"
+    async with hanging_copy(roots, monkeypatch) as one:
+        closing = asyncio.get_running_loop().create_task(one.hot_store.aclose())
+        if end == "cancel":
+            await asyncio.sleep(0.02)
+            closing.cancel()
+            await asyncio.sleep(0.02)
+            one.gate.opened.set()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        else:
+            with pytest.raises(TimedOutError, match="file system has not answered"):
+                await closing
+            assert open_files(roots[0])
+            one.gate.opened.set()
+        await one.copying
         async with asyncio.timeout(10):
             while open_files(roots[0]):
                 await asyncio.sleep(0.01)
         assert not list(roots[0].glob(".trove/staging/*"))
-        await hot_store.aclose()
-        assert not any(thread.is_alive() for thread in hot._threads._threads)  # type: ignore[union-attr]
+        await one.hot_store.aclose()
+        assert one.hot._threads is not None
+        assert not any(thread.is_alive() for thread in one.hot._threads._threads)
 
 
 async def test_source_of_a_different_kind_is_refused(

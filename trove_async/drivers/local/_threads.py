@@ -141,11 +141,11 @@ class Threads:
         self.put(job.run)
         return await wait_until_done(job.result)
 
-    async def aclose(self, final_work: Callable[[], object] = lambda: None) -> None:
+    async def aclose(self, final_work: Callable[[], object] | None = None) -> None:
         """Run all queued work, then end the threads, even if cancelled. Idempotent.
 
         Args:
-            final_work: Called in the last thread, after all other work. It closes shared files.
+            final_work: Called in the last thread, after all other work. It closes shared files. None: nothing.
 
         Raises:
             TimedOutError: A thread is still in a call. It ends once the call returns.
@@ -154,7 +154,7 @@ class Threads:
             self._poll.cancel()
         if self._final_job is None:
             self._open = False
-            self._final_job = _Job(self.loop, final_work)
+            self._final_job = _Job(self.loop, final_work or (lambda: None))
             for _ in self._threads:
                 self._queue.put(None)
         result = self._final_job.result
@@ -352,16 +352,12 @@ async def wait_for_close(work: asyncio.Future[T]) -> None:
     if work.done():
         return
     try:
-        await run_cleanup(_ended(work), CLOSE_SECONDS)
+        await run_cleanup(asyncio.wait([work]), CLOSE_SECONDS)
     except TimedOutError as error:
         raise TimedOutError(
             f"the file system has not answered a call for {CLOSE_SECONDS:g} s; the driver is closed, and its"
             " threads and files are released once it answers"
         ) from error
-
-
-async def _ended(work: asyncio.Future[T]) -> None:
-    await asyncio.wait([work])
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

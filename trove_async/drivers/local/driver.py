@@ -223,10 +223,10 @@ class LocalDriver:
             failure = error
         # 2. End the threads. The root is closed after the last call that uses it. Otherwise that could use a
         # closed descriptor, whose number may by then refer to a different file.
-        close = root.close if root is not None else _do_nothing
-        if isinstance(failure, TimedOutError):
+        close = None if root is None else root.close
+        if close is not None and isinstance(failure, TimedOutError):
             self._borrowing.close_when_returned(close)
-            close = _do_nothing
+            close = None
         with translated():
             await threads.aclose(final_work=close)
         if failure is not None:
@@ -439,10 +439,6 @@ class LocalDriver:
         if self._root is None or self._threads is None:
             raise ClosedError("the driver must be open: use it through an open store")
         return self._root, self._threads
-
-
-def _do_nothing() -> None:
-    """Close nothing."""
 
 
 class _Get:

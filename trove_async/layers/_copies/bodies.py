@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 
 from trove_async._concurrency import run_cleanup
-from trove_async._version_identity import have_same_bytes, is_same
+from trove_async._version_identity import have_different_bytes, have_same_bytes, is_same
 from trove_async.driver import AsyncDriver, DriverReader, ReadsInto, saves_copy
 from trove_async.errors import ClosedError, TroveError
 from trove_async.models import ByteRange, ObjectInfo
@@ -29,6 +29,9 @@ class MemberGet:
         key: The key.
         options: The options, with values of the layer.
         on_missing: Whether to ask the next member also if one lacks the object.
+
+    Attributes:
+        reader: The reader of the member in use.
     """
 
     __slots__ = (
@@ -41,7 +44,7 @@ class MemberGet:
         "_members",
         "_on_missing",
         "_options",
-        "_reader",
+        "reader",
     )
 
     def __init__(
@@ -89,25 +92,7 @@ class MemberGet:
         context: AbstractAsyncContextManager[DriverReader],
         reader: DriverReader,
     ) -> None:
-        self._member, self._context, self._reader = member, context, reader
-
-    @property
-    def reads_into(self) -> bool:
-        """Whether `readinto` saves a copy."""
-        return saves_copy(self._reader)
-
-    async def read(self, size: int) -> bytes:
-        """Read from the member in use."""
-        return await self._reader.read(size)
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Read from the member in use, into a buffer."""
-        reader = self._reader
-        if isinstance(reader, ReadsInto):
-            return await reader.readinto(buffer)
-        piece = await reader.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        self._member, self._context, self.reader = member, context, reader
 
     async def fail_over(self, error: TroveError, info: ObjectInfo, start: int, end: int) -> None:
         """Continue on another member after an error of the one in use.
@@ -120,12 +105,11 @@ class MemberGet:
 
         Raises:
             TroveError: `error`, if it does not mean that the member is not available, or no other member can
-                continue. A note for each of them says why.
+                continue. Its notes say why they cannot.
             ClosedError: The reader was closed meanwhile.
         """
         names = self._members.names
-        with suppress(TroveError), self._members.naming(self._member):
-            raise error
+        self._members.name(self._member, error)
         if not is_unavailable(error) or start >= end or self._closed:
             raise error
         self._failed.add(self._member)
@@ -183,14 +167,9 @@ def _is_copy(info: ObjectInfo, other: ObjectInfo) -> bool:
     A tool that changes an object and keeps its metadata keeps the write_id as well. So an equal write_id is no
     proof if anything else differs.
     """
-    if info.write_id is None or info.write_id != other.write_id:
-        return have_same_bytes(info, other)
-    kinds = info.checksums.keys() & other.checksums.keys()
-    return (
-        info.stored_size == other.stored_size
-        and info.records == other.records
-        and all(info.checksums[kind] == other.checksums[kind] for kind in kinds)
-    )
+    if info.write_id is not None and info.write_id == other.write_id:
+        return not have_different_bytes(info, other)
+    return have_same_bytes(info, other)
 
 
 class _Reader:
@@ -208,7 +187,7 @@ class _Reader:
         """Return the next bytes. See `DriverReader.read`."""
         while True:
             try:
-                piece = await self._get.read(size)
+                piece = await self._get.reader.read(size)
             except TroveError as error:
                 await self._get.fail_over(error, self.info, self._position, self.range[1])
             else:
@@ -224,15 +203,24 @@ class _ReadIntoReader(_Reader):
     @property
     def reads_into(self) -> bool:
         """Whether `readinto` saves a copy. See `saves_copy`."""
-        return self._get.reads_into
+        return saves_copy(self._get.reader)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Read the next bytes into the buffer. See `ReadsInto.readinto`."""
         while True:
             try:
-                count = await self._get.readinto(buffer)
+                count = await _receive(self._get.reader, buffer)
             except TroveError as error:
                 await self._get.fail_over(error, self.info, self._position, self.range[1])
             else:
                 self._position += count
                 return count
+
+
+async def _receive(reader: DriverReader, buffer: memoryview) -> int:
+    """Read into the buffer. The member that continues a body may have no `readinto`."""
+    if isinstance(reader, ReadsInto):
+        return await reader.readinto(buffer)
+    piece = await reader.read(len(buffer))
+    buffer[: len(piece)] = piece
+    return len(piece)

@@ -197,9 +197,13 @@ class Members:
         try:
             yield
         except TroveError as error:
-            if error.member is None and not isinstance(error, _RESULTS):
-                error.member = self.names[member]
+            self.name(member, error)
             raise
+
+    def name(self, member: int, error: TroveError) -> None:
+        """Name the member in an error, as `naming` does."""
+        if error.member is None and not isinstance(error, _RESULTS):
+            error.member = self.names[member]
 
     # -- values of one member --------------------------------------------------------------------
 
