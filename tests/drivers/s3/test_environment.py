@@ -56,7 +56,6 @@ def identity(region: str | None = None, endpoint_url: str | None = None) -> Iden
         ({"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "https://b"}, "x-1", None),
         ({"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": ""}, None, None),
         ({"AWS_ENDPOINT_URL": "http://a:1"}, None, "http://c:3"),
-        ({"AWS_PROFILE": ""}, None, None),
         ({"AWS_USE_FIPS_ENDPOINT": ""}, None, None),
     ],
 )
@@ -76,6 +75,7 @@ def test_endpoint_is_that_of_the_sdk(
     ("environment", "region"),
     [
         ({"AWS_PROFILE": "x"}, None),
+        ({"AWS_PROFILE": ""}, None),
         ({"AWS_DEFAULT_PROFILE": "x"}, None),
         ({"AWS_USE_FIPS_ENDPOINT": "true"}, None),
         ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, None),
@@ -143,6 +143,7 @@ def test_credentials_are_those_of_the_sdk(
     [
         {},
         {"AWS_ACCESS_KEY_ID": "ID"},
+        {"AWS_ACCESS_KEY_ID": "ID", "AWS_SECRET_ACCESS_KEY": CANARY, "AWS_SESSION_TOKEN": ""},
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": CANARY},
         {"AWS_ACCESS_KEY_ID": "ID", "AWS_SECRET_ACCESS_KEY": CANARY, "AWS_PROFILE": "x"},
         {

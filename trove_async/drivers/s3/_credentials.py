@@ -205,7 +205,7 @@ class Session:
         identity = self._identity
         if identity.endpoint_url and identity.region and identity.profile is None:
             return Endpoint.from_url(identity.endpoint_url, identity.region)
-        found = None
+        found: tuple[str, str] | None = None
         if identity.profile is None:
             found = await in_thread(environment_endpoint, identity.region, identity.endpoint_url)
         region, url = found or await run_sdk(partial(_resolve_endpoint, identity))

@@ -19,6 +19,9 @@ from ._sigv4 import Credentials
 
 _PROFILES: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
+_TOKENS: Final = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""The variables of a session token. The first one that is set counts."""
+
 _FILES: Final = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
@@ -50,7 +53,7 @@ def environment_endpoint(region: str | None, url: str | None) -> tuple[str, str]
         url: The URL that the user has passed.
     """
     environment = os.environ
-    if any(environment.get(name) for name in (*_PROFILES, *_ENDPOINT_SWITCHES)) or _has_files():
+    if _names_profile() or any(map(environment.get, _ENDPOINT_SWITCHES)) or _has_files():
         return None
     region = region or environment.get("AWS_DEFAULT_REGION") or _GLOBAL_REGION
     url = url or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
@@ -65,15 +68,23 @@ def environment_endpoint(region: str | None, url: str | None) -> tuple[str, str]
 def environment_credentials() -> Credentials | None:
     """Return the access key in the environment, which precedes all other sources, or None."""
     environment = os.environ
-    if any(environment.get(name) for name in (*_PROFILES, "AWS_CREDENTIAL_EXPIRATION")):
+    if _names_profile() or environment.get("AWS_CREDENTIAL_EXPIRATION"):
         return None
     if not (environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY")):
+        return None
+    tokens = [environment[name] for name in _TOKENS if name in environment]
+    if not all(tokens):
         return None
     return Credentials(
         environment["AWS_ACCESS_KEY_ID"],
         environment["AWS_SECRET_ACCESS_KEY"],
-        environment.get("AWS_SESSION_TOKEN") or environment.get("AWS_SECURITY_TOKEN") or None,
+        tokens[0] if tokens else None,
     )
+
+
+def _names_profile() -> bool:
+    """Return whether a variable names a profile. An empty name is one that does not exist."""
+    return any(name in os.environ for name in _PROFILES)
 
 
 def _has_files() -> bool:
