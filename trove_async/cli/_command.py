@@ -7,7 +7,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Final, get_type_hints
@@ -16,11 +16,8 @@ import typer
 
 from trove_async.errors import (
     BucketNotFoundError,
-    ConfigError,
-    InvalidNameError,
     NotFoundError,
     NotSupportedError,
-    PatternError,
     TroveError,
 )
 
@@ -91,6 +88,7 @@ class Session:
         self._connection = connection
         self._places = Places(connection)
         self._stack = stack
+        self._opened: set[int] = set()
 
     @property
     def config(self) -> str | None:
@@ -104,16 +102,20 @@ class Session:
     async def locate(self, *texts: str) -> list[Place]:
         """Return what arguments name. All are checked before a store is opened for any of them."""
         places = [self._places.parse(text) for text in texts]
-        for store in self._places.stores_of(places):
-            await self._stack.enter_async_context(store)
+        await self._open(places)
         return places
 
     async def locate_object(self, text: str) -> Object:
         """Return the object or folder that an argument names. A local path is one in a read-only store."""
-        [place] = self._places.readable(self._places.parse(text))
-        for store in self._places.stores_of([place]):
-            await self._stack.enter_async_context(store)
+        place = self._places.readable(self._places.parse(text))
+        await self._open([place])
         return place
+
+    async def _open(self, places: Sequence[Place]) -> None:
+        for place in places:
+            if isinstance(place, Object) and id(place.owner) not in self._opened:
+                await self._stack.enter_async_context(place.owner)
+                self._opened.add(id(place.owner))
 
 
 def command(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -188,7 +190,7 @@ def _report(output: Output, error: BaseException) -> int:
     Raises:
         BaseException: The error is neither a problem of the arguments nor one of a service: it is a bug.
     """
-    if not isinstance(error, (TroveError, UsageProblem, OSError, ImportError)):
+    if not isinstance(error, (TroveError, UsageProblem, OSError, ImportError, ValueError)):
         raise error
     output.error(describe(error), error)
     return exit_code(error)
@@ -198,14 +200,8 @@ def exit_code(error: BaseException) -> int:
     """Return the exit code for an error."""
     if isinstance(error, (NotFoundError, FileNotFoundError)):
         return NOT_FOUND
-    usage = (
-        UsageProblem,
-        ConfigError,
-        InvalidNameError,
-        PatternError,
-        NotSupportedError,
-        ImportError,
-    )
+    # ConfigError, InvalidNameError and PatternError are ValueErrors.
+    usage = (UsageProblem, ValueError, NotSupportedError, ImportError)
     return USAGE if isinstance(error, usage) else FAILED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -73,7 +74,7 @@ async def _schema(session: Session) -> None:
     from trove_async.config import json_schema  # noqa: PLC0415 - pydantic is slow to import
 
     schema = json_schema()
-    session.output.result(json.dumps(schema, indent=2), **schema)
+    sys.stdout.write(json.dumps(schema, indent=None if session.output.as_json else 2) + "\n")
 
 
 @command

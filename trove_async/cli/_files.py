@@ -60,6 +60,39 @@ class Transfer:
         self.progress.add(objects=1)
         return read
 
+    async def move(self, source: LocalPath | Object, target: LocalPath | Object) -> None:
+        """Copy an object or a file, then delete exactly what was copied.
+
+        After an error or an interrupt, it exists at its source, at its target, or at both.
+
+        Raises:
+            ObjectChangedError: The source was changed meanwhile. It is kept.
+            TroveError: A store failed.
+            OSError: A file cannot be read, written or deleted.
+        """
+        if isinstance(source, Object) and isinstance(target, Object):
+            if source.owner is target.owner:
+                await self._move_in_store(source, target)
+                return
+            # The two stores may lead to one object, which must not be deleted after its "copy".
+            if await _is_same(source, target):
+                raise UsageProblem(f"{source} and {target} are the same object")
+        read = await self.copy(source, target)
+        await read.delete()
+
+    async def _move_in_store(self, source: Object, target: Object) -> None:
+        info = await source.bucket.head(source.key)
+        await target.store.move(
+            source.bucket_name,
+            source.key,
+            target.bucket_name,
+            target.key,
+            source_backend=info.backend,
+            progress=self.progress.of_object(),
+            if_none_match="*" if self.no_clobber else None,
+        )
+        self.progress.add(objects=1)
+
     # -- into a store ------------------------------------------------------------------------------------
 
     async def _put(self, source: Stream | LocalPath, target: Object) -> Source:
@@ -162,6 +195,19 @@ class Source:
         if (now.etag, now.size, now.last_modified) != (read.etag, read.size, read.last_modified):
             raise _changed(place.named(read.key))
         await place.bucket.delete(read.key)
+
+
+async def _is_same(one: Object, other: Object) -> bool:
+    """Return whether two names, in different stores, are those of one object."""
+    backends = (
+        (await one.bucket.head(one.key)).backend,
+        (await other.bucket.explain(other.key)).backend,
+    )
+    mine, theirs = (
+        place.owner._core.backends.driver(backend).place(place.bucket_name, place.key)  # noqa: SLF001 - the command line is part of the library
+        for place, backend in zip((one, other), backends, strict=True)
+    )
+    return mine == theirs
 
 
 def _regular_file(path: str) -> os.stat_result:

@@ -14,7 +14,7 @@ from trove_async.models import ObjectInfo, Prefix
 
 from ._command import Session, UsageProblem, command
 from ._options import Exact, Location, Recursive
-from ._output import count_text, shown_size, time_text
+from ._output import Output, count_text, shown_size, time_text
 from ._places import Object, split_wildcards
 
 
@@ -77,40 +77,55 @@ async def tree(
     if session.output.as_json:
         raise UsageProblem("a tree has no JSON form: use ls --recursive --json")
     place = await session.locate_object(location)
-    prefix = place.key if place.is_folder else f"{place.key}/"
-    counts = [0, 0]
+    drawing = _Drawing(session.output, place, depth=depth, exact=exact)
+    await drawing.draw_folder(place.key if place.is_folder else f"{place.key}/", "", 1)
+    if drawing.is_empty and place.key:
+        raise not_found(place)
+    folders, objects = count_text(drawing.folders, "folder"), count_text(drawing.objects, "object")
+    session.output.note(f"{folders}, {objects}")
 
-    async def show(prefix: str, indent: str, level: int) -> None:
-        # The last entry of a folder is drawn differently, so each waits for the next one.
+
+class _Drawing:
+    """A tree that is drawn while it is listed."""
+
+    def __init__(self, output: Output, place: Object, *, depth: int, exact: bool) -> None:
+        self._output = output
+        self._place = place
+        self._depth = depth
+        self._exact = exact
+        self.folders = self.objects = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was drawn."""
+        return not (self.folders or self.objects)
+
+    async def draw_folder(self, prefix: str, indent: str, level: int) -> None:
+        """Draw the entries of a folder. The last one is drawn differently, so each waits for the next."""
         waiting: ObjectInfo | Prefix | None = None
-        listing = place.bucket.list(prefix=prefix, delimiter="/")
-        async for entry in listing:
+        async for entry in self._place.bucket.list(prefix=prefix, delimiter="/"):
             if waiting is not None:
-                await draw(waiting, prefix, indent, level, is_last=False)
+                await self._draw(waiting, prefix, indent, level, is_last=False)
             waiting = entry
         if waiting is not None:
-            await draw(waiting, prefix, indent, level, is_last=True)
+            await self._draw(waiting, prefix, indent, level, is_last=True)
 
-    async def draw(
-        entry: ObjectInfo | Prefix, prefix: str, indent: str, level: int, *, is_last: bool
+    async def _draw(
+        self, entry: ObjectInfo | Prefix, prefix: str, indent: str, level: int, *, is_last: bool
     ) -> None:
+        if self.is_empty:
+            self._output.result(str(self._place))
         branch, below = ("└── ", "    ") if is_last else ("├── ", "│   ")
         name = entry.key[len(prefix) :]
         if isinstance(entry, Prefix):
-            counts[0] += 1
-            session.output.result(f"{indent}{branch}{name}")
-            if level < depth:
-                await show(entry.prefix, indent + below, level + 1)
+            self.folders += 1
+            self._output.result(f"{indent}{branch}{name}")
+            if level < self._depth:
+                await self.draw_folder(entry.prefix, indent + below, level + 1)
         else:
-            counts[1] += 1
-            size = shown_size(entry.size, exact=exact)
-            session.output.result(f"{indent}{branch}{name or '.'}  [{size}]")
-
-    session.output.result(str(place))
-    await show(prefix, "", 1)
-    if place.key and counts == [0, 0]:
-        raise not_found(place)
-    session.output.note(f"{count_text(counts[0], 'folder')}, {count_text(counts[1], 'object')}")
+            self.objects += 1
+            size = shown_size(entry.size, exact=self._exact)
+            self._output.result(f"{indent}{branch}{name or '.'}  [{size}]")
 
 
 @command
@@ -228,7 +243,7 @@ async def _matching(
 ) -> AsyncGenerator[ObjectInfo | Prefix, None]:
     """Iterate over the objects below a folder that match a pattern, and over folders that do."""
     glob = Glob.parse(pattern)
-    delimiter = None if "/" in pattern else "/"
+    delimiter = None if "/" in pattern or "**" in pattern else "/"
     listing = place.bucket.list(prefix=folder, delimiter=delimiter, include_shadowed=shadowed)
     async for entry in listing:
         name = entry.key[len(folder) :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -154,7 +154,7 @@ class Places:
             " configuration with --config"
         )
 
-    def readable(self, place: Place) -> tuple[Object]:
+    def readable(self, place: Place) -> Object:
         """Return a place as an object or folder of a store. A local path becomes one of a read-only store.
 
         Raises:
@@ -163,7 +163,7 @@ class Places:
         if isinstance(place, Stream):
             raise ConfigError("standard input cannot be listed: name a bucket, an object or a path")
         if isinstance(place, Object):
-            return (place,)
+            return place
         path = Path(os.path.abspath(place.path))  # noqa: PTH100 - links are not resolved
         if path == path.parent:
             raise ConfigError("the root directory cannot be listed: name a directory in it")
@@ -178,14 +178,7 @@ class Places:
             self._directories[parent] = Trove(ReadOnly(LocalDriver(parent, mkdir=False)))
         store = self._directories[parent]
         label = f"{parent.rstrip('/')}/"
-        return (Object(store, directory.name, "" if is_folder else path.name, label, store),)
-
-    @staticmethod
-    def stores_of(places: Iterable[Place]) -> Sequence[Trove]:
-        """Return the stores of some places, each once."""
-        return list(
-            {id(place.owner): place.owner for place in places if isinstance(place, Object)}.values()
-        )
+        return Object(store, directory.name, "" if is_folder else path.name, label, store)
 
     def _in_configured(self, text: str, label: str) -> Object:
         if self._connection.config is None:
@@ -234,8 +227,14 @@ class Places:
                 bucket, _, key = tail.partition("/")
             else:
                 authority, bucket = credentials + at, host
+            if ":" in bucket:  # no part of a secret may become the name of a bucket
+                raise ConfigError(
+                    "invalid s3:// URL: write '/' in a secret as %2F; a bucket must not contain ':'"
+                )
         # 2. Use one store for all buckets of the same service.
-        query = "&".join([*options, *self._flags(scheme, options)])
+        query = "&".join(
+            [*options, *self._flags(scheme, options, has_region=authority.endswith("/"))]
+        )
         service = (scheme, authority, query)
         if service not in self._services:
             driver = _driver(scheme, authority, bucket, query)
@@ -243,12 +242,14 @@ class Places:
         store = self._services[service]
         return Object(store, bucket, key, f"{scheme}://", store)
 
-    def _flags(self, scheme: str, options: Sequence[str]) -> list[str]:
+    def _flags(self, scheme: str, options: Sequence[str], *, has_region: bool) -> list[str]:
         """Return the options of the command that a URL does not have itself."""
         flags = {"endpoint": self._connection.endpoint_url}
         if scheme == "s3":
             flags |= {"region": self._connection.region, "profile": self._connection.profile}
-        given = {option.partition("=")[0] for option in options}
+        given = {option.partition("=")[0] for option in options} | (
+            {"region"} if has_region else set()
+        )
         return [
             f"{name}={quote(value, safe='')}"
             for name, value in flags.items()

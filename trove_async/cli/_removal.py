@@ -35,7 +35,7 @@ async def rm(
     requests: Annotated[
         int,
         typer.Option("--jobs", "-j", min=1, max=256, help="Requests at a time, of 250 keys each."),
-    ] = 8,
+    ] = 16,
     no_progress: NoProgress = False,
 ) -> None:
     """Delete objects. A key may have wildcards; a folder needs --recursive."""

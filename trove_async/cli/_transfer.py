@@ -307,9 +307,10 @@ async def _transfer_one(
         total_objects=1,
     ) as progress:
         transfer = Transfer(progress=progress, no_clobber=no_clobber, headers=headers)
-        read = await transfer.copy(source, target)
         if move:
-            await read.delete()
+            await transfer.move(source, target)  # type: ignore[arg-type] # `mv` refuses streams
+        else:
+            await transfer.copy(source, target)
     if not is_stream:
         show_change(output, verb, str(source), str(target), progress.bytes)
 

@@ -11,7 +11,7 @@ from typing import Literal
 from trove_async._concurrency import in_thread
 from trove_async.bucket import Bucket
 from trove_async.errors import ConfigError
-from trove_async.jobs import JobProgress, Report, SyncChange, SyncReport
+from trove_async.jobs import JobProgress, Report, SyncChange
 from trove_async.jobs import sync as run_sync
 from trove_async.models import ObjectInfo
 
@@ -105,15 +105,11 @@ async def copy_tree(
             progress=redraw,
             notify=notify,
         )
-    _finish(session, source, left, report)
-
-
-def _finish(session: Session, source: Place, left: _Tree, report: SyncReport) -> None:
-    show_skips(session.output, report, left.name)
+        if not report.examined and isinstance(source, Object) and source.key:
+            raise not_found(source)
+    show_skips(output, report, left.name)
     if report.unchanged:
-        session.output.note(f"{report.unchanged:,} unchanged")
-    if not report.examined and isinstance(source, Object) and source.key:
-        raise not_found(source)
+        output.note(f"{report.unchanged:,} unchanged")
 
 
 def show_skips(output: Output, report: Report, name: Callable[[str], str]) -> None:
@@ -209,8 +205,7 @@ async def move_tree(
                     f"would move {here} -> {there}", action="move", source=here, target=there
                 )
                 return
-            read = await transfer.copy(here, there)
-            await read.delete()
+            await transfer.move(here, there)
             show_change(output, "move", str(here), str(there), 0)
 
         async def selected() -> AsyncGenerator[str, None]:
@@ -223,11 +218,11 @@ async def move_tree(
 
         async with aclosing(selected()) as names:
             await run_all(names, move, jobs=jobs, output=output, name=left.name)
-    if not found and isinstance(source, Object) and source.key:
-        raise not_found(source)
+        if not found and isinstance(source, Object) and source.key:
+            raise not_found(source)
 
 
-def _below(place: Place, tree: _Tree, relative: str) -> Place:
+def _below(place: Place, tree: _Tree, relative: str) -> LocalPath | Object:
     if isinstance(place, Object):
         return Object(place.store, place.bucket_name, tree.key(relative), place.label, place.owner)
     return LocalPath(tree.name(relative))

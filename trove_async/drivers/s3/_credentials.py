@@ -208,7 +208,9 @@ class Session:
         found: tuple[str, str] | None = None
         if identity.profile is None:
             found = await in_thread(environment_endpoint, identity.region, identity.endpoint_url)
-        region, url = found or await run_sdk(partial(_resolve_endpoint, identity))
+        if found is None:
+            found = await run_sdk(partial(_resolve_endpoint, identity))
+        region, url = found
         return Endpoint.from_url(url, region)
 
     async def credentials(self) -> Credentials:
