@@ -53,15 +53,15 @@ def bucket(environment: dict[str, str]) -> str:
 
 
 def run(
-    arguments: Sequence[str | Path], environment: dict[str, str], **options: object
+    arguments: Sequence[str | Path], environment: dict[str, str], *, body: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(  # noqa: S603 - our own program
         [*COMMAND, *map(str, arguments)],
         env=environment,
+        input=body,
         capture_output=True,
         check=True,
         timeout=50,
-        **options,  # type: ignore[call-overload] # options of subprocess.run
     )
 
 
@@ -159,7 +159,7 @@ def test_interrupted_upload_leaves_nothing_behind(
 def test_interrupted_download_leaves_no_file(
     bucket: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    run(["cp", "-", f"{bucket}/x"], environment, input=BODY)
+    run(["cp", "-", f"{bucket}/x"], environment, body=BODY)
     target = tmp_path / "out"
     target.mkdir()
     command: list[str | Path] = ["cp", f"{bucket}/x", target, "--limit-rate", "4MiB"]
@@ -190,7 +190,7 @@ def test_interrupted_tree_says_what_is_done(
 def test_reader_that_goes_away_ends_the_command_silently(
     bucket: str, environment: dict[str, str]
 ) -> None:
-    run(["cp", "-", f"{bucket}/x"], environment, input=BODY)
+    run(["cp", "-", f"{bucket}/x"], environment, body=BODY)
     with subprocess.Popen(  # noqa: S603 - our own program
         [*COMMAND, "cat", f"{bucket}/x"],
         env=environment,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from trove_async._concurrency import in_thread
 from trove_async.bucket import Bucket
@@ -22,6 +23,9 @@ from ._output import Output
 from ._places import LocalPath, Object, Place, Stream, split_wildcards
 from ._progress import PartCounter, Progress
 from ._work import run_all
+
+_BATCH: Final = 1000
+"""Files of a directory that are listed at a time."""
 
 
 async def copy_tree(
@@ -237,19 +241,23 @@ async def _names(place: Place, tree: _Tree) -> AsyncGenerator[str, None]:
                 if isinstance(entry, ObjectInfo) and not entry.key.endswith("/"):
                     yield entry.key[start:]
         return
-    for relative in await in_thread(_files_below, str(place)):
-        yield relative
+    files = _files_below(str(place))
+    while batch := await in_thread(_take, files):
+        for relative in batch:
+            yield relative
 
 
-def _files_below(directory: str) -> list[str]:
-    """Return the regular files below a directory. Links are not followed: only the link would be deleted."""
-    found: list[str] = []
+def _files_below(directory: str) -> Iterator[str]:
+    """Iterate over the regular files below a directory. Links are left out: only the link could be deleted."""
     for folder, _, names in os.walk(directory):
         for name in names:
             path = Path(folder) / name
             if path.is_file() and not path.is_symlink():
-                found.append(path.relative_to(directory).as_posix())
-    return found
+                yield path.relative_to(directory).as_posix()
+
+
+def _take(files: Iterator[str]) -> list[str]:
+    return list(islice(files, _BATCH))
 
 
 def show_change(output: Output, action: str, source: str, target: str, size: int) -> None:
