@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
@@ -157,6 +158,30 @@ class Trove:
             f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
         )
         return f"<Trove of {', '.join(self._core.names)}{pinned}>"
+
+    @classmethod
+    def from_config(cls, config: str | os.PathLike[str] | Mapping[str, Any]) -> Self:
+        """Return a new store that a TOML file or a mapping configures. It is not open.
+
+        `trove_async.config` describes the configuration.
+
+        Args:
+            config: The path of a TOML file, or a mapping with the same structure.
+
+        Raises:
+            ConfigError: The file cannot be read, or the configuration is not valid. The message names the
+                path of each problem and the values that are allowed, and shows no value.
+            BackendNotFoundError: A route or a scope names an unknown backend.
+            TypeError: `config` is neither a path nor a mapping.
+            ImportError: The extra ``[config]``, or that of a driver or middleware, is missing.
+        """
+        try:
+            from .config import load  # noqa: PLC0415 - pydantic is an extra, and slow to import
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "Trove.from_config needs pydantic: install trove_async[config]", name=error.name
+            ) from error
+        return cls(**load(config).arguments())
 
     # -- opening and closing -----------------------------------------------------------------------
 

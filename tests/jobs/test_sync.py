@@ -1204,3 +1204,83 @@ async def test_short_reads_are_completed(
 
     monkeypatch.undo()
     assert await objects(store) == {"a": b"0123456789" * 3}
+
+
+# -- compare="none", and notify ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", ["up", "down", "across"])
+async def test_none_transfers_everything_and_lists_no_target_bucket(
+    store: Trove, driver: Lists, tmp_path: Path, direction: str
+) -> None:
+    await store.create_bucket("other")
+    folder = make(tmp_path / "in", TREE)
+    data, other = store.bucket("data"), store.bucket("other")
+    await sync(folder, data)
+    sides: tuple[Any, Any] = {
+        "up": (folder, data),
+        "down": (data, tmp_path / "in"),
+        "across": (data, other),
+    }[direction]
+    await sync(*sides)
+    driver.reset()
+
+    report = await sync(*sides, compare="none")
+
+    assert (report.changed, report.unchanged) == (len(TREE), 0)
+    assert driver.requests.count("list_page") == (0 if direction == "up" else 1)
+    assert read(tmp_path / "in") == await objects(store) == TREE
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_every_change_is_notified(store: Trove, tmp_path: Path, *, dry_run: bool) -> None:
+    folder = make(tmp_path / "in", {"same": b"1", "new": b"22", "changed": b"333"})
+    await store.put("data", "gone", b"4")
+    await store.put("data", "changed", b"5")
+    await store.put("data", "same", b"1")
+    changes: list[tuple[str, str, int, bool]] = []
+
+    report = await sync(
+        folder,
+        store.bucket("data"),
+        compare="size",
+        delete=True,
+        dry_run=dry_run,
+        notify=lambda change: changes.append(
+            (change.action, change.key, change.size, change.error is None)
+        ),
+    )
+
+    assert sorted(changes) == [
+        ("delete", "gone", 0, True),
+        ("upload", "changed", 3, True),
+        ("upload", "new", 2, True),
+    ]
+    assert report.changed == 3
+
+
+async def test_every_failure_is_notified(store: Trove, tmp_path: Path) -> None:
+    await store.put("data", "file", b"1")
+    await store.put("data", "file/below", b"2")
+    failures = []
+    await sync(
+        store.bucket("data"),
+        tmp_path / "out",
+        notify=lambda change: failures.append(change) if change.error else None,
+    )
+    [failure] = failures
+    assert (failure.action, failure.key) == ("download", "file/below")
+    assert isinstance(failure.error, NotADirectoryError)
+
+
+async def test_notify_that_raises_ends_the_sync(store: Trove, tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        await sync(make(tmp_path / "in", TREE), store.bucket("data"), notify=fail)
+
+
+async def test_notify_must_be_callable(store: Trove, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="notify must be callable, got str"):
+        await sync(tmp_path, store.bucket("data"), notify="print")  # type: ignore[arg-type]

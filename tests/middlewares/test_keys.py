@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,6 +286,36 @@ def test_malformed_variable_is_refused_without_showing_it(
         Keyring.from_env()
     assert message in str(caught.value)
     assert_hidden(NEW, shown(caught.value))
+
+
+# -- Keyring.from_file -----------------------------------------------------------------------------
+
+
+async def test_file_has_a_key_a_line_and_the_first_is_current(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"2026-11:{NEW_TEXT}\r\n\n2026-10:{base64.b64encode(OLD).decode()}\n")
+    keyring = await asyncio.to_thread(Keyring.from_file, file)  # it reads the file
+    assert (await keyring.for_write(CONTEXT)).secret == NEW
+    assert (await keyring.for_read(CONTEXT, "2026-10", None)).secret == OLD
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (None, "cannot be read: .*No such file"),
+        (b"", "is empty: set it to an id"),
+        (b" \n", "is empty"),
+        (b"canary-no-colon", "key 1 must have the form id:key"),
+        (b"\xff", "must contain text in UTF-8"),
+    ],
+)
+def test_malformed_file_raises(tmp_path: Path, data: bytes | None, problem: str) -> None:
+    file = tmp_path / "keys"
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"the key file '.*/keys':? {problem}") as caught:
+        Keyring.from_file(file)
+    assert "canary" not in str(caught.value)
 
 
 # -- TenantKeys ------------------------------------------------------------------------------------

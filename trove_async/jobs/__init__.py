@@ -40,7 +40,7 @@ from ._rebalance import rebalance
 from ._reencode import reencode
 from ._repair import repair
 from ._report import Finding, JobProgress, ProgressCallback, Report
-from ._sync import SyncReport, sync
+from ._sync import SyncChange, SyncReport, sync
 from ._tier import TierRule, tier
 from ._verify import verify
 
@@ -50,6 +50,7 @@ __all__ = [
     "JobProgress",
     "ProgressCallback",
     "Report",
+    "SyncChange",
     "SyncReport",
     "TierRule",
     "migrate",

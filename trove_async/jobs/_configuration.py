@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import pickle
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
+from trove_async.config import parse_toml
 from trove_async.errors import ConfigError
 from trove_async.store import Trove
 
 Configuration: TypeAlias = Mapping[str, Any] | str | Callable[[], Trove]
 """The configuration of a store.
 
-- A mapping of arguments of `Trove`: URLs and plain values, such as ``{"default": "file:///srv/objects",
-  "backends": {"cold": "s3://…"}, "routes": [["*.log", "cold"]], "locate": "anywhere"}``.
+- A mapping, as for `Trove.from_config`, such as ``{"default": "file:///srv/objects", "backends": {"cold": "s3://…"},
+  "routes": [["*.log", "cold"]], "locate": "anywhere"}``. References such as ``${NAME}`` are replaced in each
+  process.
 - The same as TOML text.
 - A function without arguments that returns a new `Trove`. Other processes must be able to import it.
 """
-
-_KEYS: Final = ("default", "backends", "routes", "locate", "create_missing_buckets")
 
 
 def store_from(configuration: Configuration) -> Trove:
@@ -27,7 +26,7 @@ def store_from(configuration: Configuration) -> Trove:
 
     Raises:
         ConfigError: The configuration is malformed. The message shows none of its values.
-        TypeError: The configuration or one of its values has the wrong type.
+        TypeError: The function did not return a store.
         TroveError: As `Trove`.
     """
     if callable(configuration):
@@ -35,29 +34,9 @@ def store_from(configuration: Configuration) -> Trove:
         if not isinstance(store, Trove):
             raise TypeError(f"the store's function must return a Trove, got {type(store).__name__}")
         return store
-    arguments = dict(_mapping_of(configuration))
-    unknown = sorted(str(key) for key in arguments.keys() - set(_KEYS))
-    if unknown:
-        raise ConfigError(
-            f"the store's configuration has unknown keys ({', '.join(unknown)}): it may have"
-            f" {', '.join(_KEYS)}. Pass a function that returns a Trove for everything else"
-        )
-    if "default" not in arguments:
-        raise ConfigError(
-            "the store's configuration has no 'default': the URL of the default backend"
-        )
-    backends = arguments.get("backends", {})
-    if not isinstance(backends, Mapping):
-        raise TypeError("the store's 'backends' must be a mapping of names to URLs")
-    for name, url in {"default": arguments["default"], **backends}.items():
-        if not isinstance(url, str):
-            raise TypeError(
-                f"the store's backend {name!r} must be a URL, got {type(url).__name__}: pass a function that"
-                " returns a Trove if a driver has no URL"
-            )
-    if "routes" in arguments:
-        arguments["routes"] = [_route_of(route) for route in arguments["routes"]]
-    return Trove(arguments.pop("default"), **arguments)
+    if isinstance(configuration, str):
+        configuration = parse_toml(configuration, "the store's configuration")
+    return Trove.from_config(configuration)
 
 
 def check_configuration(configuration: object) -> bytes:
@@ -86,21 +65,3 @@ def check_configuration(configuration: object) -> bytes:
     store_from(configuration)
     plain = configuration if isinstance(configuration, str) else dict(configuration)
     return pickle.dumps(plain)
-
-
-def _mapping_of(configuration: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    if isinstance(configuration, Mapping):
-        return configuration
-    try:
-        return tomllib.loads(configuration)
-    except tomllib.TOMLDecodeError as error:
-        # The message of the parser may show a part of a value.
-        where = str(error).rpartition("(")[2].rstrip(")")
-        raise ConfigError(f"the store's configuration is not valid TOML ({where})") from None
-
-
-def _route_of(route: object) -> tuple[str, str]:
-    match route:
-        case [str(pattern), str(backend)] if isinstance(route, Sequence):
-            return pattern, backend
-    raise TypeError("each of the store's 'routes' must be a pair: [pattern, backend]")

@@ -75,10 +75,10 @@ class DaskExecutor:
     Args:
         client_or_address: A connected `distributed.Client`, sync or asynchronous, or the address of a scheduler,
             to which each run then connects. A client is never closed.
-        store: The configuration from which every worker opens its store: a mapping of arguments of `Trove` made of
-            URLs and plain values (``default``, ``backends``, ``routes``, ``locate``, ``create_missing_buckets``),
-            the same as TOML text, or a function without arguments that returns a new `Trove`. Use a function
-            for middlewares and drivers that have no URL. The workers must be able to import it. The places
+        store: The configuration from which every worker opens its store: a mapping, as for
+            `Trove.from_config`, the same as TOML text, or a function without arguments that returns a new
+            `Trove`, which the workers must be able to import. References such as ``${NAME}`` in a
+            configuration are replaced here, to check it, and by every worker from its own environment. The places
             of the backends (their URLs), the layers, the rules, `locate` and the middlewares must be those of the
             store that is passed to the job; a worker refuses to run otherwise. Different memory backends,
             and different keys with equal ids, are not detected.

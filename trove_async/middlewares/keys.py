@@ -19,6 +19,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import isawaitable
+from pathlib import Path
 from time import monotonic
 from typing import Final, NoReturn, Protocol, TypeVar, runtime_checkable
 from urllib.parse import quote
@@ -47,6 +48,10 @@ _ID: Final = re.compile(r"[!-~]+")  # printable ASCII without the space
 
 _GENERATE: Final = (
     "python -c 'from trove_async.middlewares.keys import Keyring; print(Keyring.generate_key())'"
+)
+_HOW_TO_SET: Final = (
+    "set it to an id of your choice, a colon and a key, such as 2026-11:KEY, with the KEY that this prints:"
+    f" {_GENERATE}"
 )
 
 
@@ -194,15 +199,41 @@ class Keyring:
         Raises:
             ConfigError: The variable is missing or malformed.
         """
-        text = Secret(os.environ.get(name, "").strip())
+        text = Secret(os.environ.get(name, ""))
         source = f"the environment variable {name}"
-        if not text.reveal():
-            raise ConfigError(
-                f"{source} is not set: set it to an id of your choice, a colon and a key, such as "
-                f"2026-11:KEY, with the KEY that this prints: {_GENERATE}"
-            )
+        if not text.reveal().strip():
+            raise ConfigError(f"{source} is not set: {_HOW_TO_SET}")
+        return cls._from_entries([Secret(entry) for entry in text.reveal().split(",")], source)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Keyring:
+        """Return the keys in a file, such as a secret that is mounted into a container.
+
+        The file contains one ``id:key`` a line, with the keys as `generate_key` returns them. The first
+        key is the current one.
+
+        Args:
+            path: The path of the file.
+
+        Raises:
+            ConfigError: The file is missing, cannot be read or is malformed.
+        """
+        source = f"the key file {os.fspath(path)!r}"
+        try:
+            text = Secret(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ConfigError(f"{source} must contain text in UTF-8") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{source} cannot be read: {error}") from error
+        lines = [Secret(line) for line in text.reveal().splitlines() if line.strip()]
+        if not lines:
+            raise ConfigError(f"{source} is empty: {_HOW_TO_SET}")
+        return cls._from_entries(lines, source)
+
+    @classmethod
+    def _from_entries(cls, texts: Iterable[Secret[str]], source: str) -> Keyring:
         entries: list[tuple[Secret[object], Secret[object]]] = []
-        for entry in map(Secret, text.reveal().split(",")):
+        for entry in texts:
             # Keys in base64 contain no colon, but ids may.
             if ":" not in entry.reveal():
                 raise ConfigError(

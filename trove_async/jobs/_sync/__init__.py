@@ -22,6 +22,7 @@ A call passes through them in about this order:
 `buckets`         What a sync needs of a bucket besides its methods.
 """
 
+from .direction import SyncChange
 from .job import SyncReport, sync
 
-__all__ = ["SyncReport", "sync"]
+__all__ = ["SyncChange", "SyncReport", "sync"]

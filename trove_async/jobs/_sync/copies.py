@@ -33,6 +33,8 @@ class Copy:
         comparison: How objects are compared.
     """
 
+    action: Final = "copy"
+
     def __init__(
         self, source: Bucket, target: Bucket, target_prefix: str, comparison: Comparison
     ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from anyio.abc import TaskGroup
 
@@ -25,6 +26,27 @@ GONE = (FileNotFoundError, NotADirectoryError, ObjectChangedError)
 which finds out."""
 
 
+SyncAction: TypeAlias = Literal["upload", "download", "copy", "delete"]
+"""What a sync does with one object or file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncChange:
+    """One object or file that a sync has changed at the target, could not change, or would change.
+
+    Attributes:
+        action: What was done.
+        key: The key relative to the source and the target.
+        size: The number of bytes transferred.
+        error: Why it failed; None: it did not.
+    """
+
+    action: SyncAction
+    key: str
+    size: int = 0
+    error: Exception | None = None
+
+
 class SkipError(Exception):
     """A source that is left out. The message is the reason, for the report."""
 
@@ -43,6 +65,11 @@ class Deletable(NamedTuple):
 
 class Direction(Protocol[S_contra, T_contra]):
     """Compares and transfers single objects and files."""
+
+    @property
+    def action(self) -> SyncAction:
+        """What a transfer is called."""
+        ...
 
     def start(self, group: TaskGroup) -> None:
         """Start helper tasks, which run until `close`."""

@@ -40,6 +40,8 @@ class Download:
         comparison: How objects are compared with files.
     """
 
+    action: Final = "download"
+
     def __init__(
         self,
         bucket: Bucket,

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 from collections.abc import (
+    Callable,
     Iterable,
     Mapping,  # noqa: F401 - the annotations that `SyncReport` inherits are resolved here
 )
@@ -31,11 +32,13 @@ from trove_async.jobs._report import (
 
 from .buckets import may_transform, store_of
 from .copies import Copy
+from .direction import SyncChange
 from .downloads import Download
+from .entries import FileEntry, ObjectEntry
 from .filters import Filters
 from .rules import COMPARISONS, Comparison
 from .run import SyncRun
-from .sides import BucketSide, DirectorySide, MissingDirectory
+from .sides import BucketSide, DirectorySide, NothingToCompare
 from .source_files import SourceFiles
 from .target_files import TargetDirectory
 from .uploads import Upload
@@ -75,6 +78,7 @@ async def sync(
     concurrency: int = 64,
     max_objects_per_second: float | None = None,
     max_bytes_per_second: float | None = None,
+    notify: Callable[[SyncChange], None] | None = None,
 ) -> SyncReport:
     """Make a directory or bucket equal to another one: transfer what differs, and delete what is left over.
 
@@ -99,7 +103,8 @@ async def sync(
     compared with the object's MD5 if the etag is one, and is otherwise stored again.
     ``compare="size"`` compares nothing else. ``compare="checksum"`` compares the contents by the checksum in
     the listing, else by the one in the metadata (a HEAD an object), else by reading the object; it reads
-    every file that has the size of its object.
+    every file that has the size of its object. ``compare="none"`` transfers everything; a target bucket is
+    then listed only for `delete`.
 
     **Time.** The time of a file is stored as metadata ``mtime``, in seconds with a fraction, as rclone does,
     and set when the object is downloaded. An object without one gives its file its own time.
@@ -142,6 +147,8 @@ async def sync(
         concurrency: The maximum number of concurrent transfers.
         max_objects_per_second: The maximum rate of transfers and deletions.
         max_bytes_per_second: The maximum rate of bytes.
+        notify: Called with a `SyncChange` for every object or file that is transferred or deleted, fails, or
+            would be changed by a run that is not dry. An exception that it raises ends the sync.
 
     Returns:
         The report. `Report.ok` is True if everything was transferred.
@@ -174,6 +181,8 @@ async def sync(
         raise ConfigError(
             f"compare must be one of {', '.join(map(repr, COMPARISONS))}, got {compare!r}"
         )
+    if notify is not None and not callable(notify):
+        raise TypeError(f"notify must be callable, got {type(notify).__name__}")
     filters = Filters(include, exclude)
     left = _checked("source", source, source_prefix)
     right = _checked("target", target, target_prefix)
@@ -189,6 +198,7 @@ async def sync(
         allow_empty=allow_empty,
         follow=follow_symlinks,
         dry_run=dry_run,
+        notify=notify,
     )
     return await job.run()
 
@@ -287,6 +297,7 @@ class _Sync:
         allow_empty: bool,
         follow: bool,
         dry_run: bool,
+        notify: Callable[[SyncChange], None] | None,
     ) -> None:
         self._source = source
         self._target = target
@@ -297,6 +308,7 @@ class _Sync:
         self._allow_empty = allow_empty
         self._follow = follow
         self._dry_run = dry_run
+        self._notify = notify
         self._tally = Tally()
         self._incomplete = False
         self._orphans: list[str] = []
@@ -327,7 +339,7 @@ class _Sync:
         walk = Walk(path, self._filters, follow=self._follow)
         run = SyncRun(
             DirectorySide(walk, self._add_source_batch),
-            self._side(target, skip_markers=True, is_source=False),
+            self._target_side(target, skip_markers=True),
             Upload(
                 SourceFiles(path, follow=self._follow),
                 target.bucket,
@@ -342,6 +354,7 @@ class _Sync:
             tally=self._tally,
             source_is_complete=lambda: not self._incomplete,
             report_progress=self._report_progress,
+            notify=self._notify,
         )
         await run.run()
         return run.deleted
@@ -354,7 +367,9 @@ class _Sync:
             walk = Walk(path, self._filters, follow=False, read_records=True)
             run = SyncRun(
                 self._side(source, skip_markers=True, is_source=True),
-                DirectorySide(walk, self._add_target_batch) if exists else MissingDirectory(),
+                DirectorySide(walk, self._add_target_batch)
+                if exists
+                else NothingToCompare[FileEntry](),
                 Download(
                     source.bucket, directory, SourceFiles(path, follow=False), self._comparison
                 ),
@@ -366,6 +381,7 @@ class _Sync:
                 tally=self._tally,
                 source_is_complete=lambda: True,
                 report_progress=self._report_progress,
+                notify=self._notify,
             )
             await run.run()
             if self._orphans and not self._dry_run:
@@ -377,7 +393,7 @@ class _Sync:
     async def _copy(self, source: _Folder, target: _Folder) -> int:
         run = SyncRun(
             self._side(source, skip_markers=False, is_source=True),
-            self._side(target, skip_markers=False, is_source=False),
+            self._target_side(target, skip_markers=False),
             Copy(source.bucket, target.bucket, target.prefix, self._comparison),
             self._options,
             dry_run=self._dry_run,
@@ -387,9 +403,17 @@ class _Sync:
             tally=self._tally,
             source_is_complete=lambda: True,
             report_progress=self._report_progress,
+            notify=self._notify,
         )
         await run.run()
         return run.deleted
+
+    def _target_side(
+        self, folder: _Folder, *, skip_markers: bool
+    ) -> BucketSide | NothingToCompare[ObjectEntry]:
+        if self._comparison == "none" and not self._delete:
+            return NothingToCompare()
+        return self._side(folder, skip_markers=skip_markers, is_source=False)
 
     def _side(self, folder: _Folder, *, skip_markers: bool, is_source: bool) -> BucketSide:
         def skip(key: str) -> None:
@@ -409,6 +433,8 @@ class _Sync:
     def _add_source_batch(self, batch: WalkBatch) -> None:
         for key, error in batch.problems:
             self._tally.add_error(key, error)
+            if self._notify is not None:
+                self._notify(SyncChange(action="upload", key=key, error=error))
         for key, reason in batch.skips:
             self._tally.add(key, Outcome(result="skipped", reason=reason))
         self._incomplete = self._incomplete or batch.incomplete

@@ -12,9 +12,9 @@ from typing import Final, Literal, TypeAlias
 
 from .entries import NANOSECONDS, FileEntry, ObjectEntry, VersionRecord
 
-Comparison: TypeAlias = Literal["size_and_time", "size", "checksum"]
+Comparison: TypeAlias = Literal["size_and_time", "size", "checksum", "none"]
 
-COMPARISONS: Final = ("size_and_time", "size", "checksum")
+COMPARISONS: Final = ("size_and_time", "size", "checksum", "none")
 
 TICK_NS: Final = 10_000_000
 """Linux gives a file the time of the last tick of its clock, which is up to 10 ms ago (at 100 Hz)."""
@@ -107,7 +107,7 @@ def copy_verdict(source: ObjectEntry, target: ObjectEntry, comparison: Compariso
 
 def _without_times(source: int, target: int, comparison: Comparison) -> Verdict | None:
     """Return the verdict on two sizes if it does not depend on times."""
-    if source != target:
+    if source != target or comparison == "none":
         return Verdict.CHANGED
     if comparison == "size_and_time":
         return None

@@ -25,7 +25,7 @@ from trove_async.jobs._limits import RateLimit
 from trove_async.jobs._options import RunOptions
 from trove_async.jobs._report import UNCHANGED, Outcome, Tally
 
-from .direction import Direction, SkipError
+from .direction import Direction, SkipError, SyncAction, SyncChange
 from .entries import Entry
 from .rules import Verdict
 from .sides import Feed, Side, next_pairs
@@ -66,6 +66,7 @@ class SyncRun(Generic[S, T]):
         tally: The counts, to which this adds.
         source_is_complete: Returns False if a part of the source could not be listed. Then nothing is deleted.
         report_progress: Called after every change of the counts.
+        notify: Called with every change. None: nobody asks.
 
     Attributes:
         deleted: The number of objects or files that were deleted, or would be by a run that is not dry.
@@ -85,6 +86,7 @@ class SyncRun(Generic[S, T]):
         tally: Tally,
         source_is_complete: Callable[[], bool],
         report_progress: Callable[[], None],
+        notify: Callable[[SyncChange], None] | None,
     ) -> None:
         self._source = Feed(source)
         self._target = Feed(target)
@@ -96,6 +98,7 @@ class SyncRun(Generic[S, T]):
         self._tally = tally
         self._source_is_complete = source_is_complete
         self._report_progress = report_progress
+        self._notify = notify
         self._objects = RateLimit(options.max_objects_per_second)
         self._bytes = RateLimit(options.max_bytes_per_second)
         self._queue: asyncio.Queue[_Transfer[S, T] | None] = asyncio.Queue(options.concurrency)
@@ -159,13 +162,13 @@ class SyncRun(Generic[S, T]):
             self._tally.add(source.key, Outcome(result="skipped", reason=str(skip)))
             return
         except Exception as error:  # noqa: BLE001 - of this entry
-            self._tally.add_error(source.key, error)
+            self._add_error(source.key, error)
             return
         if verdict is Verdict.SAME:
             self._tally.add(source.key, UNCHANGED)
             return
         if verdict is Verdict.CHANGED and self._dry_run:
-            self._tally.add(source.key, Outcome(result="changed", bytes=source.size))
+            self._add(source.key, Outcome(result="changed", bytes=source.size))
             return
         if not self._idle and self._workers < self._max_workers:
             self._workers += 1
@@ -186,7 +189,7 @@ class SyncRun(Generic[S, T]):
         try:
             outcome = await self._outcome_of(transfer)
         except _OUTAGES as error:
-            self._tally.add_error(key, error)
+            self._add_error(key, error)
             self._outages += 1
             if self._outages >= _MAX_OUTAGES:
                 raise
@@ -196,10 +199,10 @@ class SyncRun(Generic[S, T]):
             if self._may_defer and _is_conflict(error) and len(self._deferred) < _MAX_DEFERRED:
                 self._deferred.append(transfer)
             else:
-                self._tally.add_error(key, error)
+                self._add_error(key, error)
         else:
             self._outages = 0
-            self._tally.add(key, outcome)
+            self._add(key, outcome)
         self._report_progress()
 
     async def _outcome_of(self, transfer: _Transfer[S, T]) -> Outcome:
@@ -215,6 +218,21 @@ class SyncRun(Generic[S, T]):
             return Outcome(result="changed", bytes=source.size)
         await self._bytes.acquire(source.size)
         return await self._direction.transfer(source, target)
+
+    # -- counts ------------------------------------------------------------------------------------------
+
+    def _add(self, key: str, outcome: Outcome, action: SyncAction | None = None) -> None:
+        self._tally.add(key, outcome)
+        if self._notify is not None and outcome.result == "changed":
+            change = SyncChange(
+                action=action or self._direction.action, key=key, size=outcome.bytes
+            )
+            self._notify(change)
+
+    def _add_error(self, key: str, error: Exception, action: SyncAction | None = None) -> None:
+        self._tally.add_error(key, error)
+        if self._notify is not None:
+            self._notify(SyncChange(action=action or self._direction.action, key=key, error=error))
 
     # -- deletions ---------------------------------------------------------------------------------------
 
@@ -279,9 +297,9 @@ class SyncRun(Generic[S, T]):
         for key, error in zip(keys, errors, strict=True):
             if error is None:
                 self.deleted += 1
-                self._tally.add(key, Outcome(result="changed"))
+                self._add(key, Outcome(result="changed"), action="delete")
             else:
-                self._tally.add_error(key, error)
+                self._add_error(key, error, action="delete")
 
 
 class _Transfer(Generic[S, T]):

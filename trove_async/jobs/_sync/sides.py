@@ -65,11 +65,11 @@ class DirectorySide:
             await in_thread(self._walk.close)
 
 
-class MissingDirectory:
-    """A target directory that does not exist yet."""
+class NothingToCompare(Generic[E]):
+    """A target directory that does not exist yet, or a bucket that a sync need not list."""
 
-    async def batches(self) -> AsyncGenerator[Sequence[FileEntry], None]:
-        """Iterate over no files."""
+    async def batches(self) -> AsyncGenerator[Sequence[E], None]:
+        """Iterate over no entries."""
         return
         yield
 

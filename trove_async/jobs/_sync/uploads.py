@@ -42,6 +42,8 @@ class Upload:
         comparison: How files are compared with objects.
     """
 
+    action: Final = "upload"
+
     def __init__(
         self, files: SourceFiles, bucket: Bucket, prefix: str, comparison: Comparison
     ) -> None:
