@@ -13,7 +13,17 @@ import griffe
 
 PACKAGE = "trove_async"
 
-MODULES = ("drivers", "layers", "middlewares", "jobs", "driver", "middleware", "options", "testing")
+MODULES = (
+    "drivers",
+    "layers",
+    "middlewares",
+    "jobs",
+    "config",
+    "driver",
+    "middleware",
+    "options",
+    "testing",
+)
 """The modules whose public names the reference documents, besides those of the package itself."""
 
 _NAME = re.compile(r"(?<![`\w\[])`(?P<name>[A-Za-z_][\w.]*)`(?!`)")
@@ -30,6 +40,7 @@ class LinkedDocstrings(griffe.Extension):
         """Rewrite the docstrings of the package."""
         if pkg.path == PACKAGE:
             _document_endpoints(pkg)
+            _document_settings(pkg["config"])
             _rewrite(pkg, PublicNames(pkg))
 
 
@@ -98,6 +109,24 @@ def _as_markdown(text: str, member: griffe.Object, names: PublicNames) -> str:
     # A line "Otherwise as `get`." among the exceptions needs the name of one.
     text = _OTHER_ERRORS.sub(r"\1TroveError: \2", text)
     return _NAME.sub(linked, _LITERAL_BLOCK.sub(":", text))
+
+
+def _document_settings(config: griffe.Module) -> None:
+    """List the documented settings of each table of a configuration in the docstring of its class."""
+    for module in config.modules.values():
+        for table in module.classes.values():
+            settings = [
+                f"    {name.removesuffix('_')}: {setting.docstring.value}"
+                for name, setting in table.attributes.items()
+                if setting.docstring is not None
+            ]
+            # Griffe may call the extension again for a package that it has in memory.
+            if (
+                table.docstring is not None
+                and settings
+                and "Attributes:" not in table.docstring.value
+            ):
+                table.docstring.value += "\n\nAttributes:\n" + "\n".join(settings)
 
 
 def _document_endpoints(package: griffe.Module) -> None:

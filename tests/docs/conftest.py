@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import httpx
 import pytest
 from distributed import Client, LocalCluster
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def s3(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """Make S3 drivers without an endpoint and credentials use moto, by the SDK's own variables."""
+    """Make S3 drivers without an endpoint and credentials use an empty moto, by the SDK's own variables."""
+    httpx.post(f"{moto_server.endpoint_url}/moto-api/reset").raise_for_status()
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.endpoint_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto_server.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto_server.secret_access_key)

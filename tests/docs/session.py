@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tests.docs.markdown import OUTPUT, ROOT, Block
 from trove_async import Trove
+from trove_async.config import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+_CONFIGURATION = json_schema()["properties"].keys()
 
 _MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -75,7 +78,7 @@ class Session:
             case "console":
                 self._run_commands(block)
             case "toml":
-                tomllib.loads(block.code)
+                check_toml(block)
             case _:
                 return
         self.blocks_run += block.language != "setup"
@@ -151,6 +154,13 @@ def assert_output(printed: str, expected: str, block: Block) -> None:
     if doctest.OutputChecker().check_output(expected, printed, _ELLIPSIS):
         return
     raise AssertionError(f"{block.place}: expected\n{expected}\ngot\n{printed}")
+
+
+def check_toml(block: Block) -> None:
+    """Make a store from a block whose keys are those of a configuration, else only parse it."""
+    values = tomllib.loads(block.code)
+    if values.keys() <= _CONFIGURATION:
+        Trove.from_config({"default": "mem://", **values})
 
 
 def check_requirements(words: Sequence[str], block: Block) -> None:

@@ -21,6 +21,7 @@ PACKAGES = [
     "trove_async.middlewares",
     "trove_async.jobs",
     "trove_async.jobs.dask",
+    "trove_async.config",
     "trove_async.testing",
 ]
 
