@@ -136,7 +136,9 @@ def _document_endpoints(package: griffe.Module) -> None:
         module = package[f"integrations.{framework}"]
         for name, response_type in _ENDPOINTS.items():
             method = endpoints[name]
-            parameters = [copy(parameter) for parameter in method.parameters][1:]  # without self
+            parameters = [copy(parameter) for parameter in method.parameters][
+                1:
+            ]  # without self
             for parameter in parameters:
                 if parameter.name == "request":
                     parameter.annotation = request_type

@@ -18,5 +18,7 @@ def on_post_page(output: str, *, page: Page, **_options: object) -> str:
     """Return the page unchanged."""
     found = _LOADED.search(output)
     if found is not None:
-        raise PluginError(f"{page.file.src_path} would contact another host: {found[0]}")
+        raise PluginError(
+            f"{page.file.src_path} would contact another host: {found[0]}"
+        )
     return output
