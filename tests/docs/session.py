@@ -1,4 +1,4 @@
-"""Runs the blocks of one page: Python in this process, commands in a shell-like subset."""
+"""Runs the blocks of one page."""
 
 from __future__ import annotations
 
@@ -7,35 +7,18 @@ import asyncio
 import doctest
 import inspect
 import io
-import os
-import shlex
-import subprocess
 import sys
 import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from tests.docs.markdown import OUTPUT, ROOT, Block
+from tests.docs.console import Command, commands_in
+from tests.docs.markdown import OUTPUT, Block
 from trove_async import Trove
 from trove_async.config import json_schema
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
 _CONFIGURATION = json_schema()["properties"].keys()
-
-_MAKEFILE = (ROOT / "Makefile").read_text()
-
-_ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-
-_PROGRAMS = frozenset({"cat", "find", "head", "ls", "sort", "wc"})
-"""Programs of every system that a console block may run."""
-
-_NOT_RUN = frozenset({"aws", "curl", "git", "rclone", "uvicorn", "zstd"})
-"""Programs that need a network, a server or a package of the system: their commands are shown only."""
 
 
 class Session:
@@ -43,7 +26,6 @@ class Session:
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {"__name__": "page"}
-        self.blocks_run = 0
         self._runner = asyncio.Runner()
         self._files: dict[str, Block] = {}
         self._run_files: set[str] = set()
@@ -76,12 +58,10 @@ class Session:
             case "python" | "setup":
                 self._execute(block)
             case "console":
-                self._run_commands(block)
+                for command in commands_in(block):
+                    self._run_command(command, block)
             case "toml":
                 check_toml(block)
-            case _:
-                return
-        self.blocks_run += block.language != "setup"
 
     def finish(self) -> None:
         """Run the files that no command has run and no block has imported."""
@@ -100,60 +80,18 @@ class Session:
                 self._runner.run(result)
         self._printed = printed.getvalue()
 
-    def _run_commands(self, block: Block) -> None:
-        for command, expected in commands_in(block):
-            words = shlex.split(command)
-            if words[:2] == ["pip", "install"]:
-                check_requirements(words[2:], block)
-            elif words[0] == "make":
-                check_targets(words[1:], block)
-            elif words[0] in {"python", "trove"} | _PROGRAMS:
-                assert_output(self._run_program(words, block), expected, block)
-            elif words[0] not in _NOT_RUN:
-                raise AssertionError(f"{block.place}: no rule how to check the command {command!r}")
-
-    def _run_program(self, words: Sequence[str], block: Block) -> str:
-        match words:
-            case ["python", *arguments]:
-                command = [sys.executable, "-W", "error", *arguments]
-                self._run_files.update(arguments)
-            case ["trove", *arguments]:
-                command = [sys.executable, "-m", "trove_async", *arguments]
-            case _:
-                command = list(words)
-        result = subprocess.run(  # noqa: S603 - our own pages
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=50,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
-        )
-        if result.returncode != 0:
-            raise AssertionError(f"{block.place}: {' '.join(words)} failed:\n{result.stdout}")
-        return result.stdout
-
-
-def commands_in(block: Block) -> list[tuple[str, str]]:
-    """Return the commands of a console block (lines that start with ``$``) and their expected output."""
-    commands: list[tuple[str, str]] = []
-    for line in block.code.splitlines(keepends=True):
-        if line.startswith("$ "):
-            commands.append((line[2:].rstrip("\n"), ""))
-        elif commands[-1:] and commands[-1][0].endswith("\\"):
-            commands[-1] = (commands[-1][0][:-1] + line.strip(), "")
-        else:
-            assert commands, f"{block.place}: a console block starts with a command"
-            commands[-1] = (commands[-1][0], commands[-1][1] + line)
-    return commands
+    def _run_command(self, command: Command, block: Block) -> None:
+        if not command.runs:
+            command.check()
+            return
+        self._run_files.update(command.words[1:])
+        assert_output(command.run(), command.expected, block)
 
 
 def assert_output(printed: str, expected: str, block: Block) -> None:
     """Compare an output with the one that the page shows. ``...`` stands for any text."""
-    if doctest.OutputChecker().check_output(expected, printed, _ELLIPSIS):
-        return
-    raise AssertionError(f"{block.place}: expected\n{expected}\ngot\n{printed}")
+    same = doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS)
+    assert same, f"{block.place}: expected\n{expected}\ngot\n{printed}"
 
 
 def check_toml(block: Block) -> None:
@@ -161,19 +99,3 @@ def check_toml(block: Block) -> None:
     values = tomllib.loads(block.code)
     if values.keys() <= _CONFIGURATION:
         Trove.from_config({"default": "mem://", **values})
-
-
-def check_requirements(words: Sequence[str], block: Block) -> None:
-    """Check that the extras which a ``pip install`` names exist."""
-    [requirement] = [word for word in words if word.startswith("trove-async")]
-    extras = requirement.partition("[")[2].rstrip("]")
-    for extra in filter(None, extras.split(",")):
-        assert extra in _PYPROJECT["optional-dependencies"], f"{block.place}: {extra}"
-
-
-def check_targets(words: Sequence[str], block: Block) -> None:
-    """Check that the targets of a ``make`` exist."""
-    for target in words:
-        assert f"\n{target}: " in _MAKEFILE or f"\n{target}:\n" in _MAKEFILE, (
-            f"{block.place}: {target}"
-        )

@@ -43,5 +43,9 @@ def test_blocks_of_page_run(
             value = request.getfixturevalue(name)
             session.names.update(value if isinstance(value, dict) else {})
         for block in blocks:
-            session.run(block)
+            try:
+                session.run(block)
+            except Exception as error:
+                error.add_note(block.place)
+                raise
         session.finish()
