@@ -28,6 +28,7 @@ MODULES = (
 
 _NAME = re.compile(r"(?<![`\w\[])`(?P<name>[A-Za-z_][\w.]*)`(?!`)")
 _LITERAL_BLOCK = re.compile(r"::(?=\s*(?:\n|$))")
+_EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 _OTHER_ERRORS = re.compile(r"^( +)((?:Otherwise a|A)s `[^\n:]+)$", re.MULTILINE)
 _ENDPOINTS = {"object_response": "ObjectResponse", "store_upload": "UploadResponse"}
 _WEB_FRAMEWORKS = {"starlette": "Request", "aiohttp": "web.Request"}
@@ -62,6 +63,8 @@ class PublicNames:
 
     def path_of(self, name: str, member: griffe.Object) -> str | None:
         """Return the path of a name in the docstring of a member, or None if it has no entry."""
+        if isinstance(member, griffe.Function) and name in member.parameters:
+            return None
         if name in self._paths:
             return self._paths[name]
         head, _, attribute = name.rpartition(".")
@@ -106,6 +109,7 @@ def _as_markdown(text: str, member: griffe.Object, names: PublicNames) -> str:
         # The pages of the reference show some classes without their members.
         return f'<autoref optional identifier="{path}">{match[0]}</autoref>'
 
+    text = _EXAMPLE.sub(r"\1Examples:", text)  # the name of the section for Griffe
     # A line "Otherwise as `get`." among the exceptions needs the name of one.
     text = _OTHER_ERRORS.sub(r"\1TroveError: \2", text)
     return _NAME.sub(linked, _LITERAL_BLOCK.sub(":", text))
