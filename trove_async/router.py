@@ -283,6 +283,11 @@ class Router:
         return self._routes
 
     @property
+    def function_names(self) -> Sequence[str]:
+        """The names of the route functions, in order. They are asked before the routes."""
+        return [function.name for function in self._functions]
+
+    @property
     def default(self) -> str:
         """The name of the default backend."""
         return self._default

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tests.listening import listening
-from trove_async._http import AiohttpTransport, Origin, SocketTransport
+from trove_async._http import Origin, SocketTransport
+from trove_async._http.aiohttp_transport import AiohttpTransport
 from trove_async.models import MiB, Timeout
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from trove_async._http import WINDOW, translate_error
-from trove_async._http.aiohttp_transport import _ERRORS, _Body, system_error
+from trove_async._http import WINDOW
+from trove_async._http.aiohttp_transport import _ERRORS, _Body, system_error, translate_error
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
 
 

@@ -108,6 +108,10 @@ class Backends:
     def __getitem__(self, name: str) -> Backend:
         return self._backends[name]
 
+    def driver(self, name: str) -> AsyncDriver:
+        """Return the user's driver of a backend, which need not be open."""
+        return self._drivers[name]
+
     def info(self, name: str) -> BackendInfo:
         """Return the public description of a backend. The backend need not be open."""
         backend = self._backends.get(name)

@@ -7,7 +7,8 @@ Response bodies are received on demand.
 `transport`         the `Transport` and `Response` protocols, and origins
 `socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`, `socket_response`: one connection and its response;
                     `http11`: heads and framing, without I/O
-`aiohttp_transport` the same protocol over aiohttp, which supports proxies
+`aiohttp_transport` the same protocol over aiohttp, which supports proxies; imported when it is needed, because
+                    that takes 0.1 s
 `proxies`           proxies from an argument or the environment, and the choice of a transport
 `connect_errors`    the error for a failed connection: host, port, reason and remedy
 `headers`           Content-Range, Range, Expires, Retry-After, dates, and the decoding of field values
@@ -16,7 +17,6 @@ Response bodies are received on demand.
                     function that creates a resource and undoes this after a cancel
 """
 
-from .aiohttp_transport import AiohttpTransport, translate_error
 from .headers import (
     date_field,
     expires_of,
@@ -32,7 +32,6 @@ from .transport import WINDOW, Origin, Response, StreamedBody, Transport
 
 __all__ = [
     "WINDOW",
-    "AiohttpTransport",
     "GetResult",
     "Origin",
     "Reader",
@@ -49,6 +48,5 @@ __all__ = [
     "proxy_urls",
     "range_header",
     "retry_after",
-    "translate_error",
     "transport_over",
 ]

@@ -16,7 +16,6 @@ import yarl
 from trove_async.errors import ConfigError
 from trove_async.models import Timeout
 
-from .aiohttp_transport import AiohttpTransport
 from .socket_transport import SocketTransport
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ class RoutedTransport:
         proxy = self._proxies.proxy_for(origin)
         transport = self._transports.get(proxy)
         if transport is None:
-            transport = AiohttpTransport(self._timeout, tls=self._tls, proxy=proxy)
+            transport = _over_proxy(self._timeout, tls=self._tls, proxy=proxy)
             self._transports[proxy] = transport
         self._routes[origin] = transport
         return transport
@@ -198,8 +197,14 @@ def transport_over(
         trust_env: Whether to use the proxies of the environment if `proxy` is None.
     """
     if proxy is not None:
-        return AiohttpTransport(timeout, tls=tls, proxy=proxy)
+        return _over_proxy(timeout, tls=tls, proxy=proxy)
     proxies = Proxies() if trust_env else Proxies({})
     if proxies:
         return RoutedTransport(timeout, proxies, tls=tls)
     return SocketTransport(timeout, tls=tls)
+
+
+def _over_proxy(timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None) -> Transport:
+    from .aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - slow to import, and rarely needed
+
+    return AiohttpTransport(timeout, tls=tls, proxy=proxy)

@@ -41,20 +41,17 @@ all of them, so that an editor can complete and check a file.
 - Relative paths are relative to the current directory.
 
 `_sources` reads the values, `_store`, `_backends`, `_routes` and `_middleware` are the tables, `_tables` what they
-have in common, `_values` sizes, durations and imports, and `_settings` the list of settings.
+have in common, `_values` the types of values, and `_settings` the list of settings.
 """
 
 from ._load import Loaded, json_schema, load
 from ._settings import Setting
 from ._sources import parse_toml
-from ._values import parse_duration, parse_size
 
 __all__ = [
     "Loaded",
     "Setting",
     "json_schema",
     "load",
-    "parse_duration",
-    "parse_size",
     "parse_toml",
 ]

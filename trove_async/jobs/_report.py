@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, Self
 
+from trove_async._quantities import size_text
+
 MAX_KEYS: Final = 100
 """Maximum number of keys that a report lists for one kind of error. The counts are exact."""
 
@@ -270,7 +272,7 @@ class Report:
         verb = "would change" if self.dry_run else "changed"
         summary = (
             f"{self.job} of {self.bucket!r}: {self.examined:,} objects examined, {verb} {self.changed:,}"
-            f" ({_size_text(self.bytes)}), unchanged {self.unchanged:,}, skipped {self.skipped:,},"
+            f" ({size_text(self.bytes)}), unchanged {self.unchanged:,}, skipped {self.skipped:,},"
             f" failed {self.failed:,}, in {self.duration:.1f} s"
         )
         lines = [summary]
@@ -281,12 +283,3 @@ class Report:
                 message = f": {finding.message}" if finding.message else ""
                 lines.append(f"  {title}, {kind}: {finding.count:,} ({keys}{more}){message}")
         return "\n".join(lines)
-
-
-def _size_text(size: int) -> str:
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:  # noqa: PLR2004 - bytes of a KiB
-            return f"{amount:,.0f} {unit}" if unit == "bytes" else f"{amount:,.1f} {unit}"
-        amount /= 1024
-    return f"{amount:,.1f} TiB"

@@ -180,6 +180,14 @@ class Mapped:
         inner = self._attachment.inner[0]
         return places_of(inner, names.physical_bucket, names.physical_key, written=written)
 
+    def physical_bucket(self, bucket: str) -> str:
+        """Return the physical bucket that holds a logical one.
+
+        Raises:
+            BucketNotFoundError: The bucket is not in the mapping.
+        """
+        return _Names(self._namespace, bucket, "").physical_bucket
+
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:

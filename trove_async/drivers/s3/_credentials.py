@@ -2,7 +2,8 @@
 
 The SDK blocks while it reads files and imports modules, and it may call other services. It therefore
 runs in a worker thread with an event loop of its own. This module does not import the SDK if the
-endpoint, the region and an access key are given, without a profile or a role.
+endpoint, the region and an access key are given or in the environment (`_environment`), without a profile
+or a role.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from trove_async._concurrency import in_thread
 from trove_async._http import Origin
 from trove_async._http.services import one_line
 from trove_async._secrets import Redactor, disarmed
 from trove_async._settings import check_texts
 from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
 
+from ._environment import environment_credentials, environment_endpoint
 from ._sigv4 import Credentials
 
 if TYPE_CHECKING:
@@ -202,7 +205,10 @@ class Session:
         identity = self._identity
         if identity.endpoint_url and identity.region and identity.profile is None:
             return Endpoint.from_url(identity.endpoint_url, identity.region)
-        region, url = await run_sdk(partial(_resolve_endpoint, identity))
+        found: tuple[str, str] | None = None
+        if identity.profile is None:
+            found = await in_thread(environment_endpoint, identity.region, identity.endpoint_url)
+        region, url = found or await run_sdk(partial(_resolve_endpoint, identity))
         return Endpoint.from_url(url, region)
 
     async def credentials(self) -> Credentials:
@@ -264,7 +270,13 @@ class Session:
                 identity.access_key_id, identity.secret_access_key, identity.session_token
             )
             return
-        credentials, self._refreshable = await run_sdk(partial(_find_credentials, identity))
+        found = None
+        if (identity.access_key_id, identity.profile, identity.role_arn) == (None, None, None):
+            found = environment_credentials()
+        if found is not None:
+            credentials = found
+        else:
+            credentials, self._refreshable = await run_sdk(partial(_find_credentials, identity))
         self._redactor.renew(credentials.secret_key, credentials.token)
         self._credentials = credentials
 

@@ -14,7 +14,8 @@ from botocore import exceptions
 from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
-from trove_async._http import WINDOW, translate_error
+from trove_async._http import WINDOW
+from trove_async._http.aiohttp_transport import translate_error
 from trove_async._http.services import one_line
 from trove_async._secrets import Secret, disarmed
 from trove_async.errors import (

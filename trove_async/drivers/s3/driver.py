@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Awaitable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from trove_async._concurrency import CloseStack
@@ -499,6 +500,18 @@ class S3Driver:
         if not older_than >= 0:
             raise ValueError(f"older_than must be a number of seconds, 0 or more, got {older_than}")
         return await abort_unfinished_uploads(self._plane, bucket, older_than)
+
+    async def unfinished_uploads(self, bucket: str) -> Sequence[datetime]:
+        """Return when the bucket's unfinished multipart uploads began, at most a thousand of them.
+
+        Raises:
+            BucketNotFoundError: The bucket does not exist.
+            PermissionDeniedError: The credentials do not permit it.
+            ClosedError: The driver is not open.
+            UnavailableError: The service failed.
+        """
+        page = await self._plane.list_uploads(bucket, None)
+        return [upload.initiated for upload in page.uploads]
 
     # -- buckets -----------------------------------------------------------------------------------
 

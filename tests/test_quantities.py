@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.config import parse_duration, parse_size
+from trove_async._quantities import parse_duration, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,18 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     for parse in (parse_size, parse_duration):
         with contextlib.suppress(ValueError):
             assert parse(text) >= 0
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (2000 * 1024**5, "2,000.0 PiB"),
+    ],
+)
+def test_size_for_people(size: int, text: str) -> None:
+    assert size_text(size) == text

@@ -1,0 +1,190 @@
+"""Transfers of single objects: between files, stores, and standard input and output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from trove_async._concurrency import in_thread
+from trove_async.errors import NotSupportedError, ObjectChangedError
+from trove_async.models import ObjectInfo
+
+from ._command import UsageProblem
+from ._places import LocalPath, Object, Place, Stream
+from ._progress import Progress
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+_CHUNK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """How single objects are transferred.
+
+    Attributes:
+        progress: Counts the objects and bytes.
+        no_clobber: Whether to keep an object or file that exists.
+        headers: The arguments of put that the user has given.
+    """
+
+    progress: Progress
+    no_clobber: bool = False
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    async def copy(self, source: Place, target: Place) -> Source:
+        """Copy an object or a file. Return what was read, so that a move can delete exactly that.
+
+        After an error or an interrupt, the target is as it was, and no temporary file is left.
+
+        Raises:
+            TroveError: A store failed.
+            OSError: A file cannot be read or written.
+        """
+        if isinstance(target, Object):
+            if isinstance(source, Object):
+                read = await self._object_to_object(source, target)
+            else:
+                read = await self._put(source, target)
+        elif isinstance(source, Object):
+            read = await self._get(source, target)
+        else:
+            raise UsageProblem(f"{source} and {target} are both local: use cp(1)")
+        self.progress.add(objects=1)
+        return read
+
+    # -- into a store ------------------------------------------------------------------------------------
+
+    async def _put(self, source: Stream | LocalPath, target: Object) -> Source:
+        options = {**self.headers, "if_none_match": "*" if self.no_clobber else None}
+        if isinstance(source, Stream):
+            await target.bucket.put(target.key, self._standard_input(), **options)
+            return Source()
+        before = await in_thread(_regular_file, source.path)
+        body = Path(source.path)
+        counted = self.progress.of_object()
+        await target.bucket.put(target.key, body, progress=counted, **options)
+        return Source(path=source.path, status=before)
+
+    async def _standard_input(self) -> AsyncIterator[bytes]:
+        read = cast("BufferedReader", sys.stdin.buffer).read1  # returns what there is
+        while chunk := await in_thread(read, _CHUNK):
+            self.progress.add(size=len(chunk))
+            yield chunk
+
+    # -- out of a store ----------------------------------------------------------------------------------
+
+    async def _get(self, source: Object, target: Stream | LocalPath) -> Source:
+        async with source.bucket.get(source.key, progress=self.progress.of_object()) as reader:
+            if isinstance(target, Stream):
+                sys.stdout.flush()
+                while chunk := await reader.read(_CHUNK):
+                    sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+            else:
+                if self.no_clobber and await in_thread(os.path.lexists, target.path):
+                    raise FileExistsError(
+                        errno.EEXIST, "the file exists, and --no-clobber keeps it", target.path
+                    )
+                await in_thread(_make_directory, target.path)
+                await reader.save(target.path)
+            return Source(bucket=source, info=reader.info)
+
+    # -- between stores ----------------------------------------------------------------------------------
+
+    async def _object_to_object(self, source: Object, target: Object) -> Source:
+        guard: dict[str, Any] = {"if_none_match": "*" if self.no_clobber else None}
+        info = await source.bucket.head(source.key)
+        if source.owner is target.owner:
+            await target.store.copy(
+                source.bucket_name,
+                source.key,
+                target.bucket_name,
+                target.key,
+                source_backend=info.backend,
+                source_version_id=info.version_id,
+                progress=self.progress.of_object(),
+                **self.headers,
+                **guard,
+            )
+        else:
+            kept: dict[str, Any] = {
+                "content_type": info.content_type or "",
+                "metadata": info.metadata,
+                "tags": info.tags,
+                "cache_control": info.cache_control,
+                "content_disposition": info.content_disposition,
+                "content_encoding": info.content_encoding,
+                "content_language": info.content_language,
+                "expires": info.expires,
+            }
+            async with source.bucket.get(source.key, progress=self.progress.of_object()) as reader:
+                await target.bucket.put(target.key, reader, **{**kept, **self.headers}, **guard)
+                info = reader.info
+        return Source(bucket=source, info=info)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What a copy has read: nothing that can be deleted, a file, or a version of an object."""
+
+    path: str | None = None
+    status: os.stat_result | None = None
+    bucket: Object | None = None
+    info: ObjectInfo | None = None
+
+    async def delete(self) -> None:
+        """Delete it, for a move.
+
+        Raises:
+            ObjectChangedError: It was changed since it was read. It is kept.
+            TroveError: The store failed.
+            OSError: The file cannot be deleted.
+        """
+        if self.path is not None:
+            await in_thread(_delete_file, self.path, self.status)
+        elif self.bucket is not None and self.info is not None:
+            try:
+                await self.bucket.bucket.delete(self.info.key, if_match=self.info)
+            except NotSupportedError:
+                await self._delete_compared(self.bucket, self.info)
+
+    async def _delete_compared(self, place: Object, read: ObjectInfo) -> None:
+        """Delete an object of a service without conditional deletions."""
+        now = await place.bucket.head(read.key)
+        if (now.etag, now.size, now.last_modified) != (read.etag, read.size, read.last_modified):
+            raise _changed(place.named(read.key))
+        await place.bucket.delete(read.key)
+
+
+def _regular_file(path: str) -> os.stat_result:
+    status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageProblem(f"{path} is a directory: add --recursive")
+    return status
+
+
+def _delete_file(path: str, before: os.stat_result | None) -> None:
+    now = os.lstat(path)
+    if before is None or _identity(now) != _identity(before):
+        raise _changed(path)
+    Path(path).unlink()
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(name: str) -> ObjectChangedError:
+    return ObjectChangedError(f"{name} was changed while it was copied, so it was not deleted")
+
+
+def _make_directory(path: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)

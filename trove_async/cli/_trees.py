@@ -1,0 +1,265 @@
+"""Copies and moves of directories and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Literal
+
+from trove_async._concurrency import in_thread
+from trove_async.bucket import Bucket
+from trove_async.errors import ConfigError
+from trove_async.jobs import JobProgress, Report, SyncChange, SyncReport
+from trove_async.jobs import sync as run_sync
+from trove_async.models import ObjectInfo
+
+from ._command import Session, UsageProblem, describe
+from ._files import Transfer
+from ._listing import entries, not_found
+from ._output import Output
+from ._places import LocalPath, Object, Place, Stream, split_wildcards
+from ._progress import PartCounter, Progress
+from ._work import run_all
+
+
+async def copy_tree(
+    session: Session,
+    source: Place,
+    target: Place,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    compare: Literal["size_and_time", "size", "checksum", "none"],
+    delete: bool = False,
+    allow_empty: bool = False,
+    dry_run: bool,
+    jobs: int,
+    show: bool,
+) -> None:
+    """Copy everything below a directory or folder that differs from the target.
+
+    Args:
+        session: The session.
+        source: The directory or folder, or a pattern.
+        target: The directory or folder.
+        include: As `jobs.sync`, and so are all arguments below.
+        exclude: As above.
+        compare: As above.
+        delete: As above.
+        allow_empty: As above.
+        dry_run: As above.
+        jobs: The maximum number of concurrent transfers.
+        show: Whether to show the progress.
+    """
+    output = session.output
+    left, right = _Tree(source, include), _Tree(target, ())
+    if isinstance(source, LocalPath) and isinstance(target, LocalPath):
+        raise UsageProblem("both are local directories: use cp(1) or rsync(1)")
+    with Progress(output, "would transfer" if dry_run else "transferred", show=show) as progress:
+        counter = PartCounter(progress)
+
+        def notify(change: SyncChange) -> None:
+            below, above = left.name(change.key), right.name(change.key)
+            if change.error is not None:
+                output.error(
+                    f"{change.action} of {below} failed: {describe(change.error)}", change.error
+                )
+                return
+            if change.action == "delete":
+                below = above
+            progress.add(objects=1, size=counter.finished(right.key(change.key), change.size))
+            text = f"{change.action} {below}" + (
+                "" if change.action == "delete" else f" -> {above}"
+            )
+            if dry_run or output.as_json:
+                output.result(
+                    f"would {text}",
+                    action=change.action,
+                    dry_run=dry_run,
+                    source=below if change.action != "delete" else None,
+                    target=above,
+                    size=change.size,
+                )
+            else:
+                output.detail(text)
+
+        def redraw(_: JobProgress) -> None:
+            progress.redraw()
+
+        if isinstance(target, Object):
+            target.store.events.subscribe(counter)
+        report = await run_sync(
+            left.side,
+            right.side,
+            source_prefix=left.prefix,
+            target_prefix=right.prefix,
+            include=left.include,
+            exclude=exclude,
+            compare=compare,
+            delete=delete,
+            allow_empty=allow_empty,
+            dry_run=dry_run,
+            concurrency=jobs,
+            progress=redraw,
+            notify=notify,
+        )
+    _finish(session, source, left, report)
+
+
+def _finish(session: Session, source: Place, left: _Tree, report: SyncReport) -> None:
+    show_skips(session.output, report, left.name)
+    if report.unchanged:
+        session.output.note(f"{report.unchanged:,} unchanged")
+    if not report.examined and isinstance(source, Object) and source.key:
+        raise not_found(source)
+
+
+def show_skips(output: Output, report: Report, name: Callable[[str], str]) -> None:
+    """Print what a job has skipped, by reason, with the first names."""
+    for reason, finding in report.skips.items():
+        names = [name(key) for key in finding.keys[:3]]
+        if finding.count > len(names):
+            names.append("…")
+        output.note(f"skipped, {reason}: {finding.count:,} ({', '.join(names)})")
+
+
+class _Tree:
+    """One side of the transfer of a tree.
+
+    Attributes:
+        side: The directory or the bucket.
+        prefix: The folder in the bucket.
+        include: The include patterns, with that of the argument itself.
+    """
+
+    def __init__(self, place: Place, include: Sequence[str]) -> None:
+        self._place = place
+        self.prefix = ""
+        self.include = include
+        self.side: str | Bucket
+        if isinstance(place, Stream):
+            raise UsageProblem("standard input and output hold a single object, not a folder")
+        if isinstance(place, LocalPath):
+            self.side = place.path
+            return
+        folder, pattern = split_wildcards(place.key)
+        if pattern and include:
+            raise UsageProblem(f"use a pattern in {place}, or --include, not both")
+        self.side = place.bucket
+        self.prefix = folder if not folder or folder.endswith("/") else f"{folder}/"
+        self.include = [pattern] if pattern else include
+
+    def key(self, relative: str) -> str:
+        """Return the key of an object."""
+        return self.prefix + relative
+
+    def name(self, relative: str) -> str:
+        """Return the name of a file or an object, as an argument would name it."""
+        if isinstance(self._place, Object):
+            return self._place.named(self.prefix + relative)
+        return str(Path(str(self._place)) / relative)
+
+
+async def move_tree(
+    session: Session,
+    source: Place,
+    target: Place,
+    *,
+    selects: Callable[[str], bool],
+    no_clobber: bool,
+    dry_run: bool,
+    jobs: int,
+    show: bool,
+) -> None:
+    """Move every object or file below a directory or folder.
+
+    Args:
+        session: The session.
+        source: The directory or folder, or a pattern.
+        target: The directory or folder.
+        selects: Returns whether a relative path is moved.
+        no_clobber: Whether to keep what exists at the target.
+        dry_run: Whether to change nothing.
+        jobs: The maximum number of concurrent moves.
+        show: Whether to show the progress.
+    """
+    output = session.output
+    left, right = _Tree(source, ()), _Tree(target, ())
+    if isinstance(source, LocalPath) and isinstance(target, LocalPath):
+        raise UsageProblem("both are local directories: use mv(1)")
+    if (
+        isinstance(source, Object)
+        and isinstance(target, Object)
+        and source.owner is target.owner
+        and source.bucket_name == target.bucket_name
+        and (right.prefix.startswith(left.prefix) or left.prefix.startswith(right.prefix))
+    ):
+        raise ConfigError("source and target overlap: one folder contains the other")
+    found = False
+    with Progress(output, "would move" if dry_run else "moved", show=show) as progress:
+        transfer = Transfer(progress=progress, no_clobber=no_clobber)
+
+        async def move(relative: str) -> None:
+            here, there = _below(source, left, relative), _below(target, right, relative)
+            if dry_run:
+                progress.add(objects=1)
+                output.result(
+                    f"would move {here} -> {there}", action="move", source=here, target=there
+                )
+                return
+            read = await transfer.copy(here, there)
+            await read.delete()
+            show_change(output, "move", str(here), str(there), 0)
+
+        async def selected() -> AsyncGenerator[str, None]:
+            nonlocal found
+            async with aclosing(_names(source, left)) as names:
+                async for relative in names:
+                    if selects(relative):
+                        found = True
+                        yield relative
+
+        async with aclosing(selected()) as names:
+            await run_all(names, move, jobs=jobs, output=output, name=left.name)
+    if not found and isinstance(source, Object) and source.key:
+        raise not_found(source)
+
+
+def _below(place: Place, tree: _Tree, relative: str) -> Place:
+    if isinstance(place, Object):
+        return Object(place.store, place.bucket_name, tree.key(relative), place.label, place.owner)
+    return LocalPath(tree.name(relative))
+
+
+async def _names(place: Place, tree: _Tree) -> AsyncGenerator[str, None]:
+    """Iterate over the files of a directory, or the objects of a folder or pattern."""
+    if isinstance(place, Object):
+        start = len(tree.prefix)
+        async with aclosing(entries(place, recursive=True)) as listing:
+            async for entry in listing:
+                if isinstance(entry, ObjectInfo) and not entry.key.endswith("/"):
+                    yield entry.key[start:]
+        return
+    for relative in await in_thread(_files_below, str(place)):
+        yield relative
+
+
+def _files_below(directory: str) -> list[str]:
+    """Return the regular files below a directory. Links are not followed: only the link would be deleted."""
+    found: list[str] = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder) / name
+            if path.is_file() and not path.is_symlink():
+                found.append(path.relative_to(directory).as_posix())
+    return found
+
+
+def show_change(output: Output, action: str, source: str, target: str, size: int) -> None:
+    """Print one change: as JSON, or with ``--verbose``."""
+    if output.as_json:
+        output.result("", action=action, source=source, target=target, size=size)
+    else:
+        output.detail(f"{action} {source} -> {target}")
