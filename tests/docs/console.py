@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tests.docs.markdown import ROOT, Block
@@ -19,19 +20,28 @@ _EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optio
 
 _MAKEFILE = (ROOT / "Makefile").read_text().splitlines()
 
+_PROMPT = re.compile(r"^\$ ", re.MULTILINE)
+
 _PROGRAMS = frozenset({"cat"})
 """Programs of every system that a block may run, besides ``python`` and ``trove``."""
 
-_SHOWN = frozenset({"aws", "uvicorn", "zstd"})
+_SHOWN = frozenset({"aws", "tar", "uvicorn", "zstd"})
 """Programs that need a network, a server or a package of the system. Their commands do not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of a console block, and the output that the page shows below it."""
+    """One command of a console block.
+
+    Attributes:
+        words: The program and its arguments.
+        expected: The output that the page shows.
+        exit_code: The exit code that the page shows by ``echo $?``.
+    """
 
     words: Sequence[str]
     expected: str
+    exit_code: int = 0
 
     @property
     def runs(self) -> bool:
@@ -58,7 +68,7 @@ class Command:
         """Run the command in the current directory, and return what it prints.
 
         Raises:
-            AssertionError: It failed.
+            AssertionError: It has a different exit code.
         """
         match self.words:
             case ["python", *arguments]:
@@ -76,18 +86,21 @@ class Command:
             check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "88"},
         )
-        assert result.returncode == 0, result.stdout
+        assert result.returncode == self.exit_code, result.stdout
         return result.stdout
 
 
 def commands_in(block: Block) -> list[Command]:
     """Return the commands of a console block: the lines that start with ``$``, and the lines below each."""
     assert block.code.startswith("$ "), "a console block starts with a command"
-    commands = []
-    for part in block.code.removeprefix("$ ").split("\n$ "):
+    commands: list[Command] = []
+    for part in _PROMPT.split(block.code)[1:]:
         line, _, output = part.partition("\n")
         while line.endswith("\\"):
             more, _, output = output.partition("\n")
             line = line[:-1] + more.strip()
-        commands.append(Command(shlex.split(line), output))
+        if line == "echo $?":  # of the command above
+            commands[-1] = replace(commands[-1], exit_code=int(output))
+        else:
+            commands.append(Command(shlex.split(line), output))
     return commands

@@ -64,6 +64,9 @@ one
 ...
 $ pip install 'trove-async[s3,gcs]'
 $ make test
+$ python -c 'raise SystemExit(3)'
+$ echo $?
+3
 ```
 """
 
@@ -87,6 +90,7 @@ def test_fixtures_are_named_once(tmp_path: Path) -> None:
         ("make test", "make tset"),
         ("$ make test", "$ sudo make test"),
         ('print("two")', "raise SystemExit(1)"),
+        ("\n3\n", "\n4\n"),
         ("x = 1\n", "x = y\n"),
         ("import asyncio", "import missing_module"),
     ],
