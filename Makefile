@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test ceph-test browser-test command-test cover check lowest bench soak clean
+.PHONY: demo serve test ceph-test browser-test command-test cover check docs lowest bench soak clean
 
 # TROVE_DEMO=s3 runs a local S3 server for the cold backend, TROVE_DEMO=cloud also a GCS emulator for the
 # archive.
@@ -39,6 +39,9 @@ check: .venv/check  ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/docs  ## the documentation site, in site/; tests/docs runs its code blocks
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The lowest versions that pyproject.toml allows, in a separate environment. Dependencies that only the
 # tests need have their latest versions.
 LOWEST := .venv-lowest/bin/python
@@ -69,11 +72,11 @@ soak: .venv/test  ## long runs of tests that `make test` runs briefly
 	$(BIN)/python -m pytest -m soak --timeout=3600 -o faulthandler_timeout=4000
 
 clean:
-	rm -rf .venv .venv-lowest .venv-s3-encryption .demo
+	rm -rf .venv .venv-lowest .venv-s3-encryption .demo site
 
 # One stamp file per set of extras. It is renewed when pyproject.toml changes.
 .venv/%: pyproject.toml | .venv/bin/python
-	$(PIP) install --editable '.[$(if $(filter check,$*),dev$(,)bench,$*)]'
+	$(PIP) install --editable '.[$(if $(filter check,$*),dev$(,)bench$(,)docs,$*)]'
 	@touch $@
 
 .venv/bin/python:

@@ -1,4 +1,7 @@
-"""The examples in the README and in docstrings run, and the paths in documents exist."""
+"""The examples in the README and in docstrings run, and the paths in documents exist.
+
+`tests/docs` runs those of the site.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,25 @@ import pytest
 
 import trove_async
 import trove_async.drivers
+from tests.docs.markdown import DOCS, ROOT, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(trove_async.__file__).parent.parent
+    from trove_async.testing.servers import S3Server
+
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: code.strip().splitlines()[0][:40])
-def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
+def test_readme_snippet_runs_when_pasted(
+    snippet: str, tmp_path: Path, moto_server: S3Server
+) -> None:
+    credentials = {
+        "AWS_ENDPOINT_URL": moto_server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": moto_server.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": moto_server.secret_access_key,
+    }
     result = subprocess.run(  # noqa: S603 - our own README
         [sys.executable, "-W", "error", "-c", snippet],
         cwd=tmp_path,
@@ -42,7 +54,7 @@ def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
         text=True,
         timeout=50,
         check=False,
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), **credentials},
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout
@@ -89,14 +101,15 @@ def test_structure_in_contributing_is_that_of_the_import_contract() -> None:
     assert all((package / name).is_dir() for group in groups for name in group if name[-1] == "/")
 
 
-def test_readme_service_stores_and_serves_a_file(tmp_path: Path) -> None:
-    [snippet] = [code for code in SNIPPETS if "FastAPI(" in code]
-    (tmp_path / "service.py").write_text(snippet)
+def test_service_of_the_fastapi_guide_stores_and_serves_a_file(tmp_path: Path) -> None:
+    guide = blocks_of(DOCS / "how-to/fastapi.md")
+    [service_code] = [block.code for block in guide if block.title == "service.py"]
+    (tmp_path / "service.py").write_text(service_code)
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/files/dir/note.txt"
         command = [sys.executable, "-m", "uvicorn", "service:app", "--fd", str(listener.fileno())]
-        with subprocess.Popen(  # noqa: S603 - our own README
+        with subprocess.Popen(  # noqa: S603 - our own page
             command, cwd=tmp_path, env=environment, pass_fds=[listener.fileno()]
         ) as service:
             try:
@@ -115,6 +128,8 @@ def test_readme_service_stores_and_serves_a_file(tmp_path: Path) -> None:
 def docstring_examples() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for info in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        if info.name.endswith("__main__"):  # a program
+            continue
         module = importlib.import_module(info.name)
         for test in finder.find(module):
             if test.examples:

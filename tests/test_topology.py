@@ -82,7 +82,7 @@ def key_on(name: str, suffix: str) -> str:
     return suffix if name == "default" else f"{name}/{suffix}"
 
 
-async def test_first_program_of_the_readme_runs_on_real_protocols(
+async def test_local_program_of_the_readme_runs_on_real_protocols(
     tmp_path: Path,
     seaweed: S3Server,
     fake_gcs: GCSServer,
@@ -93,7 +93,7 @@ async def test_first_program_of_the_readme_runs_on_real_protocols(
     endpoint = fake_gcs.endpoint_url
     async with Trove(GCSDriver(endpoint_url=endpoint)) as archive:
         await archive.create_bucket(physical)
-    program = SNIPPETS[0]
+    [program] = [snippet for snippet in SNIPPETS if "local://./archive" in snippet]
     for placeholder, actual in [
         ("MemoryDriver()", "cold()"),
         ("local://./archive", f"gcs://{physical}/objects?endpoint={endpoint}"),
