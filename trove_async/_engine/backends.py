@@ -23,7 +23,8 @@ from trove_async.driver import (
 )
 from trove_async.errors import TroveError
 from trove_async.events import Events
-from trove_async.layers import ReadOnly, driver_from_url
+from trove_async.layers._urls import driver_from_url
+from trove_async.layers.read_only import ReadOnly
 from trove_async.models import Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from trove_async._secrets import drop_variables
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, TroveError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 MODULES = {
     "GCSDriver": "trove_async.drivers.gcs",
@@ -345,6 +347,8 @@ _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
 
 
 def _plugin_driver(url: str, scheme: str) -> AsyncDriver:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - slow to import, and rarely needed
+
     # 1. Find the entry point. A package that is on sys.path twice is listed twice.
     registered = entry_points(group=ENTRY_POINTS)
     matching = {point.value: point for point in registered if point.name.lower() == scheme}

@@ -13,18 +13,25 @@
 `_latencies`    the quantile of recent latencies, for `Hedged`
 `_namespaces`   the two mappings of `Mapped`
 `_urls`         drivers from URLs
+
+A layer's module is imported when its name is first used here.
 """
 
 from __future__ import annotations
 
-from ._cache.core import CacheStatistics
-from ._urls import driver_from_url
-from .fallback import Fallback
-from .hedged import Hedged
-from .mapped import Mapped
-from .mirrored import Mirrored
-from .read_only import ReadOnly
-from .read_through import ReadThrough
+from typing import TYPE_CHECKING, Final
+
+from trove_async import _extras
+
+if TYPE_CHECKING:
+    from ._cache.core import CacheStatistics
+    from ._urls import driver_from_url
+    from .fallback import Fallback
+    from .hedged import Hedged
+    from .mapped import Mapped
+    from .mirrored import Mirrored
+    from .read_only import ReadOnly
+    from .read_through import ReadThrough
 
 __all__ = [
     "CacheStatistics",
@@ -36,3 +43,24 @@ __all__ = [
     "ReadThrough",
     "driver_from_url",
 ]
+
+_MODULES: Final = {
+    "CacheStatistics": "_cache.core",
+    "Fallback": "fallback",
+    "Hedged": "hedged",
+    "Mapped": "mapped",
+    "Mirrored": "mirrored",
+    "ReadOnly": "read_only",
+    "ReadThrough": "read_through",
+    "driver_from_url": "_urls",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _extras.load(f"{__name__}.{_MODULES[name]}", name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
