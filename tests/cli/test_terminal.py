@@ -171,6 +171,22 @@ def test_interrupted_download_leaves_no_file(
     assert list(target.iterdir()) == []
 
 
+def test_tree_on_a_terminal_shows_totals(
+    bucket: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    source = tree(tmp_path / "in", {f"{number:03}": bytes(100_000) for number in range(40)})
+    sides: list[tuple[str | Path, str | Path]] = [
+        (source, f"{bucket}/x"),
+        (f"{bucket}/x/", tmp_path / "out"),
+    ]
+    for side in sides:
+        with terminal(["cp", *side, "--limit-rate", "4MiB"], environment) as (pid, fd):
+            text = read_until(fd, lambda _: False)
+            assert code_of(pid) == 0
+        assert "/40 objects" in text
+        assert re.search(r"/4\.0 MB|/3\.8 MiB", text)
+
+
 def test_interrupted_tree_says_what_is_done(
     bucket: str, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -76,6 +76,11 @@ class Progress:
         if error is None or self.objects or self.bytes:
             self._output.note(("" if error is None else "stopped: ") + self.summary())
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a bar is drawn, so that somebody looks at it."""
+        return self._bars is not None
+
     def add(self, objects: int = 0, size: int = 0) -> None:
         """Count objects and bytes."""
         self.objects += objects

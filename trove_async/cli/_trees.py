@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
-from trove_async._concurrency import in_thread
+from trove_async._concurrency import in_thread, task_group
 from trove_async.bucket import Bucket
-from trove_async.errors import ConfigError
-from trove_async.jobs import JobProgress, Report, SyncChange
+from trove_async.errors import ConfigError, TroveError
+from trove_async.jobs import Report, SyncChange
 from trove_async.jobs import sync as run_sync
 from trove_async.models import ObjectInfo
 
 from ._command import Session, UsageProblem, describe
 from ._files import Transfer
 from ._listing import entries, not_found
+from ._options import selector
 from ._output import Output
 from ._places import LocalPath, Object, Place, Stream, split_wildcards
 from ._progress import PartCounter, Progress
@@ -63,57 +64,77 @@ async def copy_tree(
         raise UsageProblem("both are local directories: use cp(1) or rsync(1)")
     with Progress(output, "would transfer" if dry_run else "transferred", show=show) as progress:
         counter = PartCounter(progress)
-
-        def notify(change: SyncChange) -> None:
-            below, above = left.name(change.key), right.name(change.key)
-            if change.error is not None:
-                output.error(
-                    f"{change.action} of {below} failed: {describe(change.error)}", change.error
-                )
-                return
-            if change.action == "delete":
-                below = above
-            progress.add(objects=1, size=counter.finished(right.key(change.key), change.size))
-            text = f"{change.action} {below}" + (
-                "" if change.action == "delete" else f" -> {above}"
-            )
-            if dry_run or output.as_json:
-                output.result(
-                    f"would {text}",
-                    action=change.action,
-                    dry_run=dry_run,
-                    source=below if change.action != "delete" else None,
-                    target=above,
-                    size=change.size,
-                )
-            else:
-                output.detail(text)
-
-        def redraw(_: JobProgress) -> None:
-            progress.redraw()
-
+        changes = _Changes(output, progress, counter, left, right, dry_run=dry_run)
         if isinstance(target, Object):
             target.store.events.subscribe(counter)
-        report = await run_sync(
-            left.side,
-            right.side,
-            source_prefix=left.prefix,
-            target_prefix=right.prefix,
-            include=left.include,
-            exclude=exclude,
-            compare=compare,
-            delete=delete,
-            allow_empty=allow_empty,
-            dry_run=dry_run,
-            concurrency=jobs,
-            progress=redraw,
-            notify=notify,
-        )
+        async with task_group() as group:
+            if progress.is_drawn and compare == "none":
+                group.start_soon(_count, source, left, selector(left.include, exclude), progress)
+            report = await run_sync(
+                left.side,
+                right.side,
+                source_prefix=left.prefix,
+                target_prefix=right.prefix,
+                include=left.include,
+                exclude=exclude,
+                compare=compare,
+                delete=delete,
+                allow_empty=allow_empty,
+                dry_run=dry_run,
+                concurrency=jobs,
+                progress=lambda _: progress.redraw(),
+                notify=changes.show,
+            )
+            group.cancel_scope.cancel()
         if not report.examined and isinstance(source, Object) and source.key:
             raise not_found(source)
     show_skips(output, report, left.name)
     if report.unchanged:
         output.note(f"{report.unchanged:,} unchanged")
+
+
+class _Changes:
+    """Shows what a transfer does, object by object."""
+
+    def __init__(
+        self,
+        output: Output,
+        progress: Progress,
+        counter: PartCounter,
+        source: _Tree,
+        target: _Tree,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._output = output
+        self._progress = progress
+        self._counter = counter
+        self._source = source
+        self._target = target
+        self._dry_run = dry_run
+
+    def show(self, change: SyncChange) -> None:
+        """Count a change, and print it if that is wanted."""
+        target = self._target.name(change.key)
+        source = None if change.action == "delete" else self._source.name(change.key)
+        if change.error is not None:
+            text = f"{change.action} of {source or target} failed: {describe(change.error)}"
+            self._output.error(text, change.error)
+            return
+        left = self._counter.finished(self._target.key(change.key), change.size)
+        self._progress.add(objects=1, size=left)
+        names = target if source is None else f"{source} -> {target}"
+        if not (self._dry_run or self._output.as_json):
+            self._output.detail(f"{change.action} {names}")
+            return
+        self._output.result(
+            f"would {change.action} {names}",
+            action=change.action,
+            dry_run=self._dry_run,
+            source=source,
+            target=target,
+            size=change.size,
+        )
 
 
 def show_skips(output: Output, report: Report, name: Callable[[str], str]) -> None:
@@ -230,6 +251,35 @@ def _below(place: Place, tree: _Tree, relative: str) -> LocalPath | Object:
     if isinstance(place, Object):
         return Object(place.store, place.bucket_name, tree.key(relative), place.label, place.owner)
     return LocalPath(tree.name(relative))
+
+
+async def _count(
+    place: Place, tree: _Tree, selects: Callable[[str], bool], progress: Progress
+) -> None:
+    """Find out how much there is to copy, for the time that is left. A failure is that of the copy itself."""
+    objects = size = 0
+    with suppress(TroveError, OSError):
+        if isinstance(place, Object):
+            start = len(tree.prefix)
+            async with aclosing(entries(place, recursive=True)) as listing:
+                async for entry in listing:
+                    if isinstance(entry, ObjectInfo) and selects(entry.key[start:]):
+                        objects, size = objects + 1, size + entry.size
+        else:
+            files = _files_below(str(place))
+            while batch := await in_thread(_take, files):
+                selected = [relative for relative in batch if selects(relative)]
+                objects += len(selected)
+                size += await in_thread(_total_size, str(place), selected)
+        progress.total_objects, progress.total_bytes = objects, size
+
+
+def _total_size(directory: str, names: Sequence[str]) -> int:
+    size = 0
+    for name in names:
+        with suppress(OSError):
+            size += (Path(directory) / name).stat().st_size
+    return size
 
 
 async def _names(place: Place, tree: _Tree) -> AsyncGenerator[str, None]:
