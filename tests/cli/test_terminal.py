@@ -193,7 +193,7 @@ def test_interrupted_tree_says_what_is_done(
     source = tree(tmp_path / "in", {f"{number:03}": bytes(100_000) for number in range(200)})
     command: list[str | Path] = ["cp", source, bucket, "--limit-rate", "1MiB", "--jobs", "4"]
     with terminal(command, environment) as (pid, fd):
-        read_until(fd, lambda text: re.search(r"[1-9]\d* objects", text))
+        read_until(fd, lambda text: re.search(r"(?<![/\d])[1-9]\d*(?:/\d+)? objects", text))
         os.write(fd, b"\x03")
         text = read_until(fd, lambda _: False)
         assert code_of(pid) == 130
