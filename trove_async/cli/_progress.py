@@ -146,7 +146,6 @@ class Progress:
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
 
         self._bars = Progress(
@@ -154,7 +153,7 @@ class Progress:
             TextColumn("{task.fields[objects]}"),
             BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            TextColumn("{task.fields[speed]}"),  # that of rich has units of 1,000
             TextColumn("eta"),
             TimeRemainingColumn(),
             TimeElapsedColumn(),
@@ -163,7 +162,7 @@ class Progress:
             transient=True,
             expand=True,
         )
-        self._task = self._bars.add_task("", total=self.total_bytes, objects="")
+        self._task = self._bars.add_task("", total=self.total_bytes, objects="", speed="")
         self._bars.start()
 
     def _draw(self) -> None:
@@ -172,11 +171,13 @@ class Progress:
         objects = f"{self.objects:,}"
         if self.total_objects:
             objects += f"/{self.total_objects:,}"
+        speed = self._bars.tasks[0].speed
         self._bars.update(
             self._task,
             completed=self.bytes,
             total=self.total_bytes,
             objects=f"{objects} objects",
+            speed=f"{size_text(round(speed))}/s" if speed else "",
             refresh=True,
         )
 
