@@ -21,6 +21,7 @@ PUBLIC_MODULES = [
     "trove_async.drivers",
     "trove_async.errors",
     "trove_async.events",
+    "trove_async.file",
     "trove_async.integrations.aiohttp",
     "trove_async.integrations.logs",
     "trove_async.integrations.otel",

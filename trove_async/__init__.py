@@ -49,6 +49,7 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event, Events
+from .file import FileReader, FileWriter, OpeningFile, WriteArguments
 from .middleware import Inspecting, Middleware
 from .models import (
     BucketInfo,
@@ -101,6 +102,8 @@ __all__ = [
     "Deletion",
     "Event",
     "Events",
+    "FileReader",
+    "FileWriter",
     "Health",
     "Inspecting",
     "IntegrityError",
@@ -117,6 +120,7 @@ __all__ = [
     "ObjectMethods",
     "ObjectNotFoundError",
     "ObjectReader",
+    "OpeningFile",
     "OpeningReader",
     "PatternError",
     "PermissionDeniedError",
@@ -142,5 +146,6 @@ __all__ = [
     "UnavailableError",
     "VersionInfo",
     "VersionIterator",
+    "WriteArguments",
     "route_function",
 ]
