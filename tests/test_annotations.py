@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PUBLIC_MODULES = [
     "trove_async",
+    "trove_async.blocking",
     "trove_async.driver",
     "trove_async.drivers",
     "trove_async.errors",
