@@ -24,6 +24,7 @@ PUBLIC_MODULES = [
     "trove_async.events",
     "trove_async.file",
     "trove_async.integrations.aiohttp",
+    "trove_async.integrations.django",
     "trove_async.integrations.logs",
     "trove_async.integrations.otel",
     "trove_async.integrations.starlette",

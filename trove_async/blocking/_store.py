@@ -89,6 +89,11 @@ class Trove(Facade[aio.Trove]):
         self.close()
 
     @property
+    def started(self) -> bool:
+        """Whether `start` was called in this process, or before a fork of it."""
+        return self._session.is_started
+
+    @property
     def pool(self) -> aio.BufferPool:
         """The memory that all transfers share. `BufferPool.statistics` returns its current use."""
         return self._async.pool
