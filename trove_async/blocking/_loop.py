@@ -1,13 +1,14 @@
 """The event loop that all blocking stores of a process share, and the calls that other threads hand to it.
 
-A call costs 20 µs: two switches of threads. `asyncio.run_coroutine_threadsafe` costs 41 µs, because its future
-has a condition variable, and callbacks on both sides.
+A call costs two switches of threads: 20 µs on an idle machine. `asyncio.run_coroutine_threadsafe` costs 41 µs,
+because its future has a condition variable, and callbacks on both sides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import threading
 from collections import deque
 from collections.abc import Coroutine
@@ -33,7 +34,8 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.lost = False
-        self._loop = asyncio.new_event_loop()
+        self._ended: list[threading.Lock] = []
+        self._loop = asyncio.SelectorEventLoop(_WakingSelector(self._ended))
         self._submitted: deque[_Call[Any]] = deque()
         self._is_woken = False
         self._thread = threading.Thread(
@@ -84,7 +86,30 @@ class LoopThread:
     def _start_submitted(self) -> None:
         self._is_woken = False  # before the queue is emptied, so that no call is missed
         while self._submitted:
-            self._submitted.popleft().start(self._loop)
+            self._submitted.popleft().start(self._loop, self._ended)
+
+
+class _WakingSelector(selectors.DefaultSelector):
+    """Wakes the threads whose calls have ended when the loop is about to wait, which releases the GIL.
+
+    A thread that is woken earlier would wait for the GIL at once: a read of 8 KiB then takes 194 µs of CPU time
+    instead of 168.
+
+    Args:
+        ended: The locks of the calls that have ended, to be released.
+    """
+
+    def __init__(self, ended: list[threading.Lock]) -> None:
+        super().__init__()
+        self._ended = ended
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wake the threads, and wait for events."""
+        if self._ended:
+            for lock in self._ended:
+                lock.release()
+            self._ended.clear()
+        return super().select(timeout)
 
 
 class _Call(Generic[T]):
@@ -96,7 +121,6 @@ class _Call(Generic[T]):
     """
 
     __slots__ = (
-        "_cancelled",
         "_context",
         "_error",
         "_task",
@@ -110,25 +134,24 @@ class _Call(Generic[T]):
         self._work = work
         self._context = context
         self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
         self._value: T | None = None
         self._error: BaseException | None = None
         self.submitted = False
         self.ended = threading.Lock()
         self.ended.acquire()
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the coroutine. Runs on the loop."""
-        self._task = loop.create_task(self._run(), context=self._context)
+    def start(self, loop: asyncio.AbstractEventLoop, ended: list[threading.Lock]) -> None:
+        """Start the coroutine. Runs on the loop. Add the lock to `ended` when it has ended."""
+        self._task = loop.create_task(self._run(ended), context=self._context)
 
-    async def _run(self) -> None:
+    async def _run(self, ended: list[threading.Lock]) -> None:
         # This coroutine reports the end, and not a callback of the task, which would run one step later.
         try:
             self._value = await self._work
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self._error = error
         finally:
-            self.ended.release()
+            ended.append(self.ended)
 
     def cancel(self) -> None:
         """Cancel the coroutine. Runs on the loop, after `start`."""
