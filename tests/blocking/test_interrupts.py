@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from trove_async import blocking
 
@@ -124,3 +126,42 @@ def test_second_interrupt_does_not_wait(
 
     fake.before["list_buckets"] = let_it_end
     store.list_buckets()
+
+
+# An interrupt before the call is handed over drops its coroutine.
+@pytest.mark.filterwarnings("ignore:coroutine 'Trove.put' was never awaited:RuntimeWarning")
+def test_interrupt_at_any_bytecode_of_the_hand_over_leaves_the_store_usable(
+    store: blocking.Trove,
+) -> None:
+    interrupted = 0
+    for number in range(2000):
+        remaining = number
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal remaining
+            if not frame.f_code.co_filename.endswith(
+                ("blocking/_loop.py", "asyncio/base_events.py")
+            ):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                remaining -= 1
+                if remaining == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        previous = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            store.put("data", "key", b"body")
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(previous)
+        assert store.list_buckets()
+        if remaining >= 0:
+            break
+    else:
+        pytest.fail("the call never ended without an interrupt")
+    assert interrupted > 100
+    assert store.read("data", "key") == b"body"

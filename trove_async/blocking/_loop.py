@@ -55,14 +55,16 @@ class LoopThread:
         call: _Call[T] = _Call(work, copy_context())
         try:
             self._check_caller()
+        except BaseException:
+            work.close()
+            raise
+        try:
             self._submit(call)
             call.ended.acquire()
-        except BaseException:
-            if call.submitted:  # an interrupt of the waiting thread
-                self._loop.call_soon_threadsafe(call.cancel)
+        except BaseException:  # an interrupt, at any point of the two lines above
+            self._loop.call_soon_threadsafe(self._cancel, call)
+            while not call.has_ended:
                 call.ended.acquire()
-            else:
-                work.close()
             raise
         return call.result()
 
@@ -78,7 +80,6 @@ class LoopThread:
     def _submit(self, call: _Call[Any]) -> None:
         # Calls that arrive before the loop wakes up share one write to its pipe.
         self._submitted.append(call)
-        call.submitted = True
         if not self._is_woken:
             self._is_woken = True
             self._loop.call_soon_threadsafe(self._start_submitted)
@@ -87,6 +88,12 @@ class LoopThread:
         self._is_woken = False  # before the queue is emptied, so that no call is missed
         while self._submitted:
             self._submitted.popleft().start(self._loop, self._ended)
+
+    def _cancel(self, call: _Call[Any]) -> None:
+        # The interrupt may have kept the caller from waking the loop.
+        self._start_submitted()
+        # A task that is cancelled before its first step never runs, so its end would not be noticed.
+        self._loop.call_soon(call.cancel)
 
 
 class _WakingSelector(selectors.DefaultSelector):
@@ -117,7 +124,7 @@ class _Call(Generic[T]):
 
     Attributes:
         ended: A lock that is released when the coroutine has ended.
-        submitted: Whether the loop will run, or close, the coroutine.
+        has_ended: Whether it has ended.
     """
 
     __slots__ = (
@@ -127,7 +134,7 @@ class _Call(Generic[T]):
         "_value",
         "_work",
         "ended",
-        "submitted",
+        "has_ended",
     )
 
     def __init__(self, work: Coroutine[Any, Any, T], context: Context) -> None:
@@ -136,7 +143,7 @@ class _Call(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.submitted = False
+        self.has_ended = False
         self.ended = threading.Lock()
         self.ended.acquire()
 
@@ -151,12 +158,17 @@ class _Call(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             self._error = error
         finally:
+            self.has_ended = True
             ended.append(self.ended)
 
     def cancel(self) -> None:
-        """Cancel the coroutine. Runs on the loop, after `start`."""
-        assert self._task is not None  # noqa: S101 - calls of one thread run in order
-        self._task.cancel()
+        """Cancel the coroutine, or close it if it was never submitted. Runs on the loop."""
+        if self._task is not None:
+            self._task.cancel()
+        elif not self.has_ended:
+            self._work.close()
+            self.has_ended = True
+            self.ended.release()
 
     def result(self) -> T:
         """Return what the coroutine has returned, or raise its exception."""
