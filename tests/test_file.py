@@ -36,13 +36,16 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import task_group
-from trove_async.drivers import MemoryDriver
+from trove_async.drivers import MemoryDriver, S3Driver
+from trove_async.middlewares import Compression, Encryption, Keyring
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from trove_async.middleware import Middleware
     from trove_async.options import GetOptions
+    from trove_async.testing.servers import S3Server
 
 SIZE = 20 * MiB
 BODY = content(SIZE)
@@ -562,3 +565,45 @@ async def test_file_of_a_bucket_is_that_of_its_store(store: Trove) -> None:
     async with bucket.open_file("new") as reader:
         assert await reader.read() == b"body"
         assert reader.info.cache_control == "no-store"
+
+
+# -- a real server -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+async def test_file_on_a_server_is_read_written_and_aborted(
+    seaweed: S3Server, *, transformed: bool
+) -> None:
+    driver = S3Driver(
+        endpoint_url=seaweed.endpoint_url,
+        region=seaweed.region,
+        access_key_id=seaweed.access_key_id,
+        secret_access_key=seaweed.secret_access_key,
+    )
+    keys = Keyring({"key": bytes(range(32))})
+    middleware: list[Middleware] = [Compression(), Encryption(keys)] if transformed else []
+    async with Trove(driver, middleware=middleware) as store:
+        files = store.bucket(f"files-{os.getpid()}-{int(transformed)}")
+        await store.create_bucket(files.name, exist_ok=True)
+        async with files.open_file("key", "wb") as file:
+            for start in range(0, SIZE, 700_000):
+                await file.write(BODY[start : start + 700_000])
+        async with files.open_file("key") as reader:
+            assert reader.size == SIZE
+            for position in (0, SIZE - 1000, 5 * MiB, 5 * MiB + 1000, 7 * MiB):
+                await reader.seek(position)
+                assert await reader.read(1000) == BODY[position : position + 1000]
+            await reader.seek(0)
+            assert b"".join([piece async for piece in pieces_of(reader, 100_000)]) == BODY
+            await files.put("key", b"replaced")
+            await reader.seek(9 * MiB)
+            with pytest.raises(ObjectChangedError):
+                await reader.read(10)
+        with pytest.raises(LookupError):
+            async with files.open_file("key", "wb") as file:
+                await file.write(BODY)
+                raise LookupError
+        assert await files.read("key") == b"replaced"
+        with pytest.raises(ObjectExistsError):
+            async with files.open_file("key", "xb") as file:
+                await file.write(b"new")
