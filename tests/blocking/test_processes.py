@@ -215,3 +215,25 @@ store.create_bucket("data")
         str(tmp_path),
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_destructor_that_uses_a_store_at_exit_does_not_hang(run_script: Any) -> None:
+    result = run_script(
+        """
+from trove_async import ClosedError, blocking
+
+class Service:
+    def __init__(self):
+        self.store = blocking.Trove("mem://").start()
+
+    def __del__(self, ClosedError=ClosedError, print=print):
+        try:
+            self.store.close()
+        except ClosedError as error:
+            print(error)
+
+service = Service()
+"""
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "exits" in result.stdout

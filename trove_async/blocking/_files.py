@@ -31,10 +31,6 @@ class _RawReader(io.RawIOBase):
         self._file = file
         self.name = file.info.key
 
-    @property
-    def info(self) -> aio.ObjectInfo:
-        return self._file.info
-
     def readable(self) -> bool:
         return True
 
@@ -66,17 +62,16 @@ class _RawReader(io.RawIOBase):
 class FileReader(io.BufferedReader):
     """The file of an object that is read, from any position. See `trove_async.FileReader`."""
 
-    raw: _RawReader
-
     def __init__(
         self, session: Session, file: aio.FileReader, *, buffer_size: int = BUFFER_SIZE
     ) -> None:
         super().__init__(_RawReader(session, file), buffer_size)
+        self._file = file
 
     @property
     def info(self) -> aio.ObjectInfo:
         """The metadata of the version that is being read."""
-        return self.raw.info
+        return self._file.info
 
     def __del__(self) -> None:
         """Do not wait for the loop, as `_RawReader`."""
@@ -92,10 +87,6 @@ class _RawWriter(io.RawIOBase):
         self._failure: BaseException | None = None
         self.name = name
         self.mode = mode
-
-    @property
-    def info(self) -> aio.ObjectInfo | None:
-        return self._file.info
 
     def writable(self) -> bool:
         return True
@@ -154,8 +145,6 @@ class FileWriter(io.BufferedWriter):
     stores nothing, and warns.
     """
 
-    raw: _RawWriter
-
     def __init__(
         self,
         session: Session,
@@ -165,18 +154,20 @@ class FileWriter(io.BufferedWriter):
         *,
         buffer_size: int = BUFFER_SIZE,
     ) -> None:
-        super().__init__(_RawWriter(session, file, name, mode), buffer_size)
+        self._unbuffered = _RawWriter(session, file, name, mode)
+        super().__init__(self._unbuffered, buffer_size)
+        self._file = file
         self._is_entered = False
         self._handled_outside: BaseException | None = None  # while the block was entered
 
     @property
     def info(self) -> aio.ObjectInfo | None:
         """The object as stored, once the file is closed. None before, and if nothing was stored."""
-        return self.raw.info
+        return self._file.info
 
     def discard(self) -> None:
         """Close the file, and store nothing."""
-        self.raw.discard()
+        self._unbuffered.discard()
         super().close()
 
     def close(self) -> None:

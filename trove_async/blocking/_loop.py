@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+import sys
 import threading
 from collections import deque
 from collections.abc import Coroutine
@@ -49,7 +50,7 @@ class LoopThread:
         If the caller is interrupted, the coroutine is cancelled, and its end awaited.
 
         Raises:
-            ClosedError: The process was forked after the loop had started.
+            ClosedError: The process was forked after the loop had started, or the interpreter exits.
             RuntimeError: The caller runs on the loop itself.
         """
         call: _Call[T] = _Call(work, copy_context())
@@ -71,6 +72,8 @@ class LoopThread:
     def _check_caller(self) -> None:
         if self.lost:
             raise ClosedError(_FORKED)
+        if sys.is_finalizing():
+            raise ClosedError("the interpreter exits, so the event loop does not run any more")
         if threading.get_ident() == self._thread.ident:
             raise RuntimeError(
                 "a callback of a blocking store runs on its event loop, so it must not call a blocking store:"

@@ -83,9 +83,11 @@ def waits_for(
 
     @wraps(method)
     def call(self: Facade[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        passed: Any = map(convert, args)
-        named: Any = {name: convert(value) for name, value in kwargs.items()} if kwargs else {}
-        return self._session.run(method(self._async, *passed, **named))
+        passed = map(convert, args)
+        named = {name: convert(value) for name, value in kwargs.items()} if kwargs else kwargs
+        # The types of converted arguments are unknown.
+        work = cast("Callable[..., Coroutine[Any, Any, T]]", method)(self._async, *passed, **named)
+        return self._session.run(work)
 
     return call
 

@@ -249,7 +249,7 @@ class TroveFile(AnyFile):
         return self._blocks.enter_context(io.TextIOWrapper(binary, "utf-8"))
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # it is cached in Django
         """The size of the file in bytes, or the number of bytes written so far."""
         info = self._binary.info
         return info.size if isinstance(info, ObjectInfo) else self._binary.tell()
