@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 METHODS = [
-    "put", "get", "read", "get_ranges", "head", "exists", "delete", "delete_many", "list",
+    "put", "get", "open_file", "read", "get_ranges", "head", "exists", "delete", "delete_many", "list",
     "list_versions", "misplaced", "copy", "move", "presign_get", "presign_put", "explain",
 ]  # fmt: skip
 STORE_ONLY = {

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from .events import Event, Events
+    from .file import FileReader, FileWriter, OpeningFile, WriteArguments
     from .middleware import Inspecting, Middleware
     from .models import (
         BucketInfo,
@@ -122,6 +123,7 @@ _MODULES: Final = {
         "UnavailableError",
     ),
     ".events": ("Event", "Events"),
+    ".file": ("FileReader", "FileWriter", "OpeningFile", "WriteArguments"),
     ".middleware": ("Inspecting", "Middleware"),
     ".models": (
         "BucketInfo",
@@ -189,6 +191,8 @@ __all__ = [
     "Deletion",
     "Event",
     "Events",
+    "FileReader",
+    "FileWriter",
     "Health",
     "Inspecting",
     "IntegrityError",
@@ -205,6 +209,7 @@ __all__ = [
     "ObjectMethods",
     "ObjectNotFoundError",
     "ObjectReader",
+    "OpeningFile",
     "OpeningReader",
     "PatternError",
     "PermissionDeniedError",
@@ -230,6 +235,7 @@ __all__ = [
     "UnavailableError",
     "VersionInfo",
     "VersionIterator",
+    "WriteArguments",
     "route_function",
 ]
 

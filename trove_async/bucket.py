@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, Unpack, overload
 
 from . import _names
 from ._engine.bulk_delete import Deletion
@@ -12,6 +12,7 @@ from ._engine.iterators import ObjectIterator, VersionIterator
 from ._engine.misplaced import MisplacedIterator
 from ._engine.sources import BodySource
 from ._engine.upload import Progress
+from .file import FileReader, FileWriter, OpeningFile, WriteArguments
 from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
 from .reader import OpeningReader
 
@@ -24,6 +25,7 @@ class ObjectMethods(Protocol):
 
     def put(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
     def get(self, *args: Any, **kwargs: Any) -> OpeningReader: ...
+    def open_file(self, *args: Any, **kwargs: Any) -> OpeningFile[Any]: ...
     def read(self, *args: Any, **kwargs: Any) -> Awaitable[bytes]: ...
     def get_ranges(self, *args: Any, **kwargs: Any) -> Awaitable[Sequence[bytes]]: ...
     def head(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
@@ -137,6 +139,40 @@ class Bucket:
             if_none_match=if_none_match,
             decode=decode,
             progress=progress,
+        )
+
+    @overload
+    def open_file(
+        self,
+        key: str,
+        mode: Literal["rb"] = "rb",
+        *,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+    ) -> OpeningFile[FileReader]: ...
+
+    @overload
+    def open_file(
+        self,
+        key: str,
+        mode: Literal["wb", "xb"],
+        *,
+        if_match: str | ObjectInfo | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> OpeningFile[FileWriter]: ...
+
+    def open_file(
+        self,
+        key: str,
+        mode: Literal["rb", "wb", "xb"] = "rb",
+        *,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> OpeningFile[Any]:
+        """Open an object as a file: ``async with bucket.open_file(…) as file``. See `Trove.open_file`."""
+        return self._store.open_file(
+            self.name, key, mode, version_id=version_id, if_match=if_match, **arguments
         )
 
     async def read(

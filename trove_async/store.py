@@ -6,8 +6,9 @@ import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from . import _names
 from ._engine import validation
@@ -30,6 +31,7 @@ from .bucket import Bucket
 from .driver import AsyncDriver
 from .errors import ObjectNotFoundError
 from .events import Events
+from .file import FileReader, FileWriter, OpeningFile, WriteArguments, open_reader, open_writer
 from .middleware import Inspecting, Middleware
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
@@ -435,6 +437,90 @@ class Trove:
             ).__await__(),
             f"{bucket!r}, {key!r}",
         )
+
+    @overload
+    def open_file(
+        self,
+        bucket: str,
+        key: str,
+        mode: Literal["rb"] = "rb",
+        *,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+    ) -> OpeningFile[FileReader]: ...
+
+    @overload
+    def open_file(
+        self,
+        bucket: str,
+        key: str,
+        mode: Literal["wb", "xb"],
+        *,
+        if_match: str | ObjectInfo | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> OpeningFile[FileWriter]: ...
+
+    def open_file(
+        self,
+        bucket: str,
+        key: str,
+        mode: Literal["rb", "wb", "xb"] = "rb",
+        *,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        **arguments: Unpack[WriteArguments],
+    ) -> OpeningFile[Any]:
+        """Open an object as a file: ``async with store.open_file(…) as file``, or ``await`` it.
+
+        A file opened for reading can be read from any position. It reads one version: if the object is
+        replaced, reads raise ObjectChangedError once they need another request. A read after a seek
+        requests exactly its bytes. Reads that continue one another share requests, of growing ranges.
+
+        A file opened for writing stores the object when it is closed. If ``async with`` is left by an
+        exception or a cancel, an existing object stays as it was.
+
+        Args:
+            bucket: The bucket.
+            key: The key.
+            mode: ``"rb"``: read. ``"wb"``: create or replace the object. ``"xb"``: create it, but never
+                replace an existing one.
+            version_id: For reading: the id of a version, if the backend keeps versions.
+            if_match: Read or replace only this version: an etag or an ObjectInfo. If it is the complete
+                ObjectInfo of this object, opening it for reading sends no request. Otherwise opening
+                sends one, for the first 64 KiB.
+            arguments: For writing: the arguments of `put`.
+
+        Raises:
+            ValueError: The mode is unknown.
+            TypeError: An argument does not apply to the mode.
+            ObjectExistsError: The mode is ``"xb"``, and the object exists. It is raised by a write or
+                by ``aclose``.
+            NotSupportedError: The backend cannot read ranges, or cannot honour an argument.
+            Otherwise as `get` and `put`.
+        """
+        _names.check_address(bucket, key)
+        address = f"{bucket!r}, {key!r}, {mode!r}"
+        if mode == "rb":
+            validation.get_options(
+                range=None, version_id=version_id, if_match=if_match, if_none_match=None
+            )
+            if arguments:
+                raise TypeError(
+                    f"{', '.join(arguments)}: only for files that are opened for writing"
+                )
+            return OpeningFile(
+                lambda: open_reader(self, bucket, key, version_id=version_id, if_match=if_match),
+                address,
+            )
+        if mode not in {"wb", "xb"}:
+            raise ValueError(f"mode must be 'rb', 'wb' or 'xb', got {mode!r}")
+        if version_id is not None:
+            raise TypeError("version_id: only for files that are opened for reading")
+        condition = "*" if mode == "xb" else None
+        put = partial(
+            self.put, bucket, key, if_match=if_match, if_none_match=condition, **arguments
+        )
+        return OpeningFile(lambda: open_writer(put, self._core.check_usable), address)
 
     async def read(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, Literal, assert_type
 
 from trove_async import (
     BackendInfo,
@@ -17,11 +17,14 @@ from trove_async import (
     ByteRange,
     DeleteResult,
     Event,
+    FileReader,
+    FileWriter,
     Health,
     Inspecting,
     Misplaced,
     ObjectInfo,
     ObjectReader,
+    OpeningFile,
     Prefix,
     RetryPolicy,
     Route,
@@ -159,6 +162,25 @@ async def get(store: Trove) -> None:
     assert_type(await store.exists("b", "k"), bool)
     assert_type(await store.head("b", "k", version_id="v"), ObjectInfo)
     assert_type(await store.exists("b", "k", version_id="v"), bool)
+
+
+async def files(store: Trove, info: ObjectInfo, mode: Literal["rb", "wb", "xb"]) -> None:
+    async with store.open_file("b", "k", if_match=info) as reader:
+        assert_type(reader, FileReader)
+        assert_type(await reader.read(5), bytes)
+        assert_type(await reader.readinto(bytearray(5)), int)
+        assert_type(await reader.seek(0, 2), int)
+        assert_type(reader.info, ObjectInfo)
+    async with store.bucket("b").open_file("k", "wb", content_type="a/b") as writer:
+        assert_type(writer, FileWriter)
+        assert_type(await writer.write(memoryview(b"")), int)
+    assert_type(writer.info, ObjectInfo | None)
+    assert_type(await store.open_file("b", "k", "rb", version_id="v"), FileReader)
+    assert_type(await store.open_file("b", "k", "xb", metadata={"a": "b"}), FileWriter)
+    store.open_file("b", "k", "ab")  # type: ignore[call-overload]  # not a mode
+    store.open_file("b", "k", "rb", content_type="a/b")  # type: ignore[call-overload]  # for writing only
+    store.open_file("b", "k", "wb", version_id="v")  # type: ignore[call-overload]  # for reading only
+    assert_type(store.open_file("b", "k", mode), OpeningFile[FileReader] | OpeningFile[FileWriter])
 
 
 async def values(info: ObjectInfo) -> None:

@@ -130,10 +130,14 @@ async def _open(  # noqa: PLR0917 - as `open_body`
     decode: Decode,
 ) -> OpenedBody:
     # 1. A range of an object that was read recently is planned at once.
-    if options.range is not None and _is_of_latest(options):
+    if options.range is not None:
         address = (backend.name, bucket, key)
         known = transforms.indexes.get(address)
-        if known is not None and _must_decode(known.info, backend, decode):
+        if (
+            known is not None
+            and _may_be_of(known.info, options)
+            and _must_decode(known.info, backend, decode)
+        ):
             try:
                 await transforms.check_read(known.info, backend)
                 decoded = DecodedObject(transforms, backend, known.info)
@@ -232,8 +236,12 @@ def _check_conditions(info: ObjectInfo, options: GetOptions) -> None:
         raise PreconditionFailedError("if_none_match: the current version has this etag")
 
 
-def _is_of_latest(options: GetOptions) -> bool:
-    return options.version_id is options.if_match is options.if_none_match is None
+def _may_be_of(known: ObjectInfo, options: GetOptions) -> bool:
+    """Return whether a get of the version that was the latest one, pinned to it, meets its conditions."""
+    return options.version_id is options.if_none_match is None and options.if_match in {
+        None,
+        known.etag,
+    }
 
 
 def _must_decode(info: ObjectInfo, backend: Backend, decode: Decode) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import GetOptions
 
-from .backends import Backend
+from .backends import Backend, BackendInfo
 
 
 def pinned_options(
-    backend: Backend,
+    backend: Backend | BackendInfo,
     info: ObjectInfo,
     *,
     range: ByteRange | None = None,
