@@ -1,0 +1,56 @@
+"""Byte ranges as fsspec's users write them: like the bounds of a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trove_async import ByteRange, RangeError, Trove
+
+
+async def read_slice(
+    store: Trove, bucket: str, key: str, start: int | None, end: int | None
+) -> bytes:
+    """Return ``object[start:end]`` by one request, or by two if a negative bound needs the size.
+
+    Bounds outside the object are clamped.
+    """
+    if _needs_size(start, end):
+        size = (await store.head(bucket, key)).size
+        start, end, _ = slice(start, end).indices(size)
+    if end is not None and (start or 0) >= end:
+        return b""
+    try:
+        return await store.read(bucket, key, range=_range_of(start, end))
+    except RangeError:
+        return b""  # it starts after the end
+
+
+async def read_slices(
+    store: Trove, bucket: str, key: str, slices: Sequence[tuple[int | None, int | None]]
+) -> Sequence[bytes] | None:
+    """Return many slices of one version of an object, and fetch neighbours together.
+
+    None: a slice is empty, or needs the size, so they must be read one after the other.
+    """
+    if any(_needs_size(start, end) for start, end in slices):
+        return None
+    try:
+        ranges = [_range_of(start, end) or ByteRange(0) for start, end in slices]
+        return await store.get_ranges(bucket, key, ranges)
+    except RangeError:
+        return None
+
+
+def _needs_size(start: int | None, end: int | None) -> bool:
+    if start is not None and start < 0:
+        return end is not None
+    return end is not None and end < 0
+
+
+def _range_of(start: int | None, end: int | None) -> ByteRange | None:
+    """Return the range of a slice whose bounds do not depend on the size. None: the whole object."""
+    if start is not None and start < 0:
+        return ByteRange.last(-start)
+    if not start and end is None:
+        return None
+    return ByteRange(start or 0, end)
