@@ -72,7 +72,25 @@ class TestMoto(_Suites):
         return s3_url(moto_server)
 
 
+# They delete a directory and compare a listing. SeaweedFS goes on listing the directory as a common prefix,
+# although no key is in it.
+_EMPTY_DIRECTORIES = {
+    "test_copy_directory_to_existing_directory",
+    "test_copy_directory_to_new_directory",
+    "test_copy_glob_to_existing_directory",
+    "test_put_directory_to_existing_directory",
+    "test_put_directory_to_new_directory",
+    "test_put_glob_to_existing_directory",
+}
+
+
 class TestSeaweed(_Suites):
+    @pytest.fixture(autouse=True)
+    def expect_empty_directories(self, request: pytest.FixtureRequest) -> None:
+        if request.node.originalname in _EMPTY_DIRECTORIES:
+            reason = "SeaweedFS lists empty directories"
+            request.applymarker(pytest.mark.xfail(raises=AssertionError, reason=reason))
+
     @pytest.fixture
     def backend(self, seaweed: S3Server) -> str:
         return s3_url(seaweed)

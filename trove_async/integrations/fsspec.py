@@ -97,7 +97,7 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         self,
         *,
         config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-        store: GivenStore | Callable[[], Trove] | str | None = None,
+        store: Trove | Callable[[], Trove] | str | None = None,
         backend: str | None = None,
         asynchronous: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -107,6 +107,7 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
     ) -> None:
         if unknown := options.keys() - self._FSSPEC_OPTIONS:
             raise TypeError(f"unknown options of a trove filesystem: {', '.join(sorted(unknown))}")
+        assert not isinstance(store, Trove)  # noqa: S101 - the metaclass has wrapped it
         stores = Stores(factory_of(config, store, backend), is_given=isinstance(store, GivenStore))
         # As if asynchronous: otherwise the base class starts the thread of fsspec's loop.
         super().__init__(

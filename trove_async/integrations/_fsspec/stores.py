@@ -30,6 +30,10 @@ class GivenStore:
     def __init__(self, store: Trove) -> None:
         self.store = store
 
+    def __call__(self) -> Trove:
+        """Return the store, as a function that the user passes does."""
+        return self.store
+
     def __repr__(self) -> str:
         return f"<{self.store!r} at {id(self.store):#x}>"
 
@@ -61,22 +65,19 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def factory_of(
     config: str | os.PathLike[str] | Mapping[str, Any] | None,
-    store: GivenStore | Callable[[], Trove] | str | None,
+    store: Callable[[], Trove] | str | None,
     backend: str | None,
 ) -> Callable[[], Trove]:
     """Return a function that creates the store which the options describe.
 
     Raises:
         ConfigError: `store` names no function.
-        TypeError: `store` is neither a store nor a function.
+        TypeError: `store` is not a function.
     """
     if config is not None:
-        from_config: Callable[[Any], Trove] = Trove.from_config
-        return lambda: from_config(config)
+        return lambda: Trove.from_config(config)
     if backend is not None:
         return lambda: Trove(backend)
-    if isinstance(store, GivenStore):
-        return lambda: store.store
     factory = _imported(store) if isinstance(store, str) else store
     if not callable(factory):
         raise TypeError(
