@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test ceph-test browser-test command-test cover check lowest bench soak clean
+.PHONY: demo serve test ceph-test browser-test command-test data-test cover check lowest bench soak clean
 
 # TROVE_DEMO=s3 runs a local S3 server for the cold backend, TROVE_DEMO=cloud also a GCS emulator for the
 # archive.
@@ -29,6 +29,9 @@ command-test: .venv/test  ## with the programs zstd, clamd and rclone (Debian pa
 
 browser-test: .venv/browser  ## the media page in a headless Chromium (Debian packages)
 	$(BIN)/python -m pytest -m browser tests/browser
+
+data-test: .venv/data  ## fsspec with pandas, polars, pyarrow, dask, duckdb, zarr, xarray and others
+	$(BIN)/python -m pytest -m data tests/data
 
 cover: .venv/test  ## all tests, with branch coverage; takes twice as long
 	$(BIN)/python -m pytest --numprocesses=auto --cov

@@ -323,6 +323,8 @@ def test_missing_path_is_file_not_found(fs: TroveFileSystem, path: str) -> None:
     for call in (fs.info, fs.ls, fs.cat_file, fs.open, fs.ukey, fs.modified):
         with pytest.raises(FileNotFoundError):
             call(path)
+    with pytest.raises(FileNotFoundError):
+        fs.ls(path, detail=False)
 
 
 def test_missing_bucket_is_file_not_found(fs: TroveFileSystem) -> None:
@@ -566,7 +568,8 @@ def test_errors_of_writes_are_builtin(fs: TroveFileSystem) -> None:
 
 def test_buckets_are_made_and_removed(fs: TroveFileSystem) -> None:
     fs.makedirs(BUCKET, exist_ok=True)
-    fs.mkdir(f"{BUCKET}/dir")  # no request, and no object
+    fs.mkdir(f"{BUCKET}/dir")  # creates no object
+    fs.makedirs(f"{BUCKET}/dir", exist_ok=True)
     assert fs.find(BUCKET) == []
     with pytest.raises(FileNotFoundError):
         fs.rmdir(f"{BUCKET}/dir")
@@ -574,6 +577,8 @@ def test_buckets_are_made_and_removed(fs: TroveFileSystem) -> None:
     assert fs.ls("") == []
     fs.mkdir(BUCKET)
     fs.pipe(f"{BUCKET}/a/b", b"")
+    with pytest.raises(FileExistsError):
+        fs.mkdir(f"{BUCKET}/a")
     with pytest.raises(OSError, match="not empty"):
         fs.rmdir(f"{BUCKET}/a")
     fs.rm(BUCKET, recursive=True)

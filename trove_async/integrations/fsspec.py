@@ -242,7 +242,7 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
                 entries = await listings.children(store, path, exact_sizes=detail)
                 bucket, key = paths.split(path)
                 if not entries and key:
-                    return [paths.file(await store.head(bucket, key))] if detail else [path]
+                    entries = [paths.file(await store.head(bucket, key))]
             if detail:
                 self.dircache[path] = entries
         return list(entries) if detail else sorted(entry["name"] for entry in entries)
@@ -579,20 +579,23 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         await store.delete_many(bucket, listings.keys_below(store, bucket, key))
 
     async def _mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
-        """Create a bucket. Below it directories need not be made."""
+        """Create a bucket. Below it, directories need not be created, so nothing is."""
         del create_parents
         path = self._strip_protocol(path)
         bucket, key = paths.split(path)
-        if bucket and not key:
-            store = await self._stores.get()
-            with translated(path):
-                await store.create_bucket(bucket, **options)
-            self.invalidate_cache(path)
+        store = await self._stores.get()
+        if key or not bucket:
+            if await self._exists(path):
+                raise FileExistsError(path)
+            return
+        with translated(path):
+            await store.create_bucket(bucket, **options)
+        self.invalidate_cache(path)
 
     async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
-        path = self._strip_protocol(path)
-        # A head is cheaper than the refusal of a service, and needs no permission to create buckets.
-        if not (exist_ok and "/" not in path and await self._isdir(path)):
+        bucket, key = paths.split(self._strip_protocol(path))
+        # A service may refuse to create a bucket that exists, for lack of a permission.
+        if not (exist_ok and (key or await self._isdir(bucket))):
             await self._mkdir(path)
 
     async def _rmdir(self, path: str) -> None:
