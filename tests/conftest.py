@@ -76,6 +76,8 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         # The SDK runs on a separate event loop in a worker thread.
         for function in guard.functions.values():
             function.can_block_in("s3/_credentials.py", "_run")
+            # The blocking facade blocks the loop of its caller, if there is one, and waits for its own loop.
+            function.can_block_in("blocking/_loop.py", "run")
         yield
 
 

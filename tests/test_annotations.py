@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 PUBLIC_MODULES = [
     "trove_async",
+    "trove_async.blocking",
     "trove_async.driver",
     "trove_async.drivers",
     "trove_async.errors",
     "trove_async.events",
     "trove_async.file",
     "trove_async.integrations.aiohttp",
+    "trove_async.integrations.django",
     "trove_async.integrations.logs",
     "trove_async.integrations.otel",
     "trove_async.integrations.starlette",

@@ -25,6 +25,7 @@ except ModuleNotFoundError as error:
         ("aiohttp", "aiohttp", "aiohttp"),
         ("aiohttp", "python_multipart", "aiohttp"),
         ("otel", "opentelemetry", "otel"),
+        ("django", "django", "django"),
     ],
 )
 def test_missing_extra_is_named_in_error(module: str, missing: str, extra: str) -> None:
@@ -39,7 +40,7 @@ def test_missing_extra_is_named_in_error(module: str, missing: str, extra: str) 
 
 
 def test_logs_integration_imports_no_extra() -> None:
-    names = ("starlette", "fastapi", "aiohttp", "opentelemetry", "python_multipart")
+    names = ("starlette", "fastapi", "aiohttp", "opentelemetry", "python_multipart", "django")
     query = f"print([name for name in {names} if name in sys.modules])"
     process = subprocess.run(  # noqa: S603 - constant arguments
         [sys.executable, "-c", f"import sys, trove_async.integrations.logs; {query}"],

@@ -8,6 +8,7 @@ from collections.abc import (
     AsyncIterable,
     Awaitable,
     Callable,
+    Collection,
     Generator,
     Iterable,
     Sequence,
@@ -81,10 +82,7 @@ class Deletion:
         placement: Placement | None = None,
     ) -> None:
         self._started = True  # do not warn if the constructor raises
-        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
-            raise TypeError(
-                f"keys must be an iterable of keys, got {type(keys).__name__}: pass [key] for a single one"
-            )
+        check_keys(keys)
         self._bucket = bucket
         self._keys = keys
         self._resolve = resolve
@@ -123,10 +121,7 @@ class Deletion:
             async for result in results:
                 if result.error is not None:
                     failures[id(result.error)] = result.error
-        if len(failures) == 1:
-            raise next(iter(failures.values()))
-        if failures:
-            raise ExceptionGroup("some objects could not be deleted", list(failures.values()))
+        raise_failures(failures.values())
 
     async def _results(self) -> AsyncGenerator[DeleteResult, None]:
         async with aclosing(_batches(self._keys)) as batches:
@@ -236,6 +231,22 @@ class Deletion:
 
 def _unreported_error() -> BackendError:
     return BackendError("the service reported no result for this object: delete it again")
+
+
+def check_keys(keys: object) -> None:
+    """Raise TypeError if `keys` is not an iterable of keys."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
+        raise TypeError(
+            f"keys must be an iterable of keys, got {type(keys).__name__}: pass [key] for a single one"
+        )
+
+
+def raise_failures(failures: Collection[Exception]) -> None:
+    """Raise the errors of a deletion: a single one itself, several as an ExceptionGroup."""
+    if len(failures) == 1:
+        raise next(iter(failures))
+    if failures:
+        raise ExceptionGroup("some objects could not be deleted", list(failures))
 
 
 async def _batches(

@@ -48,18 +48,28 @@ class Entries(Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed. The listing has not ended and can be resumed.
         """
-        while self._returned_count == len(self._entries) and not self._next_batch():
+        while (entry := self.next_nowait()) is None:
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
+        return entry
+
+    def next_nowait(self) -> E | None:
+        """Return the next entry if it has arrived, else None."""
+        if self._returned_count == len(self._entries) and not self._next_batch():
+            return None
         entry = self._entries[self._returned_count]
         self._returned_count += 1
         return entry
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := await self._take(self._page_size):
+        while page := await self.next_page():
             yield page
+
+    async def next_page(self) -> Sequence[E]:
+        """Return the next ``page_size`` entries. Fewer: these are the last ones."""
+        return await self._take(self._page_size)
 
     async def all(self) -> Sequence[E]:
         """Return all remaining entries."""

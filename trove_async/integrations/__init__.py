@@ -1,4 +1,4 @@
-"""Adapters between a store and web frameworks, logging and tracing.
+"""Adapters between a store and web frameworks, Django, logging and tracing.
 
 Each public module imports its own framework, so import it by name::
 
@@ -7,6 +7,7 @@ Each public module imports its own framework, so import it by name::
 Public
 `starlette`         downloads, uploads, errors and lifespan for FastAPI and Starlette
 `aiohttp`           the same for aiohttp.web
+`django`            a storage backend for Django
 `otel`              OpenTelemetry spans and metrics
 `logs`              logging with the standard library
 

@@ -1,0 +1,244 @@
+"""Objects as files of the standard library: buffered, over the async files."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import trove_async as aio
+from trove_async.errors import ClosedError
+from trove_async.models import KiB
+
+from ._mirror import Session, opened
+
+T = TypeVar("T")
+
+BUFFER_SIZE: Final = 128 * KiB
+"""Bytes of the buffer of a file. A thread waits for the loop once for each buffer, and not for each read."""
+
+
+class _RawReader(io.RawIOBase):
+    """The unbuffered file of an object that is read."""
+
+    mode = "rb"
+
+    def __init__(self, session: Session, file: aio.FileReader) -> None:
+        self._session = session
+        self._file = file
+        self.name = file.info.key
+
+    @property
+    def info(self) -> aio.ObjectInfo:
+        return self._file.info
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any writable buffer
+        return self._session.run(self._file.readinto(memoryview(buffer)))
+
+    def readall(self) -> bytes:
+        return self._session.run(self._file.read())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return _immediate(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return _immediate(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            if not self._session.is_lost:  # the connection is one of the parent process
+                self._session.run(self._file.aclose())
+
+    def __del__(self) -> None:
+        """Do not wait for the loop, as `close` does. The async reader closes its connection itself."""
+
+
+class FileReader(io.BufferedReader):
+    """The file of an object that is read, from any position. See `trove_async.FileReader`."""
+
+    raw: _RawReader
+
+    def __init__(
+        self, session: Session, file: aio.FileReader, *, buffer_size: int = BUFFER_SIZE
+    ) -> None:
+        super().__init__(_RawReader(session, file), buffer_size)
+
+    @property
+    def info(self) -> aio.ObjectInfo:
+        """The metadata of the version that is being read."""
+        return self.raw.info
+
+    def __del__(self) -> None:
+        """Do not wait for the loop, as `_RawReader`."""
+
+
+class _RawWriter(io.RawIOBase):
+    """The unbuffered file of an object that is written. Closing it stores the object."""
+
+    def __init__(self, session: Session, file: aio.FileWriter, name: str, mode: str) -> None:
+        self._session = session
+        self._file = file
+        self._discarded = False
+        self._failure: BaseException | None = None
+        self.name = name
+        self.mode = mode
+
+    @property
+    def info(self) -> aio.ObjectInfo | None:
+        return self._file.info
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return _immediate(self._file.tell())
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
+        """Write all of `data`. Once the file is discarded, drop it."""
+        view = memoryview(data)
+        if self._discarded:
+            return view.nbytes
+        self._check_complete()
+        try:
+            return self._session.run(self._file.write(view))
+        except BaseException as error:
+            # It is not known whether an interrupted write has written its data.
+            self._failure = error
+            raise
+
+    def discard(self) -> None:
+        """Store nothing when the file is closed."""
+        self._discarded = True
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        super().close()
+        if self._session.is_lost:
+            return  # the object is one of the parent process
+        complete = not self._discarded and self._failure is None
+        self._session.run(self._file.aclose() if complete else self._file.abort())
+        if not self._discarded:
+            self._check_complete()
+
+    def _check_complete(self) -> None:
+        if self._failure is not None:
+            raise ClosedError(
+                "a write of this file has failed, so nothing is stored: write the object again"
+            ) from self._failure
+
+    def __del__(self) -> None:
+        """Do not store an object that may lack bytes, as `close` does. The async writer discards it."""
+
+
+class FileWriter(io.BufferedWriter):
+    """The file of an object that is written. Closing it stores the object.
+
+    If ``with`` is left by an exception, nothing is stored, and an existing object stays as it was. This also holds
+    if a wrapper inside the block, such as `io.TextIOWrapper`, closes the file because of the exception::
+
+        with store.open("data", "key", "wb") as file, io.TextIOWrapper(file) as text:
+            text.write("…")
+
+    Without the block, the wrapper cannot tell, and closing it stores the object. A file that is dropped unclosed
+    stores nothing, and warns.
+    """
+
+    raw: _RawWriter
+
+    def __init__(
+        self,
+        session: Session,
+        file: aio.FileWriter,
+        name: str,
+        mode: str,
+        *,
+        buffer_size: int = BUFFER_SIZE,
+    ) -> None:
+        super().__init__(_RawWriter(session, file, name, mode), buffer_size)
+        self._is_entered = False
+        self._handled_outside: BaseException | None = None  # while the block was entered
+
+    @property
+    def info(self) -> aio.ObjectInfo | None:
+        """The object as stored, once the file is closed. None before, and if nothing was stored."""
+        return self.raw.info
+
+    def discard(self) -> None:
+        """Close the file, and store nothing."""
+        self.raw.discard()
+        super().close()
+
+    def close(self) -> None:
+        """Store the object. Idempotent.
+
+        Inside ``with``, while an exception is handled, the object is stored when the block ends, because a
+        wrapper may be closing this file due to an exception that ends the block.
+
+        Raises:
+            TroveError: The put failed, as `trove_async.Trove.put`. Nothing was stored.
+        """
+        if self.closed:
+            return
+        try:
+            self.flush()
+        except BaseException:
+            self.discard()
+            raise
+        if not self._is_entered or sys.exception() is self._handled_outside:
+            super().close()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._is_entered = True
+        self._handled_outside = sys.exception()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_entered = False
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        """Do not store an object that may lack bytes, as `_RawWriter`."""
+
+
+def buffered(
+    session: Session,
+    unopened: Callable[[], aio.OpeningFile[aio.FileReader | aio.FileWriter]],
+    key: str,
+    mode: str,
+    buffer_size: int,
+) -> FileReader | FileWriter:
+    """Open a file on the loop, and return a buffered file over it."""
+    file = session.run(opened(unopened))
+    if isinstance(file, aio.FileReader):
+        return FileReader(session, file, buffer_size=buffer_size)
+    return FileWriter(session, file, key, mode, buffer_size=buffer_size)
+
+
+def _immediate(call: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that does not wait, without the loop."""
+    try:
+        call.send(None)
+    except StopIteration as result:
+        value: T = result.value
+        return value
+    raise AssertionError("the call must not wait")

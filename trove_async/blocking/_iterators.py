@@ -1,0 +1,91 @@
+"""Blocking iterators over listings. A thread waits for the loop once a page, and not for each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Generic, Self, TypedDict, TypeVar
+
+import trove_async as aio
+from trove_async._engine.iterators import Entries as AsyncEntries
+
+from ._mirror import Facade
+
+E = TypeVar("E")
+
+
+class ListArguments(TypedDict, total=False):
+    """The keyword arguments of `trove_async.Trove.list` that do not change the type of its entries."""
+
+    prefix: str
+    start_after: str | None
+    cursor: str | None
+    page_size: int
+    details: bool
+    include_shadowed: bool
+
+
+class Entries(Facade[AsyncEntries[E]], Generic[E]):
+    """An iterator over the entries of one listing.
+
+    It can be iterated over once, and dropped at any point. After an error, the next call resumes after the last
+    entry returned.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> E:
+        """Return the next entry.
+
+        Raises:
+            BucketNotFoundError: No backend has the bucket.
+            TroveError: A backend failed. The listing has not ended and can be resumed.
+        """
+        entry = self._async.next_nowait()
+        if entry is not None:
+            return entry
+        try:
+            return self._session.run(self._async.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def pages(self) -> Iterator[Sequence[E]]:
+        """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
+        while page := self._session.run(self._async.next_page()):
+            yield page
+
+    def all(self) -> Sequence[E]:
+        """Return all remaining entries."""
+        return self._session.run(self._async.all())
+
+    @property
+    def ordered(self) -> bool | None:
+        """Whether entries are in bytewise order of UTF-8 keys. None before the first page."""
+        return self._async.ordered
+
+
+class ObjectIterator(Entries[E]):
+    """Iterates over the objects of a bucket: use ``for``, `pages` or `all`."""
+
+    __slots__ = ()
+
+    _async: aio.ObjectIterator[E]
+
+    @property
+    def cursor(self) -> str | None:
+        """The position after the last entry returned. See `trove_async.ObjectIterator.cursor`."""
+        return self._async.cursor
+
+
+class VersionIterator(Entries[aio.VersionInfo]):
+    """Iterates over the versions of a bucket's objects: use ``for``, `pages` or `all`."""
+
+    __slots__ = ()
+
+
+class MisplacedIterator(Entries[aio.Misplaced]):
+    """Iterates over the misplaced objects of a bucket: use ``for``, `pages` or `all`."""
+
+    __slots__ = ()
