@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
         ("aiohttp", "aiohttp", "aiohttp"),
         ("aiohttp", "python_multipart", "aiohttp"),
         ("otel", "opentelemetry", "otel"),
+        ("fsspec", "fsspec", "fsspec"),
+        ("obspec", "obspec", "obspec"),
         ("django", "django", "django"),
     ],
 )
