@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from fsspec.asyn import sync
 from fsspec.caching import BaseCache, register_cache
@@ -21,9 +21,6 @@ from trove_async.models import KiB
 
 from . import paths
 from .errors import translated
-
-if TYPE_CHECKING:
-    from trove_async.integrations.fsspec import TroveFileSystem
 
 _PIECE: Final = 256 * KiB
 """Bytes taken at a time by small reads in a row, because each call to the event loop takes 100 µs. The reader
@@ -63,6 +60,28 @@ class StreamCache(BaseCache):  # type: ignore[misc]  # fsspec has no types
 register_cache(StreamCache, clobber=True)
 
 
+class OpeningFiles(Protocol):
+    """The methods of `TroveFileSystem` that its files use."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the store."""
+        ...
+
+    def _open_reader(self, path: str, **options: Any) -> Coroutine[Any, Any, FileReader]:  # noqa: ANN401
+        """Open an object for reading."""
+        ...
+
+    def _open_writer(
+        self,
+        path: str,
+        mode: str,
+        **options: Any,  # noqa: ANN401
+    ) -> Coroutine[Any, Any, tuple[FileWriter, int]]:
+        """Open an object for writing. Return its size so far as well."""
+        ...
+
+
 class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """An object, open for reading one version of it, or for writing a new one.
 
@@ -81,11 +100,11 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         options: The arguments of `Trove.open_file` for this mode.
     """
 
-    fs: TroveFileSystem
+    fs: OpeningFiles
 
     def __init__(
         self,
-        fs: TroveFileSystem,
+        fs: OpeningFiles,
         path: str,
         mode: str = "rb",
         block_size: int | None = None,

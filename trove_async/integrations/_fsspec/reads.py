@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trove_async import ByteRange, RangeError, Trove
+from trove_async._engine.ranges import coalesce
 
 
 async def read_slice(
@@ -30,11 +31,18 @@ async def read_slices(
 ) -> Sequence[bytes] | None:
     """Return many slices of one version of an object, and fetch neighbours together.
 
-    None: a slice is empty, or needs the size, so they must be read one after the other.
+    One request suffices if all are neighbours. Otherwise the store requests the metadata of the version first.
+
+    None: a slice is empty, or needs the size, so each must be read on its own.
     """
     if any(_needs_size(start, end) for start, end in slices):
         return None
+    spans = [(start or 0, end) for start, end in slices if end is not None and (start or 0) >= 0]
     try:
+        if len(spans) == len(slices) and len(joined := coalesce(spans)) == 1:
+            (first, last), _ = joined[0]
+            data = await store.read(bucket, key, range=(first, last))
+            return [data[start - first : end - first] for start, end in spans]
         ranges = [_range_of(start, end) or ByteRange(0) for start, end in slices]
         return await store.get_ranges(bucket, key, ranges)
     except RangeError:
