@@ -47,6 +47,7 @@ check: .venv/check  ## format, lint, types, imports
 LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
 	tests/integrations/test_download.py tests/integrations/test_upload.py tests/integrations/test_otel.py \
+	tests/integrations/test_fsspec.py tests/integrations/test_obspec.py \
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py \
 	tests/middlewares/test_compression.py tests/middlewares/test_seekable_zstd.py \

@@ -22,7 +22,6 @@ from tests.integrations.test_fsspec_suites import s3_url
 from trove_async import Event, ObjectNotFoundError, Trove
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import ClosedError, ConfigError
-from trove_async.file import FileReader, FileWriter
 from trove_async.integrations.fsspec import TroveFileSystem
 
 if TYPE_CHECKING:
@@ -801,18 +800,68 @@ def test_unknown_mode_is_refused(fs: TroveFileSystem) -> None:
         fs.open(f"{BUCKET}/key", "r+b")
 
 
-async def test_open_async_returns_a_file_with_coroutines() -> None:
+async def test_open_async_returns_files_with_coroutines() -> None:
     async with Trove("mem://") as store:
         await store.create_bucket(BUCKET)
         filesystem = TroveFileSystem(store=store, asynchronous=True, skip_instance_cache=True)
-        async with await filesystem.open_async(f"{BUCKET}/key", "wb") as writer:
-            assert isinstance(writer, FileWriter)
-            await writer.write(b"data")
-        async with await filesystem.open_async(f"trove://{BUCKET}/key") as reader:
-            assert isinstance(reader, FileReader)
-            assert await reader.read() == b"data"
+        for mode, data in (("xb", b"0123"), ("ab", b"456"), ("ab", b"789")):
+            async with await filesystem.open_async(f"trove://{BUCKET}/key", mode) as file:
+                assert await file.write(data) == len(data)
+                await file.flush()
+        reader = await filesystem.open_async(f"{BUCKET}/key")
+        assert (reader.size, reader.tell()) == (10, 0)
+        assert await reader.read(4) == b"0123"
+        assert reader.seek(-2, 2) == 8
+        assert await reader.read() == b"89"
+        assert "bucket/key" in repr(reader)
+        await reader.close()
+        with pytest.raises(ValueError, match="closed"):
+            await reader.read()
+        with pytest.raises(FileExistsError):
+            await filesystem.open_async(f"{BUCKET}/key", "xb")
+        with pytest.raises(FileNotFoundError):
+            await filesystem.open_async(f"{BUCKET}/missing")
         with pytest.raises(ValueError, match="mode"):
-            await filesystem.open_async(f"{BUCKET}/key", "ab")
+            await filesystem.open_async(f"{BUCKET}/key", "r+b")
+
+
+async def test_exception_discards_an_async_file() -> None:
+    async with Trove("mem://") as store:
+        await store.create_bucket(BUCKET)
+        filesystem = TroveFileSystem(store=store, asynchronous=True, skip_instance_cache=True)
+        file = await filesystem.open_async(f"{BUCKET}/key", "wb")
+        with pytest.raises(RuntimeError):
+            async with file:
+                await file.write(b"data")
+                raise RuntimeError
+        with pytest.raises(ValueError, match="closed"):
+            await file.write(b"")
+        assert not await filesystem._exists(f"{BUCKET}/key")
+
+
+def test_mapper_reads_and_writes_keys(fs: TroveFileSystem) -> None:
+    mapper = fs.get_mapper(f"{BUCKET}/root")
+    mapper["a/b"] = b"1"
+    mapper["c"] = b"2"
+    assert dict(mapper) == {"a/b": b"1", "c": b"2"}
+    del mapper["c"]
+    assert list(mapper) == ["a/b"]
+    with pytest.raises(KeyError):
+        mapper["missing"]
+
+
+def test_chained_cache_stores_files_locally(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backend": f"file://{tmp_path}/root"}
+    (tmp_path / "root").mkdir()
+    fs = TroveFileSystem(**options)
+    fs.mkdir(BUCKET)
+    fs.pipe(f"{BUCKET}/key", b"data")
+    cache = {"cache_storage": str(tmp_path / "cache")}
+    for kind in ("simplecache", "filecache"):
+        with fsspec.open(f"{kind}::trove://{BUCKET}/key", trove=options, **{kind: cache}) as file:
+            assert file.read() == b"data"
+    fs.close()
+    TroveFileSystem.clear_instance_cache()
 
 
 def test_sizes_of_encrypted_objects_are_those_of_their_content(

@@ -37,6 +37,7 @@ from trove_async.errors import BucketNotFoundError, InvalidNameError, NotSupport
 from trove_async.file import FileReader, FileWriter, OpeningFile
 
 from ._fsspec import listings, paths
+from ._fsspec.async_files import AsyncReadableFile, AsyncWritableFile
 from ._fsspec.errors import is_directory_error, translated
 from ._fsspec.files import TroveFile
 from ._fsspec.paths import Entry
@@ -658,16 +659,22 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
 
     async def open_async(
         self, path: str, mode: str = "rb", **options: Any
-    ) -> FileReader | FileWriter:
-        """Open a file whose methods are coroutines. See `Trove.open_file`."""
-        if mode not in {"rb", "wb", "xb"}:
-            raise ValueError(f"mode must be 'rb', 'wb' or 'xb', got {mode!r}")
+    ) -> AsyncReadableFile | AsyncWritableFile:
+        """Open a file whose `read`, `write` and `close` are coroutines.
+
+        Args:
+            path: The path.
+            mode: ``rb``, ``wb``, ``xb``, or ``ab``, which stores the old content again.
+            options: The arguments of `Trove.open_file` for this mode.
+        """
+        if mode not in {"rb", "wb", "xb", "ab"}:
+            raise ValueError(f"mode must be 'rb', 'wb', 'xb' or 'ab', got {mode!r}")
         path = self._strip_protocol(path)
         with translated(path):
             if mode == "rb":
-                return await self._open_reader(path, **options)
-            writer, _ = await self._open_writer(path, mode, **options)
-            return writer
+                return AsyncReadableFile(path, await self._open_reader(path, **options))
+            writer, written = await self._open_writer(path, mode, **options)
+            return AsyncWritableFile(path, mode, writer, written)
 
     async def _open_reader(self, path: str, **options: Any) -> FileReader:
         bucket, key = paths.address(path)

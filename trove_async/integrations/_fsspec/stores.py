@@ -131,8 +131,8 @@ class Stores:
         return await self._open_in(loop) if store is None else store
 
     async def _open_in(self, loop: asyncio.AbstractEventLoop) -> Trove:
-        for other in [other for other in self._open if other.is_closed()]:
-            del self._open[other]  # it can no longer be closed
+        for other in [other for other in list(self._open) if other.is_closed()]:
+            self._open.pop(other, None)  # its store can no longer be closed
         opening = self._opening.get(loop)
         if opening is None:
             opening = self._opening[loop] = OwnedTask(self._opened())
@@ -166,7 +166,7 @@ class Stores:
         """Close all stores whose loops are running, without waiting. Any thread may call this."""
         if self._pid != os.getpid():
             return []
-        running = [(loop, store) for loop, store in self._open.items() if loop.is_running()]
+        running = [(loop, store) for loop, store in list(self._open.items()) if loop.is_running()]
         self._open.clear()
         return [
             asyncio.run_coroutine_threadsafe(store.aclose(), loop)
