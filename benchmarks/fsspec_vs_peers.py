@@ -7,6 +7,10 @@ All contenders read the same objects from SeaweedFS, in turn within each round:
 - zarr: an array of 1,000 chunks of 64 KiB, beside obstore.fsspec and s3fs.
 - cat: `cat` of the 1,000 chunks, beside an event loop that reads them from a store, 64 at a time.
 
+pyarrow reads its own filesystem from several threads at once, but takes turns in reading a file that is
+written in Python, which is every file of fsspec. So its reading of one parquet file through fsspec waits for
+one request after the other.
+
 The requests are those of one more reading, counted by a proxy.
 
     python benchmarks/fsspec_vs_peers.py [--rounds 7] [--only parquet zarr cat]

@@ -21,6 +21,7 @@ from pyarrow.fs import FileSelector, FileType, FSSpecHandler, PyFileSystem
 from upath import UPath
 
 from tests.data.conftest import BUCKET
+from trove_async.integrations.upath import TrovePath
 
 if TYPE_CHECKING:
     from trove_async.integrations.fsspec import TroveFileSystem
@@ -164,9 +165,10 @@ def test_xarray(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("fs")
-@pytest.mark.filterwarnings("ignore:UPath 'trove' filesystem not explicitly implemented")
 def test_universal_pathlib(options: dict[str, Any]) -> None:
     root = UPath(ROOT, **options)
+    assert isinstance(root, TrovePath)
+    assert (root.anchor, root.parts) == (f"{BUCKET}/", (f"{BUCKET}/", "cold"))
     file = root / "dir" / "file.txt"
     file.write_text("text")
     assert file.read_text() == "text"
@@ -180,8 +182,10 @@ def test_universal_pathlib(options: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError):
         file.read_bytes()
     (root / "other").touch()
-    renamed.unlink()
-    assert not renamed.exists()
+    moved = renamed.rename(Path(root.path) / "moved.txt")
+    assert moved.read_text() == "text"
+    moved.unlink()
+    assert not moved.exists()
 
 
 def test_joblib(fs: TroveFileSystem) -> None:

@@ -10,7 +10,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import FsspecStore
 from zarr.testing.store import StoreTests
 
-from tests.integrations.test_fsspec_suites import s3_url
+from tests.integrations.backend_urls import s3_url
 from trove_async.integrations.fsspec import TroveFileSystem
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import fsspec
 import pytest
 from fsspec.callbacks import Callback
 
-from tests.integrations.test_fsspec_suites import s3_url
+from tests.integrations.backend_urls import s3_url
 from trove_async import Event, ObjectNotFoundError, Trove
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import ClosedError, ConfigError

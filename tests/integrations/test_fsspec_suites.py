@@ -7,13 +7,13 @@ cases test only fsspec's local filesystem. `test_fsspec.py` has tests of `mv`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from fsspec.tests import abstract
 
+from tests.integrations.backend_urls import s3_url
 from trove_async.integrations.fsspec import TroveFileSystem
 
 if TYPE_CHECKING:
@@ -95,8 +95,3 @@ class TestSeaweed(_Suites):
     @pytest.fixture
     def backend(self, seaweed: S3Server) -> str:
         return s3_url(seaweed)
-
-
-def s3_url(server: S3Server, **options: Any) -> str:
-    query = urlencode({"endpoint": server.endpoint_url, **options})
-    return f"s3://{server.access_key_id}:{server.secret_access_key}@{server.region}/?{query}"

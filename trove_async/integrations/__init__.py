@@ -9,6 +9,7 @@ Public
 `aiohttp`           the same for aiohttp.web
 `django`            a storage backend for Django
 `fsspec`            a filesystem for fsspec, and so for pandas, pyarrow, dask, zarr and others
+`upath`             the paths of universal_pathlib, over `fsspec`
 `obspec`            the protocols of obspec over a bucket
 `otel`              OpenTelemetry spans and metrics
 `logs`              logging with the standard library
