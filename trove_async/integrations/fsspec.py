@@ -24,12 +24,12 @@ import asyncio
 import errno
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal
 
 from trove_async import ObjectNotFoundError, Trove
 from trove_async._concurrency import for_each, in_thread
@@ -38,13 +38,12 @@ from trove_async.file import FileReader, FileWriter, OpeningFile
 
 from ._fsspec import listings, paths
 from ._fsspec.async_files import AsyncReadableFile, AsyncWritableFile
+from ._fsspec.deletions import delete_tree
 from ._fsspec.errors import is_directory_error, translated
 from ._fsspec.files import TroveFile
 from ._fsspec.paths import Entry
-from ._fsspec.reads import read_slice, read_slices
+from ._fsspec.reads import Slice, collect, group_slices, read_slice, read_slices
 from ._fsspec.stores import GivenStore, Stores, checked_options, factory_of
-
-T = TypeVar("T")
 
 _CONCURRENCY: Final = 64
 """Maximum number of concurrent operations of one call: the connections of a driver."""
@@ -312,11 +311,11 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         found = await self._expand_path(path)
         if recursive:
             found = sorted({file for each in found for file in await self._find(each)})
-        contents = await self._collect(
+        contents = await collect(
             found,
             lambda each: self._cat_file(each, **options),
             raises=on_error == "raise",
-            limit=batch_size,
+            limit=batch_size or self.batch_size,
         )
         if isinstance(path, str) and found == [self._strip_protocol(path)]:
             if isinstance(contents[0], Exception):
@@ -340,36 +339,22 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
     ) -> list[bytes | Exception]:
         if max_gap is not None:
             raise NotImplementedError("max_gap: the store joins neighbouring ranges itself")
-        if not isinstance(paths, list):
-            raise TypeError(f"paths must be a list, got {type(paths).__name__}")
-        starts, ends = (
-            list(bounds) if isinstance(bounds, Iterable) else [bounds] * len(paths)
-            for bounds in (starts, ends)
-        )
-        if not len(starts) == len(ends) == len(paths):
-            raise ValueError("paths, starts and ends must have the same length")
-        # Ranges of one object are of one version, and neighbours share a request.
-        positions: dict[str, list[int]] = {}
-        for position, path in enumerate(paths):
-            positions.setdefault(path, []).append(position)
-        results: list[Any] = [b""] * len(paths)
+        raises = on_error == "raise"
+        limit = batch_size or self.batch_size
+        slices_by_path = group_slices(paths, starts, ends)
+        results: list[bytes | Exception] = [b""] * len(paths)
 
         async def read(path: str) -> None:
-            slices = [(starts[position], ends[position]) for position in positions[path]]
-            contents = await self._read_slices(path, slices, raises=on_error == "raise", **options)
-            for position, content in zip(positions[path], contents, strict=True):
+            positions, slices = zip(*slices_by_path[path], strict=True)
+            contents = await self._read_slices(path, slices, raises=raises, **options)
+            for position, content in zip(positions, contents, strict=True):
                 results[position] = content
 
-        await for_each(list(positions), read, limit=batch_size or self.batch_size)
+        await for_each(list(slices_by_path), read, limit=limit)
         return results
 
     async def _read_slices(
-        self,
-        path: str,
-        slices: Sequence[tuple[int | None, int | None]],
-        *,
-        raises: bool,
-        **options: Any,
+        self, path: str, slices: Sequence[Slice], *, raises: bool, **options: Any
     ) -> Sequence[bytes | Exception]:
         """Return slices of one object. Exceptions take the place of bytes, unless `raises`."""
         if len(slices) > 1:
@@ -384,35 +369,12 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
                 return [error] * len(slices)
             if contents is not None:
                 return contents
-        return await self._collect(
+        return await collect(
             slices,
             lambda bounds: self._cat_file(path, *bounds, **options),
             raises=raises,
-            limit=None,
+            limit=self.batch_size,
         )
-
-    async def _collect(
-        self,
-        items: Sequence[T],
-        read: Callable[[T], Awaitable[bytes]],
-        *,
-        raises: bool,
-        limit: int | None,
-    ) -> list[bytes | Exception]:
-        """Return what `read` returns for each item. Exceptions are returned as well, unless `raises`."""
-        results: list[bytes | Exception] = [b""] * len(items)
-
-        async def run(numbered: tuple[int, T]) -> None:
-            number, item = numbered
-            try:
-                results[number] = await read(item)
-            except Exception as error:
-                if raises:
-                    raise
-                results[number] = error
-
-        await for_each(list(enumerate(items)), run, limit=limit or self.batch_size)
-        return results
 
     async def _get_file(
         self,
@@ -554,7 +516,7 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         if recursive and maxdepth is None:
             for each in found:
                 with translated(each):
-                    await self._rm_tree(store, each)
+                    await delete_tree(store, each)
         else:
             by_bucket: dict[str, list[str]] = {}
             for each in found:
@@ -565,19 +527,6 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
                     await store.delete_many(bucket, keys)
         for each in found:
             self.invalidate_cache(each)
-
-    async def _rm_tree(self, store: Trove, path: str) -> None:
-        """Delete an object and all below it, or a bucket."""
-        bucket, key = paths.split(path)
-        if not bucket:
-            raise PermissionError("the root cannot be deleted, only buckets and objects")
-        if not key:
-            await store.delete_many(bucket, listings.keys_below(store, bucket, ""))
-            await store.delete_bucket(bucket)
-            return
-        if not await self._exists(path):
-            raise FileNotFoundError(path)
-        await store.delete_many(bucket, listings.keys_below(store, bucket, key))
 
     async def _mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
         """Create a bucket. Below it, directories need not be created, so nothing is."""

@@ -6,7 +6,7 @@ marker of a directory, and not a file.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -135,14 +135,6 @@ async def _add_all_below(
             if name in found:
                 break  # and so are its parents
             found[name] = paths.directory(name)
-
-
-async def keys_below(store: Trove, bucket: str, key: str) -> AsyncIterator[str]:
-    """Yield a key and all keys in the directory of that path, markers included. ``""``: all keys."""
-    if key:
-        yield key
-    async for info in store.list(bucket, prefix=f"{key}/" if key else ""):
-        yield info.key
 
 
 def _parents(key: str, base: str) -> Iterator[str]:
