@@ -267,6 +267,39 @@ print(len(fs.cat("at-exit/key")))
     assert run_python(program) == "100000\n"
 
 
+def test_process_ends_with_unclosed_files(seaweed: S3Server) -> None:
+    program = f"""
+import io, warnings
+from trove_async.integrations.fsspec import TroveFileSystem
+warnings.simplefilter("ignore", ResourceWarning)
+fs = TroveFileSystem(backend={s3_url(seaweed)!r})
+fs.makedirs("at-exit", exist_ok=True)
+fs.pipe("at-exit/key", b"x" * 1_000_000)
+reading = fs.open("at-exit/key")
+reading.read(70_000), reading.read(70_000)
+writing = fs.open("at-exit/new", "wb")
+writing.write(b"data")
+print("end")
+"""
+    assert run_python(program) == "end\n"
+
+
+def test_closing_the_filesystem_aborts_open_files(fs: TroveFileSystem) -> None:
+    file = fs.open(f"{BUCKET}/key", "wb")
+    file.write(b"data")
+    fs.close()
+    with pytest.raises(ClosedError):
+        file.close()
+
+
+def test_unclosed_file_stores_nothing(fs: TroveFileSystem) -> None:
+    file = fs.open(f"{BUCKET}/key", "wb")
+    file.write(b"data")
+    with pytest.warns(ResourceWarning, match="never closed, so nothing is stored"):
+        del file  # its last reference
+    assert not fs.exists(f"{BUCKET}/key")
+
+
 def test_dropped_filesystem_closes_its_store() -> None:
     stores: list[Trove] = []
 

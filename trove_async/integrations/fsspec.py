@@ -31,7 +31,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from trove_async import ObjectNotFoundError, Trove
+from trove_async import ObjectExistsError, ObjectNotFoundError, Trove
 from trove_async._concurrency import for_each, in_thread
 from trove_async.errors import BucketNotFoundError, InvalidNameError, NotSupportedError
 from trove_async.file import FileReader, FileWriter, OpeningFile
@@ -60,7 +60,8 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
     """A store as a filesystem: ``fsspec.filesystem("trove", backend="s3://…")``.
 
     The store is opened on first use, in the event loop that uses it: that of fsspec, or the running one if
-    ``asynchronous=True``. Each process has its own, also after a fork.
+    ``asynchronous=True``. Each process has its own, also after a fork. It is closed with the process, or once
+    the filesystem is no longer used; close that of a loop that ends before by `aclose`.
 
     Buckets are the directories below the root. Within a bucket, a directory exists as long as a key starts
     with its path and a slash. Listings are not cached, unless ``use_listings_cache=True``.
@@ -454,11 +455,14 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         bucket, key = paths.address(path)
         store = await self._stores.get()
         with translated(path):
-            if not truncate:
-                with suppress(ObjectNotFoundError):
+            if truncate:
+                await store.put(bucket, key, b"", **options)
+            else:
+                try:
                     await store.copy(bucket, key, bucket, key, **options)
-                    return
-            await store.put(bucket, key, b"", **options)
+                except ObjectNotFoundError:
+                    with suppress(ObjectExistsError):  # another writer was faster
+                        await store.put(bucket, key, b"", if_none_match="*", **options)
         self.invalidate_cache(path)
 
     async def _cp_file(self, path1: str, path2: str, *, move: bool = False, **options: Any) -> None:
@@ -636,22 +640,31 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         """Return a file that is open for writing, and the number of bytes that it begins with."""
         bucket, key = paths.address(path)
         store = await self._stores.get()
-        if mode == "wb":
-            return await store.open_file(bucket, key, "wb", **options), 0
         if mode == "ab":
             with suppress(ObjectNotFoundError):
-                async with store.get(bucket, key) as reader:
-                    options.setdefault("content_type", reader.info.content_type)
-                    writer = await store.open_file(
-                        bucket, key, "wb", if_match=reader.info, **options
-                    )
-                    async for chunk in reader:
-                        await writer.write(chunk)
-                    return writer, reader.info.size
+                return await self._open_copy(store, bucket, key, **options)
         # The store itself refuses to replace an object that is created before the file is closed.
-        elif await store.exists(bucket, key):
+        elif mode == "xb" and await store.exists(bucket, key):
             raise FileExistsError(path)
-        return await store.open_file(bucket, key, "xb", **options), 0
+        writer = await store.open_file(bucket, key, "wb" if mode == "wb" else "xb", **options)
+        self._stores.add_writer(writer)
+        return writer, 0
+
+    async def _open_copy(
+        self, store: Trove, bucket: str, key: str, **options: Any
+    ) -> tuple[FileWriter, int]:
+        """Return a file that replaces an object, and begins with its content."""
+        async with store.get(bucket, key) as reader:
+            options.setdefault("content_type", reader.info.content_type)
+            writer = await store.open_file(bucket, key, "wb", if_match=reader.info, **options)
+            self._stores.add_writer(writer)
+            try:
+                async for chunk in reader:
+                    await writer.write(chunk)
+            except BaseException:
+                await writer.abort()
+                raise
+            return writer, reader.info.size
 
 
 def _condition(mode: str) -> str | None:

@@ -9,6 +9,7 @@ random read requests exactly its bytes.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
@@ -85,7 +86,7 @@ class OpeningFiles(Protocol):
 class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """An object, open for reading one version of it, or for writing a new one.
 
-    If a ``with`` block is left by an exception, nothing is stored. `commit` stores the object of a file with
+    If a ``with`` block is left by an exception, or a file is never closed, nothing is stored. `commit` stores the object of a file with
     ``autocommit=False``, after `close`.
 
     Args:
@@ -149,6 +150,8 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
                 return await work
 
         try:
+            if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
+                raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
             return sync(self.fs.loop, run)
         finally:
             work.close()  # if the loop is not running
@@ -201,9 +204,16 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             if reader is not None:
                 self._submit(reader.aclose())
 
+    def __del__(self) -> None:
+        """Release the connection. What was written is dropped, with a warning of `FileWriter`."""
+        self._closed = True
+        reader = getattr(self, "_reader", None)
+        if reader is not None:
+            self._submit(reader.aclose())
+
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine without waiting: the garbage collector may close a file on the loop itself."""
-        loop = self.fs.loop
+        loop = None if sys.is_finalizing() else self.fs.loop
         if loop is None or not loop.is_running():
             work.close()
         else:

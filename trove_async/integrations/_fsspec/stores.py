@@ -10,11 +10,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from trove_async import Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.errors import ClosedError, ConfigError
+from trove_async.file import FileWriter
 
 _EXIT_SECONDS: Final = 2.0
 """Seconds that the end of the process waits until the connections are closed."""
@@ -119,6 +120,9 @@ class Stores:
         self._open: dict[asyncio.AbstractEventLoop, Trove] = {}
         self._inherited: list[object] = []
         self._borrowed: list[Trove] = []
+        self._writers: WeakKeyDictionary[FileWriter, asyncio.AbstractEventLoop] = (
+            WeakKeyDictionary()
+        )
         _all_stores.add(self)
 
     async def get(self) -> Trove:
@@ -156,10 +160,21 @@ class Stores:
             self._borrowed.append(store)
             return store  # the user has opened it
 
+    def add_writer(self, writer: FileWriter) -> None:
+        """Abort a file when its store is closed, if it is still open then."""
+        self._writers[writer] = asyncio.get_running_loop()
+
     async def aclose(self) -> None:
         """Close the store of the running event loop. The next use opens a new one."""
         store = self._open.pop(asyncio.get_running_loop(), None)
-        if store is not None and store not in self._borrowed:
+        if store is not None:
+            await self._close(store)
+
+    async def _close(self, store: Trove) -> None:
+        loop = asyncio.get_running_loop()
+        for writer in [writer for writer, its_loop in self._writers.items() if its_loop is loop]:
+            await writer.abort()  # does nothing if it is closed
+        if store not in self._borrowed:
             await store.aclose()
 
     def close_soon(self) -> list[Future[None]]:
@@ -169,9 +184,7 @@ class Stores:
         running = [(loop, store) for loop, store in list(self._open.items()) if loop.is_running()]
         self._open.clear()
         return [
-            asyncio.run_coroutine_threadsafe(store.aclose(), loop)
-            for loop, store in running
-            if store not in self._borrowed
+            asyncio.run_coroutine_threadsafe(self._close(store), loop) for loop, store in running
         ]
 
 
