@@ -11,7 +11,7 @@ import pytest
 from obspec import exceptions
 
 from trove_async import Trove, blocking
-from trove_async.errors import ObjectNotFoundError, RangeError
+from trove_async.errors import ClosedError, ObjectNotFoundError, RangeError
 from trove_async.integrations.obspec import AsyncObspecStore, ObspecStore
 
 PROTOCOLS = [
@@ -117,7 +117,10 @@ async def test_put_modes_create_and_update(client: AsyncObspecStore, tmp_path: P
         await client.put_async("key", b"", mode=obspec.UpdateVersion(version="1"))
     with pytest.raises(ValueError, match="mode"):
         await client.put_async("key", b"", mode="append")  # type: ignore[arg-type]  # the error under test
-    await client.put_async("copy", await client.get_async("key"), mode="overwrite")
+    result = await client.get_async("key")
+    await client.put_async("copy", result, mode="overwrite")
+    with pytest.raises(ClosedError):
+        await result.reader.read()
     assert await (await client.get_async("copy")).buffer_async() == b"ab"
 
 
@@ -185,7 +188,10 @@ def test_blocking_methods(blocking_client: ObspecStore) -> None:
     assert b"".join(client.get("dir/a")) == b"0123456789"
     assert client.get_range("dir/a", start=1, length=2) == b"12"
     assert client.get_ranges("dir/a", starts=[0, 9], ends=[1, 10]) == [b"0", b"9"]
-    client.put("b", client.get("dir/a"))
+    result = client.get("dir/a")
+    client.put("b", result)
+    with pytest.raises(ClosedError):
+        result.reader.read()
     client.copy("b", "c")
     client.rename("c", "d", overwrite=False)
     assert [meta["path"] for page in client.list() for meta in page] == ["b", "d", "dir/a"]

@@ -101,10 +101,11 @@ class AsyncObspecStore:
         """Store an object, atomically. The store chooses the parts, so obspec's advice on them is ignored."""
         with translated():
             del use_multipart, chunk_size, max_concurrency
-            body = file.reader if isinstance(file, AsyncGetResult) else file
-            return result(
-                await self._bucket.put(path, body, tags=tags, **put_arguments(attributes, mode))
-            )
+            arguments = {"tags": tags, **put_arguments(attributes, mode)}
+            if not isinstance(file, AsyncGetResult):
+                return result(await self._bucket.put(path, file, **arguments))
+            async with file.reader as body:
+                return result(await self._bucket.put(path, body, **arguments))
 
     def list_async(
         self, prefix: str | None = None, *, offset: str | None = None
@@ -194,10 +195,11 @@ class ObspecStore:
         """Store an object, atomically. The store chooses the parts, so obspec's advice on them is ignored."""
         with translated():
             del use_multipart, chunk_size, max_concurrency
-            body = file.reader if isinstance(file, GetResult) else file
-            return result(
-                self._bucket.put(path, body, tags=tags, **put_arguments(attributes, mode))
-            )
+            arguments = {"tags": tags, **put_arguments(attributes, mode)}
+            if not isinstance(file, GetResult):
+                return result(self._bucket.put(path, file, **arguments))
+            with file.reader as body:
+                return result(self._bucket.put(path, body, **arguments))
 
     def list(
         self, prefix: str | None = None, *, offset: str | None = None
