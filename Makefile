@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test ceph-test browser-test command-test cover check docs lowest bench soak clean
+.PHONY: demo serve test ceph-test browser-test command-test data-test cover check docs lowest bench soak clean
 
 # TROVE_DEMO=s3 runs a local S3 server for the cold backend, TROVE_DEMO=cloud also a GCS emulator for the
 # archive.
@@ -30,6 +30,9 @@ command-test: .venv/test  ## with the programs zstd, clamd and rclone (Debian pa
 browser-test: .venv/browser  ## the media page in a headless Chromium (Debian packages)
 	$(BIN)/python -m pytest -m browser tests/browser
 
+data-test: .venv/data  ## fsspec with pandas, polars, pyarrow, dask, duckdb, zarr, xarray and others
+	$(BIN)/python -m pytest -m data tests/data
+
 cover: .venv/test  ## all tests, with branch coverage; takes twice as long
 	$(BIN)/python -m pytest --numprocesses=auto --cov
 
@@ -47,6 +50,7 @@ docs: .venv/docs  ## the documentation site, in site/; tests/docs runs its code 
 LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
 	tests/integrations/test_download.py tests/integrations/test_upload.py tests/integrations/test_otel.py \
+	tests/integrations/test_fsspec.py tests/integrations/test_obspec.py \
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
 	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py \
 	tests/middlewares/test_compression.py tests/middlewares/test_seekable_zstd.py \

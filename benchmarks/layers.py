@@ -31,7 +31,7 @@ from typing import Self
 from unittest.mock import patch
 
 import diskcache  # type: ignore[import-untyped]  # has no types
-import fsspec  # type: ignore[import-untyped]  # has no types
+import fsspec
 from _counting_proxy import CountingProxy, counting_proxy
 from _harness import Measurement, MiB, machine, memory_folder, once, table
 

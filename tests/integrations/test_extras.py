@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
         ("aiohttp", "aiohttp", "aiohttp"),
         ("aiohttp", "python_multipart", "aiohttp"),
         ("otel", "opentelemetry", "otel"),
+        ("fsspec", "fsspec", "fsspec"),
+        ("obspec", "obspec", "obspec"),
         ("django", "django", "django"),
     ],
 )
@@ -37,6 +39,17 @@ def test_missing_extra_is_named_in_error(module: str, missing: str, extra: str) 
         timeout=50,
     )
     assert f"pip install 'trove-async[{extra}]'" in process.stdout
+
+
+def test_missing_package_of_upath_is_named_in_error() -> None:
+    process = subprocess.run(  # noqa: S603 - constant arguments
+        [sys.executable, "-c", PROGRAM.format(missing="upath", module="upath")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    assert "pip install 'universal_pathlib" in process.stdout
 
 
 def test_logs_integration_imports_no_extra() -> None:

@@ -8,8 +8,15 @@ Public
 `starlette`         downloads, uploads, errors and lifespan for FastAPI and Starlette
 `aiohttp`           the same for aiohttp.web
 `django`            a storage backend for Django
+`fsspec`            a filesystem for fsspec, and so for pandas, pyarrow, dask, zarr and others
+`upath`             the paths of universal_pathlib, over `fsspec`
+`obspec`            the protocols of obspec over a bucket
 `otel`              OpenTelemetry spans and metrics
 `logs`              logging with the standard library
+
+The parts of a module
+`_fsspec`           of `fsspec`
+`_obspec`           of `obspec`
 
 Shared by the web frameworks
 `_endpoints`        `object_response` and `store_upload`, independent of the framework
