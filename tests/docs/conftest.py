@@ -12,11 +12,21 @@ from uuid import uuid4
 import httpx
 import pytest
 from distributed import Client, LocalCluster
+from django.conf import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trove_async.testing.servers import GCSServer, S3Server
+
+if not settings.configured:  # importing a storage needs them
+    settings.configure(
+        USE_TZ=True,
+        TIME_ZONE="Asia/Tokyo",
+        STATIC_URL="/static/",
+        DEBUG=False,
+        SECRET_KEY="test",  # noqa: S106 - a test
+    )
 
 
 @pytest.fixture

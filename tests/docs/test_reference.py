@@ -16,6 +16,7 @@ _DIRECTIVE = re.compile(r"^::: (trove_async[\w.]*)\.(\w+)$", re.MULTILINE)
 
 PACKAGES = [
     "trove_async",
+    "trove_async.blocking",
     "trove_async.drivers",
     "trove_async.layers",
     "trove_async.middlewares",
@@ -30,7 +31,10 @@ MODULES = [
     "trove_async.middleware",
     "trove_async.integrations.starlette",
     "trove_async.integrations.aiohttp",
+    "trove_async.integrations.django",
+    "trove_async.integrations.fsspec",
     "trove_async.integrations.logs",
+    "trove_async.integrations.obspec",
     "trove_async.integrations.otel",
     "trove_async.testing.servers",
 ]
