@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag
 
 from trove_async import drivers
+from trove_async._named_objects import named_object
 from trove_async.driver import AsyncDriver
 from trove_async.layers import (
     Fallback,
@@ -25,7 +26,7 @@ from trove_async.layers import (
 )
 
 from ._tables import ImportedTable, Shorthand, Table, located, tag_of, type_alone
-from ._values import ImportPath, Permissions, Seconds, Size, import_object, problem
+from ._values import ImportPath, Permissions, Seconds, Size, problem
 
 _DIGITS = re.compile(r"[1-9][0-9]{0,3}")
 
@@ -202,7 +203,7 @@ class ImportedLayerTable(LayerTable, ImportedTable):
     type: ImportPath
 
     def around(self, driver: AsyncDriver, *inner: AsyncDriver) -> AsyncDriver:  # noqa: ARG002 - as the others
-        return _checked(import_object(self.type)(driver, **self.extra_options()), self.type)
+        return _checked(named_object(self.type)(driver, **self.extra_options()), self.type)
 
 
 Layer: TypeAlias = Annotated[
@@ -412,7 +413,7 @@ class ImportedBackendTable(BackendTable, ImportedTable):
     type: ImportPath
 
     def driver(self, shared: SharedCredentials) -> AsyncDriver:  # noqa: ARG002 - as the others
-        return _checked(import_object(self.type)(**self.extra_options()), self.type)
+        return _checked(named_object(self.type)(**self.extra_options()), self.type)
 
 
 def _backend_tag(value: object) -> str | None:

@@ -11,13 +11,14 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Discriminator, Field, SecretStr, Tag
 
 from trove_async import middlewares
+from trove_async._named_objects import named_object
 from trove_async.middleware import Inspecting, Middleware
 from trove_async.middlewares.keys import Keyring, Keys
 from trove_async.scope import Scope
 
 from ._backends import SharedCredentials, find_credentials
 from ._tables import ImportedTable, Shorthand, Table, tag_of, type_alone
-from ._values import ImportPath, Seconds, Size, import_object, problem
+from ._values import ImportPath, Seconds, Size, problem
 
 Texts: TypeAlias = Annotated[
     list[str],
@@ -69,7 +70,7 @@ class ScopeTable(Table):
         if self.except_ is not None:
             parts.append(~self.except_.scope())
         if self.when is not None:  # last, because calling a function costs most
-            parts.append(Scope.when(import_object(self.when)))
+            parts.append(Scope.when(named_object(self.when)))
         return reduce(and_, parts) if parts else Scope.everything()
 
 
@@ -150,7 +151,7 @@ class ImportedKeysTable(KeysTable, ImportedTable):
     type: ImportPath
 
     def source(self, shared: SharedCredentials) -> Keys:  # noqa: ARG002 - as the others
-        keys = import_object(self.type)(**self.extra_options())
+        keys = named_object(self.type)(**self.extra_options())
         if not isinstance(keys, Keys):
             raise problem(f"{self.type!r} must return a Keys, got {type(keys).__name__}")
         return keys
@@ -241,7 +242,7 @@ class InspectionTable(MiddlewareTable):
     """A function of bucket, key and media type that returns the inspector of one body."""
 
     def middleware(self, shared: SharedCredentials) -> Inspecting:  # noqa: ARG002 - as the others
-        return middlewares.Inspection(import_object(self.function))
+        return middlewares.Inspection(named_object(self.function))
 
 
 class ImportedMiddlewareTable(MiddlewareTable, ImportedTable):
@@ -250,7 +251,7 @@ class ImportedMiddlewareTable(MiddlewareTable, ImportedTable):
     type: ImportPath
 
     def middleware(self, shared: SharedCredentials) -> Middleware | Inspecting:  # noqa: ARG002 - as the others
-        made = import_object(self.type)(**self.extra_options())
+        made = named_object(self.type)(**self.extra_options())
         if not isinstance(made, Middleware | Inspecting):
             raise problem(f"{self.type!r} must return a middleware, got {type(made).__name__}")
         return made

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Discriminator, Tag
 
+from trove_async._named_objects import named_object
 from trove_async.router import Route, RouteFunction, route_function
 
 from ._tables import Shorthand, Table
-from ._values import ImportPath, import_object
+from ._values import ImportPath
 
 
 class PatternRouteTable(Table):
@@ -81,7 +82,7 @@ class FunctionRouteTable(Table):
 
     def route_function(self) -> RouteFunction:
         """Return the route function."""
-        function: RouteFunction = import_object(self.function)
+        function: RouteFunction = named_object(self.function)
         return function if self.by is None else route_function(function, by=self.by)
 
 

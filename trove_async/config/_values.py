@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from trove_async._named_objects import NAME
 from trove_async._quantities import parse_duration, parse_size
 
 _OCTAL: Final = re.compile(r"(?:0o?)?([0-7]{3,4})")
-
-IMPORT_PATH: Final = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*")
-"""The form of ``package.module:name``."""
 
 
 def problem(message: str) -> PydanticCustomError:
@@ -22,24 +19,8 @@ def problem(message: str) -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message})
 
 
-def import_object(path: str) -> Any:  # noqa: ANN401 - users import anything
-    """Return the object at ``package.module:name``.
-
-    Raises:
-        PydanticCustomError: It cannot be imported.
-    """
-    module, _, name = path.partition(":")
-    try:
-        found: Any = import_module(module)
-        for attribute in name.split("."):
-            found = getattr(found, attribute)
-    except (ImportError, AttributeError) as error:
-        raise problem(f"{path!r} cannot be imported: {error}") from error
-    return found
-
-
 def _import_path(value: str) -> str:
-    if not IMPORT_PATH.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise problem("must have the form 'package.module:name'")
     return value
 
@@ -89,7 +70,7 @@ Permissions: TypeAlias = Annotated[
 ImportPath: TypeAlias = Annotated[
     str,
     AfterValidator(_import_path),
-    WithJsonSchema({"type": "string", "pattern": f"^{IMPORT_PATH.pattern}$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"}),
 ]
 
 

@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from trove_async import Trove
-from trove_async._concurrency import OwnedTask
+from trove_async._concurrency import OwnedTask, in_thread
+from trove_async._named_objects import named_object
 from trove_async.errors import ClosedError, ConfigError
 from trove_async.file import FileWriter
 
@@ -79,26 +79,13 @@ def factory_of(
         return lambda: Trove.from_config(config)
     if backend is not None:
         return lambda: Trove(backend)
-    factory = _imported(store) if isinstance(store, str) else store
+    factory = named_object(store) if isinstance(store, str) else store
     if not callable(factory):
         raise TypeError(
             "store must be a Trove, a function that returns one, or its name as 'package.module:name',"
             f" got {store!r}"
         )
     return factory
-
-
-def _imported(name: str) -> Any:  # noqa: ANN401 - any object of any module
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"store must be named as 'package.module:name', got {name!r}: {error}"
-        ) from error
-    return found
 
 
 class Stores:
@@ -149,7 +136,7 @@ class Stores:
         return store
 
     async def _opened(self) -> Trove:
-        store = self._make()
+        store = await in_thread(self._make)  # it may import modules, and read a configuration
         if not isinstance(store, Trove):
             raise TypeError(f"store must return a Trove, got {type(store).__name__}")
         try:
