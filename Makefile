@@ -31,7 +31,7 @@ browser-test: .venv/browser  ## the media page in a headless Chromium (Debian pa
 	$(BIN)/python -m pytest -m browser tests/browser
 
 data-test: .venv/data  ## fsspec with pandas, polars, pyarrow, dask, duckdb, zarr, xarray and others
-	$(BIN)/python -m pytest -m data tests/data
+	$(BIN)/python -m pytest -m data tests/data tests/docs
 
 cover: .venv/test  ## all tests, with branch coverage; takes twice as long
 	$(BIN)/python -m pytest --numprocesses=auto --cov

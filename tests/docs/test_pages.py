@@ -12,6 +12,8 @@ from tests.docs.session import Session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _pytest.mark.structures import ParameterSet
+
 CHECKED = {"python", "console", "toml", "setup", "fixtures"}
 SHOWN = {"text", "http", "json"}
 """Languages of blocks that are not code."""
@@ -27,8 +29,14 @@ def test_every_block_has_a_language_that_is_checked_or_shown() -> None:
     assert unknown == []
 
 
+def parameter_of(page: Path) -> ParameterSet:
+    """Return a page as a parameter. One page needs large libraries, which only `make data-test` installs."""
+    name = str(page.relative_to(DOCS))
+    return pytest.param(page, id=name, marks=pytest.mark.data if name == "how-to/data.md" else ())
+
+
 @pytest.mark.filterwarnings("ignore:Using `httpx` with")  # starlette's test client prefers httpx2
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", [parameter_of(page) for page in PAGES])
 def test_blocks_of_page_run(
     page: Path,
     tmp_path: Path,
