@@ -156,6 +156,64 @@ def test_interrupted_upload_leaves_nothing_behind(
     assert asyncio.run(left_behind(seaweed, bucket)) == ([], 0)
 
 
+def test_interrupted_upload_is_continued(
+    bucket: str, environment: dict[str, str], tmp_path: Path, seaweed: S3Server
+) -> None:
+    (tmp_path / "large").write_bytes(BODY)
+    command: list[str | Path] = ["cp", tmp_path / "large", f"{bucket}/x", "--resume"]
+    with terminal([*command, "--limit-rate", "8MiB"], environment) as (pid, fd):
+        read_until(fd, lambda text: re.search(r"[1-9]\.\d/", text))  # a part is stored
+        os.kill(pid, signal.SIGKILL)
+        read_until(fd, lambda _: False)
+        assert code_of(pid) == -signal.SIGKILL
+    assert asyncio.run(left_behind(seaweed, bucket)) == ([], 1)
+    run(command, environment)
+    assert asyncio.run(left_behind(seaweed, bucket)) == (["x"], 0)
+    assert run(["cat", f"{bucket}/x"], environment).stdout == BODY
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_interrupted_download_is_continued(
+    bucket: str, environment: dict[str, str], tmp_path: Path, *, is_replaced: bool
+) -> None:
+    run(["cp", "-", f"{bucket}/x"], environment, body=BODY)
+    command: list[str | Path] = ["cp", f"{bucket}/x", tmp_path / "x", "--resume"]
+    with terminal([*command, "--limit-rate", "4MiB"], environment) as (pid, fd):
+        read_until(fd, lambda text: re.search(r"[1-9]\.\d/", text))
+        os.write(fd, b"\x03")
+        read_until(fd, lambda _: False)
+        assert code_of(pid) == 130
+    assert not (tmp_path / "x").exists()
+    part = tmp_path / ".x.trove-part"
+    assert 0 < part.stat().st_size < len(BODY)
+    body = BODY
+    if is_replaced:
+        body = BODY[::-1]
+        run(["cp", "-", f"{bucket}/x"], environment, body=body)
+    run(command, environment)
+    assert (tmp_path / "x").read_bytes() == body
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x"]
+
+
+def test_damaged_part_of_a_download_is_noticed(
+    bucket: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(["cp", "-", f"{bucket}/x"], environment, body=BODY)
+    command: list[str | Path] = ["cp", f"{bucket}/x", tmp_path / "x", "--resume"]
+    with terminal([*command, "--limit-rate", "4MiB"], environment) as (pid, fd):
+        read_until(fd, lambda text: re.search(r"[1-9]\.\d/", text))
+        os.write(fd, b"\x03")
+        read_until(fd, lambda _: False)
+        code_of(pid)
+    part = tmp_path / ".x.trove-part"
+    part.write_bytes(b"!" + part.read_bytes()[1:])
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(command, environment)
+    assert b"differs from the object, and was removed" in caught.value.stderr
+    run(command, environment)
+    assert (tmp_path / "x").read_bytes() == BODY
+
+
 def test_interrupted_download_leaves_no_file(
     bucket: str, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@
 `_transfer`    ``cp``, ``mv``, ``sync``
 `_trees`       transfers of directories and folders
 `_files`       single transfers: files, standard input and output
+`_partial_file`  the file of an interrupted download
 `_removal`     ``rm``
 `_buckets`     ``mb``, ``rb``, ``gc-uploads``
 `_placement`   ``explain``, ``routes``, ``misplaced``, ``presign``, ``health``

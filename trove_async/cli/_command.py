@@ -95,9 +95,15 @@ class Session:
         """The path of the configuration."""
         return self._connection.config
 
-    def limit_rate(self, bytes_per_second: float | None) -> None:
-        """Limit the rate of all transfers. Call it before `locate`."""
-        self._places = Places(replace(self._connection, limit_rate=bytes_per_second))
+    def connect(self, *, limit_rate: float | None, resume: bool = False) -> None:
+        """Set options of all transfers. Call it before `locate`.
+
+        Args:
+            limit_rate: The maximum number of bytes a second.
+            resume: Whether interrupted uploads are kept and continued.
+        """
+        connection = replace(self._connection, limit_rate=limit_rate, resume=resume)
+        self._places = Places(connection)
 
     async def locate(self, *texts: str) -> list[Place]:
         """Return what arguments name. All are checked before a store is opened for any of them."""

@@ -16,6 +16,7 @@ from trove_async.errors import NotSupportedError, ObjectChangedError
 from trove_async.models import ObjectInfo
 
 from ._command import UsageProblem
+from ._partial_file import PartialFile
 from ._places import LocalPath, Object, Place, Stream
 from ._progress import Progress
 
@@ -33,11 +34,13 @@ class Transfer:
         progress: Counts the objects and bytes.
         no_clobber: Whether to keep an object or file that exists.
         headers: The arguments of put that the user has given.
+        resume: Whether a download continues the file of an earlier one, and keeps its own if it is interrupted.
     """
 
     progress: Progress
     no_clobber: bool = False
     headers: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
 
     async def copy(self, source: Place, target: Place) -> Source:
         """Copy an object or a file. Return what was read, so that a move can delete exactly that.
@@ -115,6 +118,8 @@ class Transfer:
     # -- out of a store ----------------------------------------------------------------------------------
 
     async def _get(self, source: Object, target: Stream | LocalPath) -> Source:
+        if self.resume and isinstance(target, LocalPath):
+            return Source(bucket=source, info=await self._resume_download(source, target))
         async with source.bucket.get(source.key, progress=self.progress.of_object()) as reader:
             if isinstance(target, Stream):
                 sys.stdout.flush()
@@ -122,13 +127,33 @@ class Transfer:
                     sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
             else:
-                if self.no_clobber and await in_thread(os.path.lexists, target.path):
-                    raise FileExistsError(
-                        errno.EEXIST, "the file exists, and --no-clobber keeps it", target.path
-                    )
-                await in_thread(_make_directory, target.path)
+                await in_thread(self._check_target, target.path)
                 await reader.save(target.path)
             return Source(bucket=source, info=reader.info)
+
+    async def _resume_download(self, source: Object, target: LocalPath) -> ObjectInfo:
+        """Continue an earlier download of the same version, or begin one. Return the version."""
+        await in_thread(self._check_target, target.path)
+        info = await source.bucket.head(source.key)
+        partial = await in_thread(PartialFile.open, target.path, info)
+        try:
+            self.progress.add(size=partial.size)
+            if partial.size < info.size:
+                counted = self.progress.of_object()
+                async with source.bucket.get(
+                    source.key, range=(partial.size, None), if_match=info, progress=counted
+                ) as reader:
+                    while chunk := await reader.read(_CHUNK):
+                        await in_thread(partial.write, chunk)
+            await in_thread(partial.publish)
+        finally:
+            await in_thread(partial.close)
+        return info
+
+    def _check_target(self, path: str) -> None:
+        if self.no_clobber and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "the file exists, and --no-clobber keeps it", path)
+        _make_directory(path)
 
     # -- between stores ----------------------------------------------------------------------------------
 

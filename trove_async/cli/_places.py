@@ -104,6 +104,7 @@ class Connection:
         region: The region, for ``s3`` URLs.
         profile: The profile of the SDK, for ``s3`` URLs.
         limit_rate: The maximum number of bytes a second of all transfers.
+        resume: Whether interrupted uploads are kept and continued, for ``s3`` URLs.
     """
 
     config: str | None = None
@@ -112,6 +113,7 @@ class Connection:
     region: str | None = None
     profile: str | None = None
     limit_rate: float | None = None
+    resume: bool = False
 
 
 class Places:
@@ -247,6 +249,8 @@ class Places:
         flags = {"endpoint": self._connection.endpoint_url}
         if scheme == "s3":
             flags |= {"region": self._connection.region, "profile": self._connection.profile}
+            if self._connection.resume:
+                flags["resume_uploads"] = str(_cache_directory() / "uploads")
         given = {option.partition("=")[0] for option in options} | (
             {"region"} if has_region else set()
         )
@@ -269,6 +273,12 @@ def split_wildcards(key: str) -> tuple[str, str]:
         return key, ""
     folder = key[: key.rfind("/", 0, match.start()) + 1]
     return folder, key[len(folder) :]
+
+
+def _cache_directory() -> Path:
+    """Return the directory for what later runs may use (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trove"  # noqa: PTH117 - of a str
 
 
 def _local_path(text: str) -> LocalPath:

@@ -37,6 +37,14 @@ Metadata = Annotated[
         "--metadata", "-m", metavar="NAME=VALUE", help="Metadata of the object. Repeatable."
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Keep the parts of an interrupted upload to s3://, and the file of an interrupted download, and"
+        " continue from them.",
+    ),
+]
 Header = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Of the object; for a single one.")
 ]
@@ -64,6 +72,7 @@ async def cp(
     cache_control: Header = None,
     storage_class: Header = None,
     metadata: Metadata = None,
+    resume: Resume = False,
     dry_run: DryRun = False,
     jobs: Jobs = 64,
     limit_rate: LimitRate = None,
@@ -75,7 +84,7 @@ async def cp(
     --recursive). Several sources, and patterns such as 's3://BUCKET/logs/*.gz', need a folder as their target: a
     directory, or a URL that ends with a slash. '-' is standard input or output.
     """
-    session.limit_rate(limit_rate)
+    session.connect(limit_rate=limit_rate, resume=resume)
     headers = _headers(content_type, cache_control, storage_class, metadata)
     *places, into = await session.locate(*sources, target)
     for place in places:
@@ -105,6 +114,7 @@ async def cp(
             await _named_target(place, into, is_one=len(places) == 1),
             no_clobber=no_clobber,
             headers=headers,
+            resume=resume,
             dry_run=dry_run,
             show=not no_progress,
             move=False,
@@ -130,7 +140,7 @@ async def mv(
 
     A source that is changed meanwhile is kept. Targets are as for cp.
     """
-    session.limit_rate(limit_rate)
+    session.connect(limit_rate=limit_rate)
     *places, into = await session.locate(*sources, target)
     for place in places:
         if isinstance(place, Stream) or isinstance(into, Stream):
@@ -153,6 +163,7 @@ async def mv(
             await _named_target(place, into, is_one=len(places) == 1),
             no_clobber=no_clobber,
             headers={},
+            resume=False,
             dry_run=dry_run,
             show=not no_progress,
             move=True,
@@ -177,6 +188,7 @@ async def sync(
     size_only: Annotated[bool, typer.Option("--size-only", help="Compare only sizes.")] = False,
     include: Include = None,
     exclude: Exclude = None,
+    resume: Resume = False,
     dry_run: DryRun = False,
     jobs: Jobs = 64,
     limit_rate: LimitRate = None,
@@ -188,7 +200,7 @@ async def sync(
     """
     if checksum and size_only:
         raise UsageProblem("--checksum and --size-only exclude each other")
-    session.limit_rate(limit_rate)
+    session.connect(limit_rate=limit_rate, resume=resume)
     left, right = await session.locate(source, target)
     await copy_tree(
         session,
@@ -286,6 +298,7 @@ async def _transfer_one(
     *,
     no_clobber: bool,
     headers: dict[str, Any],
+    resume: bool,
     dry_run: bool,
     show: bool,
     move: bool,
@@ -306,7 +319,9 @@ async def _transfer_one(
         total_bytes=size,
         total_objects=1,
     ) as progress:
-        transfer = Transfer(progress=progress, no_clobber=no_clobber, headers=headers)
+        transfer = Transfer(
+            progress=progress, no_clobber=no_clobber, headers=headers, resume=resume
+        )
         if move:
             await transfer.move(source, target)  # type: ignore[arg-type] # `mv` refuses streams
         else:

@@ -347,6 +347,8 @@ class S3Table(BackendTable):
     """The customer-provided key of the server-side encryption, in base64."""
     requester_pays: bool | None = None
     """Whether the requester pays."""
+    resume_uploads: str | None = None
+    """A directory in which uploads in parts are recorded, so that an interrupted one is continued later."""
 
     def driver(self, shared: SharedCredentials) -> AsyncDriver:
         options = self.options(

@@ -255,6 +255,7 @@ _S3_OPTIONS = {
     "storage_class": "storage_class",
     "server_side_encryption": "server_side_encryption",
     "kms_key_id": "kms_key_id",
+    "resume_uploads": "resume_uploads",
 }
 _S3_SWITCHES = frozenset(
     {"payload_signing", "checksums", "bucket_key_enabled", "requester_pays", "trust_env"}

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from trove_async._http import check_tls
 from trove_async._secrets import Secret
-from trove_async._settings import check_counts, check_switches
+from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.errors import ConfigError
 
 from ._client import AddressingStyle
@@ -36,6 +36,7 @@ class Settings:
         proxy: The URL of a proxy for all requests to the service.
         trust_env: Whether to use the proxies of the environment if `proxy` is None.
         data_plane: The name of the data plane.
+        resume_uploads: The directory of the records of uploads. None: uploads are not resumed.
     """
 
     addressing_style: AddressingStyle
@@ -49,6 +50,7 @@ class Settings:
     proxy: Secret[str] | None
     trust_env: bool
     data_plane: DataPlaneName
+    resume_uploads: str | None
 
     def check(self) -> None:
         """Check the settings, except the proxy.
@@ -64,6 +66,9 @@ class Settings:
         )
         check_counts(max_connections=self.max_connections, parallel_parts=self.parallel_parts)
         check_tls(self.tls)
+        check_texts(resume_uploads=self.resume_uploads)
+        if self.resume_uploads == "" or "\0" in (self.resume_uploads or ""):
+            raise ConfigError("resume_uploads must be the path of a directory")
         check_bucket_owner(self.bucket_owner)
         _check_choice("addressing_style", self.addressing_style, get_args(AddressingStyle))
         _check_choice("dialect", self.dialect, get_args(DialectName))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import Awaitable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -58,6 +59,7 @@ from ._features import WriteKind
 from ._multipart import MultipartUpload, abort_unfinished_uploads
 from ._object_settings import ObjectSettings
 from ._pages import list_objects_page, list_versions_page
+from ._resumed_upload import ResumedUpload
 from ._settings import Settings
 from ._write_checks import check_get_conditions, check_storable
 
@@ -133,6 +135,11 @@ class S3Driver:
             so plain http is allowed to this machine only, and URLs cannot be presigned.
         requester_pays: Whether you pay for requests to Requester Pays buckets. URLs cannot be
             presigned then.
+        resume_uploads: A directory in which uploads in parts are recorded. An upload that fails, or is
+            interrupted or killed, is then kept, and the next put of the same key, with the same size and
+            headers, sends only the parts whose bytes the service does not have. The parts cost storage
+            until then, or until `gc_uploads`. Bodies that a middleware encodes differ in each put, so
+            they are sent again. None: such an upload is aborted.
 
     Raises:
         ConfigError: An argument is invalid, or two contradict each other.
@@ -166,6 +173,7 @@ class S3Driver:
         bucket_key_enabled: bool | None = None,
         sse_customer_key: bytes | None = None,
         requester_pays: bool = False,
+        resume_uploads: str | os.PathLike[str] | None = None,
     ) -> None:
         # 1. Collect the arguments, and delete the secrets from the local variables: a traceback that
         # records local variables would show them.
@@ -206,6 +214,9 @@ class S3Driver:
             proxy=secret_proxy,
             trust_env=trust_env,
             data_plane=data_plane,
+            resume_uploads=os.fspath(resume_uploads)
+            if isinstance(resume_uploads, os.PathLike)
+            else resume_uploads,
         )
         self._settings.check()
         # 3. Set the state of a driver that is not open.
@@ -431,13 +442,24 @@ class S3Driver:
     ) -> AbstractAsyncContextManager[Upload]:
         """Open a multipart upload. See `Uploading.upload`."""
         components = self._open_components
-        upload = MultipartUpload(
-            components.plane,
-            bucket,
-            key,
-            self._object_settings.with_storage_class(options),
-            directories=components.service.dialect.directories,
-        )
+        directories = components.service.dialect.directories
+        with_class = self._object_settings.with_storage_class(options)
+        records = self._settings.resume_uploads
+        upload: MultipartUpload
+        if records is None:
+            upload = MultipartUpload(
+                components.plane, bucket, key, with_class, directories=directories
+            )
+        else:
+            upload = ResumedUpload(
+                components.plane,
+                bucket,
+                key,
+                with_class,
+                records=records,
+                address=f"{self._endpoint.origin.url}/{bucket}/{key}",
+                directories=directories,
+            )
         checks = components.write_checks
         if checks.write_needs_check("upload", key, options):
             return checks.checked_upload(upload, bucket, key, options)
