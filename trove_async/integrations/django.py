@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urljoin
 
 try:
-    from django.conf import settings
+    from django import conf
     from django.contrib.staticfiles.storage import ManifestFilesMixin
     from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
     from django.core.files.base import File
@@ -165,7 +165,7 @@ class TroveStorage(Storage):
     def get_modified_time(self, name: str) -> datetime:
         """Return the time when a file was stored: aware if USE_TZ is set, else in TIME_ZONE and naive."""
         modified = self.bucket.head(self.key_of(name)).last_modified
-        return modified if settings.USE_TZ else make_naive(modified, get_default_timezone())
+        return modified if conf.settings.USE_TZ else make_naive(modified, get_default_timezone())
 
     def _open(self, name: str, mode: str = "rb") -> TroveFile:
         return TroveFile(self, name, mode)
