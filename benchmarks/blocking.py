@@ -2,8 +2,7 @@
 
 Every round runs all contenders in turn, in one process, and the ratios are medians over the rounds. One thread is
 compared with async calls one after another, and 16 threads with 16 concurrent ones. A server uses the same
-cores. The async calls run on asyncio's own loop, and the blocking ones on uvloop, which the facade uses because it is
-installed here.
+cores.
 
     python benchmarks/blocking.py [ROUNDS]
 """
@@ -282,7 +281,7 @@ def verdicts(backend: Backend) -> list[tuple[str, bool]]:
 def main() -> int:
     """Run everything. Return 1 if a target is missed."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print(machine("trove_async", "s3fs", "obstore", "uvloop"))
+    print(machine("trove_async", "s3fs", "obstore"))
     print("Microseconds of a call, and in parentheses our blocking rate divided by the peer's.\n")
     all_met = True
     with backends() as places:

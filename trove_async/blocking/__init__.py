@@ -10,7 +10,7 @@
             print(file.read())
 
 Any number of threads may use one store. All stores of a process share one event loop, which runs in a daemon
-thread that starts with the first store. It is a loop of uvloop if that is installed.
+thread that starts with the first store.
 
 * Callbacks run on that thread: `progress`, route functions, the functions of scopes, the `decode` of a get, and
   listeners of events. They must not block, and must not call a blocking store: that raises RuntimeError. The
