@@ -23,7 +23,7 @@ from trove_async.drivers import S3Driver
 from trove_async.testing.servers import S3Server
 
 COMMAND = [sys.executable, "-m", "trove_async"]
-BODY = bytes(range(256)) * 4 * 1024 * 40  # 40 MiB
+BODY = bytes(range(256)) * 4 * 1024 * 24  # 24 MiB
 
 
 # Python 3.12 warns that the tests have threads. The child only executes a program.
@@ -101,13 +101,13 @@ def test_progress_is_drawn_on_a_terminal_and_removed_at_the_end(
     bucket: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "large").write_bytes(BODY)
-    options = ["--limit-rate", "40MiB"]
+    options = ["--limit-rate", "24MiB"]
     with terminal(["cp", tmp_path / "large", f"{bucket}/x", *options], environment) as (pid, fd):
         text = read_until(fd, lambda _: False)
         assert code_of(pid) == 0
-    assert re.search(r"/41\.9 MB|/40\.0 MiB", text)
+    assert re.search(r"/24\.0 MiB", text)
     assert re.search(r"MiB/s", text)
-    assert "trove: copied 1 object, 40.0 MiB" in text.splitlines()[-1]
+    assert "trove: copied 1 object, 24.0 MiB" in text.splitlines()[-1]
 
 
 def test_without_a_terminal_there_is_one_line(
@@ -242,7 +242,7 @@ def test_tree_on_a_terminal_shows_totals(
             text = read_until(fd, lambda _: False)
             assert code_of(pid) == 0
         assert "/40 objects" in text
-        assert re.search(r"/4\.0 MB|/3\.8 MiB", text)
+        assert re.search(r"/3\.8 MiB", text)
 
 
 def test_interrupted_tree_says_what_is_done(
