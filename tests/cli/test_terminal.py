@@ -150,8 +150,8 @@ def test_interrupted_upload_leaves_nothing_behind(
         else:
             os.kill(pid, number)
         text = read_until(fd, lambda _: False)
-        assert code_of(pid) == 130
-    assert "trove: interrupted" in text
+        assert code_of(pid) == 128 + number
+    assert ("trove: interrupted" if number is signal.SIGINT else "trove: terminated") in text
     assert "trove: stopped: copied 0 objects" in text
     assert asyncio.run(left_behind(seaweed, bucket)) == ([], 0)
 
@@ -259,6 +259,64 @@ def test_interrupted_tree_says_what_is_done(
     assert done is not None
     listed = run(["ls", "-r", bucket], environment).stdout.splitlines()
     assert 0 < int(done[1]) <= len(listed) < 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_the_wait_for_standard_input(
+    bucket: str, environment: dict[str, str], seaweed: S3Server, number: signal.Signals
+) -> None:
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [*COMMAND, "cp", "-", f"{bucket}/x"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"x" * 200_000)  # more than a pipe holds: it has been read
+        process.stdin.flush()
+        process.send_signal(number)
+        assert process.wait(50) == 128 + number
+        process.stdin.close()
+    assert asyncio.run(left_behind(seaweed, bucket)) == ([], 0)
+
+
+def test_named_pipe_is_refused_and_a_substituted_process_is_read(
+    bucket: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(["cp", tmp_path / "pipe", f"{bucket}/x"], environment)
+    assert b"is a named pipe: read it with trove cp - " in caught.value.stderr
+    script = f"{' '.join(COMMAND)} cp <(echo hello) {bucket}/x"
+    subprocess.run(["/bin/bash", "-ec", script], env=environment, check=True, timeout=50)  # noqa: S603 - our own script
+    assert run(["cat", f"{bucket}/x"], environment).stdout == b"hello\n"
+
+
+def test_broken_pipe_ends_deletions_silently(
+    bucket: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    source = tree(tmp_path / "in", {f"{n:04}-{'long' * 40}": b"" for n in range(800)})
+    run(["cp", source, bucket], environment)
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [*COMMAND, "rm", "-r", "-n", f"{bucket}/"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(50) == 141
+        assert b"Broken pipe" not in process.stderr.read()
+
+
+def test_output_without_unicode_is_escaped(
+    bucket: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    run(["cp", tree(tmp_path / "in", {"\N{SNOWMAN}": b"1"}), bucket], environment)
+    listed = run(["ls", bucket], {**environment, "PYTHONIOENCODING": "ascii"}).stdout
+    assert b"\\u2603" in listed
 
 
 def test_reader_that_goes_away_ends_the_command_silently(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Trove, contents, tree
+from trove_async.cli._paths import Paths
+from trove_async.errors import InvalidNameError
 
 FILES = {
     "a.txt": b"one",
@@ -200,7 +203,8 @@ def test_mv_onto_itself_through_two_stores_keeps_the_object(
     bucket = s3.removeprefix("s3://")
     for pair in ([f"{s3}/x", f"{bucket}/x"], [f"{bucket}/x", f"{s3}/x"]):
         result = trove("mv", *pair, "-C", config)
-        assert (result.code, "are the same object" in result.err) == (2, True)
+        assert (result.code, "under another name: it was kept" in result.err) == (1, True)
+        assert keys(trove, s3) == {"x": 1}
     assert trove("mv", f"{s3}/x", f"{bucket}/y", "-C", config).code == 0
     assert keys(trove, s3) == {"y": 1}
 
@@ -341,3 +345,136 @@ def test_secrets_of_urls_are_in_no_message(trove: Trove, s3: str) -> None:
         result = trove(*arguments)
         assert result.code == 1
         assert "canary" not in result.out + result.err
+
+
+# -- names that lead astray --------------------------------------------------------------------------------
+
+
+def test_rm_and_cat_of_an_object_leave_the_folder_of_its_name_alone(trove: Trove, s3: str) -> None:
+    for key in ("logs", "logs/a", "logs/b/c"):
+        trove("cp", "-", f"{s3}/{key}", stdin=key.encode())
+    assert trove("cat", f"{s3}/logs").raw == b"logs"
+    assert trove("rm", f"{s3}/logs").code == 0
+    assert sorted(keys(trove, s3)) == ["logs/a", "logs/b/c"]
+    refused = trove("rm", f"{s3}/logs")
+    assert (refused.code, "is a folder: add --recursive" in refused.err) == (2, True)
+    assert trove("cat", f"{s3}/logs").code == 3
+    assert trove("rm", "-r", f"{s3}/logs").code == 0
+    assert keys(trove, s3) == {}
+
+
+@pytest.mark.parametrize("command", ["cp", "mv", "sync"])
+def test_target_has_no_wildcards(trove: Trove, s3: str, tmp_path: Path, command: str) -> None:
+    trove("cp", "-", f"{s3}/important", stdin=b"1")
+    source = tree(tmp_path / "in", {"a": b"22"})
+    options = ["--delete"] if command == "sync" else []
+    assert trove(command, *options, source, f"{s3}/photos[1]*/").code == 0
+    assert keys(trove, s3) == {"important": 1, "photos[1]*/a": 2}
+
+
+@pytest.mark.parametrize(
+    "alias", ["s3://us-east-1/{}/", "s3://{}/?endpoint=http://localhost:{port}"]
+)
+def test_two_names_of_a_bucket_never_delete_their_only_objects(
+    trove: Trove, s3: str, tmp_path: Path, alias: str
+) -> None:
+    trove("cp", tree(tmp_path / "in", FILES), f"{s3}/a")
+    before = keys(trove, s3)
+    port = os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    other = alias.format(s3.removeprefix("s3://"), port=port)
+    folder, _, options = other.partition("?")
+    query = f"?{options}" if options else ""
+    result = trove("sync", "--delete", f"{s3}/a/", other)
+    assert result.code in {1, 2}
+    assert "overlap" in result.err
+    assert keys(trove, s3).items() >= before.items()
+    assert trove("mv", f"{s3}/a/a.txt", f"{folder}a/a.txt{query}").code != 0
+    assert trove("mv", "-r", f"{s3}/a/", f"{folder}a/{query}").code != 0
+    assert keys(trove, s3).items() >= before.items()
+
+
+def test_keys_that_are_no_paths_are_not_moved(trove: Trove, s3: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/link").symlink_to(tmp_path)
+    for key in ("ok", "link/outside"):
+        trove("cp", "-", f"{s3}/x/{key}", stdin=b"1")
+    result = trove("mv", f"{s3}/x/", tmp_path / "out")
+    assert (result.code, outside.exists()) == (1, False)
+    assert "is a link, so nothing is written below it" in result.err
+    assert list(keys(trove, s3)) == ["x/link/outside"]
+
+
+@pytest.mark.parametrize("key", ["x/..", "x//y", "x/./y", "/y", "../y"])
+def test_paths_refuse_keys_that_lead_elsewhere(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InvalidNameError):
+        asyncio.run(Paths(tmp_path).check(key))
+
+
+def test_sources_of_one_name_are_refused(trove: Trove, s3: str, tmp_path: Path) -> None:
+    tree(tmp_path, {"a/x": b"1", "b/x": b"2"})
+    for command in ("cp", "mv"):
+        result = trove(command, tmp_path / "a/x", tmp_path / "b/x", f"{s3}/dir/")
+        assert (result.code, "several sources would become" in result.err) == (2, True)
+    assert trove("mv", tmp_path / "a", tmp_path / "b", f"{s3}/dir/").code == 2
+    assert contents(tmp_path) == {"a/x": b"1", "b/x": b"2"}
+    assert keys(trove, s3) == {}
+
+
+def test_links_are_not_moved(trove: Trove, s3: str, tmp_path: Path) -> None:
+    source = tree(tmp_path / "in", {"a": b"1"})
+    (source / "link").symlink_to("a")
+    result = trove("mv", source / "link", f"{s3}/x")
+    assert (result.code, "is no regular file" in result.err) == (2, True)
+    result = trove("mv", source, s3)
+    assert (result.code, "skipped, no regular file: 1" in result.err) == (0, True)
+    assert [path.name for path in source.iterdir()] == ["link"]
+
+
+def test_pattern_is_moved_into_a_folder_below(trove: Trove, s3: str, tmp_path: Path) -> None:
+    trove("cp", tree(tmp_path / "in", {"a.log": b"1", "b.txt": b"2"}), s3)
+    assert trove("mv", f"{s3}/*.log", f"{s3}/logs/").code == 0
+    assert sorted(keys(trove, s3)) == ["b.txt", "logs/a.log"]
+    assert trove("mv", f"{s3}/**/*.log", f"{s3}/logs/").code == 2
+
+
+def test_an_argument_that_fails_does_not_stop_the_others(
+    trove: Trove, s3: str, tmp_path: Path
+) -> None:
+    tree(tmp_path, {"a": b"1", "b": b"2"})
+    result = trove("cp", tmp_path / "a", tmp_path / "missing", tmp_path / "b", f"{s3}/x/")
+    assert (result.code, sorted(keys(trove, s3))) == (1, ["x/a", "x/b"])
+    assert "missing: No such file or directory" in result.err
+    assert trove("cat", f"{s3}/nope", f"{s3}/x/b").raw == b"2"
+    assert trove("rm", f"{s3}/nope", f"{s3}/x/b").code == 1
+    assert sorted(keys(trove, s3)) == ["x/a"]
+
+
+def test_missing_bucket_ends_a_tree_at_once(trove: Trove, s3: str, tmp_path: Path) -> None:
+    source = tree(tmp_path / "in", {str(number): b"1" for number in range(30)})
+    for command in ("cp", "mv"):
+        result = trove(command, source, f"{s3}-missing")
+        assert (result.code, len(result.err.splitlines())) == (3, 1)
+    assert len(contents(source)) == 30
+
+
+def test_time_of_a_file_survives_single_transfers(trove: Trove, s3: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    os.utime(tmp_path / "a", ns=(10**18, 10**18 + 123))
+    trove("cp", tmp_path / "a", f"{s3}/x", "-m", "name=value")
+    [info] = trove("stat", f"{s3}/x", "--json").json
+    assert info["metadata"] == {"mtime": "1000000000.000000123", "name": "value"}
+    trove("cp", f"{s3}/x", tmp_path / "b")
+    trove("mv", f"{s3}/x", tmp_path / "c")
+    for name in "bc":
+        assert (tmp_path / name).stat().st_mtime_ns == 10**18 + 123
+
+
+def test_limit_of_zero_is_refused(trove: Trove, s3: str) -> None:
+    assert trove("cp", "-", f"{s3}/x", "--limit-rate", "0", stdin=b"1").code == 2
+
+
+def test_deletions_of_a_sync_are_counted_apart(trove: Trove, s3: str, tmp_path: Path) -> None:
+    trove("cp", "-", f"{s3}/old", stdin=b"1")
+    result = trove("sync", tree(tmp_path / "in", {"a": b"1"}), s3, "--delete")
+    assert re.search(r"transferred 1 object, 1 B, in .*; deleted 1", result.err)

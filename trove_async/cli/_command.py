@@ -28,6 +28,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
 INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
 BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 
 
@@ -168,8 +169,10 @@ def _run(function: Callable[..., Awaitable[None]], common: _Common, values: dict
         profile=common.profile,
     )
 
+    termination = _Termination()
+
     async def main() -> None:
-        with _terminable():
+        with termination:
             async with AsyncExitStack() as stack:
                 await function(Session(output, connection, stack), **values)
 
@@ -177,8 +180,8 @@ def _run(function: Callable[..., Awaitable[None]], common: _Common, values: dict
         asyncio.run(main())
         output.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
-        output.error("interrupted")
-        return INTERRUPTED
+        output.error("terminated" if termination.requested else "interrupted")
+        return TERMINATED if termination.requested else INTERRUPTED
     except BrokenPipeError:
         # Nobody reads the output. Nothing may be printed any more, not even by the interpreter.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -207,7 +210,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, (NotFoundError, FileNotFoundError)):
         return NOT_FOUND
     # ConfigError, InvalidNameError and PatternError are ValueErrors.
-    usage = (UsageProblem, ValueError, NotSupportedError, ImportError)
+    usage = (UsageProblem, ValueError, NotADirectoryError, NotSupportedError, ImportError)
     return USAGE if isinstance(error, usage) else FAILED
 
 
@@ -229,14 +232,26 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return leaves
 
 
-class _terminable:  # noqa: N801 - used as a context manager
-    """Cancels the task on SIGTERM, so that it cleans up as after Ctrl-C."""
+class _Termination:
+    """Cancels the task on SIGTERM, so that it cleans up as after Ctrl-C.
+
+    Attributes:
+        requested: Whether the signal has arrived.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
+
+        def terminate() -> None:
+            self.requested = True
+            task.cancel()
+
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
 
     def __exit__(self, *_: object) -> None:
         with suppress(NotImplementedError, RuntimeError, ValueError):

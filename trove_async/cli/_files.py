@@ -7,21 +7,22 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 from trove_async._concurrency import in_thread
 from trove_async.errors import NotSupportedError, ObjectChangedError
+from trove_async.jobs._sync.buckets import MetadataSupport
+from trove_async.jobs._sync.entries import MTIME, mtime_of, mtime_text
 from trove_async.models import ObjectInfo
 
 from ._command import UsageProblem
+from ._input import special_file, standard_input
 from ._partial_file import PartialFile
 from ._places import LocalPath, Object, Place, Stream
 from ._progress import Progress
-
-if TYPE_CHECKING:
-    from io import BufferedReader
 
 _CHUNK: Final = 1024 * 1024
 
@@ -73,13 +74,11 @@ class Transfer:
             TroveError: A store failed.
             OSError: A file cannot be read, written or deleted.
         """
-        if isinstance(source, Object) and isinstance(target, Object):
-            if source.owner is target.owner:
-                await self._move_in_store(source, target)
-                return
-            # The two stores may lead to one object, which must not be deleted after its "copy".
-            if await _is_same(source, target):
-                raise UsageProblem(f"{source} and {target} are the same object")
+        if isinstance(source, LocalPath):
+            await in_thread(_check_movable, source.path)
+        elif isinstance(target, Object) and source.owner is target.owner:
+            await self._move_in_store(source, target)
+            return
         read = await self.copy(source, target)
         await read.delete()
 
@@ -101,17 +100,23 @@ class Transfer:
     async def _put(self, source: Stream | LocalPath, target: Object) -> Source:
         options = {**self.headers, "if_none_match": "*" if self.no_clobber else None}
         if isinstance(source, Stream):
-            await target.bucket.put(target.key, self._standard_input(), **options)
+            async with aclosing(standard_input()) as chunks:
+                await target.bucket.put(target.key, self._counted(chunks), **options)
             return Source()
-        before = await in_thread(_regular_file, source.path)
-        body = Path(source.path)
+        before = await in_thread(_status, source.path)
+        if not stat.S_ISREG(before.st_mode):
+            async with aclosing(special_file(source.path)) as chunks:
+                await target.bucket.put(target.key, self._counted(chunks), **options)
+            return Source()
+        if await MetadataSupport(target.bucket).keeps(target.key):
+            mtime = {MTIME: mtime_text(before.st_mtime_ns)}
+            options["metadata"] = {**mtime, **self.headers.get("metadata", {})}
         counted = self.progress.of_object()
-        await target.bucket.put(target.key, body, progress=counted, **options)
+        await target.bucket.put(target.key, Path(source.path), progress=counted, **options)
         return Source(path=source.path, status=before)
 
-    async def _standard_input(self) -> AsyncIterator[bytes]:
-        read = cast("BufferedReader", sys.stdin.buffer).read1  # returns what there is
-        while chunk := await in_thread(read, _CHUNK):
+    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
             self.progress.add(size=len(chunk))
             yield chunk
 
@@ -129,6 +134,7 @@ class Transfer:
             else:
                 await in_thread(self._check_target, target.path)
                 await reader.save(target.path)
+                await in_thread(_finish_file, target.path, reader.info)
             return Source(bucket=source, info=reader.info)
 
     async def _resume_download(self, source: Object, target: LocalPath) -> ObjectInfo:
@@ -146,6 +152,7 @@ class Transfer:
                     while chunk := await reader.read(_CHUNK):
                         await in_thread(partial.write, chunk)
             await in_thread(partial.publish)
+            await in_thread(_finish_file, target.path, info)
         finally:
             await in_thread(partial.close)
         return info
@@ -173,19 +180,24 @@ class Transfer:
                 **guard,
             )
         else:
-            kept: dict[str, Any] = {
-                "content_type": info.content_type or "",
-                "metadata": info.metadata,
-                "tags": info.tags,
-                "cache_control": info.cache_control,
-                "content_disposition": info.content_disposition,
-                "content_encoding": info.content_encoding,
-                "content_language": info.content_language,
-                "expires": info.expires,
-            }
-            async with source.bucket.get(source.key, progress=self.progress.of_object()) as reader:
-                await target.bucket.put(target.key, reader, **{**kept, **self.headers}, **guard)
-                info = reader.info
+            # The response to a get has no tags, so the version that was headed is the one to read.
+            async with source.bucket.get(
+                source.key, if_match=info, progress=self.progress.of_object()
+            ) as reader:
+                kept: dict[str, Any] = {
+                    "content_type": info.content_type or "",
+                    "metadata": info.metadata,
+                    "tags": info.tags,
+                    "cache_control": info.cache_control,
+                    "content_disposition": info.content_disposition,
+                    "content_encoding": info.content_encoding,
+                    "content_language": info.content_language,
+                    "expires": info.expires,
+                }
+                stored = await target.bucket.put(
+                    target.key, reader, **{**kept, **self.headers}, **guard
+                )
+            return Source(bucket=source, info=info, written_as=stored.write_id)
         return Source(bucket=source, info=info)
 
 
@@ -197,6 +209,8 @@ class Source:
     status: os.stat_result | None = None
     bucket: Object | None = None
     info: ObjectInfo | None = None
+    written_as: str | None = None
+    """The write id of the copy, if it is in another store."""
 
     async def delete(self) -> None:
         """Delete it, for a move.
@@ -209,10 +223,22 @@ class Source:
         if self.path is not None:
             await in_thread(_delete_file, self.path, self.status)
         elif self.bucket is not None and self.info is not None:
+            if self.written_as is not None:
+                await self._check_distinct(self.bucket, self.info.key)
             try:
                 await self.bucket.bucket.delete(self.info.key, if_match=self.info)
             except NotSupportedError:
                 await self._delete_compared(self.bucket, self.info)
+
+    async def _check_distinct(self, place: Object, key: str) -> None:
+        """Raise an error if the copy has replaced the source: two stores may lead to one object.
+
+        Their addresses do not show it, because a service may have several.
+        """
+        if (await place.bucket.head(key)).write_id == self.written_as:
+            raise ObjectChangedError(
+                f"{place.named(key)} is the object that it was copied to, under another name: it was kept"
+            )
 
     async def _delete_compared(self, place: Object, read: ObjectInfo) -> None:
         """Delete an object of a service without conditional deletions."""
@@ -222,24 +248,30 @@ class Source:
         await place.bucket.delete(read.key)
 
 
-async def _is_same(one: Object, other: Object) -> bool:
-    """Return whether two names, in different stores, are those of one object."""
-    backends = (
-        (await one.bucket.head(one.key)).backend,
-        (await other.bucket.explain(other.key)).backend,
-    )
-    mine, theirs = (
-        place.owner._core.backends.driver(backend).place(place.bucket_name, place.key)  # noqa: SLF001 - the command line is part of the library
-        for place, backend in zip((one, other), backends, strict=True)
-    )
-    return mine == theirs
-
-
-def _regular_file(path: str) -> os.stat_result:
+def _status(path: str) -> os.stat_result:
     status = Path(path).stat()
     if stat.S_ISDIR(status.st_mode):
         raise UsageProblem(f"{path} is a directory: add --recursive")
     return status
+
+
+def _check_movable(path: str) -> None:
+    """Raise UsageProblem for anything whose deletion would not delete what was copied."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise UsageProblem(f"{path} is no regular file, so it cannot be moved: use cp")
+
+
+def _finish_file(path: str, info: ObjectInfo) -> None:
+    """Give a file the time that is recorded with its object, and write it to the disk: a move deletes the object."""
+    mtime = mtime_of(info.metadata)
+    if mtime is not None:
+        os.utime(path, ns=(mtime, mtime))
+    for name in (path, os.path.dirname(path) or "."):  # noqa: PTH120 - of a str
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _delete_file(path: str, before: os.stat_result | None) -> None:

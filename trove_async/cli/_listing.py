@@ -201,6 +201,29 @@ async def entries(
         yield entry
 
 
+async def named_objects(place: Object) -> AsyncGenerator[ObjectInfo, None]:
+    """Iterate over the objects that a place names itself: one, or those of a pattern. Never what is in a folder.
+
+    Raises:
+        ObjectNotFoundError: There is none.
+    """
+    folder, pattern = split_wildcards(place.key)
+    if not pattern:
+        try:
+            yield await place.bucket.head(place.key)
+        except ObjectNotFoundError:
+            raise not_found(place) from None
+        return
+    found = False
+    async with aclosing(_matching(place, folder, pattern, shadowed=False)) as listing:
+        async for entry in listing:
+            if isinstance(entry, ObjectInfo):
+                found = True
+                yield entry
+    if not found:
+        raise not_found(place)
+
+
 def listed(info: ObjectInfo) -> dict[str, Any]:
     """Return what a listing contains, for JSON."""
     return {

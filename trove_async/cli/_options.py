@@ -55,9 +55,12 @@ def _size(text: str | float) -> float:
     if not isinstance(text, str):
         return text
     try:
-        return float(parse_size(text.removesuffix("/s")))
+        rate = parse_size(text.removesuffix("/s"))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if not rate:
+        raise typer.BadParameter("must be more than 0")
+    return float(rate)
 
 
 def duration(text: str | float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -29,6 +30,8 @@ class Output:
         self.quiet = quiet
         self.verbose = verbose
         self.failures = 0
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without Unicode
         if verbose:
             logging.basicConfig(format="trove: %(message)s", level=logging.WARNING)
 

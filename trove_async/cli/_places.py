@@ -184,7 +184,9 @@ class Places:
 
     def _in_configured(self, text: str, label: str) -> Object:
         if self._connection.config is None:
-            raise ConfigError("trove:// is an object of a configured store: pass --config")
+            raise ConfigError(
+                "this needs a configured store: pass --config FILE, or name a URL such as s3://BUCKET"
+            )
         if self._configured is None:
             self._configured = self._from_config(self._connection.config)
         store = self._configured

@@ -36,6 +36,7 @@ class Progress:
     Attributes:
         objects: The number of objects that are done.
         bytes: The number of bytes that are done, including those of unfinished objects.
+        deleted: The number of objects that a sync has deleted, which are not among `objects`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Progress:
         self.total_objects = total_objects
         self.objects = 0
         self.bytes = 0
+        self.deleted = 0
         self._failures = output.failures  # those of before
         self._show = show and not output.quiet
         self._bars: Bars | None = None
@@ -124,6 +126,7 @@ class Progress:
                 if self.bytes and seconds > 1
                 else ""
             )
+            + (f"; deleted {self.deleted:,}" if self.deleted else "")
             + (f"; {failed:,} failed" if failed else "")
         )
 

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from trove_async.models import Prefix
-
 from ._command import Session, UsageProblem, command
-from ._listing import entries, not_found
+from ._listing import named_objects
 from ._options import Location, Locations
 from ._places import Object
+from ._work import for_arguments
 
 _CHUNK = 1024 * 1024
 
@@ -25,15 +24,13 @@ async def cat(session: Session, locations: Locations) -> None:
     for place in places:
         if place.is_folder:
             raise UsageProblem(f"{place} is no object: name one, or use a pattern")
-    for place in places:
-        found = False
-        async with aclosing(entries(place, recursive=False)) as listing:
-            async for entry in listing:
-                if not isinstance(entry, Prefix):
-                    found = True
-                    await _write(place, entry.key, None)
-        if not found:
-            raise not_found(place)
+
+    async def write(place: Object) -> None:
+        async with aclosing(named_objects(place)) as objects:
+            async for info in objects:
+                await _write(place, info.key, None)
+
+    await for_arguments(places, write, session.output)
 
 
 @command

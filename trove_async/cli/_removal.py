@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from typing import Annotated, Final
+from contextlib import aclosing, suppress
+from typing import Annotated, Final, NoReturn
 
 import typer
 
+from trove_async.errors import ObjectNotFoundError
 from trove_async.models import ObjectInfo
 
 from ._command import Session, UsageProblem, command, describe
-from ._listing import entries, not_found
+from ._listing import entries, named_objects, not_found
 from ._options import DryRun, Exclude, Include, Locations, NoProgress, Recursive, selector
 from ._output import Output
-from ._places import Object, split_wildcards
+from ._places import Object
 from ._progress import Progress
-from ._work import run_all
+from ._work import for_arguments, run_all
 
 _BATCH: Final = 250
 """Keys of one deletion. Services delete the keys of a request one after the other, so several requests at once
@@ -50,11 +51,14 @@ async def rm(
                 f"{place} is a folder: add --recursive to delete everything below it"
             )
     selects = selector(include, exclude)
-    for place in places:
+
+    async def remove(place: Object) -> None:
         verb = "would delete" if dry_run else "deleted"
         with Progress(session.output, verb, show=not no_progress) as progress:
             removal = _Removal(session.output, progress, place, selects)
             await removal.run(recursive=recursive, dry_run=dry_run, requests=requests)
+
+    await for_arguments(places, remove, session.output)
 
 
 class _Removal:
@@ -72,8 +76,7 @@ class _Removal:
     async def run(self, *, recursive: bool, dry_run: bool, requests: int) -> None:
         """Delete the objects while they are listed."""
         place = self._place
-        is_pattern = bool(split_wildcards(place.key)[1])
-        async with aclosing(self._batches(recursive=recursive or is_pattern)) as batches:
+        async with aclosing(self._batches(recursive=recursive)) as batches:
             await run_all(
                 batches,
                 self._show if dry_run else self._delete,
@@ -82,23 +85,44 @@ class _Removal:
                 name=self._name,
             )
         if not self._found and place.key:
-            raise not_found(place)
+            await self._raise_not_found()
 
     async def _batches(self, *, recursive: bool) -> AsyncGenerator[Sequence[ObjectInfo], None]:
         place = self._place
         start = len(place.key) if place.is_folder else place.key.rfind("/") + 1
         batch: list[ObjectInfo] = []
-        async with aclosing(entries(place, recursive=recursive)) as listing:
-            async for entry in listing:
-                if not isinstance(entry, ObjectInfo) or not self._selects(entry.key[start:]):
+        async with aclosing(self._objects(recursive=recursive)) as objects:
+            async for info in objects:
+                if not self._selects(info.key[start:]):
                     continue
                 self._found = True
-                batch.append(entry)
+                batch.append(info)
                 if len(batch) == _BATCH:
                     yield batch
                     batch = []
         if batch:
             yield batch
+
+    async def _objects(self, *, recursive: bool) -> AsyncGenerator[ObjectInfo, None]:
+        """Iterate over what is to be deleted. Without `recursive`, that is never what is in a folder."""
+        if not recursive:
+            with suppress(ObjectNotFoundError):  # reported below
+                async with aclosing(named_objects(self._place)) as objects:
+                    async for info in objects:
+                        yield info
+            return
+        async with aclosing(entries(self._place, recursive=True)) as listing:
+            async for entry in listing:
+                if isinstance(entry, ObjectInfo):
+                    yield entry
+
+    async def _raise_not_found(self) -> NoReturn:
+        place = self._place
+        async for _ in place.bucket.list(prefix=f"{place.key.rstrip('/')}/", page_size=1):
+            raise UsageProblem(
+                f"{place} is a folder: add --recursive to delete everything below it"
+            )
+        raise not_found(place)
 
     async def _show(self, batch: Sequence[ObjectInfo]) -> None:
         for info in batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from ._options import (
 from ._places import LocalPath, Object, Place, Stream, split_wildcards
 from ._progress import Progress
 from ._trees import copy_tree, move_tree, show_change
+from ._work import for_arguments
 
 NoClobber = Annotated[
     bool, typer.Option("--no-clobber", help="Keep objects and files that exist, and fail for them.")
@@ -87,38 +89,41 @@ async def cp(
     session.connect(limit_rate=limit_rate, resume=resume)
     headers = _headers(content_type, cache_control, storage_class, metadata)
     *places, into = await session.locate(*sources, target)
-    for place in places:
-        if await _is_tree(place, recursive=recursive):
-            if headers or no_clobber:
-                raise UsageProblem(
-                    "headers, metadata and --no-clobber are for single objects: copy them one by one, or use"
-                    " sync"
-                )
-            await copy_tree(
-                session,
-                place,
-                into,
-                include=patterns(include),
-                exclude=patterns(exclude),
-                compare="none",
-                dry_run=dry_run,
-                jobs=jobs,
-                show=not no_progress,
+    pairs = await _pairs(places, into, recursive=recursive)
+    if any(pair.is_tree for pair in pairs):
+        if headers or no_clobber:
+            raise UsageProblem(
+                "headers, metadata and --no-clobber are for single objects: copy them one by one, or use sync"
             )
-            continue
-        if include or exclude:
-            raise UsageProblem("--include and --exclude are for directories and folders")
-        await _transfer_one(
+    elif include or exclude:
+        raise UsageProblem("--include and --exclude are for directories and folders")
+
+    async def copy(pair: _Pair) -> None:
+        if not pair.is_tree:
+            await _transfer_one(
+                session,
+                pair,
+                no_clobber=no_clobber,
+                headers=headers,
+                resume=resume,
+                dry_run=dry_run,
+                show=not no_progress,
+                move=False,
+            )
+            return
+        await copy_tree(
             session,
-            place,
-            await _named_target(place, into, is_one=len(places) == 1),
-            no_clobber=no_clobber,
-            headers=headers,
-            resume=resume,
+            pair.source,
+            into,
+            include=patterns(include),
+            exclude=patterns(exclude),
+            compare="none",
             dry_run=dry_run,
+            jobs=jobs,
             show=not no_progress,
-            move=False,
         )
+
+    await for_arguments(pairs, copy, session.output)
 
 
 @command
@@ -142,32 +147,38 @@ async def mv(
     """
     session.connect(limit_rate=limit_rate)
     *places, into = await session.locate(*sources, target)
-    for place in places:
-        if isinstance(place, Stream) or isinstance(into, Stream):
-            raise UsageProblem("standard input and output cannot be moved: use cp")
-        if await _is_tree(place, recursive=recursive):
-            await move_tree(
+    if any(isinstance(place, Stream) for place in (*places, into)):
+        raise UsageProblem("standard input and output cannot be moved: use cp")
+    pairs = await _pairs(places, into, recursive=recursive)
+    if len(pairs) > 1 and any(pair.is_tree for pair in pairs):
+        # Two of them may have files of the same name, of which one would be lost.
+        raise UsageProblem("move one directory, folder or pattern at a time")
+
+    async def move(pair: _Pair) -> None:
+        if not pair.is_tree:
+            await _transfer_one(
                 session,
-                place,
-                into,
-                selects=selector(include, exclude),
+                pair,
                 no_clobber=no_clobber,
+                headers={},
+                resume=False,
                 dry_run=dry_run,
-                jobs=jobs,
                 show=not no_progress,
+                move=True,
             )
-            continue
-        await _transfer_one(
+            return
+        await move_tree(
             session,
-            place,
-            await _named_target(place, into, is_one=len(places) == 1),
+            pair.source,
+            into,
+            selects=selector(include, exclude),
             no_clobber=no_clobber,
-            headers={},
-            resume=False,
             dry_run=dry_run,
+            jobs=jobs,
             show=not no_progress,
-            move=True,
         )
+
+    await for_arguments(pairs, move, session.output)
 
 
 @command
@@ -218,6 +229,33 @@ async def sync(
 
 
 # -- what arguments mean ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A source and its target. Of a tree, the contents go to the target."""
+
+    source: Place
+    target: Place
+    is_tree: bool
+
+
+async def _pairs(places: Sequence[Place], into: Place, *, recursive: bool) -> Sequence[_Pair]:
+    """Return the sources with their targets.
+
+    Raises:
+        UsageProblem: They do not fit together, or two sources would become one object or file.
+    """
+    pairs: list[_Pair] = []
+    for place in places:
+        is_tree = await _is_tree(place, recursive=recursive)
+        target = into if is_tree else await _named_target(place, into, is_one=len(places) == 1)
+        pairs.append(_Pair(place, target, is_tree))
+    names = [str(pair.target) for pair in pairs if not pair.is_tree]
+    for name in names:
+        if names.count(name) > 1 and name != "-":
+            raise UsageProblem(f"several sources would become {name}: name them one by one")
+    return pairs
 
 
 async def _is_tree(place: Place, *, recursive: bool) -> bool:
@@ -293,8 +331,7 @@ def _headers(
 
 async def _transfer_one(
     session: Session,
-    source: Place,
-    target: Place,
+    pair: _Pair,
     *,
     no_clobber: bool,
     headers: dict[str, Any],
@@ -303,7 +340,7 @@ async def _transfer_one(
     show: bool,
     move: bool,
 ) -> None:
-    output = session.output
+    output, source, target = session.output, pair.source, pair.target
     verb = "move" if move else "copy"
     if dry_run:
         output.result(

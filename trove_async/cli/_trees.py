@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from trove_async._concurrency import in_thread, task_group
+from trove_async._globs import Glob
 from trove_async.bucket import Bucket
 from trove_async.errors import ConfigError, TroveError
 from trove_async.jobs import Report, SyncChange
@@ -21,6 +23,7 @@ from ._files import Transfer
 from ._listing import entries, not_found
 from ._options import selector
 from ._output import Output
+from ._paths import Paths
 from ._places import LocalPath, Object, Place, Stream, split_wildcards
 from ._progress import PartCounter, Progress
 from ._work import run_all
@@ -59,7 +62,7 @@ async def copy_tree(
         show: Whether to show the progress.
     """
     output = session.output
-    left, right = _Tree(source, include), _Tree(target, ())
+    left, right = _Tree(source, include), _Tree(target)
     if isinstance(source, LocalPath) and isinstance(target, LocalPath):
         raise UsageProblem("both are local directories: use cp(1) or rsync(1)")
     with Progress(output, "would transfer" if dry_run else "transferred", show=show) as progress:
@@ -121,8 +124,11 @@ class _Changes:
             text = f"{change.action} of {source or target} failed: {describe(change.error)}"
             self._output.error(text, change.error)
             return
-        left = self._counter.finished(self._target.key(change.key), change.size)
-        self._progress.add(objects=1, size=left)
+        if change.action == "delete":
+            self._progress.deleted += 1
+        else:
+            left = self._counter.finished(self._target.key(change.key), change.size)
+            self._progress.add(objects=1, size=left)
         names = target if source is None else f"{source} -> {target}"
         if not (self._dry_run or self._output.as_json):
             self._output.detail(f"{change.action} {names}")
@@ -153,24 +159,29 @@ class _Tree:
         side: The directory or the bucket.
         prefix: The folder in the bucket.
         include: The include patterns, with that of the argument itself.
+
+    Args:
+        place: The directory or folder.
+        include: The include patterns of a source. None: it is a target, in whose name no character is special.
     """
 
-    def __init__(self, place: Place, include: Sequence[str]) -> None:
+    def __init__(self, place: Place, include: Sequence[str] | None = None) -> None:
         self._place = place
         self.prefix = ""
-        self.include = include
+        self.include = include or ()
         self.side: str | Bucket
         if isinstance(place, Stream):
             raise UsageProblem("standard input and output hold a single object, not a folder")
         if isinstance(place, LocalPath):
             self.side = place.path
             return
-        folder, pattern = split_wildcards(place.key)
+        folder, pattern = (place.key, "") if include is None else split_wildcards(place.key)
         if pattern and include:
             raise UsageProblem(f"use a pattern in {place}, or --include, not both")
         self.side = place.bucket
         self.prefix = folder if not folder or folder.endswith("/") else f"{folder}/"
-        self.include = [pattern] if pattern else include
+        if pattern:
+            self.include = [pattern]
 
     def key(self, relative: str) -> str:
         """Return the key of an object."""
@@ -207,20 +218,14 @@ async def move_tree(
         show: Whether to show the progress.
     """
     output = session.output
-    left, right = _Tree(source, ()), _Tree(target, ())
+    left, right = _Tree(source, ()), _Tree(target)
     if isinstance(source, LocalPath) and isinstance(target, LocalPath):
         raise UsageProblem("both are local directories: use mv(1)")
-    if (
-        isinstance(source, Object)
-        and isinstance(target, Object)
-        and source.owner is target.owner
-        and source.bucket_name == target.bucket_name
-        and (right.prefix.startswith(left.prefix) or left.prefix.startswith(right.prefix))
-    ):
-        raise ConfigError("source and target overlap: one folder contains the other")
+    _check_distinct(source, target, left, right)
     found = False
     with Progress(output, "would move" if dry_run else "moved", show=show) as progress:
         transfer = Transfer(progress=progress, no_clobber=no_clobber)
+        paths = Paths(right.side) if isinstance(target, LocalPath) else None
 
         async def move(relative: str) -> None:
             here, there = _below(source, left, relative), _below(target, right, relative)
@@ -230,6 +235,8 @@ async def move_tree(
                     f"would move {here} -> {there}", action="move", source=here, target=there
                 )
                 return
+            if paths is not None:
+                await paths.check(relative)
             await transfer.move(here, there)
             show_change(output, "move", str(here), str(there), 0)
 
@@ -243,8 +250,29 @@ async def move_tree(
 
         async with aclosing(selected()) as names:
             await run_all(names, move, jobs=jobs, output=output, name=left.name)
+        if isinstance(source, LocalPath):
+            await _show_left_behind(output, source.path)
         if not found and isinstance(source, Object) and source.key:
             raise not_found(source)
+
+
+def _check_distinct(source: Place, target: Place, left: _Tree, right: _Tree) -> None:
+    """Raise ConfigError if moved objects would be moved again."""
+    if not (isinstance(source, Object) and isinstance(target, Object)):
+        return
+    if source.owner is not target.owner or source.bucket_name != target.bucket_name:
+        return
+    if left.prefix.startswith(right.prefix) and left.prefix != right.prefix:
+        return  # out of a folder: the objects are not listed again
+    if right.prefix.startswith(left.prefix):
+        below = right.prefix[len(left.prefix) :]
+        if (
+            below
+            and left.include
+            and not any(Glob.parse(one).can_match_below(below) for one in left.include)
+        ):
+            return
+        raise ConfigError("source and target overlap: one folder contains the other")
 
 
 def _below(place: Place, tree: _Tree, relative: str) -> LocalPath | Object:
@@ -304,6 +332,20 @@ def _files_below(directory: str) -> Iterator[str]:
             path = Path(folder) / name
             if path.is_file() and not path.is_symlink():
                 yield path.relative_to(directory).as_posix()
+
+
+async def _show_left_behind(output: Output, directory: str) -> None:
+    """Say how many links and special files a move has left, because it moves regular files only."""
+    count = await in_thread(_count_special, directory)
+    if count:
+        output.note(f"skipped, no regular file: {count:,} in {directory}")
+
+
+def _count_special(directory: str) -> int:
+    count = 0
+    for folder, _, names in os.walk(directory):
+        count += sum(not stat.S_ISREG((Path(folder) / name).lstat().st_mode) for name in names)
+    return count
 
 
 def _take(files: Iterator[str]) -> list[str]:

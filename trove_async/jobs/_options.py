@@ -135,17 +135,21 @@ def checkpoint_target(checkpoint: str | os.PathLike[str]) -> FileTarget | Object
 
 
 def check_progress(progress: object) -> None:
+    """Raise TypeError if a callback for the progress cannot be called, or is async."""
+    check_callback("progress", progress)
+
+
+def check_callback(name: str, callback: object) -> None:
     """Raise TypeError if a callback cannot be called, or is async."""
-    if not callable(progress):
-        raise TypeError(f"progress must be callable, got {type(progress).__name__}")
-    function: object = progress
+    if not callable(callback):
+        raise TypeError(f"{name} must be callable, got {type(callback).__name__}")
+    function: object = callback
     while isinstance(function, partial):
         function = function.func
     for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - the method itself is inspected
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise TypeError(
-                "progress must be a plain function that takes a JobProgress, got an async one, which would not be"
-                " awaited"
+                f"{name} must be a plain function, got an async one, which would not be awaited"
             )
 
 

@@ -9,7 +9,12 @@ from typing import Final
 from anyio.abc import TaskGroup
 
 from trove_async.bucket import Bucket
-from trove_async.errors import ObjectChangedError, ObjectNotFoundError
+from trove_async.errors import (
+    ConfigError,
+    NotFoundError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+)
 from trove_async.jobs._report import Outcome
 
 from . import rules
@@ -42,6 +47,7 @@ class Copy:
         self._target = target
         self._prefix = target_prefix
         self._comparison = comparison
+        self._is_distinct = False  # proved before the first deletion
         self._one_store = store_of(source)._core is store_of(target)._core  # noqa: SLF001 - jobs are part of the library
 
     def start(self, group: TaskGroup) -> None:
@@ -70,18 +76,20 @@ class Copy:
         copied = (source.etag, source.modified_ns)
         for _ in range(_ATTEMPTS):
             try:
-                size = await self._copy(source)
+                size, written_as = await self._copy(source)
                 current = await self._source.head(source.full_key)
             except ObjectNotFoundError:
                 return VANISHED
+            if written_as is not None and current.write_id == written_as:
+                raise ConfigError("source and target are one object under two addresses")
             version = (current.etag, nanoseconds(current.last_modified))
             if _are_equal(version, copied):
                 return Outcome(result="changed", bytes=size)
             copied = version
         raise ObjectChangedError("the source was replaced while it was copied: sync again")
 
-    async def _copy(self, source: ObjectEntry) -> int:
-        """Copy the latest version. Return its size."""
+    async def _copy(self, source: ObjectEntry) -> tuple[int, str | None]:
+        """Copy the latest version. Return its size and, between two stores, the write id of the copy."""
         key = self._prefix + source.key
         if self._one_store:
             info = await store_of(self._target).copy(
@@ -91,7 +99,7 @@ class Copy:
                 key,
                 source_backend=source.backend,
             )
-            return info.size
+            return info.size, None
         # The response to a get has no tags.
         info = await self._source.head(source.full_key)
         async with self._source.get(source.full_key) as reader:
@@ -108,7 +116,7 @@ class Copy:
                 content_language=info.content_language,
                 expires=info.expires,
             )
-        return stored.size
+        return stored.size, stored.write_id
 
     def deletable(self, target: ObjectEntry) -> Deletable:
         """Return the object. See `Direction.deletable`."""
@@ -116,7 +124,27 @@ class Copy:
 
     async def delete(self, keys: Sequence[str]) -> Sequence[Exception | None]:
         """Delete objects. See `Direction.delete`."""
+        if not self._one_store and not self._is_distinct:
+            await self._check_distinct(self._prefix + keys[0])
+            self._is_distinct = True
         return await delete_objects(self._target, self._prefix, keys)
+
+    async def _check_distinct(self, key: str) -> None:
+        """Raise ConfigError if the target's bucket is that of the source, whose objects would be deleted.
+
+        A service may have several addresses, so the places do not show it. But then, an object of the target is
+        also one of the source's store.
+        """
+        try:
+            theirs = await self._target.head(key)
+            mine = await self._source.head(key)
+        except NotFoundError:
+            return
+        version = (mine.etag, mine.size, mine.last_modified, mine.write_id)
+        if version == (theirs.etag, theirs.size, theirs.last_modified, theirs.write_id):
+            raise ConfigError(
+                "source and target overlap: they are folders of one bucket under two addresses; nothing was deleted"
+            )
 
 
 def _are_equal(left: tuple[str | None, int], right: tuple[str | None, int]) -> bool:

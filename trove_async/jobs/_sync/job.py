@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import (
     Callable,
+    Hashable,
     Iterable,
     Mapping,  # noqa: F401 - the annotations that `SyncReport` inherits are resolved here
 )
@@ -18,8 +19,9 @@ from trove_async import _names
 from trove_async._concurrency import in_thread
 from trove_async._settings import check_switches
 from trove_async.bucket import Bucket
+from trove_async.driver import places_of
 from trove_async.errors import ConfigError, InvalidNameError, ObjectChangedError
-from trove_async.jobs._options import RunOptions, run_options
+from trove_async.jobs._options import RunOptions, check_callback, run_options
 from trove_async.jobs._report import (
     Finding,  # noqa: F401 - as above
     JobProgress,
@@ -181,8 +183,8 @@ async def sync(
         raise ConfigError(
             f"compare must be one of {', '.join(map(repr, COMPARISONS))}, got {compare!r}"
         )
-    if notify is not None and not callable(notify):
-        raise TypeError(f"notify must be callable, got {type(notify).__name__}")
+    if notify is not None:
+        check_callback("notify", notify)
     filters = Filters(include, exclude)
     left = _checked("source", source, source_prefix)
     right = _checked("target", target, target_prefix)
@@ -249,19 +251,37 @@ def _check_pair(source: _Directory | _Folder, target: _Directory | _Folder) -> N
         )
     if not (isinstance(source, _Folder) and isinstance(target, _Folder)):
         return
-    one, other = store_of(source.bucket), store_of(target.bucket)
-    if one._core is not other._core or source.bucket.name != target.bucket.name:  # noqa: SLF001 - jobs are part of the library
-        return
-    names = set(one.backends), set(other.backends)
-    nested = source.prefix.startswith(target.prefix) or target.prefix.startswith(source.prefix)
-    if (
-        nested
-        and (names[0] & names[1])
-        and (names[0] == names[1] or source.prefix != target.prefix)
-    ):
+    if _is_nested(source, target) and _may_overlap(source, target):
         raise ConfigError(
             "source and target overlap: they are folders of one bucket, and one contains the other"
         )
+
+
+def _is_nested(source: _Folder, target: _Folder) -> bool:
+    return source.prefix.startswith(target.prefix) or target.prefix.startswith(source.prefix)
+
+
+def _may_overlap(source: _Folder, target: _Folder) -> bool:
+    """Return whether an object of one nested folder may be one of the other."""
+    one, other = store_of(source.bucket), store_of(target.bucket)
+    if one._core is not other._core:  # noqa: SLF001 - jobs are part of the library
+        # Two stores may lead to one bucket.
+        return not _places(source).isdisjoint(_places(target))
+    if source.bucket.name != target.bucket.name:
+        return False
+    names = set(one.backends), set(other.backends)
+    return bool(names[0] & names[1]) and (names[0] == names[1] or source.prefix != target.prefix)
+
+
+def _places(folder: _Folder) -> set[Hashable]:
+    """Return the physical places of an example object of a bucket on all backends of its store."""
+    store = store_of(folder.bucket)
+    drivers = store._core.backends  # noqa: SLF001 - jobs are part of the library
+    return {
+        place
+        for name in store.backends
+        for place in places_of(drivers.driver(name), folder.bucket.name, "x", written=True)
+    }
 
 
 Side: TypeAlias = _Directory | _Folder

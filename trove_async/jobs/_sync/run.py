@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from trove_async._concurrency import for_each, in_thread, task_group
 from trove_async.errors import (
+    BucketNotFoundError,
     ClosedError,
     ConfigError,
     StorageFullError,
@@ -193,7 +194,7 @@ class SyncRun(Generic[S, T]):
             self._outages += 1
             if self._outages >= _MAX_OUTAGES:
                 raise
-        except ClosedError:
+        except (ClosedError, BucketNotFoundError):
             raise
         except Exception as error:  # noqa: BLE001 - of this object
             if self._may_defer and _is_conflict(error) and len(self._deferred) < _MAX_DEFERRED:
@@ -223,16 +224,26 @@ class SyncRun(Generic[S, T]):
 
     def _add(self, key: str, outcome: Outcome, action: SyncAction | None = None) -> None:
         self._tally.add(key, outcome)
-        if self._notify is not None and outcome.result == "changed":
-            change = SyncChange(
-                action=action or self._direction.action, key=key, size=outcome.bytes
-            )
-            self._notify(change)
+        if outcome.result == "changed":
+            self._tell(action, key, size=outcome.bytes)
 
     def _add_error(self, key: str, error: Exception, action: SyncAction | None = None) -> None:
         self._tally.add_error(key, error)
-        if self._notify is not None:
-            self._notify(SyncChange(action=action or self._direction.action, key=key, error=error))
+        self._tell(action, key, error=error)
+
+    def _tell(
+        self, action: SyncAction | None, key: str, *, size: int = 0, error: Exception | None = None
+    ) -> None:
+        notify = self._notify
+        if notify is None:
+            return
+        try:
+            notify(
+                SyncChange(action=action or self._direction.action, key=key, size=size, error=error)
+            )
+        except BaseException:
+            self._notify = None  # the sync ends, and other workers do not call it again
+            raise
 
     # -- deletions ---------------------------------------------------------------------------------------
 
