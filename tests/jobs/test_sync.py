@@ -31,6 +31,7 @@ from trove_async.jobs import JobProgress, sync
 from trove_async.jobs._sync import sides, source_files, target_files
 from trove_async.jobs._sync.sorting import Spool
 from trove_async.jobs._sync.walk import Walk
+from trove_async.layers import ReadOnly
 from trove_async.middlewares import Compression
 from trove_async.models import MiB
 
@@ -1279,6 +1280,69 @@ async def test_notify_that_raises_ends_the_sync(store: Trove, tmp_path: Path) ->
 
     with pytest.raises(RuntimeError, match="full"):
         await sync(make(tmp_path / "in", TREE), store.bucket("data"), notify=fail)
+
+
+async def test_notify_that_has_raised_is_not_called_again(store: Trove, tmp_path: Path) -> None:
+    calls = 0
+
+    def fail(_: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("full")
+
+    folder = make(tmp_path / "in", {f"{n:03}": b"1" for n in range(300)})
+    with pytest.raises(RuntimeError, match="full"):
+        await sync(folder, store.bucket("data"), notify=fail)
+    assert calls == 1
+
+
+async def test_async_notify_is_refused(store: Trove, tmp_path: Path) -> None:
+    async def notify(_: object) -> None: ...
+
+    with pytest.raises(TypeError, match="notify must be a plain function, got an async one"):
+        await sync(tmp_path, store.bucket("data"), notify=notify)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize(("source", "target"), [("", "a"), ("a", ""), ("a", "a")])
+async def test_nested_folders_of_one_place_in_two_stores_are_refused(
+    tmp_path: Path, source: str, target: str, *, delete: bool
+) -> None:
+    async with Trove(LocalDriver(tmp_path)) as one, Trove(LocalDriver(tmp_path)) as other:
+        await one.create_bucket("data")
+        await one.put("data", "a/x", b"1")
+        with pytest.raises(ConfigError, match="overlap"):
+            await sync(
+                one.bucket("data"),
+                other.bucket("data"),
+                source_prefix=source,
+                target_prefix=target,
+                delete=delete,
+            )
+        assert await one.read("data", "a/x") == b"1"
+
+
+@pytest.mark.parametrize("directory", [".", "..", "data", "data/a"])
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_directory_that_contains_the_files_of_the_bucket_is_refused(
+    tmp_path: Path, directory: str, direction: str
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    async with Trove(ReadOnly(LocalDriver(root)), backends={"b": LocalDriver(root)}) as store:
+        await store.backend("b").create_bucket("data")
+        await store.backend("b").put("data", "a/x", b"1")
+        sides = (root / directory, store.bucket("data"))
+        with pytest.raises(ConfigError, match="overlaps with the files of the backend 'default'"):
+            await sync(*(sides if direction == "up" else sides[::-1]), delete=True)
+        assert await store.read("data", "a/x") == b"1"
+
+
+async def test_missing_target_bucket_ends_a_sync_that_does_not_list_it(
+    store: Trove, tmp_path: Path
+) -> None:
+    with pytest.raises(BucketNotFoundError):
+        await sync(make(tmp_path / "in", TREE), store.bucket("missing"), compare="none")
 
 
 async def test_notify_must_be_callable(store: Trove, tmp_path: Path) -> None:

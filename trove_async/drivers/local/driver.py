@@ -168,6 +168,11 @@ class LocalDriver:
             max_metadata_bytes=_MAX_METADATA,
         )
 
+    @property
+    def root(self) -> str:
+        """The root directory, as it was passed."""
+        return self._settings.root
+
     def __repr__(self) -> str:
         settings = getattr(self, "_settings", None)  # None if the constructor raised
         return f"LocalDriver({settings.root!r})" if settings else "<LocalDriver, not initialised>"

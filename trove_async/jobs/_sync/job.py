@@ -9,6 +9,7 @@ from collections.abc import (
     Callable,
     Hashable,
     Iterable,
+    Iterator,
     Mapping,  # noqa: F401 - the annotations that `SyncReport` inherits are resolved here
 )
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from trove_async import _names
 from trove_async._concurrency import in_thread
 from trove_async._settings import check_switches
 from trove_async.bucket import Bucket
-from trove_async.driver import places_of
+from trove_async.driver import AsyncDriver, Layer, places_of
 from trove_async.errors import ConfigError, InvalidNameError, ObjectChangedError
 from trove_async.jobs._options import RunOptions, check_callback, run_options
 from trove_async.jobs._report import (
@@ -249,12 +250,38 @@ def _check_pair(source: _Directory | _Folder, target: _Directory | _Folder) -> N
             "one side of a sync must be a bucket, got two directories: use rsync, or open one of them as"
             " a Trove(LocalDriver(…))"
         )
-    if not (isinstance(source, _Folder) and isinstance(target, _Folder)):
+    if isinstance(source, _Directory) or isinstance(target, _Directory):
         return
     if _is_nested(source, target) and _may_overlap(source, target):
         raise ConfigError(
             "source and target overlap: they are folders of one bucket, and one contains the other"
         )
+
+
+def _check_roots(directory: str, folder: _Folder) -> None:
+    """Raise ConfigError if a directory overlaps with the files of a local backend: a sync would delete these.
+
+    Blocks, because relative roots depend on the current directory.
+    """
+    store = store_of(folder.bucket)
+    drivers = store._core.backends  # noqa: SLF001 - jobs are part of the library
+    for name in store.backends:
+        for root in _roots(drivers.driver(name)):
+            one, other = Path(os.path.abspath(directory)), Path(os.path.abspath(root))  # noqa: PTH100 - links are not resolved
+            if other.is_relative_to(one) or one.is_relative_to(other / folder.bucket.name):
+                raise ConfigError(
+                    f"the directory {directory!r} overlaps with the files of the backend {name!r}, in {root!r}"
+                )
+
+
+def _roots(driver: AsyncDriver) -> Iterator[str]:
+    """Iterate over the directories of the local drivers below a driver."""
+    if isinstance(driver, Layer):
+        for inner in driver.inner:
+            yield from _roots(inner)
+    root = getattr(driver, "root", None)
+    if isinstance(root, str):
+        yield root
 
 
 def _is_nested(source: _Folder, target: _Folder) -> bool:
@@ -341,6 +368,9 @@ class _Sync:
         # A later change of the working directory must not lead elsewhere.
         self._source = await _absolute(self._source)
         self._target = await _absolute(self._target)
+        for directory, folder in ((self._source, self._target), (self._target, self._source)):
+            if isinstance(directory, _Directory) and isinstance(folder, _Folder):
+                await in_thread(_check_roots, directory.path, folder)
         self._report_progress(at_once=True)
         if isinstance(self._source, _Directory):
             assert isinstance(self._target, _Folder)  # noqa: S101 - checked by the caller
