@@ -51,6 +51,8 @@ class Loaded:
         self._table = table
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_table"):
+            return "<Loaded, not initialised>"  # its constructor raised
         return f"<Loaded {self.source}: {len(self.settings)} settings>"
 
     def arguments(self) -> dict[str, Any]:
