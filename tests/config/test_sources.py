@@ -134,11 +134,19 @@ def test_override_of_an_unknown_value_is_an_error(
         load(file)
 
 
-def test_override_that_is_no_toml_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_override_that_is_no_toml_is_a_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TROVE__credentials__a__access_key_id", "id")
+    monkeypatch.setenv("TROVE__credentials__a__secret_access_key", "{abc")
+    monkeypatch.setenv("TROVE__backends__hot__type", "local")
+    monkeypatch.setenv("TROVE__backends__hot__root", "[data]/hot")
+    found = settings(file)
+    assert found["credentials.a.secret_access_key"][0] == "***"
+    assert found["backends.hot.root"][0] == "[data]/hot"
+
+
+def test_text_in_place_of_a_list_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TROVE__backends__cold__layers", '["read_only"')
-    with pytest.raises(
-        ConfigError, match="variable TROVE__backends__cold__layers is not valid TOML"
-    ):
+    with pytest.raises(ConfigError, match=r"backends\.cold\.layers: must be a list"):
         load(file)
 
 
