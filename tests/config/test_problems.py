@@ -160,6 +160,30 @@ def test_all_problems_are_reported_at_once() -> None:
     ]
 
 
+def test_all_problems_that_constructors_find_are_reported_at_once() -> None:
+    message = message_of(
+        {
+            "backends": {"a": "nope://x", "b": "mem://", "c": {"type": "s3", "prefix": "x/"}},
+            "routes": [["[", "b"], ["*.log", "b"]],
+            "middleware": [{"type": "compression", "level": 99}],
+            "pool": {"max_bytes": "0"},
+            "retry": {"attempts": 0},
+            "timeout": {"connect": -1},
+        }
+    )
+    title, *lines = message.splitlines()
+    assert title == "the configuration has 7 problems:"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "backends.a",
+        "backends.c",
+        "routes.0",
+        "middleware.0",
+        "pool",
+        "retry",
+        "timeout",
+    ]
+
+
 def test_many_problems_are_counted() -> None:
     lines = message_of({"backends": {f"b{n}": 1 for n in range(30)}}).splitlines()
     assert len(lines) == 22
