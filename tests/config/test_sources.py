@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -23,6 +25,16 @@ parallel_parts = "${PARTS:-4}"
 prefix = "archive/"
 backend = "cold"
 """
+
+PEM = "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n"
+SERVICE_ACCOUNT = json.dumps(
+    {
+        "type": "service_account",
+        "note": "a&b",
+        "client_email": "canary@example.org",
+        "private_key": PEM,
+    }
+)
 
 
 @pytest.fixture
@@ -58,12 +70,34 @@ def test_settings_name_their_origin_and_hide_secrets(file: Path) -> None:
     [
         ("s3://AKIA:canary@eu-west-1/b?storage_class=X", "s3://***@eu-west-1/b?storage_class=X"),
         ("s3://b?session_token=canary&region=eu", "s3://b?session_token=***&region=eu"),
+        ("s3://b?session%5Ftoken=canary&region=eu", "s3://b?session%5Ftoken=***&region=eu"),
         ("sftp://user:canary@host/path", "sftp://***@host/path"),
+        (
+            f"gcs://b?credentials={quote(SERVICE_ACCOUNT)}&project=p",
+            "gcs://b?credentials=***&project=p",
+        ),
+        (
+            f"gcs://b?project=p&credentials={SERVICE_ACCOUNT}&x=canary",
+            "gcs://b?project=p&credentials=***",
+        ),
+        (f"x://b?pem={quote(PEM)}&region=eu", "x://b?pem=***&region=eu"),
+        (f"x://{PEM}", "***"),
+        ("gcs://b?credentials=/etc/{name}.json", "gcs://b?credentials=/etc/{name}.json"),
     ],
 )
 def test_secrets_in_urls_are_hidden(url: str, shown: str) -> None:
     [setting] = [one for one in load({"default": url}).settings if one.path == "default"]
     assert setting.value == shown
+
+
+@pytest.mark.parametrize("text", [SERVICE_ACCOUNT, f"\n{SERVICE_ACCOUNT}", PEM, f"x{PEM}"])
+def test_private_keys_in_tables_are_hidden(text: str) -> None:
+    values = {"default": "mem://", "backends": {"a": {"type": "gcs", "credentials": text}}}
+    shown = {one.path: one.value for one in load(values).settings}
+    assert shown["backends.a.credentials"] == "***"
+    values = {"default": "mem://", "backends": {"a": {"type": "x:y", "given": [text, "/path"]}}}
+    shown = {one.path: one.value for one in load(values).settings}
+    assert shown["backends.a.given"] == "[***, /path]"
 
 
 def test_variable_replaces_a_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
