@@ -74,6 +74,10 @@ def message_of(config: dict[str, Any], kind: type[TroveError] = ConfigError) -> 
             "default: the credentials 'aws' must have 'file' and nothing else",
         ),
         (
+            {"default": {"type": "gcs", "credentials": f'{{"private_key": "{CANARY}"}}'}},
+            "default: credentials: must be a name or the path of a file",
+        ),
+        (
             {"default": {"type": "memory", "layers": ["read_onyl"]}},
             "default.layers.0: must be a table whose 'type' is 'read_through',",
         ),
