@@ -19,7 +19,7 @@ METHODS = [
     "list_versions", "misplaced", "copy", "move", "presign_get", "presign_put", "explain",
 ]  # fmt: skip
 STORE_ONLY = {
-    "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
+    "from_config", "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
     "delete_bucket", "list_buckets", "health", "lint_routes",
 }  # fmt: skip
 

@@ -44,6 +44,7 @@ def test_text_that_is_no_size(text: str) -> None:
         ("500ms", 0.5),
         ("1h30m", 5400.0),
         ("1h 30m", 5400.0),
+        (" 1h   30m ", 5400.0),
         ("7d", 604_800.0),
         ("2.5", 2.5),
         ("1.5s", 1.5),
@@ -55,7 +56,9 @@ def test_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1s", "soon", "nan", "inf", "1w", "30s1m", "9" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "soon", "nan", "inf", "1w", "30s1m", "1 0s", "9" * 400]
+)
 def test_text_that_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="must be a duration, such as"):
         parse_duration(text)

@@ -20,10 +20,12 @@ _SIZE_UNITS: Final = {
 }
 
 _DURATION: Final = re.compile(
-    r"(?:(?P<d>\d{1,6})d)?\s*(?:(?P<h>\d{1,6})h)?\s*(?:(?P<m>\d{1,6})m)?\s*"
-    r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?\s*(?:(?P<ms>\d{1,9})ms)?",
+    r"(?:(?P<d>\d{1,6})d)?\s*+(?:(?P<h>\d{1,6})h)?\s*+(?:(?P<m>\d{1,6})m)?\s*+"
+    r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?\s*+(?:(?P<ms>\d{1,9})ms)?",
     re.ASCII,
 )
+"""Possessive (``*+``): runs of spaces would otherwise take more than linear time."""
+
 _SECONDS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 _BINARY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

@@ -135,6 +135,8 @@ class FileReader:
         self._closed = False
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_closed"):
+            return "<FileReader, not initialised>"  # its constructor raised
         state = "closed" if self._closed else f"at {self._position} of {self.size} bytes"
         return f"<FileReader {self.info.bucket}/{self.info.key}: {state}>"
 
@@ -379,6 +381,8 @@ class FileWriter:
         self.info: ObjectInfo | None = None
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_closed"):
+            return "<FileWriter, not initialised>"  # its constructor raised
         state = "closed" if self._closed else "open"
         return f"<FileWriter, {state}, {self._size} bytes written>"
 

@@ -74,6 +74,10 @@ def message_of(config: dict[str, Any], kind: type[TroveError] = ConfigError) -> 
             "default: the credentials 'aws' must have 'file' and nothing else",
         ),
         (
+            {"default": {"type": "gcs", "credentials": f'{{"private_key": "{CANARY}"}}'}},
+            "default: credentials: must be a name or the path of a file",
+        ),
+        (
             {"default": {"type": "memory", "layers": ["read_onyl"]}},
             "default.layers.0: must be a table whose 'type' is 'read_through',",
         ),
@@ -157,6 +161,30 @@ def test_all_problems_are_reported_at_once() -> None:
         "the configuration has 2 problems:",
         "  retry.attempts: must be a whole number",
         "  locate: must be 'routed' or 'anywhere'",
+    ]
+
+
+def test_all_problems_that_constructors_find_are_reported_at_once() -> None:
+    message = message_of(
+        {
+            "backends": {"a": "nope://x", "b": "mem://", "c": {"type": "s3", "prefix": "x/"}},
+            "routes": [["[", "b"], ["*.log", "b"]],
+            "middleware": [{"type": "compression", "level": 99}],
+            "pool": {"max_bytes": "0"},
+            "retry": {"attempts": 0},
+            "timeout": {"connect": -1},
+        }
+    )
+    title, *lines = message.splitlines()
+    assert title == "the configuration has 7 problems:"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "backends.a",
+        "backends.c",
+        "routes.0",
+        "middleware.0",
+        "pool",
+        "retry",
+        "timeout",
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -23,6 +25,16 @@ parallel_parts = "${PARTS:-4}"
 prefix = "archive/"
 backend = "cold"
 """
+
+PEM = "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n"
+SERVICE_ACCOUNT = json.dumps(
+    {
+        "type": "service_account",
+        "note": "a&b",
+        "client_email": "canary@example.org",
+        "private_key": PEM,
+    }
+)
 
 
 @pytest.fixture
@@ -58,12 +70,34 @@ def test_settings_name_their_origin_and_hide_secrets(file: Path) -> None:
     [
         ("s3://AKIA:canary@eu-west-1/b?storage_class=X", "s3://***@eu-west-1/b?storage_class=X"),
         ("s3://b?session_token=canary&region=eu", "s3://b?session_token=***&region=eu"),
+        ("s3://b?session%5Ftoken=canary&region=eu", "s3://b?session%5Ftoken=***&region=eu"),
         ("sftp://user:canary@host/path", "sftp://***@host/path"),
+        (
+            f"gcs://b?credentials={quote(SERVICE_ACCOUNT)}&project=p",
+            "gcs://b?credentials=***&project=p",
+        ),
+        (
+            f"gcs://b?project=p&credentials={SERVICE_ACCOUNT}&x=canary",
+            "gcs://b?project=p&credentials=***",
+        ),
+        (f"x://b?pem={quote(PEM)}&region=eu", "x://b?pem=***&region=eu"),
+        (f"x://{PEM}", "***"),
+        ("gcs://b?credentials=/etc/{name}.json", "gcs://b?credentials=/etc/{name}.json"),
     ],
 )
 def test_secrets_in_urls_are_hidden(url: str, shown: str) -> None:
     [setting] = [one for one in load({"default": url}).settings if one.path == "default"]
     assert setting.value == shown
+
+
+@pytest.mark.parametrize("text", [SERVICE_ACCOUNT, f"\n{SERVICE_ACCOUNT}", PEM, f"x{PEM}"])
+def test_private_keys_in_tables_are_hidden(text: str) -> None:
+    values = {"default": "mem://", "backends": {"a": {"type": "gcs", "credentials": text}}}
+    shown = {one.path: one.value for one in load(values).settings}
+    assert shown["backends.a.credentials"] == "***"
+    values = {"default": "mem://", "backends": {"a": {"type": "x:y", "given": [text, "/path"]}}}
+    shown = {one.path: one.value for one in load(values).settings}
+    assert shown["backends.a.given"] == "[***, /path]"
 
 
 def test_variable_replaces_a_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +168,19 @@ def test_override_of_an_unknown_value_is_an_error(
         load(file)
 
 
-def test_override_that_is_no_toml_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_override_that_is_no_toml_is_a_text(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TROVE__credentials__a__access_key_id", "id")
+    monkeypatch.setenv("TROVE__credentials__a__secret_access_key", "{abc")
+    monkeypatch.setenv("TROVE__backends__hot__type", "local")
+    monkeypatch.setenv("TROVE__backends__hot__root", "[data]/hot")
+    found = settings(file)
+    assert found["credentials.a.secret_access_key"][0] == "***"
+    assert found["backends.hot.root"][0] == "[data]/hot"
+
+
+def test_text_in_place_of_a_list_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TROVE__backends__cold__layers", '["read_only"')
-    with pytest.raises(
-        ConfigError, match="variable TROVE__backends__cold__layers is not valid TOML"
-    ):
+    with pytest.raises(ConfigError, match=r"backends\.cold\.layers: must be a list"):
         load(file)
 
 

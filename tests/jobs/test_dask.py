@@ -841,7 +841,7 @@ def _tasks_text(dask_scheduler: Any) -> str:
         ({"store": 3}, TypeError, "store must be a mapping"),
         ({"store": Trove}, TypeError, "store must be a mapping"),
         ({"store": lambda: None}, ConfigError, "importable"),
-        ({"store": {}}, ConfigError, "'default'"),
+        ({"store": {}}, ConfigError, "the configuration: default: is required"),
         ({"store": f"default = '{CANARY}"}, ConfigError, "not valid TOML"),
     ],
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -302,13 +303,12 @@ def start(directory: Path, seed: int, rounds: int) -> subprocess.Popen[str]:
 
 def files(directory: Path) -> Iterator[tuple[str, int]]:
     """Yield all files of the cache and their sizes, also of those that are being written."""
-    for path in (directory / "cache").rglob("*"):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file():
-            yield f"{status.st_ino} {status.st_ctime_ns}", status.st_size
+    # Another process changes the tree. `os.walk` skips a directory that has vanished; `rglob` would raise.
+    for folder, _, names in os.walk(directory / "cache"):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = Path(folder, name).stat()
+                yield f"{status.st_ino} {status.st_ctime_ns}", status.st_size
 
 
 async def test_two_processes_together_stay_within_max_bytes(directory: Path) -> None:

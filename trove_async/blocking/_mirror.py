@@ -72,6 +72,8 @@ class Facade(Generic[A]):
         self._session = session
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_async"):
+            return f"<blocking {type(self).__name__}, not initialised>"  # its constructor raised
         return f"<blocking {repr(self._async).removeprefix('<')}"
 
 

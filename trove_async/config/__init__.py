@@ -37,11 +37,12 @@ all of them, so that an editor can complete and check a file.
 - ``${NAME}`` and ``${NAME:-default}`` in a text are replaced from the environment; ``$${`` is a literal ``${``.
 - Sizes are numbers of bytes, or texts such as ``"64MiB"``. Durations are seconds, or texts such as ``"30s"``.
 - An environment variable ``TROVE__backends__cold__region`` overrides one value of a file. Indexes select
-  entries of lists (``TROVE__routes__0__backend``). A list or a table is written in TOML.
+  entries of lists (``TROVE__routes__0__backend``). A list or a table is written in TOML; everything else is a
+  text.
 - Relative paths are relative to the current directory.
 
 `_sources` reads the values, `_store`, `_backends`, `_routes` and `_middleware` are the tables, `_tables` what they
-have in common, `_values` the types of values, and `_settings` the list of settings.
+have in common, `_values` the types of values, `_problems` collects problems, and `_settings` is the list of settings.
 """
 
 from ._load import Loaded, json_schema, load

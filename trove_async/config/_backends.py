@@ -402,6 +402,11 @@ class GCSTable(BackendTable):
     def driver(self, shared: SharedCredentials) -> AsyncDriver:
         options = self.options("layers", "bucket", "prefix", "ca_file")
         name = self.credentials
+        if name is not None and name.lstrip().startswith("{"):
+            # The other messages would show it.
+            raise problem(
+                "credentials: must be a name or the path of a file: write the JSON to a file"
+            )
         if name is not None and not {"/", "."} & set(name):
             options["credentials"] = find_credentials(shared, name).of_google(name)
         if self.ca_file is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -11,13 +11,10 @@ from pydantic_core import ErrorDetails
 
 from trove_async.errors import ConfigError
 
+from ._problems import message_of
 from ._settings import Setting, settings_of
 from ._sources import Values, dotted, read
 from ._store import StoreTable
-
-_MAX_ERRORS = 20
-"""Maximum number of problems in a message."""
-
 
 _MESSAGES: Final = {
     "missing": "is required",
@@ -51,20 +48,18 @@ class Loaded:
         self._table = table
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_table"):
+            return "<Loaded, not initialised>"  # its constructor raised
         return f"<Loaded {self.source}: {len(self.settings)} settings>"
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `Trove`, with new drivers. `Trove.from_config` passes them.
 
         Raises:
-            ConfigError: A value is not valid. The message contains its path.
+            ConfigError: Values are not valid. The message contains the path of each.
             ImportError: An extra is missing.
         """
-        try:
-            return self._table.arguments()
-        except ConfigError as error:
-            error.message = f"{self.source}: {error.message}"
-            raise
+        return self._table.arguments(self.source)
 
 
 def load(config: str | os.PathLike[str] | Mapping[str, Any]) -> Loaded:
@@ -86,7 +81,7 @@ def load(config: str | os.PathLike[str] | Mapping[str, Any]) -> Loaded:
         problems = error.errors(include_url=False, include_input=False)
     else:
         return Loaded(values, table)
-    raise ConfigError(_message(values.source, problems))
+    raise ConfigError(message_of(values.source, map(_line, problems)))
 
 
 def json_schema() -> dict[str, Any]:
@@ -97,16 +92,6 @@ def json_schema() -> dict[str, Any]:
     schema = StoreTable.model_json_schema()
     _allow_references(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _message(source: str, problems: Iterable[ErrorDetails]) -> str:
-    lines = list(dict.fromkeys(map(_line, problems)))
-    if len(lines) == 1:
-        return f"{source}: {lines[0]}"
-    shown = lines[:_MAX_ERRORS]
-    if len(lines) > len(shown):
-        shown.append(f"and {len(lines) - len(shown)} more")
-    return "\n  ".join([f"{source} has {len(lines)} problems:", *shown])
 
 
 def _line(problem: ErrorDetails) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote, unquote_plus
 
 from ._sources import KeyPath, Values, dotted, leaves
 
@@ -17,10 +18,16 @@ _SECRET_NAME: Final = re.compile(
 """Names of values that are never shown."""
 
 _USER_INFO: Final = re.compile(r"(?<=://)[^/?#]*@")
-_SECRET_OPTION: Final = re.compile(
-    r"(?<=[?&])((?:[^=&]*)(?:secret|passw|token|access_key|customer_key)[^=&]*)=[^&]*",
-    re.IGNORECASE,
-)
+_OPTION: Final = re.compile(r"(?<=[?&])([^=&?]*)=([^&]*)")
+_SECRET_OPTION: Final = re.compile(r"secret|passw|token|access_key|customer_key", re.IGNORECASE)
+
+_DOCUMENT: Final = re.compile(r'\s*\{\s*"')
+"""The start of JSON, such as a service account's key in place of the path of its file."""
+_DOCUMENT_OPTION: Final = re.compile(r'(?<==)\s*\{\s*".*', re.DOTALL)
+"""JSON in a URL that is not percent-encoded. It may contain a ``&``, so everything to the end may be secret."""
+
+_PRIVATE_KEY: Final = "PRIVATE KEY"
+"""A part of the first line of every private key in PEM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,4 +75,14 @@ def _shown(path: KeyPath, value: object) -> str:
         return f"[{', '.join(_shown(path, inner) for inner in value)}]"
     if not isinstance(value, str):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    return _SECRET_OPTION.sub(rf"\1={MASK}", _USER_INFO.sub(f"{MASK}@", value))
+    if _DOCUMENT.match(value):
+        return MASK
+    shown = _USER_INFO.sub(f"{MASK}@", _DOCUMENT_OPTION.sub(MASK, value))
+    shown = _OPTION.sub(_shown_option, shown)
+    return MASK if _PRIVATE_KEY in unquote_plus(shown) else shown
+
+
+def _shown_option(option: re.Match[str]) -> str:
+    name, value = map(unquote, option.groups())
+    is_secret = _SECRET_OPTION.search(name) or _DOCUMENT.match(value) or _PRIVATE_KEY in value
+    return f"{option[1]}={MASK}" if is_secret else option[0]

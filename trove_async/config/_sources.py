@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -178,13 +179,18 @@ def _override(tree: dict[str, Any], name: str, text: str) -> KeyPath:
             table.setdefault(where, {})
         table = table[where]
         path.append(where)
-    # 2. Set the value. A list or a table is written in TOML.
+    # 2. Set the value.
     last = _index(table, keys[-1], name, path)
-    if text.startswith(("[", "{")):
-        table[last] = parse_toml(f"value = {text}", f"the environment variable {name}")["value"]
-    else:
-        table[last] = text
+    table[last] = _override_value(text)
     return (*path, last)
+
+
+def _override_value(text: str) -> object:
+    """Return a list or a table that is written in TOML. Everything else is a text, such as a password ``{abc``."""
+    if text.startswith(("[", "{")):
+        with suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"value = {text}")["value"]
+    return text
 
 
 def _index(table: object, key: str, name: str, path: list[str | int]) -> str | int:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from trove_async.errors import ConfigError
 from trove_async.middleware import Inspecting, Middleware
 from trove_async.models import Timeout
 from trove_async.pool import BufferPool
@@ -15,6 +16,7 @@ from trove_async.scope import Scope
 
 from ._backends import Backend, Credentials, driver_of
 from ._middleware import AnyMiddleware
+from ._problems import collected, message_of
 from ._routes import AnyRoute, FunctionRouteTable
 from ._tables import Shorthand, Table, located
 from ._values import Seconds, Size, problem
@@ -128,27 +130,33 @@ class StoreTable(Table):
     ) = None
     """Whether a put creates a bucket that the default backend has and the object's backend lacks."""
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, source: str) -> dict[str, Any]:
         """Return the arguments of `Trove`.
 
+        Args:
+            source: The name of the configuration, for errors.
+
         Raises:
-            ConfigError: A value is not valid. The message contains its path.
+            ConfigError: Values are not valid. The message contains the path of each.
             ImportError: An extra is missing.
         """
         arguments = self.options(
             "default", "backends", "credentials", "routes", "middleware", "pool", "retry", "timeout"
         )
+        problems: list[ConfigError] = []
         # 1. The backends.
-        arguments["default"] = driver_of(self.default, "default", self.credentials)
-        arguments["backends"] = {
-            name: driver_of(backend, f"backends.{name}", self.credentials)
-            for name, backend in self.backends.items()
-        }
+        with collected(problems):
+            arguments["default"] = driver_of(self.default, "default", self.credentials)
+        arguments["backends"] = {}
+        for name, backend in self.backends.items():
+            with collected(problems):
+                driver = driver_of(backend, f"backends.{name}", self.credentials)
+                arguments["backends"][name] = driver
         # 2. The rules.
         functions: list[RouteFunction] = []
         routes: list[Route] = []
         for index, route in enumerate(self.routes):
-            with located(f"routes.{index}"):
+            with collected(problems), located(f"routes.{index}"):
                 if not isinstance(route, FunctionRouteTable):
                     routes.append(route.route())
                 elif routes:
@@ -158,18 +166,22 @@ class StoreTable(Table):
         arguments |= {"routes": routes, "route_functions": functions}
         middleware: list[Middleware | Inspecting | tuple[Middleware | Inspecting, Scope]] = []
         for index, table in enumerate(self.middleware):
-            with located(f"middleware.{index}"):
+            with collected(problems), located(f"middleware.{index}"):
                 made = table.middleware(self.credentials)
                 middleware.append(made if table.scope is None else (made, table.scope.scope()))
         arguments["middleware"] = middleware
         # 3. The policies.
         if self.pool is not None:
-            with located("pool"):
+            with collected(problems), located("pool"):
                 arguments["pool"] = BufferPool(**self.pool.options())
         if self.retry is not None:
-            with located("retry"):
+            with collected(problems), located("retry"):
                 arguments["retry"] = self.retry.policy()
         if self.timeout is not None:
-            with located("timeout"):
+            with collected(problems), located("timeout"):
                 arguments["timeout"] = Timeout(**self.timeout.options())
+        # 4. The problems of all of them.
+        if problems:
+            message = message_of(source, [error.message for error in problems])
+            raise ConfigError(message) from problems[0].__cause__
         return arguments

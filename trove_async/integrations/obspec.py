@@ -55,6 +55,8 @@ class AsyncObspecStore:
         self._bucket = bucket
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_bucket"):
+            return "<AsyncObspecStore, not initialised>"  # its constructor raised
         return f"<AsyncObspecStore of {self._bucket!r}>"
 
     async def get_async(self, path: str, *, options: GetOptions | None = None) -> AsyncGetResult:
@@ -149,6 +151,8 @@ class ObspecStore:
         self._bucket = bucket
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_bucket"):
+            return "<ObspecStore, not initialised>"  # its constructor raised
         return f"<ObspecStore of {self._bucket!r}>"
 
     def get(self, path: str, *, options: GetOptions | None = None) -> GetResult:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import pwd
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +59,6 @@ def identity(region: str | None = None, endpoint_url: str | None = None) -> Iden
         ({"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "https://b"}, "x-1", None),
         ({"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": ""}, None, None),
         ({"AWS_ENDPOINT_URL": "http://a:1"}, None, "http://c:3"),
-        ({"AWS_USE_FIPS_ENDPOINT": ""}, None, None),
     ],
 )
 def test_endpoint_is_that_of_the_sdk(
@@ -78,7 +80,12 @@ def test_endpoint_is_that_of_the_sdk(
         ({"AWS_PROFILE": ""}, None),
         ({"AWS_DEFAULT_PROFILE": "x"}, None),
         ({"AWS_USE_FIPS_ENDPOINT": "true"}, None),
+        ({"AWS_USE_FIPS_ENDPOINT": ""}, None),
         ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, None),
+        ({"AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "regional"}, None),
+        ({"AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": ""}, None),  # the SDK refuses it
+        ({"AWS_DEFAULTS_MODE": "standard"}, None),
+        ({"AWS_DEFAULTS_MODE": ""}, None),  # as above
         ({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true", "AWS_ENDPOINT_URL": "http://a"}, None),
         ({}, "us-gov-west-1"),
         ({}, "cn-north-1"),
@@ -112,6 +119,32 @@ def test_a_file_of_the_sdk_is_left_to_the_sdk(
     if is_named:
         monkeypatch.setenv(variable, str(path))
     assert environment_endpoint(None, None) is None
+
+
+def test_home_that_cannot_be_read_has_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a container with HOME=/root and another user. The tests may run as root, who can read everything.
+    stat = os.stat
+
+    def refuse(path: str | Path | int, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    found = environment_endpoint(None, None)
+    assert found == asyncio.run(run_sdk(partial(_resolve_endpoint, identity())))
+
+
+def test_user_without_a_home_has_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(user_id: int) -> pwd.struct_passwd:
+        raise KeyError(user_id)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", refuse)
+    found = environment_endpoint(None, None)
+    assert found == asyncio.run(run_sdk(partial(_resolve_endpoint, identity())))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Final
 
 from ._sigv4 import Credentials
@@ -29,11 +28,13 @@ _FILES: Final = {
 """The variables that name the SDK's files, and their defaults. Both may contain a region and an endpoint."""
 
 _ENDPOINT_SWITCHES: Final = (
+    "AWS_DEFAULTS_MODE",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT",
     "AWS_USE_DUALSTACK_ENDPOINT",
     "AWS_USE_FIPS_ENDPOINT",
 )
-"""Variables with which the SDK decides about the endpoint in further ways."""
+"""Variables with which the SDK decides about the endpoint in further ways. It refuses some empty values."""
 
 _COMMERCIAL_REGION: Final = re.compile(
     r"(?:af|ap|ca|eu|il|me|mx|sa|us)-(?:central|east|north|northeast|south|southeast|west)-[1-9]"
@@ -53,7 +54,7 @@ def environment_endpoint(region: str | None, url: str | None) -> tuple[str, str]
         url: The URL that the user has passed.
     """
     environment = os.environ
-    if _names_profile() or any(map(environment.get, _ENDPOINT_SWITCHES)) or _has_files():
+    if _names_profile() or any(name in environment for name in _ENDPOINT_SWITCHES) or _has_files():
         return None
     region = region or environment.get("AWS_DEFAULT_REGION") or _GLOBAL_REGION
     url = url or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
@@ -88,7 +89,9 @@ def _names_profile() -> bool:
 
 
 def _has_files() -> bool:
+    # As the SDK, with functions that raise nothing: a container's user may lack a home directory, or the
+    # permission to read it.
     return any(
-        Path(os.environ.get(name) or default).expanduser().exists()
+        os.path.exists(os.path.expanduser(os.environ.get(name) or default))  # noqa: PTH110, PTH111
         for name, default in _FILES.items()
     )

@@ -24,6 +24,8 @@ class _AsyncTroveFile(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspe
         self.closed = False
 
     def __repr__(self) -> str:
+        if not hasattr(self, "path"):
+            return f"<{type(self).__name__}, not initialised>"  # its constructor raised
         return f"<{type(self).__name__} {self.path}>"
 
     __str__ = __repr__

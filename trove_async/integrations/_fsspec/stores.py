@@ -36,6 +36,8 @@ class GivenStore:
         return self.store
 
     def __repr__(self) -> str:
+        if not hasattr(self, "store"):
+            return "<GivenStore, not initialised>"  # its constructor raised
         return f"<{self.store!r} at {id(self.store):#x}>"
 
     def __reduce__(self) -> str:
