@@ -13,14 +13,14 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
-from fsspec.asyn import sync
 from fsspec.caching import BaseCache, register_cache
 from fsspec.spec import AbstractBufferedFile
 
+from trove_async.errors import ClosedError
 from trove_async.file import FileReader, FileWriter
 from trove_async.models import KiB
 
-from . import paths
+from . import calls, paths
 from .errors import translated
 
 _PIECE: Final = 256 * KiB
@@ -119,6 +119,7 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         del size
         self._reader: FileReader | None = None
         self._writer: FileWriter | None = None
+        self._failure: BaseException | None = None  # of a write
         self._closed = True  # until the constructor has succeeded
         if mode not in {"rb", "wb", "xb", "ab"}:
             raise ValueError(f"mode must be 'rb', 'wb', 'xb' or 'ab', got {mode!r}")
@@ -145,16 +146,11 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         self.loc = written
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - the result of `work`
-        async def run() -> Any:  # noqa: ANN401
-            with translated(self.path):
-                return await work
-
-        try:
-            if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
-                raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
-            return sync(self.fs.loop, run)
-        finally:
-            work.close()  # if the loop is not running
+        if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
+            work.close()
+            raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
+        with translated(self.path):
+            return calls.run(self.fs.loop, work)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -169,9 +165,27 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
 
     # -- writing -----------------------------------------------------------------------------------
 
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        """Write `data`. It is sent once a block is complete."""
+        self._check_complete()
+        written: int = super().write(data)
+        return written
+
     def _upload_chunk(self, final: bool = False) -> bool:  # noqa: FBT001, FBT002 - as called
-        self._run(self._write(self.buffer.getvalue(), is_last=final and self.autocommit))
+        self._check_complete()
+        try:
+            self._run(self._write(self.buffer.getvalue(), is_last=final and self.autocommit))
+        except BaseException as error:
+            # It is not known whether an interrupted write has written its data.
+            self._failure = error
+            raise
         return True
+
+    def _check_complete(self) -> None:
+        if self._failure is not None:
+            raise ClosedError(
+                "a write of this file has failed, so nothing is stored: write the object again"
+            ) from self._failure
 
     async def _write(self, data: bytes, *, is_last: bool) -> None:
         assert self._writer is not None  # noqa: S101 - the base class has checked the mode
@@ -180,9 +194,19 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             await self._writer.aclose()
 
     def commit(self) -> None:
-        """Store the object, if ``autocommit=False`` has delayed that."""
-        if self._writer is not None:
-            self._run(self._writer.aclose())
+        """Store the object, if ``autocommit=False`` has delayed that.
+
+        A discarded file stays so.
+
+        Raises:
+            ClosedError: A write has failed. Nothing is stored.
+        """
+        if self._writer is None or self._writer.closed:
+            return
+        if self._failure is not None:
+            self.discard()
+            self._check_complete()
+        self._run(self._writer.aclose())
 
     def discard(self) -> None:
         """Store nothing. Does nothing once the object is stored."""
