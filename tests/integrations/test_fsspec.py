@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 from fsspec.callbacks import Callback
+from fsspec.core import OpenFile
 
 from tests.integrations.backend_urls import s3_url
 from trove_async import Event, ObjectNotFoundError, Trove
@@ -790,6 +791,73 @@ def test_exception_in_with_block_stores_nothing(fs: TroveFileSystem) -> None:
         file.write(b"new")
         raise RuntimeError
     assert fs.cat(f"{BUCKET}/key") == b"old"
+
+
+def open_file(fs: TroveFileSystem, mode: str, compression: str | None = None) -> OpenFile:
+    """Return what `fsspec.open` returns for this filesystem."""
+    return OpenFile(fs, f"{BUCKET}/key", mode, compression=compression)
+
+
+WRAPPED: dict[str, Callable[[TroveFileSystem], Any]] = {
+    "text": lambda fs: fs.open(f"{BUCKET}/key", "w"),
+    "wrapper": lambda fs: io.TextIOWrapper(fs.open(f"{BUCKET}/key", "wb")),
+    "fsspec.open": lambda fs: open_file(fs, "w"),
+    "compressed": lambda fs: open_file(fs, "wt", "gzip"),
+}
+
+
+@pytest.mark.parametrize("opened", WRAPPED.values(), ids=WRAPPED)
+def test_exception_in_the_block_of_a_wrapper_stores_nothing(
+    fs: TroveFileSystem, opened: Callable[[TroveFileSystem], Any]
+) -> None:
+    fs.pipe(f"{BUCKET}/key", b"old")
+    with pytest.raises(LookupError), opened(fs) as file:
+        file.write("new")
+        raise LookupError
+    assert fs.cat(f"{BUCKET}/key") == b"old"
+    with opened(fs) as file:
+        file.write("new")
+    assert fs.cat(f"{BUCKET}/key") != b"old"
+
+
+def test_file_that_is_opened_in_an_except_block_is_stored_there(fs: TroveFileSystem) -> None:
+    outside = fs.open(f"{BUCKET}/outside", "wb")
+    try:
+        raise LookupError
+    except LookupError:
+        file = fs.open(f"{BUCKET}/key", "w")
+        file.write("report")
+        file.close()
+        with outside:
+            outside.write(b"report")
+    assert fs.cat([f"{BUCKET}/key", f"{BUCKET}/outside"]) == {
+        f"{BUCKET}/key": b"report",
+        f"{BUCKET}/outside": b"report",
+    }
+
+
+def test_dropped_text_file_stores_nothing(fs: TroveFileSystem) -> None:
+    file = open_file(fs, "w").open()
+    file.write("data")
+    with pytest.warns(ResourceWarning, match="never closed, so nothing is stored"):
+        del file  # its last reference
+    assert not fs.exists(f"{BUCKET}/key")
+
+
+def test_dropped_wrapper_leaves_the_file_open(fs: TroveFileSystem) -> None:
+    file = fs.open(f"{BUCKET}/key", "wb")
+    text = io.TextIOWrapper(file)
+    text.write("one")
+    del text
+    file.write(b"two")
+    file.close()
+    assert fs.cat(f"{BUCKET}/key") == b"onetwo"
+
+
+def test_transaction_stores_files_that_are_not_closed(fs: TroveFileSystem) -> None:
+    with fs.transaction:
+        fs.open(f"{BUCKET}/key", "w").write("data")
+    assert fs.cat(f"{BUCKET}/key") == b"data"
 
 
 def test_exclusive_file_loses_against_a_later_writer(fs: TroveFileSystem) -> None:

@@ -9,9 +9,10 @@ random read requests exactly its bytes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from fsspec.caching import BaseCache, register_cache
 from fsspec.spec import AbstractBufferedFile
@@ -22,6 +23,8 @@ from trove_async.models import KiB
 
 from . import calls, paths
 from .errors import translated
+
+_logger = logging.getLogger("trove_async.integrations")
 
 _PIECE: Final = 256 * KiB
 """Bytes taken at a time by small reads in a row, because each call to the event loop takes 100 µs. The reader
@@ -86,8 +89,14 @@ class OpeningFiles(Protocol):
 class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """An object, open for reading one version of it, or for writing a new one.
 
-    If a ``with`` block is left by an exception, or a file is never closed, nothing is stored. `commit` stores the object of a file with
-    ``autocommit=False``, after `close`.
+    If a ``with`` block is left by an exception, or a file is never closed, nothing is stored. Wrappers, such as
+    those of the text mode, of `fsspec.open` and of pandas, close this file without passing the exception. So
+    nothing is stored either if the file is closed while an exception is handled that was not handled when it was
+    opened. To store a file in an ``except`` block, open it there, or write it within ``with``. A wrapper that is
+    dropped unclosed does not close this file.
+
+    `commit` stores the object of a file with ``autocommit=False``, after `close`. `TroveFileSystem.transaction`
+    uses this, and stores nothing if any exception ends it.
 
     Args:
         fs: The filesystem.
@@ -120,6 +129,8 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         self._reader: FileReader | None = None
         self._writer: FileWriter | None = None
         self._failure: BaseException | None = None  # of a write
+        self._handled_outside = sys.exception()
+        self._wrapper_is_dropped = False
         self._closed = True  # until the constructor has succeeded
         if mode not in {"rb", "wb", "xb", "ab"}:
             raise ValueError(f"mode must be 'rb', 'wb', 'xb' or 'ab', got {mode!r}")
@@ -201,32 +212,56 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         Raises:
             ClosedError: A write has failed. Nothing is stored.
         """
-        if self._writer is None or self._writer.closed:
-            return
-        if self._failure is not None:
-            self.discard()
-            self._check_complete()
-        self._run(self._writer.aclose())
+        if not self.closed:
+            self.close()
+        if self._writer is not None and not self._writer.closed:
+            self._run(self._writer.aclose())
 
     def discard(self) -> None:
         """Store nothing. Does nothing once the object is stored."""
         self._closed = True
+        self._handled_outside = None  # its traceback may refer to this file
         if self._writer is not None:
             self._run(self._writer.abort())
 
     # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store the object, or release the connection. Idempotent."""
+        """Store the object, or release the connection. Idempotent.
+
+        Nothing is stored if this is called due to an exception. See the class.
+        """
+        if self._wrapper_is_dropped:
+            self._wrapper_is_dropped = False
+            return
         try:
+            if self._writer is not None and sys.exception() is not self._handled_outside:
+                self._discard_due_to(sys.exception())
             super().close()
         except BaseException:
             self.discard()
             raise
         finally:
+            self._handled_outside = None
             reader, self._reader = self._reader, None
             if reader is not None:
                 self._submit(reader.aclose())
+
+    def _discard_due_to(self, error: BaseException | None) -> None:
+        if not self.closed:
+            _logger.info(
+                "%s was closed while %s is handled, so nothing is stored",
+                self.path,
+                type(error).__name__,
+            )
+            self.discard()
+
+    def _dealloc_warn(self, _wrapper: object) -> None:
+        """Ignore the next `close`. The wrappers of `io` call this when they are dropped unclosed, and then `close`.
+
+        Nothing is known about their data then. `io.FileIO` has this method too, to warn.
+        """
+        self._wrapper_is_dropped = True
 
     def __del__(self) -> None:
         """Release the connection. What was written is dropped, with a warning of `FileWriter`."""
@@ -242,6 +277,10 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, loop)
+
+    def __enter__(self) -> Self:
+        self._handled_outside = sys.exception()
+        return self
 
     def __exit__(self, *error: object) -> None:
         if error[0] is not None and self.mode != "rb":
