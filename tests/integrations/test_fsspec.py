@@ -257,6 +257,59 @@ print("parent", fs.cat("{BUCKET}/key").decode())
     assert run_python(program) == "child data\nparent data\n"
 
 
+def test_forked_child_leaves_the_files_of_the_parent(tmp_path: Path) -> None:
+    program = f"""
+import os
+from trove_async import ClosedError
+from trove_async.integrations.fsspec import TroveFileSystem
+fs = TroveFileSystem(backend="file://{tmp_path}")
+fs.mkdir("{BUCKET}")
+fs.pipe("{BUCKET}/key", b"0123456789" * 100_000)
+reader = fs.open("{BUCKET}/key")
+reader.read(500_000)
+writers = [fs.open("{BUCKET}/" + name, "wb") for name in "abcd"]
+for writer in writers:
+    writer.write(b"one")
+reader_of_child = fs.open("{BUCKET}/key")
+
+def child():
+    for call in (lambda: reader.read(500_000), lambda: writers[0].write(bytes(10**7)), writers[1].commit):
+        try:
+            call()
+        except ClosedError as error:
+            assert "fork" in str(error), error
+        else:
+            raise AssertionError("not refused")
+    writers[2].close()
+    writers[3].discard()
+    writers[3].close()
+    with writers[1], reader:
+        pass
+    global reader_of_child
+    del reader_of_child
+    assert fs.ls("{BUCKET}", detail=False) == ["{BUCKET}/key"]
+
+pid = os.fork()
+if not pid:
+    try:
+        child()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert len(reader.read()) == 500_000
+reader.close(), reader_of_child.close()
+for writer in writers:
+    writer.write(b"two")
+    writer.close()
+    assert fs.cat(writer.path) == b"onetwo"
+print("end")
+"""
+    assert run_python(program) == "end\n"
+
+
 def test_process_ends_without_closing_the_filesystem(seaweed: S3Server) -> None:
     program = f"""
 from trove_async.integrations.fsspec import TroveFileSystem

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol, Self
@@ -129,6 +130,7 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         self._reader: FileReader | None = None
         self._writer: FileWriter | None = None
         self._failure: BaseException | None = None  # of a write
+        self._pid = os.getpid()
         self._handled_outside = sys.exception()
         self._wrapper_is_dropped = False
         self._closed = True  # until the constructor has succeeded
@@ -157,11 +159,21 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         self.loc = written
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - the result of `work`
+        if self._is_inherited:
+            work.close()
+            raise ClosedError(
+                f"{self.path!r} was opened before a fork: open it again in this process"
+            )
         if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
             work.close()
             raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
         with translated(self.path):
             return calls.run(self.fs.loop, work)
+
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether the file was opened in another process, of which this one is a fork."""
+        return self._pid != os.getpid()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -210,7 +222,7 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         A discarded file stays so.
 
         Raises:
-            ClosedError: A write has failed. Nothing is stored.
+            ClosedError: A write has failed, or the file was opened before a fork. Nothing is stored.
         """
         if not self.closed:
             self.close()
@@ -218,21 +230,24 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             self._run(self._writer.aclose())
 
     def discard(self) -> None:
-        """Store nothing. Does nothing once the object is stored."""
+        """Store nothing. Does nothing once the object is stored, and in a fork of the process that opened it."""
         self._closed = True
         self._handled_outside = None  # its traceback may refer to this file
-        if self._writer is not None:
+        if self._writer is not None and not self._is_inherited:
             self._run(self._writer.abort())
 
     # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store the object, or release the connection. Idempotent.
+        """Store the object, or release the connection. Idempotent. Does nothing in a fork of the process.
 
         Nothing is stored if this is called due to an exception. See the class.
         """
         if self._wrapper_is_dropped:
             self._wrapper_is_dropped = False
+            return
+        if self._is_inherited:
+            self._closed = True
             return
         try:
             if self._writer is not None and sys.exception() is not self._handled_outside:
@@ -272,7 +287,8 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
 
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine without waiting: the garbage collector may close a file on the loop itself."""
-        loop = None if sys.is_finalizing() else self.fs.loop
+        is_lost = sys.is_finalizing() or self._is_inherited
+        loop = None if is_lost else self.fs.loop
         if loop is None or not loop.is_running():
             work.close()
         else:
