@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urljoin
 
 try:
@@ -170,22 +170,25 @@ class TroveStorage(Storage):
     def _open(self, name: str, mode: str = "rb") -> TroveFile:
         return TroveFile(self, name, mode)
 
-    def _save(self, name: str, content: AnyFile) -> str:
-        while not self._put(self.key_of(name), _body_of(content)):
-            name = self.get_available_name(name)  # another process has stored it meanwhile
-        return name
+    def save(self, name: str | None, content: IO[Any], max_length: int | None = None) -> str:
+        """Store a file, and return its name: an alternative one if `name` is taken.
 
-    def _put(self, key: str, body: bytes | Iterator[bytes]) -> bool:
-        """Store a file. Return False if it exists and may not be overwritten."""
-        bucket = self.bucket
-        if self._file_overwrite or not self._can_create_only(bucket, key):
-            bucket.put(key, body)
-            return True
-        try:
-            bucket.put(key, body, if_none_match="*")
-        except ObjectExistsError:
-            return False
-        return True
+        Raises:
+            ObjectExistsError: Another process has stored the name meanwhile, and `content` cannot be read again,
+                because it is not seekable.
+        """
+        while True:
+            try:
+                return super().save(name, content, max_length)
+            except ObjectExistsError:
+                if not _is_seekable(content):
+                    raise
+
+    def _save(self, name: str, content: AnyFile) -> str:
+        bucket, key = self.bucket, self.key_of(name)
+        may_replace = self._file_overwrite or not self._can_create_only(bucket, key)
+        bucket.put(key, _body_of(content), if_none_match=None if may_replace else "*")
+        return name
 
     def _can_create_only(self, bucket: blocking.Bucket, key: str) -> bool:
         backend = bucket.explain(key).backend
@@ -319,6 +322,12 @@ def _body_of(content: AnyFile) -> bytes | Iterator[bytes]:
     chunks = (chunk.encode() if isinstance(chunk, str) else chunk for chunk in content.chunks())
     try:
         is_small = not content.multiple_chunks()
-    except AttributeError:  # its size is unknown
+    except (AttributeError, io.UnsupportedOperation):  # its size is unknown
         is_small = False
     return b"".join(chunks) if is_small else chunks
+
+
+def _is_seekable(content: object) -> bool:
+    """Return whether a file can be read twice. Django takes one without this method for seekable."""
+    is_seekable = getattr(content, "seekable", None)
+    return is_seekable is None or bool(is_seekable())
