@@ -222,6 +222,19 @@ def test_name_that_leads_outside_is_refused(storage: TroveStorage, name: str) ->
         storage.save(name, ContentFile(b""))
 
 
+@pytest.mark.parametrize("name", ["", ".", "./", "a/.."])
+def test_root_is_no_file(storage: TroveStorage, location: str, name: str) -> None:
+    storage.bucket.put(location, b"an object of this key is outside of the storage")
+    for call in (storage.exists, storage.open, storage.size, storage.get_modified_time):
+        with pytest.raises(SuspiciousFileOperation):
+            call(name)
+    with pytest.raises(ValueError if not name else SuspiciousFileOperation):
+        storage.delete(name)
+    assert storage.bucket.exists(location)
+    assert storage.listdir(name) == ([], [])
+    assert storage.url(name) == f"https://cdn.example/media/{location}"
+
+
 # -- opening -----------------------------------------------------------------------------------------
 
 

@@ -137,7 +137,7 @@ class TroveStorage(Storage):
 
         A directory exists only while it contains files. Without any, both lists are empty.
         """
-        prefix = self.key_of(path)
+        prefix = self._path_of(path)
         prefix = f"{prefix}/" if prefix else ""
         directories, files = [], []
         for entry in self.bucket.list(prefix=prefix, delimiter="/"):
@@ -157,10 +157,9 @@ class TroveStorage(Storage):
         Raises:
             NotSupportedError: There is no `base_url`, and the backend cannot presign URLs.
         """
-        key = self.key_of(name or "")
         if self._base_url is None:
-            return self.bucket.presign_get(key, expires=self._expires)
-        return urljoin(self._base_url, filepath_to_uri(key))
+            return self.bucket.presign_get(self.key_of(name or ""), expires=self._expires)
+        return urljoin(self._base_url, filepath_to_uri(self._path_of(name or "")))
 
     def get_modified_time(self, name: str) -> datetime:
         """Return the time when a file was stored: aware if USE_TZ is set, else in TIME_ZONE and naive."""
@@ -198,8 +197,15 @@ class TroveStorage(Storage):
         """Return the key of the object that is a file's body.
 
         Raises:
-            SuspiciousFileOperation: The name is absolute, or leads out of the storage.
+            SuspiciousFileOperation: The name is absolute, leads out of the storage, or names its root.
         """
+        key = self._path_of(name)
+        if key == self._location:
+            raise SuspiciousFileOperation(f"the name {name!r} names the root, which is no file")
+        return key
+
+    def _path_of(self, name: str) -> str:
+        """Return the key of a file, or the prefix of a directory, without a slash at its end."""
         path = posixpath.normpath(str(name).replace("\\", "/"))
         if path.startswith(("/", "../")) or path == "..":
             raise SuspiciousFileOperation(f"the name {name!r} leads out of the storage")
