@@ -444,6 +444,10 @@ def test_store_comes_from_a_configuration(monkeypatch: pytest.MonkeyPatch) -> No
         {"bucket": "media"},
         {"bucket": "media", "url": "mem://", "config": {}},
         {"bucket": "", "url": "mem://"},
+        {"bucket": "media", "url": "mem://", "expires": -1},
+        {"bucket": "media", "url": "mem://", "expires": 604_801},
+        {"bucket": "media", "url": "mem://", "location": "../other"},
+        {"bucket": "media", "url": "mem://", "location": "a/./b"},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:

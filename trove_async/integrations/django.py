@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 else:
     AnyFile = File  # generic only in its stubs
 
+_MAX_EXPIRES: Final = 604_800
+"""Seconds: seven days, the limit of S3 and GCS."""
+
 _MODES: Final[Mapping[str, Literal["rb", "wb", "xb"]]] = {
     "r": "rb",
     "w": "wb",
@@ -100,6 +103,12 @@ class TroveStorage(Storage):
             raise ImproperlyConfigured("pass exactly one of url, config and store to TroveStorage")
         if not bucket:
             raise ImproperlyConfigured("TroveStorage needs a bucket")
+        if not 1 <= expires <= _MAX_EXPIRES:
+            raise ImproperlyConfigured(
+                f"expires must be 1 to {_MAX_EXPIRES:,} seconds, got {expires!r}"
+            )
+        if {".", ".."} & set(location.split("/")):
+            raise ImproperlyConfigured(f"location must not contain '.' or '..', got {location!r}")
         [self._source] = passed
         self._bucket = bucket
         self._location = location.strip("/")
