@@ -254,6 +254,27 @@ def test_file_that_is_dropped_stores_nothing_and_warns(
     assert not data.exists("new")
 
 
+def test_text_that_is_dropped_stores_nothing_and_warns(
+    data: blocking.Bucket, store: blocking.Trove
+) -> None:
+    text = io.TextIOWrapper(data.open("text", "wb"))
+    text.write("half")
+    with pytest.warns(ResourceWarning, match="nothing is stored"):  # noqa: PT031 - both drop it
+        del text
+        gc.collect()
+    assert not store.exists("data", "text")
+
+
+def test_wrapper_that_is_dropped_leaves_the_file_open(data: blocking.Bucket) -> None:
+    with data.open("text", "wb") as file:
+        csv.writer(io.TextIOWrapper(file)).writerow(["one"])
+        gc.collect()
+        assert not file.closed
+        assert not data.exists("text")
+        file.write(b"two")
+    assert data.read("text") == b"one\r\ntwo"
+
+
 @pytest.mark.parametrize("mode", ["r", "w", "ab", "rb+", ""])
 def test_other_modes_are_refused(data: blocking.Bucket, mode: str) -> None:
     with pytest.raises(ValueError, match="mode must be"):

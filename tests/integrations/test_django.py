@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import os
@@ -280,6 +281,16 @@ def test_exception_in_the_block_keeps_the_old_file(storage: TroveStorage, mode: 
         file.write("new" if mode == "w" else b"new")
         raise LookupError
     assert storage.open("file.txt").read() == b"old"
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_file_that_is_dropped_unclosed_is_not_stored(storage: TroveStorage, mode: str) -> None:
+    file = storage.open("file.txt", mode)
+    file.write("half" if mode == "w" else b"half")
+    with pytest.warns(ResourceWarning, match="nothing is stored"):  # noqa: PT031 - both drop it
+        del file
+        gc.collect()
+    assert not storage.exists("file.txt")
 
 
 def test_exclusive_mode_never_replaces(storage: TroveStorage) -> None:

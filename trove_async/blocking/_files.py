@@ -142,7 +142,7 @@ class FileWriter(io.BufferedWriter):
             text.write("…")
 
     Without the block, the wrapper cannot tell, and closing it stores the object. A file that is dropped unclosed
-    stores nothing, and warns.
+    stores nothing, and warns. A wrapper that is dropped unclosed does not close this file.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class FileWriter(io.BufferedWriter):
         self._file = file
         self._is_entered = False
         self._handled_outside: BaseException | None = None  # while the block was entered
+        self._wrapper_is_dropped = False
 
     @property
     def info(self) -> aio.ObjectInfo | None:
@@ -179,6 +180,9 @@ class FileWriter(io.BufferedWriter):
         Raises:
             TroveError: The put failed, as `trove_async.Trove.put`. Nothing was stored.
         """
+        if self._wrapper_is_dropped:
+            self._wrapper_is_dropped = False
+            return
         if self.closed:
             return
         try:
@@ -188,6 +192,18 @@ class FileWriter(io.BufferedWriter):
             raise
         if not self._is_entered or sys.exception() is self._handled_outside:
             super().close()
+
+    def flush(self) -> None:
+        """Send the buffered bytes to the store."""
+        if not self._wrapper_is_dropped:
+            super().flush()
+
+    def _dealloc_warn(self, _wrapper: object) -> None:
+        """Ignore the next `close`. The wrappers of `io` call this when they are dropped unclosed, and then `close`.
+
+        Nothing is known about their data then. `io.FileIO` has this method too, to warn.
+        """
+        self._wrapper_is_dropped = True
 
     def __enter__(self) -> Self:
         super().__enter__()
