@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 import trove_async as aio
 from trove_async.errors import ClosedError
@@ -19,6 +25,9 @@ T = TypeVar("T")
 
 BUFFER_SIZE: Final = 128 * KiB
 """Bytes of the buffer of a file. A thread waits for the loop once for each buffer, and not for each read."""
+
+_EXIT_SECONDS: Final = 2.0
+"""Seconds that the end of the process waits until open files are aborted."""
 
 
 class _RawReader(io.RawIOBase):
@@ -87,6 +96,7 @@ class _RawWriter(io.RawIOBase):
         self._failure: BaseException | None = None
         self.name = name
         self.mode = mode
+        _writers.add(self)
 
     def writable(self) -> bool:
         return True
@@ -111,6 +121,13 @@ class _RawWriter(io.RawIOBase):
         """Store nothing when the file is closed."""
         self._discarded = True
 
+    def abort_soon(self) -> Future[None] | None:
+        """Close the async file and store nothing, without waiting. Return None if there is nothing to do."""
+        if self.closed or self._session.is_lost or self._file.closed:
+            return None
+        self._discarded = True
+        return self._session.submit(self._file.abort())
+
     def close(self) -> None:
         if self.closed:
             return
@@ -130,6 +147,28 @@ class _RawWriter(io.RawIOBase):
 
     def __del__(self) -> None:
         """Do not store an object that may lack bytes, as `close` does. The async writer discards it."""
+
+
+_writers: Final[WeakSet[_RawWriter]] = WeakSet()
+
+
+@atexit.register
+def _abort_all() -> None:
+    """Abort the files that are still open while the loop, in a daemon thread, is still running."""
+    aborting = [(writer, writer.abort_soon()) for writer in list(_writers)]
+    deadline = time.monotonic() + _EXIT_SECONDS
+    unclosed = []
+    for writer, aborted in aborting:
+        if aborted is not None:
+            unclosed.append(writer.name)
+            with suppress(Exception):  # nobody can handle it
+                aborted.result(max(0.0, deadline - time.monotonic()))
+    for name in unclosed:
+        warnings.warn(
+            f"the file {name!r} was not closed before the end of the process, so nothing is stored: use with",
+            ResourceWarning,
+            stacklevel=2,
+        )
 
 
 class FileWriter(io.BufferedWriter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from functools import partial, update_wrapper, wraps
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
@@ -55,6 +56,11 @@ class Session:
             work.close()
             raise ClosedError(_NOT_STARTED)
         return self._loop.run(work)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine of the store, which is started and not lost, without waiting."""
+        assert self._loop is not None  # noqa: S101 - as required
+        return self._loop.submit(work)
 
 
 class Facade(Generic[A]):
