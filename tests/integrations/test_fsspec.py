@@ -714,6 +714,38 @@ def test_mv_moves_files_and_trees(counted: Counted) -> None:
         fs.mv(f"{BUCKET}/missing", f"{BUCKET}/x")
 
 
+@pytest.mark.parametrize("target", [f"{BUCKET}/into/", [f"{BUCKET}/into/x", f"{BUCKET}/into/x"]])
+def test_mv_of_two_files_to_one_path_is_refused(fs: TroveFileSystem, target: Any) -> None:
+    fs.pipe({f"{BUCKET}/a/x": b"1", f"{BUCKET}/b/x": b"2"})
+    with pytest.raises(ValueError, match="would be moved to"):
+        fs.mv([f"{BUCKET}/a/x", f"{BUCKET}/b/x"], target)
+    assert fs.find(BUCKET) == [f"{BUCKET}/a/x", f"{BUCKET}/b/x"]
+
+
+def test_mv_moves_a_list_of_trees(fs: TroveFileSystem) -> None:
+    fs.pipe({f"{BUCKET}/a/x/1": b"1", f"{BUCKET}/b/x/2": b"2"})
+    fs.mv([f"{BUCKET}/a", f"{BUCKET}/b"], f"{BUCKET}/into/", recursive=True)
+    assert fs.find(BUCKET) == [f"{BUCKET}/into/1", f"{BUCKET}/into/2"]
+
+
+@pytest.mark.parametrize(("key", "matched"), [("a[1]", "a1"), ("a?", "ab"), ("a*", "abc")])
+def test_key_with_wildcards_stands_for_itself(fs: TroveFileSystem, key: str, matched: str) -> None:
+    literal, other = f"{BUCKET}/{key}", f"{BUCKET}/{matched}"
+    fs.pipe({literal: b"literal", other: b"matched"})
+    assert fs.cat(literal) == b"literal"
+    fs.cp(literal, f"{BUCKET}/copy")
+    fs.mv(f"trove://{literal}", f"{BUCKET}/into/")
+    assert fs.find(BUCKET) == sorted([other, f"{BUCKET}/copy", f"{BUCKET}/into/{key}"])
+    fs.mv(f"{BUCKET}/into/{key}", literal)
+    fs.rm(literal)
+    assert fs.find(BUCKET) == [other, f"{BUCKET}/copy"]
+    fs.pipe(f"{literal}/below", b"")
+    fs.pipe(literal, b"literal")
+    fs.rm([literal, f"{BUCKET}/copy"], recursive=True)
+    assert fs.find(BUCKET) == [other]
+    assert list(fs.cat(f"{BUCKET}/{key}").values()) == [b"matched"]
+
+
 def test_touch_creates_truncates_or_renews(fs: TroveFileSystem) -> None:
     fs.touch(f"{BUCKET}/key", truncate=False)
     assert fs.cat(f"{BUCKET}/key") == b""
