@@ -207,6 +207,16 @@ def test_file_used_while_an_earlier_exception_is_handled_is_stored_at_once(
             assert data.read("key") == b"new"
 
 
+def test_file_closed_while_an_exception_is_handled_refuses_writes(data: blocking.Bucket) -> None:
+    with pytest.raises(ValueError, match="closed"), data.open("key", "wb") as file:
+        try:
+            raise LookupError
+        except LookupError:
+            file.close()
+        file.write(b"more")
+    assert data.read("key") == BODY
+
+
 def test_discarded_file_stores_nothing(data: blocking.Bucket) -> None:
     file = data.open("key", "wb")
     file.write(b"new")

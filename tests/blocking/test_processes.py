@@ -57,6 +57,7 @@ with blocking.Trove(LocalDriver(root)) as store:
         refused(lambda: store.bucket("data").put("key", b""))
         refused(lambda: next(store.list("data")))
         refused(reader.read)
+        reader.close()
         refused(lambda: file.seek(0) or file.read1(10**7) and file.raw.readall())
         refused(lambda: writer.write(bytes(10**6)))
         store.close()

@@ -466,6 +466,15 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
         TroveStorage(**options)
 
 
+def test_open_file_cannot_be_pickled(storage: TroveStorage) -> None:
+    storage.save("file.txt", ContentFile(b""))
+    with (
+        storage.open("file.txt") as file,
+        pytest.raises(TypeError, match="open it in each process"),
+    ):
+        pickle.dumps(file)
+
+
 def test_storage_is_pickled_and_deconstructed() -> None:
     storage = TroveStorage(url="mem://", bucket="media", location="dir")
     copy = pickle.loads(pickle.dumps(storage))  # noqa: S301 - our own object

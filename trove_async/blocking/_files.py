@@ -199,6 +199,7 @@ class FileWriter(io.BufferedWriter):
         self._is_entered = False
         self._handled_outside: BaseException | None = None  # while the block was entered
         self._wrapper_is_dropped = False
+        self._close_is_delayed = False
 
     @property
     def info(self) -> aio.ObjectInfo | None:
@@ -214,7 +215,7 @@ class FileWriter(io.BufferedWriter):
         """Store the object. Idempotent.
 
         Inside ``with``, while an exception is handled, the object is stored when the block ends, because a
-        wrapper may be closing this file due to an exception that ends the block.
+        wrapper may be closing this file due to an exception that ends the block. Writing to it is an error then.
 
         Raises:
             TroveError: The put failed, as `trove_async.Trove.put`. Nothing was stored.
@@ -231,6 +232,19 @@ class FileWriter(io.BufferedWriter):
             raise
         if not self._is_entered or sys.exception() is self._handled_outside:
             super().close()
+        else:
+            self._close_is_delayed = True
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
+        """Write all of `data`, and return its size in bytes.
+
+        Raises:
+            ValueError: The file is closed.
+            TroveError: As `trove_async.FileWriter.write`.
+        """
+        if self._close_is_delayed:
+            raise ValueError("write to closed file")
+        return super().write(data)
 
     def flush(self) -> None:
         """Send the buffered bytes to the store."""

@@ -77,6 +77,11 @@ class Facade(Generic[A]):
         self._async = wrapped
         self._session = session
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"a blocking {type(self).__name__} cannot be pickled: create and start a store in each process"
+        )
+
     def __repr__(self) -> str:
         return f"<blocking {repr(self._async).removeprefix('<')}"
 

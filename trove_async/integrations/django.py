@@ -266,6 +266,9 @@ class TroveFile(AnyFile):
             return binary
         return self._blocks.enter_context(io.TextIOWrapper(binary, "utf-8"))
 
+    def __reduce__(self) -> str:
+        raise TypeError(f"the open file {self.name!r} cannot be pickled: open it in each process")
+
     @property
     def size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # it is cached in Django
         """The size of the file in bytes, or the number of bytes written so far."""
