@@ -207,6 +207,16 @@ def test_file_used_while_an_earlier_exception_is_handled_is_stored_at_once(
             assert data.read("key") == b"new"
 
 
+def test_file_closed_while_an_exception_is_handled_refuses_writes(data: blocking.Bucket) -> None:
+    with pytest.raises(ValueError, match="closed"), data.open("key", "wb") as file:
+        try:
+            raise LookupError
+        except LookupError:
+            file.close()
+        file.write(b"more")
+    assert data.read("key") == BODY
+
+
 def test_discarded_file_stores_nothing(data: blocking.Bucket) -> None:
     file = data.open("key", "wb")
     file.write(b"new")
@@ -252,6 +262,27 @@ def test_file_that_is_dropped_stores_nothing_and_warns(
         del file
         gc.collect()
     assert not data.exists("new")
+
+
+def test_text_that_is_dropped_stores_nothing_and_warns(
+    data: blocking.Bucket, store: blocking.Trove
+) -> None:
+    text = io.TextIOWrapper(data.open("text", "wb"))
+    text.write("half")
+    with pytest.warns(ResourceWarning, match="nothing is stored"):  # noqa: PT031 - both drop it
+        del text
+        gc.collect()
+    assert not store.exists("data", "text")
+
+
+def test_wrapper_that_is_dropped_leaves_the_file_open(data: blocking.Bucket) -> None:
+    with data.open("text", "wb") as file:
+        csv.writer(io.TextIOWrapper(file)).writerow(["one"])
+        gc.collect()
+        assert not file.closed
+        assert not data.exists("text")
+        file.write(b"two")
+    assert data.read("text") == b"one\r\ntwo"
 
 
 @pytest.mark.parametrize("mode", ["r", "w", "ab", "rb+", ""])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes import Fake, content
-from trove_async.models import MiB
+from trove_async.models import MiB, ObjectInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
     from trove_async import blocking
@@ -128,40 +129,81 @@ def test_second_interrupt_does_not_wait(
     store.list_buckets()
 
 
-# An interrupt before the call is handed over drops its coroutine.
+# An interrupt before a call is handed over drops its coroutine.
 @pytest.mark.filterwarnings("ignore:coroutine 'Trove.put' was never awaited:RuntimeWarning")
 def test_interrupt_at_any_bytecode_of_the_hand_over_leaves_the_store_usable(
     store: blocking.Trove,
 ) -> None:
     interrupted = 0
-    for number in range(2000):
-        remaining = number
-
-        def trace(frame: FrameType, event: str, _argument: object) -> Any:
-            nonlocal remaining
-            if not frame.f_code.co_filename.endswith(
-                ("blocking/_loop.py", "asyncio/base_events.py")
-            ):
-                return None
-            frame.f_trace_opcodes = True
-            if event == "opcode":
-                remaining -= 1
-                if remaining == -1:
-                    raise KeyboardInterrupt
-            return trace
-
-        previous = sys.gettrace()
-        sys.settrace(trace)
+    for number in itertools.count():
+        interrupt = InterruptAt(number)
         try:
-            store.put("data", "key", b"body")
+            with interrupt:
+                store.put("data", "key", b"body")
         except KeyboardInterrupt:
             interrupted += 1
-        finally:
-            sys.settrace(previous)
         assert store.list_buckets()
-        if remaining >= 0:
+        if not interrupt.was_raised:
             break
-    else:
-        pytest.fail("the call never ended without an interrupt")
     assert interrupted > 100
     assert store.read("data", "key") == b"body"
+
+
+TAKE: dict[str, Callable[[blocking.ObjectIterator[ObjectInfo]], Sequence[ObjectInfo]]] = {
+    "next": lambda entries: [next(entries)],
+    "pages": lambda entries: next(entries.pages()),
+    "all": lambda entries: entries.all(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'Entries.*' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("take", TAKE.values(), ids=TAKE)
+def test_interrupt_of_a_listing_loses_no_entries(
+    store: blocking.Trove,
+    take: Callable[[blocking.ObjectIterator[ObjectInfo]], Sequence[ObjectInfo]],
+) -> None:
+    for key in "abcde":
+        store.put("data", key, b"")
+    interrupted = 0
+    for number in itertools.count():
+        interrupt = InterruptAt(number)
+        entries = store.list("data", page_size=2)
+        listed: list[ObjectInfo] = []
+        try:
+            with interrupt:
+                listed += take(entries)
+        except KeyboardInterrupt:
+            interrupted += 1
+        listed += entries
+        assert [entry.key for entry in listed] == list("abcde")
+        if not interrupt.was_raised:
+            break
+    assert interrupted > 20
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt in the block, at the n-th bytecode by which a call is handed to the loop."""
+
+    def __init__(self, number: int) -> None:
+        self._remaining = number
+
+    @property
+    def was_raised(self) -> bool:
+        return self._remaining < 0
+
+    def __enter__(self) -> None:
+        self._previous = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._previous)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("blocking/_loop.py", "asyncio/base_events.py")):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._remaining -= 1
+            if self._remaining == -1:
+                raise KeyboardInterrupt
+        return self._trace

@@ -57,6 +57,7 @@ with blocking.Trove(LocalDriver(root)) as store:
         refused(lambda: store.bucket("data").put("key", b""))
         refused(lambda: next(store.list("data")))
         refused(reader.read)
+        reader.close()
         refused(lambda: file.seek(0) or file.read1(10**7) and file.raw.readall())
         refused(lambda: writer.write(bytes(10**6)))
         store.close()
@@ -200,6 +201,38 @@ def test_process_ends_although_its_store_was_never_closed(
     assert result.returncode == {"": 0, "raise LookupError": 1, "sys.exit(3)": 3}[ending]
     lines = [line for line in result.stderr.splitlines() if line and line != "LookupError"]
     assert all("Traceback" in line or line.startswith("  ") for line in lines), result.stderr
+
+
+def test_process_that_ends_with_open_files_aborts_them_and_warns(
+    run_script: Any, tmp_path: Path
+) -> None:
+    result = run_script(
+        """
+import io, sys, warnings
+from trove_async import blocking
+from trove_async.drivers import LocalDriver
+warnings.simplefilter("default", ResourceWarning)
+store = blocking.Trove(LocalDriver(sys.argv[1])).start()
+store.create_bucket("data")
+large = store.open("data", "large", "wb")
+large.write(bytes(20_000_000))
+text = io.TextIOWrapper(store.open("data", "text", "wb"))
+text.write("half")
+with store.open("data", "closed", "wb") as closed:
+    closed.write(b"whole")
+large.cycle = large
+""",
+        str(tmp_path),
+    )
+    assert result.returncode == 0
+    lines = sorted(line for line in result.stderr.splitlines() if "ResourceWarning" in line)
+    assert len(lines) == 2
+    assert "the file 'large' was not closed" in lines[0]
+    assert "the file 'text' was not closed" in lines[1]
+    assert "Traceback" not in result.stderr
+    assert "destroyed" not in result.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert [path.name for path in files if path.stat().st_size] == ["closed"]
 
 
 def test_store_is_closed_by_an_exit_handler(run_script: Any, tmp_path: Path) -> None:

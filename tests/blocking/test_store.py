@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import io
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -294,3 +295,9 @@ async def test_store_works_in_a_thread_that_runs_a_loop(fake: Fake) -> None:
         store.put("data", "key", b"body")
         assert store.read("data", "key") == b"body"
     await asyncio.sleep(0)
+
+
+def test_store_and_what_belongs_to_it_cannot_be_pickled(store: blocking.Trove) -> None:
+    for each in (store, store.bucket("data"), store.list("data")):
+        with pytest.raises(TypeError, match="create and start a store in each process"):
+            pickle.dumps(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import os
@@ -30,7 +31,7 @@ if not settings.configured:
 from django.core.exceptions import ImproperlyConfigured, SuspiciousFileOperation
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import storages
-from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.db.migrations.writer import MigrationWriter
 from django.test.utils import override_settings
 
@@ -133,22 +134,65 @@ def test_save_finds_an_alternative_name(storage: TroveStorage) -> None:
     assert (storage.open(first).read(), storage.open(second).read()) == (b"1", b"2")
 
 
-def test_save_keeps_a_file_that_is_stored_at_the_same_time(
-    storage: TroveStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = type(storage).exists
+@pytest.fixture
+def raced(storage: TroveStorage, monkeypatch: pytest.MonkeyPatch) -> TroveStorage:
+    """Return a storage to which another process stores each name that ends in ``race.txt`` first."""
+    exists = type(storage).exists
 
     def exists_too_late(self: TroveStorage, name: str) -> bool:
-        found = original(self, name)
-        if name == "race.txt" and not found:
+        found = exists(self, name)
+        if name.endswith("race.txt") and not found:
             self.bucket.put(self.key_of(name), b"theirs")
         return found
 
     monkeypatch.setattr(type(storage), "exists", exists_too_late)
-    name = storage.save("race.txt", ContentFile(b"ours"))
+    return storage
+
+
+def test_save_keeps_a_file_that_is_stored_at_the_same_time(raced: TroveStorage) -> None:
+    name = raced.save("race.txt", ContentFile(b"ours"))
     assert name != "race.txt"
-    assert storage.open("race.txt").read() == b"theirs"
-    assert storage.open(name).read() == b"ours"
+    assert raced.open("race.txt").read() == b"theirs"
+    assert raced.open(name).read() == b"ours"
+
+
+def test_alternative_of_a_raced_name_respects_the_maximum_length(raced: TroveStorage) -> None:
+    name = raced.save("another-race.txt", ContentFile(b"ours"), max_length=16)
+    assert name != "another-race.txt"
+    assert len(name) <= 16
+    assert raced.open(name).read() == b"ours"
+
+
+class _Unseekable(io.RawIOBase):
+    """A stream such as a socket, which can be read once."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = io.BytesIO(body)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._body.readinto(buffer)
+
+
+def unseekable(body: bytes) -> Any:  # the types of Django require the methods of every file
+    return _Unseekable(body)
+
+
+def test_save_streams_a_file_that_cannot_seek(storage: TroveStorage) -> None:
+    body = os.urandom(200_000)
+    storage.save("stream.bin", File(unseekable(body), name="stream.bin"))
+    assert storage.open("stream.bin").read() == body
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+def test_raced_file_that_cannot_be_read_again_is_an_error(raced: TroveStorage, size: int) -> None:
+    upload = UploadedFile(unseekable(bytes(size)), name="race.txt", size=size)
+    with pytest.raises(FileExistsError):
+        raced.save("race.txt", upload)
+    assert raced.listdir("") == ([], ["race.txt"])
+    assert raced.open("race.txt").read() == b"theirs"
 
 
 def test_save_overwrites_if_it_may(overwriting: TroveStorage) -> None:
@@ -177,6 +221,19 @@ def test_name_that_leads_outside_is_refused(storage: TroveStorage, name: str) ->
             call(name)
     with pytest.raises(SuspiciousFileOperation):
         storage.save(name, ContentFile(b""))
+
+
+@pytest.mark.parametrize("name", ["", ".", "./", "a/.."])
+def test_root_is_no_file(storage: TroveStorage, location: str, name: str) -> None:
+    storage.bucket.put(location, b"an object of this key is outside of the storage")
+    for call in (storage.exists, storage.open, storage.size, storage.get_modified_time):
+        with pytest.raises(SuspiciousFileOperation):
+            call(name)
+    with pytest.raises(ValueError if not name else SuspiciousFileOperation):
+        storage.delete(name)
+    assert storage.bucket.exists(location)
+    assert storage.listdir(name) == ([], [])
+    assert storage.url(name) == f"https://cdn.example/media/{location}"
 
 
 # -- opening -----------------------------------------------------------------------------------------
@@ -224,6 +281,16 @@ def test_exception_in_the_block_keeps_the_old_file(storage: TroveStorage, mode: 
         file.write("new" if mode == "w" else b"new")
         raise LookupError
     assert storage.open("file.txt").read() == b"old"
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_file_that_is_dropped_unclosed_is_not_stored(storage: TroveStorage, mode: str) -> None:
+    file = storage.open("file.txt", mode)
+    file.write("half" if mode == "w" else b"half")
+    with pytest.warns(ResourceWarning, match="nothing is stored"):  # noqa: PT031 - both drop it
+        del file
+        gc.collect()
+    assert not storage.exists("file.txt")
 
 
 def test_exclusive_mode_never_replaces(storage: TroveStorage) -> None:
@@ -388,11 +455,24 @@ def test_store_comes_from_a_configuration(monkeypatch: pytest.MonkeyPatch) -> No
         {"bucket": "media"},
         {"bucket": "media", "url": "mem://", "config": {}},
         {"bucket": "", "url": "mem://"},
+        {"bucket": "media", "url": "mem://", "expires": -1},
+        {"bucket": "media", "url": "mem://", "expires": 604_801},
+        {"bucket": "media", "url": "mem://", "location": "../other"},
+        {"bucket": "media", "url": "mem://", "location": "a/./b"},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ImproperlyConfigured):
         TroveStorage(**options)
+
+
+def test_open_file_cannot_be_pickled(storage: TroveStorage) -> None:
+    storage.save("file.txt", ContentFile(b""))
+    with (
+        storage.open("file.txt") as file,
+        pytest.raises(TypeError, match="open it in each process"),
+    ):
+        pickle.dumps(file)
 
 
 def test_storage_is_pickled_and_deconstructed() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 from fsspec.callbacks import Callback
+from fsspec.core import OpenFile
 
 from tests.integrations.backend_urls import s3_url
 from trove_async import Event, ObjectNotFoundError, Trove
@@ -254,6 +255,59 @@ os.waitpid(child, 0)
 print("parent", fs.cat("{BUCKET}/key").decode())
 """
     assert run_python(program) == "child data\nparent data\n"
+
+
+def test_forked_child_leaves_the_files_of_the_parent(tmp_path: Path) -> None:
+    program = f"""
+import os
+from trove_async import ClosedError
+from trove_async.integrations.fsspec import TroveFileSystem
+fs = TroveFileSystem(backend="file://{tmp_path}")
+fs.mkdir("{BUCKET}")
+fs.pipe("{BUCKET}/key", b"0123456789" * 100_000)
+reader = fs.open("{BUCKET}/key")
+reader.read(500_000)
+writers = [fs.open("{BUCKET}/" + name, "wb") for name in "abcd"]
+for writer in writers:
+    writer.write(b"one")
+reader_of_child = fs.open("{BUCKET}/key")
+
+def child():
+    for call in (lambda: reader.read(500_000), lambda: writers[0].write(bytes(10**7)), writers[1].commit):
+        try:
+            call()
+        except ClosedError as error:
+            assert "fork" in str(error), error
+        else:
+            raise AssertionError("not refused")
+    writers[2].close()
+    writers[3].discard()
+    writers[3].close()
+    with writers[1], reader:
+        pass
+    global reader_of_child
+    del reader_of_child
+    assert fs.ls("{BUCKET}", detail=False) == ["{BUCKET}/key"]
+
+pid = os.fork()
+if not pid:
+    try:
+        child()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert len(reader.read()) == 500_000
+reader.close(), reader_of_child.close()
+for writer in writers:
+    writer.write(b"two")
+    writer.close()
+    assert fs.cat(writer.path) == b"onetwo"
+print("end")
+"""
+    assert run_python(program) == "end\n"
 
 
 def test_process_ends_without_closing_the_filesystem(seaweed: S3Server) -> None:
@@ -660,6 +714,38 @@ def test_mv_moves_files_and_trees(counted: Counted) -> None:
         fs.mv(f"{BUCKET}/missing", f"{BUCKET}/x")
 
 
+@pytest.mark.parametrize("target", [f"{BUCKET}/into/", [f"{BUCKET}/into/x", f"{BUCKET}/into/x"]])
+def test_mv_of_two_files_to_one_path_is_refused(fs: TroveFileSystem, target: Any) -> None:
+    fs.pipe({f"{BUCKET}/a/x": b"1", f"{BUCKET}/b/x": b"2"})
+    with pytest.raises(ValueError, match="would be moved to"):
+        fs.mv([f"{BUCKET}/a/x", f"{BUCKET}/b/x"], target)
+    assert fs.find(BUCKET) == [f"{BUCKET}/a/x", f"{BUCKET}/b/x"]
+
+
+def test_mv_moves_a_list_of_trees(fs: TroveFileSystem) -> None:
+    fs.pipe({f"{BUCKET}/a/x/1": b"1", f"{BUCKET}/b/x/2": b"2"})
+    fs.mv([f"{BUCKET}/a", f"{BUCKET}/b"], f"{BUCKET}/into/", recursive=True)
+    assert fs.find(BUCKET) == [f"{BUCKET}/into/1", f"{BUCKET}/into/2"]
+
+
+@pytest.mark.parametrize(("key", "matched"), [("a[1]", "a1"), ("a?", "ab"), ("a*", "abc")])
+def test_key_with_wildcards_stands_for_itself(fs: TroveFileSystem, key: str, matched: str) -> None:
+    literal, other = f"{BUCKET}/{key}", f"{BUCKET}/{matched}"
+    fs.pipe({literal: b"literal", other: b"matched"})
+    assert fs.cat(literal) == b"literal"
+    fs.cp(literal, f"{BUCKET}/copy")
+    fs.mv(f"trove://{literal}", f"{BUCKET}/into/")
+    assert fs.find(BUCKET) == sorted([other, f"{BUCKET}/copy", f"{BUCKET}/into/{key}"])
+    fs.mv(f"{BUCKET}/into/{key}", literal)
+    fs.rm(literal)
+    assert fs.find(BUCKET) == [other, f"{BUCKET}/copy"]
+    fs.pipe(f"{literal}/below", b"")
+    fs.pipe(literal, b"literal")
+    fs.rm([literal, f"{BUCKET}/copy"], recursive=True)
+    assert fs.find(BUCKET) == [other]
+    assert list(fs.cat(f"{BUCKET}/{key}").values()) == [b"matched"]
+
+
 def test_touch_creates_truncates_or_renews(fs: TroveFileSystem) -> None:
     fs.touch(f"{BUCKET}/key", truncate=False)
     assert fs.cat(f"{BUCKET}/key") == b""
@@ -790,6 +876,73 @@ def test_exception_in_with_block_stores_nothing(fs: TroveFileSystem) -> None:
         file.write(b"new")
         raise RuntimeError
     assert fs.cat(f"{BUCKET}/key") == b"old"
+
+
+def open_file(fs: TroveFileSystem, mode: str, compression: str | None = None) -> OpenFile:
+    """Return what `fsspec.open` returns for this filesystem."""
+    return OpenFile(fs, f"{BUCKET}/key", mode, compression=compression)
+
+
+WRAPPED: dict[str, Callable[[TroveFileSystem], Any]] = {
+    "text": lambda fs: fs.open(f"{BUCKET}/key", "w"),
+    "wrapper": lambda fs: io.TextIOWrapper(fs.open(f"{BUCKET}/key", "wb")),
+    "fsspec.open": lambda fs: open_file(fs, "w"),
+    "compressed": lambda fs: open_file(fs, "wt", "gzip"),
+}
+
+
+@pytest.mark.parametrize("opened", WRAPPED.values(), ids=WRAPPED)
+def test_exception_in_the_block_of_a_wrapper_stores_nothing(
+    fs: TroveFileSystem, opened: Callable[[TroveFileSystem], Any]
+) -> None:
+    fs.pipe(f"{BUCKET}/key", b"old")
+    with pytest.raises(LookupError), opened(fs) as file:
+        file.write("new")
+        raise LookupError
+    assert fs.cat(f"{BUCKET}/key") == b"old"
+    with opened(fs) as file:
+        file.write("new")
+    assert fs.cat(f"{BUCKET}/key") != b"old"
+
+
+def test_file_that_is_opened_in_an_except_block_is_stored_there(fs: TroveFileSystem) -> None:
+    outside = fs.open(f"{BUCKET}/outside", "wb")
+    try:
+        raise LookupError
+    except LookupError:
+        file = fs.open(f"{BUCKET}/key", "w")
+        file.write("report")
+        file.close()
+        with outside:
+            outside.write(b"report")
+    assert fs.cat([f"{BUCKET}/key", f"{BUCKET}/outside"]) == {
+        f"{BUCKET}/key": b"report",
+        f"{BUCKET}/outside": b"report",
+    }
+
+
+def test_dropped_text_file_stores_nothing(fs: TroveFileSystem) -> None:
+    file = open_file(fs, "w").open()
+    file.write("data")
+    with pytest.warns(ResourceWarning, match="never closed, so nothing is stored"):
+        del file  # its last reference
+    assert not fs.exists(f"{BUCKET}/key")
+
+
+def test_dropped_wrapper_leaves_the_file_open(fs: TroveFileSystem) -> None:
+    file = fs.open(f"{BUCKET}/key", "wb")
+    text = io.TextIOWrapper(file)
+    text.write("one")
+    del text
+    file.write(b"two")
+    file.close()
+    assert fs.cat(f"{BUCKET}/key") == b"onetwo"
+
+
+def test_transaction_stores_files_that_are_not_closed(fs: TroveFileSystem) -> None:
+    with fs.transaction:
+        fs.open(f"{BUCKET}/key", "w").write("data")
+    assert fs.cat(f"{BUCKET}/key") == b"data"
 
 
 def test_exclusive_file_loses_against_a_later_writer(fs: TroveFileSystem) -> None:

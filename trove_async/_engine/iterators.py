@@ -26,12 +26,15 @@ class Entries(Generic[E]):
 
     It can be iterated over once, and dropped at any point. After an error or a cancel, the next call
     resumes after the last entry returned.
+
+    Attributes:
+        page_size: The number of entries of a page.
     """
 
     def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
         self._query = query
         self._run = run
-        self._page_size = page_size
+        self.page_size = page_size
         self._listing: Listing | None = None
         self._batches: deque[Batch[E]] = deque()
         self._entries: Sequence[E] = ()  # of the first batch
@@ -62,6 +65,27 @@ class Entries(Generic[E]):
         self._returned_count += 1
         return entry
 
+    async def load(self, count: int | None) -> None:
+        """Wait until `count` more entries have arrived, or None: all. Fewer if the listing ends. Return none."""
+        while not self._ended and (count is None or self._buffered_count < count):
+            await self._fetch()
+
+    def take_nowait(self, count: int | None) -> Sequence[E]:
+        """Return the next `count` entries that have arrived, or None: all of them."""
+        taken: list[E] = []
+        batches, position = self._batches.copy(), self._returned_count
+        while batches:
+            entries = batches[0].entries
+            end = len(entries) if count is None else position + count - len(taken)
+            taken += entries[position:end]
+            position = min(end, len(entries))
+            if len(taken) == count or len(batches) == 1:
+                break  # the cursor needs the last batch
+            batches.popleft()
+            position = 0
+        self._set_position(batches, position)
+        return taken
+
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
         while page := await self.next_page():
@@ -69,7 +93,7 @@ class Entries(Generic[E]):
 
     async def next_page(self) -> Sequence[E]:
         """Return the next ``page_size`` entries. Fewer: these are the last ones."""
-        return await self._take(self._page_size)
+        return await self._take(self.page_size)
 
     async def all(self) -> Sequence[E]:
         """Return all remaining entries."""
@@ -82,17 +106,8 @@ class Entries(Generic[E]):
 
     async def _take(self, count: int | None) -> Sequence[E]:
         # Load everything first: a failure on the way must not lose entries.
-        while not self._ended and (count is None or self._buffered_count < count):
-            await self._fetch()
-        returned: list[E] = []
-        while count is None or len(returned) < count:
-            end = None if count is None else self._returned_count + count - len(returned)
-            piece = self._entries[self._returned_count : end]
-            self._returned_count += len(piece)
-            returned += piece
-            if not piece and not self._next_batch():
-                break
-        return returned
+        await self.load(count)
+        return self.take_nowait(count)
 
     @property
     def _buffered_count(self) -> int:
@@ -101,14 +116,21 @@ class Entries(Generic[E]):
 
     def _next_batch(self) -> bool:
         """Drop the first batch, which was returned, and go to the next. Return False if there is none."""
+        batches = self._batches
         if self._entries:
-            if len(self._batches) == 1:
+            if len(batches) == 1:
                 return False
-            self._batches.popleft()
-        elif not self._batches:
+            batches = batches.copy()
+            batches.popleft()
+        elif not batches:
             return False
-        self._entries, self._returned_count = self._batches[0].entries, 0
+        self._set_position(batches, 0)
         return True
+
+    def _set_position(self, batches: deque[Batch[E]], returned_count: int) -> None:
+        # All at once: a signal handler may raise in the thread that takes entries, but not within this line.
+        entries = batches[0].entries if batches else ()
+        self._batches, self._entries, self._returned_count = batches, entries, returned_count
 
     async def _fetch(self) -> None:
         self._ended = not await self._run(self._load_batch)

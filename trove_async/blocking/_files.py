@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
+import time
+import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 import trove_async as aio
 from trove_async.errors import ClosedError
@@ -19,6 +25,9 @@ T = TypeVar("T")
 
 BUFFER_SIZE: Final = 128 * KiB
 """Bytes of the buffer of a file. A thread waits for the loop once for each buffer, and not for each read."""
+
+_EXIT_SECONDS: Final = 2.0
+"""Seconds that the end of the process waits until open files are aborted."""
 
 
 class _RawReader(io.RawIOBase):
@@ -87,6 +96,7 @@ class _RawWriter(io.RawIOBase):
         self._failure: BaseException | None = None
         self.name = name
         self.mode = mode
+        _writers.add(self)
 
     def writable(self) -> bool:
         return True
@@ -111,6 +121,13 @@ class _RawWriter(io.RawIOBase):
         """Store nothing when the file is closed."""
         self._discarded = True
 
+    def abort_soon(self) -> Future[None] | None:
+        """Close the async file and store nothing, without waiting. Return None if there is nothing to do."""
+        if self.closed or self._session.is_lost or self._file.closed:
+            return None
+        self._discarded = True
+        return self._session.submit(self._file.abort())
+
     def close(self) -> None:
         if self.closed:
             return
@@ -132,6 +149,28 @@ class _RawWriter(io.RawIOBase):
         """Do not store an object that may lack bytes, as `close` does. The async writer discards it."""
 
 
+_writers: Final[WeakSet[_RawWriter]] = WeakSet()
+
+
+@atexit.register
+def _abort_all() -> None:
+    """Abort the files that are still open while the loop, in a daemon thread, is still running."""
+    aborting = [(writer, writer.abort_soon()) for writer in list(_writers)]
+    deadline = time.monotonic() + _EXIT_SECONDS
+    unclosed = []
+    for writer, aborted in aborting:
+        if aborted is not None:
+            unclosed.append(writer.name)
+            with suppress(Exception):  # nobody can handle it
+                aborted.result(max(0.0, deadline - time.monotonic()))
+    for name in unclosed:
+        warnings.warn(
+            f"the file {name!r} was not closed before the end of the process, so nothing is stored: use with",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+
 class FileWriter(io.BufferedWriter):
     """The file of an object that is written. Closing it stores the object.
 
@@ -142,7 +181,7 @@ class FileWriter(io.BufferedWriter):
             text.write("…")
 
     Without the block, the wrapper cannot tell, and closing it stores the object. A file that is dropped unclosed
-    stores nothing, and warns.
+    stores nothing, and warns. A wrapper that is dropped unclosed does not close this file.
     """
 
     def __init__(
@@ -159,6 +198,8 @@ class FileWriter(io.BufferedWriter):
         self._file = file
         self._is_entered = False
         self._handled_outside: BaseException | None = None  # while the block was entered
+        self._wrapper_is_dropped = False
+        self._close_is_delayed = False
 
     @property
     def info(self) -> aio.ObjectInfo | None:
@@ -174,11 +215,14 @@ class FileWriter(io.BufferedWriter):
         """Store the object. Idempotent.
 
         Inside ``with``, while an exception is handled, the object is stored when the block ends, because a
-        wrapper may be closing this file due to an exception that ends the block.
+        wrapper may be closing this file due to an exception that ends the block. Writing to it is an error then.
 
         Raises:
             TroveError: The put failed, as `trove_async.Trove.put`. Nothing was stored.
         """
+        if self._wrapper_is_dropped:
+            self._wrapper_is_dropped = False
+            return
         if self.closed:
             return
         try:
@@ -188,6 +232,31 @@ class FileWriter(io.BufferedWriter):
             raise
         if not self._is_entered or sys.exception() is self._handled_outside:
             super().close()
+        else:
+            self._close_is_delayed = True
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
+        """Write all of `data`, and return its size in bytes.
+
+        Raises:
+            ValueError: The file is closed.
+            TroveError: As `trove_async.FileWriter.write`.
+        """
+        if self._close_is_delayed:
+            raise ValueError("write to closed file")
+        return super().write(data)
+
+    def flush(self) -> None:
+        """Send the buffered bytes to the store."""
+        if not self._wrapper_is_dropped:
+            super().flush()
+
+    def _dealloc_warn(self, _wrapper: object) -> None:
+        """Ignore the next `close`. The wrappers of `io` call this when they are dropped unclosed, and then `close`.
+
+        Nothing is known about their data then. `io.FileIO` has this method too, to warn.
+        """
+        self._wrapper_is_dropped = True
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -1,4 +1,7 @@
-"""Blocking iterators over listings. A thread waits for the loop once a page, and not for each entry."""
+"""Blocking iterators over listings. A thread waits for the loop once a page, and not for each entry.
+
+The loop only loads entries. The caller takes them, so that an interrupt of the waiting caller loses none.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ class ListArguments(TypedDict, total=False):
 class Entries(Facade[AsyncEntries[E]], Generic[E]):
     """An iterator over the entries of one listing.
 
-    It can be iterated over once, and dropped at any point. After an error, the next call resumes after the last
-    entry returned.
+    It can be iterated over once, and dropped at any point. After an error or an interrupt, the next call resumes
+    after the last entry returned.
     """
 
     __slots__ = ()
@@ -46,19 +49,26 @@ class Entries(Facade[AsyncEntries[E]], Generic[E]):
         entry = self._async.next_nowait()
         if entry is not None:
             return entry
-        try:
-            return self._session.run(self._async.__anext__())
-        except StopAsyncIteration:
-            raise StopIteration from None
+        self._session.run(self._async.load(1))
+        entry = self._async.next_nowait()
+        if entry is None:
+            raise StopIteration
+        return entry
 
     def pages(self) -> Iterator[Sequence[E]]:
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := self._session.run(self._async.next_page()):
+        size = self._async.page_size
+        while True:
+            self._session.run(self._async.load(size))
+            page = self._async.take_nowait(size)
+            if not page:
+                return
             yield page
 
     def all(self) -> Sequence[E]:
         """Return all remaining entries."""
-        return self._session.run(self._async.all())
+        self._session.run(self._async.load(None))
+        return self._async.take_nowait(None)
 
     @property
     def ordered(self) -> bool | None:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -68,6 +69,10 @@ class LoopThread:
                 call.ended.acquire()
             raise
         return call.result()
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop, without waiting."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _check_caller(self) -> None:
         if self.lost:

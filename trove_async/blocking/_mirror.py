@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from functools import partial, update_wrapper, wraps
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
@@ -56,6 +57,11 @@ class Session:
             raise ClosedError(_NOT_STARTED)
         return self._loop.run(work)
 
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine of the store, which is started and not lost, without waiting."""
+        assert self._loop is not None  # noqa: S101 - as required
+        return self._loop.submit(work)
+
 
 class Facade(Generic[A]):
     """A blocking object around an async one.
@@ -70,6 +76,11 @@ class Facade(Generic[A]):
     def __init__(self, wrapped: A, session: Session) -> None:
         self._async = wrapped
         self._session = session
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"a blocking {type(self).__name__} cannot be pickled: create and start a store in each process"
+        )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_async"):

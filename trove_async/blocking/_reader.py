@@ -9,7 +9,7 @@ from typing import Self
 import trove_async as aio
 from trove_async.models import MiB
 
-from ._mirror import Facade, waits_for
+from ._mirror import Facade, documented_by, waits_for
 
 
 class ObjectReader(Facade[aio.ObjectReader]):
@@ -38,7 +38,11 @@ class ObjectReader(Facade[aio.ObjectReader]):
     read = waits_for(aio.ObjectReader.read)
     readinto = waits_for(aio.ObjectReader.readinto)
     save = waits_for(aio.ObjectReader.save)
-    close = waits_for(aio.ObjectReader.aclose)
+
+    @documented_by(aio.ObjectReader.aclose)
+    def close(self) -> None:
+        if not self._session.is_lost:  # the connection is one of the parent process
+            self._session.run(self._async.aclose())
 
     def __iter__(self) -> Iterator[bytes]:
         while chunk := self.read(MiB):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urljoin
 
 try:
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     AnyFile: TypeAlias = File[Any]
 else:
     AnyFile = File  # generic only in its stubs
+
+_MAX_EXPIRES: Final = 604_800
+"""Seconds: seven days, the limit of S3 and GCS."""
 
 _MODES: Final[Mapping[str, Literal["rb", "wb", "xb"]]] = {
     "r": "rb",
@@ -100,6 +103,12 @@ class TroveStorage(Storage):
             raise ImproperlyConfigured("pass exactly one of url, config and store to TroveStorage")
         if not bucket:
             raise ImproperlyConfigured("TroveStorage needs a bucket")
+        if not 1 <= expires <= _MAX_EXPIRES:
+            raise ImproperlyConfigured(
+                f"expires must be 1 to {_MAX_EXPIRES:,} seconds, got {expires!r}"
+            )
+        if {".", ".."} & set(location.split("/")):
+            raise ImproperlyConfigured(f"location must not contain '.' or '..', got {location!r}")
         [self._source] = passed
         self._bucket = bucket
         self._location = location.strip("/")
@@ -137,7 +146,7 @@ class TroveStorage(Storage):
 
         A directory exists only while it contains files. Without any, both lists are empty.
         """
-        prefix = self.key_of(path)
+        prefix = self._path_of(path)
         prefix = f"{prefix}/" if prefix else ""
         directories, files = [], []
         for entry in self.bucket.list(prefix=prefix, delimiter="/"):
@@ -157,10 +166,9 @@ class TroveStorage(Storage):
         Raises:
             NotSupportedError: There is no `base_url`, and the backend cannot presign URLs.
         """
-        key = self.key_of(name or "")
         if self._base_url is None:
-            return self.bucket.presign_get(key, expires=self._expires)
-        return urljoin(self._base_url, filepath_to_uri(key))
+            return self.bucket.presign_get(self.key_of(name or ""), expires=self._expires)
+        return urljoin(self._base_url, filepath_to_uri(self._path_of(name or "")))
 
     def get_modified_time(self, name: str) -> datetime:
         """Return the time when a file was stored: aware if USE_TZ is set, else in TIME_ZONE and naive."""
@@ -170,22 +178,25 @@ class TroveStorage(Storage):
     def _open(self, name: str, mode: str = "rb") -> TroveFile:
         return TroveFile(self, name, mode)
 
-    def _save(self, name: str, content: AnyFile) -> str:
-        while not self._put(self.key_of(name), _body_of(content)):
-            name = self.get_available_name(name)  # another process has stored it meanwhile
-        return name
+    def save(self, name: str | None, content: IO[Any], max_length: int | None = None) -> str:
+        """Store a file, and return its name: an alternative one if `name` is taken.
 
-    def _put(self, key: str, body: bytes | Iterator[bytes]) -> bool:
-        """Store a file. Return False if it exists and may not be overwritten."""
-        bucket = self.bucket
-        if self._file_overwrite or not self._can_create_only(bucket, key):
-            bucket.put(key, body)
-            return True
-        try:
-            bucket.put(key, body, if_none_match="*")
-        except ObjectExistsError:
-            return False
-        return True
+        Raises:
+            ObjectExistsError: Another process has stored the name meanwhile, and `content` cannot be read again,
+                because it is not seekable.
+        """
+        while True:
+            try:
+                return super().save(name, content, max_length)
+            except ObjectExistsError:
+                if not _is_seekable(content):
+                    raise
+
+    def _save(self, name: str, content: AnyFile) -> str:
+        bucket, key = self.bucket, self.key_of(name)
+        may_replace = self._file_overwrite or not self._can_create_only(bucket, key)
+        bucket.put(key, _body_of(content), if_none_match=None if may_replace else "*")
+        return name
 
     def _can_create_only(self, bucket: blocking.Bucket, key: str) -> bool:
         backend = bucket.explain(key).backend
@@ -195,8 +206,15 @@ class TroveStorage(Storage):
         """Return the key of the object that is a file's body.
 
         Raises:
-            SuspiciousFileOperation: The name is absolute, or leads out of the storage.
+            SuspiciousFileOperation: The name is absolute, leads out of the storage, or names its root.
         """
+        key = self._path_of(name)
+        if key == self._location:
+            raise SuspiciousFileOperation(f"the name {name!r} names the root, which is no file")
+        return key
+
+    def _path_of(self, name: str) -> str:
+        """Return the key of a file, or the prefix of a directory, without a slash at its end."""
         path = posixpath.normpath(str(name).replace("\\", "/"))
         if path.startswith(("/", "../")) or path == "..":
             raise SuspiciousFileOperation(f"the name {name!r} leads out of the storage")
@@ -247,6 +265,9 @@ class TroveFile(AnyFile):
         if "b" in mode:
             return binary
         return self._blocks.enter_context(io.TextIOWrapper(binary, "utf-8"))
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"the open file {self.name!r} cannot be pickled: open it in each process")
 
     @property
     def size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # it is cached in Django
@@ -319,6 +340,12 @@ def _body_of(content: AnyFile) -> bytes | Iterator[bytes]:
     chunks = (chunk.encode() if isinstance(chunk, str) else chunk for chunk in content.chunks())
     try:
         is_small = not content.multiple_chunks()
-    except AttributeError:  # its size is unknown
+    except (AttributeError, io.UnsupportedOperation):  # its size is unknown
         is_small = False
     return b"".join(chunks) if is_small else chunks
+
+
+def _is_seekable(content: object) -> bool:
+    """Return whether a file can be read twice. Django takes one without this method for seekable."""
+    is_seekable = getattr(content, "seekable", None)
+    return is_seekable is None or bool(is_seekable())

@@ -15,6 +15,8 @@ from __future__ import annotations
 try:
     from fsspec.asyn import AsyncFileSystem, get_loop, sync, sync_wrapper
     from fsspec.callbacks import DEFAULT_CALLBACK
+    from fsspec.core import has_magic
+    from fsspec.utils import other_paths
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"{__name__} requires an extra: pip install 'trove-async[fsspec]'", name=error.name
@@ -41,6 +43,7 @@ from ._fsspec.async_files import AsyncReadableFile, AsyncWritableFile
 from ._fsspec.deletions import delete_tree
 from ._fsspec.errors import is_directory_error, translated
 from ._fsspec.files import TroveFile
+from ._fsspec.moves import check_targets
 from ._fsspec.paths import Entry
 from ._fsspec.reads import Slice, collect, group_slices, read_slice, read_slices
 from ._fsspec.stores import GivenStore, Stores, checked_options, factory_of
@@ -279,6 +282,32 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         exact_sizes = bool(options.get("detail"))
         return await super()._glob(path, maxdepth, exact_sizes=exact_sizes, **options)
 
+    async def _expand_path(
+        self,
+        path: str | list[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Return the paths that wildcards match. A path that exists as it is stands for itself alone."""
+        patterns, literal = [], set()
+        for each in [path] if isinstance(path, str) else path:
+            stripped = self._strip_protocol(each)
+            if not await self._is_literal(stripped):
+                patterns.append(each)
+                continue
+            literal.add(stripped)
+            if recursive:
+                literal |= set(await self._find(stripped, maxdepth=maxdepth, withdirs=True))
+        if literal and not patterns:
+            return sorted(literal)
+        found = await super()._expand_path(patterns, recursive, maxdepth, **options)
+        return sorted(literal.union(found))
+
+    async def _is_literal(self, path: str) -> bool:
+        """Return whether a path has wildcards, and is nevertheless that of an object."""
+        return has_magic(path) and await self._isfile(path)
+
     async def _du(
         self,
         path: str,
@@ -489,11 +518,34 @@ class TroveFileSystem(AsyncFileSystem, metaclass=_CheckedOptions):  # type: igno
         maxdepth: int | None = None,
         **options: Any,
     ) -> None:
-        """Move files. Each is copied, verified and then deleted."""
-        if path1 != path2:
-            await self._copy(
-                path1, path2, recursive=recursive, maxdepth=maxdepth, move=True, **options
-            )
+        """Move files. Each is copied, verified and then deleted.
+
+        Raises:
+            ValueError: Several files would be moved to one path. Nothing is moved.
+        """
+        if path1 == path2:
+            return
+        if not isinstance(path1, str):
+            if isinstance(path2, str):
+                path1 = await self._expand_path(path1, recursive=recursive, maxdepth=maxdepth)
+                path2 = other_paths(path1, path2, flatten=True)
+            check_targets(path1, [self._strip_protocol(each) for each in path2])
+        await self._copy(path1, path2, recursive=recursive, maxdepth=maxdepth, move=True, **options)
+
+    async def _copy(
+        self,
+        path1: str | list[str],
+        path2: str | list[str],
+        recursive: bool = False,
+        **options: Any,
+    ) -> None:
+        if isinstance(path1, str) and isinstance(path2, str) and not recursive:
+            source: str = self._strip_protocol(path1)
+            if await self._is_literal(source):
+                into = path2.endswith("/") or await self._isdir(path2)
+                path1 = [source]
+                path2 = [f"{path2.rstrip('/')}/{source.rpartition('/')[2]}" if into else path2]
+        await super()._copy(path1, path2, recursive=recursive, **options)
 
     async def _rm_file(self, path: str, **_options: object) -> None:
         path = self._strip_protocol(path)

@@ -9,19 +9,23 @@ random read requests exactly its bytes.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
-from fsspec.asyn import sync
 from fsspec.caching import BaseCache, register_cache
 from fsspec.spec import AbstractBufferedFile
 
+from trove_async.errors import ClosedError
 from trove_async.file import FileReader, FileWriter
 from trove_async.models import KiB
 
-from . import paths
+from . import calls, paths
 from .errors import translated
+
+_logger = logging.getLogger("trove_async.integrations")
 
 _PIECE: Final = 256 * KiB
 """Bytes taken at a time by small reads in a row, because each call to the event loop takes 100 µs. The reader
@@ -86,8 +90,14 @@ class OpeningFiles(Protocol):
 class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """An object, open for reading one version of it, or for writing a new one.
 
-    If a ``with`` block is left by an exception, or a file is never closed, nothing is stored. `commit` stores the object of a file with
-    ``autocommit=False``, after `close`.
+    If a ``with`` block is left by an exception, or a file is never closed, nothing is stored. Wrappers, such as
+    those of the text mode, of `fsspec.open` and of pandas, close this file without passing the exception. So
+    nothing is stored either if the file is closed while an exception is handled that was not handled when it was
+    opened. To store a file in an ``except`` block, open it there, or write it within ``with``. A wrapper that is
+    dropped unclosed does not close this file.
+
+    `commit` stores the object of a file with ``autocommit=False``, after `close`. `TroveFileSystem.transaction`
+    uses this, and stores nothing if any exception ends it.
 
     Args:
         fs: The filesystem.
@@ -119,6 +129,10 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         del size
         self._reader: FileReader | None = None
         self._writer: FileWriter | None = None
+        self._failure: BaseException | None = None  # of a write
+        self._pid = os.getpid()
+        self._handled_outside = sys.exception()
+        self._wrapper_is_dropped = False
         self._closed = True  # until the constructor has succeeded
         if mode not in {"rb", "wb", "xb", "ab"}:
             raise ValueError(f"mode must be 'rb', 'wb', 'xb' or 'ab', got {mode!r}")
@@ -145,16 +159,21 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
         self.loc = written
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - the result of `work`
-        async def run() -> Any:  # noqa: ANN401
-            with translated(self.path):
-                return await work
+        if self._is_inherited:
+            work.close()
+            raise ClosedError(
+                f"{self.path!r} was opened before a fork: open it again in this process"
+            )
+        if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
+            work.close()
+            raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
+        with translated(self.path):
+            return calls.run(self.fs.loop, work)
 
-        try:
-            if sys.is_finalizing():  # the thread of the loop no longer runs, so this would hang
-                raise RuntimeError(f"{self.path!r} was not closed before the end of the process")
-            return sync(self.fs.loop, run)
-        finally:
-            work.close()  # if the loop is not running
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether the file was opened in another process, of which this one is a fork."""
+        return self._pid != os.getpid()
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -169,9 +188,27 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
 
     # -- writing -----------------------------------------------------------------------------------
 
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        """Write `data`. It is sent once a block is complete."""
+        self._check_complete()
+        written: int = super().write(data)
+        return written
+
     def _upload_chunk(self, final: bool = False) -> bool:  # noqa: FBT001, FBT002 - as called
-        self._run(self._write(self.buffer.getvalue(), is_last=final and self.autocommit))
+        self._check_complete()
+        try:
+            self._run(self._write(self.buffer.getvalue(), is_last=final and self.autocommit))
+        except BaseException as error:
+            # It is not known whether an interrupted write has written its data.
+            self._failure = error
+            raise
         return True
+
+    def _check_complete(self) -> None:
+        if self._failure is not None:
+            raise ClosedError(
+                "a write of this file has failed, so nothing is stored: write the object again"
+            ) from self._failure
 
     async def _write(self, data: bytes, *, is_last: bool) -> None:
         assert self._writer is not None  # noqa: S101 - the base class has checked the mode
@@ -180,29 +217,66 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             await self._writer.aclose()
 
     def commit(self) -> None:
-        """Store the object, if ``autocommit=False`` has delayed that."""
-        if self._writer is not None:
+        """Store the object, if ``autocommit=False`` has delayed that.
+
+        A discarded file stays so.
+
+        Raises:
+            ClosedError: A write has failed, or the file was opened before a fork. Nothing is stored.
+        """
+        if not self.closed:
+            self.close()
+        if self._writer is not None and not self._writer.closed:
             self._run(self._writer.aclose())
 
     def discard(self) -> None:
-        """Store nothing. Does nothing once the object is stored."""
+        """Store nothing. Does nothing once the object is stored, and in a fork of the process that opened it."""
         self._closed = True
-        if self._writer is not None:
+        self._handled_outside = None  # its traceback may refer to this file
+        if self._writer is not None and not self._is_inherited:
             self._run(self._writer.abort())
 
     # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store the object, or release the connection. Idempotent."""
+        """Store the object, or release the connection. Idempotent. Does nothing in a fork of the process.
+
+        Nothing is stored if this is called due to an exception. See the class.
+        """
+        if self._wrapper_is_dropped:
+            self._wrapper_is_dropped = False
+            return
+        if self._is_inherited:
+            self._closed = True
+            return
         try:
+            if self._writer is not None and sys.exception() is not self._handled_outside:
+                self._discard_due_to(sys.exception())
             super().close()
         except BaseException:
             self.discard()
             raise
         finally:
+            self._handled_outside = None
             reader, self._reader = self._reader, None
             if reader is not None:
                 self._submit(reader.aclose())
+
+    def _discard_due_to(self, error: BaseException | None) -> None:
+        if not self.closed:
+            _logger.info(
+                "%s was closed while %s is handled, so nothing is stored",
+                self.path,
+                type(error).__name__,
+            )
+            self.discard()
+
+    def _dealloc_warn(self, _wrapper: object) -> None:
+        """Ignore the next `close`. The wrappers of `io` call this when they are dropped unclosed, and then `close`.
+
+        Nothing is known about their data then. `io.FileIO` has this method too, to warn.
+        """
+        self._wrapper_is_dropped = True
 
     def __del__(self) -> None:
         """Release the connection. What was written is dropped, with a warning of `FileWriter`."""
@@ -213,11 +287,16 @@ class TroveFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
 
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine without waiting: the garbage collector may close a file on the loop itself."""
-        loop = None if sys.is_finalizing() else self.fs.loop
+        is_lost = sys.is_finalizing() or self._is_inherited
+        loop = None if is_lost else self.fs.loop
         if loop is None or not loop.is_running():
             work.close()
         else:
             asyncio.run_coroutine_threadsafe(work, loop)
+
+    def __enter__(self) -> Self:
+        self._handled_outside = sys.exception()
+        return self
 
     def __exit__(self, *error: object) -> None:
         if error[0] is not None and self.mode != "rb":
