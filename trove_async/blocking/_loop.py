@@ -88,9 +88,14 @@ class LoopThread:
     def _submit(self, call: _Call[Any]) -> None:
         # Calls that arrive before the loop wakes up share one write to its pipe.
         self._submitted.append(call)
-        if not self._is_woken:
+        if self._is_woken:
+            return
+        try:
             self._is_woken = True
             self._loop.call_soon_threadsafe(self._start_submitted)
+        except BaseException:  # an interrupt: the next caller must wake the loop
+            self._is_woken = False
+            raise
 
     def _start_submitted(self) -> None:
         self._is_woken = False  # before the queue is emptied, so that no call is missed
