@@ -51,13 +51,13 @@ class Entries(Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed. The listing has not ended and can be resumed.
         """
-        while (entry := self.next_nowait()) is None:
+        while (entry := self._next_nowait()) is None:
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
         return entry
 
-    def next_nowait(self) -> E | None:
+    def _next_nowait(self) -> E | None:
         """Return the next entry if it has arrived, else None."""
         if self._returned_count == len(self._entries) and not self._next_batch():
             return None
@@ -65,12 +65,12 @@ class Entries(Generic[E]):
         self._returned_count += 1
         return entry
 
-    async def load(self, count: int | None) -> None:
+    async def _load(self, count: int | None) -> None:
         """Wait until `count` more entries have arrived, or None: all. Fewer if the listing ends. Return none."""
         while not self._ended and (count is None or self._buffered_count < count):
             await self._fetch()
 
-    def take_nowait(self, count: int | None) -> Sequence[E]:
+    def _take_nowait(self, count: int | None) -> Sequence[E]:
         """Return the next `count` entries that have arrived, or None: all of them."""
         taken: list[E] = []
         batches, position = self._batches.copy(), self._returned_count
@@ -88,12 +88,8 @@ class Entries(Generic[E]):
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
-        while page := await self.next_page():
+        while page := await self._take(self.page_size):
             yield page
-
-    async def next_page(self) -> Sequence[E]:
-        """Return the next ``page_size`` entries. Fewer: these are the last ones."""
-        return await self._take(self.page_size)
 
     async def all(self) -> Sequence[E]:
         """Return all remaining entries."""
@@ -106,8 +102,8 @@ class Entries(Generic[E]):
 
     async def _take(self, count: int | None) -> Sequence[E]:
         # Load everything first: a failure on the way must not lose entries.
-        await self.load(count)
-        return self.take_nowait(count)
+        await self._load(count)
+        return self._take_nowait(count)
 
     @property
     def _buffered_count(self) -> int:

@@ -46,11 +46,11 @@ class Entries(Facade[AsyncEntries[E]], Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed. The listing has not ended and can be resumed.
         """
-        entry = self._async.next_nowait()
+        entry = self._async._next_nowait()  # noqa: SLF001 - the facade is part of the library
         if entry is not None:
             return entry
-        self._session.run(self._async.load(1))
-        entry = self._async.next_nowait()
+        self._session.run(self._async._load(1))  # noqa: SLF001 - the facade is part of the library
+        entry = self._async._next_nowait()  # noqa: SLF001 - the facade is part of the library
         if entry is None:
             raise StopIteration
         return entry
@@ -59,16 +59,16 @@ class Entries(Facade[AsyncEntries[E]], Generic[E]):
         """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
         size = self._async.page_size
         while True:
-            self._session.run(self._async.load(size))
-            page = self._async.take_nowait(size)
+            self._session.run(self._async._load(size))  # noqa: SLF001 - the facade is part of the library
+            page = self._async._take_nowait(size)  # noqa: SLF001 - the facade is part of the library
             if not page:
                 return
             yield page
 
     def all(self) -> Sequence[E]:
         """Return all remaining entries."""
-        self._session.run(self._async.load(None))
-        return self._async.take_nowait(None)
+        self._session.run(self._async._load(None))  # noqa: SLF001 - the facade is part of the library
+        return self._async._take_nowait(None)  # noqa: SLF001 - the facade is part of the library
 
     @property
     def ordered(self) -> bool | None:
