@@ -80,6 +80,8 @@ class Transfer:
             await self._move_in_store(source, target)
             return
         read = await self.copy(source, target)
+        if isinstance(target, LocalPath):
+            await in_thread(_write_to_disk, target.path)  # before the only other copy is deleted
         await read.delete()
 
     async def _move_in_store(self, source: Object, target: Object) -> None:
@@ -134,7 +136,7 @@ class Transfer:
             else:
                 await in_thread(self._check_target, target.path)
                 await reader.save(target.path)
-                await in_thread(_finish_file, target.path, reader.info)
+                await in_thread(_set_time, target.path, reader.info)
             return Source(bucket=source, info=reader.info)
 
     async def _resume_download(self, source: Object, target: LocalPath) -> ObjectInfo:
@@ -152,7 +154,7 @@ class Transfer:
                     while chunk := await reader.read(_CHUNK):
                         await in_thread(partial.write, chunk)
             await in_thread(partial.publish)
-            await in_thread(_finish_file, target.path, info)
+            await in_thread(_set_time, target.path, info)
         finally:
             await in_thread(partial.close)
         return info
@@ -261,11 +263,14 @@ def _check_movable(path: str) -> None:
         raise UsageProblem(f"{path} is no regular file, so it cannot be moved: use cp")
 
 
-def _finish_file(path: str, info: ObjectInfo) -> None:
-    """Give a file the time that is recorded with its object, and write it to the disk: a move deletes the object."""
+def _set_time(path: str, info: ObjectInfo) -> None:
+    """Give a file the time that is recorded with its object."""
     mtime = mtime_of(info.metadata)
     if mtime is not None:
         os.utime(path, ns=(mtime, mtime))
+
+
+def _write_to_disk(path: str) -> None:
     for name in (path, os.path.dirname(path) or "."):  # noqa: PTH120 - of a str
         descriptor = os.open(name, os.O_RDONLY)
         try:
