@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from trove_async._concurrency import in_thread
 from trove_async.errors import NotSupportedError, ObjectChangedError
-from trove_async.jobs._sync.buckets import MetadataSupport
+from trove_async.jobs._sync.buckets import MetadataSupport, kept_headers
 from trove_async.jobs._sync.entries import MTIME, mtime_of, mtime_text
 from trove_async.models import ObjectInfo
 
@@ -186,18 +186,8 @@ class Transfer:
             async with source.bucket.get(
                 source.key, if_match=info, progress=self.progress.of_object()
             ) as reader:
-                kept: dict[str, Any] = {
-                    "content_type": info.content_type or "",
-                    "metadata": info.metadata,
-                    "tags": info.tags,
-                    "cache_control": info.cache_control,
-                    "content_disposition": info.content_disposition,
-                    "content_encoding": info.content_encoding,
-                    "content_language": info.content_language,
-                    "expires": info.expires,
-                }
                 stored = await target.bucket.put(
-                    target.key, reader, **{**kept, **self.headers}, **guard
+                    target.key, reader, **{**kept_headers(info), **self.headers}, **guard
                 )
             return Source(bucket=source, info=info, written_as=stored.write_id)
         return Source(bucket=source, info=info)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 from trove_async.bucket import Bucket
+from trove_async.models import ObjectInfo
 from trove_async.store import Trove
 
 
@@ -37,6 +39,20 @@ class MetadataSupport:
         if all(self._keeps.values()):
             return True
         return self._keeps[(await self._bucket.explain(key)).backend]
+
+
+def kept_headers(info: ObjectInfo) -> dict[str, Any]:
+    """Return the arguments of a put that give a copy in another store the headers and tags of an object."""
+    return {
+        "content_type": info.content_type or "",
+        "metadata": info.metadata,
+        "tags": info.tags,
+        "cache_control": info.cache_control,
+        "content_disposition": info.content_disposition,
+        "content_encoding": info.content_encoding,
+        "content_language": info.content_language,
+        "expires": info.expires,
+    }
 
 
 async def delete_objects(

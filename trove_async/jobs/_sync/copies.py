@@ -18,7 +18,7 @@ from trove_async.errors import (
 from trove_async.jobs._report import Outcome
 
 from . import rules
-from .buckets import delete_objects, store_of
+from .buckets import delete_objects, kept_headers, store_of
 from .digests import objects_are_equal
 from .direction import GONE, VANISHED, Deletable
 from .entries import NANOSECONDS, ObjectEntry, nanoseconds
@@ -107,14 +107,7 @@ class Copy:
                 key,
                 reader,
                 size=reader.info.size,
-                content_type=info.content_type or "",
-                metadata=info.metadata,
-                tags=info.tags,
-                cache_control=info.cache_control,
-                content_disposition=info.content_disposition,
-                content_encoding=info.content_encoding,
-                content_language=info.content_language,
-                expires=info.expires,
+                **kept_headers(info),
             )
         return stored.size, stored.write_id
 
