@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
@@ -85,6 +85,10 @@ class Object:
     def named(self, key: str) -> str:
         """Return the name of an object of the same bucket, as an argument would name it."""
         return f"{self.label}{self.bucket_name}/{key}"
+
+    def at(self, key: str) -> Object:
+        """Return another object of the same bucket."""
+        return replace(self, key=key)
 
     def __str__(self) -> str:
         return self.named(self.key) if self.key else f"{self.label}{self.bucket_name}"

@@ -283,7 +283,7 @@ async def _named_target(source: Place, into: Place, *, is_one: bool) -> Place:
             raise UsageProblem(
                 f"standard input needs a key as its target: {into}{'' if into.key else '/'}KEY"
             )
-        return Object(into.store, into.bucket_name, into.key + name, into.label, into.owner)
+        return into.at(into.key + name)
     if isinstance(into, LocalPath):
         is_folder = into.is_folder or await in_thread(os.path.isdir, into.path)
         if not is_folder and not is_one:

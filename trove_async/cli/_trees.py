@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread, task_group
 from trove_async._globs import Glob
@@ -183,6 +183,10 @@ class _Tree:
         if pattern:
             self.include = [pattern]
 
+    def relative(self, info: ObjectInfo) -> str:
+        """Return the key of an object, relative to the folder."""
+        return info.key[len(self.prefix) :]
+
     def key(self, relative: str) -> str:
         """Return the key of an object."""
         return self.prefix + relative
@@ -222,6 +226,7 @@ async def move_tree(
     if isinstance(source, LocalPath) and isinstance(target, LocalPath):
         raise UsageProblem("both are local directories: use mv(1)")
     _check_distinct(source, target, left, right)
+    walked = source if isinstance(source, Object) else _Files(str(source))
     found = False
     with Progress(output, "would move" if dry_run else "moved", show=show) as progress:
         transfer = Transfer(progress=progress, no_clobber=no_clobber)
@@ -242,7 +247,7 @@ async def move_tree(
 
         async def selected() -> AsyncGenerator[str, None]:
             nonlocal found
-            async with aclosing(_names(source, left)) as names:
+            async with aclosing(_names(walked, left)) as names:
                 async for relative in names:
                     if selects(relative):
                         found = True
@@ -250,8 +255,8 @@ async def move_tree(
 
         async with aclosing(selected()) as names:
             await run_all(names, move, jobs=jobs, output=output, name=left.name)
-        if isinstance(source, LocalPath):
-            await _show_left_behind(output, source.path)
+        if isinstance(walked, _Files) and walked.left_out:
+            output.note(f"skipped, no regular file: {walked.left_out:,} in {source}")
         if not found and isinstance(source, Object) and source.key:
             raise not_found(source)
 
@@ -277,7 +282,7 @@ def _check_distinct(source: Place, target: Place, left: _Tree, right: _Tree) -> 
 
 def _below(place: Place, tree: _Tree, relative: str) -> LocalPath | Object:
     if isinstance(place, Object):
-        return Object(place.store, place.bucket_name, tree.key(relative), place.label, place.owner)
+        return place.at(tree.key(relative))
     return LocalPath(tree.name(relative))
 
 
@@ -288,68 +293,71 @@ async def _count(
     objects = size = 0
     with suppress(TroveError, OSError):
         if isinstance(place, Object):
-            start = len(tree.prefix)
-            async with aclosing(entries(place, recursive=True)) as listing:
-                async for entry in listing:
-                    if isinstance(entry, ObjectInfo) and selects(entry.key[start:]):
-                        objects, size = objects + 1, size + entry.size
+            async with aclosing(_objects(place)) as infos:
+                async for info in infos:
+                    if selects(tree.relative(info)):
+                        objects, size = objects + 1, size + info.size
         else:
-            files = _files_below(str(place))
-            while batch := await in_thread(_take, files):
-                selected = [relative for relative in batch if selects(relative)]
+            files = _Files(str(place))
+            while batch := await in_thread(files.take):
+                selected = [file for file in batch if selects(file.name)]
                 objects += len(selected)
-                size += await in_thread(_total_size, str(place), selected)
+                size += sum(file.size for file in selected)
         progress.total_objects, progress.total_bytes = objects, size
 
 
-def _total_size(directory: str, names: Sequence[str]) -> int:
-    size = 0
-    for name in names:
-        with suppress(OSError):
-            size += (Path(directory) / name).stat().st_size
-    return size
-
-
-async def _names(place: Place, tree: _Tree) -> AsyncGenerator[str, None]:
+async def _names(place: Object | _Files, tree: _Tree) -> AsyncGenerator[str, None]:
     """Iterate over the files of a directory, or the objects of a folder or pattern."""
     if isinstance(place, Object):
-        start = len(tree.prefix)
-        async with aclosing(entries(place, recursive=True)) as listing:
-            async for entry in listing:
-                if isinstance(entry, ObjectInfo) and not entry.key.endswith("/"):
-                    yield entry.key[start:]
+        async with aclosing(_objects(place)) as infos:
+            async for info in infos:
+                yield tree.relative(info)
         return
-    files = _files_below(str(place))
-    while batch := await in_thread(_take, files):
-        for relative in batch:
-            yield relative
+    while batch := await in_thread(place.take):
+        for file in batch:
+            yield file.name
 
 
-def _files_below(directory: str) -> Iterator[str]:
-    """Iterate over the regular files below a directory. Links are left out: only the link could be deleted."""
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            path = Path(folder) / name
-            if path.is_file() and not path.is_symlink():
-                yield path.relative_to(directory).as_posix()
+async def _objects(place: Object) -> AsyncGenerator[ObjectInfo, None]:
+    """Iterate over the objects of a folder or pattern, without folder markers, which no file can be."""
+    async with aclosing(entries(place, recursive=True)) as listing:
+        async for entry in listing:
+            if isinstance(entry, ObjectInfo) and not entry.key.endswith("/"):
+                yield entry
 
 
-async def _show_left_behind(output: Output, directory: str) -> None:
-    """Say how many links and special files a move has left, because it moves regular files only."""
-    count = await in_thread(_count_special, directory)
-    if count:
-        output.note(f"skipped, no regular file: {count:,} in {directory}")
+class _File(NamedTuple):
+    name: str
+    size: int
 
 
-def _count_special(directory: str) -> int:
-    count = 0
-    for folder, _, names in os.walk(directory):
-        count += sum(not stat.S_ISREG((Path(folder) / name).lstat().st_mode) for name in names)
-    return count
+class _Files:
+    """The regular files below a directory. Links are left out: only the link could be deleted.
 
+    Attributes:
+        left_out: The number of links and special files that were found.
+    """
 
-def _take(files: Iterator[str]) -> list[str]:
-    return list(islice(files, _BATCH))
+    def __init__(self, directory: str) -> None:
+        self._found = self._walk(directory)
+        self.left_out = 0
+
+    def take(self) -> Sequence[_File]:
+        """Return the next files, none at the end. Blocks."""
+        return list(islice(self._found, _BATCH))
+
+    def _walk(self, directory: str) -> Iterator[_File]:
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                path = Path(folder) / name
+                try:
+                    status = path.lstat()
+                except FileNotFoundError:  # deleted since
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield _File(path.relative_to(directory).as_posix(), status.st_size)
+                else:
+                    self.left_out += 1
 
 
 def show_change(output: Output, action: str, source: str, target: str, size: int) -> None:
