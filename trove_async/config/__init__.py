@@ -41,7 +41,7 @@ all of them, so that an editor can complete and check a file.
   text.
 - Relative paths are relative to the current directory.
 
-`_sources` reads the values, `_store`, `_backends`, `_routes` and `_middleware` are the tables, `_tables` what they
+`_sources` reads the values, `_store`, `_backends`, `_credentials`, `_routes` and `_middleware` are the tables, `_tables` what they
 have in common, `_values` the types of values, `_problems` collects problems, and `_settings` is the list of settings.
 """
 

@@ -8,7 +8,7 @@ import re
 import ssl
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag
 
@@ -25,57 +25,11 @@ from trove_async.layers import (
     driver_from_url,
 )
 
+from ._credentials import AwsIdentity, SharedCredentials, find_credentials
 from ._tables import ImportedTable, Shorthand, Table, located, tag_of, type_alone
 from ._values import ImportPath, Permissions, Seconds, Size, problem
 
 _DIGITS = re.compile(r"[1-9][0-9]{0,3}")
-
-
-class Credentials(Table):
-    """Credentials that several backends share. A backend refers to them by name."""
-
-    access_key_id: SecretStr | None = None
-    """S3 and KMS: the id of the access key."""
-    secret_access_key: SecretStr | None = None
-    """S3 and KMS: the secret of the access key."""
-    session_token: SecretStr | None = None
-    """S3 and KMS: the session token of temporary credentials."""
-    profile: str | None = None
-    """S3 and KMS: a profile of the shared configuration files of the AWS SDK."""
-    role_arn: str | None = None
-    """S3 and KMS: a role to assume."""
-    file: str | None = None
-    """Google Cloud Storage: the path of a service account's JSON file."""
-
-    def of_aws(self, name: str) -> dict[str, Any]:
-        """Return the arguments for S3 and KMS."""
-        if "file" in self.model_fields_set:
-            raise problem(
-                f"the credentials {name!r} have 'file', which is for Google Cloud Storage"
-            )
-        return self.options()
-
-    def of_google(self, name: str) -> str:
-        """Return the path for Google Cloud Storage."""
-        if self.file is None or self.model_fields_set != {"file"}:
-            raise problem(f"the credentials {name!r} must have 'file' and nothing else")
-        return self.file
-
-
-SharedCredentials: TypeAlias = Mapping[str, Credentials]
-"""The credentials by name."""
-
-
-def find_credentials(shared: SharedCredentials, name: str) -> Credentials:
-    """Return the credentials of a name.
-
-    Raises:
-        PydanticCustomError: There are none.
-    """
-    if name not in shared:
-        known = ", ".join(map(repr, sorted(shared))) or "none"
-        raise problem(f"there are no credentials {name!r}: [credentials] defines {known}")
-    return shared[name]
 
 
 # -- layers ------------------------------------------------------------------------------------------
@@ -289,7 +243,7 @@ class MemoryTable(BackendTable):
         return drivers.MemoryDriver(**self.options("layers"))
 
 
-class S3Table(BackendTable):
+class S3Table(BackendTable, AwsIdentity):
     """Amazon S3, or a service with the same protocol."""
 
     type: Literal["s3"]
@@ -301,18 +255,6 @@ class S3Table(BackendTable):
     """The region. Without it, that of the SDK's configuration."""
     endpoint_url: str | None = None
     """The URL of the service, if it is not Amazon S3."""
-    credentials: str | None = None
-    """The name of a table in ``[credentials]``."""
-    access_key_id: SecretStr | None = None
-    """The id of the access key. Without any credentials, the SDK's default chain applies."""
-    secret_access_key: SecretStr | None = None
-    """The secret of the access key."""
-    session_token: SecretStr | None = None
-    """The session token of temporary credentials."""
-    profile: str | None = None
-    """A profile of the shared configuration files of the SDK."""
-    role_arn: str | None = None
-    """A role to assume."""
     addressing_style: Literal["auto", "path", "virtual"] | None = None
     """Whether the bucket is in the host name or in the path."""
     expected_bucket_owner: str | None = None
@@ -354,8 +296,7 @@ class S3Table(BackendTable):
         options = self.options(
             "layers", "bucket", "prefix", "credentials", "ca_file", "sse_customer_key"
         )
-        if self.credentials is not None:
-            options |= find_credentials(shared, self.credentials).of_aws(self.credentials)
+        options |= self.shared_options(shared)
         if self.ca_file is not None:
             options["tls"] = _tls(self.ca_file)
         if self.sse_customer_key is not None:

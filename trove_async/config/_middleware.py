@@ -8,7 +8,7 @@ from operator import and_, or_
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, SecretStr, Tag
+from pydantic import Discriminator, Field, Tag
 
 from trove_async import middlewares
 from trove_async._named_objects import named_object
@@ -16,7 +16,7 @@ from trove_async.middleware import Inspecting, Middleware
 from trove_async.middlewares.keys import Keyring, Keys
 from trove_async.scope import Scope
 
-from ._backends import SharedCredentials, find_credentials
+from ._credentials import AwsIdentity, SharedCredentials
 from ._tables import ImportedTable, Shorthand, Table, tag_of, type_alone
 from ._values import ImportPath, Seconds, Size, problem
 
@@ -107,7 +107,7 @@ class FileKeysTable(KeysTable):
         return Keyring.from_file(Path(self.path))
 
 
-class KmsKeysTable(KeysTable):
+class KmsKeysTable(KeysTable, AwsIdentity):
     """Keys that AWS KMS protects. The text ``"kms:KEY_ID"`` means the same."""
 
     type: Literal["kms"]
@@ -117,18 +117,6 @@ class KmsKeysTable(KeysTable):
     """The region. Without it, that of the ARN, or of the SDK's configuration."""
     endpoint_url: str | None = None
     """The URL of the service, if it is not AWS KMS."""
-    credentials: str | None = None
-    """The name of a table in ``[credentials]``."""
-    access_key_id: SecretStr | None = None
-    """The id of the access key. Without any credentials, the SDK's default chain applies."""
-    secret_access_key: SecretStr | None = None
-    """The secret of the access key."""
-    session_token: SecretStr | None = None
-    """The session token of temporary credentials."""
-    profile: str | None = None
-    """A profile of the shared configuration files of the SDK."""
-    role_arn: str | None = None
-    """A role to assume."""
     trust_env: bool | None = None
     """Whether the environment may name a proxy."""
     max_objects: int | None = None
@@ -140,8 +128,7 @@ class KmsKeysTable(KeysTable):
 
     def source(self, shared: SharedCredentials) -> Keys:
         options = self.options("key_id", "credentials")
-        if self.credentials is not None:
-            options |= find_credentials(shared, self.credentials).of_aws(self.credentials)
+        options |= self.shared_options(shared)
         return middlewares.KmsKeys(self.key_id, **options)
 
 

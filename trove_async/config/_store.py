@@ -14,7 +14,8 @@ from trove_async.retry import CircuitBreaker, RetryPolicy
 from trove_async.router import Route, RouteFunction
 from trove_async.scope import Scope
 
-from ._backends import Backend, Credentials, driver_of
+from ._backends import Backend, driver_of
+from ._credentials import Credentials
 from ._middleware import AnyMiddleware
 from ._problems import collected, message_of
 from ._routes import AnyRoute, FunctionRouteTable
