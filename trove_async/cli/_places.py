@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from trove_async.bucket import Bucket
 from trove_async.drivers import address_from_url
+from trove_async.drivers._urls import GCS_URL_OPTIONS, S3_URL_OPTIONS, is_region
 from trove_async.errors import ConfigError
 from trove_async.store import Trove
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from trove_async.jobs._limits import RateLimit
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_REGION: Final = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}")
 _WILDCARD: Final = re.compile(r"[*?\[]")
 _OPTIONS: Final = re.compile(r"\?((?:[a-z_]+=[^&]*)(?:&[a-z_]+=[^&]*)*)")
 """Options at the end of a URL. A ``?`` that no option follows is part of the key."""
+
+_OPTION_NAMES: Final = S3_URL_OPTIONS | GCS_URL_OPTIONS
+"""The options with which a query can begin. Other text after a ``?`` belongs to the key."""
 
 _EXPLICIT_PATHS: Final = ("/", "./", "../", "~")
 
@@ -230,7 +233,7 @@ class Places:
         authority, bucket, key = "", first, tail
         if scheme == "s3":
             credentials, at, host = first.rpartition("@")
-            if _REGION.fullmatch(host):
+            if is_region(host):
                 authority = f"{first}/"
                 bucket, _, key = tail.partition("/")
             else:
@@ -301,27 +304,9 @@ def _split_options(rest: str) -> tuple[str, list[str]]:
     return rest, []
 
 
-_OPTION_NAMES: Final = frozenset(
-    {
-        "addressing_style",
-        "anonymous",
-        "checksums",
-        "credentials",
-        "data_plane",
-        "dialect",
-        "endpoint",
-    }
-    | {"expected_bucket_owner", "kms_key_id", "kms_key_name", "location", "max_connections"}
-    | {"parallel_parts", "path_style", "payload_signing", "profile", "project", "proxy", "region"}
-    | {"requester_pays", "role_arn", "server_side_encryption", "session_token", "storage_class"}
-    | {"token_origins", "trust_env"}
-)
-"""The options with which a query can begin. Other text after a ``?`` belongs to the key."""
-
-
 def _driver(scheme: str, authority: str, bucket: str, query: str) -> AsyncDriver:
     """Return the driver of a service, whose buckets have their own names."""
     url = f"{scheme}://{authority}"
-    if scheme == "s3" and not _REGION.fullmatch(authority.rpartition("@")[2].rstrip("/")):
+    if scheme == "s3" and not is_region(authority.rpartition("@")[2].rstrip("/")):
         url += quote(bucket, safe="") or "any"
     return address_from_url(f"{url}?{query}" if query else url).driver

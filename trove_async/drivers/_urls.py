@@ -240,7 +240,7 @@ def _memory_address(url: SplitURL) -> Address:
 
 
 # Names of AWS regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}").fullmatch
+is_region = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}").fullmatch
 
 _S3_OPTIONS = {
     "endpoint": "endpoint_url",
@@ -261,11 +261,12 @@ _S3_SWITCHES = frozenset(
     {"payload_signing", "checksums", "bucket_key_enabled", "requester_pays", "trust_env"}
 )
 _S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
+S3_URL_OPTIONS = frozenset({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
 
 
 def _s3_address(url: SplitURL) -> Address:
     # 1. Take credentials from the text before "@". Split this text before it is decoded.
-    url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
+    url.check_options(S3_URL_OPTIONS)
     credentials, at, location = url.netloc.rpartition("@")
     key_id, colon, secret = credentials.partition(":")
     if at and not (key_id and colon and secret):
@@ -283,7 +284,7 @@ def _s3_address(url: SplitURL) -> Address:
     # 2. Take the region, the bucket and the prefix from the host and the path.
     bucket, _, prefix = f"{_decode(location)}{url.path}".partition("/")
     region = url.options.get("region")
-    if _REGION(bucket):
+    if is_region(bucket):
         if region is not None:
             raise _error("s3", "it must name one region, got two")
         region, (bucket, _, prefix) = bucket, prefix.partition("/")
@@ -313,10 +314,11 @@ _GCS_OPTIONS = {
 }
 _GCS_SWITCHES = frozenset({"anonymous", "trust_env"})
 _GCS_COUNTS = frozenset({"max_connections"})
+GCS_URL_OPTIONS = frozenset({*_GCS_OPTIONS, *_GCS_SWITCHES, *_GCS_COUNTS})
 
 
 def _gcs_address(url: SplitURL) -> Address:
-    url.check_options({*_GCS_OPTIONS, *_GCS_SWITCHES, *_GCS_COUNTS})
+    url.check_options(GCS_URL_OPTIONS)
     if not url.host and url.path not in {"", "/"}:
         raise _error(url.scheme, "it must name a bucket before the prefix")
     settings = url.settings(_GCS_OPTIONS, switches=_GCS_SWITCHES, counts=_GCS_COUNTS)
