@@ -37,7 +37,7 @@ from .models import KiB, MiB, ObjectInfo
 from .reader import ObjectReader, OpeningReader
 
 _FIRST_BLOCK: Final = 64 * KiB
-"""Bytes that opening a file reads. The response tells the size and the version, and serves reads of a header."""
+"""Bytes that opening a file reads. The response has the size and the version, and serves reads of a header."""
 
 _MAX_SKIP: Final = 128 * KiB
 """Maximum number of bytes that a seek forwards reads and drops: at 10 MB/s this costs less than a request."""

@@ -161,7 +161,7 @@ def _abort_all() -> None:
     for writer, aborted in aborting:
         if aborted is not None:
             unclosed.append(writer.name)
-            with suppress(Exception):  # nobody can handle it
+            with suppress(Exception):  # there is no caller to raise it to
                 aborted.result(max(0.0, deadline - time.monotonic()))
     for name in unclosed:
         warnings.warn(

@@ -33,7 +33,7 @@ BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 
 
 class UsageProblem(Exception):  # noqa: N818 - it is reported, not caught by programs
-    """Arguments that do not fit together. The message says what to do."""
+    """Raised for arguments with which a command cannot run. The message contains the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ def _run(function: Callable[..., Awaitable[None]], common: _Common, values: dict
         output.error("terminated" if termination.requested else "interrupted")
         return TERMINATED if termination.requested else INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads the output. Nothing may be printed any more, not even by the interpreter.
+        # The reader has closed the pipe. A later write, also by the interpreter at its exit, would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except BaseExceptionGroup as group:

@@ -80,7 +80,7 @@ class Progress:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether a bar is drawn, so that somebody looks at it."""
+        """Whether a bar is drawn on a terminal."""
         return self._bars is not None
 
     def add(self, objects: int = 0, size: int = 0) -> None:

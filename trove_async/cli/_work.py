@@ -74,7 +74,7 @@ async def for_arguments(
     """Run an action for every argument, in order. One that fails is reported, and the others go on.
 
     Raises:
-        TroveError: The only argument failed, so that the exit code tells why.
+        TroveError: The only argument failed. Its error determines the exit code.
         OSError: As above.
     """
     if len(arguments) == 1:

@@ -87,7 +87,7 @@ class ResumedUpload(MultipartUpload):
                     self._options = replace(self._options, write_id=recorded.write_id)
                     self._upload = upload
                     return self
-                with suppress(TroveError):  # nobody will continue it; `gc_uploads` finds it
+                with suppress(TroveError):  # `gc_uploads` aborts an upload that this fails to abort
                     await self._abort(upload)
         await super().__aenter__()
         begun = RecordedUpload(id=self.id.id, write_id=self._options.write_id, options=fingerprint)

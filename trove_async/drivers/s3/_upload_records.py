@@ -38,7 +38,7 @@ class RecordedUpload:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPart:
-    """A part that the service has stored: its size, its CRC-32C in base64, and the service's answer."""
+    """A part that the service has stored: its size, its CRC-32C in base64, and the service's response."""
 
     size: int
     crc32c: str

@@ -184,5 +184,5 @@ _all_stores: WeakSet[Stores] = WeakSet()
 def _close_all() -> None:
     """Close the stores while the loop of fsspec, in a daemon thread, is still running."""
     for closing in [closing for stores in list(_all_stores) for closing in stores.close_soon()]:
-        with suppress(Exception):  # nobody can handle it
+        with suppress(Exception):  # there is no caller to raise it to
             closing.result(_EXIT_SECONDS)

@@ -67,7 +67,7 @@ class SyncRun(Generic[S, T]):
         tally: The counts, to which this adds.
         source_is_complete: Returns False if a part of the source could not be listed. Then nothing is deleted.
         report_progress: Called after every change of the counts.
-        notify: Called with every change. None: nobody asks.
+        notify: Called with every change. None: changes are not reported.
 
     Attributes:
         deleted: The number of objects or files that were deleted, or would be by a run that is not dry.
