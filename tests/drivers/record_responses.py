@@ -50,6 +50,8 @@ class Recorder(SocketTransport):
 class _BufferedResponse:
     """A response whose body has already been read into memory."""
 
+    body: bytes | None = None
+
     def __init__(self, response: Any, body: bytes) -> None:
         self.status, self.headers = response.status, response.headers
         self._response, self._body = response, body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trove_async._http import Origin
-from trove_async._http.http11 import body_length, check_request_head, parse_head, request_head
+from trove_async._http.http11 import check_request_head, parse_head, request_head
 from trove_async.errors import InvalidNameError, UnavailableError
 
 
@@ -13,15 +13,14 @@ from trove_async.errors import InvalidNameError, UnavailableError
     "lengths", ["Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5, 5"]
 )
 def test_repeated_equal_content_length_is_accepted(lengths: str) -> None:
-    _, _, headers = parse_head(f"HTTP/1.1 200 OK\r\n{lengths}\r\nETag: x".encode())
-    assert headers["content-length"] == "5"
-    assert body_length(headers) == 5
+    head = parse_head(f"HTTP/1.1 200 OK\r\n{lengths}\r\nETag: x".encode(), has_body=True)
+    assert head.headers["content-length"] == "5"
+    assert head.length == 5
 
 
 def test_conflicting_content_lengths_are_rejected() -> None:
-    _, _, headers = parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6")
     with pytest.raises(UnavailableError, match="two different Content-Length"):
-        body_length(headers)
+        parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6", has_body=True)
 
 
 UNSENDABLE = [

@@ -23,7 +23,7 @@ async def test_idle_connection_is_closed_after_a_minute() -> None:
         (await transport.send("GET", server.origin, "/", {})).close()
         (connection,) = transport._connections
         connection.check_timeouts(asyncio.get_running_loop().time() + 59)
-        assert connection.usable
+        assert transport._idle[server.origin.url] == [connection]
         connection.check_timeouts(asyncio.get_running_loop().time() + 61)
         await disconnected.wait()
         assert not transport._connections
@@ -57,7 +57,7 @@ async def test_connection_opened_by_cancelled_request_is_reused_or_closed() -> N
         task = OwnedTask(transport.send("GET", server.origin, "/", {}))
         await asyncio.sleep(0)
         await task.aclose()
-        while not transport._idle.get(server.origin):
+        while not transport._idle.get(server.origin.url):
             await asyncio.sleep(0)
         (await transport.send("GET", server.origin, "/", {})).close()
         assert server.connections == 1

@@ -21,6 +21,8 @@ ORIGIN = Origin("http", "service", 80)
 class PiecewiseResponse:
     """A response whose body arrives in pieces of a fixed size."""
 
+    body: bytes | None = None
+
     status = 200
 
     def __init__(self, body: bytes, piece_size: int) -> None:

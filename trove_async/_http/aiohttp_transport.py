@@ -320,6 +320,8 @@ class _AiohttpResponse:
         "status",
     )
 
+    body = None
+
     def __init__(
         self,
         response: aiohttp.ClientResponse,

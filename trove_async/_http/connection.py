@@ -9,21 +9,14 @@ closes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from trove_async._secrets import Secret
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
 from trove_async.models import KiB, Timeout
 
-from .http11 import (
-    MAX_INTERIM,
-    body_length,
-    early_success,
-    invalid_response,
-    keeps_alive,
-    parse_head,
-)
+from .http11 import MAX_INTERIM, ResponseHead, early_success, invalid_response, parse_head
 
 if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
@@ -39,7 +32,7 @@ _FILL_SECONDS: Final = 0.05
 """Maximum seconds to fill the buffer of a reader. After that, the reader gets the bytes that have arrived
 or, if there are none, the next ones to arrive."""
 
-_MAX_JOINED: Final = 64 * KiB
+MAX_JOINED: Final = 64 * KiB
 """Maximum bytes of a body that is joined to the head. A copy is cheaper than a second write."""
 
 IDLE_SECONDS: Final = 60.0
@@ -50,23 +43,8 @@ _MAX_LINE: Final = 4 * KiB
 
 _INTERIM_START: Final = b"HTTP/1.1 1"
 
-_BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
-
-
-class ResponseHead(NamedTuple):
-    """The head of a response, and how its body ends.
-
-    Attributes:
-        status: The status code.
-        headers: The headers.
-        length: Bytes of the body; `CHUNKED`; or None if the body ends with the connection.
-        keep_alive: Whether the server accepts another request on the connection.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    length: int | None
-    keep_alive: bool
+Exchange: TypeAlias = "asyncio.Future[tuple[ResponseHead, bytes | None]]"
+"""The response to a request: its head, and its body if that has arrived with it."""
 
 
 class ConnectionPool(Protocol):
@@ -74,6 +52,9 @@ class ConnectionPool(Protocol):
 
     def put_back(self, connection: Connection) -> None:
         """Keep a connection for the next request to its origin."""
+
+    def withdraw(self, connection: Connection) -> None:
+        """Remove a connection that can carry no more requests from the idle ones."""
 
     def forget(self, connection: Connection) -> None:
         """Remove a closed connection."""
@@ -110,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writing_paused = False  # the socket has not accepted all bytes of the write buffer
         self._error: TroveError | None = None  # the reason why the connection has ended
         self.received_eof = False
-        self._busy = False
+        self._busy = True  # it is opened for a request
         self._response_started = False  # bytes of the response have arrived
         self._request_sent = True
         self.patient = False
@@ -120,6 +101,11 @@ class Connection(asyncio.BufferedProtocol):
         self._last_progress = loop.time()
         self._in_body = False  # arriving bytes are progress
         self._in_line = False  # in a line between two chunks
+        self._exchange: Exchange | None = None  # until the connection is released
+        self._exchange_head: ResponseHead | None = None  # of a body that is still arriving
+        self._searched = 0  # the end of the part of the window that contains no end of a head
+        self._exchange_timer: asyncio.TimerHandle | None = None
+        self._has_body = True  # whether the response to the request can have a body
         self._bytes_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._socket_closed: asyncio.Future[None] = loop.create_future()
@@ -139,6 +125,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if not self._busy:
+            self.abort()  # the bytes belong to no request
+            return
         if self._in_body:
             self._last_progress = self._loop.time()
         elif not self._response_started:
@@ -156,6 +145,14 @@ class Connection(asyncio.BufferedProtocol):
             if self._end == WINDOW_SIZE:
                 self._transport.pause_reading()
                 self._reading_paused = True
+            exchange = self._exchange
+            if exchange is not None and not exchange.done():
+                try:
+                    self._advance_exchange(exchange)
+                except TroveError as error:
+                    self._fail(error)
+                    self.abort()
+                return
         _wake(self._bytes_waiter)
 
     def eof_received(self) -> bool:
@@ -181,14 +178,11 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- lifecycle -------------------------------------------------------------------------------------
 
-    @property
-    def usable(self) -> bool:
-        """Whether the connection can carry a request: it is open and has no unsolicited bytes."""
-        return self._error is None and self._end == 0
-
     def abort(self) -> None:
         """Close the connection immediately. It no longer reads or writes the buffers of callers."""
         self._target = None
+        if self._exchange_timer is not None:
+            self._stop_waiting()
         self._fail(UnavailableError("the connection was aborted"))
         self._transport.abort()
 
@@ -205,7 +199,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
         elif self.patient and self._request_sent and not self._response_started:
             return  # the caller limits how long the response may take
-        elif self._bytes_waiter is not None or self._write_waiter is not None:
+        elif self._is_waiting:
             limit, failure = self.timeout.idle, "sent no more of the response body"
             if self._write_waiter is not None:
                 failure = "accepted no more of the request"
@@ -215,41 +209,157 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(TimedOutError(f"{self.origin.address} {failure} for {limit:g} s"))
                 self.abort()
 
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether a task is waiting for the server."""
+        return (
+            self._bytes_waiter is not None
+            or self._write_waiter is not None
+            or (self._exchange is not None and not self._exchange.done())
+        )
+
     def release(self, *, reusable: bool) -> None:
         """Return the connection to the pool at the end of a response, or close it."""
         self._busy = False
+        self._exchange = None
         self._last_progress = self._loop.time()
         if (
             reusable
             and self._request_sent
-            and self.usable
+            and self._error is None
+            and not self._end
             and not self._transport.get_write_buffer_size()
         ):
-            self._resume_reading()  # to notice when the server closes it
+            if self._reading_paused:
+                self._resume_reading()  # to notice when the server closes it
             self._pool.put_back(self)
         else:
             self.abort()
 
     def _fail(self, error: TroveError) -> None:
         self._error = self._error or error
+        if not self._busy:
+            self._pool.withdraw(self)
         _wake(self._bytes_waiter)
         _wake(self._write_waiter)
+        if self._exchange is not None and not self._exchange.done():
+            self._exchange.set_exception(self._error)
+
+    # -- small requests --------------------------------------------------------------------------------
+
+    def exchange(
+        self, method: str, head: bytes, views: Sequence[memoryview], *, patient: bool
+    ) -> Exchange:
+        """Send a request in one write, and return a future of its response.
+
+        The future's result contains the body if it is small and arrives within `_FILL_SECONDS` of its
+        head. The connection has then been released. Otherwise, the caller reads the body. If the future
+        raises or is cancelled, call `abandon`.
+        """
+        self._transport.write(b"".join((head, *views)) if views else head)
+        self.patient = patient
+        self._busy = self._request_sent = True
+        self._response_started = self._in_body = self._in_line = False
+        self._interim_count = self._searched = 0
+        self._has_body = method != "HEAD"
+        self._last_progress = self._loop.time()
+        self._exchange = exchange = self._loop.create_future()
+        if self._end or self._error is not None:
+            self._begin_late(exchange)
+        return exchange
+
+    def _begin_late(self, exchange: Exchange) -> None:
+        """Begin an exchange on a new connection on which the server has already responded, or which it closed.
+
+        A server that is overloaded may send an error as soon as a connection is opened.
+        """
+        self._response_started = self._end > 0
+        try:
+            self._advance_exchange(exchange)
+        except TroveError as error:
+            self._fail(error)
+        if self._error is not None and not exchange.done():
+            exchange.set_exception(self._error)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Close the connection, unless it has been released at the end of this exchange."""
+        if self._exchange is exchange:
+            self.abort()
+
+    def _advance_exchange(self, exchange: Exchange) -> None:
+        """Complete an exchange if enough of its response has arrived."""
+        # 1. Parse the head once it is complete. Drop interim responses (RFC 9110, 15.2).
+        head = self._exchange_head
+        while head is None:
+            head_end = self._window.find(b"\r\n\r\n", self._searched, self._end)
+            if head_end < 0:
+                self._search_later()
+                return
+            head = parse_head(bytes(self._view[self._start : head_end]), has_body=self._has_body)
+            self._start = self._searched = head_end + 4
+            if head.status < 200:  # noqa: PLR2004 - interim
+                head = None
+                self._count_interim()
+        # 2. A large body, or one of unknown length, is read by the caller.
+        self._in_body = True
+        length = head.length
+        body_end = WINDOW_SIZE if length is None or length < 0 else self._start + length
+        if body_end >= WINDOW_SIZE:
+            self._hand_over(exchange, head)
+        # 3. A small one that has arrived is the end of the exchange. The connection is released before
+        # the caller continues.
+        elif self._end >= body_end:
+            body = bytes(self._view[self._start : body_end])
+            if self._end == body_end:
+                self._start = self._end = 0
+            if self._exchange_timer is not None:
+                self._stop_waiting()
+            self.release(reusable=head.keep_alive)
+            exchange.set_result((head, body))
+        # 4. Otherwise wait for it a little.
+        elif self._exchange_head is None:
+            self._exchange_head = head
+            self._exchange_timer = self._loop.call_later(
+                _FILL_SECONDS, self._hand_over, exchange, head
+            )
+
+    def _search_later(self) -> None:
+        """Prepare to look for the end of a head when more bytes have arrived."""
+        self._searched = max(self._start, self._end - 3)
+        if self._end == WINDOW_SIZE:
+            if not self._start:
+                raise invalid_response(f"a head or a line is longer than {WINDOW_SIZE} bytes")
+            self._searched -= self._start
+            self._compact()
+            self._resume_reading()
+
+    def _hand_over(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Let the caller of an exchange read the body."""
+        self._stop_waiting()
+        if self._start == self._end:
+            self._start = self._end = 0
+        if not exchange.done():
+            exchange.set_result((head, None))
+
+    def _stop_waiting(self) -> None:
+        """Stop waiting for the body of an exchange."""
+        timer, self._exchange_timer = self._exchange_timer, None
+        self._exchange_head = None
+        if timer is not None:
+            timer.cancel()
 
     # -- sending ---------------------------------------------------------------------------------------
 
     async def send(
-        self, head: Secret[bytes], views: Sequence[memoryview], size: int, *, patient: bool
+        self, head: Secret[bytes], views: Sequence[memoryview], *, patient: bool
     ) -> None:
-        """Send a request, to its end or until the server responds."""
+        """Send a request with a large body, to its end or until the server responds."""
         self._start_request(patient=patient)
-        if size <= _MAX_JOINED:
-            self._transport.write(b"".join((head.reveal(), *views)) if size else head.reveal())
-        else:
-            self._transport.write(head.reveal())
-            for piece in _pieces(views):
-                if not await self._can_write():
-                    return  # `read_head` returns an early error response, or raises
-                self._transport.write(piece)
+        self._transport.write(head.reveal())
+        for piece in _pieces(views):
+            if not await self._can_write():
+                return  # `read_head` returns an early error response, or raises
+            self._transport.write(piece)
         self._request_sent = True
         self._last_progress = self._loop.time()
 
@@ -315,19 +425,16 @@ class Connection(asyncio.BufferedProtocol):
             # An early response: `first_byte` starts now.
             self._last_progress = self._loop.time()
         while True:
-            status, version, headers = parse_head(await self._read_until(b"\r\n\r\n", WINDOW_SIZE))
-            if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: lower ones are interim
+            head = parse_head(
+                await self._read_until(b"\r\n\r\n", WINDOW_SIZE), has_body=method != "HEAD"
+            )
+            if head.status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: lower ones are interim
                 break
             self._count_interim()
         self._in_body = True
-        if not self._request_sent and status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
+        if not self._request_sent and head.status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
             raise early_success()
-        # Such responses have no body, even with a Content-Length (RFC 9112, 6.3).
-        if method == "HEAD" or status in _BODILESS:
-            length: int | None = 0
-        else:
-            length = body_length(headers)
-        return ResponseHead(status, headers, length, keeps_alive(version, headers))
+        return head
 
     def _count_interim(self) -> None:
         self._interim_count += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trove_async.errors import InvalidNameError, UnavailableError
 
@@ -23,6 +23,11 @@ _MAX_LENGTH_DIGITS: Final = 19
 """Maximum number of digits of a length, enough for 63 bits."""
 
 _STATUS = re.compile("[0-9]{3}").fullmatch
+
+_LENGTH = re.compile("[0-9]{1,18}").fullmatch
+"""Matches the usual form of a Content-Length. `parse_number` judges the others."""
+
+_BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 
 _METHODS_WITH_BODY: Final = frozenset(("PUT", "POST"))
 """Methods whose requests have a Content-Length even if it is 0 (RFC 9110, 8.6)."""
@@ -43,7 +48,8 @@ def request_head(
         InvalidNameError: The target or a header has a control character or a lone surrogate.
     """
     lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    for name, value in headers.items():  # a comprehension would be one more call (Python 3.11)
+        lines.append(f"{name}: {value}")
     if size or method in _METHODS_WITH_BODY:
         lines.append(f"Content-Length: {size}")
     lines.append("\r\n")
@@ -81,39 +87,95 @@ def _forbidden_characters() -> InvalidNameError:
     )
 
 
-def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
-    """Return the status, HTTP version and headers of a response.
+class ResponseHead(NamedTuple):
+    """The head of a response, and how its body ends.
+
+    Attributes:
+        status: The status code.
+        headers: The headers, by lower-case name.
+        length: Bytes of the body; `CHUNKED`; or None if the body ends with the connection.
+        keep_alive: Whether the server accepts another request on the connection.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None
+    keep_alive: bool
+
+
+def parse_head(head: bytes, *, has_body: bool) -> ResponseHead:
+    """Parse the head of a response.
 
     A field that is not UTF-8 is decoded as in `field_text`, so that its text can be sent, shown and
     stored. An ETag that is not UTF-8 is omitted.
 
+    Args:
+        head: The head, without the empty line at its end.
+        has_body: Whether a response to the request can have a body. If not, its Content-Length is that
+            of the response to a GET (RFC 9112, 6.3).
+
     Raises:
         UnavailableError: The head is malformed.
     """
+    # 1. Split the lines, and check the status line.
     is_ascii = head.isascii()
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
         raise invalid_response("a bare CR, LF or NUL in the head")  # RFC 9112, 2.2; RFC 9110, 5.5
     if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
         raise invalid_response("the status line is malformed")
+    status = int(first[9:12])
+    # 2. Parse the fields. Servers send the same few names, so their lower-case forms are cached.
     headers: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
+        raw_name, colon, value = line.partition(":")
+        name = (_names.get(raw_name) or _parse_name(raw_name)) if colon else ""
+        if not name:
             raise invalid_response("a header name is malformed")
-        name, value = name.lower(), value.strip(" \t")
+        value = value.strip(" \t")
         if not is_ascii:
             if name == "etag" and field_text(value) != value:
                 continue  # a condition could not send it back unchanged
             name, value = field_text(name), field_text(value)
-        previous = headers.get(name)
-        headers[name] = value if previous is None else f"{previous}, {value}"
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    # 3. Find out how the body ends. Without unusual fields, this calls no other function.
     length = headers.get("content-length")
     if length is not None and "," in length:
-        values = {value.strip() for value in length.split(",")}
-        if len(values) == 1:  # RFC 9110, 8.6: equal lengths count once
-            headers["content-length"] = values.pop()
-    return int(first[9:12]), first[:8], headers
+        length = _merged_length(headers)
+    count: int | None = 0
+    if has_body and status not in _BODILESS:
+        if length is not None and _LENGTH(length) and "transfer-encoding" not in headers:
+            count = int(length)
+        else:
+            count = body_length(headers)
+    keep_alive = (first.startswith("HTTP/1.1") and "connection" not in headers) or keeps_alive(
+        first[:8], headers
+    )
+    return ResponseHead(status, headers, count, keep_alive)
+
+
+_names: Final[dict[str, str]] = {}
+"""Lower-case forms of the header names that were received, by the name as it was spelled."""
+
+_MAX_NAMES: Final = 1024
+_MAX_CACHED_NAME: Final = 64
+
+
+def _parse_name(name: str) -> str:
+    """Return a header name in lower case, or "" if it is malformed."""
+    if name != name.strip():  # a folded line: RFC 9112, 5.2
+        return ""
+    if len(_names) < _MAX_NAMES and len(name) <= _MAX_CACHED_NAME and name.isascii():
+        _names[name] = name.lower()
+    return name.lower()
+
+
+def _merged_length(headers: dict[str, str]) -> str:
+    """Return the Content-Length of a response that has several. Equal ones count once (RFC 9110, 8.6)."""
+    values = {value.strip() for value in headers["content-length"].split(",")}
+    if len(values) == 1:
+        headers["content-length"] = values.pop()
+    return headers["content-length"]
 
 
 def body_length(headers: Mapping[str, str]) -> int | None:

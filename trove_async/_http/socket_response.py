@@ -1,4 +1,4 @@
-"""The response on a connection. Its body has a length, is sent in chunks, or ends with the connection."""
+"""Responses: one that is read from its connection, and one that has arrived as a whole."""
 
 from __future__ import annotations
 
@@ -8,16 +8,66 @@ from typing import Final
 from trove_async.errors import UnavailableError
 from trove_async.models import KiB
 
-from .connection import WINDOW_SIZE, Connection, ResponseHead
-from .http11 import CHUNKED, invalid_response, parse_number
-from .transport import collect_body
+from .connection import WINDOW_SIZE, Connection
+from .http11 import CHUNKED, ResponseHead, invalid_response, parse_number
+from .transport import body_too_long, collect_body
 
 _MAX_TRAILERS: Final = 16 * KiB
 """Maximum bytes of all trailers of a body. The library ignores trailers."""
 
 
+class WholeResponse:
+    """A `Response` that has arrived to the end of its small body. It holds no connection.
+
+    Args:
+        head: The head.
+        body: The body.
+    """
+
+    __slots__ = ("_closed", "_position", "body", "headers", "status")
+
+    def __init__(self, head: ResponseHead, body: bytes) -> None:
+        self.status = head.status
+        self.headers = head.headers
+        self.body = body
+        self._position = 0
+        self._closed = False
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes. See `Response.read`."""
+        self._check_open()
+        piece = self.body[self._position : self._position + size]
+        self._position += len(piece)
+        return piece
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Copy the next bytes into `buffer`. See `Response.readinto`."""
+        piece = await self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return the rest of the body. See `Response.read_all`."""
+        self._check_open()
+        body = self.body[self._position :]
+        if len(body) > limit:
+            raise body_too_long(limit)
+        self._position = len(self.body)
+        return body
+
+    def close(self) -> None:
+        """End the use of the response. See `Response.close`."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed_error()
+
+
 class SocketResponse:
     """A `Response` whose body is read from a `Connection`.
+
+    The body has a length, is sent in chunks, or ends with the connection.
 
     Args:
         connection: The connection that carries the response.
@@ -33,6 +83,8 @@ class SocketResponse:
         "headers",
         "status",
     )
+
+    body = None
 
     def __init__(self, connection: Connection, head: ResponseHead) -> None:
         self.status = head.status
@@ -140,5 +192,9 @@ class SocketResponse:
 
     def _require_open(self) -> Connection:
         if self._connection is None:
-            raise UnavailableError("the response is closed", retryable=False)
+            raise _closed_error()
         return self._connection
+
+
+def _closed_error() -> UnavailableError:
+    return UnavailableError("the response is closed", retryable=False)

@@ -17,10 +17,9 @@ from trove_async.errors import UnavailableError
 from trove_async.models import Timeout
 
 from .connect_errors import connect_error
-from .connection import IDLE_SECONDS, Connection
+from .connection import IDLE_SECONDS, MAX_JOINED, Connection
 from .http11 import request_head
-from .socket_response import SocketResponse
-from .transport import body_size
+from .socket_response import SocketResponse, WholeResponse
 
 if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
@@ -39,7 +38,7 @@ class SocketTransport:
     def __init__(self, timeout: Timeout, *, tls: ssl.SSLContext | None = None) -> None:
         self._timeout = timeout
         self._tls = tls
-        self._idle: dict[Origin, list[Connection]] = {}
+        self._idle: dict[str, list[Connection]] = {}  # by URL, whose hash is cached
         self._connections: set[Connection] = set()
         self._opening: set[OwnedTask[Connection]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -55,18 +54,42 @@ class SocketTransport:
         views: Sequence[memoryview] | StreamedBody = (),
         *,
         patient: bool = False,
-    ) -> SocketResponse:
+    ) -> SocketResponse | WholeResponse:
         """Send a request. See `Transport.send`."""
-        size = body_size(views)
-        # A traceback recorded with its local variables must not show the credentials in the headers.
-        head = Secret(request_head(method, origin, target, headers, size))
+        # A traceback recorded with its local variables must not show the credentials in the headers, so
+        # the head is sealed before each await.
+        size = sum(map(len, views)) if isinstance(views, Sequence) else views.size
+        head = request_head(method, origin, target, headers, size)
         del headers
-        connection = self._take_idle(origin) or await self._connect(origin)
+        # 1. Take the idle connection that was used last, so that surplus ones time out, or open one.
+        idle = self._idle.get(origin.url)
+        if idle:
+            connection = idle.pop()
+        else:
+            sealed = Secret(head)
+            del head
+            connection = await self._connect(origin)
+            head = sealed.reveal()
+        # 2. Send a small request in one write. A small response has released the connection.
+        if size <= MAX_JOINED and isinstance(views, Sequence):
+            exchange = connection.exchange(method, head, views, patient=patient)
+            del head
+            try:
+                response_head, body = await exchange
+            except BaseException:
+                connection.abandon(exchange)
+                raise
+            if body is not None:
+                return WholeResponse(response_head, body)
+            return SocketResponse(connection, response_head)
+        # 3. Send a large one in pieces.
+        sealed = Secret(head)
+        del head
         try:
             if isinstance(views, Sequence):
-                await connection.send(head, views, size, patient=patient)
+                await connection.send(sealed, views, patient=patient)
             else:
-                await connection.send_streamed(head, views)
+                await connection.send_streamed(sealed, views)
             return SocketResponse(connection, await connection.read_head(method))
         except BaseException:
             connection.abort()
@@ -89,24 +112,17 @@ class SocketTransport:
         if self._closed:
             connection.abort()
         else:
-            self._idle.setdefault(connection.origin, []).append(connection)
+            self._idle.setdefault(connection.origin.url, []).append(connection)
+
+    def withdraw(self, connection: Connection) -> None:
+        """Remove a connection that can carry no more requests from the idle ones."""
+        idle = self._idle.get(connection.origin.url)
+        if idle and connection in idle:
+            idle.remove(connection)
 
     def forget(self, connection: Connection) -> None:
         """Remove a closed connection."""
         self._connections.discard(connection)
-        idle = self._idle.get(connection.origin)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def _take_idle(self, origin: Origin) -> Connection | None:
-        idle = self._idle.get(origin)
-        while idle:
-            # The most recently used one, so that surplus connections time out.
-            connection = idle.pop()
-            if connection.usable:
-                return connection
-            connection.abort()
-        return None
 
     async def _connect(self, origin: Origin) -> Connection:
         """Return a new connection. If cancelled, still open the connection, and pool it for the next request."""
@@ -124,7 +140,7 @@ class SocketTransport:
     def _pool_opened(self, opening: OwnedTask[Connection]) -> None:
         connection = opening.outcome()
         if connection is not None:
-            self.put_back(connection)
+            connection.release(reusable=True)
 
     async def _open(self, origin: Origin) -> Connection:
         loop = asyncio.get_running_loop()

@@ -98,10 +98,14 @@ class Response(Protocol):
     Attributes:
         status: The status code.
         headers: The headers. Look them up by lower-case name.
+        body: The whole body, if it has arrived with the head. None: read it.
     """
 
     status: int
     headers: Mapping[str, str]
+
+    @property
+    def body(self) -> bytes | None: ...
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes of the body, or ``b""`` at its end.
@@ -227,7 +231,7 @@ async def collect_body(response: Response, limit: int, grace: float, origin: Ori
     while True:
         body += chunk
         if len(body) > limit:
-            raise IntegrityError(f"the response body must have at most {limit} bytes, got more")
+            raise body_too_long(limit)
         if not chunk:
             return bytes(body)
         # Each read ends within the idle timeout, so this check runs often enough.
@@ -237,3 +241,8 @@ async def collect_body(response: Response, limit: int, grace: float, origin: Ori
                 f"{len(body)} bytes in {clock() - started:.3g} s"
             )
         chunk = await response.read(WINDOW)
+
+
+def body_too_long(limit: int) -> IntegrityError:
+    """Return the error for a document that has more than `limit` bytes."""
+    return IntegrityError(f"the response body must have at most {limit} bytes, got more")

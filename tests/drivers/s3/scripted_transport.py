@@ -25,6 +25,8 @@ OBJECT_HEADERS = {
 class FakeResponse:
     """A response whose body is in memory."""
 
+    body: bytes | None = None
+
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
         self.headers = headers
