@@ -25,14 +25,18 @@ RESERVED_METADATA = "trove-"
 
 _LINE_BREAKING = re.compile(r"[\r\n\0]")
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: controls except tabs
+_USUAL_FIELD = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _DOT_SEGMENT = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 
 
 def check(bucket: str, key: str) -> tuple[str, str]:
     """Return both names if such an object may be written. Raise InvalidNameError otherwise."""
-    check_bucket(bucket)
-    check_key(bucket, key)
+    # Every put runs through this function, and nearly every name is like this.
+    is_usual = type(bucket) is type(key) is str and _USUAL_BUCKET(bucket) and _USUAL_KEY(key)
+    if not is_usual or ("." in key and _DOT_SEGMENT.search(key)):
+        check_bucket(bucket)
+        check_key(bucket, key)
     return bucket, key
 
 
@@ -42,9 +46,17 @@ def check_address(bucket: str, key: str) -> tuple[str, str]:
     Other tools can write keys that this library does not. Backends that can address such keys
     (`Capabilities.dot_segments`) list them, and can read and delete them.
     """
-    check_bucket(bucket)
-    check_addressed_key(bucket, key)
+    if not (type(bucket) is type(key) is str and _USUAL_BUCKET(bucket) and _USUAL_KEY(key)):
+        check_bucket(bucket)
+        check_addressed_key(bucket, key)
     return bucket, key
+
+
+_USUAL_KEY = re.compile(r"[\x01-\x7f]{1,1024}").fullmatch
+"""Matches keys of ASCII characters that `check_addressed_key` accepts."""
+
+_USUAL_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}").fullmatch
+"""Matches the names of buckets that all services accept, and some others that `check_bucket` accepts."""
 
 
 def check_bucket(bucket: str) -> None:
@@ -117,7 +129,7 @@ def check_header(name: str, value: str | None) -> None:
 
     Non-ASCII characters are allowed: drivers send them as UTF-8.
     """
-    if value is None:
+    if value is None or (type(value) is str and _USUAL_FIELD(value)):
         return
     check_text(name, value)
     control = _UNSENDABLE.search(value)

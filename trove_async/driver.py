@@ -41,6 +41,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
@@ -125,6 +126,9 @@ class Capabilities:
             may create a missing bucket.
         embedded: Calls do not wait for a network, so the ``first_byte`` and ``idle`` limits of
             `Timeout` do not apply to them.
+        own_timeouts: put, get, head and delete apply the ``first_byte`` and ``idle`` limits of `Timeout`
+            to each wait for the service themselves. If False, the store applies them to the calls, which
+            takes longer.
         max_reads: The maximum number of open readers; None: no limit.
         max_writes: The maximum number of concurrent calls of put, send and send_stream; None: no
             limit.
@@ -174,6 +178,7 @@ class Capabilities:
     exact_keys: bool = False
     private_namespace: bool = False
     embedded: bool = False
+    own_timeouts: bool = False
     max_reads: int | None = None
     max_writes: int | None = None
     max_requests: int | None = None
@@ -263,6 +268,39 @@ class ReadsInto(Protocol):
 
         Once the call has returned or raised, even because of a cancel, nothing writes to `buffer`.
         """
+        ...
+
+
+class OpenReader(DriverReader, Protocol):
+    """A `DriverReader` that `Fetching.fetch` has opened. The caller closes it with `__aexit__`."""
+
+    @property
+    def whole(self) -> bytes | None:
+        """All bytes of the range, if they have arrived with the response. None: read them.
+
+        The reader then holds no connection. `read` returns the same bytes.
+        """
+        ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the connection. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """Optional: a driver that opens a body with one call, and receives small bodies at once.
+
+    The store reads small objects in less time than with `AsyncDriver.get`.
+    """
+
+    async def fetch(self, bucket: str, key: str, options: GetOptions) -> OpenReader:
+        """Open the object's body, as `AsyncDriver.get` does. Raises the same errors."""
         ...
 
 

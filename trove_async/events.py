@@ -91,20 +91,23 @@ class Event:
 class Events:
     """The listeners of one store.
 
+    Attributes:
+        listeners: The functions that are called with every event. Change them with `subscribe`.
+
     Example:
         >>> events = Events()
         >>> stop = events.subscribe(print)
         >>> stop()
     """
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("listeners",)
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self.listeners: tuple[Callable[[Event], None], ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether there are listeners. Check this before creating an `Event`."""
-        return bool(self._listeners)
+        return bool(self.listeners)
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event from now on.
@@ -124,7 +127,7 @@ class Events:
         """
         _check_listener(listener)
         # A new tuple, because a listener may subscribe or unsubscribe while `emit` iterates.
-        self._listeners = (*self._listeners, listener)
+        self.listeners = (*self.listeners, listener)
         is_subscribed = True
 
         def unsubscribe() -> None:
@@ -132,8 +135,8 @@ class Events:
             if is_subscribed:
                 is_subscribed = False
                 # Only one occurrence, because the listener may be subscribed more than once.
-                index = [other is listener for other in self._listeners].index(True)
-                self._listeners = self._listeners[:index] + self._listeners[index + 1 :]
+                index = [other is listener for other in self.listeners].index(True)
+                self.listeners = self.listeners[:index] + self.listeners[index + 1 :]
 
         return unsubscribe
 
@@ -156,7 +159,7 @@ class Events:
 
     def emit(self, event: Event) -> None:
         """Call every listener. Exceptions of listeners are logged, including CancelledError."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             try:
                 result: object = listener(event)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged

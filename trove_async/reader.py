@@ -7,17 +7,19 @@ import errno
 import os
 import stat
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 from ._concurrency import OwnedTask, in_thread
-from ._engine.opening import OpenBody
+from ._engine.opening import Decode, OpenBody
 from ._engine.upload import Progress
+from ._engine.verified import WholeBody
 from .driver import DriverReader
 from .errors import BodyConsumedError, ClosedError
 from .models import MiB
+from .options import GetOptions
 
 _CHUNK = 1 * MiB
 """Bytes per chunk. Chunks of 64 KiB take five times the CPU time, and larger chunks save none."""
@@ -91,8 +93,9 @@ class ObjectReader:
         if n is not None and n >= 0:
             return await self._next(n) if n else b""
         # The pieces are attributes of the reader, not of this call, so that a cancel loses none.
-        while piece := await self._pull(_CHUNK):
-            self._unreturned.append(piece)
+        self._check_open()
+        while self._body.remaining:
+            self._unreturned.append(await self._pull(_CHUNK))
         pieces, self._unreturned = self._unreturned, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -155,8 +158,11 @@ class ObjectReader:
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self._next(_CHUNK):
-            yield chunk
+        # The first condition is false at the end. The others make `_next` raise.
+        while (
+            self._body.remaining or self._unreturned or self._context is None or self._partly_read
+        ):
+            yield await self._next(_CHUNK)
 
     async def _next(self, size: int) -> bytes:
         if not self._unreturned or self._context is None:
@@ -167,7 +173,8 @@ class ObjectReader:
         return piece[:size]
 
     async def _pull(self, size: int) -> bytes:
-        self._check_open()
+        if self._context is None or self._partly_read:
+            self._check_open()
         self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
@@ -207,7 +214,8 @@ class ObjectReader:
         self._unreturned.clear()
         if context is None:
             return
-        await context.__aexit__(None, None, None)
+        if not isinstance(self._body, WholeBody):  # it holds no connection
+            await context.__aexit__(None, None, None)
         if self._emit is not None:
             self._emit(self.info.backend, self._total - self._body.remaining)
 
@@ -255,6 +263,22 @@ def _close_later(context: AbstractAsyncContextManager[DriverReader]) -> None:
     OwnedTask(close())
 
 
+class OpenObject(Protocol):
+    """Opens the body of an object."""
+
+    def __call__(
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        decode: Decode,
+        progress: Progress | None,
+        /,
+    ) -> Coroutine[Any, Any, ObjectReader]:
+        """Return a coroutine that returns the reader."""
+        ...
+
+
 class OpeningReader:
     """A get whose request has not been sent yet.
 
@@ -262,20 +286,26 @@ class OpeningReader:
     it, and you close it. If this is the body of a put, the put opens and closes the reader.
     """
 
-    __slots__ = ("_address", "_open", "_reader", "_used")
+    __slots__ = ("_arguments", "_open", "_reader", "_used")
 
-    def __init__(
-        self, open: Callable[[], Generator[None, None, ObjectReader]], address: str
+    def __init__(  # noqa: PLR0917 - the arguments of `open`
+        self,
+        open: OpenObject,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        decode: Decode,
+        progress: Progress | None,
     ) -> None:
         self._open = open
-        self._address = address
+        self._arguments = (bucket, key, options, decode, progress)
         self._reader: ObjectReader | None = None
         self._used = False
 
     def __await__(self) -> Generator[None, None, ObjectReader]:
         self._check_body()
         self._used = True
-        return self._open()
+        return self._open(*self._arguments).__await__()
 
     def _check_body(self) -> None:
         """Raise if this get was opened before."""
@@ -286,7 +316,10 @@ class OpeningReader:
         """Do nothing, because this get cannot be opened again anyway."""
 
     async def __aenter__(self) -> ObjectReader:
-        self._reader = await self
+        if self._used:
+            self._check_body()
+        self._used = True
+        self._reader = await self._open(*self._arguments)
         return self._reader
 
     async def __aexit__(
@@ -306,8 +339,9 @@ class OpeningReader:
 
     def __del__(self) -> None:
         if not getattr(self, "_used", True):
+            bucket, key = self._arguments[:2]
             warnings.warn(
-                f"store.get({self._address}) was never opened: use async with, or await it",
+                f"store.get({bucket!r}, {key!r}) was never opened: use async with, or await it",
                 ResourceWarning,
                 stacklevel=2,
             )

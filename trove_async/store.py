@@ -20,7 +20,7 @@ from ._engine.health import health
 from ._engine.iterators import ObjectIterator, VersionIterator
 from ._engine.media_types import type_of
 from ._engine.misplaced import MisplacedIterator
-from ._engine.opening import OpenBody
+from ._engine.opening import Decode
 from ._engine.operations import Operations
 from ._engine.placement import Placement
 from ._engine.runtime import Runtime
@@ -34,6 +34,7 @@ from .events import Events
 from .file import FileReader, FileWriter, OpeningFile, WriteArguments, open_reader, open_writer
 from .middleware import Inspecting, Middleware
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
+from .options import LATEST, GetOptions
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
@@ -349,7 +350,8 @@ class Trove:
             TypeError: The body is a str, a mapping, a set or the response of an HTTP client, for
                 example. The message names what to pass instead.
         """
-        validation.check_progress(progress)
+        if progress is not None:
+            validation.check_progress(progress)
         _names.check(bucket, key)
         options = validation.put_options(
             size=size,
@@ -364,10 +366,14 @@ class Trove:
             expires=expires,
             if_none_match=if_none_match,
             if_match=if_match,
-            write_id=self._core.new_write_id(),
+            write_id=next(self._core.write_ids),
         )
         # A guessed type is dropped if the backend stores none. A type that the user passed would raise.
         type_guessed = content_type is None
+        if type(body) is bytes and progress is None and self._core.is_direct():
+            return await self._objects.put_memory(
+                bucket, key, memoryview(body), options, type_guessed=type_guessed
+            )
         return await self._objects.put(
             bucket, key, source_of(body), options, progress, type_guessed=type_guessed
         )
@@ -421,22 +427,37 @@ class Trove:
                 encryption and the object is not encrypted.
             IntegrityError: The stored bytes were altered. Reading the body raises it as well.
         """
-        validation.check_progress(progress)
-        validation.check_decode(decode, functions=True)
+        if progress is not None:
+            validation.check_progress(progress)
+        if decode is not True:
+            validation.check_decode(decode, functions=True)
         _names.check_address(bucket, key)
-        options = validation.get_options(
-            range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
-        )
+        options = LATEST
+        if not (
+            range is None and version_id is None and if_match is None and if_none_match is None
+        ):
+            options = validation.get_options(
+                range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
+            )
+        return OpeningReader(self._open, bucket, key, options, decode, progress)
 
-        def make_reader(opened: OpenBody) -> ObjectReader:
-            return ObjectReader(opened, progress)
-
-        return OpeningReader(
-            lambda: self._objects.open(
-                bucket, key, options, make_reader, decode=decode
-            ).__await__(),
-            f"{bucket!r}, {key!r}",
+    async def _open(
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        decode: Decode,
+        progress: Progress | None,
+    ) -> ObjectReader:
+        objects = self._objects
+        opened = (
+            await objects.open(bucket, key, options, decode=decode)
+            if self._core.is_direct()
+            else await self._core.run(
+                "get", bucket, key, partial(objects.open, bucket, key, options, decode=decode)
+            )
         )
+        return ObjectReader(opened, progress)
 
     @overload
     def open_file(
@@ -552,12 +573,22 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        options = validation.get_options(
-            range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
-        )
-        validation.check_read_limit(limit)
-        validation.check_decode(decode, functions=False)
-        return await self._objects.read(bucket, key, options, limit, decode=decode)
+        options = LATEST
+        if not (
+            range is None and version_id is None and if_match is None and if_none_match is None
+        ):
+            options = validation.get_options(
+                range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
+            )
+        if limit is not None:
+            validation.check_read_limit(limit)
+        if decode is not True:
+            validation.check_decode(decode, functions=False)
+        objects = self._objects
+        if self._core.is_direct():
+            return await objects.read(bucket, key, options, limit, decode=decode)
+        read = partial(objects.read, bucket, key, options, limit, decode=decode)
+        return await self._core.run("read", bucket, key, read)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
@@ -595,8 +626,12 @@ class Trove:
             NotSupportedError: `version_id` is passed, and the backend does not support versions.
         """
         _names.check_address(bucket, key)
-        _names.check_header("version_id", version_id)
-        return await self._objects.head(bucket, key, version_id)
+        if version_id is not None:
+            _names.check_header("version_id", version_id)
+        if self._core.is_direct():
+            return await self._objects.head(bucket, key, version_id)
+        head = partial(self._objects.head, bucket, key, version_id)
+        return await self._core.run("head", bucket, key, head)
 
     async def exists(self, bucket: str, key: str, *, version_id: str | None = None) -> bool:
         """Return whether the object, or the version, exists.
@@ -629,10 +664,13 @@ class Trove:
         """
         _names.check_address(bucket, key)
         options = validation.delete_options(
-            version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
+            version_id=version_id, if_match=if_match, write_id=next(self._core.write_ids)
         )
-
-        await self._objects.delete(bucket, key, options)
+        if self._core.is_direct():
+            await self._objects.delete(bucket, key, options)
+        else:
+            delete = partial(self._objects.delete, bucket, key, options)
+            await self._core.run("delete", bucket, key, delete)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Delete many objects. Iterate over the result, or await it to raise errors.
@@ -739,7 +777,7 @@ class Trove:
             storage_class=storage_class,
             if_match=if_match,
             if_none_match=if_none_match,
-            write_id=self._core.new_write_id(),
+            write_id=next(self._core.write_ids),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
         _names.check(dst_bucket, dst_key)
@@ -798,7 +836,7 @@ class Trove:
             storage_class=storage_class,
             if_match=if_match,
             if_none_match=if_none_match,
-            write_id=self._core.new_write_id(),
+            write_id=next(self._core.write_ids),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
         _names.check(dst_bucket, dst_key)

@@ -500,7 +500,7 @@ class ReplayTransport(SocketTransport):
         self._random = random
 
     async def _open(self, origin: Origin) -> Connection:
-        connection = Connection(self, origin, asyncio.get_running_loop(), self._timeout)
+        connection = self._new_connection(origin, asyncio.get_running_loop())
         fake_socket = FakeSocket(connection, self._respond, self._random)
         connection.connection_made(cast("asyncio.BaseTransport", fake_socket))
         self._connections.add(connection)

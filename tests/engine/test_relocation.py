@@ -358,7 +358,7 @@ async def test_guard_forgets_keys_that_are_no_longer_used() -> None:
     ):
         pass
     assert not guard._writes
-    assert not guard._moves
+    assert not guard.moves
 
 
 async def test_cancel_of_the_job_is_not_taken_for_an_interruption() -> None:

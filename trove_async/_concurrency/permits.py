@@ -43,7 +43,7 @@ class FairSemaphore:
         """Return the number of waiters."""
         return len(self._waiters)
 
-    def try_acquire(self, count: int) -> bool:
+    def try_acquire(self, count: int = 1) -> bool:
         """Acquire `count` units if they are free and there are no waiters."""
         if self._waiters or count > self.free:
             return False
@@ -68,10 +68,11 @@ class FairSemaphore:
             return False
         return not waiter.cancelled()
 
-    def release(self, count: int) -> None:
+    def release(self, count: int = 1) -> None:
         """Release `count` units, and serve the next waiters that there are enough units for."""
         self.free += count
-        self._serve()
+        if self._waiters:
+            self._serve()
 
     def enqueue(self, count: int) -> asyncio.Future[None]:
         """Queue a waiter for `count` units. It holds them once the returned future is done.
@@ -145,15 +146,25 @@ class Permits:
     Args:
         limit: The number of permits; None: no limit.
         purpose: The purpose of a permit, for the message of a timeout.
+
+    Attributes:
+        try_acquire: Acquires a permit if one is free and there are no waiters, and returns whether it did.
+        release: Releases a permit.
     """
 
-    __slots__ = ("_idle", "_limit", "_purpose", "_semaphore")
+    __slots__ = ("_idle", "_limit", "_purpose", "_semaphore", "release", "try_acquire")
+
+    try_acquire: Callable[[], bool]
+    release: Callable[[], None]
 
     def __init__(self, limit: int | None, purpose: str) -> None:
         self._limit = limit
         self._purpose = purpose
         self._semaphore = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
+        # Every request calls both, so they are those of the semaphore.
+        self.try_acquire = self._semaphore.try_acquire
+        self.release = self._semaphore.release
 
     @property
     def waiting(self) -> int:
@@ -164,10 +175,6 @@ class Permits:
     def free(self) -> float:
         """The number of free permits."""
         return self._semaphore.free
-
-    def try_acquire(self) -> bool:
-        """Acquire a permit if one is free and there are no waiters."""
-        return self._semaphore.try_acquire(1)
 
     async def acquire(self, timeout: float) -> None:
         """Acquire a permit. If none is free, park idle holders. After a cancel no permit is held.
@@ -180,10 +187,6 @@ class Permits:
                 f"no {self._purpose} became free in {timeout:g} s (the limit is {self._limit}): close"
                 " readers, or raise the driver's max_connections or Timeout.permit"
             )
-
-    def release(self) -> None:
-        """Release a permit."""
-        self._semaphore.release(1)
 
     def dismiss(self) -> None:
         """Let all waiters stop waiting, without a permit."""

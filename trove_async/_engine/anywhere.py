@@ -26,7 +26,7 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import ObjectInfo, RouteDecision
-from trove_async.options import DeleteOptions, PresignOptions, PutOptions
+from trove_async.options import DeleteOptions, GetOptions, PresignOptions, PutOptions
 from trove_async.router import Router
 
 from . import backend_checks
@@ -35,11 +35,12 @@ from .copy import CopyResult
 from .copy_overrides import CopyOverrides
 from .locations import Location, ObjectAddress
 from .move_checks import check_copy_writable, check_source_deletable
+from .opening import Decode, OpenBody
 from .operations import Operations, Work
 from .placement import Placement
 from .runtime import Runtime
 from .search import MISSING, Search
-from .sources import Source
+from .sources import Source, source_of
 from .upload import Progress
 
 T = TypeVar("T")
@@ -77,6 +78,80 @@ class OperationsAnywhere(Operations):
         return await self._runtime.run(
             operation, bucket, key, lambda: self._search.run(bucket, key, work, version_id)
         )
+
+    async def open(
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        *,
+        decode: Decode,
+        backend: Backend | None = None,
+    ) -> OpenBody:
+        """Open a body of the first backend that has the object. See `Operations.open`."""
+        if backend is not None:
+            return await super().open(bucket, key, options, decode=decode, backend=backend)
+        return await self._search_for(
+            "get",
+            bucket,
+            key,
+            lambda found: self.open(bucket, key, options, decode=decode, backend=found),
+            options.version_id,
+        )
+
+    async def read(
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        limit: int | None,
+        *,
+        decode: bool,
+        backend: Backend | None = None,
+    ) -> bytes:
+        """Return a body of the first backend that has the object. See `Operations.read`."""
+        if backend is not None:
+            return await super().read(bucket, key, options, limit, decode=decode, backend=backend)
+        return await self._search_for(
+            "read",
+            bucket,
+            key,
+            lambda found: self.read(bucket, key, options, limit, decode=decode, backend=found),
+            options.version_id,
+        )
+
+    async def head(
+        self,
+        bucket: str,
+        key: str,
+        version_id: str | None = None,
+        backend: Backend | None = None,
+    ) -> ObjectInfo:
+        """Return the metadata of an object of the first backend that has it. See `Operations.head`."""
+        if backend is not None:
+            return await super().head(bucket, key, version_id, backend)
+        return await self._search_for(
+            "head",
+            bucket,
+            key,
+            lambda found: self.head(bucket, key, version_id, found),
+            version_id,
+        )
+
+    async def _search_for(
+        self,
+        operation: str,
+        bucket: str,
+        key: str,
+        work: Callable[[Backend], Awaitable[T]],
+        version_id: str | None,
+    ) -> T:
+        try:
+            return await self._search.run(bucket, key, work, version_id)
+        except TroveError as error:
+            error.operation = operation
+            error.located(bucket=bucket, key=key)
+            raise
 
     async def _signer(self, method: str, bucket: str, key: str, options: PresignOptions) -> Backend:
         if method == "GET" and any(backend.capabilities.presign for backend in self.backends):
@@ -116,6 +191,19 @@ class OperationsAnywhere(Operations):
             if options.if_match is None:
                 raise
             raise _created_meanwhile(error) from error
+
+    async def put_memory(
+        self,
+        bucket: str,
+        key: str,
+        memory: memoryview,
+        options: PutOptions,
+        *,
+        type_guessed: bool = False,
+    ) -> ObjectInfo:
+        """Store a body that is in memory, as `put` does."""
+        source = source_of(memory)
+        return await self.put(bucket, key, source, options, None, type_guessed=type_guessed)
 
     async def _conditions(
         self, target: Location, options: PutOptions, origin: Location | None = None
@@ -173,10 +261,12 @@ class OperationsAnywhere(Operations):
             await self._delete_in_order(bucket, key, order, options)
 
         exclusive = self._placement.exclusive(bucket, key, work)
-        guard = self._runtime.key_guard
-        await self._runtime.run(
-            "delete", bucket, key, lambda: guard.write([(bucket, key)], exclusive)
-        )
+        try:
+            await self._runtime.key_guard.write([(bucket, key)], exclusive)
+        except TroveError as error:
+            error.operation = "delete"
+            error.located(bucket=bucket, key=key)
+            raise
 
     async def _from_visible(
         self, bucket: str, key: str, options: DeleteOptions, order: Sequence[Backend]
@@ -238,7 +328,7 @@ class OperationsAnywhere(Operations):
         """
         missing = 0
         for backend in reversed(backends):
-            options = DeleteOptions(write_id=self._runtime.new_write_id())
+            options = DeleteOptions(write_id=next(self._runtime.write_ids))
             try:
                 await backend.driver.delete(bucket, key, options)
             except BucketNotFoundError:

@@ -49,13 +49,17 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
             large for it.
         InvalidNameError: The key is too long for the backend.
     """
-    check_writable(backend, "store an object")
-    check_key_length(backend, key)
+    # Every put runs through this function, so it calls others only if they may raise.
     capabilities = backend.capabilities
+    if not capabilities.writable:
+        check_writable(backend, "store an object")
+    if capabilities.max_key_bytes < _names.MAX_KEY_BYTES:
+        check_key_length(backend, key)
     for option, capability, action in _PUT_NEEDS:
         if not getattr(capabilities, capability) and getattr(options, option) not in (None, {}):
             raise _not_supported_error(backend, action)
-    check_metadata_size(backend, options.metadata)
+    if options.metadata:
+        check_metadata_size(backend, options.metadata)
 
 
 def check_metadata_size(backend: Backend, metadata: Mapping[str, str]) -> None:

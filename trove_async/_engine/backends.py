@@ -17,6 +17,7 @@ from trove_async.driver import (
     Capabilities,
     DriverContext,
     DriverInUseError,
+    Fetching,
     HasStatistics,
     Layer,
     Redacting,
@@ -25,9 +26,12 @@ from trove_async.errors import TroveError
 from trove_async.events import Events
 from trove_async.layers._urls import driver_from_url
 from trove_async.layers.read_only import ReadOnly
-from trove_async.models import Timeout
+from trove_async.models import MiB, Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
+
+_SMALL_PUT = 1 * MiB
+"""Maximum size of a small body. CRC-32C takes 50 µs for it, a quarter of a hop to a thread."""
 
 SPILL_PERMITS = 1
 """Maximum number of spilled parts and bodies sent concurrently to one backend: each is read into memory
@@ -56,13 +60,29 @@ class Backend:
     """One open backend: its name, its driver and the driver's capabilities.
 
     Attributes:
+        fetch: `Fetching.fetch` of the driver; None if it has none.
+        small_put: The maximum size of a body in memory that is always put in one request, and is hashed
+            on the event loop.
         breakers: The circuit breakers of the driver or, for a layer, of all drivers below it.
     """
 
-    __slots__ = ("breakers", "capabilities", "driver", "name", "spill_permits", "tasks")
+    __slots__ = (
+        "breakers",
+        "capabilities",
+        "driver",
+        "fetch",
+        "name",
+        "small_put",
+        "spill_permits",
+        "tasks",
+    )
 
     def __init__(
-        self, name: str, driver: AsyncDriver, tasks: OwnedTasks, breakers: Sequence[Breaker] = ()
+        self,
+        name: str,
+        driver: AsyncDriver,
+        tasks: OwnedTasks,
+        breakers: Sequence[Breaker] = (),
     ) -> None:
         self.name = name
         self.driver = driver
@@ -70,6 +90,8 @@ class Backend:
         self.tasks = tasks
         self.capabilities: Capabilities = driver.capabilities
         self.spill_permits = anyio.Semaphore(SPILL_PERMITS)
+        self.small_put = min(_SMALL_PUT, self.capabilities.max_part, self.capabilities.max_put)
+        self.fetch = driver.fetch if isinstance(driver, Fetching) else None
 
 
 class Backends:
@@ -82,6 +104,9 @@ class Backends:
         timeout: Passed to every driver.
         retry: The retry policy of every driver that is not a layer.
         deadlines: Enforces the time limits of every driver that is not a layer.
+
+    Attributes:
+        by_name: The open backends.
     """
 
     def __init__(
@@ -104,10 +129,10 @@ class Backends:
         self._attached: dict[int, AsyncDriver] = {}
         self._only_read = _only_read(drivers.values())
         self._opened = CloseStack()
-        self._backends: dict[str, Backend] = {}
+        self.by_name: dict[str, Backend] = {}
 
     def __getitem__(self, name: str) -> Backend:
-        return self._backends[name]
+        return self.by_name[name]
 
     def driver(self, name: str) -> AsyncDriver:
         """Return the user's driver of a backend, which need not be open."""
@@ -115,7 +140,7 @@ class Backends:
 
     def info(self, name: str) -> BackendInfo:
         """Return the public description of a backend. The backend need not be open."""
-        backend = self._backends.get(name)
+        backend = self.by_name.get(name)
         driver = self._drivers[name] if backend is None else backend.driver
         statistics = driver.statistics() if isinstance(driver, HasStatistics) else None
         return BackendInfo(
@@ -135,7 +160,7 @@ class Backends:
                     error.located(operation="open", backend=name)
                     raise
                 breakers = list(self._breakers(driver))
-                self._backends[name] = Backend(name, attached, self._tasks, breakers)
+                self.by_name[name] = Backend(name, attached, self._tasks, breakers)
         except BaseException:
             with shielded(), suppress(Exception):  # raise the error of opening instead
                 await self.aclose()

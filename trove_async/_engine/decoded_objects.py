@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
@@ -38,6 +38,17 @@ _LARGE_INDEX: Final = 4 * MiB
 """Size of the largest index of an object that may have fewer stored bytes: that of 512 GiB in frames of 1 MiB."""
 
 
+class Entered(Protocol):
+    """A context manager that has been entered."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> object: ...
+
+
 class OpenedBody:
     """An open body. Leaving the context closes its connection.
 
@@ -51,7 +62,7 @@ class OpenedBody:
 
     def __init__(
         self,
-        context: AbstractAsyncContextManager[object],
+        context: Entered,
         body: Body,
         decoded: Sequence[DecodedBody] = (),
     ) -> None:
@@ -235,9 +246,7 @@ class DecodedObject:
             error.info = decoded_info(self._info, self.size).located(backend=self._backend.name)
             raise
 
-    async def open_whole(
-        self, context: AbstractAsyncContextManager[object], stored: Body
-    ) -> OpenedBody:
+    async def open_whole(self, context: Entered, stored: Body) -> OpenedBody:
         """Decode the whole object from an open response.
 
         Raises:
@@ -245,7 +254,9 @@ class DecodedObject:
                 error when it is read.
         """
         opened = self._decode(
-            context, stored, [(None, (0, self._size_of(decoder))) for decoder in self._decoders]
+            context,
+            stored,
+            [(None, (0, self._size_of(decoder))) for decoder in self._decoders],
         )
         if not opened.body.remaining:
             # Most callers read nothing if nothing remains, which would not verify the empty block.
@@ -273,7 +284,7 @@ class DecodedObject:
 
     def _decode(
         self,
-        context: AbstractAsyncContextManager[object],
+        context: Entered,
         stored: Body,
         steps: Sequence[tuple[Plan | None, Span]],
     ) -> OpenedBody:
@@ -317,9 +328,7 @@ class DecodedObject:
         assert decoder.size is not None  # noqa: S101 - known once `load` has returned
         return decoder.size
 
-    async def _open_stored(
-        self, start: int, end: int
-    ) -> tuple[AbstractAsyncContextManager[object], Body]:
+    async def _open_stored(self, start: int, end: int) -> tuple[Entered, Body]:
         """Open a range of the stored bytes of this version."""
         backend, info = self._backend, self._info
         tail, self._tail = self._tail, None
@@ -343,9 +352,7 @@ class DecodedObject:
             raise _replaced_error()
         return context, VerifiedBody(reader)
 
-    async def _open_section(
-        self, start: int, end: int
-    ) -> tuple[AbstractAsyncContextManager[object], Body]:
+    async def _open_section(self, start: int, end: int) -> tuple[Entered, Body]:
         """Open a range of the stored bytes on a backend without ranges: read and drop the bytes before it."""
         context, stored = await self._open_stored(0, self._info.stored_size)
         try:

@@ -94,7 +94,7 @@ class JobSteps:
                 keep_source=keep_source,
                 delete_shadowed=delete_shadowed,
                 moved_before=earlier,
-                write_id=self._runtime.new_write_id(),
+                write_id=next(self._runtime.write_ids),
             )
             relocation = Relocation(
                 request,
@@ -133,7 +133,7 @@ class JobSteps:
                     return None
             if dry_run:
                 return info.stored_size
-            put = PutOptions(write_id=self._runtime.new_write_id())
+            put = PutOptions(write_id=next(self._runtime.write_ids))
             with self._runtime.key_guard.moving((bucket, key)):
                 overrides = CopyOverrides(put=put)
                 copied = await self._copy(location, location, overrides, None, self._head)

@@ -15,7 +15,7 @@ Other processes are not covered. See `relocation`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import TypeAlias, TypeVar
@@ -45,30 +45,16 @@ class _Move(OwnCancel):
 class _Writing:
     """The block of a write. A class costs a fifth of a generator, and every put enters one."""
 
-    __slots__ = ("_moves", "_names", "_writes")
+    __slots__ = ("_guard", "_names")
 
-    def __init__(
-        self,
-        writes: dict[ObjectName, int],
-        moves: dict[ObjectName, _Move],
-        names: tuple[ObjectName, ...],
-    ) -> None:
-        self._writes = writes
-        self._moves = moves
+    def __init__(self, guard: KeyGuard, names: tuple[ObjectName, ...]) -> None:
+        self._guard = guard
         self._names = names
 
     async def __aenter__(self) -> None:
-        if self._moves:
-            await self._interrupt()
+        await self._guard.interrupt(self._names)
         for name in self._names:
-            self._writes[name] = self._writes.get(name, 0) + 1
-
-    async def _interrupt(self) -> None:
-        while moves := [self._moves[name] for name in self._names if name in self._moves]:
-            for move in moves:
-                move.request()
-            for move in moves:
-                await move.ended.wait()
+            self._guard.begin(name)
 
     async def __aexit__(
         self,
@@ -76,27 +62,44 @@ class _Writing:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        writes = self._writes
         for name in self._names:
-            count = writes[name]
-            if count == 1:
-                del writes[name]
-            else:
-                writes[name] = count - 1
+            self._guard.end(name)
 
 
 class KeyGuard:
-    """The writes and moves in progress. All methods must be called on the same event loop."""
+    """The writes and moves in progress. All methods must be called on the same event loop.
 
-    __slots__ = ("_moves", "_writes")
+    Attributes:
+        moves: The moves in progress.
+    """
+
+    __slots__ = ("_writes", "moves")
 
     def __init__(self) -> None:
         self._writes: dict[ObjectName, int] = {}
-        self._moves: dict[ObjectName, _Move] = {}
+        self.moves: dict[ObjectName, _Move] = {}
+
+    def begin(self, name: ObjectName) -> None:
+        """Begin a write of a key, so that no move of it starts. If there are `moves`, `interrupt` first."""
+        self._writes[name] = self._writes.get(name, 0) + 1
+
+    def end(self, name: ObjectName) -> None:
+        """End a write that has begun."""
+        count = self._writes.pop(name)
+        if count > 1:
+            self._writes[name] = count - 1
 
     def writing(self, names: Iterable[ObjectName]) -> AbstractAsyncContextManager[None]:
         """Cancel and await the moves of these keys, and let none start until the block ends."""
-        return _Writing(self._writes, self._moves, tuple(names))
+        return _Writing(self, tuple(names))
+
+    async def interrupt(self, names: Collection[ObjectName]) -> None:
+        """Cancel and await the moves of these keys."""
+        while moves := [self.moves[name] for name in names if name in self.moves]:
+            for move in moves:
+                move.request()
+            for move in moves:
+                await move.ended.wait()
 
     async def write(self, names: Iterable[ObjectName], work: Callable[[], Awaitable[T]]) -> T:
         """Do a write of these keys as in `writing`.
@@ -114,9 +117,9 @@ class KeyGuard:
             MoveInterruptedError: A write to the key is in progress, or has cancelled the block. Another
                 move of the key counts as a write.
         """
-        if name in self._writes or name in self._moves:
+        if name in self._writes or name in self.moves:
             raise MoveInterruptedError
-        move = self._moves[name] = _Move()
+        move = self.moves[name] = _Move()
         try:
             yield
         except asyncio.CancelledError:
@@ -129,5 +132,5 @@ class KeyGuard:
         else:
             move.revoke()  # the block completed although it was cancelled
         finally:
-            del self._moves[name]
+            del self.moves[name]
             move.ended.set()

@@ -11,11 +11,11 @@ from the metadata of that response.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
-from trove_async.driver import DriverReader
+from trove_async._checksums import CRC32C
 from trove_async.errors import (
     IntegrityError,
     NotFoundError,
@@ -32,7 +32,7 @@ from .backends import Backend
 from .decoded_objects import MAX_ATTEMPTS, DecodedObject, OpenedBody, ReplacedError, is_transformed
 from .decoding import Body
 from .transforms import Transforms
-from .verified import VerifiedBody
+from .verified import VerifiedBody, WholeBody
 
 Decode: TypeAlias = bool | Callable[[ObjectInfo], bool]
 """Whether a transformed object is decoded, or a function that decides it from the object's metadata."""
@@ -52,7 +52,7 @@ class OpenBody(NamedTuple):
 
     Attributes:
         context: The open body's context manager. Leaving it closes the connection.
-        body: The body, verified while it is read, and decoded unless the get does not decode.
+        body: The body, verified before its last byte is read, and decoded unless the get does not decode.
         info: The version that the body belongs to.
         check_usable: Raises ClosedError if the store is not open.
         emit: Emits the event of a body that was read, from the backend's name and the number of
@@ -88,14 +88,13 @@ async def open_body(
     try:
         # 1. The response to a plain get is used as it is, unless the object is transformed.
         if options.range is None:
-            context = backend.driver.get(bucket, key, options)
-            reader = await context.__aenter__()
-            if reader.info.records is None and not transforms.has_required:
-                return OpenedBody(context, VerifiedBody(reader))
+            opened = await _request(backend, bucket, key, options)
+            if opened.info.records is None and not transforms.has_required:
+                return opened
             with suppress(ReplacedError):
-                opened = await _decode_whole(transforms, backend, context, reader, options, decode)
-                if opened is not None:
-                    return opened
+                decoded = await _decode_whole(transforms, backend, opened, options, decode)
+                if decoded is not None:
+                    return decoded
         return await _open_latest(transforms, backend, bucket, key, options, decode)
     except TroveError as error:
         error.located(backend=backend.name)  # a middleware does not know it
@@ -146,9 +145,8 @@ async def _open(  # noqa: PLR0917 - as `open_body`
             except _MAY_BE_OUTDATED:
                 transforms.indexes.drop(address)
     # 2. Send the request of a plain object.
-    context = backend.driver.get(bucket, key, options)
     try:
-        reader = await context.__aenter__()
+        opened = await _request(backend, bucket, key, options)
     except RangeError as error:
         if decode is False:
             raise
@@ -159,10 +157,12 @@ async def _open(  # noqa: PLR0917 - as `open_body`
             raise
         decoded = found
     else:
-        opened = await _decode_whole(transforms, backend, context, reader, options, decode)
-        if opened is not None:
+        if opened.info.records is None and not transforms.has_required:
             return opened
-        decoded = DecodedObject(transforms, backend, reader.info, options.version_id)
+        whole = await _decode_whole(transforms, backend, opened, options, decode)
+        if whole is not None:
+            return whole
+        decoded = DecodedObject(transforms, backend, opened.info, options.version_id)
         await decoded.load(for_ranges=True)
     # 3. A range needs a different range of the stored bytes.
     assert options.range is not None  # noqa: S101 - otherwise the whole object was opened
@@ -199,11 +199,23 @@ async def _look_up(  # noqa: PLR0917 - as `open_body`
     return decoded
 
 
-async def _decode_whole(  # noqa: PLR0917 - as `open_body`
+async def _request(backend: Backend, bucket: str, key: str, options: GetOptions) -> OpenedBody:
+    """Send the request of a plain object. Return its body, not decoded."""
+    if backend.fetch is None:
+        context = backend.driver.get(bucket, key, options)
+        return OpenedBody(context, VerifiedBody(await context.__aenter__()))
+    reader = await backend.fetch(bucket, key, options)
+    if reader.whole is not None:
+        checksums = reader.info.checksums
+        if not checksums or CRC32C in checksums:
+            return OpenedBody(reader, WholeBody(reader, reader.whole))
+    return OpenedBody(reader, VerifiedBody(reader))
+
+
+async def _decode_whole(
     transforms: Transforms,
     backend: Backend,
-    context: AbstractAsyncContextManager[object],
-    reader: DriverReader,
+    opened: OpenedBody,
     options: GetOptions,
     decode: Decode,
 ) -> OpenedBody | None:
@@ -211,17 +223,16 @@ async def _decode_whole(  # noqa: PLR0917 - as `open_body`
 
     Unless a body is returned, the response is closed.
     """
-    opened = OpenedBody(context, VerifiedBody(reader))
     result: OpenedBody | None = None
     try:
-        info = reader.info
+        info = opened.info
         await transforms.check_read(info, backend)
         if not _must_decode(info, backend, decode):
             result = opened
         elif options.range is None:
             decoded = DecodedObject(transforms, backend, info, options.version_id)
             await decoded.load(for_ranges=False)
-            result = await decoded.open_whole(context, opened.body)
+            result = await decoded.open_whole(opened, opened.body)
     finally:
         if result is None:
             await opened.__aexit__(None, None, None)

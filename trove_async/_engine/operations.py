@@ -1,4 +1,9 @@
-"""One method for each public operation: resolve the backend, check its capabilities, and act."""
+"""One method for each public operation: resolve the backend, check its capabilities, and act.
+
+`put_memory`, `open`, `read`, `head` and `delete` are what services do most of the time. The store awaits them
+directly if `Runtime.is_direct`, and otherwise passes them to `Runtime.run`. Their common case takes few calls:
+each has one coroutine, and what is unusual happens in ``except`` or in other functions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, cast
 
+from crc32c import crc32c
+
 from trove_async import _names
+from trove_async._checksums import CRC32C, crc32c_text
 from trove_async._concurrency import shielded
 from trove_async._settings import check_switches
 from trove_async._version_identity import NULL_VERSION_ID
@@ -17,9 +25,17 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
     RangeError,
+    TroveError,
 )
 from trove_async.models import BucketInfo, ByteRange, ObjectInfo, RouteDecision
-from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
+from trove_async.options import (
+    LATEST,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    PresignOptions,
+    PutOptions,
+)
 from trove_async.router import Pinned, RouteIssue, Router
 
 from . import backend_checks, validation
@@ -29,6 +45,7 @@ from .bulk_delete import Deletion
 from .copy import CopyResult, copy
 from .copy_overrides import CopyOverrides
 from .decoded_objects import describe, read_all
+from .decoding import Body
 from .iterators import ObjectIterator, VersionIterator
 from .job_steps import JobSteps
 from .key_guard import ObjectName
@@ -43,9 +60,10 @@ from .queries import Queries
 from .ranges import get_ranges
 from .route_lint import lint_routes
 from .runtime import Runtime
-from .sources import Source
+from .sources import Source, source_of
 from .transforms import decoded_info
-from .upload import Progress
+from .upload import Progress, check_stored
+from .verified import WholeBody
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -70,6 +88,8 @@ class Operations:
     def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
         self._runtime = runtime
         self._routing = routing
+        self._backends = runtime.backends.by_name
+        self._has_transforms = bool(runtime.transforms)
         self._queries = Queries(runtime, routing, self._bucket_exists)
         self._puts = Puts(
             runtime,
@@ -123,36 +143,12 @@ class Operations:
         With `type_guessed` the content type is dropped if the backend cannot store one.
         """
 
-        async def work() -> ObjectInfo:
-            backend = await self._resolve(bucket, key)
-            drop_type = type_guessed and not backend.capabilities.headers
-            put_options = replace(options, content_type=None) if drop_type else options
-            backend_checks.check_put(backend, key, put_options)
-            target = Location(backend=backend, bucket=bucket, key=key)
-            if put_options.conditional:
-                put_options = await self._conditions(target, put_options)
-            transforms = self._runtime.transforms
-            if transforms:
-                context = context_of(target, options.content_type)
-                inspections = await transforms.select_inspections(context)
-                middlewares = await transforms.select(context)
-                result = await self._puts.put_inspected(
-                    target,
-                    source,
-                    put_options,
-                    context=context,
-                    inspections=inspections,
-                    middlewares=middlewares,
-                    progress=progress,
-                )
-                info = result.public
-            else:
-                info = await self._puts.put(target, put_options, progress).run(source)
-            return info.located(backend=backend.name)
-
         async def guarded() -> ObjectInfo:
             async with self._runtime.key_guard.writing([(bucket, key)]):
-                return await work()
+                backend = await self._resolve(bucket, key)
+                return await self._put_on(
+                    backend, bucket, key, source, options, progress, type_guessed=type_guessed
+                )
 
         try:
             return await self._runtime.run("put", bucket, key, guarded)
@@ -164,55 +160,179 @@ class Operations:
                 await source.rewind()
             raise
 
+    async def put_memory(
+        self,
+        bucket: str,
+        key: str,
+        memory: memoryview,
+        options: PutOptions,
+        *,
+        type_guessed: bool = False,
+    ) -> ObjectInfo:
+        """Store a body that is in memory, as `put` does. The options may be changed."""
+        runtime, address = self._runtime, (bucket, key)
+        guard = runtime.key_guard
+        if guard.moves:
+            await guard.interrupt((address,))
+        guard.begin(address)
+        try:
+            # 1. Large bodies, transforms and unusual options take more steps.
+            name = self._routing.resolve(bucket, key)
+            backend = self._backends[name if isinstance(name, str) else await name]
+            if "." in key and not backend.capabilities.dot_segments:
+                backend_checks.check_addressable(backend, key)
+            size = len(memory)
+            if (
+                self._has_transforms
+                or size > backend.small_put
+                or options.size is not None
+                or (type_guessed and not backend.capabilities.headers)
+            ):
+                source = source_of(memory)
+                return await self._put_on(
+                    backend, bucket, key, source, options, None, type_guessed=type_guessed
+                )
+            # 2. Put the body in one request.
+            backend_checks.check_put(backend, key, options)
+            checksum = crc32c_text(crc32c(memory))
+            options.complete(size, {CRC32C: checksum})
+            views = [memory] if size else []
+            try:
+                info = await backend.driver.put(bucket, key, views, options)
+            except BucketNotFoundError as error:
+                await self.buckets.create_if_missing(backend, bucket, error)
+                info = await backend.driver.put(bucket, key, views, options)
+            # 3. Compare what was stored.
+            if info.stored_size != size or info.checksums.get(CRC32C, checksum) != checksum:
+                target = Location(backend=backend, bucket=bucket, key=key)
+                await check_stored(target, info, size, {CRC32C: checksum})
+        except TroveError as error:
+            error.operation = "put"
+            error.located(bucket=bucket, key=key)
+            raise
+        finally:
+            guard.end(address)
+        return info if info.backend == backend.name else info.located(backend=backend.name)
+
+    async def _put_on(  # noqa: PLR0917 - as `put`
+        self,
+        backend: Backend,
+        bucket: str,
+        key: str,
+        source: Source,
+        options: PutOptions,
+        progress: Progress | None,
+        *,
+        type_guessed: bool,
+    ) -> ObjectInfo:
+        """Store a body on a backend. A source that was started must be closed after an error."""
+        drop_type = type_guessed and not backend.capabilities.headers
+        put_options = replace(options, content_type=None) if drop_type else options
+        backend_checks.check_put(backend, key, put_options)
+        target = Location(backend=backend, bucket=bucket, key=key)
+        if put_options.conditional:
+            put_options = await self._conditions(target, put_options)
+        transforms = self._runtime.transforms
+        if self._has_transforms:
+            context = context_of(target, options.content_type)
+            inspections = await transforms.select_inspections(context)
+            middlewares = await transforms.select(context)
+            result = await self._puts.put_inspected(
+                target,
+                source,
+                put_options,
+                context=context,
+                inspections=inspections,
+                middlewares=middlewares,
+                progress=progress,
+            )
+            info = result.public
+        else:
+            info = await self._puts.put(target, put_options, progress).run(source)
+        return info.located(backend=backend.name)
+
     async def open(
         self,
         bucket: str,
         key: str,
         options: GetOptions,
-        make_reader: Callable[[OpenBody], T],
         *,
         decode: Decode,
-    ) -> T:
-        """Open a body and return a reader created by `make_reader`. The reader closes the body."""
-
-        async def work(backend: Backend | None = None) -> T:
+        backend: Backend | None = None,
+    ) -> OpenBody:
+        """Open a body, which the caller closes. `backend` replaces the one that the key is routed to."""
+        runtime, is_routed = self._runtime, backend is None
+        try:
             if backend is None:
-                backend = await self._resolve(bucket, key)
-            backend_checks.check_get(backend, options)
-            emit = self._runtime.body_event_emitter("get", bucket, key)
-            transforms = self._runtime.transforms
-            opened = await open_body(transforms, backend, bucket, key, options, decode=decode)
-            body = opened.body
-            info = opened.info.located(backend=backend.name)
-            return make_reader(OpenBody(opened, body, info, self._runtime.check_usable, emit))
-
-        return await self._run_on_object("get", bucket, key, work, options.version_id)
+                name = self._routing.resolve(bucket, key)
+                backend = self._backends[name if isinstance(name, str) else await name]
+                if "." in key and not backend.capabilities.dot_segments:
+                    backend_checks.check_addressable(backend, key)
+            if options is not LATEST:
+                backend_checks.check_get(backend, options)
+            emit = (
+                runtime.body_event_emitter("get", bucket, key) if runtime.events.listeners else None
+            )
+            opened = await open_body(
+                runtime.transforms, backend, bucket, key, options, decode=decode
+            )
+        except TroveError as error:
+            if is_routed:
+                await self._add_context(error, "get", bucket, key)
+            raise
+        info = opened.info
+        if info.backend != backend.name:
+            info = info.located(backend=backend.name)
+        return OpenBody(opened, opened.body, info, runtime.check_usable, emit)
 
     async def read(
-        self, bucket: str, key: str, options: GetOptions, limit: int | None, *, decode: bool
+        self,
+        bucket: str,
+        key: str,
+        options: GetOptions,
+        limit: int | None,
+        *,
+        decode: bool,
+        backend: Backend | None = None,
     ) -> bytes:
-        """Return a whole body, which must have at most `limit` bytes. None: no limit."""
+        """Return a whole body, which must have at most `limit` bytes. None: no limit.
 
-        async def work(backend: Backend | None = None) -> bytes:
+        `backend` replaces the one that the key is routed to.
+        """
+        runtime, is_routed = self._runtime, backend is None
+        try:
             if backend is None:
-                backend = await self._resolve(bucket, key)
-            backend_checks.check_get(backend, options)
-            emit = self._runtime.body_event_emitter("read", bucket, key)
-            transforms = self._runtime.transforms
-            async with await open_body(
-                transforms, backend, bucket, key, options, decode=decode
-            ) as body:
-                if limit is not None and body.remaining > limit:
-                    raise RangeError(
-                        f"the body must have at most {limit} bytes (limit), got {body.remaining}:"
-                        " stream it with get"
-                    )
-                data = await read_all(body)
-                if emit is not None:
-                    emit(backend.name, len(data))
-                return data
-
-        return await self._run_on_object("read", bucket, key, work, options.version_id)
+                name = self._routing.resolve(bucket, key)
+                backend = self._backends[name if isinstance(name, str) else await name]
+                if "." in key and not backend.capabilities.dot_segments:
+                    backend_checks.check_addressable(backend, key)
+            if options is not LATEST:
+                backend_checks.check_get(backend, options)
+            emit = (
+                runtime.body_event_emitter("read", bucket, key)
+                if runtime.events.listeners
+                else None
+            )
+            opened = await open_body(
+                runtime.transforms, backend, bucket, key, options, decode=decode
+            )
+            body = opened.body
+            if isinstance(body, WholeBody):  # it holds nothing
+                if limit is not None:
+                    _check_limit(body, limit)
+                data = body.data
+            else:
+                async with opened:
+                    if limit is not None:
+                        _check_limit(body, limit)
+                    data = await read_all(body)
+        except TroveError as error:
+            if is_routed:
+                await self._add_context(error, "read", bucket, key)
+            raise
+        if emit is not None:
+            emit(backend.name, len(data))
+        return data
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Sequence[ByteRange]
@@ -235,25 +355,69 @@ class Operations:
 
         return await self._run_on_object("get_ranges", bucket, key, work)
 
-    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return the metadata of an object."""
-
-        async def work(backend: Backend | None = None) -> ObjectInfo:
+    async def head(
+        self,
+        bucket: str,
+        key: str,
+        version_id: str | None = None,
+        backend: Backend | None = None,
+    ) -> ObjectInfo:
+        """Return the metadata of an object. `backend` replaces the one that the key is routed to."""
+        is_routed = backend is None
+        try:
             if backend is None:
-                backend = await self._resolve(bucket, key)
-            backend_checks.check_version(backend, version_id)
+                name = self._routing.resolve(bucket, key)
+                backend = self._backends[name if isinstance(name, str) else await name]
+                if "." in key and not backend.capabilities.dot_segments:
+                    backend_checks.check_addressable(backend, key)
+            if version_id is not None:
+                backend_checks.check_version(backend, version_id)
             info = await backend.driver.head(bucket, key, version_id)
             if info.records is not None:
                 info = await describe(self._runtime.transforms, backend, info, version_id)
-            return info.located(backend=backend.name)
+        except TroveError as error:
+            if is_routed:
+                await self._add_context(error, "head", bucket, key)
+            raise
+        return info if info.backend == backend.name else info.located(backend=backend.name)
 
-        return await self._run_on_object("head", bucket, key, work, version_id)
+    async def _add_context(self, error: TroveError, operation: str, bucket: str, key: str) -> None:
+        """Add the operation and the object to the error of a read, which the caller raises.
+
+        Raises:
+            ObjectNotFoundError: The error is that the backend lacks the bucket, but another one has it. A
+                logical bucket exists if any backend has it.
+            TroveError: Another backend failed, and none has the bucket.
+        """
+        error.operation = operation
+        error.located(bucket=bucket, key=key)
+        if isinstance(error, BucketNotFoundError):
+            try:
+                exists = await self._bucket_exists(bucket)
+            except TroveError as failure:
+                failure.operation = operation
+                failure.located(bucket=bucket, key=key)
+                raise
+            if exists:
+                raise ObjectNotFoundError(
+                    "no such object",
+                    operation=operation,
+                    backend=error.backend,
+                    bucket=bucket,
+                    key=key,
+                ) from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object."""
-
-        async def work() -> None:
-            backend = await self._resolve(bucket, key)
+        address, guard = (bucket, key), self._runtime.key_guard
+        if guard.moves:
+            await guard.interrupt((address,))
+        guard.begin(address)
+        try:
+            name = self._routing.resolve(bucket, key)
+            backend = self._backends[name if isinstance(name, str) else await name]
+            if "." in key and not backend.capabilities.dot_segments:
+                backend_checks.check_addressable(backend, key)
             backend_checks.check_delete(backend, options)
             try:
                 await backend.driver.delete(bucket, key, options)
@@ -265,9 +429,12 @@ class Operations:
                     raise PreconditionFailedError(
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
-
-        guard = self._runtime.key_guard
-        await self._runtime.run("delete", bucket, key, lambda: guard.write([(bucket, key)], work))
+        except TroveError as error:
+            error.operation = "delete"
+            error.located(bucket=bucket, key=key)
+            raise
+        finally:
+            guard.end(address)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Return a deletion of many objects, which has not started."""
@@ -448,9 +615,7 @@ class Operations:
 
     async def _resolve(self, bucket: str, key: str) -> Backend:
         name = self._routing.resolve(bucket, key)
-        if not isinstance(name, str):
-            name = await name
-        backend = self._runtime.backends[name]
+        backend = self._backends[name if isinstance(name, str) else await name]
         if "." in key:
             backend_checks.check_addressable(backend, key)
         return backend
@@ -599,6 +764,13 @@ class Operations:
         driver, version_id = location.backend.driver, location.version_id
         return await self.buckets.distinguish_missing(
             bucket, key, lambda: driver.head(bucket, key, version_id)
+        )
+
+
+def _check_limit(body: Body, limit: int) -> None:
+    if body.remaining > limit:
+        raise RangeError(
+            f"the body must have at most {limit} bytes (limit), got {body.remaining}: stream it with get"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import TypeVar
@@ -40,6 +40,9 @@ class Runtime:
         create_missing: Whether a put creates missing buckets. See `Trove`.
         transforms: The middlewares of the store.
         placement: The moves of a store that looks for objects on all backends, else None.
+
+    Attributes:
+        write_ids: Unique ids for writes. Ids of one store are ordered (`options.is_earlier`).
     """
 
     def __init__(
@@ -82,8 +85,7 @@ class Runtime:
             deadlines=self.deadlines,
         )
         self._resources = CloseStack()
-        self._write_numbers = count()
-        self._store_id = ""
+        self.write_ids = _write_ids("")
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
@@ -97,7 +99,7 @@ class Runtime:
         if self._owner is not None or self._closed:
             raise ClosedError("a store can be opened once: create a new Trove")
         self._owner = os.getpid(), asyncio.get_running_loop()
-        self._store_id = secrets.token_hex(8)
+        self.write_ids = _write_ids(secrets.token_hex(8))
         for close in self.transforms.closers():
             self._resources.push(close)
         self._resources.push(self.backends.aclose)  # closed first: their tasks use the middlewares
@@ -127,10 +129,6 @@ class Runtime:
             finally:
                 self.deadlines.close()
 
-    def new_write_id(self) -> str:
-        """Return a unique id for a write. Ids of one store are ordered (`options.is_earlier`)."""
-        return f"{self._store_id}-{next(self._write_numbers):x}"
-
     def check_backend(self, name: str) -> None:
         """Raise BackendNotFoundError if the store has no backend of this name."""
         if not isinstance(name, str):
@@ -138,6 +136,24 @@ class Runtime:
         if name not in self.names:
             names = ", ".join(map(repr, self.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {names}")
+
+    def is_direct(self) -> bool:
+        """Check that the store can be used. Return whether operations need not be run by `run`.
+
+        They are then awaited directly, which takes less time: there are no listeners, and no total timeout.
+
+        Raises:
+            ClosedError: As `check_usable`.
+        """
+        owner = self._owner
+        if (
+            self._closed
+            or owner is None
+            or owner[0] != os.getpid()
+            or owner[1] is not asyncio.get_running_loop()
+        ):
+            self.check_usable()
+        return self.timeout.total is None and not self.events.listeners
 
     def check_usable(self) -> None:
         """Raise ClosedError if the store is not open, or is used in a different loop or process."""
@@ -219,3 +235,7 @@ class Runtime:
             self.events.emit(replace(event, backend=backend, size=size, duration=clock() - started))
 
         return emit
+
+
+def _write_ids(store: str) -> Iterator[str]:
+    return map(f"{store}-{{:x}}".format, count())

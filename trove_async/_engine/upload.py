@@ -24,6 +24,7 @@ from trove_async.pool import BufferPool
 
 from .backends import Backend
 from .intake import Intake
+from .locations import Location
 from .parts import (
     SPILL_PIECE,
     BufferedParts,
@@ -248,7 +249,7 @@ class Put:
         options = self._finished_options().of_body(size, checksums)
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
-        info = await self._check_stored(info, size, checksums)
+        await self._check_stored(info, size, checksums)
         self._emit("part", size)
         self._report(size, size)
         return info
@@ -271,7 +272,8 @@ class Put:
                 "the body differs from its declared checksum",
             )
             info = await upload.commit(parts.checksums)
-        return await self._check_stored(info, self.sent_bytes, parts.checksums)
+        await self._check_stored(info, self.sent_bytes, parts.checksums)
+        return info
 
     def _finished_options(self) -> PutOptions:
         return self._options if self._finish is None else self._finish(self._options)
@@ -310,21 +312,10 @@ class Put:
 
     async def _check_stored(
         self, info: ObjectInfo, size: int, checksums: Mapping[str, str]
-    ) -> ObjectInfo:
+    ) -> None:
         self.checksums = checksums
-        try:
-            compare_stored(checksums, size, info)
-        except IntegrityError as error:
-            error.located(
-                operation="put", backend=self._backend.name, bucket=self._bucket, key=self._key
-            )
-            if self._backend.capabilities.delete_if_match and info.etag is not None:
-                with shielded(), suppress(TroveError):  # this put has stored a corrupt object
-                    await self._backend.driver.delete(
-                        self._bucket, self._key, DeleteOptions(if_match=info.etag)
-                    )
-            raise
-        return info
+        target = Location(backend=self._backend, bucket=self._bucket, key=self._key)
+        await check_stored(target, info, size, checksums)
 
     def _report(self, size: int, total: int | None) -> None:
         self.sent_bytes += size
@@ -345,6 +336,31 @@ class Put:
                 duration=duration,
             )
             self._events.emit(event)
+
+
+async def check_stored(
+    target: Location, info: ObjectInfo, size: int, checksums: Mapping[str, str]
+) -> None:
+    """Compare a stored object with the body that was sent. Delete it if it differs.
+
+    Args:
+        target: Where it was stored.
+        info: The object as its backend reported it.
+        size: The number of bytes that were sent.
+        checksums: Their checksums.
+
+    Raises:
+        IntegrityError: The backend stored other bytes.
+    """
+    try:
+        compare_stored(checksums, size, info)
+    except IntegrityError as error:
+        backend, bucket, key = target.backend, target.bucket, target.key
+        error.located(operation="put", backend=backend.name, bucket=bucket, key=key)
+        if backend.capabilities.delete_if_match and info.etag is not None:
+            with shielded(), suppress(TroveError):  # this put has stored a corrupt object
+                await backend.driver.delete(bucket, key, DeleteOptions(if_match=info.etag))
+        raise
 
 
 def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> Capabilities:

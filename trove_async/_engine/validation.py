@@ -211,13 +211,17 @@ def put_options(
             raise ValueError(
                 "if_match and if_none_match exclude each other: the first replaces, the second creates"
             )
-    # 2. Check the headers.
-    _names.check_header("content_type", content_type)
-    _names.check_header("cache_control", cache_control)
-    _names.check_header("content_disposition", content_disposition)
-    _names.check_header("content_encoding", content_encoding)
-    _names.check_header("content_language", content_language)
-    _names.check_header("storage_class", storage_class)
+    # 2. Check the headers. Most puts have at most a content type.
+    for name, value in (
+        ("content_type", content_type),
+        ("cache_control", cache_control),
+        ("content_disposition", content_disposition),
+        ("content_encoding", content_encoding),
+        ("content_language", content_language),
+        ("storage_class", storage_class),
+    ):
+        if value is not None:
+            _names.check_header(name, value)
     # 3. Pack them. An empty header is not stored.
     return PutOptions(
         size=size,
@@ -230,7 +234,7 @@ def put_options(
         content_encoding=content_encoding or None,
         content_language=content_language or None,
         expires=None if expires is None else _truncated_to_seconds("expires", expires),
-        if_match=_etag_of("if_match", if_match),
+        if_match=None if if_match is None else _etag_of("if_match", if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )

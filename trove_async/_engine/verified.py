@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final, Protocol, cast
 
-from trove_async._checksums import CRC32C, Crc32c
+from crc32c import crc32c
+
+from trove_async._checksums import CRC32C, Crc32c, crc32c_text
 from trove_async._concurrency import Turns, in_thread
 from trove_async.driver import DriverReader, ReadsInto, saves_copy
 from trove_async.errors import IntegrityError
-from trove_async.models import KiB
+from trove_async.models import KiB, ObjectInfo
 
 _INLINE_HASH: Final = 256 * KiB
 """Maximum number of bytes hashed on the event loop. Hashing more takes longer than a thread hop (200 µs)."""
@@ -50,6 +52,44 @@ _HASHES: Final[Mapping[str, Callable[[], _Hash]]] = {
 
 VERIFIED_KINDS: Final = frozenset({CRC32C, *_HASHES})
 """The kinds of checksum that a read of a whole object verifies."""
+
+
+class WholeBody:
+    """A body in memory that has been verified.
+
+    A whole object is verified against its recorded CRC-32C, if it has one. Use `VerifiedBody` for other
+    kinds of checksums.
+
+    Args:
+        reader: The open body. Its range and its bytes have the same length.
+        data: Its bytes.
+
+    Attributes:
+        data: The bytes.
+        remaining: The number of bytes that `read` has not returned yet.
+
+    Raises:
+        IntegrityError: The bytes differ from those that were stored.
+    """
+
+    __slots__ = ("data", "info", "range", "remaining")
+
+    def __init__(self, reader: DriverReader, data: bytes) -> None:
+        self.info = info = reader.info
+        self.range = reader.range
+        self.remaining = len(data)
+        self.data = data
+        recorded = info.checksums.get(CRC32C)
+        if recorded is not None and self.range == (0, info.stored_size):
+            checksum = crc32c_text(crc32c(data))
+            if checksum != recorded:
+                raise _checksum_error(info, CRC32C, checksum)
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, or ``b""`` at the end."""
+        start = len(self.data) - self.remaining
+        self.remaining = max(self.remaining - size, 0)
+        return self.data[start : start + size]  # the same object, if it is the whole
 
 
 class VerifiedBody:
@@ -150,8 +190,9 @@ class VerifiedBody:
 
     def _wrong_size_error(self, received: int) -> IntegrityError:
         problem = "has too many bytes" if received else "ended early"
-        return self._integrity_error(
-            f"the body {problem}: {self.remaining} more bytes were expected; read it again"
+        return _integrity_error(
+            self.info,
+            f"the body {problem}: {self.remaining} more bytes were expected; read it again",
         )
 
     async def _hashed(self, data: bytes, size: int) -> bytes:
@@ -175,13 +216,17 @@ class VerifiedBody:
         recorded = self.info.checksums
         for kind, checksum in self.checksums.items():
             if recorded.get(kind, checksum) != checksum:
-                raise self._integrity_error(
-                    f"the {kind} of the body must be {recorded[kind]} as recorded, got {checksum}:"
-                    " read it again"
-                )
+                raise _checksum_error(self.info, kind, checksum)
 
-    def _integrity_error(self, message: str) -> IntegrityError:
-        info = self.info
-        return IntegrityError(
-            message, operation="get", backend=info.backend, bucket=info.bucket, key=info.key
-        )
+
+def _checksum_error(info: ObjectInfo, kind: str, checksum: str) -> IntegrityError:
+    return _integrity_error(
+        info,
+        f"the {kind} of the body must be {info.checksums[kind]} as recorded, got {checksum}: read it again",
+    )
+
+
+def _integrity_error(info: ObjectInfo, message: str) -> IntegrityError:
+    return IntegrityError(
+        message, operation="get", backend=info.backend, bucket=info.bucket, key=info.key
+    )

@@ -25,7 +25,7 @@ from .headers import (
     range_header,
     retry_after,
 )
-from .object_reader import GetResult, Reader
+from .object_reader import GetResult, Opening, Reader
 from .proxies import check_proxy, check_tls, proxy_urls, transport_over
 from .socket_transport import SocketTransport
 from .transport import WINDOW, Origin, Response, StreamedBody, Transport
@@ -33,6 +33,7 @@ from .transport import WINDOW, Origin, Response, StreamedBody, Transport
 __all__ = [
     "WINDOW",
     "GetResult",
+    "Opening",
     "Origin",
     "Reader",
     "Response",

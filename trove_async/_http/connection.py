@@ -9,8 +9,8 @@ closes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from trove_async._secrets import Secret
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
@@ -47,21 +47,15 @@ Exchange: TypeAlias = "asyncio.Future[tuple[ResponseHead, bytes | None]]"
 """The response to a request: its head, and its body if that has arrived with it."""
 
 
-class ConnectionPool(Protocol):
-    """Holds the idle connections."""
-
-    def put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request to its origin."""
-
-    def withdraw(self, connection: Connection) -> None:
-        """Remove a connection that can carry no more requests from the idle ones."""
-
-    def forget(self, connection: Connection) -> None:
-        """Remove a closed connection."""
-
-
 class Connection(asyncio.BufferedProtocol):
     """One connection, and the received bytes of the current response.
+
+    Args:
+        origin: The origin of the server.
+        loop: The event loop.
+        timeout: The timeouts.
+        idle: The idle connections to the origin. While the connection is idle and open, it is one of them.
+        forget: Called once the connection is closed.
 
     Attributes:
         origin: The origin of the server.
@@ -72,14 +66,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        pool: ConnectionPool,
         origin: Origin,
         loop: asyncio.AbstractEventLoop,
         timeout: Timeout,
+        *,
+        idle: list[Connection],
+        forget: Callable[[Connection], None],
     ) -> None:
         self.origin = origin
         self.timeout = timeout
-        self._pool = pool
+        self._idle = idle
+        self._forget = forget
         self._loop = loop
         self._window = bytearray(WINDOW_SIZE)
         self._view = memoryview(self._window)
@@ -165,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
         error = UnavailableError(f"the connection to {self.origin.address} {verb}")
         error.__cause__ = exc
         self._fail(error)
-        self._pool.forget(self)
+        self._forget(self)
         _wake(self._socket_closed)
 
     def pause_writing(self) -> None:
@@ -232,14 +229,14 @@ class Connection(asyncio.BufferedProtocol):
         ):
             if self._reading_paused:
                 self._resume_reading()  # to notice when the server closes it
-            self._pool.put_back(self)
+            self._idle.append(self)
         else:
             self.abort()
 
     def _fail(self, error: TroveError) -> None:
         self._error = self._error or error
-        if not self._busy:
-            self._pool.withdraw(self)
+        if not self._busy and self in self._idle:
+            self._idle.remove(self)
         _wake(self._bytes_waiter)
         _wake(self._write_waiter)
         if self._exchange is not None and not self._exchange.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from trove_async.errors import BackendError, ClosedError, IntegrityError, UnavailableError
 from trove_async.models import ObjectInfo
@@ -37,69 +37,56 @@ class GetResult(NamedTuple):
         info: The object. Its size is that of the whole object, not of the range.
         range: The range of the object that the body contains: ``(start, end)``.
         body: The body.
+        whole: All bytes of the body, if they have arrived with the head.
     """
 
     info: ObjectInfo
     range: tuple[int, int]
     body: Body
-
-
-SendGet: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[GetResult]]"
-"""Sends a get for a bucket and a key. The options select the range and the version."""
+    whole: bytes | None = None
 
 
 class Reader:
-    """A DriverReader over the body of a response.
+    """An `OpenReader` over the body of a response.
 
     Args:
-        send_get: Sends the request.
-        bucket: The bucket.
-        key: The key.
-        options: The range and the version.
+        result: The response. It is closed if this raises.
+        options: The options of the get.
+
+    Raises:
+        BackendError: The range of the response is not the requested one.
+        IntegrityError: The object is empty, but its checksum is not that of an empty body.
     """
 
-    __slots__ = ("_body", "_bucket", "_key", "_options", "_remaining", "_send_get", "info", "range")
+    __slots__ = ("_body", "_remaining", "info", "range", "whole")
 
-    info: ObjectInfo
-    range: tuple[int, int]
-
-    def __init__(self, send_get: SendGet, bucket: str, key: str, options: GetOptions) -> None:
-        self._send_get = send_get
-        self._bucket = bucket
-        self._key = key
-        self._options = options
-        self._body: Body | None = None
-        self._remaining = 0
-
-    async def __aenter__(self) -> Self:
-        self.info, self.range, body = await self._send_get(self._bucket, self._key, self._options)
+    def __init__(self, result: GetResult, options: GetOptions) -> None:
+        self.info, self.range, _, self.whole = result
+        start, end = self.range
+        size = self.info.size
         try:
-            self._check()
+            if options.range is not None or end - start != size:
+                self._check_range(options)
+            # The engine verifies checksums when it reads the last byte, which an empty body lacks.
+            if not size and self.info.checksums.get("crc32c", _EMPTY_CRC32C) != _EMPTY_CRC32C:
+                raise IntegrityError(  # noqa: TRY301 - closes the response
+                    "the body is empty, but the recorded crc32c is not that of an empty body"
+                )
         except BaseException:
-            body.close()
+            result.body.close()
             raise
-        self._remaining = self.range[1] - self.range[0]
-        self._body = body
-        return self
+        self._body: Body | None = result.body
+        self._remaining = end - start
+        if self.whole is not None and len(self.whole) != end - start:
+            self.whole = None  # `read` raises the error
 
-    def _check(self) -> None:
-        """Check the range of the response, and the checksum of an empty object.
-
-        Raises:
-            BackendError: The range is not the requested one.
-            IntegrityError: The object is empty, but its checksum is not that of an empty body.
-        """
-        requested, size = self._options.range, self.info.size
+    def _check_range(self, options: GetOptions) -> None:
+        size, requested = self.info.size, options.range
         expected = (0, size) if requested is None else requested.resolve(size)
         if self.range != expected:
             raise BackendError(
                 f"requested bytes {expected[0]} to {expected[1]}, "
                 f"but the service sent bytes {self.range[0]} to {self.range[1]}"
-            )
-        # The engine verifies checksums when it reads the last byte, which an empty body lacks.
-        if not size and self.info.checksums.get("crc32c", _EMPTY_CRC32C) != _EMPTY_CRC32C:
-            raise IntegrityError(
-                "the body is empty, but the recorded crc32c is not that of an empty body"
             )
 
     async def __aexit__(
@@ -108,6 +95,10 @@ class Reader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection. Idempotent."""
         body, self._body = self._body, None
         if body is not None:
             body.close()
@@ -132,10 +123,45 @@ class Reader:
 
     def _open_body(self) -> Body:
         if self._body is None:
-            raise ClosedError("the reader is closed", bucket=self._bucket, key=self._key)
+            raise ClosedError("the reader is closed", bucket=self.info.bucket, key=self.info.key)
         return self._body
 
     def _count_received(self, count: int) -> None:
         if not count:
             raise UnavailableError(f"the body ended {self._remaining} bytes early")
         self._remaining -= count
+
+
+Fetch: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[Reader]]"
+"""Sends a get for a bucket and a key, and returns its open body."""
+
+
+class Opening:
+    """The context manager of `AsyncDriver.get`: it opens a body and closes it.
+
+    Args:
+        fetch: Sends the request.
+        bucket: The bucket.
+        key: The key.
+        options: The range and the version.
+    """
+
+    __slots__ = ("_fetch", "_name", "_reader")
+
+    def __init__(self, fetch: Fetch, bucket: str, key: str, options: GetOptions) -> None:
+        self._fetch = fetch
+        self._name = (bucket, key, options)
+        self._reader: Reader | None = None
+
+    async def __aenter__(self) -> Reader:
+        self._reader = await self._fetch(*self._name)
+        return self._reader
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._reader is not None:
+            self._reader.close()

@@ -107,23 +107,6 @@ class SocketTransport:
         if closing:
             await asyncio.wait(closing)
 
-    def put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request to its origin."""
-        if self._closed:
-            connection.abort()
-        else:
-            self._idle.setdefault(connection.origin.url, []).append(connection)
-
-    def withdraw(self, connection: Connection) -> None:
-        """Remove a connection that can carry no more requests from the idle ones."""
-        idle = self._idle.get(connection.origin.url)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def forget(self, connection: Connection) -> None:
-        """Remove a closed connection."""
-        self._connections.discard(connection)
-
     async def _connect(self, origin: Origin) -> Connection:
         """Return a new connection. If cancelled, still open the connection, and pool it for the next request."""
         if self._closed:
@@ -152,7 +135,7 @@ class SocketTransport:
         try:
             async with asyncio.timeout(self._timeout.connect):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self, origin, loop, self._timeout),
+                    lambda: self._new_connection(origin, loop),
                     host,
                     origin.port,
                     ssl=tls,
@@ -169,6 +152,15 @@ class SocketTransport:
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(self._sweep_interval, self._check_connections, loop)
         return connection
+
+    def _new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
+        return Connection(
+            origin,
+            loop,
+            self._timeout,
+            idle=self._idle.setdefault(origin.url, []),
+            forget=self._connections.discard,
+        )
 
     async def _load_tls(self) -> ssl.SSLContext:
         # In a thread, because loading the certificates of the system takes some milliseconds.

@@ -42,7 +42,7 @@ class BulkDelete:
         """Delete the keys and return the result for each, in any order."""
         calls, bucket = self._calls, self._bucket
         driver = cast("BulkDeleting", calls.driver)
-        lost_response, started = calls.track_lost_response(), calls.clock()
+        lost_response, started = calls.track_lost_response(None), calls.clock()
         # 1. Delete all keys in one request. If its response is lost and the driver settles doubt
         # (`Capabilities.settles_doubt`), a retry deletes them one by one.
         results = await calls.retry(

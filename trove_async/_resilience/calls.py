@@ -29,7 +29,7 @@ from trove_async.retry import RetryPolicy
 
 from .breaker import Breaker, CircuitOpenError
 from .lost_responses import LostResponse
-from .retries import Retries, RetryBudget
+from .retries import FailedAttempt, Retries, RetryBudget
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -73,6 +73,8 @@ class Calls:
             self.capabilities.max_requests, "connection for other requests"
         )
         self.clock = asyncio.get_running_loop().time
+        # Whether a first attempt may skip the time limit that `await_response` applies.
+        self.is_timed = self.capabilities.embedded or self.capabilities.own_timeouts
         self._policy = policy
         self._within = deadlines.within
         self._budget = RetryBudget(policy)
@@ -90,6 +92,7 @@ class Calls:
         *,
         recognise: Callable[[TroveError], Awaitable[tuple[T] | None]] | None = None,
         in_progress: bool = False,
+        failed: FailedAttempt | None = None,
     ) -> T:
         """Return the result of `attempt`, which is repeated as the retry policy allows.
 
@@ -104,14 +107,18 @@ class Calls:
                 succeeded, it returns the result of that attempt in a tuple, otherwise None.
             in_progress: Whether the request continues a transfer. An attempt that meets an open circuit
                 breaker then waits for the next probe (`Breaker.wait`), and is repeated if that fails.
+            failed: The first attempt, if it was made already.
         """
         retries: Retries | None = None
         while True:
-            started = self.clock()
+            started = self.clock() if failed is None else failed.started
             # 1. Make one attempt, unless the circuit breaker is open.
             try:
+                if failed is not None:
+                    failed.raise_error(self.breaker)
                 result = await self.breaker.guard(attempt, wait=in_progress)
             except TroveError as error:
+                failed = None
                 # 2. It failed: add context to the error and emit an event.
                 self.locate(error, operation, bucket, key)
                 retries = retries or self.retries(in_progress=in_progress)
@@ -146,6 +153,15 @@ class Calls:
                     )
                 return result
             await anyio.sleep(pause)
+
+    def succeeded(self) -> None:
+        """Record the success of a first attempt that was made without `retry`."""
+        breaker = self.breaker
+        breaker.successes += 1
+        if breaker.failures:
+            breaker.reset()
+        if not self._budget.is_full:
+            self._budget.earn()
 
     def _on_breaker_change(self, state: BreakerState, error: TroveError | None) -> None:
         if self.events:
@@ -187,9 +203,12 @@ class Calls:
             )
         )
 
-    def track_lost_response(self) -> LostResponse:
-        """Return a tracker for the attempts of one write."""
-        return LostResponse(self.clock if self.capabilities.settles_doubt else None)
+    def track_lost_response(self, failed: FailedAttempt | None) -> LostResponse:
+        """Return a tracker for the attempts of one write. `failed` is the first one, if it was made already."""
+        tracker = LostResponse(self.clock if self.capabilities.settles_doubt else None)
+        if failed is not None:
+            tracker.record(failed.maybe_done, failed.started)
+        return tracker
 
     def retries(self, *, in_progress: bool = False) -> Retries:
         """Return a counter for the attempts of one request. See `Retries`."""
@@ -285,13 +304,20 @@ class Calls:
         finally:
             self.write_permits.release()
 
-    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+    async def head(
+        self,
+        bucket: str,
+        key: str,
+        version_id: str | None = None,
+        failed: FailedAttempt | None = None,
+    ) -> ObjectInfo:
         """Return the object's metadata."""
         return await self.retry(
             "head",
             bucket,
             key,
             lambda: self.request("head", bucket, key, self.driver.head, bucket, key, version_id),
+            failed=failed,
         )
 
     async def recognise_write(

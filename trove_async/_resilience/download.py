@@ -14,17 +14,16 @@ without a breaker, and its attempts cost the backend one request together with a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from time import thread_time
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Literal, Protocol, Self, cast
 
 import anyio
 
 from trove_async._concurrency import run_shielded
 from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async._views import take
-from trove_async.driver import DriverReader
+from trove_async.driver import DriverReader, OpenReader
 from trove_async.errors import (
     ClosedError,
     NotFoundError,
@@ -41,7 +40,7 @@ from trove_async.pool import SLOT, Lease
 
 from .calls import Calls
 from .readahead import SLOW_SECONDS_PER_BYTE, TRIAL_BYTES, ReadAhead
-from .retries import Retries
+from .retries import FailedAttempt, Retries
 
 _RECEIVE_SHARE = 8
 """Slots that streams receive into use at most ``1 / _RECEIVE_SHARE`` of the pool."""
@@ -50,6 +49,17 @@ _STREAM_READ = 256 * KiB
 """Minimum size of a read that makes a body count as a stream. A read into a slot may wait
 briefly for more bytes. Without this wait, chunks have about a quarter of this size, even over a fast
 connection."""
+
+
+class _Entered(Protocol):
+    """A context manager that has been entered."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> object: ...
 
 
 class _Connection:
@@ -62,9 +72,7 @@ class _Connection:
 
     __slots__ = ("_calls", "_context", "reader", "successes")
 
-    def __init__(
-        self, calls: Calls, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
-    ) -> None:
+    def __init__(self, calls: Calls, context: _Entered, reader: DriverReader) -> None:
         self._calls = calls
         self._context = context
         self.reader = reader
@@ -133,8 +141,18 @@ class ResumingReader:
         self._last_read_slow = False
         self._closed = False
 
+    async def open(self, failed: FailedAttempt | None = None) -> None:
+        """Open the body. `failed` is the first attempt, if it was made already."""
+        await self._calls.retry("get", self._bucket, self._key, self._open_first, failed=failed)
+
+    async def adopt(self, reader: OpenReader) -> None:
+        """Continue with an open body and its permit. Its success has been recorded."""
+        connection = _Connection(self._calls, reader, reader)
+        connection.successes = self._calls.breaker.successes
+        await self._start_reading(connection)
+
     async def __aenter__(self) -> Self:
-        await self._calls.retry("get", self._bucket, self._key, self._open_first)
+        await self.open()
         return self
 
     async def __aexit__(
@@ -158,6 +176,9 @@ class ResumingReader:
         return self._start, self._end
 
     # -- reading ---------------------------------------------------------------------------------
+
+    whole: None = None
+    """See `OpenReader`: the body is read."""
 
     @property
     def reads_into(self) -> bool:
@@ -334,8 +355,11 @@ class ResumingReader:
     # -- connections -----------------------------------------------------------------------------
 
     async def _open_first(self) -> None:
-        self._connection = await self._connect(self._options)
-        reader = self._connection.reader
+        await self._start_reading(await self._connect(self._options))
+
+    async def _start_reading(self, connection: _Connection) -> None:
+        self._connection = connection
+        reader = connection.reader
         self._info = reader.info
         self._provable = can_prove(reader.info)
         self._start, self._end = reader.range

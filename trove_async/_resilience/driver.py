@@ -1,5 +1,9 @@
 """The driver that wraps every driver of a service: permits, timeouts, retries and lost responses.
 
+The first attempt of put, fetch, head and delete is made directly if a permit is free, no listener needs
+events, the circuit is closed, and the driver applies the timeouts itself. If it fails, `Calls.retry`
+continues after it. All other calls, and all other attempts, are made by `Calls.retry`.
+
 Layers and the engine above it get final results: temporary failures have been retried (except those of
 pings and presigned URLs), and writes that succeeded without their response arriving have been
 recognised. `calls` describes which permits and memory a call holds.
@@ -21,6 +25,8 @@ from trove_async.driver import (
     CopyingFrom,
     DriverContext,
     DriverReader,
+    Fetching,
+    OpenReader,
     Origin,
     Presigning,
     ReadsNow,
@@ -54,6 +60,7 @@ from trove_async.paging import filter_by_prefix
 from .bulk_delete import BulkDelete
 from .calls import Calls
 from .download import ResumingReader
+from .retries import FailedAttempt
 from .upload import ResilientUpload
 
 _COPIED_PER_IDLE_TIMEOUT = 64 * MiB
@@ -72,6 +79,7 @@ class ResilientDriver:
         self.driver = calls.driver
         self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
+        self._fetch = self.driver.fetch if isinstance(self.driver, Fetching) else None
         self._read_now = self.driver.read_now if isinstance(self.driver, ReadsNow) else None
         copies = defines(self.driver, "copies_from")
         self._copying_from = cast("CopyingFrom", self.driver) if copies else None
@@ -107,14 +115,31 @@ class ResilientDriver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store a body from memory. Recognise its own write after a lost response."""
+        calls, failed = self.calls, None
+        permits = calls.write_permits
+        if (
+            calls.is_timed
+            and not (calls.breaker.tripped or calls.events.listeners)
+            and permits.try_acquire()
+        ):
+            started, successes = calls.clock(), calls.breaker.successes
+            try:
+                info = await self.driver.put(bucket, key, views, options)
+            except TroveError as error:
+                failed = FailedAttempt(error, successes, started)
+            else:
+                calls.succeeded()
+                return info
+            finally:
+                permits.release()
         size = sum(map(len, views))
-        lost_response = self.calls.track_lost_response()
-        return await self.calls.retry(
+        lost_response = calls.track_lost_response(failed)
+        return await calls.retry(
             "put",
             bucket,
             key,
             lambda: lost_response.watch(
-                self.calls.write(
+                calls.write(
                     "put",
                     bucket,
                     key,
@@ -122,9 +147,8 @@ class ResilientDriver:
                     lambda: self.driver.put(bucket, key, views, lost_response.put_options(options)),
                 )
             ),
-            recognise=lambda error: self.calls.recognise_write(
-                error, bucket, key, options.write_id
-            ),
+            recognise=lambda error: calls.recognise_write(error, bucket, key, options.write_id),
+            failed=failed,
         )
 
     def get(
@@ -132,6 +156,37 @@ class ResilientDriver:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open a body that resumes after a broken connection."""
         return ResumingReader(self.calls, bucket, key, options)
+
+    async def fetch(self, bucket: str, key: str, options: GetOptions) -> OpenReader:
+        """Open a body as `get` does. A small one is received at once, and then holds no permit."""
+        calls, failed = self.calls, None
+        permits = calls.read_permits
+        if (
+            self._fetch is not None
+            and calls.is_timed
+            and not (calls.breaker.tripped or calls.events.listeners)
+            and permits.try_acquire()
+        ):
+            started, successes = calls.clock(), calls.breaker.successes
+            try:
+                reader = await self._fetch(bucket, key, options)
+            except TroveError as error:
+                permits.release()
+                failed = FailedAttempt(error, successes, started)
+            except BaseException:
+                permits.release()
+                raise
+            else:
+                calls.succeeded()
+                if reader.whole is not None:
+                    permits.release()
+                    return reader
+                resuming = ResumingReader(calls, bucket, key, options)
+                await resuming.adopt(reader)  # with the permit
+                return resuming
+        resuming = ResumingReader(calls, bucket, key, options)
+        await resuming.open(failed)
+        return resuming
 
     def read_now(
         self, bucket: str, key: str, start: int, end: int, if_match: str | None = None
@@ -144,13 +199,47 @@ class ResilientDriver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata."""
-        return await self.calls.head(bucket, key, version_id)
+        calls, failed = self.calls, None
+        permits = calls.request_permits
+        if (
+            calls.is_timed
+            and not (calls.breaker.tripped or calls.events.listeners)
+            and permits.try_acquire()
+        ):
+            started, successes = calls.clock(), calls.breaker.successes
+            try:
+                info = await self.driver.head(bucket, key, version_id)
+            except TroveError as error:
+                failed = FailedAttempt(error, successes, started)
+            else:
+                calls.succeeded()
+                return info
+            finally:
+                permits.release()
+        return await calls.head(bucket, key, version_id, failed)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. A retry that finds the object missing counts as a success.
 
         An earlier attempt, whose response was lost, has probably deleted it.
         """
+        calls, failed = self.calls, None
+        permits = calls.request_permits
+        if (
+            calls.is_timed
+            and not (calls.breaker.tripped or calls.events.listeners)
+            and permits.try_acquire()
+        ):
+            started, successes = calls.clock(), calls.breaker.successes
+            try:
+                await self.driver.delete(bucket, key, options)
+            except TroveError as error:
+                failed = FailedAttempt(error, successes, started)
+            else:
+                calls.succeeded()
+                return
+            finally:
+                permits.release()
 
         async def recognise(error: TroveError) -> tuple[None] | None:
             if not isinstance(error, (PreconditionFailedError, ObjectNotFoundError)):
@@ -161,13 +250,13 @@ class ResilientDriver:
                 return (None,)
             return None
 
-        lost_response = self.calls.track_lost_response()
-        await self.calls.retry(
+        lost_response = calls.track_lost_response(failed)
+        await calls.retry(
             "delete",
             bucket,
             key,
             lambda: lost_response.watch(
-                self.calls.request(
+                calls.request(
                     "delete",
                     bucket,
                     key,
@@ -178,6 +267,7 @@ class ResilientDriver:
                 )
             ),
             recognise=recognise,
+            failed=failed,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
@@ -344,7 +434,7 @@ class ResilientDriver:
         copy: Callable[[CopyOptions], Awaitable[ObjectInfo]],
     ) -> ObjectInfo:
         idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE_TIMEOUT)
-        lost_response = self.calls.track_lost_response()
+        lost_response = self.calls.track_lost_response(None)
         return await self.calls.retry(
             "copy",
             bucket,

@@ -39,6 +39,11 @@ class LostResponse:
             return attempt
         return self._record(attempt, self._clock)
 
+    def record(self, maybe_done: bool, started: float) -> None:  # noqa: FBT001 - of an error
+        """Record the first attempt, which failed."""
+        if maybe_done and self._clock is not None:
+            self.since = started
+
     async def _record(self, attempt: Awaitable[T], clock: Callable[[], float]) -> T:
         started = clock()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from trove_async._concurrency import speculative
 from trove_async.errors import PoolTimeoutError, TroveError
 from trove_async.retry import RetryPolicy
@@ -14,9 +16,12 @@ class RetryBudget:
 
     Args:
         policy: `RetryPolicy.budget` is the initial and the maximum balance.
+
+    Attributes:
+        is_full: Whether the balance is the maximum, so that a success earns nothing.
     """
 
-    __slots__ = ("_balance", "_limit")
+    __slots__ = ("_balance", "_limit", "is_full")
 
     COST = 10
     """The number of successes that pay for one retry. In the long run, at most a tenth of requests are retries."""
@@ -24,18 +29,53 @@ class RetryBudget:
     def __init__(self, policy: RetryPolicy) -> None:
         self._limit = policy.budget * self.COST
         self._balance = self._limit  # in successes: ten floats of 0.1 would not add up to 1
+        self.is_full = True
 
     def spend(self) -> bool:
         """Pay for one retry. Return False if the balance is too low."""
         if self._balance < self.COST:
             return False
         self._balance -= self.COST
+        self.is_full = False
         return True
 
     def earn(self) -> None:
         """Record a success."""
-        if self._balance < self._limit:
-            self._balance += 1
+        self._balance = min(self._balance + 1, self._limit)
+        self.is_full = self._balance == self._limit
+
+
+class FailedAttempt:
+    """The first attempt of a request, which was made without `Calls.retry` and failed.
+
+    Args:
+        error: Its error.
+        successes: The value of `Breaker.successes` when it began.
+        started: The time at which it began.
+
+    Attributes:
+        maybe_done: Whether it may have succeeded although it raised.
+        started: The time at which it began.
+    """
+
+    __slots__ = ("_error", "_successes", "maybe_done", "started")
+
+    def __init__(self, error: TroveError, successes: int, started: float) -> None:
+        # Only until it is raised: its traceback refers to the frame that refers to this object.
+        self._error: TroveError | None = error
+        self._successes = successes
+        self.maybe_done = error.maybe_done
+        self.started = started
+
+    def raise_error(self, breaker: Breaker) -> NoReturn:
+        """Record the failure in the circuit breaker, and raise the error. Call this once."""
+        error, self._error = self._error, None
+        assert error is not None  # noqa: S101 - called once
+        breaker.failed(error, successes=self._successes, started=self.started)
+        try:
+            raise error
+        finally:
+            del error
 
 
 class Retries:

@@ -95,7 +95,10 @@ class Faulty(Faults):
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities passed to the constructor, or those of the wrapped driver."""
-        return self._claimed or self.driver.capabilities
+        capabilities = self._claimed or self.driver.capabilities
+        if capabilities.own_timeouts:  # a fault may hang where they do not apply
+            capabilities = replace(capabilities, own_timeouts=False)
+        return capabilities
 
     def place(self, bucket: str, key: str) -> Hashable:
         """See `AsyncDriver.place`."""

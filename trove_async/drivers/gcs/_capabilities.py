@@ -57,6 +57,7 @@ def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Ca
         exact_keys=is_google,
         private_namespace=not is_google,
         dot_segments=True,
+        own_timeouts=True,
         max_reads=max_connections,
         max_writes=max_connections,
         max_requests=max_connections,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from trove_async._concurrency import in_thread
+from trove_async._concurrency import in_thread, within
 from trove_async._http import Origin, Response, Transport
 from trove_async._secrets import Headers, Redactor
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
@@ -19,6 +19,8 @@ from ._errors import parse_error
 if TYPE_CHECKING:
     from ._credentials import AccessToken, Credentials
     from ._errors import ErrorResponse
+
+T = TypeVar("T")
 
 _GOOGLE: Final = "https://storage.googleapis.com"
 
@@ -63,6 +65,7 @@ class Client:
         origin: The origin of the service.
         credentials: Provides access tokens. None: requests are anonymous.
         redactor: Removes secrets that error responses quote.
+        timeout: Maximum seconds to wait for an access token.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Client:
         origin: Origin,
         credentials: Credentials | None,
         redactor: Redactor,
+        timeout: float,
     ) -> None:
+        self._timeout = timeout
         self._transport = transport
         self._credentials = credentials
         self._redactor = redactor
@@ -100,7 +105,11 @@ class Client:
         """
         may_renew = True
         while True:
-            token = None if self._credentials is None else await self._credentials.token()
+            token = None
+            if self._credentials is not None:
+                token = self._credentials.fresh_token() or await self._within(
+                    self._credentials.token()
+                )
             response = await self._transport.send(
                 method, self.origin, target, _request_headers(headers, token), views
             )
@@ -115,9 +124,12 @@ class Client:
             if not may_renew or token is None or not isinstance(error, UnauthenticatedError):
                 raise error
             assert self._credentials is not None  # noqa: S101 - there is a token
-            if not await self._credentials.renew(token):
+            if not await self._within(self._credentials.renew(token)):
                 raise error
             may_renew = False
+
+    async def _within(self, work: Awaitable[T]) -> T:
+        return await within(self._timeout, "no access token arrived", work)
 
     async def request(
         self,

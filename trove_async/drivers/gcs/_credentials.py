@@ -171,6 +171,10 @@ class Credentials:
 
     # -- tokens ----------------------------------------------------------------------------------------
 
+    def fresh_token(self) -> AccessToken | None:
+        """Return the cached access token, or None if `token` must renew it."""
+        return self._cached if asyncio.get_running_loop().time() < self._renew_at else None
+
     async def token(self) -> AccessToken:
         """Return the cached access token, or fetch a new one if it is due for renewal.
 

@@ -83,7 +83,9 @@ class Downloader:
         except BaseException:
             response.close()
             raise
-        return GetResult(info, (0, info.size) if part is None else part[:2], response)
+        return GetResult(
+            info, (0, info.size) if part is None else part[:2], response, response.body
+        )
 
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Request a body; return the response and whether it came from the XML API.

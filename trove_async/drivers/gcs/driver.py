@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from trove_async._concurrency import CloseStack
 from trove_async._http import (
+    Opening,
     Origin,
     Reader,
     check_proxy,
@@ -261,7 +262,13 @@ class GCSDriver:
         )
         resources.push(transport.aclose)
         self._open_components = build_components(
-            Client(transport, self._origin, self._credentials, self._redactor),
+            Client(
+                transport,
+                self._origin,
+                self._credentials,
+                self._redactor,
+                context.timeout.first_byte,
+            ),
             self._head,
             self.delete,
             location=self._location,
@@ -354,7 +361,11 @@ class GCSDriver:
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open an object's body as stored. See `AsyncDriver.get`."""
-        return Reader(self._components.downloader.open, bucket, key, options)
+        return Opening(self.fetch, bucket, key, options)
+
+    async def fetch(self, bucket: str, key: str, options: GetOptions) -> Reader:
+        """Open an object's body as stored. See `Fetching.fetch`."""
+        return Reader(await self._components.downloader.open(bucket, key, options), options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata. See `AsyncDriver.head`."""

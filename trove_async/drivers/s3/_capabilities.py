@@ -86,6 +86,7 @@ def capabilities_of(
         private_namespace=not endpoint.is_amazon_s3,
         # The SDK does not encode dot segments, and a proxy may resolve them to a different key.
         dot_segments=dialect.dot_segments and lean,
+        own_timeouts=lean,
         max_reads=connections,
         max_writes=connections,
         max_requests=connections,

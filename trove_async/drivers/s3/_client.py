@@ -13,7 +13,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from trove_async._concurrency import in_thread
+from trove_async._concurrency import in_thread, within
 from trove_async._http import WINDOW, Origin, Response, Transport
 from trove_async._http_dates import parse_service_date
 from trove_async._secrets import Secret
@@ -28,7 +28,14 @@ from trove_async.models import KiB
 from trove_async.options import PresignOptions
 
 from ._documents import parse_error
-from ._encoding import check_bucket, encode_path, encode_query, encode_value, sent_target
+from ._encoding import (
+    check_bucket,
+    encode_path,
+    encode_query,
+    encode_value,
+    is_plain_path,
+    sent_target,
+)
 from ._errors import failure
 from ._requests import presigned_headers, presigned_query
 from ._sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
@@ -115,6 +122,7 @@ class Client:
         headers: The headers to add to every request.
         secret_headers: The values of secret headers. `send` receives placeholders for them.
         signs_payload: Whether bodies are hashed and signed.
+        timeout: Maximum seconds to wait for credentials.
     """
 
     def __init__(
@@ -127,7 +135,9 @@ class Client:
         headers: Mapping[str, str],
         secret_headers: Secret[Mapping[str, str]] | None = None,
         signs_payload: bool,
+        timeout: float,
     ) -> None:
+        self._timeout = timeout
         self._transport = transport
         self._session = session
         self._endpoint = endpoint
@@ -164,20 +174,36 @@ class Client:
         Raises:
             TroveError: The service rejected the request, or did not respond.
         """
-        payload_hash = await self._payload_hash(views)
+        # The common cases are written out here, because every request runs through this function.
+        if not self._signs_payload:
+            payload_hash = UNSIGNED_PAYLOAD  # the checksum and TLS, if any, protect the body
+        elif not views:
+            payload_hash = EMPTY_SHA256
+        elif type(views) is list and len(views) == 1 and len(views[0]) <= WINDOW:
+            payload_hash = sha256(views[0]).hexdigest()
+        else:
+            payload_hash = await self._payload_hash(views)
         corrections: set[str] = set()
         while True:
             # 1. Sign and send the request.
-            signer, origin, path = self._address(bucket)
-            target = path + encode_path(key) if key is not None else path[:-1] or "/"
+            signer, origin, path = self._addresses.get(bucket) or self._make_address(
+                bucket, self._endpoint
+            )
+            if key is None:
+                target = path[:-1] or "/"
+            else:
+                target = path + (key if is_plain_path(key) else encode_path(key))
             if query:
                 target = f"{target}?{query}"
-            credentials = await self._session.credentials()
+            session = self._session
+            credentials = session.cached
+            if credentials is None or time.monotonic() >= session.next_check:
+                credentials = await self._load_credentials()
             signed_at = time.time() + self._skew
             response = await self._transport.send(
                 method,
                 origin,
-                sent_target(target),
+                target if "/." not in target else sent_target(target),
                 signer.signed_headers(
                     credentials,
                     method=method,
@@ -257,7 +283,9 @@ class Client:
     ) -> str:
         """Return a URL that authorises any holder to send one kind of request for `expires` seconds."""
         query = encode_query(presigned_query(options))
-        signer, origin, path = self._address(bucket)
+        signer, origin, path = self._addresses.get(bucket) or self._make_address(
+            bucket, self._endpoint
+        )
         target = path + encode_path(key)
         return signer.presign(
             await self._session.credentials(),
@@ -276,13 +304,8 @@ class Client:
 
     # -- addresses ---------------------------------------------------------------------------------
 
-    def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
-        """Return the signer, the origin and the beginning of the path for requests to a bucket."""
-        address = self._addresses.get(bucket)
-        return address or self._make_address(bucket, self._endpoint)
-
     def _make_address(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
-        """Build and cache the address of a bucket at an endpoint."""
+        """Build and cache the signer, the origin and the beginning of the path for requests to a bucket."""
         signer = self._signers.get(endpoint.region)
         if signer is None:
             signer = self._signers[endpoint.region] = Signer(endpoint.region)
@@ -304,6 +327,18 @@ class Client:
         # A certificate for *.s3.amazonaws.com does not cover a bucket name with a dot.
         fails_verification = endpoint.origin.scheme == "https" and "." in bucket
         return endpoint.is_standard_aws and not fails_verification and _DNS_SAFE(bucket) is not None
+
+    # -- credentials -------------------------------------------------------------------------------
+
+    async def _load_credentials(self) -> Credentials:
+        return await within(self._timeout, "no credentials arrived", self._session.credentials())
+
+    async def _renew_credentials(self, rejected: Credentials) -> bool:
+        """Return whether there are new credentials."""
+        renewed = await within(
+            self._timeout, "no new credentials arrived", self._session.renew(rejected)
+        )
+        return renewed is not None
 
     # -- corrections after an error ----------------------------------------------------------------
 
@@ -330,7 +365,7 @@ class Client:
         if (
             "credentials" not in corrections
             and (code in _EXPIRED_CODES or (has_no_code and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renew(signing.credentials) is not None
+            and await self._renew_credentials(signing.credentials)
         ):
             return "credentials"
         # Only the region of a redirect is used, never its host: the signed request must not leave
@@ -370,12 +405,9 @@ class Client:
     # -- bodies ------------------------------------------------------------------------------------
 
     async def _payload_hash(self, views: Sequence[memoryview] | PartSource) -> str:
-        if not self._signs_payload:
-            return UNSIGNED_PAYLOAD  # the checksum and TLS, if any, protect the body
+        """Return the SHA-256 of a body that is not empty."""
         if not isinstance(views, Sequence):
             return await views.digest("sha256")
-        if not views:
-            return EMPTY_SHA256
         if sum(map(len, views)) > WINDOW:
             return await in_thread(_sha256_of, views)
         return _sha256_of(views)

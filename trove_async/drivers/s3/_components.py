@@ -120,6 +120,7 @@ async def build_components(
             checksums=settings.checksums,
             payload_signing=settings.payload_signing,
             object_settings=object_settings,
+            credentials_timeout=context.timeout.first_byte,
         )
     # 4. Create the components that send their requests through the data plane.
     known_buckets = BucketExistenceCache(partial(_buckets.head, plane))

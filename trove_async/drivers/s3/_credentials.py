@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from functools import partial
@@ -185,6 +186,10 @@ class Session:
     Args:
         identity: The settings for credentials and endpoint.
         redactor: Receives the secrets of the credentials, to remove them from errors.
+
+    Attributes:
+        cached: The credentials that were fetched last; None: none were.
+        next_check: The time, by `time.monotonic`, until which they need not be checked.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor | None = None) -> None:
@@ -193,8 +198,8 @@ class Session:
         self._redactor.add(identity.secret_access_key, identity.session_token)
         self._lock = asyncio.Lock()
         self._refreshable: _RefreshableCredentials | None = None
-        self._credentials: Credentials | None = None
-        self._next_check = 0.0
+        self.cached: Credentials | None = None
+        self.next_check = 0.0
 
     async def endpoint(self) -> Endpoint:
         """Return the service's endpoint.
@@ -223,15 +228,15 @@ class Session:
             ConfigError: The SDK's configuration is invalid.
             UnavailableError: Fetching the credentials failed.
         """
-        now = asyncio.get_running_loop().time()
-        credentials = self._credentials
-        if credentials is not None and (now < self._next_check or self._lock.locked()):
+        now = time.monotonic()
+        credentials = self.cached
+        if credentials is not None and (now < self.next_check or self._lock.locked()):
             return credentials
         async with self._lock:
-            if self._credentials is None or now >= self._next_check:
+            if self.cached is None or now >= self.next_check:
                 await self._renew_if_due(now)
-            assert self._credentials is not None  # noqa: S101 - or `_renew_if_due` has raised
-            return self._credentials
+            assert self.cached is not None  # noqa: S101 - or `_renew_if_due` has raised
+            return self.cached
 
     async def renew(self, rejected: Credentials) -> Credentials | None:
         """Renew credentials that the service rejected. Return the new ones, or None if there are none.
@@ -242,33 +247,33 @@ class Session:
             rejected: The credentials that the service rejected.
         """
         async with self._lock:
-            if self._credentials is rejected:
+            if self.cached is rejected:
                 if self._refreshable is None:
                     return None
                 await self._load()
-            return self._credentials if self._credentials != rejected else None
+            return self.cached if self.cached != rejected else None
 
     def redact(self, error: TroveError) -> None:
         """Remove the secrets from an error, because services quote requests in their messages."""
         self._redactor.redact(error)
 
     async def _renew_if_due(self, now: float) -> None:
-        if self._credentials is None or (self._refreshable and self._refreshable.refresh_needed()):
+        if self.cached is None or (self._refreshable and self._refreshable.refresh_needed()):
             try:
                 await self._load()
             except TroveError:
                 # The old credentials stay valid for up to fifteen minutes, and a later call retries.
-                if self._credentials is None or (
+                if self.cached is None or (
                     self._refreshable is not None and self._refreshable.refresh_needed(0)
                 ):
                     raise
-        self._next_check = now + _CHECK_SECONDS
+        self.next_check = now + _CHECK_SECONDS
 
     async def _load(self) -> None:
         identity = self._identity
         if identity.access_key_id is not None and identity.role_arn is None:
             assert identity.secret_access_key is not None  # noqa: S101 - `check` requires both
-            self._credentials = Credentials(
+            self.cached = Credentials(
                 identity.access_key_id, identity.secret_access_key, identity.session_token
             )
             return
@@ -280,7 +285,7 @@ class Session:
         else:
             credentials, self._refreshable = await run_sdk(partial(_find_credentials, identity))
         self._redactor.renew(credentials.secret_key, credentials.token)
-        self._credentials = credentials
+        self.cached = credentials
 
 
 async def run_sdk(start: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -28,14 +28,16 @@ UNRESERVED: Final = "-._~"
 """Characters that, like letters and digits, are not encoded. RFC 3986, 2.3; S3 API Reference,
 "Signature Calculations for the Authorization Header": UriEncode."""
 
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
+is_plain_path = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
+"""Matches a key that `encode_path` leaves as it is."""
+
 _ETAG = re.compile(r"[!#-~][ !#-~]*+").fullmatch
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 
 
 def encode_path(key: str) -> str:
     """Percent-encode a key for a request's path. Slashes and unreserved characters are kept."""
-    return key if _PLAIN_PATH(key) else quote(key, safe="/" + UNRESERVED)
+    return key if is_plain_path(key) else quote(key, safe="/" + UNRESERVED)
 
 
 _DOTS = re.compile(r"(?<=/)\.{1,2}(?=/|$)")
@@ -93,6 +95,10 @@ def bare_etag(text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1]
     return text
+
+
+plain_etag = re.compile(r'"((?!W/|w/)[!#-~]++)"').fullmatch
+"""Matches an ETag as services send it, whose first group `strong_etag` returns."""
 
 
 def strong_etag(text: str | None) -> str | None:

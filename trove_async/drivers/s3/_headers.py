@@ -32,6 +32,7 @@ from ._encoding import (
     encode_path,
     encode_query,
     encode_value,
+    plain_etag,
     quoted_etag,
     strong_etag,
 )
@@ -73,9 +74,13 @@ def put_headers(options: PutOptions, *, with_checksums: bool = True) -> dict[str
         with_checksums: Whether to include the checksums.
     """
     headers = object_headers(options)
-    if with_checksums and options.checksums:
-        headers.update(checksum_headers(options.checksums))
-    if options.conditional:
+    checksums = options.checksums
+    if with_checksums and checksums:
+        if len(checksums) == 1 and "crc32c" in checksums:  # nearly every put
+            headers["x-amz-checksum-crc32c"] = checksums["crc32c"]
+        else:
+            headers.update(checksum_headers(checksums))
+    if options.if_match is not None or options.if_none_match is not None:
         headers.update(condition_headers(options))
     return headers
 
@@ -206,28 +211,54 @@ def object_info(
     Raises:
         MalformedResponse: The size or the date is missing or invalid.
     """
-    size, covers_object = _size(headers)
+    # Every get and head runs through this function, so it calls others only for unusual fields.
     get = headers.get
+    # 1. The size, and whether the response covers the whole object. If it does not, its checksums may be
+    # those of a part: S3 returns them for a range that is exactly one part.
+    length = get("content-length", "")
+    covers_object = "content-range" not in headers
+    if covers_object and _LENGTH(length):
+        size = int(length)
+    else:
+        size, covers_object = _size(headers)
+    # 2. The fields that are text.
+    texts: dict[str, str] = {}
+    for name, field in _TEXT_FIELDS:
+        value = get(field)
+        if value is not None:
+            texts[name] = value if value.isascii() else _http.field_text(value)
+    if texts.get("content_type") == NO_TYPE:
+        del texts["content_type"]
+    if "content_encoding" in texts:
+        _remove_chunking(texts)
+    # 3. The others.
     metadata, write_id = _metadata(headers)
-    content_type = _text(headers, "content-type")
-    etag = strong_etag(get("etag"))
+    etag = get("etag")
+    if etag is not None:
+        match = plain_etag(etag)
+        etag = match[1] if match else strong_etag(etag)
+    try:
+        last_modified = parse_service_date(get("last-modified", ""))
+    except ValueError:
+        last_modified = read_date("Last-Modified", get("last-modified", ""))
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
+        stored_size=size,
         etag=etag,
-        last_modified=read_date("Last-Modified", get("last-modified", "")),
-        content_type=None if content_type == NO_TYPE else content_type,
+        last_modified=last_modified,
+        content_type=texts.get("content_type"),
         metadata=metadata,
         tags=tags,
-        storage_class=_text(headers, "x-amz-storage-class") or STANDARD,
-        cache_control=_text(headers, "cache-control"),
-        content_disposition=_text(headers, "content-disposition"),
-        content_encoding=_content_encoding(_text(headers, "content-encoding")),
-        content_language=_text(headers, "content-language"),
-        expires=_http.expires_of(headers),
+        storage_class=texts.get("storage_class") or STANDARD,
+        cache_control=texts.get("cache_control"),
+        content_disposition=texts.get("content_disposition"),
+        content_encoding=texts.get("content_encoding"),
+        content_language=texts.get("content_language"),
+        expires=_http.expires_of(headers) if "expires" in headers else None,
         checksums=checksums_from(headers) if covers_object else None,
-        version_id=_text(headers, "x-amz-version-id"),
+        version_id=texts.get("version_id"),
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
@@ -235,21 +266,33 @@ def object_info(
     )
 
 
-def _content_encoding(value: str | None) -> str | None:
-    """Return a Content-Encoding without ``aws-chunked``, which only describes the request of a write.
+_TEXT_FIELDS: Final = (
+    ("content_type", "content-type"),
+    ("storage_class", "x-amz-storage-class"),
+    ("cache_control", "cache-control"),
+    ("content_disposition", "content-disposition"),
+    ("content_encoding", "content-encoding"),
+    ("content_language", "content-language"),
+    ("version_id", "x-amz-version-id"),
+)
+"""The attributes of `ObjectInfo` that are texts of header fields."""
+
+
+def _remove_chunking(texts: dict[str, str]) -> None:
+    """Remove ``aws-chunked`` from a Content-Encoding. It only describes the request of a write.
 
     S3 removes it (S3 API Reference, "Transferring Payload in Multiple Chunks"). Other services
     store it, although they return the content without that encoding.
     """
-    if value is None or "aws-chunked" not in value.lower():
-        return value
+    value = texts["content_encoding"]
+    if "aws-chunked" not in value.lower():
+        return
     codings = [coding.strip() for coding in value.split(",")]
-    return ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"]) or None
-
-
-def _text(headers: Mapping[str, str], name: str) -> str | None:
-    value = headers.get(name)
-    return value if value is None or value.isascii() else _http.field_text(value)
+    kept = ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"])
+    if kept:
+        texts["content_encoding"] = kept
+    else:
+        del texts["content_encoding"]
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
@@ -287,11 +330,16 @@ def put_info(
         options: The options of the write.
         backend: The value of `ObjectInfo.backend`.
     """
+    etag = headers.get("etag")
+    if etag is not None:
+        match = plain_etag(etag)
+        etag = match[1] if match else strong_etag(etag)
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
-        etag=strong_etag(headers.get("etag")),
+        stored_size=size,
+        etag=etag,
         last_modified=_write_time(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
@@ -312,11 +360,15 @@ def put_info(
 def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the checksums of the whole content from the headers of a response."""
     checksum_type = headers.get("x-amz-checksum-type")
-    return {
-        algorithm: value
-        for algorithm, header in CHECKSUMS.items()
-        if (value := headers.get(header)) is not None and covers_whole_object(value, checksum_type)
-    }
+    checksums = {}
+    for algorithm, header in _CHECKSUM_HEADERS:
+        value = headers.get(header)
+        if value is not None and "-" not in value and checksum_type in _WHOLE_TYPES:
+            checksums[algorithm] = value
+    return checksums
+
+
+_CHECKSUM_HEADERS: Final = tuple(CHECKSUMS.items())
 
 
 def covers_whole_object(checksum: str, checksum_type: str | None) -> bool:
@@ -325,7 +377,10 @@ def covers_whole_object(checksum: str, checksum_type: str | None) -> bool:
     Otherwise it is a checksum of the parts' checksums. S3 User Guide, "Checking object integrity":
     its type is COMPOSITE, and it ends with ``-`` and the number of parts.
     """
-    return "-" not in checksum and checksum_type in {None, "FULL_OBJECT"}
+    return "-" not in checksum and checksum_type in _WHOLE_TYPES
+
+
+_WHOLE_TYPES: Final = (None, "FULL_OBJECT")
 
 
 def has_size(headers: Mapping[str, str]) -> bool:
@@ -336,7 +391,7 @@ def has_size(headers: Mapping[str, str]) -> bool:
     return "content-length" in headers or "content-range" in headers
 
 
-_LENGTH = re.compile(r"[0-9]{1,19}")
+_LENGTH = re.compile(r"[0-9]{1,19}").fullmatch
 
 
 def read_content_range(
@@ -364,7 +419,7 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
         start, end, size = part
         return size, end - start == size
     length = headers.get("content-length", "")
-    if not _LENGTH.fullmatch(length):
+    if not _LENGTH(length):
         raise MalformedResponse(f"Content-Length must be a number of bytes, got {length[:40]!r}")
     return int(length), True
 
@@ -377,8 +432,10 @@ def _write_time(headers: Mapping[str, str]) -> datetime:
     for name in ("last-modified", "date"):
         date = headers.get(name)
         if date is not None:
-            with suppress(MalformedResponse):
-                return read_date(name, date)
+            try:
+                return parse_service_date(date)
+            except ValueError:
+                continue
     return datetime.now(UTC)
 
 

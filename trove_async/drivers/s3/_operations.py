@@ -85,11 +85,15 @@ class HttpPlane(HttpMultipart):
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        headers = self._service.dialect.write_headers(
-            put_headers(options, with_checksums=self._checksums) | self._create_headers
-        )
+        headers: Mapping[str, str] = put_headers(options, with_checksums=self._checksums)
+        if self._create_headers:
+            headers = {**headers, **self._create_headers}
+        rewrite = self._service.dialect.rewrite_headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         response = await self._client.send("PUT", bucket, key, headers=headers, views=views)
-        response.close()
+        if response.body is None:  # otherwise it holds no connection
+            response.close()
         info = put_info(
             response.headers,
             bucket=bucket,
@@ -111,34 +115,38 @@ class HttpPlane(HttpMultipart):
             request_headers["if-match"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
             request_headers["if-none-match"] = quoted_etag(options.if_none_match)
-        response = await self._client.send(
-            "GET", bucket, key, query=_version_query(options.version_id), headers=request_headers
-        )
+        query = "" if options.version_id is None else _version_query(options.version_id)
+        response = await self._client.send("GET", bucket, key, query=query, headers=request_headers)
         try:
             headers = response.headers
-            if not has_size(headers):
+            if "content-length" not in headers and not has_size(headers):
                 headers = await self._with_size(headers, bucket, key, options.version_id)
             info = object_info(headers, bucket=bucket, key=key, backend=self._backend)
-            part = read_content_range(headers, response.status)
+            span = (0, info.size)
+            if "content-range" in headers or response.status == HTTPStatus.PARTIAL_CONTENT:
+                part = read_content_range(headers, response.status)
+                span = span if part is None else part[:2]
         except MalformedResponse as error:
             response.close()
             raise malformed(error) from error
         except BaseException:
             response.close()
             raise
-        return GetResult(info, (0, info.size) if part is None else part[:2], response)
+        return GetResult(info, span, response, response.body)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return information about an object, including its tags."""
+        query = "" if version_id is None else _version_query(version_id)
         response = await self._client.send(
-            "HEAD", bucket, key, query=_version_query(version_id), headers=self._read_headers
+            "HEAD", bucket, key, query=query, headers=self._read_headers
         )
-        response.close()  # before the request for the tags, which may need the connection
+        if response.body is None:
+            response.close()  # before the request for the tags, which may need the connection
         has_tags = response.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if has_tags else None
         headers = response.headers
         try:
-            if not has_size(headers):
+            if "content-length" not in headers and not has_size(headers):
                 headers = await self._with_size(headers, bucket, key, version_id)
             return object_info(headers, bucket=bucket, key=key, backend=self._backend, tags=tags)
         except MalformedResponse as error:
@@ -205,10 +213,10 @@ class HttpPlane(HttpMultipart):
         headers = {}
         if options.if_match is not None:
             headers["if-match"] = quoted_etag(options.if_match)
-        response = await self._client.send(
-            "DELETE", bucket, key, query=_version_query(options.version_id), headers=headers
-        )
-        response.close()
+        query = "" if options.version_id is None else _version_query(options.version_id)
+        response = await self._client.send("DELETE", bucket, key, query=query, headers=headers)
+        if response.body is None:
+            response.close()
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 objects.
@@ -373,6 +381,7 @@ def make_http_plane(
     checksums: bool,
     payload_signing: bool | None,
     object_settings: ObjectSettings,
+    credentials_timeout: float,
 ) -> HttpPlane:
     """Return a data plane that sends its requests through a transport."""
     headers = {
@@ -391,6 +400,7 @@ def make_http_plane(
         headers=headers,
         secret_headers=object_settings.secret_headers,
         signs_payload=payload_signing,
+        timeout=credentials_timeout,
     )
     return HttpPlane(
         client,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -86,7 +85,7 @@ class _Layout(NamedTuple):
     """
 
     template: str
-    arrange: Callable[[tuple[str, ...]], tuple[str, ...]]
+    arrange: Callable[[Sequence[str]], tuple[str, ...]]
     signed_names: str
 
 
@@ -129,62 +128,6 @@ class Signer:
         """The region in the signature."""
         return self._region
 
-    def sign(
-        self,
-        credentials: Credentials,
-        *,
-        method: str,
-        target: str,
-        host: str,
-        headers: Mapping[str, str],
-        payload_hash: str,
-        now: datetime | float,
-    ) -> dict[str, str]:
-        """Return the headers that authorise a request.
-
-        Args:
-            credentials: The credentials to sign with.
-            method: The method, in upper case.
-            target: The percent-encoded path, and ``?query`` if there is one.
-            host: The Host header of the request, with the port unless it is the scheme's default.
-            headers: The other headers. All are signed, except those that a proxy may change.
-            payload_hash: The body's SHA-256 in lower-case hex, or `UNSIGNED_PAYLOAD`.
-            now: The service's time, not this machine's: an aware datetime, or seconds since 1970.
-        """
-        # 1. Find the layout for these header names.
-        stamp = self._stamp(now)
-        token = credentials.token
-        shape = (token is not None, *headers)
-        layout = self._layouts.get(shape) or self._build_layout(shape)
-        # 2. Fill in the canonical request.
-        path, _, query = target.partition("?")
-        canonical = layout.template % layout.arrange(
-            (
-                method,
-                path,
-                _canonical_query(query) if query else "",
-                payload_hash,
-                host,
-                payload_hash,
-                stamp,
-                token or "",
-                *[" ".join(value.split()) for value in headers.values()],
-            )
-        )
-        # 3. Sign it.
-        key = self._day_key(credentials.secret_key, stamp[:8])
-        authorization = {
-            "Authorization": (
-                f"{ALGORITHM} Credential={credentials.access_key}/{key.scope}, "
-                f"SignedHeaders={layout.signed_names}, Signature={_signature(key, stamp, canonical)}"
-            ),
-            "x-amz-date": stamp,
-            "x-amz-content-sha256": payload_hash,
-        }
-        if token is not None:
-            authorization["x-amz-security-token"] = token
-        return authorization
-
     def signed_headers(
         self,
         credentials: Credentials,
@@ -196,43 +139,64 @@ class Signer:
         headers: Mapping[str, str],
         secret_headers: Secret[Mapping[str, str]] | None = None,
         payload_hash: str,
-        now: datetime | float,
+        now: float,
     ) -> Headers:
-        """Return all headers of an authorised request. See `sign`.
+        """Return all headers of an authorised request. All are signed, except those that a proxy may change.
 
         Do not keep the result in a local variable, because it contains the credentials.
 
         Args:
-            credentials: As for `sign`.
-            method: As for `sign`.
-            target: As for `sign`.
-            host: As for `sign`.
+            credentials: The credentials to sign with.
+            method: The method, in upper case.
+            target: The percent-encoded path, and ``?query`` if there is one.
+            host: The Host header of the request, with the port unless it is the scheme's default.
             common: The headers to add to every request.
             headers: The headers of this request. They override `common`.
             secret_headers: The values of secret headers. They replace the placeholders with the same
                 names.
-            payload_hash: As for `sign`.
-            now: As for `sign`.
+            payload_hash: The body's SHA-256 in lower-case hex, or `UNSIGNED_PAYLOAD`.
+            now: The service's time, not this machine's, in seconds since 1970.
         """
+        # Every request runs through this function, so it calls others only for what is not cached.
+        # 1. Collect the headers, and find the layout for their names.
         sent = Headers(common)
         sent.update(headers)
         if secret_headers is not None:
-            sent.update(
-                (name, secret_headers.reveal()[name])
-                for name in secret_headers.reveal()
-                if name in sent
-            )
-        sent.update(
-            self.sign(
-                credentials,
-                method=method,
-                target=target,
-                host=host,
-                headers=sent,
-                payload_hash=payload_hash,
-                now=now,
-            )
+            secrets = secret_headers.reveal()
+            sent.update((name, secrets[name]) for name in secrets if name in sent)
+            del secrets
+        token = credentials.token
+        shape = (token is not None, *sent)
+        layout = self._layouts.get(shape) or self._build_layout(shape)
+        second = int(now)
+        stamp = self._clock[1] if self._clock[0] == second else self._stamp(second)
+        # 2. Fill in the canonical request.
+        path, _, query = target.partition("?")
+        values = [
+            method,
+            path,
+            _canonical_query(query) if query else "",
+            payload_hash,
+            host,
+            payload_hash,
+            stamp,
+            token or "",
+        ]
+        for value in sent.values():
+            values.append(" ".join(value.split()))  # noqa: PERF401 - a comprehension is a call (Python 3.11)
+        canonical = layout.template % layout.arrange(values)
+        # 3. Sign it.
+        key = self._key
+        if key is None or key.day != stamp[:8] or key.secret != credentials.secret_key:
+            key = self._day_key(credentials.secret_key, stamp[:8])
+        sent["Authorization"] = (
+            f"{ALGORITHM} Credential={credentials.access_key}/{key.scope}, "
+            f"SignedHeaders={layout.signed_names}, Signature={_signature(key, stamp, canonical)}"
         )
+        sent["x-amz-date"] = stamp
+        sent["x-amz-content-sha256"] = payload_hash
+        if token is not None:
+            sent["x-amz-security-token"] = token
         return sent
 
     def presign(
@@ -244,7 +208,7 @@ class Signer:
         host: str,
         scheme: str,
         expires: int,
-        now: datetime | float,
+        now: float,
         headers: Mapping[str, str] | None = None,
     ) -> str:
         """Return a presigned URL, which authorises any holder to send one kind of request.
@@ -252,11 +216,11 @@ class Signer:
         Args:
             credentials: The credentials to sign with. If they are temporary, the URL expires with them.
             method: The method, in upper case.
-            target: As for `sign`.
-            host: As for `sign`.
+            target: As for `signed_headers`.
+            host: As for `signed_headers`.
             scheme: ``"https"`` or ``"http"``. It is not signed.
             expires: Seconds from `now`, 1 to 604,800 (seven days).
-            now: As for `sign`.
+            now: As for `signed_headers`.
             headers: Headers that the request must have, with exactly these values.
 
         Raises:
@@ -267,7 +231,7 @@ class Signer:
                 f"a presigned URL must expire after 1 to {MAX_EXPIRES} seconds, got {expires}"
             )
         # 1. Collect the signed headers.
-        stamp = self._stamp(now)
+        stamp = self._stamp(int(now))
         key = self._day_key(credentials.secret_key, stamp[:8])
         values = {name.lower(): " ".join(value.split()) for name, value in (headers or {}).items()}
         values["host"] = host
@@ -296,7 +260,7 @@ class Signer:
 
     def _build_layout(self, shape: tuple[object, ...]) -> _Layout:
         """Build and cache a layout. The shape is whether there is a token, then the header names."""
-        # The positions are those of the values that `sign` passes to `arrange`: four for the request
+        # The positions are those of the values that `signed_headers` passes to `arrange`: four for the request
         # line and the payload, four for the standard headers, then one for each other header.
         standard_names = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
         positions = {
@@ -320,26 +284,28 @@ class Signer:
         self._layouts[shape] = layout
         return layout
 
-    def _stamp(self, now: datetime | float) -> str:
-        second = int(now.timestamp() if isinstance(now, datetime) else now)
-        if second != self._clock[0]:
+    def _stamp(self, second: int) -> str:
+        """Return the timestamp of a second. The last one is cached."""
+        if self._clock[0] != second:
             self._clock = (second, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second)))
         return self._clock[1]
 
     def _day_key(self, secret: str, day: str) -> _DayKey:
+        """Return the signing key of a secret and a day. It is derived once."""
         key = self._key
-        if key is None or key.day != day or key.secret != secret:
-            derived = f"AWS4{secret}".encode()
-            for text in (day, self._region, self._service, "aws4_request"):
-                derived = hmac.digest(derived, text.encode(), "sha256")
-            block = derived.ljust(64, b"\0")
-            self._key = key = _DayKey(
-                secret=secret,
-                day=day,
-                scope=f"{day}/{self._region}/{self._service}/aws4_request",
-                inner=sha256(bytes(byte ^ 0x36 for byte in block)),
-                outer=sha256(bytes(byte ^ 0x5C for byte in block)),
-            )
+        if key is not None and key.day == day and key.secret == secret:
+            return key
+        derived = f"AWS4{secret}".encode()
+        for text in (day, self._region, self._service, "aws4_request"):
+            derived = hmac.digest(derived, text.encode(), "sha256")
+        block = derived.ljust(64, b"\0")
+        self._key = key = _DayKey(
+            secret=secret,
+            day=day,
+            scope=f"{day}/{self._region}/{self._service}/aws4_request",
+            inner=sha256(bytes(byte ^ 0x36 for byte in block)),
+            outer=sha256(bytes(byte ^ 0x5C for byte in block)),
+        )
         return key
 
 

@@ -22,7 +22,7 @@ from ._feature_probe import FeatureProbe
 from ._features import Feature, WriteKind, features_of
 from ._key_probe import KeyProbe
 from ._trials import Trials
-from ._unusual_keys import is_usual
+from ._unusual_keys import find_oddity, is_usual
 
 if TYPE_CHECKING:
     from trove_async.driver import Upload
@@ -71,13 +71,18 @@ class WriteChecks:
 
     def key_needs_check(self, key: str) -> bool:
         """Return whether the key is unusual, or the service is known not to store it unchanged."""
-        return not is_usual(key) or self._service.dialect.unwritable_reason(key) is not None
+        dialect = self._service.dialect
+        return find_oddity(key) is not None or (
+            dialect.directories and dialect.unwritable_reason(key) is not None
+        )
 
     def write_needs_check(self, kind: WriteKind, key: str, options: PutOptions) -> bool:
         """Return whether a write needs `check_write`. Most writes do not, which saves a coroutine."""
-        if self.key_needs_check(key):
+        is_doubtful = find_oddity(key) is not None or self._service.dialect.directories
+        if is_doubtful and self.key_needs_check(key):
             return True
-        if not (self._encrypts or options.tags or options.conditional):
+        conditional = options.if_match is not None or options.if_none_match is not None
+        if not (conditional or self._encrypts or options.tags):
             return False
         return bool(self._uncertain_features(kind, options))
 

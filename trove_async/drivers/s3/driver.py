@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from trove_async._concurrency import CloseStack
-from trove_async._http import GetResult, Reader, check_proxy
+from trove_async._http import Opening, Reader, check_proxy
 from trove_async._http.services import map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async.driver import (
@@ -340,13 +340,14 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        components = self._open_components
+        components = self._components or self._open_components
         plane, checks = components.plane, components.write_checks
         if checks.write_needs_check("put", key, options):
             await checks.check_write("put", bucket, key, options)
-        options = self._object_settings.with_storage_class(options)
+        if self._object_settings.storage_class is not None:
+            options = self._object_settings.with_storage_class(options)
         try:
-            if not options.conditional:  # nearly every put; saves a context manager
+            if options.if_match is options.if_none_match is None:  # nearly every put
                 return await plane.put_object(bucket, key, views, options)
             with map_condition_errors(options):
                 return await plane.put_object(bucket, key, views, options)
@@ -361,23 +362,25 @@ class S3Driver:
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open an object's body. See `AsyncDriver.get`."""
-        return Reader(self._get, bucket, key, options)
+        return Opening(self.fetch, bucket, key, options)
 
-    async def _get(self, bucket: str, key: str, options: GetOptions) -> GetResult:
-        components = self._open_components
+    async def fetch(self, bucket: str, key: str, options: GetOptions) -> Reader:
+        """Open an object's body. See `Fetching.fetch`."""
+        components = self._components or self._open_components
         if components.write_checks.key_needs_check(key):
             await components.write_checks.check_existing_key(bucket, key)
         result = await components.plane.get_object(bucket, key, options)
-        try:
-            check_get_conditions(result.info, options)
-        except PreconditionFailedError:
-            result.body.close()
-            raise
-        return result
+        if options.if_match is not None or options.if_none_match is not None:
+            try:
+                check_get_conditions(result.info, options)
+            except PreconditionFailedError:
+                result.body.close()
+                raise
+        return Reader(result, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return information about the object, including its tags. See `AsyncDriver.head`."""
-        components = self._open_components
+        components = self._components or self._open_components
         if components.write_checks.key_needs_check(key):
             await components.write_checks.check_existing_key(bucket, key)
         try:
@@ -390,15 +393,18 @@ class S3Driver:
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        components = self._open_components
-        with map_condition_errors(options):
-            try:
-                if components.write_checks.key_needs_check(key):
-                    await components.write_checks.check_existing_key(bucket, key, deletes=True)
-                await components.plane.delete_object(bucket, key, options)
-            except ObjectNotFoundError:
-                if options.if_match is not None:
-                    raise
+        if options.if_match is not None:
+            with map_condition_errors(options):
+                await self._delete(bucket, key, options)
+            return
+        with suppress(ObjectNotFoundError):
+            await self._delete(bucket, key, options)
+
+    async def _delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        components = self._components or self._open_components
+        if components.write_checks.key_needs_check(key):
+            await components.write_checks.check_existing_key(bucket, key, deletes=True)
+        await components.plane.delete_object(bucket, key, options)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys. See `BulkDeleting.delete_many`."""
