@@ -22,6 +22,8 @@ from trove_async.driver import (
     CopyingFrom,
     DriverContext,
     DriverReader,
+    Fetching,
+    OpenReader,
     Origin,
     PartSource,
     Presigning,
@@ -202,6 +204,27 @@ class Mapped:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open the object's body. See `AsyncDriver.get`."""
         return _Get(self, bucket, key, options)
+
+    async def fetch(self, bucket: str, key: str, options: GetOptions) -> OpenReader:
+        """Open the object's body. See `Fetching.fetch`."""
+        names = _Names(self._namespace, bucket, key)
+        driver = self._driver
+        with _logical_names_in_errors(names):
+            try:
+                context: OpenReader | AbstractAsyncContextManager[DriverReader]
+                reader: DriverReader
+                if hasattr(driver, "fetch"):  # a tenth of the time of `isinstance`
+                    context = reader = await cast("Fetching", driver).fetch(
+                        *names.physical, options
+                    )
+                else:
+                    context = entering = driver.get(*names.physical, options)
+                    reader = await entering.__aenter__()
+            except ObjectNotFoundError:
+                await self._namespace.require(driver, bucket)
+                raise
+        kind = _ReadIntoReader if isinstance(reader, ReadsInto) else _Reader
+        return kind(context, reader, names)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's info. See `AsyncDriver.head`."""
@@ -460,48 +483,52 @@ def _logical_names_in_errors(*names: _Names) -> Iterator[None]:
 
 
 class _Get:
-    """The context manager of one get. It enters and exits that of the wrapped driver."""
+    """The context manager of one get. It opens and closes a body."""
 
-    __slots__ = ("_bucket", "_context", "_key", "_layer", "_options")
+    __slots__ = ("_layer", "_name", "_reader")
 
     def __init__(self, layer: Mapped, bucket: str, key: str, options: GetOptions) -> None:
         self._layer = layer
-        self._bucket = bucket
-        self._key = key
-        self._options = options
+        self._name = (bucket, key, options)
 
     async def __aenter__(self) -> DriverReader:
-        namespace, driver = self._layer._namespace, self._layer._driver  # noqa: SLF001 - same module
-        names = _Names(namespace, self._bucket, self._key)
-        with _logical_names_in_errors(names):
-            self._context = driver.get(*names.physical, self._options)
-            try:
-                reader = await self._context.__aenter__()
-            except ObjectNotFoundError:
-                await namespace.require(driver, self._bucket)
-                raise
-        kind = _ReadIntoReader if isinstance(reader, ReadsInto) else _Reader
-        return kind(reader, names)
+        self._reader = await self._layer.fetch(*self._name)
+        return self._reader
 
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(kind, error, traceback)
+    ) -> None:
+        await self._reader.__aexit__(kind, error, traceback)
 
 
 class _Reader:
     """A reader of the wrapped driver, with logical names."""
 
-    __slots__ = ("_names", "_wrapped", "info", "range")
+    __slots__ = ("_context", "_names", "_wrapped", "info", "range", "whole")
 
-    def __init__(self, wrapped: DriverReader, names: _Names) -> None:
+    def __init__(
+        self,
+        context: OpenReader | AbstractAsyncContextManager[DriverReader],
+        wrapped: DriverReader,
+        names: _Names,
+    ) -> None:
+        self._context = context
         self._wrapped = wrapped
         self._names = names
         self.info = names.logical_info(wrapped.info)
         self.range = wrapped.range
+        self.whole: bytes | None = getattr(wrapped, "whole", None)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)
 
     async def read(self, size: int) -> bytes:
         """Read from the wrapped reader. See `DriverReader.read`."""
