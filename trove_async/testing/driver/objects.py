@@ -11,9 +11,14 @@ from datetime import timedelta
 import pytest
 
 from trove_async._concurrency import task_group
-from trove_async.driver import AsyncDriver, Capabilities, ReadsInto
-from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
-from trove_async.models import KiB, MiB
+from trove_async.driver import AsyncDriver, Capabilities, Fetching, ReadsInto
+from trove_async.errors import (
+    ObjectChangedError,
+    ObjectNotFoundError,
+    RangeError,
+    UnavailableError,
+)
+from trove_async.models import ByteRange, KiB, MiB
 from trove_async.options import GetOptions, PutOptions
 from trove_async.testing._harness import (
     assert_same,
@@ -188,6 +193,46 @@ class DriverObjects(DriverTopic):
                 got += memory[:count]
             assert_same(got, body)
             assert await reader.readinto(memory) == 0
+
+    @pytest.mark.parametrize("size", [0, 1, 1000, 64 * KiB, 3 * MiB])
+    async def test_fetch_opens_what_get_opens(
+        self, backend: AsyncDriver, bucket: str, size: int
+    ) -> None:
+        if not isinstance(backend, Fetching):
+            assert not hasattr(backend, "fetch")
+            return
+        body = content(size)
+        await write(backend, bucket, "key", body)
+        async with backend.get(bucket, "key", GetOptions()) as opened:
+            expected = opened.info
+        reader = await backend.fetch(bucket, "key", GetOptions())
+        try:
+            assert reader.info == expected
+            assert reader.range == (0, size)
+            assert reader.whole in {None, body}
+            assert_same(await read_to_end(reader, 1000), body)
+        finally:
+            await reader.__aexit__(None, None, None)
+            await reader.__aexit__(None, None, None)  # idempotent
+        with pytest.raises(ObjectNotFoundError):
+            await backend.fetch(bucket, "missing", GetOptions())
+
+    @pytest.mark.parametrize("end", [20, None])
+    async def test_fetch_honours_ranges(
+        self, backend: AsyncDriver, bucket: str, end: int | None
+    ) -> None:
+        if not (isinstance(backend, Fetching) and backend.capabilities.ranges):
+            return  # `ranges` is tested with get
+        await write(backend, bucket, "key", content(1000))
+        byte_range = ByteRange(10, end)
+        reader = await backend.fetch(bucket, "key", GetOptions(range=byte_range))
+        assert reader.range == (10, end or 1000)
+        assert reader.info.size == 1000
+        assert reader.whole in {None, content(1000)[10:end]}
+        assert_same(await read_to_end(reader, 7), content(1000)[10:end])
+        await reader.__aexit__(None, None, None)
+        with pytest.raises(RangeError):
+            await backend.fetch(bucket, "key", GetOptions(range=ByteRange(1000, None)))
 
     async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
