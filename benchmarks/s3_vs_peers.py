@@ -21,7 +21,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -42,11 +41,11 @@ from _harness import (
     table,
 )
 from _s3_contenders import NAMES, Contender, opened, plain
+from _servers import discarding_server, discarding_server_language, running, script
 
 from trove_async import IntegrityError
 from trove_async.testing.servers import S3Server, seaweedfs
 
-HERE = Path(__file__).parent
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
 COUNTS = {1: 200, 32: 1000}  # the number of operations, by concurrency
@@ -214,20 +213,6 @@ SCENES = {
 
 
 @contextmanager
-def process(script: str, *arguments: str) -> Iterator[int]:
-    """Run a server script of this folder; yield the port that it prints. It stops when its input ends."""
-    with subprocess.Popen(  # noqa: S603 - the scripts in this folder
-        [sys.executable, str(HERE / script), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None  # noqa: S101 - it is a pipe
-        yield int(server.stdout.readline())
-        server.communicate()
-
-
-@contextmanager
 def serving(scene: Scene) -> Iterator[S3Server]:
     """Run the server of a scene; yield its address."""
     if scene.against == "SeaweedFS":
@@ -235,11 +220,11 @@ def serving(scene: Scene) -> Iterator[S3Server]:
             asyncio.run(prepare(server, fill=scene.fill))
             yield server
         return
-    with process("_s3_discarding_server.py") as port:
+    with discarding_server() as port:
         if scene.against == "zeros":
             yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
         else:
-            with process("_slow_link.py", "127.0.0.1", str(port)) as slow_port:
+            with running(script("_slow_link.py", "127.0.0.1", str(port))) as slow_port:
                 yield S3Server(endpoint_url=f"http://127.0.0.1:{slow_port}")
 
 
@@ -355,7 +340,8 @@ def main() -> int:
         os._exit(0)  # obstore's threads sometimes abort the interpreter when it exits
     print(
         f"Medians of {options.rounds} interleaved rounds;"
-        f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')}."
+        f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')};"
+        f" server of zeros: {discarding_server_language()}."
     )
     missed = 0
     for name in options.scenes:
