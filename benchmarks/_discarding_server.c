@@ -1,4 +1,4 @@
-/* A minimal S3 server that discards the bodies it receives, and serves zeros.
+/* A minimal S3 and Google Cloud Storage server that discards the bodies it receives, and serves zeros.
  *
  * It stores nothing, and uses as little CPU time as it can, so that the client is what a benchmark measures:
  * one thread, one epoll loop. The kernel drops the bodies of requests without copying them (MSG_TRUNC).
@@ -26,6 +26,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -33,12 +34,15 @@ enum {
     MiB = 1024 * KiB,
     MAX_HEAD = 64 * KiB,
     MAX_HEADERS = 64,
-    MAX_DOCUMENT = 4 * MiB,  /* the keys of a bulk delete; 1,000 of 1 KiB, and their tags */
+    MAX_DOCUMENT = 4 * MiB,  /* a bulk delete of 1,000 keys of 1 KiB */
+    MAX_RESOURCE = 4 * KiB,  /* the metadata before the content of an upload */
     MAX_KEY = 4 * KiB,
     KEYS_PER_PAGE = 1000,
     ZEROS = 256 * KiB,       /* sent at once; they stay in the processor's cache (sendfile is not faster) */
 };
 
+#define GENERATION "1735689600000000"
+#define LAST_MODIFIED "Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
 #define ETAG "\"0123456789abcdef0123456789abcdef\""
 #define XML_NAMESPACE "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\""
 
@@ -168,6 +172,7 @@ struct connection {
     struct text document;  /* the start of the body of a POST */
     size_t document_limit;
     char *method, *path, *query;
+    bool is_google;  /* the request is not signed as those to S3 are */
     struct header headers[MAX_HEADERS];
     int header_count;
 
@@ -211,7 +216,7 @@ static void answer(struct connection *c, const char *status, const char *lines, 
         append_bytes(&c->out, body->data, size);
 }
 
-/* -- S3 --------------------------------------------------------------------------------------------- */
+/* -- objects and listings --------------------------------------------------------------------------- */
 
 /* Return whether this is the first request for a busy key. */
 static bool is_busy(const char *key)
@@ -255,6 +260,7 @@ static bool parse_range(const char *range, uint64_t size, uint64_t *start, uint6
     return *start < size;
 }
 
+/* Answer with an object's metadata as headers, and with its body unless the method is HEAD. */
 static void serve_object(struct connection *c, const char *key)
 {
     struct text *out = &c->out;
@@ -268,15 +274,18 @@ static void serve_object(struct connection *c, const char *key)
         answer(c, "416 Range Not Satisfiable", "", NULL);
         return;
     }
-    append(out, "HTTP/1.1 %s\r\nETag: " ETAG "\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n",
-           range ? "206 Partial Content" : "200 OK");
+    append(out, "HTTP/1.1 %s\r\nETag: " ETAG "\r\n" LAST_MODIFIED, range ? "206 Partial Content" : "200 OK");
     if (range)
         append(out, "Content-Range: bytes %ju-%ju/%ju\r\n", (uintmax_t)start, (uintmax_t)end - 1,
                (uintmax_t)size);
-    else
-        append(out, "x-amz-checksum-crc32c: %s\r\nx-amz-checksum-type: FULL_OBJECT\r\n",
-               crc_text(crc32c_of_zeros(size)));
-    append(out, "Content-Type: binary/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: %ju\r\n"
+    const char *crc = crc_text(crc32c_of_zeros(size));
+    if (c->is_google)
+        append(out, "x-goog-generation: " GENERATION "\r\nx-goog-metageneration: 1\r\nx-goog-hash: crc32c=%s\r\n"
+                    "x-goog-stored-content-encoding: identity\r\nx-goog-stored-content-length: %ju\r\n"
+                    "x-goog-storage-class: STANDARD\r\n", crc, (uintmax_t)size);
+    else if (!range)
+        append(out, "x-amz-checksum-crc32c: %s\r\nx-amz-checksum-type: FULL_OBJECT\r\n", crc);
+    append(out, "Content-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\nContent-Length: %ju\r\n"
                 "x-amz-request-id: 0\r\n\r\n", (uintmax_t)(end - start));
     if (!strcmp(c->method, "HEAD") || start == end)
         return;
@@ -287,40 +296,50 @@ static void serve_object(struct connection *c, const char *key)
     }
 }
 
-static void append_listed(struct text *body, unsigned number)
+#define LISTED_KEY "listed/%05u/%07u.bin"
+
+struct page {
+    unsigned start, end;
+    bool has_more;
+};
+
+/* Return the page that starts with a number; its entries are the numbers of keys. */
+static struct page page_of(const struct connection *c, unsigned start, const char *limit)
 {
-    append(body,
-           "<Contents><Key>listed/%05u/%07u.bin</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
-           "<ETag>&quot;%032x&quot;</ETag><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>"
-           "<ChecksumType>FULL_OBJECT</ChecksumType><Size>%u</Size><StorageClass>STANDARD</StorageClass></Contents>",
-           number / 100, number, number, number);
+    unsigned count = limit ? strtoul(limit, NULL, 10) : KEYS_PER_PAGE;
+    char prefix[MAX_KEY] = "";
+    if (parameter(c, "prefix"))
+        decode(prefix, sizeof prefix, parameter(c, "prefix"), "&");
+    if (start > listed_keys || strncmp(prefix, "listed/", strlen(prefix)))
+        start = listed_keys;
+    if (count > KEYS_PER_PAGE)
+        count = KEYS_PER_PAGE;
+    if (count > listed_keys - start)
+        count = listed_keys - start;
+    return (struct page){start, start + count, start + count < listed_keys};
 }
+
+/* -- the API of S3, and the XML API of Google -------------------------------------------------------- */
 
 /* Answer with a page of the listing. The token of a page is the number of its first key. */
 static void list_objects(struct connection *c)
 {
     static struct text body;
-    const char *token = parameter(c, "continuation-token"), *limit = parameter(c, "max-keys");
-    unsigned count = limit ? strtoul(limit, NULL, 10) : KEYS_PER_PAGE;
-    unsigned start = token ? strtoul(token, NULL, 10) : 0;
-    char prefix[MAX_KEY] = "";
-    if (parameter(c, "prefix"))
-        decode(prefix, sizeof prefix, parameter(c, "prefix"), "&");
-    if (count > KEYS_PER_PAGE)
-        count = KEYS_PER_PAGE;
-    if (start > listed_keys || strncmp(prefix, "listed/", strlen(prefix)))
-        start = listed_keys;
-    if (count > listed_keys - start)
-        count = listed_keys - start;
-    bool has_more = start + count < listed_keys;
+    const char *token = parameter(c, "continuation-token");
+    struct page page = page_of(c, token ? strtoul(token, NULL, 10) : 0, parameter(c, "max-keys"));
     body.size = 0;
     append(&body, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult " XML_NAMESPACE
-                  "><Name>bench</Name><Prefix>%s</Prefix><KeyCount>%u</KeyCount><MaxKeys>%u</MaxKeys>"
-                  "<IsTruncated>%s</IsTruncated>", prefix, count, KEYS_PER_PAGE, has_more ? "true" : "false");
-    if (has_more)
-        append(&body, "<NextContinuationToken>%u</NextContinuationToken>", start + count);
-    for (unsigned number = start; number < start + count; number++)
-        append_listed(&body, number);
+                  "><Name>bench</Name><Prefix>listed/</Prefix><KeyCount>%u</KeyCount><MaxKeys>%u</MaxKeys>"
+                  "<IsTruncated>%s</IsTruncated>",
+           page.end - page.start, KEYS_PER_PAGE, page.has_more ? "true" : "false");
+    if (page.has_more)
+        append(&body, "<NextContinuationToken>%u</NextContinuationToken>", page.end);
+    for (unsigned n = page.start; n < page.end; n++)
+        append(&body,
+               "<Contents><Key>" LISTED_KEY "</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+               "<ETag>&quot;%032x&quot;</ETag><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>"
+               "<ChecksumType>FULL_OBJECT</ChecksumType><Size>%u</Size><StorageClass>STANDARD</StorageClass>"
+               "</Contents>", n / 100, n, n, n);
     append(&body, "</ListBucketResult>");
     answer(c, "200 OK", "Content-Type: application/xml\r\n", &body);
 }
@@ -328,7 +347,6 @@ static void list_objects(struct connection *c)
 static void delete_objects(struct connection *c)
 {
     static struct text body;
-    append_bytes(&c->document, "", 1);
     body.size = 0;
     append(&body, "<DeleteResult " XML_NAMESPACE ">");
     for (const char *key = c->document.data; (key = strstr(key, "<Key>")); key++) {
@@ -358,8 +376,9 @@ static void respond_s3(struct connection *c)
     const char *encoded_key = strchr(c->path + 1, '/');
     encoded_key = encoded_key ? encoded_key + 1 : "";
     decode(key, sizeof key, encoded_key, "");
-    /* 1. A write returns the checksums that it received. */
-    size_t used = 0;
+    /* 1. A write returns the checksums that it received, and an ETag. */
+    size_t used = snprintf(lines, sizeof lines, "ETag: " ETAG "\r\n%s",
+                           c->is_google ? "x-goog-generation: " GENERATION "\r\n" : "");
     for (int n = 0; n < c->header_count && used < sizeof lines; n++) {
         const char *name = c->headers[n].name;
         if (!strncasecmp(name, "x-amz-checksum-", 15) && strcasecmp(name + 15, "mode")
@@ -368,7 +387,7 @@ static void respond_s3(struct connection *c)
     }
     /* 2. Bulk deletes and listings have no key. */
     bool is_post = !strcmp(c->method, "POST");
-    if (parameter(c, "delete") && is_post)
+    if (is_post && parameter(c, "delete"))
         delete_objects(c);
     else if (!*key && parameter(c, "list-type"))
         list_objects(c);
@@ -379,13 +398,247 @@ static void respond_s3(struct connection *c)
         answer_xml(c, "InitiateMultipartUpload", "UploadId", "1", encoded_key, "");
     else if (is_post)
         answer_xml(c, "CompleteMultipartUpload", "ETag", ETAG, encoded_key, lines);
-    else if (!strcmp(c->method, "PUT")) {
-        append(&c->out, "HTTP/1.1 200 OK\r\nETag: " ETAG "\r\n%sContent-Length: 0\r\nx-amz-request-id: 0\r\n\r\n",
-               lines);
-    } else if (!strcmp(c->method, "DELETE"))
+    else if (!strcmp(c->method, "PUT"))
+        answer(c, "200 OK", lines, NULL);
+    else if (!strcmp(c->method, "DELETE"))
         answer(c, "204 No Content", "", NULL);
     else
         serve_object(c, key);
+}
+
+/* -- the JSON API of Google -------------------------------------------------------------------------- */
+
+static void answer_json(struct connection *c, const char *status, const struct text *body)
+{
+    answer(c, status, "Content-Type: application/json; charset=UTF-8\r\n", body);
+}
+
+/* Append the inside of a JSON string. */
+static void append_escaped(struct text *text, const char *value)
+{
+    for (; *value; value++) {
+        if (*value == '"' || *value == '\\')
+            append_bytes(text, "\\", 1);
+        append_bytes(text, value, 1);
+    }
+}
+
+/* Append the resource of an object. The name is escaped; the CRC may be empty, if it is not known. */
+static void append_resource(const struct connection *c, struct text *body, const char *name, uint64_t size,
+                            const char *crc)
+{
+    append(body, "{\"name\":\"%s\",\"generation\":\"" GENERATION "\",\"size\":\"%ju\","
+                 "\"contentType\":\"application/octet-stream\",\"storageClass\":\"STANDARD\","
+                 "\"updated\":\"2025-01-01T00:00:00.000Z\"", name, (uintmax_t)size);
+    if (*crc)
+        append(body, ",\"crc32c\":\"%s\"", crc);
+    if (!parameter(c, "fields"))
+        append(body, ",\"kind\":\"storage#object\",\"id\":\"bench/%s/" GENERATION "\",\"bucket\":\"bench\","
+                     "\"metageneration\":\"1\",\"etag\":\"CAE=\",\"timeCreated\":\"2025-01-01T00:00:00.000Z\"",
+               name);
+    append(body, "}");
+}
+
+static void answer_resource(struct connection *c, const char *name, uint64_t size, const char *crc)
+{
+    static struct text body;
+    body.size = 0;
+    append_resource(c, &body, name, size, crc);
+    answer_json(c, "200 OK", &body);
+}
+
+/* Copy the value of a field of a JSON document, still escaped. It is empty if there is no such field. */
+static void copy_field(char *value, size_t capacity, const char *document, const char *quoted_name)
+{
+    size_t size = 0;
+    const char *found = strstr(document, quoted_name);
+    if (found) {
+        found += strlen(quoted_name);
+        found += strspn(found, ": ");
+        if (*found++ == '"')
+            for (; *found && *found != '"' && size + 2 < capacity; found++) {
+                if (*found == '\\' && found[1])
+                    value[size++] = *found++;
+                value[size++] = *found;
+            }
+    }
+    value[size] = 0;
+}
+
+/* Return the size of the content of a multipart/related body, of which only the start was kept. */
+static uint64_t content_size(const struct connection *c)
+{
+    const char *type = header(c, "content-type"), *boundary = type ? strstr(type, "boundary=") : NULL;
+    if (!boundary)
+        return 0;
+    boundary += strlen("boundary=");
+    boundary += *boundary == '"';
+    size_t length = strcspn(boundary, "\";");
+    /* 1. The content starts behind the second empty line. gcsfs ends lines without a carriage return. */
+    const char *text = c->document.data, *line_end = strstr(text, "\r\n") ? "\r\n" : "\n";
+    const char *empty_line = *line_end == '\r' ? "\r\n\r\n" : "\n\n";
+    const char *metadata = strstr(text, empty_line);
+    const char *content = metadata ? strstr(metadata + strlen(empty_line), empty_line) : NULL;
+    if (!content)
+        return 0;
+    uint64_t start = content - text + strlen(empty_line);
+    /* 2. The last boundary is a line of its own; only gcsfs does not end it. */
+    uint64_t end = c->body_size - (strlen(line_end) + 2 + length + 2) - (*line_end == '\r' ? 2 : 0);
+    return end > start ? end - start : 0;
+}
+
+/* Respond to a request of a resumable session, whose only state is in its URL and in the Content-Range. */
+static void respond_session(struct connection *c)
+{
+    static struct text name;
+    char key[MAX_KEY], lines[128], crc[16] = "";
+    const char *range = header(c, "content-range"), *hash = header(c, "x-goog-hash");
+    const char *total = range ? strchr(range, '/') : NULL, *last = range ? strchr(range, '-') : NULL;
+    if (!strcmp(c->method, "DELETE")) {
+        answer(c, "499 Client Closed Request", "", NULL);
+        return;
+    }
+    uint64_t size = total && isdigit((unsigned char)total[1]) ? strtoull(total + 1, NULL, 10) : 0;
+    uint64_t end = last ? strtoull(last + 1, NULL, 10) + 1 : size;
+    if (total && (total[1] == '*' || end < size)) {
+        snprintf(lines, sizeof lines, "Range: bytes=0-%ju\r\n", (uintmax_t)end - 1);
+        answer(c, "308 Resume Incomplete", lines, NULL);
+        return;
+    }
+    decode(key, sizeof key, parameter(c, "name"), "&");
+    name.size = 0;
+    append_escaped(&name, key);
+    append_bytes(&name, "", 1);
+    if (hash && !strncmp(hash, "crc32c=", 7))
+        snprintf(crc, sizeof crc, "%.8s", hash + 7);
+    answer_resource(c, name.data, size, crc);
+}
+
+static void respond_upload(struct connection *c)
+{
+    static struct text text;
+    char name[MAX_KEY] = "", crc[16];
+    const char *type = parameter(c, "uploadType"), *encoded_name = parameter(c, "name");
+    copy_field(crc, sizeof crc, c->document.data, "\"crc32c\"");
+    /* 1. The content is the body. */
+    if (type && !strncmp(type, "media", 5)) {
+        decode(name, sizeof name, encoded_name ? encoded_name : "", "&");
+        text.size = 0;
+        append_escaped(&text, name);
+        append_bytes(&text, "", 1);
+        answer_resource(c, text.data, c->body_size, "");
+        return;
+    }
+    /* 2. The metadata comes first. */
+    if (encoded_name)
+        decode(name, sizeof name, encoded_name, "&");
+    else
+        copy_field(name, sizeof name, c->document.data, "\"name\"");
+    if (type && !strncmp(type, "multipart", 9)) {
+        answer_resource(c, name, content_size(c), crc);
+        return;
+    }
+    /* 3. Start a session. */
+    text.size = 0;
+    append(&text, "Location: http://%s/upload/session?%sname=", header(c, "host"),
+           parameter(c, "fields") ? "fields=some&" : "");
+    for (const char *byte = name; *byte; byte++)
+        append(&text, isalnum((unsigned char)*byte) ? "%c" : "%%%02X", (unsigned char)*byte);
+    append(&text, "\r\n");
+    append_bytes(&text, "", 1);
+    answer(c, "200 OK", text.data, NULL);
+}
+
+/* Answer with a page of the listing. A token is the number of a key, and so is the end of a start offset. */
+static void list_resources(struct connection *c)
+{
+    static struct text body;
+    char offset[MAX_KEY] = "", name[64];
+    const char *token = parameter(c, "pageToken");
+    unsigned start = token ? strtoul(token, NULL, 10) : 0, folder;
+    if (parameter(c, "startOffset")) {
+        decode(offset, sizeof offset, parameter(c, "startOffset"), "&");
+        sscanf(offset, "listed/%u/%u", &folder, &start);
+    }
+    struct page page = page_of(c, start, parameter(c, "maxResults"));
+    body.size = 0;
+    append(&body, "{\"kind\":\"storage#objects\"");
+    if (page.has_more)
+        append(&body, ",\"nextPageToken\":\"%u\"", page.end);
+    for (unsigned n = page.start; n < page.end; n++) {
+        append(&body, n == page.start ? ",\"items\":[" : ",");
+        snprintf(name, sizeof name, LISTED_KEY, n / 100, n);
+        append_resource(c, &body, name, n, "AAAAAA==");
+    }
+    append(&body, page.end > page.start ? "]}" : "}");
+    answer_json(c, "200 OK", &body);
+}
+
+static void respond_batch(struct connection *c)
+{
+    static struct text body;
+    body.size = 0;
+    for (const char *id = c->document.data; (id = strcasestr(id, "Content-ID: <"));) {
+        id += strlen("Content-ID: <");
+        append(&body, "--batch\r\nContent-Type: application/http\r\nContent-ID: <response-%.*s>\r\n\r\n"
+                      "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n\r\n", (int)strcspn(id, ">"), id);
+    }
+    append(&body, "--batch--\r\n");
+    answer(c, "200 OK", "Content-Type: multipart/mixed; boundary=batch\r\n", &body);
+}
+
+/* Respond to a request for a bucket or an object; `target` is the path behind "/storage/v1/b". */
+static void respond_storage(struct connection *c, const char *target, bool is_media)
+{
+    static struct text text;
+    char key[MAX_KEY];
+    const char *objects = *target ? strchr(target + 1, '/') : NULL;  /* behind the bucket */
+    text.size = 0;
+    if (!strcmp(c->method, "DELETE")) {
+        answer(c, "204 No Content", "", NULL);
+    } else if (!objects || objects[1] != 'o') {
+        append(&text, "{\"kind\":\"storage#bucket%s\",\"name\":\"bench\","
+                      "\"timeCreated\":\"2025-01-01T00:00:00.000Z\"}",
+               *target || !strcmp(c->method, "POST") ? "" : "s");
+        answer_json(c, "200 OK", &text);
+    } else if (!objects[2]) {
+        list_resources(c);
+    } else {
+        decode(key, sizeof key, objects + 3, "");
+        if (is_media || (parameter(c, "alt") && !strncmp(parameter(c, "alt"), "media", 5))) {
+            serve_object(c, key);
+            return;
+        }
+        append_escaped(&text, key);
+        append_bytes(&text, "", 1);
+        answer_resource(c, text.data, size_of(key), crc_text(crc32c_of_zeros(size_of(key))));
+    }
+}
+
+/* Return what follows a prefix of the path, or NULL. */
+static const char *behind(const char *path, const char *prefix)
+{
+    size_t size = strlen(prefix);
+    return strncmp(path, prefix, size) ? NULL : path + size;
+}
+
+static void dispatch(struct connection *c)
+{
+    const char *target, *authorization = header(c, "authorization");
+    c->is_google = !authorization || !behind(authorization, "AWS4-HMAC-SHA256");
+    append_bytes(&c->document, "", 1);  /* so that it is a string */
+    if ((target = behind(c->path, "/storage/v1/b")))
+        respond_storage(c, target, false);
+    else if ((target = behind(c->path, "/download/storage/v1/b")))
+        respond_storage(c, target, true);
+    else if (behind(c->path, "/upload/storage/v1/b"))
+        respond_upload(c);
+    else if (behind(c->path, "/upload/session"))
+        respond_session(c);
+    else if (behind(c->path, "/batch"))
+        respond_batch(c);
+    else
+        respond_s3(c);
 }
 
 /* -- HTTP ------------------------------------------------------------------------------------------- */
@@ -482,7 +735,9 @@ static bool start_request(struct connection *c)
     size_t received = c->filled - c->head_size;
     received = received < c->body_left ? received : c->body_left;
     c->document.size = 0;
-    c->document_limit = strcmp(c->method, "POST") ? 0 : parameter(c, "delete") ? MAX_DOCUMENT : 4 * KiB;
+    c->document_limit = strcmp(c->method, "POST") ? 0 : MAX_RESOURCE;
+    if (c->document_limit && (parameter(c, "delete") || !strncmp(c->path, "/batch", 6)))
+        c->document_limit = MAX_DOCUMENT;
     if (c->document_limit > 0)
         append_bytes(&c->document, c->in + c->head_size, received);
     if (c->document_limit > c->body_size)
@@ -499,7 +754,7 @@ static void respond(struct connection *c)
 {
     size_t used = c->head_size + (c->body_size < c->filled - c->head_size ? c->body_size
                                                                          : c->filled - c->head_size);
-    respond_s3(c);
+    dispatch(c);
     c->filled -= used;
     memmove(c->in, c->in + used, c->filled);
     c->head_size = 0;

@@ -69,7 +69,8 @@ async def small(name: str, contender: Contender, options: argparse.Namespace) ->
         body = os.urandom(size)
         for limit, count in COUNTS.items():
             keys = [
-                f"{name}/{os.getpid()}/{limit}/{n}-{size}" for n in range(count // options.part)
+                f"{name}/{os.getpid()}/{limit}/{n}-{size}"
+                for n in range(max(limit, count // options.part))
             ]
 
             async def put(n: int, keys: list[str] = keys, body: bytes = body) -> None:
