@@ -505,7 +505,7 @@ static void respond_session(struct connection *c)
         answer(c, "308 Resume Incomplete", lines, NULL);
         return;
     }
-    decode(key, sizeof key, parameter(c, "name"), "&");
+    decode(key, sizeof key, parameter(c, "name") ? parameter(c, "name") : "", "&");
     name.size = 0;
     append_escaped(&name, key);
     append_bytes(&name, "", 1);
