@@ -293,7 +293,10 @@ def main() -> int:
     """Run everything. Return 1 if a target is missed."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     language = discarding_server_language()
-    print(f"{machine('trove_async', 's3fs', 'obstore')}; discarding server: {language}.")
+    print(
+        f"Medians of {rounds} interleaved rounds; {machine('trove_async', 's3fs', 'obstore')};"
+        f" discarding server: {language}."
+    )
     print("Microseconds of a call, and in parentheses our blocking rate divided by the peer's.\n")
     all_met = True
     with backends() as places:

@@ -320,7 +320,8 @@ def main() -> int:
     missed = []
     with seaweedfs() as server:
         fill(server)
-        print(machine("fsspec", "s3fs", "obstore", "pyarrow", "zarr"), end="\n\n")
+        packages = machine("fsspec", "s3fs", "obstore", "pyarrow", "zarr")
+        print(f"Medians of {arguments.rounds} interleaved rounds; {packages}.\n")
         for scene in arguments.only:
             requests = count_requests(server, scene)
             if not report(scene, measure(server, scene, arguments.rounds), requests):

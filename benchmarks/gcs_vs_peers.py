@@ -231,7 +231,9 @@ def report(name: str, results: Sequence[dict[str, Figures]]) -> int:
     text, missed = rounds.check(list(targets(name)))
     if text:
         print(f"\n{text}")
-    print_comparisons(rounds.comparisons(name))
+    print_comparisons(
+        rounds.comparisons(name if scene.against == "zeros" else f"{name}, {scene.against}")
+    )
     return missed
 
 

@@ -384,10 +384,11 @@ def report(scene_name: str, rounds: Rounds) -> int:
     text, missed = rounds.check(list(targets(scene_name)))
     if text:
         print(f"\n{text}")
+    label = f"{scene_name}, SeaweedFS" if scene.against == "SeaweedFS" else scene_name
     # Signing concerns only what is sent.
     print_comparisons(
         comparison
-        for comparison in rounds.comparisons(scene_name)
+        for comparison in rounds.comparisons(label)
         if not ("unsigned" in comparison.work and ": get" in comparison.work)
     )
     return missed
