@@ -63,8 +63,9 @@ lowest:  ## some of the tests, with the lowest allowed versions of all dependenc
 	$(LOWEST) -m uv pip install --quiet --python $(LOWEST) --editable '.[test]'
 	$(LOWEST) -m pytest --numprocesses=auto -k 'not Seaweed and not Store and not Routed' $(SMOKE)
 
+# ONLY="s3_vs_peers gcs_vs_peers" runs only these, and keeps the results of the others.
 bench: .venv/bench .venv-s3-encryption  ## all benchmarks, compared with peers; writes benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/run_all.py $(ONLY)
 
 # A peer of the benchmarks that allows only versions of `cryptography` below ours.
 .venv-s3-encryption:

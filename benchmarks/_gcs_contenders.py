@@ -181,13 +181,13 @@ async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Obstore:
-    """obstore's GCSStore, only for reads: it writes through the XML API, which fake-gcs-server lacks."""
+    """obstore's GCSStore. It writes through the XML API."""
 
     def __init__(self, store: Any) -> None:  # noqa: ANN401 - the library is untyped
         self._store = store
 
     async def put(self, key: str, body: bytes) -> None:
-        raise NotImplementedError
+        await self._store.put_async(key, body)
 
     async def get(self, key: str) -> int:
         return len(await (await self._store.get_async(key)).bytes_async())
@@ -196,10 +196,14 @@ class Obstore:
         return int((await self._store.head_async(key))["size"])
 
     async def delete(self, key: str) -> None:
-        raise NotImplementedError
+        await self._store.delete_async(key)
 
     async def put_large(self, key: str, piece: bytes, count: int) -> None:
-        raise NotImplementedError
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(count):
+                yield piece
+
+        await self._store.put_async(key, pieces())
 
     async def get_large(self, key: str) -> int:
         size = 0
@@ -234,7 +238,10 @@ async def obstore(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 CONTENDERS: dict[str, Callable[[str, str], AbstractAsyncContextManager[Contender]]] = {
     "trove_async": trove_async,
-    "gcloud-aio-storage": gcloud_aio,
-    "gcsfs": gcsfs,
+    "trove_async, uvloop": trove_async,
     "obstore": obstore,
+    "obstore, uvloop": obstore,
+    "gcsfs": gcsfs,
+    "gcloud-aio-storage": gcloud_aio,
 }
+"""The contenders by name. Those with ``uvloop`` in their name run on uvloop, the others on asyncio."""

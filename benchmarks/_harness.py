@@ -11,8 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,6 +143,83 @@ def median_ratio(figures: Sequence[float], references: Sequence[float]) -> float
     return statistics.median(figure / reference for figure, reference in pairs)
 
 
+def ratio_of_medians(figures: Sequence[float], references: Sequence[float]) -> float:
+    """Return the median of the figures divided by the median of the references."""
+    return statistics.median(figures) / statistics.median(references)
+
+
+# -- beside peers ------------------------------------------------------------------------------------
+
+COMPARED = "<!-- compared: "
+"""The start of the line from which `run_all` reads comparisons. Markdown does not show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Our figures for some work, divided by a peer's.
+
+    Attributes:
+        work: The work, and what it runs against.
+        peer: The peer.
+        rate: The ratio of the rates. Above 1, we are faster.
+        cpu: The ratio of the CPU times. Below 1, we need less. None: they were not measured.
+    """
+
+    work: str
+    peer: str
+    rate: float
+    cpu: float | None = None
+
+
+def compare(
+    work: str, peer: str, ours: Sequence[Measurement], theirs: Sequence[Measurement]
+) -> Comparison:
+    """Return the ratios of the medians of two series of measurements."""
+    return Comparison(
+        work=work,
+        peer=peer,
+        rate=ratio_of_medians([one.rate for one in ours], [one.rate for one in theirs]),
+        cpu=ratio_of_medians(
+            [one.cpu / one.amount for one in ours], [one.cpu / one.amount for one in theirs]
+        ),
+    )
+
+
+def print_comparisons(comparisons: Iterable[Comparison]) -> None:
+    """Print comparisons as JSON, for the table of `run_all`."""
+    rows = [
+        {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in map(asdict, comparisons)
+    ]
+    print(f"\n{COMPARED}{json.dumps(rows, ensure_ascii=False)} -->", flush=True)
+
+
+# -- cores -------------------------------------------------------------------------------------------
+
+
+def can_choose_cores() -> bool:
+    """Return whether processes can be bound to cores here, and there are two."""
+    return hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
+
+
+@contextmanager
+def on_one_core() -> Iterator[int]:
+    """Bind this process, and those that it starts, to one core. Yield another core, for a server."""
+    cores = os.sched_getaffinity(0)
+    first, second, *_ = sorted(cores)
+    os.sched_setaffinity(0, {first})
+    try:
+        yield second
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+# -- printing ----------------------------------------------------------------------------------------
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -152,6 +230,16 @@ def machine(*packages: str) -> str:
     """Return a line that describes the machine, Python and the versions of packages."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
-        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()},"
+        f"{os.cpu_count()} cores{_processor()}, {platform.system()} {platform.machine()},"
         f" Python {platform.python_version()}" + (f"; {versions}" if versions else "")
     )
+
+
+def _processor() -> str:
+    """Return the model of the processor, in parentheses, if Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f" ({models[0]})" if models else ""

@@ -437,6 +437,7 @@ def _day_key(secret: str, day: str, region: str) -> bytes:
 NAMES = (
     "trove_async",
     "trove_async, uvloop",
+    "trove_async, unsigned",
     "trove_async, unsigned, uvloop",
     "obstore",
     "obstore, uvloop",

@@ -1,10 +1,11 @@
 """A minimal S3 server that discards the bodies it receives, and serves zeros.
 
-It stores nothing, so the client is the bottleneck of a benchmark. The size of an object is the number at
+It replaces `_discarding_server.c` where that cannot be compiled. It stores nothing, so the client does more
+work than the server. The size of an object is the number at
 the end of its key. Two kinds of keys test how a client handles failures: the first GET or HEAD
 of a ``busy`` key gets a 503, and a ``flipped`` object has a wrong byte.
 
-    python benchmarks/_s3_discarding_server.py   # prints its port, and runs until its input ends
+    python benchmarks/_s3_discarding_server.py [LISTED_KEYS]   # prints its port, and runs until its input ends
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import uvloop
 from crc32c import crc32c
 
 MiB = 1024 * 1024
-LISTED_KEYS = 10_000
+listed_keys = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 KEYS_PER_PAGE = 1000
 ETAG = '"0123456789abcdef0123456789abcdef"'
 LAST_MODIFIED = b"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
@@ -46,14 +47,14 @@ def checksum(size: int) -> bytes:
 def page(token: str) -> bytes:
     """Return one page of the listing."""
     start = int(token or 0)
-    has_more = start + KEYS_PER_PAGE < LISTED_KEYS
+    has_more = start + KEYS_PER_PAGE < listed_keys
     entries = "".join(
-        f"<Contents><Key>listed/{n // 100:03}/{n:06}.bin</Key>"
+        f"<Contents><Key>listed/{n // 100:05}/{n:07}.bin</Key>"
         "<LastModified>2025-01-01T00:00:00.000Z</LastModified>"
         f"<ETag>&quot;{n:032x}&quot;</ETag><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>"
         f"<ChecksumType>FULL_OBJECT</ChecksumType><Size>{n}</Size>"
         "<StorageClass>STANDARD</StorageClass></Contents>"
-        for n in range(start, min(start + KEYS_PER_PAGE, LISTED_KEYS))
+        for n in range(start, min(start + KEYS_PER_PAGE, listed_keys))
     )
     next_token = (
         f"<NextContinuationToken>{start + KEYS_PER_PAGE}</NextContinuationToken>"

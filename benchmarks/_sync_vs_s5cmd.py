@@ -14,7 +14,16 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _harness import Measurement, measured, median_ratio, memory_folder, once, table
+from _harness import (
+    Comparison,
+    Measurement,
+    compare,
+    measured,
+    median_ratio,
+    memory_folder,
+    once,
+    table,
+)
 
 from trove_async import Bucket, Trove
 from trove_async.drivers import S3Driver
@@ -120,8 +129,11 @@ async def _checked(work: Awaitable[SyncReport]) -> None:
         raise RuntimeError(str(report))
 
 
-def sync_beside_s5cmd(rounds: int) -> tuple[str, list[str]]:
-    """Run all rounds. Return a text with the figures, and the phases that miss their targets."""
+def sync_beside_s5cmd(rounds: int) -> tuple[str, list[str], list[Comparison]]:
+    """Run all rounds.
+
+    Return a text with the figures, the phases that miss their targets, and the comparisons with s5cmd.
+    """
     ours, theirs = Contender(), Contender()
     with seaweedfs() as server, memory_folder() as folder:
         files = Path(folder) / "files"
@@ -136,9 +148,10 @@ def sync_beside_s5cmd(rounds: int) -> tuple[str, list[str]]:
                 else:
                     asyncio.run(run_trove(server, bucket, files, down, ours))
                 shutil.rmtree(down)
-    rows, missed = [], []
+    rows, missed, comparisons = [], [], []
     for phase in PHASES:
         mine, others = ours.rounds[phase], theirs.rounds[phase]
+        comparisons.append(compare(f"sync, {phase}", "s5cmd", mine, others))
         ratio = median_ratio([one.seconds for one in mine], [one.seconds for one in others])
         target = TARGETS.get(phase)
         if target is not None and ratio > target:
@@ -159,7 +172,7 @@ def sync_beside_s5cmd(rounds: int) -> tuple[str, list[str]]:
         f"Sync of {FILES:,} files of 1 to 8 KiB with SeaweedFS, {WORKERS} workers, medians of {rounds}"
         f" interleaved rounds.\n\n{table(header, rows)}"
     )
-    return text, missed
+    return text, missed, comparisons
 
 
 async def _create_bucket(server: S3Server, bucket: str) -> None:

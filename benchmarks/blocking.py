@@ -25,14 +25,18 @@ from typing import Any
 import obstore
 import s3fs  # type: ignore[import-untyped]  # has no types
 from _harness import (
+    Comparison,
     Measurement,
+    compare,
     concurrently,
     machine,
     measured,
     median_ratio,
     memory_folder,
+    print_comparisons,
     table,
 )
+from _servers import discarding_server, discarding_server_language
 from obstore.store import LocalStore, S3Store
 
 from trove_async import Trove, blocking
@@ -64,7 +68,11 @@ class Backend:
     name: str
     driver: Callable[[], AsyncDriver]
     peers: dict[str, Calls]
-    seconds: dict[tuple[str, str, int], list[float]] = field(default_factory=dict)
+    results: dict[tuple[str, str, int], list[Measurement]] = field(default_factory=dict)
+
+    def seconds(self, contender: str, name: str, count: int) -> list[float]:
+        """Return the seconds of all rounds."""
+        return [result.seconds for result in self.results.get((contender, name, count), [])]
 
 
 def s3(name: str, server: S3Server) -> Backend:
@@ -139,16 +147,7 @@ def backends() -> Iterator[list[Backend]]:
             )
         ) as store:
             store.create_bucket(BUCKET)
-        discarding = stack.enter_context(
-            subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, str(Path(__file__).with_name("_s3_discarding_server.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        assert discarding.stdout is not None  # noqa: S101 - a pipe
-        port = discarding.stdout.readline().strip()
+        port = stack.enter_context(discarding_server())
         folder = stack.enter_context(memory_folder())
         Path(folder, "ours").mkdir()
         yield [
@@ -156,7 +155,6 @@ def backends() -> Iterator[list[Backend]]:
             s3("discarding server", S3Server(endpoint_url=f"http://127.0.0.1:{port}")),
             local(folder),
         ]
-        discarding.kill()
 
 
 def run(backend: Backend, rounds: int) -> None:
@@ -178,9 +176,9 @@ def run(backend: Backend, rounds: int) -> None:
             works += thread_works(threads, peer, calls)
         for number in range(rounds + 1):  # the first round warms up
             for contender, name, count, work in works:
-                seconds = measured(CALLS, work).seconds
+                result = measured(CALLS, work)
                 if number:
-                    backend.seconds.setdefault((contender, name, count), []).append(seconds)
+                    backend.results.setdefault((contender, name, count), []).append(result)
         runner.run(async_store.aclose())
 
 
@@ -237,10 +235,10 @@ def report(backend: Backend) -> str:
     rows = []
     for name in BODIES:
         for count in (1, THREADS):
-            ours = backend.seconds["blocking", name, count]
+            ours = backend.seconds("blocking", name, count)
             cells = [name, str(count), f"{statistics.median(ours) / CALLS * 1e6:.0f}"]
             for peer in ("async", "s3fs", "obstore"):
-                theirs = backend.seconds.get((peer, name, count), [])
+                theirs = backend.seconds(peer, name, count)
                 median = statistics.median(theirs) / CALLS * 1e6 if theirs else 0
                 cells.append(f"{median:.0f} ({median_ratio(theirs, ours):.2f})" if theirs else "")
             rows.append(cells)
@@ -251,6 +249,19 @@ def report(backend: Backend) -> str:
         *(f"{peer}, µs" for peer in ("async", "s3fs", "obstore")),
     ]
     return table(header, rows)
+
+
+def comparisons(backend: Backend) -> Iterator[Comparison]:
+    """Yield our blocking calls beside those of each peer."""
+    for peer in backend.peers:
+        for name in BODIES:
+            for count in (1, THREADS):
+                yield compare(
+                    f"{backend.name}: {name}, threads: {count}",
+                    peer,
+                    backend.results["blocking", name, count],
+                    backend.results[peer, name, count],
+                )
 
 
 def opening_seconds() -> float:
@@ -270,7 +281,7 @@ def verdicts(backend: Backend) -> list[tuple[str, bool]]:
     lines = []
     for name in BODIES:
         for peer, count, target in TARGETS:
-            ours, theirs = (backend.seconds[who, name, count] for who in ("blocking", peer))
+            ours, theirs = (backend.seconds(who, name, count) for who in ("blocking", peer))
             ratio = median_ratio(theirs, ours)
             met = ratio >= target
             text = f"{name}, threads: {count}: {ratio:.2f} times the rate of {peer} (at least {target:.2f}:"
@@ -281,13 +292,18 @@ def verdicts(backend: Backend) -> list[tuple[str, bool]]:
 def main() -> int:
     """Run everything. Return 1 if a target is missed."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    print(machine("trove_async", "s3fs", "obstore"))
+    language = discarding_server_language()
+    print(
+        f"Medians of {rounds} interleaved rounds; {machine('trove_async', 's3fs', 'obstore')};"
+        f" discarding server: {language}."
+    )
     print("Microseconds of a call, and in parentheses our blocking rate divided by the peer's.\n")
     all_met = True
     with backends() as places:
         for backend in places:
             run(backend, rounds)
             print(report(backend), "\n", flush=True)
+            print_comparisons(comparisons(backend))
             if backend.name == "SeaweedFS":
                 for line, met in verdicts(backend):
                     print(f"- {line}")

@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from _harness import MiB, machine, memory_folder, table
+from _harness import (
+    Comparison,
+    MiB,
+    machine,
+    memory_folder,
+    print_comparisons,
+    table,
+)
 
 from trove_async.testing.servers import S3Server, seaweedfs
 
@@ -204,7 +211,7 @@ def report(
 ) -> int:
     """Print the medians and ratios. Return 1 if one is above its limit."""
     print(f"{machine()}. {files:,} files of {SMALL} bytes; one of {large} MiB.\n")
-    rows, missed = [], 0
+    rows, comparisons, missed = [], [], 0
     for work in WORK:
         ours = runs["trove", work]
         for tool in names:
@@ -216,6 +223,8 @@ def report(
             limit = LIMITS.get((work, tool))
             verdict = "" if limit is None else f"{limit:.2f}{' missed' if ratio > limit else ''}"
             missed += limit is not None and ratio > limit
+            if tool != "trove":
+                comparisons.append(Comparison(work=work, peer=tool, rate=1 / ratio, cpu=cpu_ratio))
             rows.append(
                 (
                     work,
@@ -231,6 +240,7 @@ def report(
     print(table(("work", "tool", "seconds", "CPU s", "MiB", "trove / tool", "CPU", "limit"), rows))
     peak = max(run.memory for work in WORK[:4] for run in runs["trove", work])
     print(f"\nPeak memory of trove for small files: {peak:.0f} MiB (limit {MAX_MEMORY}).")
+    print_comparisons(comparisons)
     return int(bool(missed) or peak > MAX_MEMORY)
 
 

@@ -35,7 +35,17 @@ import pyarrow.parquet as pq
 import s3fs  # type: ignore[import-untyped]  # has no types
 import zarr
 from _counting_proxy import counting_proxy
-from _harness import Measurement, MiB, concurrently, machine, measured, median_ratio, table
+from _harness import (
+    Measurement,
+    MiB,
+    compare,
+    concurrently,
+    machine,
+    measured,
+    median_ratio,
+    print_comparisons,
+    table,
+)
 from obstore.fsspec import FsspecStore as ObstoreFileSystem
 from pyarrow.fs import S3FileSystem
 from zarr.storage import FsspecStore
@@ -51,10 +61,11 @@ CHUNKS, CHUNK = 1000, 64 * 1024
 KEYS = [f"{BUCKET}/array/c/{number}/0" for number in range(CHUNKS)]
 
 OURS = "trove_async"
+OWN_LOOP = "own loop"
 TARGETS: Mapping[str, Mapping[str, float]] = {
     "parquet": {"pyarrow": 1.1},
     "zarr": {"obstore.fsspec": 1.0},
-    "cat": {"own loop": 1.2},
+    "cat": {OWN_LOOP: 1.2},
 }
 """The greatest ratios of our wall time (parquet: and CPU time) to that of a peer."""
 
@@ -214,7 +225,7 @@ def cat_works(server: S3Server) -> dict[str, Work]:
 
     own_loop = OwnLoop(server)
     works = {name: reading(filesystem) for name, filesystem in filesystems.items()}
-    return {OURS: works[OURS], "own loop": own_loop.read, **works}
+    return {OURS: works[OURS], OWN_LOOP: own_loop.read, **works}
 
 
 SCENES: Mapping[str, Callable[[S3Server], dict[str, Work]]] = {
@@ -295,6 +306,8 @@ def report(
         )
     header = [scene, "wall", "CPU", "our wall / its", "our CPU / its", "target"]
     print(table([*header, "GETs", "others", "received"], rows), end="\n\n")
+    peers = [name for name in results if name not in {OURS, OWN_LOOP}]
+    print_comparisons(compare(scene, peer, ours, results[peer]) for peer in peers)
     return met
 
 
@@ -307,7 +320,8 @@ def main() -> int:
     missed = []
     with seaweedfs() as server:
         fill(server)
-        print(machine("fsspec", "s3fs", "obstore", "pyarrow", "zarr"), end="\n\n")
+        packages = machine("fsspec", "s3fs", "obstore", "pyarrow", "zarr")
+        print(f"Medians of {arguments.rounds} interleaved rounds; {packages}.\n")
         for scene in arguments.only:
             requests = count_requests(server, scene)
             if not report(scene, measure(server, scene, arguments.rounds), requests):

@@ -26,12 +26,14 @@ from _harness import (
     Measurement,
     Memory,
     MiB,
+    compare,
     in_fresh_process,
     machine,
     measured,
     median_ratio,
     memory_folder,
     once,
+    print_comparisons,
     table,
 )
 from _sync_vs_s5cmd import sync_beside_s5cmd
@@ -121,7 +123,7 @@ def measure_cp(root: Path, size: int, count: int) -> Measurement:
     return measured(size * count / MiB, lambda: subprocess.run(command, check=True))  # noqa: S603
 
 
-def compare(size: int, count: int, rounds: int) -> tuple[list[Measurement], list[Measurement]]:
+def measure_both(size: int, count: int, rounds: int) -> tuple[list[Measurement], list[Measurement]]:
     """Measure both in turn, in memory if possible."""
     ours, cp = [], []
     for _ in range(rounds):
@@ -153,9 +155,10 @@ def main() -> int:
     if figures["growth"] > MAX_GROWTH:
         missed.append("memory")
     # 2. Rebalance and cp.
-    rows = []
+    rows, comparisons = [], []
     for name, size, count in FILES:
-        ours, cp = compare(size, count, arguments.rounds)
+        ours, cp = measure_both(size, count, arguments.rounds)
+        comparisons.append(compare(f"rebalance, {count} files of {name}", "cp", ours, cp))
         ratio = median_ratio([one.rate for one in ours], [one.rate for one in cp])
         cpu = median_ratio([one.cpu for one in ours], [one.cpu for one in cp])
         rows.append(
@@ -172,8 +175,9 @@ def main() -> int:
     print(f"Medians of {arguments.rounds} interleaved rounds. Ratios are those of ours to cp.\n")
     print(table(["files", "rebalance, MiB/s", "cp, MiB/s", "ratio", "CPU ratio"], rows))
     # 3. Sync and s5cmd.
-    text, missed_phases = sync_beside_s5cmd(arguments.rounds)
+    text, missed_phases, sync_comparisons = sync_beside_s5cmd(arguments.rounds)
     print(f"\n{text}")
+    print_comparisons([*comparisons, *sync_comparisons])
     missed += missed_phases
     if missed:
         print(f"\nMissed: {', '.join(missed)}.")

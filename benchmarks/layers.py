@@ -33,7 +33,16 @@ from unittest.mock import patch
 import diskcache  # type: ignore[import-untyped]  # has no types
 import fsspec
 from _counting_proxy import CountingProxy, counting_proxy
-from _harness import Measurement, MiB, machine, memory_folder, once, table
+from _harness import (
+    Comparison,
+    Measurement,
+    MiB,
+    machine,
+    memory_folder,
+    once,
+    print_comparisons,
+    table,
+)
 
 from trove_async import Trove
 from trove_async.drivers import LocalDriver, MemoryDriver, S3Driver
@@ -259,6 +268,7 @@ async def compare_hits(bench: Bench) -> bool:
     sizes = (4 * KiB, MiB)
     rng = random.Random(1)
     rows: list[list[str]] = []
+    comparisons: list[Comparison] = []
 
     def offset(size: int) -> int:
         return rng.randrange((len(bench.body) - size) // size) * size
@@ -298,10 +308,15 @@ async def compare_hits(bench: Bench) -> bool:
                 figures = [blocking_microseconds(100, read, size, offset) for size in sizes]
                 requests = bench.proxy.gets + bench.proxy.others
                 rows.append([name, *(f"{value:.0f}" for value in figures), str(requests)])
+                for work, ours, theirs in zip(("4 KiB", "1 MiB"), results, figures, strict=True):
+                    comparisons.append(
+                        Comparison(work=f"hit of {work}", peer=name, rate=theirs / ours)
+                    )
 
     await asyncio.to_thread(measure_peers)
-    print("## Hits, µs\n")
+    print("### Hits, µs\n")
     print(table(["", "4 KiB", "1 MiB", "requests to the origin"], rows) + "\n")
+    print_comparisons(comparisons)
     return met
 
 
@@ -361,7 +376,7 @@ async def compare_misses(bench: Bench, rounds: int) -> bool:
         rows.append([name, *cells, f"{received / len(misses) / MiB:.1f}"])
         met = met and ratios[0] <= 1.15 and ratios[2] <= 1.5
     rows.append(["target", "", "", "1.15", "", "1.5", "", "", ""])
-    print("## Misses, beside the same gets without the cache\n")
+    print("### Misses, beside the same gets without the cache\n")
     header = ["", "plain ms", "miss ms", "wall ratio", "to the blocks", "CPU ratio"]
     header += ["to the blocks", "to get and write", "MiB received, each"]
     print(table(header, rows) + "\n")
@@ -479,7 +494,7 @@ async def compare_concurrent(bench: Bench) -> bool:
 
     await asyncio.to_thread(measure_peers)
     header = ["", "GETs", "other requests", "MiB received", "ms", "errors or wrong bytes"]
-    print("## Concurrent misses of one block (target: 1 GET)\n")
+    print("### Concurrent misses of one block (target: 1 GET)\n")
     print(table(header, rows) + "\n")
     return met
 
@@ -542,7 +557,7 @@ async def compare_limits(bench: Bench) -> bool:
 
     if shutil.which("rclone"):
         await asyncio.to_thread(measure_rclone)
-    print("## Bytes on disk / max_bytes, at the peak (the object has 4 times max_bytes)\n")
+    print("### Bytes on disk / max_bytes, at the peak (the object has 4 times max_bytes)\n")
     print(table(["", "ratio"], rows) + "\n")
     return met
 
@@ -587,7 +602,7 @@ async def measure_opening(bench: Bench, count: int = 100_000) -> bool:
             seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
             found = layer.statistics().blocks
     steps.sort()
-    print(f"## Opening a cache of {count:,} blocks\n")
+    print(f"### Opening a cache of {count:,} blocks\n")
     rows = [
         ["open() returns after, ms", f"{opened * 1e3:.0f}", ""],
         ["index complete after, s", f"{seconds:.2f}", "1"],

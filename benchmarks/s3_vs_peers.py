@@ -4,7 +4,9 @@ In each round, the contenders do the same work in turn, in separate processes. T
 
 - SeaweedFS, a real server: small objects, large objects, many large objects at once, and a listing. On a
   machine with few cores, the server is often the bottleneck;
-- a server that discards bodies and serves zeros, so that the client is the bottleneck;
+- a server that discards bodies and serves zeros, so that the client is the bottleneck. It is a C program where there is a compiler. Small objects are
+  also measured with one core for the client and another for the server: the CPU time of an operation is what
+  a busy service pays;
 - a link with 40 MB/s per connection and a round trip of 20 ms, where parallel streams matter.
 
 trove_async runs through a `Trove`, with verification, timeouts and retries. Its pool has the default size, but
@@ -20,8 +22,6 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -31,32 +31,33 @@ from pathlib import Path
 
 import uvloop
 from _harness import (
-    Measurement,
     Memory,
     MiB,
+    can_choose_cores,
     concurrently,
     in_fresh_process,
     machine,
-    median_ratio,
+    on_one_core,
     once,
-    table,
+    print_comparisons,
 )
+from _rounds import Figures, Rounds, Target, figures
 from _s3_contenders import NAMES, Contender, opened, plain
+from _servers import discarding_server, discarding_server_language, running, script
 
 from trove_async import IntegrityError
 from trove_async.testing.servers import S3Server, seaweedfs
 
-HERE = Path(__file__).parent
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
-COUNTS = {1: 200, 32: 1000}  # the number of operations, by concurrency
+COUNTS = {1: 300, 32: 2000}  # the number of operations, by concurrency
 LARGE = 256 * MiB
 FILES = 64  # transferred concurrently
 FILE_SIZE = 32 * MiB
 LISTED = 10_000
 POOL = 64 * MiB  # of trove_async, for many large objects at once
+MANY_PUTS, MANY_GETS = (f"{operation} {FILES} x 32 MiB at once" for operation in ("put", "get"))
 
-Figures = dict[str, dict[str, float]]
 Work = Callable[[str, Contender, argparse.Namespace], Awaitable[Figures]]
 
 
@@ -70,7 +71,8 @@ async def small(name: str, contender: Contender, options: argparse.Namespace) ->
         body = os.urandom(size)
         for limit, count in COUNTS.items():
             keys = [
-                f"{name}/{os.getpid()}/{limit}/{n}-{size}" for n in range(count // options.part)
+                f"{name}/{os.getpid()}/{limit}/{n}-{size}"
+                for n in range(max(limit, count // options.part))
             ]
 
             async def put(n: int, keys: list[str] = keys, body: bytes = body) -> None:
@@ -128,7 +130,7 @@ async def many_puts(name: str, contender: Contender, _options: argparse.Namespac
         memory = Memory()
         transfers = await concurrently(FILES, FILES, lambda n: contender.put_file(keys[n], path))
     measured = replace(transfers, amount=FILES * FILE_SIZE / MiB)
-    return {f"put {FILES} x 32 MiB at once": figures(measured, memory)}
+    return {MANY_PUTS: figures(measured, memory)}
 
 
 async def many_gets(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
@@ -141,7 +143,7 @@ async def many_gets(name: str, contender: Contender, _options: argparse.Namespac
     await contender.head(keys[0])
     memory = Memory()
     measured = replace(await concurrently(FILES, FILES, get), amount=FILES * FILE_SIZE / MiB)
-    return {f"get {FILES} x 32 MiB at once": figures(measured, memory)}
+    return {MANY_GETS: figures(measured, memory)}
 
 
 async def listing(_name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
@@ -155,12 +157,6 @@ async def listing(_name: str, contender: Contender, _options: argparse.Namespace
     return {"list 10,000 keys": figures(await once(LISTED, list_all()), memory)}
 
 
-def figures(measured: Measurement, memory: Memory | None = None) -> dict[str, float]:
-    """Return the figures of one piece of work."""
-    values = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
-    return values if memory is None else {**values, "rss": memory.peak}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """Some work against one kind of server.
@@ -169,17 +165,19 @@ class Scene:
         against: The kind of server.
         works: The names of the pieces of work. Each runs in its own process.
         unit: The unit of the rates.
-        per: The amount of work for which the CPU time is printed.
+        cpu_unit: The unit of the CPU times.
         fill: Whether the keys that are listed must be created first.
         contenders: The contenders that do the work.
+        one_core: Whether the contenders share one core, and the server has another.
     """
 
     against: str
     works: Sequence[str]
     unit: str
-    per: float = 1
+    cpu_unit: str = "µs"
     fill: bool = False
     contenders: Sequence[str] = tuple(name for name in NAMES if "unsigned" not in name)
+    one_core: bool = False
 
 
 WORKS: dict[str, Work] = {
@@ -192,21 +190,37 @@ WORKS: dict[str, Work] = {
 
 SCENES = {
     "small": Scene(against="SeaweedFS", works=["small"], unit="operations/s"),
-    "large": Scene(against="SeaweedFS", works=["large"], unit="MiB/s", per=1024, contenders=NAMES),
+    "large": Scene(
+        against="SeaweedFS", works=["large"], unit="MiB/s", cpu_unit="s/GiB", contenders=NAMES
+    ),
     "many": Scene(
         against="SeaweedFS",
         works=["many_puts", "many_gets"],
         unit="MiB/s",
-        per=1024,
+        cpu_unit="s/GiB",
         contenders=["trove_async", "trove_async, uvloop", "obstore", "s3fs", "aiobotocore"],
     ),
     "list": Scene(against="SeaweedFS", works=["listing"], unit="keys/s", fill=True),
     "small, zeros": Scene(against="zeros", works=["small"], unit="operations/s"),
+    "small, one core": Scene(
+        against="zeros",
+        works=["small"],
+        unit="operations/s",
+        contenders=[
+            "trove_async",
+            "trove_async, uvloop",
+            "obstore",
+            "obstore, uvloop",
+            "OpenDAL",
+            "aiobotocore, tuned",
+        ],
+        one_core=True,
+    ),
     "large, zeros": Scene(
-        against="zeros", works=["large"], unit="MiB/s", per=1024, contenders=NAMES
+        against="zeros", works=["large"], unit="MiB/s", cpu_unit="s/GiB", contenders=NAMES
     ),
     "list, zeros": Scene(against="zeros", works=["listing"], unit="keys/s"),
-    "slow link": Scene(against="a slow link", works=["large"], unit="MiB/s", per=1024),
+    "slow link": Scene(against="a slow link", works=["large"], unit="MiB/s", cpu_unit="s/GiB"),
 }
 
 
@@ -214,32 +228,22 @@ SCENES = {
 
 
 @contextmanager
-def process(script: str, *arguments: str) -> Iterator[int]:
-    """Run a server script of this folder; yield the port that it prints. It stops when its input ends."""
-    with subprocess.Popen(  # noqa: S603 - the scripts in this folder
-        [sys.executable, str(HERE / script), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None  # noqa: S101 - it is a pipe
-        yield int(server.stdout.readline())
-        server.communicate()
-
-
-@contextmanager
 def serving(scene: Scene) -> Iterator[S3Server]:
-    """Run the server of a scene; yield its address."""
+    """Run the server of a scene, and bind this process to a core if the scene says so; yield the address."""
+    if scene.one_core:
+        with on_one_core() as other, discarding_server(other) as port:
+            yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
+        return
     if scene.against == "SeaweedFS":
         with seaweedfs() as server:
             asyncio.run(prepare(server, fill=scene.fill))
             yield server
         return
-    with process("_s3_discarding_server.py") as port:
+    with discarding_server() as port:
         if scene.against == "zeros":
             yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
         else:
-            with process("_slow_link.py", "127.0.0.1", str(port)) as slow_port:
+            with running(script("_slow_link.py", "127.0.0.1", str(port))) as slow_port:
                 yield S3Server(endpoint_url=f"http://127.0.0.1:{slow_port}")
 
 
@@ -267,71 +271,42 @@ async def check_defaults(server: S3Server) -> None:
 
 # -- targets --------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Bounds for the median ratio of a figure of trove_async to the peer's.
-
-    Attributes:
-        scene: A key of `SCENES`.
-        work: The name of the work in the results.
-        variant: The variant of trove_async: one of `NAMES`.
-        peer: The other contender: one of `NAMES`, or `ONE_STREAM`.
-        figure: A key of the figures: ``"rate"`` or ``"cpu"``.
-        minimum: The lowest acceptable ratio.
-        maximum: The highest acceptable ratio.
-    """
-
-    scene: str
-    work: str
-    variant: str
-    peer: str
-    figure: str
-    minimum: float = 0.0
-    maximum: float = float("inf")
+ON_ASYNCIO, ON_UVLOOP, _, UNSIGNED = NAMES[:4]
 
 
-ONE_STREAM = "one stream"
-"""A peer: bare aiohttp, which gets an object over one connection. Puts are compared with this get, too."""
-
-
-def targets() -> Iterator[Target]:
-    """Yield the targets of the S3 driver."""
-    on_asyncio, on_uvloop, unsigned = NAMES[:3]
-    for size in SIZES:
-        for operation, rate in (("get", 1.2), ("delete", 1.2), ("put", 1.0), ("head", 1.0)):
-            target = Target(
-                scene="small",
-                work=f"{operation} {size}, 32 at once",
-                variant=on_uvloop,
-                peer="obstore",
-                figure="rate",
-            )
-            yield replace(target, minimum=rate)
-            yield replace(target, figure="cpu", maximum=0.8)
-            yield replace(target, figure="cpu", maximum=0.95, variant=on_asyncio)
-            yield replace(target, peer="aiobotocore, tuned", minimum=2.5)
-            yield replace(target, peer="aiobotocore, tuned", figure="cpu", maximum=0.25)
-    get = Target(
-        scene="large", work="get 256 MiB", variant=on_uvloop, peer="obstore", figure="rate"
-    )
-    put = replace(get, work="put 256 MiB", figure="cpu")
-    yield replace(get, minimum=1.15)
-    yield replace(get, figure="cpu", maximum=0.8)
-    for variant in (on_uvloop, unsigned):
-        yield replace(put, variant=variant, maximum=0.9)
-        yield replace(put, variant=variant, peer="aiobotocore, tuned", maximum=0.6)
-    listing = replace(get, scene="list", work="list 10,000 keys")
-    yield replace(listing, peer="aiobotocore", minimum=5)
-    yield replace(listing, minimum=0.9)
-    yield replace(listing, figure="cpu", maximum=1.0)
-    for work in ("get 256 MiB", "put 256 MiB"):
-        link = replace(get, scene="slow link", work=work)
-        yield replace(link, peer=ONE_STREAM, minimum=5)
-
-
-LIMITS = {f"put {FILES} x 32 MiB at once": 96.0, f"get {FILES} x 32 MiB at once": 48.0}
-"""The maximum growth of trove_async's memory, in MiB."""
+def targets(scene: str) -> Iterator[Target]:
+    """Yield the targets of a scene."""
+    match scene:
+        case "small, zeros" | "small, one core":
+            for operation, rate in (("put", 2.0), ("get", 2.0), ("head", 1.8)):
+                target = Target(work=f"{operation} 1 KiB, 32 at once", peer="obstore")
+                yield replace(target, minimum=rate)
+                yield replace(target, figure="cpu", maximum=0.4)
+                yield replace(target, ours=ON_UVLOOP, peer="obstore, uvloop", minimum=1.3)
+                yield replace(target, work=f"{operation} 64 KiB, 32 at once", minimum=1.3)
+                yield replace(target, work=f"{operation} 1 KiB, 1 at once", minimum=1.8)
+        case "large, zeros":
+            put = Target(work="put 256 MiB", ours=ON_UVLOOP, peer="obstore, uvloop")
+            yield replace(put, minimum=1.0)
+            yield replace(put, ours=UNSIGNED, minimum=1.2)
+            yield replace(put, ours=UNSIGNED, peer=None, figure="cpu", maximum=0.4)
+            get = replace(put, work="get 256 MiB")
+            yield replace(get, minimum=2.0)
+            yield replace(get, figure="cpu", maximum=0.4)
+        case "list, zeros":
+            yield Target(work="list 10,000 keys", peer="obstore", figure="cpu", maximum=1.0)
+        case "slow link":
+            link = Target(work="put 256 MiB", ours=ON_UVLOOP, peer="obstore, uvloop")
+            yield replace(link, minimum=1.0)
+            # Bare aiohttp gets an object over one connection.
+            one_stream = replace(link, peer="aiohttp, uvloop", peer_work="get 256 MiB", minimum=5)
+            yield one_stream
+            yield replace(one_stream, work="get 256 MiB")
+        case "many":
+            for ours in (ON_ASYNCIO, ON_UVLOOP):
+                memory = Target(work=MANY_PUTS, ours=ours, figure="rss", maximum=POOL / MiB + 32)
+                yield memory
+                yield replace(memory, work=MANY_GETS, maximum=48)
 
 
 # -- running and printing -----------------------------------------------------------------------------
@@ -355,12 +330,17 @@ def main() -> int:
         os._exit(0)  # obstore's threads sometimes abort the interpreter when it exits
     print(
         f"Medians of {options.rounds} interleaved rounds;"
-        f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')}."
+        f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')};"
+        f" server of zeros: {discarding_server_language()}."
     )
     missed = 0
     for name in options.scenes:
-        rounds = [run_scene(SCENES[name], options) for _ in range(options.rounds)]
-        missed += report(name, rounds)
+        scene = SCENES[name]
+        if scene.one_core and not can_choose_cores():
+            print(f"\n### {name}\n\nNot measured: processes cannot be bound to cores here.")
+            continue
+        rounds = [run_scene(scene, options) for _ in range(options.rounds)]
+        missed += report(name, Rounds(rounds, unit=scene.unit, cpu_unit=scene.cpu_unit))
     return 1 if missed else 0
 
 
@@ -391,67 +371,26 @@ def run_scene(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
     return results
 
 
-def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
+def report(scene_name: str, rounds: Rounds) -> int:
     """Print the results of one scene. Return the number of missed targets."""
     scene = SCENES[scene_name]
-    names = list(rounds[0])
-
-    def series(name: str, work: str, figure: str) -> list[float]:
-        return [round_[name][work][figure] for round_ in rounds]
-
-    def cell(name: str, work: str) -> str:
-        rate = statistics.median(series(name, work, "rate"))
-        cpu = statistics.median(series(name, work, "cpu")) * scene.per
-        cpu_text = f"{cpu:.2f} s/GiB" if scene.per > 1 else f"{cpu * 1e6:,.0f} µs"
-        if "rss" not in rounds[0][name][work]:
-            return f"{rate:,.0f}, {cpu_text}"
-        return f"{rate:,.0f}, {cpu_text}, {statistics.median(series(name, work, 'rss')):,.0f} MiB"
-
-    print(f"\n### {scene_name}\n")
     per = {"MiB/s": "GiB", "keys/s": "key", "operations/s": "operation"}[scene.unit]
+    cores = ", which has the other core" if scene.one_core else ""
     print(
-        f"Against {scene.against}: {scene.unit}, the client's CPU per {per}, and its peak growth of memory.\n"
+        f"\n### {scene_name}\n\nAgainst {scene.against}{cores}: {scene.unit} (lowest-highest), the client's"
+        f" CPU per {per}, and its peak growth of memory if it was measured.\n"
     )
-    works = list(rounds[0][names[0]])
-    print(table(["work", *names], [[work, *(cell(n, work) for n in names)] for work in works]))
-    rows = []
-    missed = 0
-    # 1. Check the targets of this scene whose contenders were run.
-    for target in targets():
-        peer, peer_work = target.peer, target.work
-        if peer == ONE_STREAM:
-            peer, peer_work = "aiohttp, uvloop", "get 256 MiB"
-        if target.scene != scene_name or not {target.variant, peer} <= set(names):
-            continue
-        ratio = median_ratio(
-            series(target.variant, target.work, target.figure),
-            series(peer, peer_work, target.figure),
-        )
-        reached = target.minimum <= ratio <= target.maximum
-        missed += not reached
-        bound = f"≥ {target.minimum:g}" if target.minimum else f"≤ {target.maximum:g}"
-        rows.append(
-            [
-                f"{target.work}: {target.figure}, {target.variant}",
-                target.peer,
-                bound,
-                f"{ratio:.2f}",
-                "" if reached else "missed",
-            ]
-        )
-    # 2. Check the limits of memory.
-    for work in works:
-        for name in set(names) & set(NAMES[:2]) if work in LIMITS else ():
-            peak = statistics.median(series(name, work, "rss"))
-            reached = peak <= LIMITS[work]
-            missed += not reached
-            bound = f"≤ {LIMITS[work]:.0f} MiB"
-            rows.append(
-                [f"{work}: memory, {name}", "", bound, f"{peak:.0f}", "" if reached else "missed"]
-            )
-    if rows:
-        print()
-        print(table(["target", "peer", "bound", "measured", ""], rows))
+    print(rounds.table())
+    text, missed = rounds.check(list(targets(scene_name)))
+    if text:
+        print(f"\n{text}")
+    label = f"{scene_name}, SeaweedFS" if scene.against == "SeaweedFS" else scene_name
+    # Signing concerns only what is sent.
+    print_comparisons(
+        comparison
+        for comparison in rounds.comparisons(label)
+        if not ("unsigned" in comparison.work and ": get" in comparison.work)
+    )
     return missed
 
 

@@ -31,13 +31,16 @@ from pathlib import Path
 import zstandard
 from _encryption_peers import encryption_peers
 from _harness import (
+    Comparison,
     Measurement,
     MiB,
+    compare,
     machine,
     measured,
     median_ratio,
     memory_folder,
     once,
+    print_comparisons,
     table,
 )
 from _sink_driver import SinkDriver
@@ -142,7 +145,7 @@ async def compare_encryption(rounds: int, size: int) -> bool:
                 *((peer.name, peer.read()) for peer in peers),
             ):
                 reads.setdefault(name, []).append(measurement)
-    print(f"## Encryption of {size} MiB\n")
+    print(f"### Encryption of {size} MiB\n")
     rows = [
         [
             name,
@@ -178,6 +181,11 @@ async def compare_encryption(rounds: int, size: int) -> bool:
         print(f"The lowest ratio of {work} to a peer is {ratio:.2f} ({peer}; target 1.0).")
         lowest.append(ratio)
     print()
+    print_comparisons(
+        compare(f"encrypted {work} of {size} MiB", peer, series["encrypted"], series[peer])
+        for work, series in (("write", writes), ("read", reads))
+        for peer in encrypting
+    )
     return min(lowest) >= 1 and max(extra) <= MAX_EXTRA_CPU and stalls.longest <= MAX_STALL
 
 
@@ -243,7 +251,7 @@ async def compare_compression(rounds: int, text: bytes) -> bool:
         tree = source_tree()  # not repeated, which would hide what small frames lose
         stored = (await store.put("bucket", "key", tree)).stored_size
     one_frame = len(compressor.compress(tree))
-    print(f"## Compression of {size} MiB of source text, level 3\n")
+    print(f"### Compression of {size} MiB of source text, level 3\n")
     rows = [
         [
             name,
@@ -265,6 +273,19 @@ async def compare_compression(rounds: int, text: bytes) -> bool:
         f" {parallel:.2f} times its rate on {os.cpu_count()} cores (target 1.8): {of_two:.2f} times the rate"
         f" of the library on two threads. Frames of 1 MiB are {stored / one_frame - 1:.1%} larger than one"
         " frame (target 2 %).\n"
+    )
+    print_comparisons(
+        compare(
+            f"{ours.replace('trove_async', 'compression')}, level 3",
+            peer,
+            series[ours],
+            series[peer],
+        )
+        for ours, peer in (
+            ("trove_async", "zstandard"),
+            ("trove_async", "zstandard, two threads"),
+            ("trove_async, read", "zstandard, read"),
+        )
     )
     return per_cpu >= 0.95 and parallel >= 1.8 and stored <= 1.02 * one_frame
 
@@ -289,7 +310,7 @@ def prepare(source: Path, text: bytes, key: Path) -> str:
 async def compare_both(rounds: int, text: bytes) -> bool:
     """Print how fast compression and encryption together are, compared with ``zstd | age``."""
     if not (shutil.which("zstd") and shutil.which("age")):
-        print("## Both\n\nNot measured: the commands zstd and age are not installed.\n")
+        print("### Both\n\nNot measured: the commands zstd and age are not installed.\n")
         return True
     with memory_folder() as directory:
         folder = Path(directory)
@@ -312,7 +333,7 @@ async def compare_both(rounds: int, text: bytes) -> bool:
                     ("trove_async, read", (await get(kept, 1)).seconds),
                 ):
                     figures.setdefault(name, []).append(len(text) / 1e6 / seconds)
-    print(f"## Both, {len(text) // MiB} MiB of source text\n")
+    print(f"### Both, {len(text) // MiB} MiB of source text\n")
     print(
         table(
             ["", "MB/s"],
@@ -322,6 +343,12 @@ async def compare_both(rounds: int, text: bytes) -> bool:
     write = median_ratio(figures["trove_async"], figures["zstd | age"])
     read = median_ratio(figures["trove_async, read"], figures["age | zstd"])
     print(f"\nRatios: write {write:.2f} (target 1.4), read {read:.2f} (target 1.0).\n")
+    print_comparisons(
+        [
+            Comparison(work="compressed and encrypted write", peer="zstd and age", rate=write),
+            Comparison(work="compressed and encrypted read", peer="age and zstd", rate=read),
+        ]
+    )
     return write >= 1.4 and read >= 1.0
 
 
@@ -358,7 +385,7 @@ async def compare_local_ranges(text: bytes) -> bool:
                 taken = await milliseconds(200, read)
         rows.append([f"{block_size // KiB} KiB", f"{taken:.2f}", f"{target}"])
         met = met and taken <= target
-    print("## 4 KiB of a local object through both\n")
+    print("### 4 KiB of a local object through both\n")
     print(table(["frames and segments", "ms", "target"], rows) + "\n")
     return met
 
@@ -408,7 +435,7 @@ async def compare_s3_ranges(size: int) -> bool:
 
             latencies["plain"] = await milliseconds(30, read_plain)
     ratio = latencies["encoded"] / latencies["plain"]
-    print(f"## 1 MiB of an S3 object of {size} MiB (SeaweedFS) through both\n")
+    print(f"### 1 MiB of an S3 object of {size} MiB (SeaweedFS) through both\n")
     rows = [
         ["requests, cold", f"{cold}", "3"],
         ["requests, warm", f"{warm}", "1"],
