@@ -236,7 +236,7 @@ def machine(*packages: str) -> str:
 
 
 def _processor() -> str:
-    """Return the model of the processor, in parentheses, if Linux tells it."""
+    """Return the model of the processor, in parentheses, if Linux reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
