@@ -248,6 +248,26 @@ def test_attributes_of_a_listed_info_are_computed_once_on_first_access() -> None
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
 
 
+def test_a_listed_page_has_the_infos_that_listed_returns() -> None:
+    def find(raw: str, name: str) -> object:
+        return NOW if name == "last_modified" else f"{raw} {name}"
+
+    keys, sizes, raws = ["a", "b", "c"], [3, 0, 2**70], ["x", "y", "z"]
+    page = ObjectInfo.listed_page("b", keys, sizes, backend="cold", find=find, raws=raws)
+    singles = [
+        ObjectInfo.listed("b", key, size, backend="cold", find=find, raw=raw)
+        for key, size, raw in zip(keys, sizes, raws, strict=True)
+    ]
+    assert page == singles
+    assert [info.etag for info in page] == ["x etag", "y etag", "z etag"]
+    assert {type(info) for info in page + singles} == {ObjectInfo}
+    for info in page + singles:
+        with pytest.raises(FrozenInstanceError):
+            info.key = "other"  # type: ignore[misc] # frozen
+        with pytest.raises(FrozenInstanceError):
+            del info.key
+
+
 def test_pickle_of_a_listed_info_has_only_the_attributes() -> None:
     attributes: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
     listed = ObjectInfo.listed(

@@ -18,7 +18,7 @@ An unescaped ``+`` always means a space, so one decoder serves all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -83,6 +83,12 @@ def decode_value(text: str) -> str:
     if "%" in text or "+" in text:
         return unquote_plus(text, errors="strict")
     return text
+
+
+def decode_values(texts: Sequence[str]) -> Sequence[str]:
+    """Decode keys or prefixes. See `decode_value`."""
+    joined = "".join(texts)
+    return [*map(decode_value, texts)] if "%" in joined or "+" in joined else texts
 
 
 def bare_etag(text: str) -> str:
