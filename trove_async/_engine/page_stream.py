@@ -125,7 +125,7 @@ class PageStream:
             entry if entry.backend == name else _with_backend(entry, name) for entry in entries
         ]
         # Most pages have no transformed object.
-        if any(type(entry) is ObjectInfo and entry.records is not None for entry in entries):
+        if [entry for entry in entries if type(entry) is ObjectInfo and entry.records is not None]:
             self.entries = [
                 self._public(entry) if isinstance(entry, ObjectInfo) else entry
                 for entry in self.entries
