@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import FrozenInstanceError, asdict, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -248,20 +248,52 @@ def test_attributes_of_a_listed_info_are_computed_once_on_first_access() -> None
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
 
 
-def test_a_listed_page_has_the_infos_that_listed_returns() -> None:
-    def find(raw: str, name: str) -> object:
-        return NOW if name == "last_modified" else f"{raw} {name}"
-
-    keys, sizes, raws = ["a", "b", "c"], [3, 0, 2**70], ["x", "y", "z"]
-    page = ObjectInfo.listed_page("b", keys, sizes, backend="cold", find=find, raws=raws)
-    singles = [
-        ObjectInfo.listed("b", key, size, backend="cold", find=find, raw=raw)
-        for key, size, raw in zip(keys, sizes, raws, strict=True)
+def test_a_listed_page_has_the_given_attributes() -> None:
+    page = ObjectInfo.listed_page(
+        "b",
+        ["k", "l"],
+        [3, 2**70],
+        backend="cold",
+        etags=["e", None],
+        dates=[NOW, NOW + timedelta(days=1)],
+        storage_classes=["GLACIER", ""],
+    )
+    assert page == [
+        ObjectInfo(
+            bucket="b",
+            key="k",
+            size=3,
+            etag="e",
+            last_modified=NOW,
+            storage_class="GLACIER",
+            backend="cold",
+            complete=False,
+        ),
+        ObjectInfo(
+            bucket="b",
+            key="l",
+            size=2**70,
+            etag=None,
+            last_modified=NOW + timedelta(days=1),
+            backend="cold",
+            complete=False,
+        ),
     ]
-    assert page == singles
-    assert [info.etag for info in page] == ["x etag", "y etag", "z etag"]
-    assert {type(info) for info in page + singles} == {ObjectInfo}
-    for info in page + singles:
+    assert (page[0].stored_size, page[0].metadata, page[0].records) == (3, {}, None)
+    assert pickle.loads(pickle.dumps(page)) == copy.deepcopy(page) == page  # noqa: S301 - our own
+    with pytest.raises(ValueError, match="zip"):
+        ObjectInfo.listed_page(
+            "b", ["k"], [], backend="cold", etags=[], dates=[], storage_classes=[]
+        )
+
+
+def test_listed_infos_are_frozen() -> None:
+    single = ObjectInfo.listed("b", "k", 3, backend="cold", find=lambda *_: None, raw=None)
+    [of_page] = ObjectInfo.listed_page(
+        "b", ["k"], [3], backend="cold", etags=["e"], dates=[NOW], storage_classes=[None]
+    )
+    for info in (single, of_page):
+        assert type(info) is ObjectInfo
         with pytest.raises(FrozenInstanceError):
             info.key = "other"  # type: ignore[misc] # frozen
         with pytest.raises(FrozenInstanceError):

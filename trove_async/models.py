@@ -217,25 +217,30 @@ class ObjectInfo(_LazyAttributes):
         sizes: Iterable[int],
         *,
         backend: str,
-        find: Callable[[T, str], object],
-        raws: Iterable[T],
+        etags: Iterable[str | None],
+        dates: Iterable[datetime],
+        storage_classes: Iterable[str | None],
     ) -> list[ObjectInfo]:
-        """Return the metadata of many objects in a listing, without a call for each. See `listed`.
+        """Return the metadata of all objects on a page of a listing. This makes no call for each of them.
 
         Args:
             bucket: The bucket of all objects.
             keys: The key of each object.
             sizes: The size of each object in bytes.
             backend: The backend's name.
-            find: As in `listed`.
-            raws: The argument for `find` of each object.
+            etags: The etag of each object.
+            dates: The date of the last write of each object, in UTC.
+            storage_classes: The storage class of each object. ``""`` means None.
         """
         infos: list[ObjectInfo] = []
-        for key, size, raw in zip(keys, sizes, raws, strict=True):
+        for key, size, etag, date, storage_class in zip(
+            keys, sizes, etags, dates, storage_classes, strict=True
+        ):
             draft = _Draft()
-            draft.bucket, draft.key, draft.size = bucket, key, size
-            draft.backend, draft.complete, draft.records = backend, False, None
-            draft._lazy_find, draft._lazy_raw = find, raw  # noqa: SLF001 - same module
+            draft.bucket, draft.key, draft.size, draft.backend = bucket, key, size, backend
+            draft.etag, draft.last_modified = etag, date
+            draft.storage_class = storage_class or None
+            draft.complete, draft.records = False, None
             draft.__class__ = ObjectInfo  # type: ignore[assignment]  # see `_Draft`
             infos.append(draft)  # type: ignore[arg-type]
         return infos
@@ -375,6 +380,9 @@ class _Draft(_LazyAttributes):
     bucket: str
     key: str
     size: int
+    etag: str | None
+    last_modified: datetime
+    storage_class: str | None
     backend: str
     complete: bool
     records: str | None

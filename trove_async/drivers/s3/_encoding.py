@@ -114,6 +114,21 @@ def strong_etag(text: str | None) -> str | None:
     return None if etag[:2] in {"W/", "w/"} or not _ETAG(etag) else etag
 
 
+def strong_etags(texts: Sequence[str]) -> Sequence[str | None]:
+    """Return the ETags of many objects for `ObjectInfo.etag`. See `strong_etag`."""
+    joined = "".join(texts)
+    if (
+        all(texts)
+        and joined.isascii()
+        and joined.isprintable()
+        and '"' not in joined
+        and " " not in joined
+        and "/" not in joined  # none is weak
+    ):
+        return texts
+    return [*map(strong_etag, texts)]
+
+
 def quoted_etag(etag: str) -> str:
     """Return an ETag for a request header: in quotes, unless it is weak (RFC 9110, 8.8.3)."""
     return etag if etag.startswith("W/") else f'"{etag}"'

@@ -23,7 +23,7 @@ from trove_async.models import Entry, ObjectInfo, Prefix
 from trove_async.options import ListOptions, Page, VersionPage
 
 from ._documents import check_unambiguous
-from ._encoding import bare_etag, decode_values, strong_etag
+from ._encoding import bare_etag, decode_values, strong_etags
 from ._xml import (
     DATE,
     MAX_INLINE_BYTES,
@@ -56,7 +56,7 @@ class _Columns(NamedTuple):
     dates: Sequence[str] = ()
     etags: Sequence[str] = ()
     sizes: Sequence[str] = ()
-    storage_classes: Sequence[str] = ()
+    storage_classes: Sequence[str | None] = ()
 
 
 class _Listing(NamedTuple):
@@ -125,22 +125,15 @@ def _page_of(listing: _Listing, bucket: str, backend: str) -> Page:
             keys,
             map(int, objects.sizes),
             backend=backend,
-            find=_converted_field,
-            raws=zip(dates, objects.etags, objects.storage_classes, strict=True),
+            etags=strong_etags(objects.etags),
+            dates=dates,
+            storage_classes=objects.storage_classes,
         )
     ]
     if prefixes:
         entries += [Prefix(bucket=bucket, prefix=prefix, backend=backend) for prefix in prefixes]
         entries.sort(key=_get_key)  # code points sort as their UTF-8 bytes do
     return Page(entries=entries, token=listing.token)
-
-
-def _converted_field(raw: tuple[datetime, str, str], name: str) -> object:
-    """Return a field of an object. Most callers read few of them, so they are converted on demand."""
-    last_modified, etag, storage_class = raw
-    if name == "last_modified":
-        return last_modified
-    return strong_etag(etag) if name == "etag" else storage_class or None
 
 
 # -- the thorough parser ---------------------------------------------------------------------------
@@ -215,10 +208,7 @@ _OTHERS: Final = (
     r"(?:<ChecksumAlgorithm>[A-Z0-9]*+</ChecksumAlgorithm>|<ChecksumType>[A-Z_]*+</ChecksumType>"
     rf"|<Type>[A-Za-z]*+</Type>|<Owner>{_PERSON}</Owner>)*+"
 )
-_REST: Final = r"|((?s:.)+)"
-"""Matches what follows the last repetition of an element, so that no text of a run is skipped."""
-
-_PREFIXES = re.compile(rf"<CommonPrefixes><Prefix>([^<]++)</Prefix></CommonPrefixes>{_REST}")
+_PREFIXES = re.compile(r"<CommonPrefixes><Prefix>([^<]++)</Prefix></CommonPrefixes>")
 _ZEROS: Final = str.maketrans("123456789", "000000000")
 _ELEMENT = re.compile(r"<([A-Za-z]+)>")
 _REFERENCE = re.compile(r"&(?:(amp|lt|gt|quot|apos)|#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6}));")
@@ -278,10 +268,12 @@ def _replace_run(
     end = text.rfind(closing) + len(closing)
     run = text[start:end]
     order, pattern = pattern_for(run[: run.find(closing)])
-    rows: list[tuple[str, ...]] = pattern.findall(run)
-    if not rows or rows[-1][-1]:
+    # A list of the text before each repetition, the captured texts of the repetition, and so on.
+    texts: list[str] = pattern.split(run)
+    stride = 1 + pattern.groups
+    if any(texts[::stride]):
         raise _UnusualError  # a repetition did not match
-    *columns, _rest = zip(*rows, strict=True)
+    columns = [texts[first::stride] for first in range(1, stride)]
     if order not in {_FIELDS, ()}:
         columns = [columns[order.index(field)] for field in _FIELDS]
     return f"{text[:start]}<{_RUN}/>{text[end:]}", columns
@@ -303,7 +295,7 @@ def _objects_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:
 @cache
 def _compiled(order: _Order) -> re.Pattern[str]:  # of 120 possible orders, services use four
     fields = _OTHERS.join([_CAPTURED[field] for field in order])
-    return re.compile(f"<Contents>{_OTHERS}{fields}{_OTHERS}</Contents>{_REST}")
+    return re.compile(f"<Contents>{_OTHERS}{fields}{_OTHERS}</Contents>")
 
 
 def _all_dates(texts: Sequence[str]) -> bool:
