@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import FrozenInstanceError, asdict, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -246,6 +246,58 @@ def test_attributes_of_a_listed_info_are_computed_once_on_first_access() -> None
     )
     assert replace(listed, key="l").etag == "e"
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
+
+
+def test_a_listed_page_has_the_given_attributes() -> None:
+    page = ObjectInfo.listed_page(
+        "b",
+        ["k", "l"],
+        [3, 2**70],
+        backend="cold",
+        etags=["e", None],
+        dates=[NOW, NOW + timedelta(days=1)],
+        storage_classes=["GLACIER", ""],
+    )
+    assert page == [
+        ObjectInfo(
+            bucket="b",
+            key="k",
+            size=3,
+            etag="e",
+            last_modified=NOW,
+            storage_class="GLACIER",
+            backend="cold",
+            complete=False,
+        ),
+        ObjectInfo(
+            bucket="b",
+            key="l",
+            size=2**70,
+            etag=None,
+            last_modified=NOW + timedelta(days=1),
+            backend="cold",
+            complete=False,
+        ),
+    ]
+    assert (page[0].stored_size, page[0].metadata, page[0].records) == (3, {}, None)
+    assert pickle.loads(pickle.dumps(page)) == copy.deepcopy(page) == page  # noqa: S301 - our own
+    with pytest.raises(ValueError, match="zip"):
+        ObjectInfo.listed_page(
+            "b", ["k"], [], backend="cold", etags=[], dates=[], storage_classes=[]
+        )
+
+
+def test_listed_infos_are_frozen() -> None:
+    single = ObjectInfo.listed("b", "k", 3, backend="cold", find=lambda *_: None, raw=None)
+    [of_page] = ObjectInfo.listed_page(
+        "b", ["k"], [3], backend="cold", etags=["e"], dates=[NOW], storage_classes=[None]
+    )
+    for info in (single, of_page):
+        assert type(info) is ObjectInfo
+        with pytest.raises(FrozenInstanceError):
+            info.key = "other"  # type: ignore[misc] # frozen
+        with pytest.raises(FrozenInstanceError):
+            del info.key
 
 
 def test_pickle_of_a_listed_info_has_only_the_attributes() -> None:

@@ -119,7 +119,7 @@ def inline_patterns(module: ModuleType) -> Iterator[Use]:
             count += 1
     assert count == bool(compiled), f"add the patterns that functions of {module.__name__} compile"
     for pattern in compiled:
-        used_method = "findall" if "_list_objects" in module.__name__ else "match"
+        used_method = "split" if "_list_objects" in module.__name__ else "match"
         yield Use(module.__name__, pattern, used_method)
 
 

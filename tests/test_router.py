@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import pickle
@@ -387,3 +388,45 @@ async def test_resolve_returns_the_first_matching_route(
     assert table.resolve(bucket, key) == expected
     assert (await table.explain(bucket, key)).backend == expected
     assert expected in await table.reaches(bucket, prefix)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@given(rules=st.lists(routes, max_size=30), bucket=buckets, listed=st.lists(keys, max_size=8))
+async def test_resolve_all_returns_the_backend_of_each_key(
+    rules: list[Route], bucket: str, listed: list[str], *, asynchronous: bool
+) -> None:
+    calls: list[str] = []
+
+    def by_letter(_bucket: str, key: str) -> str:
+        calls.append(key)
+        return "fast" if "." in key else ""
+
+    async def by_letter_later(bucket: str, key: str) -> str:
+        await asyncio.sleep(0)
+        return by_letter(bucket, key)
+
+    for functions in ([], [by_letter_later if asynchronous else by_letter]):
+        table = Router(rules, functions, backends=BACKENDS)
+        calls.clear()
+        names = await table.resolve_all(bucket, listed, limit=3)
+        assert sorted(calls) == (sorted(listed) if functions else [])
+        assert list(names) == [(await table.explain(bucket, key)).backend for key in listed]
+
+
+async def test_resolve_all_limits_the_concurrent_calls_and_raises_their_errors() -> None:
+    running = peak = 0
+
+    async def route(_bucket: str, key: str) -> str:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return "lost" if key == "99" else "cold"
+
+    table = router([], [route])
+    numbers = [str(number) for number in range(99)]
+    assert await table.resolve_all("b", numbers, limit=4) == ["cold"] * 99
+    assert peak == 4
+    with pytest.raises(BackendNotFoundError, match="'lost'"):
+        await table.resolve_all("b", [*numbers, "99"], limit=4)

@@ -376,7 +376,9 @@ class FirstMatch:
 
     def find(self, name: str, limit: int) -> int:
         """Return the lowest rank below `limit` whose pattern matches `name`, else `limit`."""
-        best = min(self._literals.get(name, limit), limit)
+        best = limit
+        if self._literals and (rank := self._literals.get(name, limit)) < limit:
+            best = rank
         # The tables are in ascending order of their lowest rank. So a loop ends at the first table that has
         # only higher ranks than the best match.
         for least, size, table in self._prefixes:
@@ -407,7 +409,8 @@ class FirstMatch:
         return best
 
 
-_Group: TypeAlias = "list[tuple[int, Callable[[str], object]]]"
+_Group: TypeAlias = "list[tuple[int, Callable[[str], object] | None]]"
+"""Ranks with the tests of their patterns. None: the condition of the group is the whole pattern."""
 
 
 def _first(group: _Group, name: str, best: int) -> int:
@@ -415,9 +418,17 @@ def _first(group: _Group, name: str, best: int) -> int:
     for rank, test in group:
         if rank >= best:
             break
-        if test(name):
+        if test is None or test(name):
             return rank
     return best
+
+
+def _is_whole(condition: _Condition, glob: Glob) -> bool:
+    """Return whether every name that meets the condition matches the pattern."""
+    match condition.kind, glob.tokens:
+        case ("prefix", (str(), Meta.ANYTHING)) | ("suffix", (Meta.ANYTHING, str())):
+            return True
+    return False
 
 
 def _conditions(glob: Glob) -> Iterator[_Condition]:
@@ -474,8 +485,9 @@ def _group(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:
         condition = chosen[glob]
+        test = None if _is_whole(condition, glob) else glob.test
         for text in dict.fromkeys(condition.texts or ("",)):
-            groups[condition.kind][text].append((rank, glob.test))
+            groups[condition.kind][text].append((rank, test))
     return {kind: dict(groups[kind]) for kind in (*_COST, _LOOSE.kind)}
 
 

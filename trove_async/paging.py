@@ -100,7 +100,11 @@ def filter_by_prefix(page: P, prefix: str) -> P:
 
     Some services ignore empty segments of a prefix and return the keys under the resulting prefix.
     """
-    if not prefix or all(entry.key.startswith(prefix) for entry in page.entries):
+    if not prefix or not page.entries:
+        return page
+    # The strings that start with a prefix are an interval in the order of code points.
+    keys = [entry.key for entry in page.entries]
+    if min(keys).startswith(prefix) and max(keys).startswith(prefix):
         return page
     return replace(page, entries=[entry for entry in page.entries if entry.key.startswith(prefix)])
 

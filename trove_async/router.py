@@ -9,6 +9,7 @@ from functools import cached_property
 from inspect import isawaitable
 from typing import Literal, TypeAlias, overload
 
+from ._concurrency import for_each
 from ._globs import FirstMatch, Glob
 from .errors import BackendNotFoundError
 from .models import RouteDecision
@@ -319,6 +320,50 @@ class Router:
             return self._default
         rank = self._rank(bucket, key)
         return self._targets[rank] if rank < len(self._targets) else self._default
+
+    async def resolve_all(self, bucket: str, keys: Sequence[str], *, limit: int) -> Sequence[str]:
+        """Return the name of each key's backend. Functions are called once for each key.
+
+        Args:
+            bucket: The bucket.
+            keys: The keys.
+            limit: Maximum number of concurrent calls of async functions.
+
+        Raises:
+            Exception: As `resolve`.
+        """
+        if not self._callables:
+            return self._resolve_by_routes(bucket, keys)
+        names = [""] * len(keys)
+        remaining = iter(enumerate(keys))
+
+        async def resolve(numbered: tuple[int, str]) -> None:
+            index, key = numbered
+            name = self.resolve(bucket, key)
+            names[index] = name if isinstance(name, str) else await name
+
+        for index, key in remaining:
+            name = self.resolve(bucket, key)
+            if isinstance(name, str):
+                names[index] = name
+                continue
+            # A function is async: from here on, await several concurrently.
+            names[index] = await name
+            await for_each(remaining, resolve, limit=limit)
+        return names
+
+    def _resolve_by_routes(self, bucket: str, keys: Sequence[str]) -> Sequence[str]:
+        if not self._routes:
+            return [self._default] * len(keys)
+        names = (*self._targets, self._default)
+        # As `_rank`, but with one call for each key.
+        find, count = self._any_bucket_index.find, len(self._routes)
+        ranks = [find(key, count) for key in keys]
+        bucket_index = self._bucket_indexes.get(bucket)
+        if bucket_index is not None:
+            find = bucket_index.find
+            ranks = [find(key, rank) for key, rank in zip(keys, ranks, strict=True)]
+        return [names[rank] for rank in ranks]
 
     async def _resolve_later(
         self, bucket: str, key: str, position: int, pending: Awaitable[str | None]

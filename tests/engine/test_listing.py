@@ -471,6 +471,36 @@ async def test_async_route_functions_are_awaited_concurrently() -> None:
     assert 4 < peak <= 16
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_route_function_is_called_once_for_each_key(*, asynchronous: bool) -> None:
+    default, cold, archive = await filled_drivers()
+    calls: list[KeyAndBackend] = []
+
+    def route(bucket: str, key: str) -> str | None:
+        calls.append((bucket, key))
+        return "cold" if key.endswith(".log") else None
+
+    async def async_route(bucket: str, key: str) -> str | None:
+        await asyncio.sleep(0)
+        return route(bucket, key)
+
+    async with single_attempt_store(
+        default,
+        backends={"cold": cold, "archive": archive},
+        routes=[Route.prefix("archive/", "archive")],
+        route_functions=[async_route if asynchronous else route],
+    ) as store:
+        listed = await store.list("data").all()
+    everything = {"a.txt", "archive/1", "archive/2", "b.log", "c.txt", "d.log", "dir/x.log"}
+    everything |= {"dir/y", "zz.log", "é", "\U0001f4be"}
+    assert sorted(calls) == sorted(("data", key) for key in everything)
+    assert [entry.key for entry in listed if entry.backend == "cold"] == [
+        "b.log",
+        "d.log",
+        "zz.log",
+    ]
+
+
 async def test_route_function_by_bucket_lists_only_its_backend() -> None:
     default, cold = CallLog(), CallLog()
     await fill(cold, "large", "a")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from itertools import compress
+from typing import Any, Generic, TypeVar
 
 from trove_async._concurrency import for_each, task_group
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
 from trove_async.models import Listed, ObjectInfo, Prefix
 from trove_async.options import ListOptions
+from trove_async.router import Router
 
 from .backends import Backend
 from .cursors import CursorScope, Position, decode, encode
@@ -32,14 +34,6 @@ _DETAILS_BATCH = 4 * MAX_LOOKUPS
 """Maximum number of entries whose details are loaded before the first of them is returned."""
 
 
-class IsVisible(Protocol):
-    """Decides whether a key of the bucket is routed to the named backend."""
-
-    def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
-        """Return the result, or an awaitable of it if a route function is async."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """The arguments of one listing, and the backends to list.
@@ -48,8 +42,8 @@ class Query:
         bucket: The bucket.
         options: The prefix, delimiter, start and page size.
         backends: The backends that may have a matching key.
-        is_visible: Decides which keys to list from which backend. None: all keys of all backends.
-        first_copies: Decides which of several objects of one key to list. None: `is_visible` does.
+        router: Decides which keys to list from which backend. None: all keys of all backends.
+        first_copies: Decides which of several objects of one key to list. None: `router` does.
         routes_fingerprint: The fingerprint of the routes, part of the scope of a cursor.
         details: Whether to head each object whose metadata is incomplete.
         exists: Returns whether any backend of the handle has the bucket. Called if all `backends`
@@ -62,7 +56,7 @@ class Query:
     bucket: str
     options: ListOptions
     backends: Sequence[Backend]
-    is_visible: IsVisible | None
+    router: Router | None
     routes_fingerprint: str
     details: bool
     exists: Callable[[], Awaitable[bool]]
@@ -74,7 +68,7 @@ class Query:
     @property
     def may_repeat_keys(self) -> bool:
         """Whether one key may come from several backends."""
-        may_show_all = self.is_visible is None and self.first_copies is None
+        may_show_all = self.router is None and self.first_copies is None
         return may_show_all and len(self.backends) > 1
 
     def position(self) -> Position:
@@ -95,7 +89,7 @@ class Query:
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
-        shadowed = "first" if self.first_copies is not None else self.is_visible is None
+        shadowed = "first" if self.first_copies is not None else self.router is None
         return (
             self.bucket,
             options.prefix,
@@ -135,7 +129,7 @@ class Listing:
         self._position = query.position()
         # Entries of this stage up to this position were returned before the cursor and are skipped.
         # None: there are none left to skip.
-        self._resume_after: Position | None = self._position
+        self._resume_after: Position | None = self._position if self._position.key else None
         self._previous_key = (
             self._position.key if self._position.rank is None else self._position.before or ""
         )
@@ -281,46 +275,38 @@ class Listing:
         if len(self._query.backends) == 1:
             return entries
         visibility = await self._visibility(entries)
-        shown_prefixes = set(self._shown_prefixes)
-        for index, entry in enumerate(entries):
-            if isinstance(entry, Prefix):
-                visibility[index] = entry.prefix not in shown_prefixes
-                shown_prefixes.add(entry.prefix)
-        await self._hide_earlier_prefixes(entries, visibility)
-        return [entry for entry, shown in zip(entries, visibility, strict=True) if shown]
+        prefixes = [
+            (index, entry.prefix)
+            for index, entry in enumerate(entries)
+            if isinstance(entry, Prefix)
+        ]
+        if prefixes:
+            shown_prefixes = set(self._shown_prefixes)
+            for index, prefix in prefixes:
+                visibility[index] = prefix not in shown_prefixes
+                shown_prefixes.add(prefix)
+            await self._hide_earlier_prefixes(prefixes, visibility)
+        return list(compress(entries, visibility))
 
     async def _visibility(self, entries: Sequence[Listed]) -> list[bool]:
+        """Return whether each object is listed. The results for prefixes have no meaning."""
         if self._query.first_copies is not None:
             merged = {backend.name for backend in self._stages[self._position.stage]}
             are_all = len(merged) == len(self._query.backends)
             return await self._query.first_copies.visibility(
                 entries, merged, are_all=are_all, limit=MAX_LOOKUPS
             )
-        visibility = [True] * len(entries)
-        is_visible = self._query.is_visible
-        if is_visible is None:
-            return visibility
-        remaining = iter(enumerate(entries))
-
-        async def decide(item: tuple[int, Listed]) -> None:
-            index, entry = item
-            if not isinstance(entry, Prefix):
-                visible = is_visible(entry.key, entry.backend)
-                visibility[index] = visible if isinstance(visible, bool) else await visible
-
-        for index, entry in remaining:
-            if not isinstance(entry, Prefix):
-                visible = is_visible(entry.key, entry.backend)
-                if isinstance(visible, bool):
-                    visibility[index] = visible
-                    continue
-                # A route function is async: from here on, await several concurrently.
-                visibility[index] = await visible
-                await for_each(remaining, decide, limit=MAX_LOOKUPS)
-        return visibility
+        router = self._query.router
+        if router is None:
+            return [True] * len(entries)
+        # Each key once, although several backends may have listed it.
+        keys = list(dict.fromkeys([entry.key for entry in entries if type(entry) is not Prefix]))
+        names = await router.resolve_all(self._query.bucket, keys, limit=MAX_LOOKUPS)
+        homes = dict(zip(keys, names, strict=True))
+        return [homes.get(entry.key) == entry.backend for entry in entries]
 
     async def _hide_earlier_prefixes(
-        self, entries: Sequence[Listed], visibility: list[bool]
+        self, prefixes: Sequence[tuple[int, str]], visibility: list[bool]
     ) -> None:
         """Hide prefixes that an earlier stage has shown before the cursor."""
         if self._query.cursor is None or not self._position.stage:
@@ -339,14 +325,12 @@ class Listing:
                     visibility[index] = False
                     return
 
-        candidates = [
-            (index, entry.prefix)
-            for index, entry in enumerate(entries)
-            if isinstance(entry, Prefix) and visibility[index]
-        ]
+        candidates = [(index, prefix) for index, prefix in prefixes if visibility[index]]
         await for_each(candidates, look_up, limit=MAX_LOOKUPS)
 
     def _record_prefixes(self, shown: Sequence[Listed]) -> None:
+        if len(self._query.backends) == 1:
+            return  # no other backend repeats them
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
         if self.ordered:  # equal prefixes are adjacent
             self._shown_prefixes = set(prefixes[-1:]) or self._shown_prefixes

@@ -119,17 +119,7 @@ class PageStream:
         # 3. Store its entries.
         is_first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
-        name = self._backend.name
-        # No copy is needed if the driver has set the backend's name itself.
-        self.entries = [
-            entry if entry.backend == name else _with_backend(entry, name) for entry in entries
-        ]
-        # Most pages have no transformed object.
-        if any(type(entry) is ObjectInfo and entry.records is not None for entry in entries):
-            self.entries = [
-                self._public(entry) if isinstance(entry, ObjectInfo) else entry
-                for entry in self.entries
-            ]
+        self.entries = self._presented(entries)
         # 4. Prefetch the next page, but not after the first one: the caller may read only that.
         if page.token is None:
             self._options = None
@@ -139,6 +129,21 @@ class PageStream:
             self._prefetch = self._backend.tasks.start(
                 self._request_page(self._backend.driver, self._bucket, self._options)
             )
+
+    def _presented(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """Return the entries with the backend's name, and transformed objects with public metadata."""
+        name = self._backend.name
+        # Most drivers set the name themselves, and most pages have no transformed object.
+        if not [
+            entry
+            for entry in entries
+            if entry.backend != name or (type(entry) is ObjectInfo and entry.records is not None)
+        ]:
+            return entries
+        named = [
+            entry if entry.backend == name else _with_backend(entry, name) for entry in entries
+        ]
+        return [self._public(entry) if isinstance(entry, ObjectInfo) else entry for entry in named]
 
     async def _page(self, options: ListOptions) -> Page | VersionPage:
         prefetch = self._prefetch

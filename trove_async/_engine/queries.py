@@ -12,7 +12,7 @@ from . import backend_checks
 from .backends import Backend
 from .buckets import homes
 from .first_copies import FirstCopies
-from .listing import IsVisible, Query
+from .listing import Query
 from .page_stream import RequestPage, request_objects, request_versions
 from .runtime import Runtime
 from .search import Search
@@ -63,9 +63,9 @@ class Queries:
         names = await self._routing.reaches(bucket, options.prefix)
         if include_shadowed and not isinstance(self._routing, Pinned):
             names = self._runtime.names
-        is_visible = None if include_shadowed or len(names) == 1 else self._is_visible(bucket)
+        router = None if include_shadowed else self._router_among(names)
         return self._query(
-            bucket, options, names, is_visible, request_objects, cursor=cursor, details=details
+            bucket, options, names, router, request_objects, cursor=cursor, details=details
         )
 
     async def of_everything(self, bucket: str, options: ListOptions) -> Query:
@@ -76,8 +76,8 @@ class Queries:
     async def of_versions(self, bucket: str, options: ListOptions) -> Query:
         """Return the query of a listing of versions. All its backends must support versions."""
         names = await self._routing.reaches(bucket, options.prefix)
-        is_visible = None if len(names) == 1 else self._is_visible(bucket)
-        query = self._query(bucket, options, names, is_visible, request_versions)
+        router = self._router_among(names)
+        query = self._query(bucket, options, names, router, request_versions)
         others = [] if isinstance(self._routing, Pinned) else self._runtime.names
         for backend in query.backends:
             backend_checks.check_versions(
@@ -93,7 +93,7 @@ class Queries:
         bucket: str,
         options: ListOptions,
         names: Sequence[str],
-        is_visible: IsVisible | None,
+        router: Router | None,
         request_page: RequestPage,
         *,
         cursor: str | None = None,
@@ -103,7 +103,7 @@ class Queries:
             bucket=bucket,
             options=options,
             backends=[self._runtime.backends[name] for name in names],
-            is_visible=is_visible,
+            router=router,
             routes_fingerprint=self._routing.fingerprint,
             details=details,
             exists=lambda: self._bucket_exists(bucket),
@@ -112,15 +112,6 @@ class Queries:
             request_page=request_page,
         )
 
-    def _is_visible(self, bucket: str) -> IsVisible:
-        """Return a predicate for the keys of the bucket that are routed to a backend."""
-        resolve = self._routing.resolve
-
-        def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
-            name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else await_and_compare(name, backend)
-
-        async def await_and_compare(name: Awaitable[str], backend: str) -> bool:
-            return await name == backend
-
-        return is_visible
+    def _router_among(self, names: Sequence[str]) -> Router | None:
+        """Return the router, or None if only one backend is listed."""
+        return self._routing if isinstance(self._routing, Router) and len(names) > 1 else None

@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from botocore.utils import percent_encode
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trove_async.drivers.s3._encoding import (
@@ -17,6 +17,8 @@ from trove_async.drivers.s3._encoding import (
     encode_value,
     quoted_etag,
     sent_target,
+    strong_etag,
+    strong_etags,
 )
 
 texts = st.text(st.characters(codec="utf-8"))
@@ -82,3 +84,14 @@ def test_decoding_invalid_utf8_raises() -> None:
 def test_etag_quotes_are_removed_and_restored(received: str, etag: str, sent: str) -> None:
     assert bare_etag(received) == etag
     assert quoted_etag(etag) == sent
+
+
+etags = st.lists(st.text(st.sampled_from('aZ0-!~"Ww/ <&é\x00\x7f\xa0'), max_size=4), max_size=4)
+
+
+@given(etags)
+@example(["a", "b-2"])
+@example(["a", "W/a"])
+@example(["a", ""])
+def test_etags_of_a_page_are_those_of_its_objects(texts: list[str]) -> None:
+    assert list(strong_etags(texts)) == [strong_etag(text) for text in texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -262,6 +263,60 @@ def test_malformed_or_truncated_page_raises(body: bytes) -> None:
     assert body != COMPLETE_PAGE
     with pytest.raises(MalformedResponse):
         parse(body)
+
+
+def page_of_dates(*written: str) -> bytes:
+    items = [{**OBJECT, "Key": f"{n}", "LastModified": date} for n, date in enumerate(written)]
+    return AWS.document(items, [])
+
+
+def test_dates_of_several_forms_on_one_page_are_read() -> None:
+    written = ["2024-02-29T23:59:59Z", "2025-01-01T00:00:00.5Z", "2025-01-01T02:00:00+02:00"]
+    entries = parse(page_of_dates(*written)).entries
+    assert [info.last_modified for info in entries if isinstance(info, ObjectInfo)] == [
+        datetime.fromisoformat(date) for date in written
+    ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["2024-02-29T23:59:59Z", "20240229T235959Z"],  # other forms of ISO 8601
+        ["20240229T235959Z", "2024-02-29T23:59:59Z"],
+        ["2024-02-29T23:59:59Z", "2024-W09-4T23:59:59Z"],
+        ["2024-02-29T23:59:59Z", "2024-02-29"],
+        ["2024-02-29T23:59:59Z", "2024-02-29 23:59:59Z"],
+        ["2024-02-29T23:59:59Z", "٢٠٢٤-02-29T23:59:59Z"],  # digits that are not ASCII
+        ["2024-02-29T23:59:59Z", "2024-02-29T23:59:59Z\n2024-02-29T23:59:59Z"],
+        ["2024-02-29T23:59:59Z", "2024-02-29T23:59:5", "9Z2024-02-29T23:59:59Z"],
+        ["2024-02-29T23:59:59Z", "2024-13-29T23:59:59Z"],
+    ],
+)
+def test_page_with_a_malformed_date_is_malformed(written: list[str]) -> None:
+    with pytest.raises(MalformedResponse):
+        parse(page_of_dates(*written))
+
+
+def test_long_first_date_takes_no_memory_for_each_object() -> None:
+    body = page_of_dates("2" * 500_000, *["2024-02-29T23:59:59Z"] * 999)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedResponse):
+            parse(body)
+        assert tracemalloc.get_traced_memory()[1] < 32 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_between_objects_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = AWS.document([OBJECT, {**OBJECT, "Key": "b"}], [])
+    gap = body.replace(b"</Contents><Contents>", b"</Contents><Error>x</Error><Contents>")
+    assert gap != body
+    assert keys_of(parse(gap)) == ["a key", "b"]  # of the thorough parser
+    monkeypatch.setattr(_list_objects, "_parse_thoroughly", raise_unusual)
+    assert keys_of(parse(body)) == ["a key", "b"]
+    with pytest.raises(_list_objects._UnusualError):
+        parse(gap)
 
 
 def test_entities_are_not_expanded() -> None:

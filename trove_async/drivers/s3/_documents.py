@@ -77,7 +77,8 @@ class AmbiguousKeysError(Exception):
 
 def check_unambiguous(keys: Iterable[str]) -> None:
     """Raise AmbiguousKeysError if decoding would change one of the keys."""
-    if any("%" in key or "+" in key for key in keys):
+    joined = "".join(keys)
+    if "%" in joined or "+" in joined:
         raise AmbiguousKeysError
 
 

@@ -18,7 +18,7 @@ An unescaped ``+`` always means a space, so one decoder serves all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -87,6 +87,12 @@ def decode_value(text: str) -> str:
     return text
 
 
+def decode_values(texts: Sequence[str]) -> Sequence[str]:
+    """Decode keys or prefixes. See `decode_value`."""
+    joined = "".join(texts)
+    return [*map(decode_value, texts)] if "%" in joined or "+" in joined else texts
+
+
 def bare_etag(text: str) -> str:
     """Return an ETag without its quotes, which some services omit.
 
@@ -112,6 +118,21 @@ def strong_etag(text: str | None) -> str | None:
         return None
     etag = bare_etag(text.strip())
     return None if etag[:2] in {"W/", "w/"} or not _ETAG(etag) else etag
+
+
+def strong_etags(texts: Sequence[str]) -> Sequence[str | None]:
+    """Return the ETags of many objects for `ObjectInfo.etag`. See `strong_etag`."""
+    joined = "".join(texts)
+    if (
+        all(texts)
+        and joined.isascii()
+        and joined.isprintable()
+        and '"' not in joined
+        and " " not in joined
+        and "/" not in joined  # none is weak
+    ):
+        return texts
+    return [*map(strong_etag, texts)]
 
 
 def quoted_etag(etag: str) -> str:

@@ -19,7 +19,7 @@ element takes at least 100 bytes of memory."""
 _SLICE: Final = 64 * KiB
 """Characters that expat parses in one call. Other threads run between two calls."""
 
-_MAX_INLINE_BYTES: Final = MiB
+MAX_INLINE_BYTES: Final = MiB
 _MAX_INLINE_TAGS: Final = 50_000
 """Largest document, in bytes and in tags, to parse on the event loop. Parsing takes up to 20 ms."""
 
@@ -118,7 +118,7 @@ def _reference_placeholder(match: re.Match[str]) -> str:
 
 def is_large(body: bytes) -> bool:
     """Return whether a document is too large to parse on the event loop."""
-    return len(body) > _MAX_INLINE_BYTES or body.count(b"<") > _MAX_INLINE_TAGS
+    return len(body) > MAX_INLINE_BYTES or body.count(b"<") > _MAX_INLINE_TAGS
 
 
 def local_name(element: Element) -> str:
