@@ -463,6 +463,7 @@ class _Upload:
         await self._inner.__aexit__(kind, error, traceback)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        assert part.checksums in ({}, {"crc32c": crc32c_of(views)})
         await self._upload.send(part, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
@@ -39,6 +39,11 @@ def crc32c_text(value: int) -> str:
     return b64encode(value.to_bytes(4)).decode("ascii")
 
 
+def crc32c_value(text: str) -> int:
+    """Return the number that `crc32c_text` has encoded."""
+    return int.from_bytes(b64decode(text))
+
+
 def crc32c_of(views: Iterable[BytesLike]) -> str:
     """Return the CRC-32C of the views' concatenation, in base64."""
     return crc32c_text(running_crc32c(views))
@@ -51,21 +56,35 @@ async def hash_crc32c(views: Sequence[memoryview], value: int = 0) -> int:
     return running_crc32c(views, value)
 
 
-class Crc32c:
-    """A running CRC-32C."""
+async def part_crc32c(checksums: Mapping[str, str], views: Sequence[memoryview]) -> str:
+    """Return the CRC-32C of a part, in base64, from its known checksums or else from its bytes."""
+    known = checksums.get(CRC32C)
+    return crc32c_text(await hash_crc32c(views)) if known is None else known
 
-    __slots__ = ("_value",)
+
+class Crc32c:
+    """A running CRC-32C.
+
+    Attributes:
+        value: The CRC-32C of the bytes so far.
+    """
+
+    __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self._value = 0
+        self.value = 0
 
     def update(self, data: BytesLike) -> None:
         """Add `data` to the checksum."""
-        self._value = crc32c(data, self._value)
+        self.value = crc32c(data, self.value)
+
+    def append(self, value: int, size: int) -> None:
+        """Add `size` bytes, whose CRC-32C is `value`."""
+        self.value = combine_crc32c(self.value, value, size)
 
     def digest(self) -> str:
         """Return the checksum in base64."""
-        return crc32c_text(self._value)
+        return crc32c_text(self.value)
 
 
 def compare(expected: Mapping[str, str], actual: Mapping[str, str], message: str) -> None:
@@ -103,7 +122,23 @@ def combine_crc32c(first: int, second: int, size: int) -> int:
         second: The CRC-32C of the second body.
         size: The size of the second body in bytes.
     """
-    return _product(first, _shift(size)) ^ second
+    return _shifted(first, size) ^ second
+
+
+def rest_crc32c(first: int, whole: int, size: int) -> int:
+    """Return the CRC-32C of the second of two bodies: the inverse of `combine_crc32c`.
+
+    Args:
+        first: The CRC-32C of the first body.
+        whole: The CRC-32C of the concatenation of both.
+        size: The size of the second body in bytes.
+    """
+    return _shifted(first, size) ^ whole
+
+
+def _shifted(value: int, size: int) -> int:
+    """Return a CRC-32C, shifted by `size` bytes."""
+    return _product(value, _shift(size)) if value else 0
 
 
 @lru_cache(maxsize=64)  # all parts of an upload, except the last, have the same size

@@ -95,7 +95,8 @@ class Capabilities:
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: The maximum number of parts of one upload to send concurrently. With 1, parts
-            are sent in order, one after the other.
+            are sent in order, one after the other. With more than 8, the store sends more than 8, or
+            half of them, only if that is faster and enough memory is free.
         parallel_reads: The maximum number of ranges of one body to fetch concurrently. Several are
             fetched only if one connection is slow and requests can be restricted to one version.
         min_part: The minimum size of a part, except the last.

@@ -19,12 +19,15 @@ class Part:
         offset: The offset of its first byte in the body.
         size: Its size in bytes.
         last: Whether this is the last part. Only the last part may be smaller than the others.
+        checksums: The checksums of its bytes, by algorithm, if they are known. A driver that needs one
+            may use it instead of reading the bytes.
     """
 
     number: int
     offset: int
     size: int
     last: bool
+    checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

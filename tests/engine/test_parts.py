@@ -14,6 +14,7 @@ from trove_async import (
     BufferPool,
     NotSupportedError,
 )
+from trove_async._checksums import crc32c_of
 from trove_async._engine.parts import part_size
 from trove_async.driver import Capabilities
 from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
@@ -49,6 +50,7 @@ class RecordingDriver(Fake):
         async def record_and_send(part: Part, views: Any) -> None:
             assert sum(map(len, views)) == part.size
             assert all(views)
+            assert part.checksums == {"crc32c": crc32c_of(views)}
             self.parts.append(part)
             await send(part, views)
 

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.http.scripted_server import LONG_TIMEOUTS, read_body, respond_with, serving
+from tests.http.scripted_server import (
+    LONG_TIMEOUTS,
+    ServerConnection,
+    read_body,
+    respond_with,
+    serving,
+)
 from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
+from trove_async.models import MiB
 
 pytestmark = pytest.mark.uvloop
 
@@ -71,3 +78,32 @@ async def test_connection_opened_by_cancelled_request_is_reused_or_closed() -> N
         await other.aclose()
         assert not other._connections
         assert not other._opening
+
+
+async def test_cancelled_request_does_not_read_its_body_any_more() -> None:
+    overwritten = asyncio.Event()
+    received = bytearray()
+    disconnected = asyncio.Event()
+
+    async def handler(connection: ServerConnection) -> None:
+        await connection.receive_request(body=False)
+        await overwritten.wait()
+        try:
+            while piece := await connection.reader.read(MiB):
+                received.extend(piece)
+        finally:
+            disconnected.set()
+
+    body = bytearray(b"\x01") * (32 * MiB)
+    transport = SocketTransport(LONG_TIMEOUTS)
+    async with serving(handler) as server:
+        task = OwnedTask(transport.send("PUT", server.origin, "/", {}, [memoryview(body)]))
+        while not any(connection._writing_paused for connection in transport._connections):
+            await asyncio.sleep(0)
+        await task.aclose()
+        body[:] = bytes(len(body))
+        overwritten.set()
+        await disconnected.wait()
+    await transport.aclose()
+    assert 0 < len(received) < len(body)
+    assert set(received) == {1}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trove_async._checksums import CRC32C, Crc32c
+from trove_async._checksums import CRC32C, Crc32c, crc32c_text, rest_crc32c
 from trove_async._concurrency import Turns
 from trove_async._views import BytesLike, take
 from trove_async.errors import IntegrityError
@@ -35,6 +35,7 @@ class Intake:
         self._size = size
         self._size_is_declared = size is not None
         self._crc = Crc32c() if checksum else None
+        self._marked_crc = self._marked_count = 0  # at the last call of `part_checksums`
         self._turns = Turns()
         self.byte_count = 0
         self.ended_at: int | None = None
@@ -108,6 +109,15 @@ class Intake:
             f"the body had {self._size} bytes when it was opened, got {got}: it changed or broke off"
             " while it was read; put it again"
         )
+
+    def part_checksums(self) -> Mapping[str, str]:
+        """Return the checksums of the bytes taken since the last call, by kind."""
+        if self._crc is None:
+            return {}
+        size = self.byte_count - self._marked_count
+        value = rest_crc32c(self._marked_crc, self._crc.value, size)
+        self._marked_crc, self._marked_count = self._crc.value, self.byte_count
+        return {CRC32C: crc32c_text(value)}
 
     @property
     def checksums(self) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from trove_async._checksums import CRC32C, Crc32c
+from trove_async._checksums import CRC32C, Crc32c, crc32c_text, hash_crc32c
 from trove_async._views import drop, take
 from trove_async.driver import Capabilities, Upload
 from trove_async.errors import NotSupportedError
@@ -188,12 +188,14 @@ class MemoryParts:
         view = self._memory[self._position : self._position + self._size]
         if not view:
             return None
-        self._crc.update(view)
+        crc = await hash_crc32c([view])
+        self._crc.append(crc, len(view))
         part = Part(
             number=self._position // self._size + 1,
             offset=self._position,
             size=len(view),
             last=self._position + len(view) == len(self._memory),
+            checksums={CRC32C: crc32c_text(crc)},
         )
         self._position += len(view)
         return HeldPart(part, [view])
@@ -276,5 +278,9 @@ class BufferedParts:
                 f"an object on this backend must have at most {max_object} bytes, got more"
             )
         return Part(
-            number=self._part_number, offset=offset, size=position - offset, last=self._ended
+            number=self._part_number,
+            offset=offset,
+            size=position - offset,
+            last=self._ended,
+            checksums=self._intake.part_checksums(),
         )

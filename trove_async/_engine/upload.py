@@ -25,6 +25,7 @@ from trove_async.pool import BufferPool
 from .backends import Backend
 from .intake import Intake
 from .locations import Location
+from .part_window import PartWindow
 from .parts import (
     SPILL_PIECE,
     BufferedParts,
@@ -283,24 +284,27 @@ class Put:
     ) -> None:
         # Only the task that called put pulls the body: a user's generator may hold a timeout or a
         # task group open between chunks, and those belong to one task. While parts are in flight,
-        # one more is filled and waits here for a permit.
-        send_permits = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
+        # one more is filled and waits here for its turn.
+        window = PartWindow(self._backend.capabilities, self._pool)
+        clock = asyncio.get_running_loop().time
 
-        async def send(part: SendablePart) -> None:
+        async def send(part: SendablePart, in_flight: int) -> None:
+            started = clock()
             async with part:
                 await part.send(upload, lambda sent: self._report(sent, size))
                 self._emit("part", part.part.size)
-            send_permits.release()  # not after a failure: no further part may be sent then
+            # Not after a failure: no further part may be sent then.
+            window.sent(part.part.size, clock() - started, in_flight)
 
         async with task_group() as group:
             part = first or await parts.next()
             while part is not None:
                 try:
-                    await send_permits.acquire()
+                    in_flight = await window.start()
                 except BaseException:
                     await part.aclose()
                     raise
-                group.start_soon(send, part)
+                group.start_soon(send, part, in_flight)
                 part = await parts.next()
 
     async def _with_bucket(self, request: Callable[[], Awaitable[T]]) -> T:

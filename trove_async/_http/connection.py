@@ -9,12 +9,13 @@ closes it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from trove_async._secrets import Secret
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
-from trove_async.models import KiB, Timeout
+from trove_async.models import KiB, MiB, Timeout
 
 from .http11 import MAX_INTERIM, ResponseHead, early_success, invalid_response, parse_head
 
@@ -25,8 +26,17 @@ WINDOW_SIZE: Final = 72 * KiB
 """Size of the receive window of a connection, in bytes. A body of 64 KiB and a head of 8 KiB fit.
 `readinto` receives larger bodies directly into its buffer."""
 
-_WRITE_SIZE: Final = 64 * KiB
-"""Maximum bytes written at a time. The event loop may copy the bytes that the socket does not accept."""
+_TLS_WRITE_SIZE: Final = 64 * KiB
+"""Maximum bytes passed to a TLS transport at a time. It encrypts them all, and copies what the socket does
+not accept."""
+
+_SOCKET_WRITE_SIZE: Final = MiB
+"""Maximum bytes written to a socket in one system call. Larger writes save no CPU time, and would keep
+the event loop busy for longer."""
+
+_WAKE_SIZE: Final = 16 * KiB
+"""Bytes passed to the transport when the socket is full. The transport sends them as soon as the socket
+accepts more, and then calls `resume_writing`."""
 
 _FILL_SECONDS: Final = 0.05
 """Maximum seconds to fill the buffer of a reader. After that, the reader gets the bytes that have arrived
@@ -106,6 +116,7 @@ class Connection(asyncio.BufferedProtocol):
         self._bytes_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._socket_closed: asyncio.Future[None] = loop.create_future()
+        self._descriptor: int | None = None  # of the socket, to write to it directly; None with TLS
 
     # -- callbacks of asyncio --------------------------------------------------------------------------
 
@@ -113,7 +124,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         # Write the next piece only once the socket has accepted the previous one, so that no bytes
         # accumulate. A TLS transport pauses at its limit, not above it: at 0 it would never resume.
-        self._transport.set_write_buffer_limits(high=1 if self.origin.scheme == "https" else 0)
+        uses_tls = self.origin.scheme == "https"
+        self._transport.set_write_buffer_limits(high=1 if uses_tls else 0)
+        if not uses_tls:
+            self._descriptor = transport.get_extra_info("socket").fileno()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
@@ -158,10 +172,8 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        verb = "was reset" if isinstance(exc, ConnectionResetError) else "broke"
-        error = UnavailableError(f"the connection to {self.origin.address} {verb}")
-        error.__cause__ = exc
-        self._fail(error)
+        self._fail(self._broken(exc))
+        self._descriptor = None  # closed; another file may get the number
         self._forget(self)
         _wake(self._socket_closed)
 
@@ -233,6 +245,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
+    def _broken(self, cause: Exception | None) -> UnavailableError:
+        verb = "was reset" if isinstance(cause, ConnectionResetError) else "broke"
+        error = UnavailableError(f"the connection to {self.origin.address} {verb}")
+        error.__cause__ = cause
+        return error
+
     def _fail(self, error: TroveError) -> None:
         self._error = self._error or error
         if not self._busy and self in self._idle:
@@ -296,6 +314,8 @@ class Connection(asyncio.BufferedProtocol):
             self._start = self._searched = head_end + 4
             if head.status < 200:  # noqa: PLR2004 - interim
                 head = None
+                if self._start == self._end:
+                    self._start = self._end = self._searched = 0
                 self._count_interim()
         # 2. A large body, or one of unknown length, is read by the caller.
         self._in_body = True
@@ -353,10 +373,9 @@ class Connection(asyncio.BufferedProtocol):
         """Send a request with a large body, to its end or until the server responds."""
         self._start_request(patient=patient)
         self._transport.write(head.reveal())
-        for piece in _pieces(views):
-            if not await self._can_write():
+        for view in views:
+            if not await self._write(view):
                 return  # `read_head` returns an early error response, or raises
-            self._transport.write(piece)
         self._request_sent = True
         self._last_progress = self._loop.time()
 
@@ -374,10 +393,8 @@ class Connection(asyncio.BufferedProtocol):
         async with body.pieces() as pieces:
             async for view in pieces:
                 self._last_progress = self._loop.time()  # the time to read the body does not count
-                for piece in _pieces((view,)):
-                    if not await self._can_write():
-                        return
-                    self._transport.write(piece)
+                if not await self._write(view):
+                    return
                 # The view is valid only until the next one is requested: wait for the socket.
                 await self._can_write()
                 if self._writing_paused:
@@ -386,6 +403,42 @@ class Connection(asyncio.BufferedProtocol):
                     return
         self._request_sent = True
         self._last_progress = self._loop.time()
+
+    async def _write(self, view: memoryview) -> bool:
+        """Write all bytes of a view; return False if the server has responded or the connection has ended.
+
+        After an error or a cancel, `abort` ends all use of the view.
+        """
+        while view:
+            if not await self._can_write():
+                return False
+            view = view[self._write_some(view) :]
+        return True
+
+    def _write_some(self, view: memoryview) -> int:
+        """Write the first bytes of a view, and return their number. There must be no unwritten bytes."""
+        if self._descriptor is None:
+            piece = view[:_TLS_WRITE_SIZE]
+            self._transport.write(piece)
+            return len(piece)
+        # Write to the socket directly: before Python 3.12, asyncio copies the bytes that the socket does
+        # not accept, so it could only be given small pieces.
+        piece = view[:_SOCKET_WRITE_SIZE]
+        try:
+            count = os.write(self._descriptor, piece)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            self._fail(self._broken(error))
+            self._transport.abort()
+            return 0
+        if count == len(piece):
+            return count
+        # The socket is full: let the transport wait for it. The bytes are copied, so that the transport
+        # never holds a view of the caller's memory.
+        wake = bytes(view[count : count + _WAKE_SIZE])
+        self._transport.write(wake)
+        return count + len(wake)
 
     async def _can_write(self) -> bool:
         """Wait until the socket has accepted all bytes; return whether to send more."""
@@ -545,12 +598,6 @@ class Connection(asyncio.BufferedProtocol):
         unread = bytes(self._view[self._start : self._end])
         self._view[: len(unread)] = unread
         self._start, self._end = 0, len(unread)
-
-
-def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
-    for view in views:
-        for offset in range(0, len(view), _WRITE_SIZE):
-            yield view[offset : offset + _WRITE_SIZE]
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

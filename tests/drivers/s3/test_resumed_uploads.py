@@ -17,6 +17,7 @@ from trove_async.drivers.s3._documents import SentPart
 from trove_async.drivers.s3._upload_records import RecordedPart, RecordedUpload, UploadRecord
 from trove_async.errors import ConfigError, ObjectExistsError
 from trove_async.models import MiB
+from trove_async.options import Part
 from trove_async.testing.servers import S3Server
 
 PART = 5 * MiB
@@ -57,12 +58,12 @@ class Uploads:
             plane: Any = driver._plane
             original = plane.upload_part
 
-            async def upload_part(upload: Any, number: int, views: Any) -> Any:
+            async def upload_part(upload: Any, part: Part, views: Any) -> Any:
                 if self.fail_after is not None and len(self.sent) >= self.fail_after:
                     self.stopped.set()
                     await asyncio.Event().wait()
-                sent = await original(upload, number, views)
-                self.sent.append(number)
+                sent = await original(upload, part, views)
+                self.sent.append(part.number)
                 return sent
 
             plane.upload_part = upload_part

@@ -18,7 +18,7 @@ from trove_async.drivers.s3._sdk import SdkPlane
 from trove_async.drivers.s3._sdk_multipart import _check_root
 from trove_async.errors import BackendError, UnavailableError
 from trove_async.models import ObjectInfo
-from trove_async.options import CopyOptions, ListOptions, PutOptions
+from trove_async.options import CopyOptions, ListOptions, Part, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SOURCE = ObjectInfo(bucket="data", key="from", size=1, etag="e", last_modified=now())
 UPLOAD = UploadId("data", "key", "u")
+PART = Part(number=1, offset=0, size=0, last=True)
 
 
 class FakeSdkClient:
@@ -64,7 +65,7 @@ def plane_of(response: dict[str, Any]) -> SdkPlane:
         ({"Deleted": [{}]}, lambda plane: plane.delete_objects("data", ["a"])),
         ({"Errors": [{"Code": "x"}]}, lambda plane: plane.delete_objects("data", ["a"])),
         ({}, lambda plane: plane.create_upload("data", "key", PutOptions())),
-        ({}, lambda plane: plane.upload_part(UPLOAD, 1, [])),
+        ({}, lambda plane: plane.upload_part(UPLOAD, PART, [])),
         ({}, lambda plane: plane.copy_part(UPLOAD, 1, SOURCE, (0, 1))),
         ({"CopyPartResult": {}}, lambda plane: plane.copy_part(UPLOAD, 1, SOURCE, (0, 1))),
         ({"Uploads": [{"Key": "a"}]}, lambda plane: plane.list_uploads("data", None)),

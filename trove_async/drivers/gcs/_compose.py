@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._checksums import combine_crc32c
+from trove_async._checksums import combine_crc32c, crc32c_text, crc32c_value
 from trove_async._concurrency import for_each, shielded
 from trove_async._http.services import map_condition_errors
 from trove_async.errors import (
@@ -169,10 +168,8 @@ def _combined_checksum(sources: Sequence[ObjectInfo]) -> str | None:
         stored_checksum = source.checksums.get("crc32c")
         if stored_checksum is None:
             return None
-        combined = combine_crc32c(
-            combined, int.from_bytes(b64decode(stored_checksum)), source.stored_size
-        )
-    return b64encode(combined.to_bytes(4)).decode()
+        combined = combine_crc32c(combined, crc32c_value(stored_checksum), source.stored_size)
+    return crc32c_text(combined)
 
 
 def _verify_composed(info: ObjectInfo, size: int, checksum: str | None) -> None:

@@ -8,7 +8,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from trove_async._checksums import compare_announced, crc32c_text, hash_crc32c
+from trove_async._checksums import (
+    combine_crc32c,
+    compare_announced,
+    crc32c_text,
+    crc32c_value,
+    part_crc32c,
+)
 from trove_async._concurrency import run_cleanup
 from trove_async._http import Response
 from trove_async._http.services import create_or_undo, map_condition_errors
@@ -125,7 +131,8 @@ class ResumableUpload:
         tail_length = tail_size(part.size) if part.last else part.size % QUANTUM
         await self._send_until(part.offset, views, end - tail_length)
         tail = b"".join(slice_views(views, part.size - tail_length, part.size))
-        crc = await hash_crc32c(views, self._crc)
+        crc = crc32c_value(await part_crc32c(part.checksums, views))
+        crc = combine_crc32c(self._crc, crc, part.size)
         # 3. Change the state only after the last await, so a failed part can be sent again.
         self._accepted, self._tail, self._crc = end, tail, crc
 

@@ -20,6 +20,7 @@ from trove_async.options import (
     GetOptions,
     ListOptions,
     Page,
+    Part,
     PresignOptions,
     PutOptions,
     VersionPage,
@@ -117,7 +118,7 @@ class DataPlane(Protocol):
         ...
 
     async def upload_part(
-        self, upload: UploadId, number: int, views: Sequence[memoryview]
+        self, upload: UploadId, part: Part, views: Sequence[memoryview]
     ) -> SentPart:
         """Upload one part."""
         ...

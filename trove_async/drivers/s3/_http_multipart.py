@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
+from trove_async._checksums import CRC32C, part_crc32c
 from trove_async.driver import PartSource
 from trove_async.models import ObjectInfo
-from trove_async.options import Page, PutOptions, VersionPage
+from trove_async.options import Page, Part, PutOptions, VersionPage
 
 from ._data_plane import UploadId
 from ._documents import (
@@ -98,13 +98,13 @@ class HttpMultipart:
         return UploadId(bucket, key, await read_document(response, parse_upload_id))
 
     async def upload_part(
-        self, upload: UploadId, number: int, views: Sequence[memoryview]
+        self, upload: UploadId, part: Part, views: Sequence[memoryview]
     ) -> SentPart:
         """Upload one part."""
         checksums: dict[str, str] = {}
         if self._checksums:
-            checksums[CRC32C] = crc32c_text(await hash_crc32c(views))
-        return await self._send_part(upload, number, views, checksums)
+            checksums[CRC32C] = await part_crc32c(part.checksums, views)
+        return await self._send_part(upload, part.number, views, checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
         """Upload one part while reading it from its source."""

@@ -141,7 +141,7 @@ class MultipartUpload:
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part. See `Upload.send`."""
-        sent = await self._plane.upload_part(self.id, part.number, views)
+        sent = await self._plane.upload_part(self.id, part, views)
         self.add(part.size, sent)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from trove_async._checksums import crc32c_text, hash_crc32c
+from trove_async._checksums import CRC32C, part_crc32c
 from trove_async._concurrency import in_thread, run_cleanup
 from trove_async.errors import BackendError, TroveError
 from trove_async.models import ObjectInfo
@@ -116,12 +116,13 @@ class ResumedUpload(MultipartUpload):
         if self._record is None:
             await super().send(part, views)
             return
-        crc32c = crc32c_text(await hash_crc32c(views))
+        crc32c = await part_crc32c(part.checksums, views)
+        part = replace(part, checksums={CRC32C: crc32c})
         known = self._record.parts.get(part.number)
         if known is not None and (known.size, known.crc32c) == (part.size, crc32c):
             self.add(part.size, known.sent)
             return
-        sent = await self._plane.upload_part(self.id, part.number, views)
+        sent = await self._plane.upload_part(self.id, part, views)
         self.add(part.size, sent)
         await in_thread(self._record.add, RecordedPart(part.size, crc32c, sent))
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from botocore.parsers import ResponseParserError
 
-from trove_async._checksums import CRC32C, crc32c_of
+from trove_async._checksums import CRC32C, part_crc32c
 from trove_async.driver import PartSource
 from trove_async.errors import NotSupportedError
 from trove_async.models import ObjectInfo
-from trove_async.options import PutOptions
+from trove_async.options import Part, PutOptions
 
 from ._credentials import Endpoint
 from ._data_plane import UnconfirmedWriteError, UploadId
@@ -118,14 +118,14 @@ class SdkMultipart:
             return UploadId(bucket, key, response["UploadId"])
 
     async def upload_part(
-        self, upload: UploadId, number: int, views: Sequence[memoryview]
+        self, upload: UploadId, part: Part, views: Sequence[memoryview]
     ) -> SentPart:
         """Upload one part."""
-        checksums = {CRC32C: crc32c_of(views)} if self._checksums else {}
+        checksums = {CRC32C: await part_crc32c(part.checksums, views)} if self._checksums else {}
         response, _ = await self._call(
             "upload_part",
             **upload_parameters(upload),
-            PartNumber=number,
+            PartNumber=part.number,
             Body=b"".join(views),
             **checksum_parameters(checksums),
             **self._key_parameters,
@@ -133,7 +133,7 @@ class SdkMultipart:
         )
         with translate_sdk_errors():
             etag = bare_etag(response["ETag"])
-        return SentPart(number=number, etag=etag, checksums=checksums)
+        return SentPart(number=part.number, etag=etag, checksums=checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
         """Raise NotSupportedError, because this plane sends only buffered bodies.
