@@ -52,20 +52,24 @@ async def hash_crc32c(views: Sequence[memoryview], value: int = 0) -> int:
 
 
 class Crc32c:
-    """A running CRC-32C."""
+    """A running CRC-32C.
 
-    __slots__ = ("_value",)
+    Attributes:
+        value: The CRC-32C of the bytes so far.
+    """
+
+    __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self._value = 0
+        self.value = 0
 
     def update(self, data: BytesLike) -> None:
         """Add `data` to the checksum."""
-        self._value = crc32c(data, self._value)
+        self.value = crc32c(data, self.value)
 
     def digest(self) -> str:
         """Return the checksum in base64."""
-        return crc32c_text(self._value)
+        return crc32c_text(self.value)
 
 
 def compare(expected: Mapping[str, str], actual: Mapping[str, str], message: str) -> None:

@@ -243,7 +243,7 @@ class _Request:
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
         """Return a 206 response, or a 200 if no range applies or the backend does not support ranges."""
-        info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
+        info, status, read_parts, length = reader.info, 200, None, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
@@ -254,14 +254,13 @@ class _Request:
                 )
                 headers["Content-Type"] = frame.media_type
                 length = frame.length
-                read_chunks = partial(self._parts, frame)
+                read_parts = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
         # A small body is read here, so that a failure can still become an error response.
-        if length <= SMALL and read_chunks is paced_chunks:
+        if length <= SMALL and read_parts is None:
             return ServerResponse(status=status, headers=headers, content=await reader.read())
-        return ServerResponse(
-            status=status, headers=headers, stream=BodyStream(reader, read_chunks)
-        )
+        stream = BodyStream(reader, read_parts)
+        return ServerResponse(status=status, headers=headers, stream=stream)
 
     async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
         """Yield a multipart body. All spans come from the version of the first reader."""

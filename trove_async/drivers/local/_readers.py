@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mmap
 import os
 from concurrent.futures import Future
 from io import FileIO
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from aiofiles.threadpool import wrap
 
+from trove_async._checksums import running_crc32c
+from trove_async.driver import FileSpan
 from trove_async.errors import ClosedError, PreconditionFailedError, UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import GetOptions
 from trove_async.pool import SLOT, BufferPool, Lease
 
-from ._errors import translate_error
+from ._errors import translate_error, translated
 from ._metadata import describe, etag
 from ._objects import find, find_nowait
-from ._threads import FileExecutor
+from ._threads import CancelFlag, FileExecutor
 
 if TYPE_CHECKING:
     from ._layout import Location
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 SMALL_BODY: Final = 256 * 1024
 """Size of the largest body that is read when it is opened. Copying it costs less than a second thread
 hop."""
+
+_HASHED: Final = 256 * 1024
+"""Bytes that are read at a time to be hashed. They fit in the second-level cache of a processor."""
 
 _WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EINTR))
 """Errors of preadv(2) with `Root.read_flags` that mean that the file must be read in a thread."""
@@ -76,6 +82,7 @@ class FileBody:
         "_executor",
         "_file",
         "_handle",
+        "_has_moved",
         "_is_streaming",
         "_lease",
         "_object_file",
@@ -109,6 +116,7 @@ class FileBody:
         self._prefetch_in_use = False
         self._lease: Lease | None = None
         self._is_streaming = False
+        self._has_moved = False  # whether the file's position may not be that of the body
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end."""
@@ -131,6 +139,29 @@ class FileBody:
             self._start_prefetch()
         return chunk
 
+    async def file_span(self, size: int, crc32c: int | None) -> FileSpan | None:
+        """Return the next bytes as a range of the file, hashed in a thread. See `SpansFile`."""
+        if self._prefetch is not None:
+            return None
+        start, size = self.range[1] - self._remaining, min(size, self._remaining)
+        cancel = CancelFlag()
+        # The duplicate shares its position with the body's file. sendfile may move both.
+        self._has_moved = True
+        file = FileIO(os.dup(self._file.fileno()), "rb")
+        try:
+            with translated(self.info.bucket, self.info.key):
+                crc32c = await self._threads.run(
+                    lambda: _hash_range(
+                        file.fileno(), self._object_file.status, (start, size), crc32c, cancel
+                    ),
+                    cancel=cancel,
+                )
+        except BaseException:
+            file.close()
+            raise
+        self._remaining -= size
+        return FileSpan(file=file, offset=start, size=size, crc32c=crc32c)
+
     async def aclose(self) -> None:
         """Close the file in a thread: if it was deleted, closing it frees its disk space, which is slow."""
         self._prefetch_in_use = True  # the pool can no longer revoke the lease
@@ -146,6 +177,9 @@ class FileBody:
     async def _next_chunk(self, size: int) -> bytes:
         prefetch = self._prefetch
         if prefetch is None:
+            if self._has_moved:
+                self._file.seek(self.range[1] - self._remaining)
+                self._has_moved = False
             chunk: bytes = await self._handle.read(size)
             return chunk
         self._prefetch_in_use = True
@@ -278,8 +312,45 @@ def resolve_get(
 
 def is_unchanged(object_file: ObjectFile) -> bool:
     """Return whether the file is unchanged since it was opened."""
-    current, opened = os.fstat(object_file.fd), object_file.status
+    return _has_status(object_file.fd, object_file.status)
+
+
+def _has_status(fd: int, opened: os.stat_result) -> bool:
+    current = os.fstat(fd)
     return (current.st_mtime_ns, current.st_size) == (opened.st_mtime_ns, opened.st_size)
+
+
+def _hash_range(
+    fd: int, opened: os.stat_result, span: tuple[int, int], crc32c: int | None, cancel: CancelFlag
+) -> int | None:
+    """Read a range of a file, and return its CRC-32C. This blocks.
+
+    Args:
+        fd: The file.
+        opened: The status of the file when it was opened.
+        span: The offset and the size of the range.
+        crc32c: The CRC-32C of the bytes before the range. None: only read it, into the page cache.
+        cancel: Set if the caller is cancelled.
+
+    Raises:
+        UnavailableError: The file was changed in place.
+    """
+    offset, remaining = span
+    # Page-aligned memory, which stays in the processor's cache. A mapping of the file would cost half, but a
+    # process dies if another one truncates a file that it has mapped.
+    buffer = memoryview(mmap.mmap(-1, _HASHED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    while remaining:
+        cancel.check()
+        count = os.preadv(fd, [buffer[:remaining]], offset)
+        if not count:
+            raise _changed_in_place()
+        if crc32c is not None:
+            crc32c = running_crc32c([buffer[:count]], crc32c)
+        offset += count
+        remaining -= count
+    if not _has_status(fd, opened):
+        raise _changed_in_place()
+    return crc32c
 
 
 def _buffered_body(
