@@ -44,6 +44,7 @@ from trove_async import Trove, TroveError, UnavailableError
 from trove_async._concurrency import in_thread, shielded, task_group
 from trove_async.driver import FileSpan
 
+from ._conditions import Header
 from ._endpoints import Endpoints
 from ._lifespan import bucket_names, open_store
 from ._pacing import SMALL
@@ -178,13 +179,18 @@ class UploadResponse(ObjectResponse):
         self.form = result.form
 
 
-def _read_request(request: web.Request) -> ServerRequest:
+def _read_head(request: web.Request) -> tuple[str, Header]:
     def header(name: str) -> str | None:
         lines = request.headers.getall(name, None)
         return None if lines is None else ", ".join(lines)
 
+    return request.method, header
+
+
+def _read_request(request: web.Request) -> ServerRequest:
+    method, header = _read_head(request)
     return ServerRequest(
-        method=request.method,
+        method=method,
         header=header,
         chunks=_body(request),
         location=request.rel_url.raw_path,
@@ -214,6 +220,7 @@ async def _body(request: web.Request) -> AsyncGenerator[bytes]:
 
 
 _endpoints = Endpoints(
+    read_head=_read_head,
     read_request=_read_request,
     make_object_response=lambda response, _: ObjectResponse(response),
     make_upload_response=lambda result, _: UploadResponse(result),
