@@ -125,6 +125,26 @@ async def test_waiting_lease_gets_the_prefetched_memory(tmp_path: Path) -> None:
         assert await read_to_end(reader, MiB) == BODY[3 * MiB :]
 
 
+@pytest.mark.parametrize("size", [MiB, 1000, 3 * MiB])
+async def test_two_slots_are_prefetched_from_a_large_pool(tmp_path: Path, size: int) -> None:
+    pool = BufferPool(16 * MiB)
+    async with open_stream(tmp_path, pool) as reader:
+        assert pool.statistics().leased == 2 * MiB
+        assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
+        assert pool.statistics().leased == 2 * MiB  # until the second piece is read as well
+        assert await read_to_end(reader, size) == BODY[3 * MiB :]
+
+
+async def test_waiting_lease_gets_the_memory_of_a_partly_read_prefetch(tmp_path: Path) -> None:
+    pool = BufferPool(16 * MiB)
+    async with open_stream(tmp_path, pool) as reader:
+        assert await reader.read(1000) == BODY[2 * MiB : 2 * MiB + 1000]
+        async with asyncio.timeout(10):
+            with await pool.lease(8 * MiB), await pool.lease(8 * MiB):
+                assert await reader.read(MiB) == BODY[2 * MiB + 1000 : 3 * MiB + 1000]
+        assert await read_to_end(reader, MiB) == BODY[3 * MiB + 1000 :]
+
+
 async def test_nothing_is_prefetched_without_free_memory(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, 1 * MiB)
     async with opened(LocalDriver(tmp_path), pool=pool) as driver:
