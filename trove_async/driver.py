@@ -41,6 +41,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from io import FileIO
 from types import TracebackType
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
@@ -303,6 +304,58 @@ class Fetching(Protocol):
     async def fetch(self, bucket: str, key: str, options: GetOptions) -> OpenReader:
         """Open the object's body, as `AsyncDriver.get` does. Raises the same errors."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSpan:
+    """The next bytes of a body as a range of an open file, for sendfile(2).
+
+    Attributes:
+        file: The file. The caller of `SpansFile.file_span` closes it. It stays open when the reader is closed.
+            Its position is undefined.
+        offset: The position of the first byte in the file.
+        size: The number of bytes.
+        crc32c: The running CRC-32C up to the end of the span, or None if it was not requested.
+    """
+
+    file: FileIO
+    offset: int
+    size: int
+    crc32c: int | None
+
+
+@runtime_checkable
+class SpansFile(Protocol):
+    """Optional: a DriverReader whose body is the content of a file, which sendfile(2) can send."""
+
+    async def file_span(self, size: int, crc32c: int | None) -> FileSpan | None:
+        """Return the next bytes as a range of a file, and advance as if they had been read.
+
+        Return None if that is not possible now. The caller then uses `DriverReader.read`. The last bytes of
+        the body are always read in that way, so that the last chunk is checked as usual.
+
+        The span was read once, so that its bytes are in the page cache, and the file has not changed since it
+        was opened. The path may lead to a newer version meanwhile.
+
+        After a cancel the reader can only be closed.
+
+        Args:
+            size: The maximum number of bytes. Less than the body has left.
+            crc32c: The CRC-32C of the earlier bytes of the body, which is continued over the span. None: no
+                checksum is needed.
+
+        Raises:
+            UnavailableError: The file was changed in place, or is shorter than it was.
+        """
+        ...
+
+
+async def file_span_of(reader: object, size: int, crc32c: int | None) -> FileSpan | None:
+    """Return the next span of any reader, or None if it has none. See `SpansFile.file_span`."""
+    file_span = getattr(reader, "file_span", None)
+    if file_span is None:
+        return None
+    return await cast("SpansFile", reader).file_span(size, crc32c)
 
 
 def saves_copy(reader: DriverReader) -> bool:

@@ -16,7 +16,7 @@ from ._concurrency import OwnedTask, in_thread
 from ._engine.opening import Decode, OpenBody
 from ._engine.upload import Progress
 from ._engine.verified import WholeBody
-from .driver import DriverReader
+from .driver import DriverReader, FileSpan
 from .errors import BodyConsumedError, ClosedError
 from .models import MiB
 from .options import GetOptions
@@ -184,6 +184,19 @@ class ObjectReader:
                 self._unreturned.append(data)  # the callback raised: the next read returns it
                 raise
         return data
+
+    async def _next_file_span(self, size: int) -> FileSpan | None:
+        """Return the next bytes as a range of an open file, which the caller closes. None: call `read`.
+
+        They are verified and counted as those of `read`. The last bytes must be read.
+        """
+        file_span = getattr(self._body, "file_span", None)
+        if file_span is None or self._unreturned or self._progress is not None:
+            return None
+        self._check_open()
+        self._check_usable()
+        span: FileSpan | None = await file_span(size)
+        return span
 
     def _check_body(self) -> None:
         """Raise if the reader is closed, at its end, or unusable after a failed save or put."""

@@ -13,9 +13,13 @@ from crc32c import crc32c
 
 from trove_async._checksums import CRC32C, Crc32c, crc32c_text
 from trove_async._concurrency import Turns, in_thread
-from trove_async.driver import DriverReader, ReadsInto, saves_copy
+from trove_async.driver import DriverReader, FileSpan, ReadsInto, file_span_of, saves_copy
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB, ObjectInfo
+
+_TAIL: Final = 64 * KiB
+"""Bytes at the end of a body that are never part of a `FileSpan`. Reading them verifies the body, so they are
+sent only if the bytes before them were right."""
 
 _INLINE_HASH: Final = 256 * KiB
 """Maximum number of bytes hashed on the event loop. Hashing more takes longer than a thread hop (200 µs)."""
@@ -187,6 +191,22 @@ class VerifiedBody:
                 self._compare()
         self._position += count
         return count
+
+    async def file_span(self, size: int) -> FileSpan | None:
+        """Return the next bytes as a range of a file, to be closed by the caller. None: call `read`.
+
+        They are hashed as by `read`. Nothing of the end of the body is returned in this way.
+        """
+        size = min(size, self.remaining - _TAIL)
+        if size <= 0 or self._hashes or self._pending:
+            return None
+        crc = self._crc
+        span = await file_span_of(self._reader, size, None if crc is None else crc.value)
+        if span is not None:
+            if crc is not None and span.crc32c is not None:
+                crc.value = span.crc32c
+            self._position += span.size
+        return span
 
     def _wrong_size_error(self, received: int) -> IntegrityError:
         problem = "has too many bytes" if received else "ended early"

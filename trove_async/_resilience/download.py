@@ -23,7 +23,7 @@ import anyio
 from trove_async._concurrency import run_shielded
 from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async._views import take
-from trove_async.driver import DriverReader, OpenReader
+from trove_async.driver import DriverReader, FileSpan, OpenReader, file_span_of
 from trove_async.errors import (
     ClosedError,
     NotFoundError,
@@ -226,6 +226,31 @@ class ResumingReader:
         finally:
             self._mark_idle()
         return data
+
+    async def file_span(self, size: int, crc32c: int | None) -> FileSpan | None:
+        """Return the next bytes as a range of a file, if the driver can. See `SpansFile`.
+
+        After a failure this returns None. The next read then resumes at the same position, or raises.
+        """
+        if self._readahead is not None or not self._resumable:
+            return None
+        self._calls.read_permits.mark_busy(self)
+        try:
+            connection = self._connection or await self._reconnect()
+            span = await self._calls.await_progress(
+                file_span_of(connection.reader, size, crc32c), "no bytes arrived"
+            )
+        except TroveError:
+            await self._disconnect()
+            return None
+        except BaseException:
+            await self._disconnect()
+            raise
+        finally:
+            self._mark_idle()
+        if span is not None:
+            self._position += span.size
+        return span
 
     async def _read_connection(self, size: int, failure: TroveError | None = None) -> bytes:
         """Read from the connection. Reconnect after a failure, as the retry policy allows."""

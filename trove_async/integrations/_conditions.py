@@ -30,6 +30,9 @@ READ_METHODS = frozenset({"GET", "HEAD"})
 # RFC 9110, section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
 _ENTITY_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _ETAGC = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
+_PLAIN_ETAG = re.compile(r"[\x21\x23\x24\x26-\x7e]+")
+"""An etag without ``"`` and ``%``, which is the content of its entity tag as it is. Most backends have such etags."""
+
 _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 
 _ZSTD_SUFFIX = "%zstd"
@@ -56,6 +59,8 @@ def entity_tag(etag: str, *, zstd: bool = False) -> str:
         etag: The etag.
         zstd: Return the tag of the object's zstd form.
     """
+    if _PLAIN_ETAG.fullmatch(etag):
+        return f'"{etag}{_ZSTD_SUFFIX}"' if zstd else f'"{etag}"'
     tag = f'"{quote(etag, safe=_ETAGC)}"'
     is_tag = _ENTITY_TAG.fullmatch(etag) and etag.isascii() and not etag.startswith("W/")
     if is_tag and "%" not in etag:
@@ -122,8 +127,9 @@ class Conditions:
             info: The existing object, or None.
             zstd: Whether a read is of the zstd form of the object.
         """
-        tags = _tags(info, zstd=zstd, both=method not in READ_METHODS)
+        both = method not in READ_METHODS
         if self.if_match is not None:
+            tags = _tags(info, zstd=zstd, both=both)
             if not _matches(self.if_match, info, tags, weak=False):
                 return ConditionResult.FAILED
         elif self.if_unmodified_since is not None and info is not None:
@@ -131,6 +137,7 @@ class Conditions:
             if date is not None and _modified_second(info) > date:
                 return ConditionResult.FAILED
         if self.if_none_match is not None:
+            tags = _tags(info, zstd=zstd, both=both)
             if _matches(self.if_none_match, info, tags, weak=True):
                 return (
                     ConditionResult.NOT_MODIFIED

@@ -59,6 +59,11 @@ class AcceptedCodings(NamedTuple):
         )
 
 
+def may_accept_zstd(header: str) -> bool:
+    """Return whether `AcceptedCodings.parse` may find that the client accepts zstd. This is a quick check."""
+    return "*" in header or ZSTD in header.lower()
+
+
 def has_zstd_form(info: ObjectInfo) -> bool:
     """Return whether the stored bytes of an object can be sent with ``Content-Encoding: zstd``.
 

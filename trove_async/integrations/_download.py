@@ -35,7 +35,7 @@ from trove_async import (
 
 from ._byteranges import ByterangesFrame, RangeSet, Span, format_content_range
 from ._conditions import READ_METHODS, ConditionResult, Conditions, Header
-from ._content_coding import VARY, AcceptedCodings, has_zstd_form
+from ._content_coding import VARY, AcceptedCodings, has_zstd_form, may_accept_zstd
 from ._headers import Presentation
 from ._pacing import SMALL
 from ._problem_details import PROBLEMS, problem
@@ -122,7 +122,8 @@ class _Request:
         self._conditions = Conditions.of(header)
         # RFC 9110, section 14.2: only GET has ranges.
         self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
-        self._accepted = AcceptedCodings.parse(header("accept-encoding"))
+        accept_encoding = header("accept-encoding") or ""
+        self._accept_encoding = accept_encoding if may_accept_zstd(accept_encoding) else ""
         self._presentation = presentation
 
     async def respond(self) -> ServerResponse:
@@ -148,9 +149,12 @@ class _Request:
 
     def _sends_zstd(self, info: ObjectInfo) -> bool:
         """Return whether the zstd form of the object is sent: the client accepts it, and it exists."""
-        if not (self._accepted.zstd and has_zstd_form(info)):
+        if not (self._accept_encoding and has_zstd_form(info)):
             return False
-        if not self._accepted.decoded:
+        accepted = AcceptedCodings.parse(self._accept_encoding)
+        if not accepted.zstd:
+            return False
+        if not accepted.decoded:
             return True
         return self._ranges is None and not self._conditions.names_decoded_form(info)
 
@@ -223,7 +227,7 @@ class _Request:
                     self._key,
                     range=byte_range,
                     if_match=if_match,
-                    decode=self._sends_decoded,
+                    decode=self._sends_decoded if self._accept_encoding else True,
                 )
             except NotSupportedError:
                 if not variants:
@@ -243,7 +247,7 @@ class _Request:
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
     ) -> ServerResponse:
         """Return a 206 response, or a 200 if no range applies or the backend does not support ranges."""
-        info, status, read_chunks, length = reader.info, 200, paced_chunks, reader.remaining
+        info, status, read_parts, length = reader.info, 200, None, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
@@ -254,14 +258,16 @@ class _Request:
                 )
                 headers["Content-Type"] = frame.media_type
                 length = frame.length
-                read_chunks = partial(self._parts, frame)
+                read_parts = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
         # A small body is read here, so that a failure can still become an error response.
-        if length <= SMALL and read_chunks is paced_chunks:
-            return ServerResponse(status=status, headers=headers, content=await reader.read())
-        return ServerResponse(
-            status=status, headers=headers, stream=BodyStream(reader, read_chunks)
-        )
+        if length <= SMALL and read_parts is None:
+            content = await reader.read(length)
+            if len(content) < length:
+                content += await reader.read()
+            return ServerResponse(status=status, headers=headers, content=content)
+        stream = BodyStream(reader, read_parts)
+        return ServerResponse(status=status, headers=headers, stream=stream)
 
     async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
         """Yield a multipart body. All spans come from the version of the first reader."""

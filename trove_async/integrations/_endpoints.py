@@ -12,6 +12,7 @@ from typing import Generic, TypeVar, Unpack
 from trove_async import Trove
 from trove_async._settings import check_texts
 
+from ._conditions import Header
 from ._download import Redirect, serve_object
 from ._headers import Presentation
 from ._response import ServerResponse
@@ -27,11 +28,13 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
     """Downloads and uploads for one framework.
 
     Attributes:
-        read_request: Converts the framework's request.
+        read_head: Returns the method and the headers of the framework's request, for a download.
+        read_request: Converts the framework's request, for an upload.
         make_object_response: Creates the framework's response to a download.
         make_upload_response: Creates the framework's response to an upload.
     """
 
+    read_head: Callable[[RequestT], tuple[str, Header]]
     read_request: Callable[[RequestT], ServerRequest]
     make_object_response: Callable[[ServerResponse, RequestT], ObjectResponseT]
     make_upload_response: Callable[[UploadResult, RequestT], UploadResponseT]
@@ -86,13 +89,13 @@ class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         """
         if redirect not in ("never", "presign"):
             raise ValueError(f"redirect must be 'never' or 'presign', got {redirect!r}")
-        server_request = self.read_request(request)
+        method, header = self.read_head(request)
         response = await serve_object(
             store,
             bucket,
             key,
-            server_request.method,
-            server_request.header,
+            method,
+            header,
             presentation=Presentation(
                 download_name=download_name, cache_control=cache_control, trusted=trusted
             ),

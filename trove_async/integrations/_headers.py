@@ -64,6 +64,8 @@ _TYPES = mimetypes.MimeTypes()
 """Python's built-in table, which is the same on every system."""
 
 _ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1: in addition to letters and digits
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_PLAIN_NAME = re.compile(r"[\x20\x21\x23\x24\x26-\x5b\x5d-\x7e]+")  # the reverse of _UNSAFE
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\"\\%]")  # RFC 6266, appendix D
 
 
@@ -161,7 +163,10 @@ def media_type(info: ObjectInfo) -> str:
     """
     if info.content_type:
         return info.content_type.strip(" \t") if _is_sendable(info.content_type) else OCTET_STREAM
-    content_type, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
+    name = info.key.rpartition("/")[2]
+    if "." not in name:
+        return OCTET_STREAM
+    content_type, encoding = _TYPES.guess_type(name)
     return OCTET_STREAM if content_type is None or encoding is not None else content_type
 
 
@@ -200,7 +205,10 @@ def content_disposition(name: str) -> str:
     A plain ASCII name is sent unchanged. Other names are encoded, with an ASCII fallback for old
     browsers. The directories of a path are removed.
     """
-    name = re.sub(r"[\x00-\x1f\x7f]", "_", re.split(r"[/\\]", name)[-1]) or "download"
+    name = name[max(name.rfind("/"), name.rfind("\\")) + 1 :]
+    if _PLAIN_NAME.fullmatch(name):
+        return f'attachment; filename="{name}"'
+    name = _CONTROLS.sub("_", name) or "download"
     fallback = _UNSAFE.sub("_", name)
     if fallback == name:
         return f'attachment; filename="{name}"'

@@ -15,7 +15,8 @@ Example::
         return await store_upload(get_store(request), "files", key, request, max_size=100_000_000)
 
 Memory: a download holds at most 512 KiB for a client that is slow or stalls, and 2 MiB for a fast
-one. Uploads use the store's buffer pool. The other fields of a form (up to 64 KiB) are held in
+one. An object of the local driver that no middleware has encoded is sent by sendfile(2) and holds none, except
+over TLS, with uvloop, and if the response is compressed. Uploads use the store's buffer pool. The other fields of a form (up to 64 KiB) are held in
 addition.
 
 A body whose Content-Encoding aiohttp decodes is stored decoded; other bodies are stored with their
@@ -25,6 +26,7 @@ encoding. The app's ``client_max_size`` does not apply to uploads.
 from __future__ import annotations
 
 import asyncio
+import os
 
 try:
     from aiohttp import ClientPayloadError, compression_utils, web
@@ -38,11 +40,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from aiohttp.abc import AbstractStreamWriter
 
-from trove_async import Trove, TroveError
-from trove_async._concurrency import shielded, task_group
+from trove_async import Trove, TroveError, UnavailableError
+from trove_async._concurrency import in_thread, shielded, task_group
+from trove_async.driver import FileSpan
 
+from ._conditions import Header
 from ._endpoints import Endpoints
 from ._lifespan import bucket_names, open_store
+from ._pacing import SMALL
 from ._problem_details import problem_for
 from ._response import BodyStream, ServerResponse
 from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
@@ -86,20 +91,78 @@ class ObjectResponse(web.StreamResponse):
             if self._stream is None:
                 await self.write_eof(self._content)
                 return writer
-            await self._send(request, self._stream)
+            await self._send(request, writer, self._stream)
         finally:
             with shielded():
                 await self.aclose()
         return writer
 
-    async def _send(self, request: web.BaseRequest, stream: BodyStream) -> None:
+    async def _send(
+        self, request: web.BaseRequest, writer: AbstractStreamWriter, stream: BodyStream
+    ) -> None:
         # A write fails after a disconnect, but a slow backend may leave nothing to write.
         async with task_group() as group:
             group.start_soon(_wait_for_disconnect, request)
+            if self._can_send_files(request):
+                await self._send_files(request, writer, stream)
             async for chunk in stream:
                 await self.write(chunk)
             await self.write_eof()
             group.cancel_scope.cancel()
+
+    def _can_send_files(self, request: web.BaseRequest) -> bool:
+        """Return whether the bytes of the body are sent unchanged: without TLS, a coding or chunks."""
+        transport = request.transport
+        return not (
+            transport is None
+            or transport.get_extra_info("sslcontext") is not None
+            or self.compression
+            or self.chunked
+        )
+
+    async def _send_files(
+        self, request: web.BaseRequest, writer: AbstractStreamWriter, stream: BodyStream
+    ) -> None:
+        """Send the body by sendfile(2) as far as possible. The rest is to be written.
+
+        Raises:
+            UnavailableError: The file was changed while it was sent.
+            ConnectionError: The client disconnected.
+        """
+        loop = asyncio.get_running_loop()
+        while (transport := request.transport) is not None and not transport.is_closing():
+            span = await stream.next_file_span()
+            if span is None:
+                return
+            with span.file:
+                try:
+                    sent = await loop.sendfile(
+                        transport, span.file, span.offset, span.size, fallback=False
+                    )
+                except (asyncio.SendfileNotAvailableError, NotImplementedError):
+                    # The event loop or the file system cannot, or the client has disconnected. Nothing was sent.
+                    await self._write_span(span)
+                    return
+            if sent != span.size:
+                raise _changed_while_sent()
+            writer.output_size += sent  # for the access log
+            if writer.length is not None:
+                writer.length -= sent
+
+    async def _write_span(self, span: FileSpan) -> None:
+        """Write the bytes of a span, read in a thread."""
+        start, end = span.offset, span.offset + span.size
+        while start < end:
+            size = min(SMALL, end - start)
+            data = await in_thread(os.pread, span.file.fileno(), size, start)
+            if not data:
+                raise _changed_while_sent()
+            await self.write(data)
+            start += len(data)
+
+
+def _changed_while_sent() -> UnavailableError:
+    return UnavailableError("the file became shorter while it was sent: the response is incomplete")
 
 
 class UploadResponse(ObjectResponse):
@@ -116,13 +179,18 @@ class UploadResponse(ObjectResponse):
         self.form = result.form
 
 
-def _read_request(request: web.Request) -> ServerRequest:
+def _read_head(request: web.Request) -> tuple[str, Header]:
     def header(name: str) -> str | None:
         lines = request.headers.getall(name, None)
         return None if lines is None else ", ".join(lines)
 
+    return request.method, header
+
+
+def _read_request(request: web.Request) -> ServerRequest:
+    method, header = _read_head(request)
     return ServerRequest(
-        method=request.method,
+        method=method,
         header=header,
         chunks=_body(request),
         location=request.rel_url.raw_path,
@@ -152,6 +220,7 @@ async def _body(request: web.Request) -> AsyncGenerator[bytes]:
 
 
 _endpoints = Endpoints(
+    read_head=_read_head,
     read_request=_read_request,
     make_object_response=lambda response, _: ObjectResponse(response),
     make_upload_response=lambda result, _: UploadResponse(result),

@@ -45,6 +45,7 @@ from starlette.types import Message, Receive, Scope, Send
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
+from ._conditions import Header
 from ._endpoints import Endpoints
 from ._lifespan import bucket_names, open_store
 from ._problem_details import problem_for
@@ -164,13 +165,19 @@ class UploadResponse(ObjectResponse):
         self.form = result.form
 
 
-def _read_request(request: Request) -> ServerRequest:
-    def header(name: str) -> str | None:
-        lines = request.headers.getlist(name)
-        return ", ".join(lines) if lines else None
+def _read_head(request: Request) -> tuple[str, Header]:
+    # One pass over the headers, because starlette makes one for each look-up. ASGI has names in lower case.
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.headers.raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return request.method, headers.get
 
+
+def _read_request(request: Request) -> ServerRequest:
+    method, header = _read_head(request)
     return ServerRequest(
-        method=request.method,
+        method=method,
         header=header,
         chunks=_body(request),
         location=quote(request.scope["path"]),
@@ -187,6 +194,7 @@ async def _body(request: Request) -> AsyncGenerator[bytes]:
 
 
 _endpoints = Endpoints(
+    read_head=_read_head,
     read_request=_read_request,
     make_object_response=ObjectResponse,
     make_upload_response=UploadResponse,

@@ -23,6 +23,7 @@ from trove_async.driver import (
     DriverContext,
     DriverReader,
     Fetching,
+    FileSpan,
     OpenReader,
     Origin,
     PartSource,
@@ -34,6 +35,7 @@ from trove_async.driver import (
     Uploading,
     Versioned,
     check_deletable,
+    file_span_of,
     places_of,
     saves_copy,
 )
@@ -534,6 +536,11 @@ class _Reader:
         """Read from the wrapped reader. See `DriverReader.read`."""
         with _logical_names_in_errors(self._names):
             return await self._wrapped.read(size)
+
+    async def file_span(self, size: int, crc32c: int | None) -> FileSpan | None:
+        """Return a span of the wrapped reader, if it has one. See `SpansFile.file_span`."""
+        with _logical_names_in_errors(self._names):
+            return await file_span_of(self._wrapped, size, crc32c)
 
 
 class _ReadIntoReader(_Reader):

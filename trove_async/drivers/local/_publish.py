@@ -21,6 +21,7 @@ from trove_async.options import PutOptions
 from ._layout import OVERFLOW
 from ._metadata import describe, etag
 from ._openat2 import ABSENT, DIRECTORY, READ
+from ._renameat2 import replace_by_exchange
 
 if TYPE_CHECKING:
     from ._layout import Location
@@ -35,6 +36,9 @@ the directory in between, because it is still empty."""
 
 _NOT_PLAIN = ABSENT - {errno.ENOENT, errno.EXDEV} | {errno.ENOTEMPTY, errno.EEXIST}
 """Errors that mean that the plain path cannot hold the object, which then goes to the overflow."""
+
+_LARGE = 1024 * 1024
+"""Size of the smallest file that replaces another one by `replace_by_exchange`."""
 
 # Errors of link(2) on a file system without hard links, such as FAT.
 _NO_LINK = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
@@ -301,7 +305,9 @@ def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive
             staged.mark_published()
             os.unlink(staged.name, dir_fd=directory)
             return
-    os.rename(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
+    is_large = staged.status is not None and staged.status.st_size >= _LARGE
+    if root.fsync or not (is_large and replace_by_exchange(directory, staged.name, parent, name)):
+        os.rename(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
     staged.mark_published()
 
 

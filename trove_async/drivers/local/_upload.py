@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -43,6 +44,7 @@ class FileUpload:
         self._staged: StagedFile | None = None
         self._parts: dict[int, tuple[Part, int]] = {}
         self._info: ObjectInfo | None = None
+        self._turn = threading.Lock()
 
     async def __aenter__(self) -> Self:
         with translated(self._location.bucket, self._location.key):
@@ -73,7 +75,10 @@ class FileUpload:
 
         def write() -> int:
             checksum = running_crc32c(views)
-            staged.write(views, part.offset, cancel)
+            # The kernel writes to a file in one thread at a time, and lets the others spin. So the parts take
+            # turns, and the next part is hashed meanwhile.
+            with self._turn:
+                staged.write(views, part.offset, cancel)
             return checksum
 
         with translated(self._location.bucket, self._location.key):

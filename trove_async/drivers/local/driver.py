@@ -95,7 +95,8 @@ class LocalDriver:
         dir_mode: Permissions of new directories, less the process's umask. Use ``0o750`` with
             ``0o640``, and ``0o755`` with ``0o644``.
         threads: Number of worker threads. Each makes one call to the file system at a time.
-        max_reads: Maximum number of open readers. A reader of a large body holds its file open.
+        max_reads: Maximum number of open readers. A reader of a large body holds its file open. So does each
+            download that the kernel sends (`trove_async.integrations.aiohttp`), which does not count.
         max_writes: Maximum number of concurrent writes.
 
     Raises:

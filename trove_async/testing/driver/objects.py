@@ -6,12 +6,14 @@ reader never mixes two versions, and the store's read-ahead may move a reader be
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
 
-from trove_async._concurrency import task_group
-from trove_async.driver import AsyncDriver, Capabilities, Fetching, ReadsInto
+from trove_async._checksums import running_crc32c
+from trove_async._concurrency import in_thread, task_group
+from trove_async.driver import AsyncDriver, Capabilities, Fetching, ReadsInto, SpansFile
 from trove_async.errors import (
     ObjectChangedError,
     ObjectNotFoundError,
@@ -233,6 +235,30 @@ class DriverObjects(DriverTopic):
         await reader.__aexit__(None, None, None)
         with pytest.raises(RangeError):
             await backend.fetch(bucket, "key", GetOptions(range=ByteRange(1000, None)))
+
+    async def test_file_spans_and_reads_together_return_the_body(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body = content(3 * MiB)
+        await write(backend, bucket, "key", body)
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            if not isinstance(reader, SpansFile):
+                return
+            got = bytearray(await reader.read(1000))
+            spans = [
+                await reader.file_span(MiB, running_crc32c([got])),
+                await reader.file_span(1000, None),
+            ]
+            rest = await read_to_end(reader)
+        # A span outlives its reader.
+        for span in spans:
+            if span is not None:
+                with span.file:
+                    assert 0 < span.size <= MiB
+                    assert span.offset == len(got)
+                    got += await in_thread(os.pread, span.file.fileno(), span.size, span.offset)
+                assert span.crc32c in {running_crc32c([got]), None}
+        assert_same(got + rest, body)
 
     async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
