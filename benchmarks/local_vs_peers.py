@@ -45,6 +45,7 @@ SMALL = 4096
 COUNT = 2000
 LARGE = 256 * MiB
 STREAMS = 8  # reads of the large object: a single one takes 50 ms, too short to measure reliably
+PUTS = 4  # of the large object: the first ones of a process wait for memory, which the kernel takes from others
 DIRECTORIES = 100
 FILES = 1000  # in each directory
 
@@ -255,7 +256,7 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             assert await contender.list(prefix) == directories * FILES  # noqa: S101
 
         async def put_large() -> None:
-            await contender.put(f"{name}-large", large)
+            await put_repeatedly(contender, f"{name}-large", large)
 
         async def stream_large() -> None:
             await stream(contender, f"{name}-large")
@@ -274,7 +275,7 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             results[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
             results[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
         for amount, step_name, step in (
-            (LARGE / MiB, "put 256 MiB", put_large),
+            (PUTS * LARGE / MiB, "put 256 MiB", put_large),
             (STREAMS * LARGE / MiB, "get 256 MiB, streamed", stream_large),
             (directories * FILES, "list 100,000 keys with sizes", list_all),
         ):
@@ -283,6 +284,12 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
                 await step()
             results[step_name] = await once(amount, step())
     return results
+
+
+async def put_repeatedly(contender: Contender, key: str, body: bytes) -> None:
+    """Store the large object several times."""
+    for _ in range(PUTS):
+        await contender.put(key, body)
 
 
 async def stream(contender: Contender, key: str) -> None:
@@ -304,8 +311,9 @@ TARGETS = [
     ("get 4 KiB, 32 at once", "obstore", 2.0),
     ("put 4 KiB, 32 at once", "obstore", 1.2),
     ("get 256 MiB, streamed", "obstore", 5.0),
-    ("get 256 MiB, streamed", "aiofiles", 0.9),
-    ("put 256 MiB", "obstore", 0.9),
+    ("get 256 MiB, streamed", "aiofiles", 0.95),
+    ("put 256 MiB", "obstore", 1.0),
+    ("put 256 MiB", "OpenDAL", 1.0),
     ("list 100,000 keys with sizes", "obstore", 1.3),
 ]
 """The targets: the work, the peer, and the lowest ratio of trove_async's rate to the peer's."""
