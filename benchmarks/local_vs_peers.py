@@ -256,8 +256,7 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
             assert await contender.list(prefix) == directories * FILES  # noqa: S101
 
         async def put_large() -> None:
-            for _ in range(PUTS):
-                await contender.put(f"{name}-large", large)
+            await put_repeatedly(contender, f"{name}-large", large)
 
         async def stream_large() -> None:
             await stream(contender, f"{name}-large")
@@ -285,6 +284,12 @@ async def work(name: str, root: Path) -> dict[str, Measurement]:
                 await step()
             results[step_name] = await once(amount, step())
     return results
+
+
+async def put_repeatedly(contender: Contender, key: str, body: bytes) -> None:
+    """Store the large object several times."""
+    for _ in range(PUTS):
+        await contender.put(key, body)
 
 
 async def stream(contender: Contender, key: str) -> None:
