@@ -37,7 +37,7 @@ from trove_async.testing.servers import S3Server
 KEYS = 10_000
 REPEATS = 5
 PREFIX = "listed/"
-COLD = "listed/00"  # a tenth of the keys
+COLD = "listed/0000"  # a tenth of the keys, which are in 100 folders: listed/00042/0004242.bin
 
 List = Callable[[], Awaitable[int]]
 """Lists all keys, and returns their number."""
@@ -59,7 +59,7 @@ ROUTINGS: Mapping[str, Mapping[str, Any]] = {
         ]
     },
     "two, by 10,000 prefixes": {
-        "routes": [Route.prefix(f"{PREFIX}{number:05}", "cold") for number in range(10_000)]
+        "routes": [Route.prefix(f"{PREFIX}{10 * number:05}/", "cold") for number in range(10_000)]
     },
     "two, by a function": {"route_functions": [by_prefix]},
 }
