@@ -70,6 +70,7 @@ class Operations:
     def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
         self._runtime = runtime
         self._routing = routing
+        self._buckets = Buckets(lambda: self.backends, runtime.create_missing)
         self._queries = Queries(runtime, routing, self._bucket_exists)
         self._puts = Puts(
             runtime,
@@ -106,7 +107,7 @@ class Operations:
     @property
     def buckets(self) -> Buckets:
         """The buckets of the handle."""
-        return Buckets(self.backends, self._runtime.create_missing)
+        return self._buckets
 
     async def put(
         self,
