@@ -210,6 +210,86 @@ async def test_wait_cancelled_once_it_was_served_releases_its_lease(*, spilling:
     assert pool.statistics().waiting == 0
 
 
+@pytest.mark.parametrize("spilling", [False, True])
+async def test_wait_in_a_queue_that_moves_does_not_time_out(*, spilling: bool) -> None:
+    pool = BufferPool(2 * MiB, deadline=1.0)
+    ended = []
+
+    async def take(number: int) -> None:
+        lease = await (pool.lease_or_spill(2 * MiB) if spilling else pool.lease(2 * MiB))
+        assert isinstance(lease, Lease)
+        with lease:
+            await asyncio.sleep(0.3)
+        ended.append(number)
+
+    async with task_group() as group:
+        for number in range(4):  # the last one waits for 0.9 s: it is served within the deadline
+            group.start_soon(take, number)
+    assert ended == list(range(4))
+    ended.clear()
+    async with task_group() as group:
+        held = await pool.lease(2 * MiB)
+        waiters = [OwnedTask(pool.lease(2 * MiB)) for _ in range(6)]
+        for waiter in waiters:
+            await asyncio.sleep(0.7)  # altogether much longer than the deadline
+            held.release()
+            held = await waiter.result()
+        held.release()
+
+
+async def test_queue_whose_memory_is_being_filled_does_not_spill() -> None:
+    pool = BufferPool(2 * MiB, spill_after=0.5)
+    with await pool.lease(2 * MiB):
+        waiter = OwnedTask(pool.lease_or_spill(MiB))
+        for _ in range(10):
+            pool.record_filled(100_000)
+            await asyncio.sleep(0.2)
+        assert not waiter.done
+        spill = await waiter.result()  # nothing is filled any more
+        assert isinstance(spill, SpillFile)
+        await spill.aclose()
+
+
+async def test_lease_grows_if_memory_is_free_and_no_transfer_waits() -> None:
+    pool = BufferPool(4 * MiB)
+    with await pool.lease(MiB) as lease:
+        lease.views[0][:1] = b"a"
+        assert lease.try_grow(2 * MiB + 1)
+        assert (lease.size, leased(pool)) == (3 * MiB, 3 * MiB)
+        assert bytes(lease.views[0][:1]) == b"a"
+        assert lease.try_grow(MiB)  # it is large enough
+        assert lease.size == 3 * MiB
+        assert not lease.try_grow(5 * MiB)
+        waiter = OwnedTask(pool.lease(2 * MiB))
+        await let_tasks_run()
+        assert not lease.try_grow(4 * MiB)  # a slot is free, but a transfer waits
+        assert lease.size == 3 * MiB
+    (await waiter.result()).release()
+    assert leased(pool) == 0
+
+
+async def test_transfer_that_continues_is_served_before_those_that_begin() -> None:
+    pool = BufferPool(2 * MiB)
+    order: list[str] = []
+
+    async def take(name: str, *, continues: bool) -> None:
+        lease = await pool.lease_or_spill(2 * MiB, continues=continues)
+        assert isinstance(lease, Lease)
+        with lease:
+            order.append(name)
+
+    with await pool.lease(2 * MiB):
+        tasks = [
+            OwnedTask(take(name, continues=name.startswith("old")))
+            for name in ("new-1", "old-1", "new-2", "old-2")
+        ]
+        await let_tasks_run()
+        assert pool.statistics().waiting == 4
+    for task in tasks:
+        await task.result()
+    assert order == ["old-1", "old-2", "new-1", "new-2"]
+
+
 async def test_slot_used_last_is_used_next() -> None:
     pool = BufferPool(16 * MiB)
     with await pool.lease(MiB) as lease:
@@ -359,7 +439,7 @@ class Schedule:
         await let_tasks_run(rng.randrange(10))
         size, kind = rng.randint(1, self.slots * SLOT), rng.randrange(3)
         if kind == 0:
-            memory = await pool.lease_or_spill(size)
+            memory = await pool.lease_or_spill(size, continues=rng.random() < 0.2)
             if isinstance(memory, SpillFile):
                 await memory.aclose()
             else:
@@ -384,6 +464,9 @@ class Schedule:
                 await let_tasks_run(self.random.randrange(4))
             finally:
                 self.owned -= slots
+            if self.random.random() < 0.3:
+                lease.try_grow(self.random.randint(1, self.slots * SLOT))
+                await let_tasks_run(self.random.randrange(2))
             if self.random.random() < 0.3:
                 lease.shrink(1)
                 await let_tasks_run(self.random.randrange(2))

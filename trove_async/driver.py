@@ -103,6 +103,9 @@ class Capabilities:
         min_part: The minimum size of a part, except the last.
         max_part: The maximum size of a part.
         part_multiple: The size of every part except the last is a multiple of this.
+        uneven_parts: The parts of an upload may differ in size. If False, all except the last have the same
+            size. If True, the store sends a part that has fewer bytes than planned when it has no memory
+            for more.
         max_parts: The maximum number of parts of an upload.
         streamed_parts: Uploads implement `StreamedUpload`, so a part may be larger than the memory
             available for it.
@@ -165,6 +168,7 @@ class Capabilities:
     min_part: int = 1
     max_part: int = 5 * 1024 * MiB
     part_multiple: int = 1
+    uneven_parts: bool = False
     max_parts: int = 10_000
     streamed_parts: bool = False
     max_put: int = 5 * 1024 * MiB

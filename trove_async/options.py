@@ -18,7 +18,8 @@ class Part:
         number: The number of the part, from 1, in the order of the body.
         offset: The offset of its first byte in the body.
         size: Its size in bytes.
-        last: Whether this is the last part. Only the last part may be smaller than the others.
+        last: Whether this is the last part. Only the last part may be smaller than the others, unless
+            `Capabilities.uneven_parts` is True.
         checksums: The checksums of its bytes, by algorithm, if they are known. A driver that needs one
             may use it instead of reading the bytes.
     """

@@ -1,10 +1,12 @@
 """The memory of a store: one arena of slots, which limits how many bytes the library buffers.
 
-Four rules prevent deadlocks, whatever the number of transfers and slots. A model of them was run on
-random schedules: it deadlocks if any one of the rules is dropped.
+Five rules prevent deadlocks, whatever the number of transfers and slots. A model of them is explored
+exhaustively by the tests: it deadlocks if any one of the rules is dropped.
 
-* A transfer leases all the slots that it needs together, and only after it has filled every lease that
+* A transfer leases all the slots that it waits for together, and only after it has filled every lease that
   it already holds.
+* A transfer that fills a lease grows it only if memory is free and no transfer waits (`Lease.try_grow`). It
+  never waits for that: it sends a shorter part, or moves the part to a file before it waits.
 * Transfers are served strictly in order.
 * A transfer that reads from a user's source does not wait forever, because the transfers that hold the
   memory may be waiting for such sources themselves. After `BufferPool.spill_after` seconds in a queue
@@ -60,11 +62,6 @@ REVOKE_AFTER = 0.1
 """Age in seconds from which a read-ahead lease may be revoked for a waiting transfer."""
 
 
-_MAX_WAIT_CHECKS = 40
-"""The longest acceptable wait, counted in intervals between checks of the queue: 10 s with the default
-`spill_after`. A transfer spills if the queue, at its current pace, would take longer to serve it."""
-
-
 _STALLED_CHECKS = 2
 """Consecutive checks that must find the queue stalled before a transfer spills."""
 
@@ -91,6 +88,17 @@ class Lease:
         """The slots as writable memory, page-aligned, `SLOT` bytes each."""
         return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - same module
 
+    def try_grow(self, size: int) -> bool:
+        """Lease more slots, for `size` bytes in total. Return False unless they are free and no transfer waits.
+
+        A transfer that fills the lease may not wait for more memory while it holds it.
+        """
+        slots = self._pool._try_pop_slots(_slots_for(size) - len(self._slots))  # noqa: SLF001 - same module
+        if slots is None:
+            return False
+        self._slots += slots
+        return True
+
     def shrink(self, size: int) -> None:
         """Release the slots that are not needed for `size` bytes."""
         count = _slots_for(size)
@@ -116,6 +124,29 @@ class Lease:
         self.release()
 
 
+class _Waiter:
+    """A transfer that waits in the queue.
+
+    Args:
+        spill_size: The bytes of the file that it accepts instead; None: it accepts none.
+        enqueued_at: The time at which it began to wait.
+
+    Attributes:
+        spill: The file that it got instead of memory.
+        stalled_at: The last check that found the queue stalled for this transfer.
+        stalled_checks: The number of consecutive checks that did.
+    """
+
+    __slots__ = ("enqueued_at", "spill", "spill_size", "stalled_at", "stalled_checks")
+
+    def __init__(self, spill_size: int | None, enqueued_at: float) -> None:
+        self.spill_size = spill_size
+        self.enqueued_at = enqueued_at
+        self.spill: SpillFile | None = None
+        self.stalled_at = 0
+        self.stalled_checks = 0
+
+
 class BufferPool:
     """A bounded amount of memory that all transfers of a store share.
 
@@ -131,7 +162,8 @@ class BufferPool:
         spill_dir: The directory of these files; None: the system's directory for temporary files.
             The files have no name, so a killed process leaves none behind.
         spill_max_bytes: The maximum size of all spill files together; 0: no spilling.
-        deadline: Seconds that a transfer waits for memory or a file before it fails.
+        deadline: Seconds without progress before a transfer that waits for memory or a file fails: the
+            pool has served no waiting transfer for so long. A transfer waits as long as the queue moves.
 
     Raises:
         ConfigError: A value is out of range, or the sizes do not fit together. When a store opens:
@@ -187,6 +219,13 @@ class BufferPool:
         # Last in, first out: slots that were used recently are resident and warm.
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
         self._semaphore = FairSemaphore(len(self._free), self._revoke)
+        # The transfers that wait without a time limit of their own, and the pace of the queue.
+        self._waiters: dict[asyncio.Future[bool], _Waiter] = {}
+        self._next_check: asyncio.TimerHandle | None = None
+        self._check_number = 0
+        self._served_before = 0
+        self._served_at = 0.0
+        self._filled_bytes = 0
         self._revocable: dict[Lease, tuple[float, Callable[[], bool]]] = {}
         self._revocable_slots = 0
         self._peak = 0
@@ -221,7 +260,7 @@ class BufferPool:
 
         Args:
             size: The bytes needed, from 1 to `part_size`.
-            timeout: Seconds to wait; None: `BufferPool.deadline`.
+            timeout: Seconds to wait; None: as long as the queue moves (`BufferPool.deadline`).
 
         Raises:
             PoolTimeoutError: The memory did not become free in time.
@@ -231,60 +270,118 @@ class BufferPool:
         lease = self.try_lease(size)
         if lease is not None:
             return lease
-        seconds = self.deadline if timeout is None else timeout
+        if timeout is None:
+            waited_for = await self._wait(size, None)
+            assert isinstance(waited_for, Lease)  # noqa: S101 - it may not spill
+            return waited_for
         count = _slots_for(size)
-        if not await self._semaphore.acquire(count, seconds):
-            raise self._timed_out(size, seconds)
+        if not await self._semaphore.acquire(count, timeout):
+            raise self._timed_out(size, timeout)
         return Lease(self, self._pop_slots(count))
 
-    async def lease_or_spill(self, size: int) -> Lease | SpillFile:
+    async def lease_or_spill(
+        self, size: int, *, spill_size: int | None = None, continues: bool = False
+    ) -> Lease | SpillFile:
         """Lease memory for `size` bytes, or reserve a spill file, to be filled from a user's source.
 
         If the queue stalls for `spill_after` seconds, the transfer leaves the queue and gets a file,
         because the memory may be held by transfers that wait for slow sources. A queue is stalled if
-        it moves too slowly to serve the transfer within `_MAX_WAIT_CHECKS` checks. The limit is
-        high because writing a thousand files at once is slower than waiting for memory.
+        no memory is filled or released, or so little that this transfer would wait longer than `deadline`.
+        A queue that moves is work: the transfer waits for its turn, because a thousand files are slower.
+
+        Args:
+            size: The bytes needed, from 1 to `part_size`.
+            spill_size: The bytes to reserve in a spill file; None: `size`.
+            continues: Whether the transfer began with less memory than a whole part. It is then served
+                before those that begin, so that few transfers are in progress at a time.
 
         Raises:
-            PoolTimeoutError: Neither was available within `deadline` seconds.
+            PoolTimeoutError: Neither was available, and the queue served no transfer for `deadline`
+                seconds.
             ConfigError: The pool is smaller than `size`.
             ClosedError: The pool belongs to another event loop or process.
         """
-        # 1. Lease free memory without waiting.
         lease = self.try_lease(size)
         if lease is not None:
             return lease
-        # 2. Otherwise wait in the queue and check at intervals how fast it moves.
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.deadline
+        spill_size = size if spill_size is None else spill_size
+        return await self._wait(size, spill_size, continues=continues)
+
+    async def _wait(
+        self, size: int, spill_size: int | None, *, continues: bool = False
+    ) -> Lease | SpillFile:
+        """Wait in the queue for memory or, if `spill_size` is not None, for a file.
+
+        `_check_queue` checks at intervals how fast the queue moves, for all transfers together.
+        """
         count = _slots_for(size)
-        waiter = self._semaphore.enqueue(count)
-        stalled_checks = 0
+        future = self._semaphore.enqueue(count, continues=continues)
+        waiter = _Waiter(spill_size, asyncio.get_running_loop().time())
+        self._waiters[future] = waiter
+        if self._next_check is None:
+            self._served_before = self._semaphore.served_count
+            self._schedule_check()
         try:
-            while not waiter.done():
-                if clock() >= deadline:
-                    raise self._timed_out(size, self.deadline)  # noqa: TRY301 - the handler abandons the waiter
-                served_count_before = self._semaphore.served_count
-                # Several checks, because a queue also stalls while the event loop is busy elsewhere.
-                interval = max(self.spill_after / _STALLED_CHECKS, 0.005)
-                await asyncio.wait([waiter], timeout=min(interval, deadline - clock()))
-                served_count = self._semaphore.served_count - served_count_before
-                if served_count * _MAX_WAIT_CHECKS >= self._semaphore.position(waiter):
-                    stalled_checks = 0
-                else:
-                    stalled_checks += 1
-                if stalled_checks < _STALLED_CHECKS:
-                    continue
-                # 3. Leave a stalled queue, if `spill_max_bytes` permits another file.
-                spill = self.try_spill(size)
-                if spill is not None:
-                    self._semaphore.abandon(waiter, count)
-                    return spill
+            is_served = await future
         except BaseException:
-            self._semaphore.abandon(waiter, count)
+            self._semaphore.abandon(future, count)
+            if waiter.spill is not None:
+                await waiter.spill.aclose()
             raise
-        # 4. The queue has served this transfer.
-        return Lease(self, self._pop_slots(count))
+        finally:
+            del self._waiters[future]
+        if is_served:
+            return Lease(self, self._pop_slots(count))
+        if waiter.spill is None:
+            raise self._timed_out(size, asyncio.get_running_loop().time() - waiter.enqueued_at)
+        return waiter.spill
+
+    def _schedule_check(self) -> None:
+        self._next_check = asyncio.get_running_loop().call_later(
+            self._check_interval, self._check_queue
+        )
+
+    @property
+    def _check_interval(self) -> float:
+        return max(min(self.spill_after / _STALLED_CHECKS, self.deadline), 0.005)
+
+    def _check_queue(self) -> None:
+        """Let transfers spill that the queue serves too late, and fail those that wait in vain."""
+        # 1. Measure the pace of the queue. Memory that is being filled will soon be released.
+        now = asyncio.get_running_loop().time()
+        served_count = self._semaphore.served_count - self._served_before
+        self._served_before += served_count
+        if served_count:
+            self._served_at = now
+        pace = max(served_count, self._filled_bytes / SLOT)
+        self._filled_bytes = 0
+        self._check_number += 1
+        # 2. At this pace, so many transfers are served within the deadline.
+        soon = pace * self.deadline / self._check_interval
+        for future in self._semaphore.behind(int(min(soon, len(self._semaphore)))):
+            waiter = self._waiters.get(future)
+            if waiter is None or future.done():
+                continue  # it has a time limit of its own, or was cancelled
+            # 3. Several checks, because a queue also stalls while the event loop is busy elsewhere.
+            consecutive = waiter.stalled_at == self._check_number - 1
+            waiter.stalled_checks = waiter.stalled_checks + 1 if consecutive else 1
+            waiter.stalled_at = self._check_number
+            waited = now - waiter.enqueued_at
+            # 4. Leave a stalled queue, if `spill_max_bytes` permits another file.
+            if (
+                waiter.spill_size is not None
+                and waiter.stalled_checks >= _STALLED_CHECKS
+                and waited > self.spill_after - self._check_interval / 2  # timers are not exact
+            ):
+                waiter.spill = self.try_spill(waiter.spill_size)
+            is_late = now - max(self._served_at, waiter.enqueued_at) >= self.deadline
+            if waiter.spill is not None or is_late:
+                self._semaphore.dismiss(future)
+        # 5. Check again, as long as a transfer waits.
+        if self._waiters:
+            self._schedule_check()
+        else:
+            self._next_check = None
 
     def try_lease(
         self, size: int, revoke: Callable[[], bool] | None = None, *, share: int = 2
@@ -320,13 +417,24 @@ class BufferPool:
             self._revocable[lease] = (asyncio.get_running_loop().time(), revoke)
         return lease
 
+    def record_filled(self, size: int) -> None:
+        """Record that a user's source has filled `size` bytes of a lease, so the queue will move."""
+        self._filled_bytes += size
+
     def can_spill(self, size: int) -> bool:
         """Return whether spill files may hold `size` more bytes."""
         return self._spilled + size <= self.spill_max_bytes
 
-    def try_spill(self, size: int) -> SpillFile | None:
-        """Reserve `size` bytes in a spill file; None if this would exceed `spill_max_bytes`."""
-        return SpillFile(self, size) if self.can_spill(size) else None
+    def try_spill(self, size: int, *, share: int = 1) -> SpillFile | None:
+        """Reserve `size` bytes in a spill file; None if this would exceed `spill_max_bytes`.
+
+        Args:
+            size: The bytes to reserve.
+            share: The result is None if all spill files together would exceed ``1 / share`` of
+                `spill_max_bytes`.
+        """
+        fits = (self._spilled + size) * share <= self.spill_max_bytes
+        return SpillFile(self, size) if fits else None
 
     def statistics(self) -> PoolStatistics:
         """Return the current state of the pool."""
@@ -358,6 +466,11 @@ class BufferPool:
     def _slot(self, number: int) -> memoryview:
         assert self._arena is not None  # noqa: S101 - allocated by the first lease
         return self._arena[number * SLOT : (number + 1) * SLOT]
+
+    def _try_pop_slots(self, count: int) -> list[int] | None:
+        if count <= 0:
+            return []
+        return self._pop_slots(count) if self._semaphore.try_acquire(count) else None
 
     def _pop_slots(self, count: int) -> list[int]:
         slots = self._free[-count:]
@@ -406,6 +519,11 @@ class SpillFile:
 
     __slots__ = ("_buffer", "_file", "_pool", "_size", "written")
 
+    @property
+    def size(self) -> int:
+        """The bytes reserved."""
+        return self._size
+
     def __init__(self, pool: BufferPool, size: int) -> None:
         self._pool = pool
         self._size = size
@@ -421,6 +539,11 @@ class SpillFile:
         self._size += size
         self._pool._spilled += size  # noqa: SLF001 - same module
         return True
+
+    def shrink(self, size: int) -> None:
+        """Reserve only `size` bytes from now on, which must include those that were written."""
+        self._pool._spilled -= self._size - size  # noqa: SLF001 - same module
+        self._size = size
 
     async def write(self, data: BytesLike) -> None:
         """Append `data`, which must fit into the reserved bytes. After a cancel, the file must be closed."""

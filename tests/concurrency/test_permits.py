@@ -32,10 +32,10 @@ async def test_semaphore_serves_strictly_in_order() -> None:
     assert not semaphore.try_acquire(1)
     await let_tasks_run()
     assert (large.done(), small.done(), len(semaphore)) == (False, False, 2)
-    assert (semaphore.position(large), semaphore.position(small)) == (1, 2)
+    assert (semaphore.behind(0), semaphore.behind(1)) == ([large, small], [small])
     semaphore.release(1)
     assert (large.done(), small.done()) == (True, False)
-    assert (semaphore.position(large), semaphore.position(small)) == (0, 1)
+    assert (semaphore.behind(0), semaphore.behind(1)) == ([small], [])
     semaphore.abandon(large, 2)
     assert small.done()
     assert semaphore.free == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Protocol
 
 from trove_async.errors import PoolTimeoutError
@@ -18,7 +18,8 @@ class FairSemaphore:
     """A semaphore that counts units and serves its waiters strictly in order.
 
     A small request waits behind a large one, even if there are enough free units for the small one.
-    Otherwise a steady flow of small requests would starve the large one.
+    Otherwise a steady flow of small requests would starve the large one. There are two queues: the waiters
+    that continue their work are served before those that begin it.
 
     Args:
         free: The number of units.
@@ -30,22 +31,23 @@ class FairSemaphore:
         served_count: The number of waiters that have been served so far.
     """
 
-    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served_count")
+    __slots__ = ("_continuing", "_reclaim", "_timer", "_waiters", "free", "served_count")
 
     def __init__(self, free: float, reclaim: Callable[[], None]) -> None:
         self.free = free
         self.served_count = 0
         self._reclaim = reclaim
-        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._continuing: dict[asyncio.Future[bool], int] = {}
+        self._waiters: dict[asyncio.Future[bool], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """Return the number of waiters."""
-        return len(self._waiters)
+        return len(self._waiters) + len(self._continuing)
 
     def try_acquire(self, count: int = 1) -> bool:
         """Acquire `count` units if they are free and there are no waiters."""
-        if self._waiters or count > self.free:
+        if self._waiters or self._continuing or count > self.free:
             return False
         self.free -= count
         return True
@@ -53,78 +55,100 @@ class FairSemaphore:
     async def acquire(self, count: int, timeout: float) -> bool:
         """Acquire `count` units in turn.
 
-        Return False if that takes longer than `timeout` seconds, or after `dismiss`. After a cancel no units are held.
+        Return False if that takes longer than `timeout` seconds, or after `dismiss_all`. After a cancel no units are held.
         """
         if self.try_acquire(count):
             return True
         waiter = self.enqueue(count)
+        # Not `asyncio.wait`, whose own objects take as much memory as those of all other waiting.
+        timer = asyncio.get_running_loop().call_later(timeout, self.dismiss, waiter)
         try:
-            await asyncio.wait([waiter], timeout=timeout)
+            return await waiter
         except BaseException:
             self.abandon(waiter, count)
             raise
-        if not waiter.done():
-            self.abandon(waiter, count)
-            return False
-        return not waiter.cancelled()
+        finally:
+            timer.cancel()
 
     def release(self, count: int = 1) -> None:
         """Release `count` units, and serve the next waiters that there are enough units for."""
         self.free += count
-        if self._waiters:
+        if self._waiters or self._continuing:
             self._serve()
 
-    def enqueue(self, count: int) -> asyncio.Future[None]:
-        """Queue a waiter for `count` units. It holds them once the returned future is done.
+    def enqueue(self, count: int, *, continues: bool = False) -> asyncio.Future[bool]:
+        """Queue a waiter for `count` units. It holds them once the returned future has the result True.
 
-        Then release the units when they are no longer needed. To stop waiting, call `abandon`.
+        Then release the units when they are no longer needed. The result is False if the waiter was
+        dismissed. To stop waiting, or after a cancel of the future, call `abandon`.
+
+        Args:
+            count: The units.
+            continues: Whether the waiter continues work that a limited number of units began. It may do so
+                only a limited number of times, or it would starve those that begin.
         """
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters[waiter] = count
+        waiter: asyncio.Future[bool] = loop.create_future()
+        (self._continuing if continues else self._waiters)[waiter] = count
         # Reclaim only now, because `reclaim` depends on the number of waiters and may serve this one.
         try:
             self._reclaim()
         except BaseException:
             self.abandon(waiter, count)
             raise
-        if self._timer is None and self._waiters:
+        if self._timer is None and len(self):
             self._timer = loop.call_later(RECLAIM_SECONDS, self._reclaim_again, loop)
         return waiter
 
-    def dismiss(self) -> None:
-        """Remove all waiters from the queue. They get no units, and their `acquire` returns False."""
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
-            waiter.cancel()
+    def dismiss(self, waiter: asyncio.Future[bool]) -> None:
+        """Let a waiter stop waiting, without units, unless it has been served."""
+        if not waiter.done():
+            self._remove(waiter)
+            waiter.set_result(False)
+            self._serve()  # the next waiters may need fewer units
 
-    def abandon(self, waiter: asyncio.Future[None], count: int) -> None:
+    def dismiss_all(self) -> None:
+        """Let all waiters stop waiting, without units."""
+        for waiter in self.behind(0):
+            self._remove(waiter)
+            if not waiter.done():
+                waiter.set_result(False)
+
+    def abandon(self, waiter: asyncio.Future[bool], count: int) -> None:
         """Remove a waiter from the queue, or release its units if it has been served."""
-        if self._waiters.pop(waiter, None) is None and not waiter.cancelled():
+        self._remove(waiter)
+        if waiter.done() and not waiter.cancelled() and waiter.result():
             self.free += count
-        self._serve()  # the next waiters may need fewer units
+        self._serve()
 
-    def position(self, waiter: asyncio.Future[None]) -> int:
-        """Return the position of a waiter in the queue, from 1; 0 if it has been served."""
-        return next((n for n, other in enumerate(self._waiters, 1) if other is waiter), 0)
+    def _remove(self, waiter: asyncio.Future[bool]) -> None:
+        self._continuing.pop(waiter, None)
+        self._waiters.pop(waiter, None)
+
+    def behind(self, count: int) -> Sequence[asyncio.Future[bool]]:
+        """Return the waiters in the queue, in order, without the first `count`."""
+        return list(islice(chain(self._continuing, self._waiters), count, None))
 
     def _serve(self) -> None:
-        while self._waiters:
-            waiter, count = next(iter(self._waiters.items()))
+        while queue := self._continuing or self._waiters:
+            waiter, count = next(iter(queue.items()))
+            if waiter.done():  # its task was cancelled, and has not run since
+                del queue[waiter]
+                continue
             if count > self.free:
                 return
-            del self._waiters[waiter]
+            del queue[waiter]
             self.free -= count
             self.served_count += 1
-            waiter.set_result(None)
+            waiter.set_result(True)
 
     def _reclaim_again(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         try:
-            if self._waiters:
+            if len(self):
                 self._reclaim()
         finally:
-            if self._waiters:
+            if len(self):
                 self._timer = loop.call_later(RECLAIM_SECONDS, self._reclaim_again, loop)
 
 
@@ -190,7 +214,7 @@ class Permits:
 
     def dismiss(self) -> None:
         """Let all waiters stop waiting, without a permit."""
-        self._semaphore.dismiss()
+        self._semaphore.dismiss_all()
 
     def mark_idle(self, holder: Parkable) -> None:
         """Record that the holder of a permit is idle and may be parked."""

@@ -34,15 +34,22 @@ class Buckets:
     """The buckets that one handle of a store sees.
 
     Args:
-        backends: The backends of the handle, the default (or the pinned one) first.
+        find_backends: Returns the backends of the handle, the default (or the pinned one) first. It is called
+            only where they are needed, because there may be many.
         create_missing: Whether a put creates a bucket that the default backend has and the object's
             backend lacks. ``"auto"``: only if the object's backend has the capability
             `private_namespace`.
     """
 
-    def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:
-        self._backends = backends
+    def __init__(
+        self, find_backends: Callable[[], Sequence[Backend]], create_missing: CreateMissing
+    ) -> None:
+        self._find_backends = find_backends
         self._create_missing = create_missing
+
+    @property
+    def _backends(self) -> Sequence[Backend]:
+        return self._find_backends()
 
     async def create(
         self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None

@@ -90,6 +90,7 @@ class Operations:
         self._routing = routing
         self._backends = runtime.backends.by_name
         self._has_transforms = bool(runtime.transforms)
+        self._buckets = Buckets(lambda: self.backends, runtime.create_missing)
         self._queries = Queries(runtime, routing, self._bucket_exists)
         self._puts = Puts(
             runtime,
@@ -126,7 +127,7 @@ class Operations:
     @property
     def buckets(self) -> Buckets:
         """The buckets of the handle."""
-        return Buckets(self.backends, self._runtime.create_missing)
+        return self._buckets
 
     async def put(
         self,

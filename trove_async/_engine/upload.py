@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from typing import Literal, Protocol, TypeVar, cast
 
@@ -152,10 +152,25 @@ class Put:
         if min(part, size or part) > max_held_part(self._pool):
             return await self._put_streamed_parts(intake, part)
         max_single_put = min(part, capabilities.max_put)
-        parts = BufferedParts(intake, part, self._pool, self._backend, self._emit)
+        parts = BufferedParts(
+            intake,
+            part,
+            self._pool,
+            self._backend,
+            self._emit,
+            capabilities=capabilities,
+            planned_size=planned,
+        )
+        with closing(parts):
+            return await self._put_parts(intake, parts, max_single_put)
+
+    async def _put_parts(
+        self, intake: Intake, parts: BufferedParts, max_single_put: int
+    ) -> ObjectInfo:
+        """Send parts that are buffered, or the first one in one request if it is the whole body."""
+        capabilities, size = self._capabilities, intake.size
         if size is not None and size > max_single_put and capabilities.upload:
             return await self._send_parts(parts, size)
-        # 3. Buffer the first part: if it is the whole body, one request stores it.
         first = await parts.next()
         assert first is not None  # noqa: S101 - `ready` has found a byte
         if first.part.last and first.part.size <= max_single_put:
@@ -373,4 +388,4 @@ def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> 
     if honours_conditions and (capabilities.upload_tags or not options.tags):
         return capabilities
     # The limits on parts do not apply to a put in one request.
-    return replace(capabilities, upload=False, min_part=1, part_multiple=1)
+    return replace(capabilities, upload=False, min_part=1, part_multiple=1, uneven_parts=False)

@@ -82,6 +82,7 @@ class MemoryDriver:
             storage_class=True,
             upload=True,
             parallel_parts=parallel_parts,
+            uneven_parts=True,
             server_copy=True,
             bulk_delete=1000,
             private_namespace=True,

@@ -45,6 +45,7 @@ def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Ca
         parallel_reads=_PARALLEL_READS,
         min_part=QUANTUM,
         part_multiple=QUANTUM,
+        uneven_parts=True,
         max_part=_MAX_OBJECT,
         max_parts=_MAX_OBJECT // QUANTUM,
         max_object=_MAX_OBJECT,

@@ -158,6 +158,7 @@ class LocalDriver:
             tags=True,
             upload=True,
             parallel_parts=2,
+            uneven_parts=True,
             max_parts=_MAX_PARTS,
             max_object=8 * 1024 * 1024 * TiB,
             server_copy=True,

@@ -81,6 +81,21 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
+    async def test_parts_may_differ_in_size(self, backend: AsyncDriver, bucket: str) -> None:
+        needs(backend, "uneven_parts")
+        size = part_size(backend.capabilities)
+        body, pieces, offset = content(6 * size - 300), [], 0
+        for number, count in enumerate((2, 1, 3), 1):
+            piece = body[offset : offset + count * size]
+            part = Part(number=number, offset=offset, size=len(piece), last=number == 3)
+            pieces.append((part, [memoryview(piece)]))
+            offset += len(piece)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
+            info = await running.commit({})
+        assert info.size == len(body)
+        assert_same(await read(backend, bucket, "key"), body)
+
     async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _make_parts(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
