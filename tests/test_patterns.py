@@ -246,7 +246,7 @@ def test_patterns_are_found() -> None:
         "trove_async.drivers.s3._list_objects",
         "trove_async._globs",
     } <= named
-    assert any(location.startswith("trove_async.integrations._headers:") for location in named)
+    assert any(location.startswith("trove_async.drivers._urls:") for location in named)
 
 
 def cpu_seconds(use: Use, text: str) -> float:

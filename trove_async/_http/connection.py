@@ -126,8 +126,9 @@ class Connection(asyncio.BufferedProtocol):
         # accumulate. A TLS transport pauses at its limit, not above it: at 0 it would never resume.
         uses_tls = self.origin.scheme == "https"
         self._transport.set_write_buffer_limits(high=1 if uses_tls else 0)
-        if not uses_tls:
-            self._descriptor = transport.get_extra_info("socket").fileno()
+        socket = None if uses_tls else transport.get_extra_info("socket")
+        if socket is not None:
+            self._descriptor = socket.fileno()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
