@@ -50,7 +50,7 @@ from trove_async.testing.servers import S3Server, seaweedfs
 
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
-COUNTS = {1: 300, 32: 2000}  # the number of operations, by concurrency
+COUNTS = {1: 1000, 32: 10_000}  # the number of operations, by concurrency: a busy service is warm
 LARGE = 256 * MiB
 FILES = 64  # transferred concurrently
 FILE_SIZE = 32 * MiB

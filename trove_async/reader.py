@@ -94,6 +94,7 @@ class ObjectReader:
             return await self._next(n) if n else b""
         # The pieces are attributes of the reader, not of this call, so that a cancel loses none.
         self._check_open()
+        self._check_usable()
         while self._body.remaining:
             self._unreturned.append(await self._pull(_CHUNK))
         pieces, self._unreturned = self._unreturned, []

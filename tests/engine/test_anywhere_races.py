@@ -211,6 +211,19 @@ async def test_cancel_while_a_hidden_object_is_closed_leaves_no_reader(cancels: 
         check_placement(store)
 
 
+async def test_hidden_object_that_a_get_has_opened_is_closed() -> None:
+    default, cold = await drivers_with(KEY, on="default")
+    archive = CallLog()
+    await fill(archive, "data")
+    async with anywhere(default, cold, archive) as store:
+        await store.backend("archive").put("data", KEY, b"hidden")
+        once(default, "get", lambda: store.move("data", KEY, "data", KEY))
+        async with store.get("data", KEY) as reader:
+            assert await reader.read() == KEY.encode()
+            assert archive.open_readers == 0
+        assert [one.open_readers for one in (default, cold, archive)] == [0, 0, 0]
+
+
 async def test_object_that_is_moved_to_and_fro_is_not_taken_for_the_one_that_it_hides() -> None:
     default, cold = await drivers_with(KEY, on="default")
     archive = CallLog()

@@ -65,6 +65,10 @@ class OpenBody(NamedTuple):
     check_usable: Callable[[], None]
     emit: Callable[[str, int], None] | None
 
+    async def aclose(self) -> None:
+        """Close a body that no reader was made for."""
+        await self.context.__aexit__(None, None, None)
+
 
 async def open_body(
     transforms: Transforms,

@@ -283,7 +283,7 @@ class Search:
 
 
 async def _discard(found: object) -> None:
-    """Close a reader that was opened in vain."""
+    """Close a body that was opened in vain."""
     close = getattr(found, "aclose", None)
     if close is not None:
         await run_cleanup(close())
