@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import pytest
 
 from trove_async import IntegrityError, ObjectInfo
-from trove_async._engine.verified import VerifiedBody
+from trove_async._checksums import crc32c_of
+from trove_async._engine.verified import VerifiedBody, WholeBody
 from trove_async.models import KiB
 
 BODY = hashlib.shake_128(b"verified").digest(600 * KiB)
@@ -96,3 +97,31 @@ async def test_only_the_preferred_recorded_kind_and_requested_kinds_are_verified
     assert await read_all(VerifiedBody(open_reader()), 1000) == BODY  # verifies the crc32 only
     with pytest.raises(IntegrityError, match="sha256"):
         await read_all(VerifiedBody(open_reader(), {"sha256"}), 1000)
+
+
+def whole(body: bytes, checksum: str | None, *, span: tuple[int, int] | None = None) -> WholeBody:
+    reader = Reader(body=body)
+    if checksum is not None:
+        reader.info = replace(reader.info, checksums={"crc32c": checksum})
+    if span is not None:
+        reader.info = replace(reader.info, size=10 * len(body))
+        reader.range = span
+    return WholeBody(reader, body)
+
+
+def test_whole_body_is_verified_before_any_byte_is_returned() -> None:
+    assert whole(b"body", crc32c_of([b"body"])).data == b"body"
+    with pytest.raises(IntegrityError, match="crc32c of the body must be"):
+        whole(b"BODY", crc32c_of([b"body"]))
+
+
+def test_whole_body_without_a_checksum_or_of_a_range_is_not_verified() -> None:
+    assert whole(b"body", None).data == b"body"
+    assert whole(b"body", crc32c_of([b"all"]), span=(4, 8)).data == b"body"
+
+
+async def test_whole_body_is_read_in_pieces() -> None:
+    body = whole(b"0123456789", None)
+    assert [await body.read(4), body.remaining] == [b"0123", 6]
+    assert [await body.read(100), body.remaining] == [b"456789", 0]
+    assert await body.read(1) == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -107,3 +108,86 @@ async def test_cancelled_request_does_not_read_its_body_any_more() -> None:
     await transport.aclose()
     assert 0 < len(received) < len(body)
     assert set(received) == {1}
+
+
+async def test_cancel_after_the_response_has_arrived_keeps_the_connection() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        (connection,) = transport._connections
+        sending = asyncio.get_running_loop().create_task(
+            transport.send("GET", server.origin, "/", {})
+        )
+        while (exchange := connection._exchange) is None:
+            await asyncio.sleep(0)
+        while not exchange.done():
+            await asyncio.sleep(0)
+        sending.cancel()  # the response has released the connection, which another request may use
+        with suppress(asyncio.CancelledError):
+            await sending
+        assert transport._idle[server.origin.url] == [connection]
+        (await transport.send("GET", server.origin, "/", {})).close()
+        assert server.connections == 1
+    await transport.aclose()
+
+
+async def test_response_is_returned_although_its_small_body_is_late() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    returned = asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+        await returned.wait()
+        await connection.send(b"llo")
+
+    async with serving(respond) as server:
+        response = await transport.send("GET", server.origin, "/", {})
+        assert response.body is None
+        returned.set()
+        assert await read_body(response) == b"hello"
+        response.close()
+    await transport.aclose()
+
+
+async def test_small_body_comes_with_the_response_and_holds_no_connection() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    pieces = (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"llo")
+    async with serving(respond_with(*pieces)) as server:
+        response = await transport.send("GET", server.origin, "/", {})
+        assert response.body == b"hello"
+        assert len(transport._idle[server.origin.url]) == 1
+        assert await read_body(response) == b"hello"
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_response_that_precedes_the_request_is_returned(*, closes: bool) -> None:
+    """A server that is overloaded responds to a connection, and may close it at once."""
+    transport = SocketTransport(LONG_TIMEOUTS)
+    ended = asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.send(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
+        if not closes:
+            await ended.wait()
+
+    async with serving(respond) as server:
+        connection = await transport._open(server.origin)
+        while not connection._end or (closes and not connection.received_eof):
+            await asyncio.sleep(0)
+        head, body = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", (), patient=False)
+        assert (head.status, body) == (503, b"")
+        ended.set()
+    await transport.aclose()
+
+
+async def test_bytes_that_follow_a_response_close_the_connection() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    async with serving(respond_with(response + b"HTTP/1.1 200 OK\r\n\r\n")) as server:
+        for _ in range(2):
+            assert (await transport.send("GET", server.origin, "/", {})).body == b"hello"
+            assert not transport._idle[server.origin.url]
+        assert server.connections == 2
+    await transport.aclose()

@@ -140,6 +140,7 @@ class Calls:
                 pause = retries.after(error)
                 if pause is None:
                     retries.raise_earlier(error)
+                    retries = None  # it refers to the error, whose traceback refers to this frame
                     raise
             else:
                 self._budget.earn()

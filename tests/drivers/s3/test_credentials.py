@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
+from trove_async import RetryPolicy, Timeout, Trove
+from trove_async.drivers import S3Driver
 from trove_async.drivers.s3 import _credentials as credentials_module
 from trove_async.drivers.s3._credentials import Endpoint, Identity, Session
 from trove_async.drivers.s3._sigv4 import Credentials
-from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
+from trove_async.errors import (
+    ConfigError,
+    TimedOutError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,3 +319,22 @@ async def test_credentials_are_read_from_the_instance_metadata(
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(server.make_url("/")))
         assert await Session(identity()).credentials() == Credentials("ASIA1", "s", "t")
+
+
+async def test_credentials_that_do_not_arrive_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: Session) -> Credentials:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Session, "credentials", hang)
+    driver = S3Driver(endpoint_url="http://127.0.0.1:1", region="us-east-1", dialect="s3")
+    store = Trove(driver, timeout=Timeout(first_byte=0.05), retry=RetryPolicy(attempts=1))
+    async with store:
+        for operation in (
+            store.put("bucket", "key", b"body"),
+            store.read("bucket", "key"),
+            store.head("bucket", "key"),
+            store.delete("bucket", "key"),
+        ):
+            with pytest.raises(TimedOutError, match="no credentials arrived within"):
+                await operation
