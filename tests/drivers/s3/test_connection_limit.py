@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, SECRET, ScriptedTransport, response
+from tests.http.scripted_server import ServerConnection, serving
 from trove_async import PoolTimeoutError, RetryPolicy, Timeout, Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
@@ -79,3 +80,32 @@ async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
         if permit_timeout > 1:
             assert (await head.result()).size == 5
         assert (await store.head("data", "key")).size == 5
+
+
+async def get_small_object(connection: ServerConnection) -> None:
+    while True:
+        await connection.receive_request()
+        head = "".join(
+            f"{name}: {value}\r\n"
+            for name, value in {**OBJECT_HEADERS, "content-length": "4"}.items()
+        )
+        await connection.send(f"HTTP/1.1 200 OK\r\n{head}\r\nbody".encode())
+
+
+async def test_open_reader_of_a_small_object_holds_no_connection() -> None:
+    async with serving(get_small_object) as server:
+        driver = S3Driver(
+            region="us-east-1",
+            endpoint_url=server.origin.url,
+            access_key_id="KEYID",
+            secret_access_key=SECRET,
+            dialect="s3",
+            max_connections=1,
+        )
+        async with Trove(driver, timeout=Timeout(permit=0.05)) as store:
+            readers = [await store.get("data", str(number)) for number in range(3)]
+            assert await store.read("data", "key") == b"body"
+            assert server.connections == 1
+            for reader in readers:
+                assert await reader.read() == b"body"
+                await reader.aclose()
