@@ -43,8 +43,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from io import FileIO
 from types import TracebackType
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
+from ._own_methods import has_with
 from .errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from .events import Events
 from .models import BucketInfo, DeleteResult, MiB, ObjectInfo, TiB, Timeout
@@ -96,8 +97,8 @@ class Capabilities:
         storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: The maximum number of parts of one upload to send concurrently. With 1, parts
-            are sent in order, one after the other. With more than 8, the store sends more than 8, or
-            half of them, only if that is faster and enough memory is free.
+            are sent in order, one after the other. An upload starts with 8 parts at once, or half of this
+            if that is more. It sends more only if that is faster and enough memory is free.
         parallel_reads: The maximum number of ranges of one body to fetch concurrently. Several are
             fetched only if one connection is slow and requests can be restricted to one version.
         min_part: The minimum size of a part, except the last.
@@ -133,7 +134,7 @@ class Capabilities:
             `Timeout` do not apply to them.
         own_timeouts: put, get, head and delete apply the ``first_byte`` and ``idle`` limits of `Timeout`
             to each wait for the service themselves. If False, the store applies them to the calls, which
-            takes longer.
+            takes longer. A subclass or a wrapper that waits for anything else must not claim it.
         max_reads: The maximum number of open readers; None: no limit.
         max_writes: The maximum number of concurrent calls of put, send and send_stream; None: no
             limit.
@@ -298,11 +299,16 @@ class OpenReader(DriverReader, Protocol):
         ...
 
 
+Fetch: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[OpenReader]]"
+"""The type of `Fetching.fetch`."""
+
+
 @runtime_checkable
 class Fetching(Protocol):
     """Optional: a driver that opens a body with one call, and receives small bodies at once.
 
-    The store reads small objects in less time than with `AsyncDriver.get`.
+    The store reads small objects in less time than with `AsyncDriver.get`. It uses `fetch` only if no
+    subclass overrides `get` without it.
     """
 
     async def fetch(self, bucket: str, key: str, options: GetOptions) -> OpenReader:
@@ -360,6 +366,11 @@ async def file_span_of(reader: object, size: int, crc32c: int | None) -> FileSpa
     if file_span is None:
         return None
     return await cast("SpansFile", reader).file_span(size, crc32c)
+
+
+def fetch_of(driver: AsyncDriver) -> Fetch | None:
+    """Return `Fetching.fetch` of a driver, or None if it has none that agrees with its `get`."""
+    return cast("Fetching", driver).fetch if has_with(driver, "fetch", "get") else None
 
 
 def saves_copy(reader: DriverReader) -> bool:

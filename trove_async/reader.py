@@ -164,6 +164,7 @@ class ObjectReader:
             self._body.remaining or self._unreturned or self._context is None or self._partly_read
         ):
             yield await self._next(_CHUNK)
+        self._check_usable()
 
     async def _next(self, size: int) -> bytes:
         if not self._unreturned or self._context is None:

@@ -18,7 +18,8 @@ from tests.http.scripted_server import (
 )
 from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
-from trove_async.models import MiB
+from trove_async.errors import UnavailableError
+from trove_async.models import MiB, Timeout
 
 pytestmark = pytest.mark.uvloop
 
@@ -190,4 +191,52 @@ async def test_bytes_that_follow_a_response_close_the_connection() -> None:
             assert (await transport.send("GET", server.origin, "/", {})).body == b"hello"
             assert not transport._idle[server.origin.url]
         assert server.connections == 2
+    await transport.aclose()
+
+
+async def test_body_that_follows_a_late_head_is_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The idle timeout counts from the head, not from the request."""
+    timeouts = Timeout(connect=10, first_byte=10, idle=0.2)
+    transport = SocketTransport(timeouts)
+    monkeypatch.setattr("trove_async._http.connection._FILL_SECONDS", 10.0)
+    asked, backdated, swept = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        asked.set()
+        await backdated.wait()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await swept.wait()
+        await connection.send(b"hello")
+
+    async with serving(respond) as server:
+        sending = OwnedTask(transport.send("GET", server.origin, "/", {}))
+        await asked.wait()
+        (connection,) = transport._connections
+        connection._last_progress -= 0.3  # the request was sent long ago
+        backdated.set()
+        while connection._exchange_head is None:
+            await asyncio.sleep(0)
+        connection.check_timeouts(asyncio.get_running_loop().time())
+        swept.set()
+        assert (await sending.result()).body == b"hello"
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("size", [0, 100, 100_000])
+async def test_request_on_a_connection_that_was_just_closed_is_unavailable(size: int) -> None:
+    """uvloop raises a RuntimeError for a write to it."""
+    transport = SocketTransport(LONG_TIMEOUTS)
+
+    async def close(connection: ServerConnection) -> None:
+        connection.writer.close()
+
+    async with serving(close) as server:
+        connection = await transport._open(server.origin)
+        while not connection.received_eof:
+            await asyncio.sleep(0)
+        transport._idle[server.origin.url].append(connection)
+        with pytest.raises(UnavailableError, match="closed the connection") as caught:
+            await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(size))][:size])
+        assert caught.value.retryable
     await transport.aclose()

@@ -17,10 +17,10 @@ from trove_async.driver import (
     Capabilities,
     DriverContext,
     DriverInUseError,
-    Fetching,
     HasStatistics,
     Layer,
     Redacting,
+    fetch_of,
 )
 from trove_async.errors import TroveError
 from trove_async.events import Events
@@ -91,7 +91,7 @@ class Backend:
         self.capabilities: Capabilities = driver.capabilities
         self.spill_permits = anyio.Semaphore(SPILL_PERMITS)
         self.small_put = min(_SMALL_PUT, self.capabilities.max_part, self.capabilities.max_put)
-        self.fetch = driver.fetch if isinstance(driver, Fetching) else None
+        self.fetch = fetch_of(driver)
 
 
 class Backends:

@@ -2,7 +2,8 @@
 
 `put_memory`, `open`, `read`, `head` and `delete` are what services do most of the time. The store awaits them
 directly if `Runtime.is_direct`, and otherwise passes them to `Runtime.run`. Their common case takes few calls:
-each has one coroutine, and what is unusual happens in ``except`` or in other functions.
+each has one coroutine, and what is unusual happens in ``except`` or in other functions. All of them look up the
+backend of the key in the same lines; keep these alike.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class Operations:
         *,
         type_guessed: bool = False,
     ) -> ObjectInfo:
-        """Store a body that is in memory, as `put` does. The options may be changed."""
+        """Store a body that is in memory, as `put` does. Sets the size and the checksums in `options`."""
         runtime, address = self._runtime, (bucket, key)
         guard = runtime.key_guard
         if guard.moves:

@@ -157,13 +157,16 @@ class Runtime:
 
     def check_usable(self) -> None:
         """Raise ClosedError if the store is not open, or is used in a different loop or process."""
+        # Every read of a body runs through this function.
+        owner = self._owner
         if self._closed:
             raise ClosedError("this store is closed: create a new Trove")
-        if self._owner is None:
+        if owner is None:
             raise ClosedError(
                 "this store is not open yet: use it inside `async with Trove(…)`, or `await store.open()`"
             )
-        self._check_owner()
+        if owner[0] != os.getpid() or owner[1] is not asyncio.get_running_loop():
+            self._check_owner()
 
     def _check_owner(self) -> None:
         assert self._owner is not None  # noqa: S101 - called only after open

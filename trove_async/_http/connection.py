@@ -272,7 +272,8 @@ class Connection(asyncio.BufferedProtocol):
         head. The connection has then been released. Otherwise, the caller reads the body. If the future
         raises or is cancelled, call `abandon`.
         """
-        self._transport.write(b"".join((head, *views)) if views else head)
+        if self._error is None:  # uvloop raises for a closed connection
+            self._transport.write(b"".join((head, *views)) if views else head)
         self.patient = patient
         self._busy = self._request_sent = True
         self._response_started = self._in_body = self._in_line = False
@@ -320,6 +321,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._count_interim()
         # 2. A large body, or one of unknown length, is read by the caller.
         self._in_body = True
+        self._last_progress = self._loop.time()
         length = head.length
         body_end = WINDOW_SIZE if length is None or length < 0 else self._start + length
         if body_end >= WINDOW_SIZE:
@@ -373,7 +375,8 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """Send a request with a large body, to its end or until the server responds."""
         self._start_request(patient=patient)
-        self._transport.write(head.reveal())
+        if self._error is None:
+            self._transport.write(head.reveal())
         for view in views:
             if not await self._write(view):
                 return  # `read_head` returns an early error response, or raises
@@ -390,7 +393,8 @@ class Connection(asyncio.BufferedProtocol):
     async def send_streamed(self, head: Secret[bytes], body: StreamedBody) -> None:
         """Send a request and read its body at the same time, to its end or until the server responds."""
         self._start_request(patient=False)
-        self._transport.write(head.reveal())
+        if self._error is None:
+            self._transport.write(head.reveal())
         async with body.pieces() as pieces:
             async for view in pieces:
                 self._last_progress = self._loop.time()  # the time to read the body does not count

@@ -78,7 +78,7 @@ class Reader:
         self._body: Body | None = result.body
         self._remaining = end - start
         if self.whole is not None and len(self.whole) != end - start:
-            self.whole = None  # `read` raises the error
+            self.whole = None  # `read` returns at most the range, and raises if the body is shorter
 
     def _check_range(self, options: GetOptions) -> None:
         size, requested = self.info.size, options.range

@@ -2,7 +2,8 @@
 
 The first attempt of put, fetch, head and delete is made directly if a permit is free, no listener needs
 events, the circuit is closed, and the driver applies the timeouts itself. If it fails, `Calls.retry`
-continues after it. All other calls, and all other attempts, are made by `Calls.retry`.
+continues after it. The four methods repeat the condition, because a function for it would be one more call
+for each request; keep them alike. All other calls, and all other attempts, are made by `Calls.retry`.
 
 Layers and the engine above it get final results: temporary failures have been retried (except those of
 pings and presigned URLs), and writes that succeeded without their response arriving have been
@@ -25,7 +26,6 @@ from trove_async.driver import (
     CopyingFrom,
     DriverContext,
     DriverReader,
-    Fetching,
     OpenReader,
     Origin,
     Presigning,
@@ -34,6 +34,7 @@ from trove_async.driver import (
     Uploading,
     Versioned,
     check_deletable,
+    fetch_of,
     places_of,
 )
 from trove_async.errors import (
@@ -79,7 +80,7 @@ class ResilientDriver:
         self.driver = calls.driver
         self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
-        self._fetch = self.driver.fetch if isinstance(self.driver, Fetching) else None
+        self._fetch = fetch_of(self.driver)
         self._read_now = self.driver.read_now if isinstance(self.driver, ReadsNow) else None
         copies = defines(self.driver, "copies_from")
         self._copying_from = cast("CopyingFrom", self.driver) if copies else None

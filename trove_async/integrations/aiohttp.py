@@ -135,12 +135,14 @@ class ObjectResponse(web.StreamResponse):
             if span is None:
                 return
             with span.file:
+                if transport.is_closing():  # the client disconnected meanwhile: `write` raises
+                    return
                 try:
                     sent = await loop.sendfile(
                         transport, span.file, span.offset, span.size, fallback=False
                     )
                 except (asyncio.SendfileNotAvailableError, NotImplementedError):
-                    # The event loop or the file system cannot, or the client has disconnected. Nothing was sent.
+                    # The event loop or the file system cannot. Nothing was sent.
                     await self._write_span(span)
                     return
             if sent != span.size:

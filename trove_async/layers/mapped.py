@@ -22,7 +22,6 @@ from trove_async.driver import (
     CopyingFrom,
     DriverContext,
     DriverReader,
-    Fetching,
     FileSpan,
     OpenReader,
     Origin,
@@ -35,6 +34,7 @@ from trove_async.driver import (
     Uploading,
     Versioned,
     check_deletable,
+    fetch_of,
     file_span_of,
     places_of,
     saves_copy,
@@ -215,10 +215,9 @@ class Mapped:
             try:
                 context: OpenReader | AbstractAsyncContextManager[DriverReader]
                 reader: DriverReader
-                if hasattr(driver, "fetch"):  # a tenth of the time of `isinstance`
-                    context = reader = await cast("Fetching", driver).fetch(
-                        *names.physical, options
-                    )
+                fetch = fetch_of(driver)
+                if fetch is not None:
+                    context = reader = await fetch(*names.physical, options)
                 else:
                     context = entering = driver.get(*names.physical, options)
                     reader = await entering.__aenter__()
