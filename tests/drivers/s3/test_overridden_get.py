@@ -62,7 +62,7 @@ async def test_overridden_get_is_not_bypassed(kind: Any, *, layered: bool) -> No
             region="us-east-1",
             endpoint_url=server.origin.url,
             access_key_id="id",
-            secret_access_key="secret",  # noqa: S106 - of no account
+            secret_access_key="secret",
             dialect="s3",
         )
         assert fetch_of(driver) is None
