@@ -299,7 +299,7 @@ class OpenReader(DriverReader, Protocol):
         ...
 
 
-Fetch: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[OpenReader]]"
+Fetch: TypeAlias = Callable[[str, str, GetOptions], Awaitable[OpenReader]]
 """The type of `Fetching.fetch`."""
 
 
