@@ -139,7 +139,7 @@ def targets(scene: str) -> Iterator[Target]:
 
 @contextmanager
 def serving(scene: Scene) -> Iterator[str]:
-    """Run the server of a scene, and bind this process to a core if the scene says so; yield the URL."""
+    """Run the server of a scene, and bind this process to a core if the scene requires it. Yield the URL."""
     if scene.against == "fake-gcs-server":
         with fake_gcs() as server:  # a new server for each round: it keeps all objects in memory
             asyncio.run(create_bucket(server.endpoint_url))

@@ -229,7 +229,7 @@ SCENES = {
 
 @contextmanager
 def serving(scene: Scene) -> Iterator[S3Server]:
-    """Run the server of a scene, and bind this process to a core if the scene says so; yield the address."""
+    """Run the server of a scene, and bind this process to a core if the scene requires it. Yield the address."""
     if scene.one_core:
         with on_one_core() as other, discarding_server(other) as port:
             yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")

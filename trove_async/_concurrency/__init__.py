@@ -14,6 +14,7 @@ from .cancellation import OwnCancel
 from .cleanup import (
     CLEANUP_SECONDS,
     CloseStack,
+    Entered,
     await_outcome,
     in_thread,
     run_cleanup,
@@ -32,6 +33,7 @@ __all__ = [
     "CLEANUP_SECONDS",
     "CloseStack",
     "Deadlines",
+    "Entered",
     "FairSemaphore",
     "InFlight",
     "OwnCancel",

@@ -8,7 +8,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 
@@ -20,6 +20,17 @@ Args = TypeVarTuple("Args")
 
 CLEANUP_SECONDS = 10.0
 """Seconds that an abort or a close may take under its shield, before it is cancelled."""
+
+
+class Entered(Protocol):
+    """A context manager that has been entered, and must be left."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> object: ...
 
 
 class _FirstStep(threading.local):

@@ -33,7 +33,7 @@ from . import backend_checks
 from .backends import Backend
 from .copy import CopyResult
 from .copy_overrides import CopyOverrides
-from .locations import Location, ObjectAddress
+from .locations import Location, ObjectAddress, add_operation
 from .move_checks import check_copy_writable, check_source_deletable
 from .opening import Decode, OpenBody
 from .operations import Operations, Work
@@ -149,8 +149,7 @@ class OperationsAnywhere(Operations):
         try:
             return await self._search.run(bucket, key, work, version_id)
         except TroveError as error:
-            error.operation = operation
-            error.located(bucket=bucket, key=key)
+            add_operation(error, operation, bucket, key)
             raise
 
     async def _signer(self, method: str, bucket: str, key: str, options: PresignOptions) -> Backend:
@@ -264,8 +263,7 @@ class OperationsAnywhere(Operations):
         try:
             await self._runtime.key_guard.write([(bucket, key)], exclusive)
         except TroveError as error:
-            error.operation = "delete"
-            error.located(bucket=bucket, key=key)
+            add_operation(error, "delete", bucket, key)
             raise
 
     async def _from_visible(

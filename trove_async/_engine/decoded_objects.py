@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, nullcontext
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final
 
-from trove_async._concurrency import shielded
+from trove_async._concurrency import Entered, shielded
 from trove_async._version_identity import can_prove, is_same
 from trove_async.errors import (
     IntegrityError,
@@ -36,17 +36,6 @@ MAX_ATTEMPTS: Final = 3
 
 _LARGE_INDEX: Final = 4 * MiB
 """Size of the largest index of an object that may have fewer stored bytes: that of 512 GiB in frames of 1 MiB."""
-
-
-class Entered(Protocol):
-    """A context manager that has been entered."""
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> object: ...
 
 
 class OpenedBody:

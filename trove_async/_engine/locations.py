@@ -132,3 +132,9 @@ def _media_type(content_type: str | None) -> str | None:
     if content_type is None:
         return None
     return content_type.partition(";")[0].strip().lower() or None
+
+
+def add_operation(error: TroveError, operation: str, bucket: str | None, key: str | None) -> None:
+    """Set the user's operation in an error, and fill in the names that are not set yet."""
+    error.operation = operation  # a driver names its own request, such as "head" during a read
+    error.located(bucket=bucket, key=key)

@@ -50,7 +50,7 @@ from .decoding import Body
 from .iterators import ObjectIterator, VersionIterator
 from .job_steps import JobSteps
 from .key_guard import ObjectName
-from .locations import Location, ObjectAddress, context_of, object_context
+from .locations import Location, ObjectAddress, add_operation, context_of, object_context
 from .media_types import type_of
 from .misplaced import MisplacedIterator
 from .move import remove_source
@@ -209,8 +209,7 @@ class Operations:
                 target = Location(backend=backend, bucket=bucket, key=key)
                 await check_stored(target, info, size, {CRC32C: checksum})
         except TroveError as error:
-            error.operation = "put"
-            error.located(bucket=bucket, key=key)
+            add_operation(error, "put", bucket, key)
             raise
         finally:
             guard.end(address)
@@ -391,14 +390,12 @@ class Operations:
                 logical bucket exists if any backend has it.
             TroveError: Another backend failed, and none has the bucket.
         """
-        error.operation = operation
-        error.located(bucket=bucket, key=key)
+        add_operation(error, operation, bucket, key)
         if isinstance(error, BucketNotFoundError):
             try:
                 exists = await self._bucket_exists(bucket)
             except TroveError as failure:
-                failure.operation = operation
-                failure.located(bucket=bucket, key=key)
+                add_operation(failure, operation, bucket, key)
                 raise
             if exists:
                 raise ObjectNotFoundError(
@@ -432,8 +429,7 @@ class Operations:
                         "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
         except TroveError as error:
-            error.operation = "delete"
-            error.located(bucket=bucket, key=key)
+            add_operation(error, "delete", bucket, key)
             raise
         finally:
             guard.end(address)

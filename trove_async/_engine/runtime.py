@@ -22,6 +22,7 @@ from trove_async.router import Router
 from .backends import Backends
 from .buckets import CreateMissing
 from .key_guard import KeyGuard
+from .locations import add_operation
 from .placement import Placement
 from .transforms import Transforms
 
@@ -217,8 +218,7 @@ class Runtime:
                 self.timeout.total, f"{operation} did not finish", work()
             )
         except TroveError as error:
-            error.operation = operation
-            error.located(bucket=bucket, key=key)
+            add_operation(error, operation, bucket, key)
             raise
 
     def body_event_emitter(

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import thread_time
 from types import TracebackType
-from typing import Literal, Protocol, Self, cast
+from typing import Literal, Self, cast
 
 import anyio
 
-from trove_async._concurrency import run_shielded
+from trove_async._concurrency import Entered, run_shielded
 from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async._views import take
 from trove_async.driver import DriverReader, FileSpan, OpenReader, file_span_of
@@ -51,17 +51,6 @@ briefly for more bytes. Without this wait, chunks have about a quarter of this s
 connection."""
 
 
-class _Entered(Protocol):
-    """A context manager that has been entered."""
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> object: ...
-
-
 class _Connection:
     """One response that has begun, and the permit of its request.
 
@@ -72,7 +61,7 @@ class _Connection:
 
     __slots__ = ("_calls", "_context", "reader", "successes")
 
-    def __init__(self, calls: Calls, context: _Entered, reader: DriverReader) -> None:
+    def __init__(self, calls: Calls, context: Entered, reader: DriverReader) -> None:
         self._calls = calls
         self._context = context
         self.reader = reader

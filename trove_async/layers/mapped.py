@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import cast
 
+from trove_async._concurrency import Entered
 from trove_async._own_methods import defines
 from trove_async.driver import (
     AsyncDriver,
@@ -213,7 +214,7 @@ class Mapped:
         driver = self._driver
         with _logical_names_in_errors(names):
             try:
-                context: OpenReader | AbstractAsyncContextManager[DriverReader]
+                context: Entered
                 reader: DriverReader
                 fetch = fetch_of(driver)
                 if fetch is not None:
@@ -512,7 +513,7 @@ class _Reader:
 
     def __init__(
         self,
-        context: OpenReader | AbstractAsyncContextManager[DriverReader],
+        context: Entered,
         wrapped: DriverReader,
         names: _Names,
     ) -> None:
