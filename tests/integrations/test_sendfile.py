@@ -25,6 +25,7 @@ from tests.integrations.file_service import (
 from trove_async import Scope, Trove
 from trove_async.drivers import LocalDriver
 from trove_async.integrations import aiohttp as on_aiohttp
+from trove_async.integrations._response import BodyStream
 from trove_async.layers import Mapped
 from trove_async.middlewares import Compression
 from trove_async.models import KiB, MiB
@@ -206,6 +207,35 @@ async def test_disconnect_of_a_stalled_client_closes_the_file(store: Trove, tmp_
         async with asyncio.timeout(30):
             while open_objects(tmp_path):
                 await asyncio.sleep(0.01)
+
+
+async def test_disconnect_before_a_file_is_sent_is_no_error(
+    store: Trove,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transports: list[Any] = []
+    can_send_files = on_aiohttp.ObjectResponse._can_send_files
+    next_file_span = BodyStream.next_file_span
+
+    def note_transport(self: Any, request: web.BaseRequest) -> bool:
+        transports.append(request.transport)
+        return can_send_files(self, request)
+
+    async def disconnect_after(self: Any) -> Any:
+        span = await next_file_span(self)
+        transports[0].abort()
+        return span
+
+    monkeypatch.setattr(on_aiohttp.ObjectResponse, "_can_send_files", note_transport)
+    monkeypatch.setattr(BodyStream, "next_file_span", disconnect_after)
+    async with serving("aiohttp", store) as service:
+        with suppress(ConnectionError):
+            await send_raw(service.port, request_bytes("GET", "/files/large"))
+    assert len(transports) == 1
+    assert [record.exc_info for record in caplog.records if record.name == "aiohttp.server"] == []
+    assert open_objects(tmp_path) == []
 
 
 async def test_stalled_clients_hold_no_permits(tmp_path: Path) -> None:
