@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
+from http import HTTPStatus
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +21,8 @@ from tests.http.scripted_server import (
 )
 from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
+from trove_async._http.connection import Connection
+from trove_async._http.outbox import Outbox
 from trove_async.errors import UnavailableError
 from trove_async.models import MiB, Timeout
 
@@ -162,8 +167,11 @@ async def test_small_body_comes_with_the_response_and_holds_no_connection() -> N
     await transport.aclose()
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("closes", [False, True])
-async def test_response_that_precedes_the_request_is_returned(*, closes: bool) -> None:
+async def test_response_that_precedes_the_request_is_returned(
+    *, closes: bool, waits: bool
+) -> None:
     """A server that is overloaded responds to a connection, and may close it at once."""
     transport = SocketTransport(LONG_TIMEOUTS)
     ended = asyncio.Event()
@@ -177,66 +185,129 @@ async def test_response_that_precedes_the_request_is_returned(*, closes: bool) -
         connection = await transport._open(server.origin)
         while not connection._end or (closes and not connection.received_eof):
             await asyncio.sleep(0)
-        head, body = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", (), patient=False)
+        head, body = await connection.exchange(
+            "GET", b"GET / HTTP/1.1\r\n\r\n", (), patient=False, outbox=Outbox() if waits else None
+        )
         assert (head.status, body) == (503, b"")
+        if waits:
+            assert not transport._idle[server.origin.url]  # the request was not sent
         ended.set()
     await transport.aclose()
 
 
-async def test_bytes_that_follow_a_response_close_the_connection() -> None:
+async def test_success_that_precedes_the_request_is_an_error() -> None:
     transport = SocketTransport(LONG_TIMEOUTS)
-    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-    async with serving(respond_with(response + b"HTTP/1.1 200 OK\r\n\r\n")) as server:
-        for _ in range(2):
-            assert (await transport.send("GET", server.origin, "/", {})).body == b"hello"
-            assert not transport._idle[server.origin.url]
-        assert server.connections == 2
-    await transport.aclose()
-
-
-async def test_body_that_follows_a_late_head_is_received(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The idle timeout counts from the head, not from the request."""
-    timeouts = Timeout(connect=10, first_byte=10, idle=0.2)
-    transport = SocketTransport(timeouts)
-    monkeypatch.setattr("trove_async._http.connection._FILL_SECONDS", 10.0)
-    asked, backdated, swept = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ended = asyncio.Event()
 
     async def respond(connection: ServerConnection) -> None:
-        await connection.receive_request()
-        asked.set()
-        await backdated.wait()
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
-        await swept.wait()
-        await connection.send(b"hello")
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await ended.wait()
 
     async with serving(respond) as server:
-        sending = OwnedTask(transport.send("GET", server.origin, "/", {}))
-        await asked.wait()
-        (connection,) = transport._connections
-        connection._last_progress -= 0.3  # the request was sent long ago
-        backdated.set()
-        while connection._exchange_head is None:
+        connection = await transport._open(server.origin)
+        while not connection._end:
             await asyncio.sleep(0)
-        connection.check_timeouts(asyncio.get_running_loop().time())
-        swept.set()
-        assert (await sending.result()).body == b"hello"
+        exchange = connection.exchange(
+            "PUT", b"PUT / HTTP/1.1\r\n\r\n", (), patient=False, outbox=Outbox()
+        )
+        with pytest.raises(UnavailableError, match="before it received the whole request"):
+            await exchange
+        ended.set()
     await transport.aclose()
 
 
-@pytest.mark.parametrize("size", [0, 100, 100_000])
-async def test_request_on_a_connection_that_was_just_closed_is_unavailable(size: int) -> None:
-    """uvloop raises a RuntimeError for a write to it."""
+@pytest.mark.parametrize("count", [1, 3, 4, 20])
+async def test_many_requests_are_sent_together(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single request is sent by its own task, without a delay."""
+    transport = SocketTransport(LONG_TIMEOUTS)
+    senders: list[asyncio.Task[object] | None] = []
+    send_small = Connection.send_small
+
+    def record(connection: Connection, request: bytes) -> None:
+        senders.append(asyncio.current_task())
+        send_small(connection, request)
+
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        idle = transport._idle.setdefault(server.origin.url, [])
+        idle.extend([await transport._open(server.origin) for _ in range(count)])
+        monkeypatch.setattr(Connection, "send_small", record)
+        responses = await asyncio.gather(
+            *[transport.send("GET", server.origin, "/", {}) for _ in range(count)]
+        )
+        assert [response.status for response in responses] == [204] * count
+        assert len(idle) == count
+        assert senders.count(None) == max(count - 3, 0)
+    await transport.aclose()
+
+
+async def test_request_that_is_cancelled_before_it_is_sent_never_reaches_the_server() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    requests: list[str] = []
+
+    async def respond(connection: ServerConnection) -> None:
+        while True:
+            lines, _ = await connection.receive_request()
+            requests.append(lines[0])
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(respond) as server:
+        connections = [await transport._open(server.origin) for _ in range(10)]
+        transport._idle[server.origin.url].extend(connections)
+        tasks = [
+            asyncio.create_task(transport.send("GET", server.origin, f"/{n}", {}))
+            for n in range(10)
+        ]
+        while any(connection._exchange is None for connection in connections):
+            await asyncio.sleep(0)
+        assert len(transport._outbox._requests) == 7  # noqa: PLR2004 - 3 were sent immediately
+        tasks[9].cancel()
+        tasks[5].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [n for n in range(10) if isinstance(results[n], BaseException)] == [5, 9]
+        assert sorted(requests) == [f"GET /{n} HTTP/1.1" for n in range(10) if n not in {5, 9}]
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("accepted", [0, 1000])
+async def test_request_is_sent_to_its_end_if_the_socket_is_full(
+    accepted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    body = bytes(range(256)) * 256
+    bodies: list[bytes] = []
+
+    def write_some(descriptor: int, request: bytes) -> int:
+        if not accepted:
+            raise BlockingIOError
+        return write(descriptor, request[:accepted])
+
+    async def respond(connection: ServerConnection) -> None:
+        while True:
+            bodies.append((await connection.receive_request())[1])
+            await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    write = os.write
+    async with serving(respond) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(write=write_some))
+        response = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
+        assert response.status == HTTPStatus.NO_CONTENT
+    await transport.aclose()
+    assert bodies == [b"", body]
+
+
+async def test_write_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = SocketTransport(LONG_TIMEOUTS)
 
-    async def close(connection: ServerConnection) -> None:
-        connection.writer.close()
+    def fail(_descriptor: int, _request: bytes) -> int:
+        raise BrokenPipeError
 
-    async with serving(close) as server:
-        connection = await transport._open(server.origin)
-        while not connection.received_eof:
-            await asyncio.sleep(0)
-        transport._idle[server.origin.url].append(connection)
-        with pytest.raises(UnavailableError, match="closed the connection") as caught:
-            await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(size))][:size])
-        assert caught.value.retryable
+    monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(write=fail))
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        with pytest.raises(UnavailableError, match="broke") as caught:
+            await transport.send("GET", server.origin, "/", {})
+        assert isinstance(caught.value.__cause__, BrokenPipeError)
+        assert not transport._idle[server.origin.url]
     await transport.aclose()

@@ -20,6 +20,7 @@ from trove_async.models import KiB, MiB, Timeout
 from .http11 import MAX_INTERIM, ResponseHead, early_success, invalid_response, parse_head
 
 if TYPE_CHECKING:
+    from .outbox import Outbox
     from .transport import Origin, StreamedBody
 
 WINDOW_SIZE: Final = 72 * KiB
@@ -246,6 +247,10 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
+    def _break(self, error: OSError) -> None:
+        self._fail(self._broken(error))
+        self._transport.abort()
+
     def _broken(self, cause: Exception | None) -> UnavailableError:
         verb = "was reset" if isinstance(cause, ConnectionResetError) else "broke"
         error = UnavailableError(f"the connection to {self.origin.address} {verb}")
@@ -264,26 +269,61 @@ class Connection(asyncio.BufferedProtocol):
     # -- small requests --------------------------------------------------------------------------------
 
     def exchange(
-        self, method: str, head: bytes, views: Sequence[memoryview], *, patient: bool
+        self,
+        method: str,
+        head: bytes,
+        views: Sequence[memoryview],
+        *,
+        patient: bool,
+        outbox: Outbox | None = None,
     ) -> Exchange:
         """Send a request in one write, and return a future of its response.
 
         The future's result contains the body if it is small and arrives within `_FILL_SECONDS` of its
         head. The connection has then been released. Otherwise, the caller reads the body. If the future
         raises or is cancelled, call `abandon`.
+
+        Args:
+            method: The method, in upper case.
+            head: The head.
+            views: The body.
+            patient: As in the attribute.
+            outbox: Sends the request a little later, together with others. None: it is sent immediately.
         """
-        if self._error is None:  # uvloop raises for a closed connection
-            self._transport.write(b"".join((head, *views)) if views else head)
         self.patient = patient
-        self._busy = self._request_sent = True
-        self._response_started = self._in_body = self._in_line = False
+        self._busy = True
+        self._response_started = self._in_body = self._in_line = self._request_sent = False
         self._interim_count = self._searched = 0
         self._has_body = method != "HEAD"
         self._last_progress = self._loop.time()
         self._exchange = exchange = self._loop.create_future()
+        request = b"".join((head, *views)) if views else head
+        if outbox is None:
+            self.send_small(request)
+        else:
+            outbox.add(self, request)
         if self._end or self._error is not None:
             self._begin_late(exchange)
         return exchange
+
+    def send_small(self, request: bytes) -> None:
+        """Write the request of the current exchange, unless that has been cancelled or has failed."""
+        exchange = self._exchange
+        if self._error is not None or exchange is None or exchange.done():
+            return
+        self._request_sent = True
+        if self._descriptor is None:
+            self._transport.write(request)
+            return
+        try:
+            count = os.write(self._descriptor, request)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            self._break(error)
+            return
+        if count < len(request):
+            self._transport.write(request[count:])
 
     def _begin_late(self, exchange: Exchange) -> None:
         """Begin an exchange on a new connection on which the server has already responded, or which it closed.
@@ -319,6 +359,8 @@ class Connection(asyncio.BufferedProtocol):
                 if self._start == self._end:
                     self._start = self._end = self._searched = 0
                 self._count_interim()
+        if not self._request_sent and head.status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
+            raise early_success()
         # 2. A large body, or one of unknown length, is read by the caller.
         self._in_body = True
         self._last_progress = self._loop.time()
@@ -434,8 +476,7 @@ class Connection(asyncio.BufferedProtocol):
         except BlockingIOError:
             count = 0
         except OSError as error:
-            self._fail(self._broken(error))
-            self._transport.abort()
+            self._break(error)
             return 0
         if count == len(piece):
             return count

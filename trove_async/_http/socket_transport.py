@@ -19,12 +19,17 @@ from trove_async.models import Timeout
 from .connect_errors import connect_error
 from .connection import IDLE_SECONDS, MAX_JOINED, Connection
 from .http11 import request_head
+from .outbox import Outbox
 from .socket_response import SocketResponse, WholeResponse
 
 if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
 
 _HAPPY_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
+
+_FEW_CONNECTIONS: Final = 3
+"""The number of connections in use up to which a small request is sent immediately. With more, those of one
+iteration of the event loop are sent together, which takes less time for each but delays the first."""
 
 
 class SocketTransport:
@@ -41,6 +46,7 @@ class SocketTransport:
         self._idle: dict[str, list[Connection]] = {}  # by URL, whose hash is cached
         self._connections: set[Connection] = set()
         self._opening: set[OwnedTask[Connection]] = set()
+        self._outbox = Outbox()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._sweep_interval = min(timeout.first_byte, timeout.idle, IDLE_SECONDS) / 4
         self._closed = False
@@ -72,7 +78,9 @@ class SocketTransport:
             head = sealed.reveal()
         # 2. Send a small request in one write. A small response has released the connection.
         if size <= MAX_JOINED and isinstance(views, Sequence):
-            exchange = connection.exchange(method, head, views, patient=patient)
+            in_use = len(self._connections) - len(idle or ())
+            outbox = self._outbox if in_use > _FEW_CONNECTIONS else None
+            exchange = connection.exchange(method, head, views, patient=patient, outbox=outbox)
             del head
             try:
                 response_head, body = await exchange
