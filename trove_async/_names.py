@@ -25,7 +25,6 @@ RESERVED_METADATA = "trove-"
 
 _LINE_BREAKING = re.compile(r"[\r\n\0]")
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: controls except tabs
-_USUAL_FIELD = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _DOT_SEGMENT = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 
@@ -51,6 +50,9 @@ def check_address(bucket: str, key: str) -> tuple[str, str]:
         check_addressed_key(bucket, key)
     return bucket, key
 
+
+is_usual_header = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
+"""Matches header values of ASCII characters that `check_header` accepts."""
 
 _USUAL_KEY = re.compile(r"[\x01-\x7f]{1,1024}").fullmatch
 """Matches keys of ASCII characters that `check_addressed_key` accepts."""
@@ -129,7 +131,7 @@ def check_header(name: str, value: str | None) -> None:
 
     Non-ASCII characters are allowed: drivers send them as UTF-8.
     """
-    if value is None or (type(value) is str and _USUAL_FIELD(value)):
+    if value is None or (type(value) is str and is_usual_header(value)):
         return
     check_text(name, value)
     control = _UNSENDABLE.search(value)

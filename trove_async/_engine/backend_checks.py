@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from trove_async import _names
+from trove_async.driver import Capabilities
 from trove_async.errors import InvalidNameError, NotSupportedError
 from trove_async.models import RECORDS
 from trove_async.options import DeleteOptions, GetOptions, PutOptions
 
-from .backends import Backend
+if TYPE_CHECKING:
+    from .backends import Backend
 
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "write on a condition (if_none_match)"),
@@ -25,6 +28,15 @@ _PUT_NEEDS = (
     ("expires", "expires", "store expires"),
 )
 """The options that a backend may not support: the option, its capability, and a description."""
+
+
+def refused_options(capabilities: Capabilities) -> Sequence[tuple[str, str]]:
+    """Return the options of a put that a backend does not support, each with a description."""
+    return [
+        (option, action)
+        for option, capability, action in _PUT_NEEDS
+        if not getattr(capabilities, capability)
+    ]
 
 
 def check_writable(backend: Backend, action: str) -> None:
@@ -55,8 +67,8 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
         check_writable(backend, "store an object")
     if capabilities.max_key_bytes < _names.MAX_KEY_BYTES:
         check_key_length(backend, key)
-    for option, capability, action in _PUT_NEEDS:
-        if not getattr(capabilities, capability) and getattr(options, option) not in (None, {}):
+    for option, action in backend.refused_options:
+        if getattr(options, option) not in (None, {}):
             raise _not_supported_error(backend, action)
     if options.metadata:
         check_metadata_size(backend, options.metadata)

@@ -30,6 +30,8 @@ from trove_async.models import MiB, Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
+from .backend_checks import refused_options
+
 _SMALL_PUT = 1 * MiB
 """Maximum size of a small body. CRC-32C takes 50 µs for it, a quarter of a hop to a thread."""
 
@@ -61,6 +63,7 @@ class Backend:
 
     Attributes:
         fetch: `Fetching.fetch` of the driver; None if it has none.
+        refused_options: The options of a put that the backend does not support, each with a description.
         small_put: The maximum size of a body in memory that is always put in one request, and is hashed
             on the event loop.
         breakers: The circuit breakers of the driver or, for a layer, of all drivers below it.
@@ -72,6 +75,7 @@ class Backend:
         "driver",
         "fetch",
         "name",
+        "refused_options",
         "small_put",
         "spill_permits",
         "tasks",
@@ -91,6 +95,7 @@ class Backend:
         self.capabilities: Capabilities = driver.capabilities
         self.spill_permits = anyio.Semaphore(SPILL_PERMITS)
         self.small_put = min(_SMALL_PUT, self.capabilities.max_part, self.capabilities.max_put)
+        self.refused_options = refused_options(self.capabilities)
         self.fetch = fetch_of(driver)
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
 from trove_async import _names
 from trove_async._settings import check_ints, check_switches
@@ -196,22 +196,20 @@ def put_options(
             ``if_match``, ``if_match`` does not identify a version, or `expires` is a naive datetime or
             outside the years 1 to 9999 of UTC.
     """
+    # Every put runs through this function, so it calls others only for unusual options.
     # 1. Check the size and the conditions.
     if size is not None:
-        check_ints(size=size)
-        if size < 0:
-            raise ValueError(f"size must not be negative, got {size}")
+        _check_size(size)
     if if_none_match is not None:
-        if if_none_match != "*":
-            raise ValueError(
-                'if_none_match of a put must be "*", which creates and never replaces, got'
-                f" {if_none_match!r}"
-            )
-        if if_match is not None:
-            raise ValueError(
-                "if_match and if_none_match exclude each other: the first replaces, the second creates"
-            )
-    # 2. Check the headers. Most puts have at most a content type.
+        _check_creation(if_none_match, if_match)
+    # 2. Check the headers, and pack them. Most puts have at most a content type. An empty header is not stored.
+    values: dict[str, object] = {
+        "size": size,
+        "metadata": {} if metadata is None else checked_metadata(metadata),
+        "tags": {} if tags is None else _checked_tags(tags),
+        "checksums": {},
+        "write_id": write_id,
+    }
     for name, value in (
         ("content_type", content_type),
         ("cache_control", cache_control),
@@ -221,23 +219,37 @@ def put_options(
         ("storage_class", storage_class),
     ):
         if value is not None:
-            _names.check_header(name, value)
-    # 3. Pack them. An empty header is not stored.
-    return PutOptions(
-        size=size,
-        content_type=content_type or None,
-        metadata={} if metadata is None else checked_metadata(metadata),
-        tags={} if tags is None else _checked_tags(tags),
-        storage_class=storage_class or None,
-        cache_control=cache_control or None,
-        content_disposition=content_disposition or None,
-        content_encoding=content_encoding or None,
-        content_language=content_language or None,
-        expires=None if expires is None else _truncated_to_seconds("expires", expires),
-        if_match=None if if_match is None else _etag_of("if_match", if_match),
-        if_none_match=if_none_match,
-        write_id=write_id,
-    )
+            if not (type(value) is str and _names.is_usual_header(value)):
+                _names.check_header(name, value)
+            values[name] = value or None
+    # 3. Pack the others.
+    if expires is not None:
+        values["expires"] = _truncated_to_seconds("expires", expires)
+    if if_match is not None:
+        values["if_match"] = _etag_of("if_match", if_match)
+    if if_none_match is not None:
+        values["if_none_match"] = if_none_match
+    options = object.__new__(PutOptions)  # as in `PutOptions.of_body`
+    options.__dict__.update(values)
+    return options
+
+
+def _check_size(size: object) -> None:
+    check_ints(size=size)
+    if cast("int", size) < 0:
+        raise ValueError(f"size must not be negative, got {size}")
+
+
+def _check_creation(if_none_match: object, if_match: object) -> None:
+    """Check the condition of a put that creates an object."""
+    if if_none_match != "*":
+        raise ValueError(
+            f'if_none_match of a put must be "*", which creates and never replaces, got {if_none_match!r}'
+        )
+    if if_match is not None:
+        raise ValueError(
+            "if_match and if_none_match exclude each other: the first replaces, the second creates"
+        )
 
 
 def _truncated_to_seconds(name: str, moment: datetime) -> datetime:

@@ -356,11 +356,9 @@ class Connection(asyncio.BufferedProtocol):
             self._start = self._searched = head_end + 4
             if head.status < 200:  # noqa: PLR2004 - interim
                 head = None
-                if self._start == self._end:
-                    self._start = self._end = self._searched = 0
-                self._count_interim()
-        if not self._request_sent and head.status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
-            raise early_success()
+                self._drop_interim()
+            elif not self._request_sent and head.status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
+                raise early_success()
         # 2. A large body, or one of unknown length, is read by the caller.
         self._in_body = True
         self._last_progress = self._loop.time()
@@ -384,6 +382,11 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange_timer = self._loop.call_later(
                 _FILL_SECONDS, self._hand_over, exchange, head
             )
+
+    def _drop_interim(self) -> None:
+        if self._start == self._end:
+            self._start = self._end = self._searched = 0
+        self._count_interim()
 
     def _search_later(self) -> None:
         """Prepare to look for the end of a head when more bytes have arrived."""

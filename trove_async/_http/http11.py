@@ -32,8 +32,11 @@ _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 _METHODS_WITH_BODY: Final = frozenset(("PUT", "POST"))
 """Methods whose requests have a Content-Length even if it is 0 (RFC 9110, 8.6)."""
 
-_CONTROLS: Final = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
-"""Control characters except tabs (RFC 9110, 5.5) and line breaks."""
+_NOT_CONTROLS: Final = b"\t" + bytes({*range(0x20, 0x100)} - {0x7F})
+"""Tabs (RFC 9110, 5.5), and all bytes that are not control characters."""
+
+_UNAMBIGUOUS: Final = bytes({*range(0x100)} - set(b"\r\n\0"))
+"""The bytes that do not end a line or a string."""
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]").search
 """Control characters except tabs (RFC 9110, 5.5), and lone surrogates, which UTF-8 cannot encode."""
@@ -54,15 +57,14 @@ def request_head(
         lines.append(f"Content-Length: {size}")
     lines.append("\r\n")
     head = "\r\n".join(lines)
-    # A line break in a value would inject a header, so each line must have exactly one CR and one LF.
-    if head.count("\n") == head.count("\r") == len(lines):
-        try:
-            encoded = head.encode()
-            if len(encoded.translate(None, _CONTROLS)) == len(encoded):  # faster than a search
-                return encoded
-            del encoded
-        except UnicodeEncodeError:  # the error contains the head: it must not become the context
-            pass
+    try:
+        encoded = head.encode()
+        # A line break in a value would inject a header: the only control characters end the lines.
+        if encoded.translate(None, _NOT_CONTROLS) == b"\r\n" * len(lines):  # faster than a search
+            return encoded
+        del encoded
+    except UnicodeEncodeError:  # the error contains the head: it must not become the context
+        pass
     # A traceback recorded with its local variables would show the credentials.
     del head, lines, headers
     raise _forbidden_characters()
@@ -103,7 +105,9 @@ class ResponseHead(NamedTuple):
     keep_alive: bool
 
 
-def parse_head(head: bytes, *, has_body: bool) -> ResponseHead:
+def parse_head(  # noqa: C901, PLR0912 - calls would take longer than the branches
+    head: bytes, *, has_body: bool
+) -> ResponseHead:
     """Parse the head of a response.
 
     A field that is not UTF-8 is decoded as in `field_text`, so that its text can be sent, shown and
@@ -119,24 +123,31 @@ def parse_head(head: bytes, *, has_body: bool) -> ResponseHead:
     """
     # 1. Split the lines, and check the status line.
     is_ascii = head.isascii()
-    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
-    if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
+    lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    if head.translate(None, _UNAMBIGUOUS) != b"\r\n" * (len(lines) - 1):
         raise invalid_response("a bare CR, LF or NUL in the head")  # RFC 9112, 2.2; RFC 9110, 5.5
-    if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
-        raise invalid_response("the status line is malformed")
-    status = int(first[9:12])
-    # 2. Parse the fields. Servers send the same few names, so their lower-case forms are cached.
+    first = lines[0]
+    status = _statuses.get(first) or _parse_status(first)
+    # 2. Parse the fields. Many lines are the same in every response, so their fields are cached.
     headers: dict[str, str] = {}
-    for line in lines:
-        raw_name, colon, value = line.partition(":")
-        name = (_names.get(raw_name) or _parse_name(raw_name)) if colon else ""
-        if not name:
-            raise invalid_response("a header name is malformed")
-        value = value.strip(" \t")
-        if not is_ascii:
-            if name == "etag" and field_text(value) != value:
-                continue  # a condition could not send it back unchanged
-            name, value = field_text(name), field_text(value)
+    for line in lines[1:]:
+        field = _fields.get(line)
+        if field is not None:
+            name, value = field
+        else:
+            raw_name, colon, value = line.partition(":")
+            name = (_names.get(raw_name) or _parse_name(raw_name)) if colon else ""
+            if not name:
+                raise invalid_response("a header name is malformed")
+            value = value.strip(" \t")
+            if not is_ascii:
+                if name == "etag" and field_text(value) != value:
+                    continue  # a condition could not send it back unchanged
+                name, value = field_text(name), field_text(value)
+            elif name in _REPEATED and len(line) <= _MAX_CACHED_LINE:
+                if len(_fields) >= _MAX_FIELDS:
+                    _fields.clear()
+                _fields[line] = (name, value)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     # 3. Find out how the body ends. Without unusual fields, this calls no other function.
     length = headers.get("content-length")
@@ -153,6 +164,44 @@ def parse_head(head: bytes, *, has_body: bool) -> ResponseHead:
     )
     return ResponseHead(status, headers, count, keep_alive)
 
+
+_statuses: Final[dict[str, int]] = {}
+"""The status codes of the status lines that were received."""
+
+
+def _parse_status(line: str) -> int:
+    if not line.startswith("HTTP/1.") or not (line[8:9] == " " and _STATUS(line[9:12])):
+        raise invalid_response("the status line is malformed")
+    status = int(line[9:12])
+    if len(_statuses) < _MAX_STATUSES and len(line) <= _MAX_CACHED_LINE:
+        _statuses[line] = status
+    return status
+
+
+_fields: Final[dict[str, tuple[str, str]]] = {}
+"""The names and values of lines that were received and are in `_REPEATED`."""
+
+_REPEATED: Final = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+        "vary",
+        "x-amz-bucket-region",
+        "x-amz-checksum-type",
+        "x-amz-server-side-encryption",
+        "x-amz-storage-class",
+        "x-goog-storage-class",
+    }
+)
+"""Headers with the same value in many responses. A date is repeated for a second."""
+
+_MAX_STATUSES: Final = 64
+_MAX_FIELDS: Final = 1024
+_MAX_CACHED_LINE: Final = 128
 
 _names: Final[dict[str, str]] = {}
 """Lower-case forms of the header names that were received, by the name as it was spelled."""

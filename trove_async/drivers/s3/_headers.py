@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from quopri import decodestring
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from trove_async import _http
 from trove_async._http_dates import format_http_date, parse_service_date
@@ -221,18 +221,20 @@ def object_info(
         size = int(length)
     else:
         size, covers_object = _size(headers)
-    # 2. The fields that are text.
-    texts: dict[str, str] = {}
-    for name, field in _TEXT_FIELDS:
-        value = get(field)
-        if value is not None:
-            texts[name] = value if value.isascii() else _http.field_text(value)
-    if texts.get("content_type") == NO_TYPE:
-        del texts["content_type"]
-    if "content_encoding" in texts:
-        _remove_chunking(texts)
+    # 2. The fields that are text. Most objects have only a content type.
+    content_type = get("content-type")
+    if content_type is not None:
+        if not content_type.isascii():
+            content_type = _http.field_text(content_type)
+        elif content_type == NO_TYPE:
+            content_type = None
+    texts = _USUAL_TEXTS
+    if type(headers) is not dict or not _TEXT_FIELDS.keys().isdisjoint(headers):
+        texts = _texts(headers)
     # 3. The others.
-    metadata, write_id = _metadata(headers)
+    metadata, write_id, checksums = _prefixed_fields(headers)
+    if checksums and not (covers_object and get("x-amz-checksum-type") in _WHOLE_TYPES):
+        checksums = {}
     etag = get("etag")
     if etag is not None:
         match = plain_etag(etag)
@@ -248,34 +250,43 @@ def object_info(
         stored_size=size,
         etag=etag,
         last_modified=last_modified,
-        content_type=texts.get("content_type"),
+        content_type=content_type,
         metadata=metadata,
         tags=tags,
-        storage_class=texts.get("storage_class") or STANDARD,
-        cache_control=texts.get("cache_control"),
-        content_disposition=texts.get("content_disposition"),
-        content_encoding=texts.get("content_encoding"),
-        content_language=texts.get("content_language"),
         expires=_http.expires_of(headers) if "expires" in headers else None,
-        checksums=checksums_from(headers) if covers_object else None,
-        version_id=texts.get("version_id"),
+        checksums=checksums,
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
         as_of=_response_date(headers) if etag is None else None,
+        **texts,
     )
 
 
-_TEXT_FIELDS: Final = (
-    ("content_type", "content-type"),
-    ("storage_class", "x-amz-storage-class"),
-    ("cache_control", "cache-control"),
-    ("content_disposition", "content-disposition"),
-    ("content_encoding", "content-encoding"),
-    ("content_language", "content-language"),
-    ("version_id", "x-amz-version-id"),
-)
-"""The attributes of `ObjectInfo` that are texts of header fields."""
+_TEXT_FIELDS: Final = {
+    "cache-control": "cache_control",
+    "content-disposition": "content_disposition",
+    "content-encoding": "content_encoding",
+    "content-language": "content_language",
+    "x-amz-storage-class": "storage_class",
+    "x-amz-version-id": "version_id",
+}
+"""Header fields whose texts are attributes of `ObjectInfo`, and the names of the attributes."""
+
+_USUAL_TEXTS: Final[Mapping[str, Any]] = {"storage_class": STANDARD}
+
+
+def _texts(headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the attributes of `_TEXT_FIELDS`."""
+    texts = dict(_USUAL_TEXTS)
+    for field, attribute in _TEXT_FIELDS.items():
+        value = headers.get(field)
+        if value is not None:
+            texts[attribute] = value if value.isascii() else _http.field_text(value)
+    texts["storage_class"] = texts["storage_class"] or STANDARD
+    if "content_encoding" in texts:
+        _remove_chunking(texts)
+    return texts
 
 
 def _remove_chunking(texts: dict[str, str]) -> None:
@@ -369,6 +380,7 @@ def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 _CHECKSUM_HEADERS: Final = tuple(CHECKSUMS.items())
+_ALGORITHMS: Final = {header: algorithm for algorithm, header in CHECKSUMS.items()}
 
 
 def covers_whole_object(checksum: str, checksum_type: str | None) -> bool:
@@ -469,16 +481,23 @@ def read_date(name: str, text: str) -> datetime:
         raise MalformedResponse(str(error)) from None
 
 
-def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-    """Return the user metadata and the id of the write."""
-    metadata = {}
+def _prefixed_fields(
+    headers: Mapping[str, str],
+) -> tuple[dict[str, str], str | None, dict[str, str]]:
+    """Return the user metadata, the id of the write, and the checksums, of the content or of its parts."""
+    metadata, checksums = {}, {}
     for header, value in headers.items():
-        if header[0] in "xX" and (name := header.lower()).startswith(META):
+        if header[0] not in "xX":
+            continue
+        name = header.lower()
+        if name.startswith(META):
             metadata[name[len(META) :]] = (
                 value if "=?" not in value and value.isascii() else _decode_metadata_value(value)
             )
+        elif name in _ALGORITHMS and "-" not in value:
+            checksums[_ALGORITHMS[name]] = value
     if not metadata:
-        return metadata, None
+        return metadata, None, checksums
     exact = metadata.pop(EXACT, "")
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
@@ -486,7 +505,7 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
             name, value = decode_value(name), decode_value(value)
             if _IS_METADATA_NAME(name):
                 metadata[name] = value
-    return metadata, metadata.pop(WRITE_ID, None)
+    return metadata, metadata.pop(WRITE_ID, None), checksums
 
 
 _IS_METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
