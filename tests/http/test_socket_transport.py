@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -221,7 +222,7 @@ async def test_many_requests_are_sent_together(count: int, monkeypatch: pytest.M
     senders: list[asyncio.Task[object] | None] = []
     send_small = Connection.send_small
 
-    def record(connection: Connection, request: bytes) -> None:
+    def record(connection: Connection, request: Sequence[bytes | memoryview]) -> None:
         senders.append(asyncio.current_task())
         send_small(connection, request)
 
@@ -274,20 +275,19 @@ async def test_request_is_sent_to_its_end_if_the_socket_is_full(
     body = bytes(range(256)) * 256
     bodies: list[bytes] = []
 
-    def write_some(descriptor: int, request: bytes) -> int:
+    def write_some(descriptor: int, request: Sequence[bytes | memoryview]) -> int:
         if not accepted:
             raise BlockingIOError
-        return write(descriptor, request[:accepted])
+        return os.write(descriptor, b"".join(request)[:accepted])
 
     async def respond(connection: ServerConnection) -> None:
         while True:
             bodies.append((await connection.receive_request())[1])
             await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    write = os.write
     async with serving(respond) as server:
         (await transport.send("GET", server.origin, "/", {})).close()
-        monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(write=write_some))
+        monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(writev=write_some))
         response = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
         assert response.status == HTTPStatus.NO_CONTENT
     await transport.aclose()
@@ -297,10 +297,10 @@ async def test_request_is_sent_to_its_end_if_the_socket_is_full(
 async def test_write_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = SocketTransport(LONG_TIMEOUTS)
 
-    def fail(_descriptor: int, _request: bytes) -> int:
+    def fail(_descriptor: int, _request: object) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(write=fail))
+    monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(writev=fail))
     async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         with pytest.raises(UnavailableError, match="broke") as caught:
             await transport.send("GET", server.origin, "/", {})

@@ -44,7 +44,7 @@ _FILL_SECONDS: Final = 0.05
 or, if there are none, the next ones to arrive."""
 
 MAX_JOINED: Final = 64 * KiB
-"""Maximum bytes of a body that is joined to the head. A copy is cheaper than a second write."""
+"""Maximum bytes of a body that is sent with its head, and that TLS copies to join them."""
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which an idle connection is closed, before a device on the network path drops it."""
@@ -297,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_body = method != "HEAD"
         self._last_progress = self._loop.time()
         self._exchange = exchange = self._loop.create_future()
-        request = b"".join((head, *views)) if views else head
+        request = (head, *views)
         if outbox is None:
             self.send_small(request)
         else:
@@ -306,24 +306,25 @@ class Connection(asyncio.BufferedProtocol):
             self._begin_late(exchange)
         return exchange
 
-    def send_small(self, request: bytes) -> None:
+    def send_small(self, request: Sequence[bytes | memoryview]) -> None:
         """Write the request of the current exchange, unless that has been cancelled or has failed."""
         exchange = self._exchange
         if self._error is not None or exchange is None or exchange.done():
             return
         self._request_sent = True
         if self._descriptor is None:
-            self._transport.write(request)
+            self._transport.write(b"".join(request))
             return
         try:
-            count = os.write(self._descriptor, request)
+            count = os.writev(self._descriptor, request)
         except BlockingIOError:
             count = 0
         except OSError as error:
             self._break(error)
             return
-        if count < len(request):
-            self._transport.write(request[count:])
+        if count < sum(map(len, request)):
+            # The bytes are copied: the transport must not hold a view of the caller's memory.
+            self._transport.write(b"".join(request)[count:])
 
     def _begin_late(self, exchange: Exchange) -> None:
         """Begin an exchange on a new connection on which the server has already responded, or which it closed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ class Outbox:
     __slots__ = ("_requests",)
 
     def __init__(self) -> None:
-        self._requests: list[tuple[Connection, bytes]] = []
+        self._requests: list[tuple[Connection, Sequence[bytes | memoryview]]] = []
 
-    def add(self, connection: Connection, request: bytes) -> None:
-        """Send a request with the others of this iteration, unless its connection ends before."""
+    def add(self, connection: Connection, request: Sequence[bytes | memoryview]) -> None:
+        """Send a request with the others of this iteration, unless its exchange ends before.
+
+        A view must stay valid until the exchange ends.
+        """
         if not self._requests:
             asyncio.get_running_loop().call_soon(self._send)
         self._requests.append((connection, request))
