@@ -297,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_body = method != "HEAD"
         self._last_progress = self._loop.time()
         self._exchange = exchange = self._loop.create_future()
-        request = (head, *views)
+        request: Sequence[bytes | memoryview] = (head, *views)
         if outbox is None:
             self.send_small(request)
         else:
