@@ -8,7 +8,10 @@
  * failures: the first GET or HEAD of a "busy" key gets a 503, and a "flipped" object has a wrong byte.
  *
  *     cc -O2 -o server _discarding_server.c
- *     ./server [LISTED_KEYS]    # prints its port, and runs until its input ends
+ *     ./server [LISTED_KEYS [RATE ROUND_TRIP]]    # prints its port, and runs until its input ends
+ *
+ * With a RATE in bytes per second and a ROUND_TRIP in seconds, each connection is as slow as one to a distant service:
+ * it carries at most RATE each way, and a response begins ROUND_TRIP after the end of its request.
  */
 
 #define _GNU_SOURCE
@@ -27,6 +30,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -38,6 +42,8 @@ enum {
     MAX_RESOURCE = 4 * KiB,  /* the metadata before the content of an upload */
     MAX_KEY = 4 * KiB,
     KEYS_PER_PAGE = 1000,
+    SLOW_PIECE = 64 * KiB,   /* received or sent at once on a slow connection */
+    SLOW_BUFFER = 512 * KiB, /* of the socket of a slow connection; it must not hide that it is slow */
     ZEROS = 256 * KiB,       /* sent at once; they stay in the processor's cache (sendfile is not faster) */
 };
 
@@ -46,7 +52,10 @@ enum {
 #define ETAG "\"0123456789abcdef0123456789abcdef\""
 #define XML_NAMESPACE "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\""
 
+#define SLACK 0.005          /* seconds that a slow connection may catch up: timers are inexact */
+
 static unsigned listed_keys = 10000;
+static double rate, round_trip;  /* 0: no limit */
 static char zeros[ZEROS];
 
 /* -- text ------------------------------------------------------------------------------------------- */
@@ -180,6 +189,11 @@ struct connection {
     struct text out;
     size_t out_sent;
     uint64_t zeros_left;
+
+    /* A slow connection. */
+    double due;  /* the time at which it may continue */
+    bool sleeps;
+    struct connection *next_sleeper;
 };
 
 static const char *header(const struct connection *c, const char *name)
@@ -641,6 +655,28 @@ static void dispatch(struct connection *c)
         respond_s3(c);
 }
 
+/* -- slow connections ------------------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+/* Let a connection pause until `seconds` after `start`, or after the end of its pause. */
+static void pause_for(struct connection *c, double seconds, double start)
+{
+    c->due = (c->due > start ? c->due : start) + seconds;
+}
+
+/* Return how many of some bytes a connection may move at once. */
+static size_t moved_at_once(uint64_t bytes)
+{
+    size_t most = rate ? SLOW_PIECE : 16 * MiB;
+    return bytes < most ? bytes : most;
+}
+
 /* -- HTTP ------------------------------------------------------------------------------------------- */
 
 /* Parse the head, in place. Return false if it is malformed. */
@@ -678,7 +714,7 @@ static bool send_response(struct connection *c)
     while (c->out_sent < c->out.size || c->zeros_left) {
         struct iovec pieces[2] = {
             {c->out.data + c->out_sent, c->out.size - c->out_sent},
-            {zeros, c->zeros_left < ZEROS ? c->zeros_left : ZEROS},
+            {zeros, moved_at_once(c->zeros_left < ZEROS ? c->zeros_left : ZEROS)},
         };
         struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
         ssize_t sent = sendmsg(c->fd, &message, MSG_NOSIGNAL);
@@ -689,6 +725,10 @@ static bool send_response(struct connection *c)
             of_out = sent;
         c->out_sent += of_out;
         c->zeros_left -= sent - of_out;
+        if (rate && c->zeros_left) {
+            pause_for(c, sent / rate, now() - SLACK);
+            return true;
+        }
     }
     c->out.size = c->out_sent = 0;
     return true;
@@ -707,9 +747,11 @@ static bool receive(struct connection *c)
             count = recv(c->fd, c->document.data + c->document.size, wanted, 0);
             c->document.size += count > 0 ? count : 0;
         } else {
-            count = recv(c->fd, NULL, c->body_left < 16 * MiB ? c->body_left : 16 * MiB, MSG_TRUNC);
+            count = recv(c->fd, NULL, moved_at_once(c->body_left), MSG_TRUNC);
         }
         c->body_left -= count > 0 ? count : 0;
+        if (rate && count > 0)
+            pause_for(c, count / rate, now() - SLACK);
         return count > 0 || (count < 0 && errno == EAGAIN);
     }
     /* 2. The head, and what follows it. */
@@ -768,8 +810,13 @@ static bool proceed(struct connection *c)
             return false;
         if (!c->head_size && !start_request(c))
             return false;
-        if (c->head_size && !c->body_left)
+        if (c->head_size && !c->body_left) {
             respond(c);
+            if (round_trip) {
+                pause_for(c, round_trip, now());
+                return true;
+            }
+        }
     }
     return send_response(c);
 }
@@ -786,6 +833,9 @@ static int listen_locally(void)
         perror("listen");
         exit(1);
     }
+    int buffer = SLOW_BUFFER;
+    if (rate)  /* the sockets of connections inherit it, before their windows are announced */
+        setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
     return listener;
@@ -805,8 +855,10 @@ static void accept_connection(int epoll, int listener)
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
     if (fd < 0)
         return;
-    int on = 1;
+    int on = 1, buffer = SLOW_BUFFER;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (rate)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     struct connection *c = calloc(1, sizeof *c);
     if (!c)
         abort();
@@ -814,19 +866,52 @@ static void accept_connection(int epoll, int listener)
     watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, c);
 }
 
+static struct connection *sleepers;
+
 static void handle(int epoll, struct connection *c)
 {
     bool goes_on = proceed(c);
+    bool sleeps = goes_on && c->due > now();
     bool waits_for_room = c->out.size > 0 || c->zeros_left > 0;
     if (!goes_on) {
         close(c->fd);
         free(c->document.data);
         free(c->out.data);
         free(c);
-    } else if (waits_for_room != c->waits_for_room) {
+    } else if (sleeps || c->sleeps || waits_for_room != c->waits_for_room) {
         c->waits_for_room = waits_for_room;
-        watch(epoll, EPOLL_CTL_MOD, c->fd, waits_for_room ? EPOLLOUT : EPOLLIN, c);
+        watch(epoll, EPOLL_CTL_MOD, c->fd, sleeps ? 0 : waits_for_room ? EPOLLOUT : EPOLLIN, c);
+        if (sleeps) {
+            c->next_sleeper = sleepers;
+            sleepers = c;
+        }
+        c->sleeps = sleeps;
     }
+}
+
+/* Continue the connections whose pause has ended. Return the milliseconds to the next end of one, or -1. */
+static int wake(int epoll)
+{
+    int timeout = -1;
+    double time = now();
+    struct connection *sleeping = sleepers, *next;
+    sleepers = NULL;
+    for (struct connection *c = sleeping; c; c = next) {
+        next = c->next_sleeper;
+        if (c->due <= time) {
+            handle(epoll, c);
+        } else {
+            c->next_sleeper = sleepers;
+            sleepers = c;
+        }
+    }
+    time = now();
+    for (struct connection *c = sleepers; c; c = c->next_sleeper) {
+        int milliseconds = c->due > time ? (c->due - time) * 1000 + 1 : 0;
+        if (timeout < 0 || milliseconds < timeout)
+            timeout = milliseconds;
+    }
+    return timeout;
 }
 
 int main(int count, char **arguments)
@@ -834,19 +919,23 @@ int main(int count, char **arguments)
     static int input, listening;  /* their addresses mark the events that are not a connection's */
     if (count > 1)
         listed_keys = strtoul(arguments[1], NULL, 10);
+    if (count > 3) {
+        rate = strtod(arguments[2], NULL);
+        round_trip = strtod(arguments[3], NULL);
+    }
     int epoll = epoll_create1(0), listener = listen_locally();
     watch(epoll, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, &input);
     watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN, &listening);
     for (;;) {
         struct epoll_event events[64];
-        int ready = epoll_wait(epoll, events, 64, -1);
+        int ready = epoll_wait(epoll, events, 64, wake(epoll));
         for (int n = 0; n < ready; n++) {
             void *data = events[n].data.ptr;
             if (data == &input)
                 return 0;
             if (data == &listening)
                 accept_connection(epoll, listener);
-            else
+            else if (!((struct connection *)data)->sleeps)
                 handle(epoll, data);
         }
     }

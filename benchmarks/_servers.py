@@ -14,6 +14,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LISTED_KEYS = 10_000
+RATE = 40e6  # bytes per second and connection of a slow link
+ROUND_TRIP = 0.020  # seconds
 
 
 @contextmanager
@@ -54,6 +56,20 @@ def discarding_server(core: int | None = None, listed_keys: int = LISTED_KEYS) -
     command = script("_s3_discarding_server.py") if program is None else [program]
     with running([*command, str(listed_keys)], core) as port:
         yield port
+
+
+@contextmanager
+def slow_server() -> Iterator[int]:
+    """Run the C server with connections as slow as those to a distant service. Yield its port."""
+    program = _compiled()
+    assert program is not None, "call `can_run_slow_server` first"  # noqa: S101
+    with running([program, str(LISTED_KEYS), str(RATE), str(ROUND_TRIP)]) as port:
+        yield port
+
+
+def can_run_slow_server() -> bool:
+    """Return whether `slow_server` can run: only the C program throttles without being the bottleneck."""
+    return _compiled() is not None
 
 
 def discarding_server_language() -> str:

@@ -43,7 +43,12 @@ from _harness import (
 )
 from _rounds import Figures, Rounds, Target, figures
 from _s3_contenders import NAMES, Contender, opened, plain
-from _servers import discarding_server, discarding_server_language, running, script
+from _servers import (
+    can_run_slow_server,
+    discarding_server,
+    discarding_server_language,
+    slow_server,
+)
 
 from trove_async import IntegrityError
 from trove_async.testing.servers import S3Server, seaweedfs
@@ -239,12 +244,8 @@ def serving(scene: Scene) -> Iterator[S3Server]:
             asyncio.run(prepare(server, fill=scene.fill))
             yield server
         return
-    with discarding_server() as port:
-        if scene.against == "zeros":
-            yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
-        else:
-            with running(script("_slow_link.py", "127.0.0.1", str(port))) as slow_port:
-                yield S3Server(endpoint_url=f"http://127.0.0.1:{slow_port}")
+    with discarding_server() if scene.against == "zeros" else slow_server() as port:
+        yield S3Server(endpoint_url=f"http://127.0.0.1:{port}")
 
 
 async def prepare(server: S3Server, *, fill: bool) -> None:
@@ -338,6 +339,9 @@ def main() -> int:
         scene = SCENES[name]
         if scene.one_core and not can_choose_cores():
             print(f"\n### {name}\n\nNot measured: processes cannot be bound to cores here.")
+            continue
+        if scene.against == "a slow link" and not can_run_slow_server():
+            print(f"\n### {name}\n\nNot measured: there is no C compiler.")
             continue
         rounds = [run_scene(scene, options) for _ in range(options.rounds)]
         missed += report(name, Rounds(rounds, unit=scene.unit, cpu_unit=scene.cpu_unit))
