@@ -294,6 +294,23 @@ async def test_request_is_sent_to_its_end_if_the_socket_is_full(
     assert bodies == [b"", body]
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 5000])
+async def test_small_body_may_consist_of_many_views(count: int) -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    bodies: list[bytes] = []
+
+    async def respond(connection: ServerConnection) -> None:
+        bodies.append((await connection.receive_request())[1])
+        await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(respond) as server:
+        body = bytes(range(256)) * 40
+        views = [memoryview(body[n : n + 2]) for n in range(count)]
+        (await transport.send("PUT", server.origin, "/", {}, views)).close()
+    await transport.aclose()
+    assert bodies == [b"".join(views)]
+
+
 async def test_write_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = SocketTransport(LONG_TIMEOUTS)
 

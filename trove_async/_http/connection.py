@@ -43,8 +43,11 @@ _FILL_SECONDS: Final = 0.05
 """Maximum seconds to fill the buffer of a reader. After that, the reader gets the bytes that have arrived
 or, if there are none, the next ones to arrive."""
 
-MAX_JOINED: Final = 64 * KiB
-"""Maximum bytes of a body that is sent with its head, and that TLS copies to join them."""
+MAX_SMALL: Final = 128 * KiB
+"""Maximum bytes of a body that is sent in one write with its head. TLS copies them to join them."""
+
+_MAX_BUFFERS: Final = 16
+"""Maximum buffers passed to one system call. POSIX requires at least this many (limits.h: _XOPEN_IOV_MAX)."""
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which an idle connection is closed, before a device on the network path drops it."""
@@ -298,6 +301,8 @@ class Connection(asyncio.BufferedProtocol):
         self._last_progress = self._loop.time()
         self._exchange = exchange = self._loop.create_future()
         request: Sequence[bytes | memoryview] = (head, *views)
+        if len(request) > _MAX_BUFFERS:
+            request = (b"".join(request),)
         if outbox is None:
             self.send_small(request)
         else:

@@ -17,7 +17,7 @@ from trove_async.errors import UnavailableError
 from trove_async.models import Timeout
 
 from .connect_errors import connect_error
-from .connection import IDLE_SECONDS, MAX_JOINED, Connection
+from .connection import IDLE_SECONDS, MAX_SMALL, Connection
 from .http11 import request_head
 from .outbox import Outbox
 from .socket_response import SocketResponse, WholeResponse
@@ -80,7 +80,7 @@ class SocketTransport:
             connection = await self._connect(origin)
             head = sealed.reveal()
         # 2. Send a small request in one write. A small response has released the connection.
-        if size <= MAX_JOINED and isinstance(views, _IN_MEMORY):
+        if size <= MAX_SMALL and isinstance(views, _IN_MEMORY):
             in_use = len(self._connections) - len(idle or ())
             outbox = self._outbox if in_use > _FEW_CONNECTIONS else None
             exchange = connection.exchange(method, head, views, patient=patient, outbox=outbox)

@@ -203,7 +203,7 @@ def _parse_json(body: bytes) -> object:
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         return None
     try:
-        document: object = json.loads(body)
+        document: object = json.loads(body.decode())
         if _ESCAPED_SURROGATE in body.lower():
             json.dumps(document, ensure_ascii=False).encode()  # raises for a lone surrogate
     except (ValueError, RecursionError):

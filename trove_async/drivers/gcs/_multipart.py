@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Final
 
 from trove_async._names import check_header
-from trove_async.models import KiB
-
-_MAX_JOINED: Final = 64 * KiB
-"""The largest content that is copied into one buffer. The copy is cheaper than two more socket calls."""
 
 
 def encode_related(
@@ -39,6 +34,4 @@ def encode_related(
     )
     trailer = f"\r\n--{boundary}--\r\n".encode()
     media_type = f"multipart/related; boundary={boundary}"
-    if sum(map(len, views)) <= _MAX_JOINED:
-        return media_type, [memoryview(b"".join([header, *views, trailer]))]
     return media_type, [memoryview(header), *views, memoryview(trailer)]

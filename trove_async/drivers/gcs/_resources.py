@@ -100,9 +100,13 @@ def encode_resource(
 
 def _encode_json(document: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(document, ensure_ascii=False).encode()
+        return _encode(document).encode()
     except UnicodeEncodeError:  # a lone surrogate, which must be escaped
         return json.dumps(document).encode()
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+"""Encodes a document. `json.dumps` would create an encoder for each."""
 
 
 def _is_header_safe(value: str) -> bool:
