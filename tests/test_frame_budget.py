@@ -7,6 +7,7 @@ reports them. Unlike a time, the count is the same on every machine.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ import trove_async
 from tests.http.scripted_server import ServerConnection, serving
 from trove_async import Trove
 from trove_async._checksums import crc32c_of
+from trove_async._concurrency import OwnedTask
+from trove_async._resilience.calls import Calls
 from trove_async.drivers import S3Driver
 
 PACKAGE = str(Path(trove_async.__file__).parent)
@@ -125,3 +128,31 @@ async def test_small_request_takes_few_calls(operation: Operation, budget: int) 
     assert len(calls) <= budget, "\n".join(calls)
     # A budget that the calls do not nearly use up would not notice a new one.
     assert len(calls) >= budget - 8
+
+
+@pytest.mark.parametrize("operation", [put, get, read, head, delete])
+async def test_request_that_waits_for_a_permit_is_not_made_by_the_retry_loop(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop takes half as many calls again. A busy service has more tasks than connections."""
+
+    async def fail(*_arguments: object, **_options: object) -> None:
+        pytest.fail("the first attempt must be direct")
+
+    async def run() -> None:
+        await operation(store)
+
+    async with store_of_s3() as store:
+        calls: Calls = store._core.backends["default"].driver.calls  # type: ignore[attr-defined]  # the wrapper
+        monkeypatch.setattr(Calls, "retry", fail)
+        kinds = (calls.read_permits, calls.write_permits, calls.request_permits)
+        for permits in kinds:
+            while permits.try_acquire():
+                pass
+        running = OwnedTask(run())
+        while not any(permits.waiting for permits in kinds):
+            await asyncio.sleep(0)
+        for permits in kinds:
+            permits.release()
+        await running.result()
+        assert [permits.free for permits in kinds] == [1, 1, 1]

@@ -16,7 +16,9 @@ from trove_async import (
     CircuitBreaker,
     Event,
     ObjectNotFoundError,
+    PoolTimeoutError,
     RetryPolicy,
+    Timeout,
     Trove,
     UnavailableError,
 )
@@ -118,6 +120,19 @@ async def test_cancelled_first_attempt_releases_its_permit(operation: str) -> No
         with pytest.raises(asyncio.CancelledError):
             await running
         assert_idle(store)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_first_attempt_without_a_permit_times_out(operation: str) -> None:
+    fake = Remote()
+    timeout = Timeout(permit=0.01)
+    async with store_of(fake, retry=RetryPolicy(attempts=1), timeout=timeout) as store:
+        await store.put("bucket", "key", b"body")
+        calls = calls_of(store)
+        for permits in (calls.read_permits, calls.write_permits, calls.request_permits):
+            permits._semaphore.free = 0
+        with pytest.raises(PoolTimeoutError, match="connection"):
+            await OPERATIONS[operation](store)
 
 
 async def _run(operation: Callable[[Trove], Awaitable[object]], store: Trove) -> None:

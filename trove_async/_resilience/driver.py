@@ -118,21 +118,20 @@ class ResilientDriver:
         """Store a body from memory. Recognise its own write after a lost response."""
         calls, failed = self.calls, None
         permits = calls.write_permits
-        if (
-            calls.is_timed
-            and not (calls.breaker.tripped or calls.events.listeners)
-            and permits.try_acquire()
-        ):
+        if calls.is_timed and not (calls.breaker.tripped or calls.events.listeners):
             started, successes = calls.clock(), calls.breaker.successes
             try:
-                info = await self.driver.put(bucket, key, views, options)
+                if not permits.try_acquire():
+                    await calls.acquire(permits, "put", bucket, key)
+                try:
+                    info = await self.driver.put(bucket, key, views, options)
+                finally:
+                    permits.release()
             except TroveError as error:
                 failed = FailedAttempt(error, successes, started)
             else:
                 calls.succeeded()
                 return info
-            finally:
-                permits.release()
         size = sum(map(len, views))
         lost_response = calls.track_lost_response(failed)
         return await calls.retry(
@@ -166,17 +165,18 @@ class ResilientDriver:
             self._fetch is not None
             and calls.is_timed
             and not (calls.breaker.tripped or calls.events.listeners)
-            and permits.try_acquire()
         ):
             started, successes = calls.clock(), calls.breaker.successes
             try:
-                reader = await self._fetch(bucket, key, options)
+                if not permits.try_acquire():
+                    await calls.acquire(permits, "get", bucket, key)
+                try:
+                    reader = await self._fetch(bucket, key, options)
+                except BaseException:
+                    permits.release()
+                    raise
             except TroveError as error:
-                permits.release()
                 failed = FailedAttempt(error, successes, started)
-            except BaseException:
-                permits.release()
-                raise
             else:
                 calls.succeeded()
                 if reader.whole is not None:
@@ -202,21 +202,20 @@ class ResilientDriver:
         """Return the object's metadata."""
         calls, failed = self.calls, None
         permits = calls.request_permits
-        if (
-            calls.is_timed
-            and not (calls.breaker.tripped or calls.events.listeners)
-            and permits.try_acquire()
-        ):
+        if calls.is_timed and not (calls.breaker.tripped or calls.events.listeners):
             started, successes = calls.clock(), calls.breaker.successes
             try:
-                info = await self.driver.head(bucket, key, version_id)
+                if not permits.try_acquire():
+                    await calls.acquire(permits, "head", bucket, key)
+                try:
+                    info = await self.driver.head(bucket, key, version_id)
+                finally:
+                    permits.release()
             except TroveError as error:
                 failed = FailedAttempt(error, successes, started)
             else:
                 calls.succeeded()
                 return info
-            finally:
-                permits.release()
         return await calls.head(bucket, key, version_id, failed)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -226,21 +225,20 @@ class ResilientDriver:
         """
         calls, failed = self.calls, None
         permits = calls.request_permits
-        if (
-            calls.is_timed
-            and not (calls.breaker.tripped or calls.events.listeners)
-            and permits.try_acquire()
-        ):
+        if calls.is_timed and not (calls.breaker.tripped or calls.events.listeners):
             started, successes = calls.clock(), calls.breaker.successes
             try:
-                await self.driver.delete(bucket, key, options)
+                if not permits.try_acquire():
+                    await calls.acquire(permits, "delete", bucket, key)
+                try:
+                    await self.driver.delete(bucket, key, options)
+                finally:
+                    permits.release()
             except TroveError as error:
                 failed = FailedAttempt(error, successes, started)
             else:
                 calls.succeeded()
                 return
-            finally:
-                permits.release()
 
         async def recognise(error: TroveError) -> tuple[None] | None:
             if not isinstance(error, (PreconditionFailedError, ObjectNotFoundError)):
