@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.drivers.secret_canaries import chain_of, texts_of, variables_of
 from tests.http.scripted_server import (
     LONG_TIMEOUTS,
     ServerConnection,
@@ -24,6 +25,7 @@ from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
 from trove_async._http.connection import Connection
 from trove_async._http.outbox import Outbox
+from trove_async._secrets import Headers
 from trove_async.errors import UnavailableError
 from trove_async.models import MiB
 
@@ -319,8 +321,17 @@ async def test_write_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("trove_async._http.connection.os", SimpleNamespace(writev=fail))
     async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        headers = Headers({"authorization": "Bearer key-of-the-safe"})
         with pytest.raises(UnavailableError, match="broke") as caught:
-            await transport.send("GET", server.origin, "/", {})
+            await transport.send("GET", server.origin, "/", headers)
         assert isinstance(caught.value.__cause__, BrokenPipeError)
         assert not transport._idle[server.origin.url]
+    shown = [
+        (where, name)
+        for error in chain_of(caught.value)
+        for where, name, value in variables_of(error)
+        for text in texts_of(value)
+        if "key-of-the-safe" in text
+    ]
+    assert not shown
     await transport.aclose()

@@ -250,7 +250,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
-    def _break(self, error: OSError) -> None:
+    def _break(self, error: Exception) -> None:
         self._fail(self._broken(error))
         self._transport.abort()
 
@@ -317,14 +317,18 @@ class Connection(asyncio.BufferedProtocol):
         if self._error is not None or exchange is None or exchange.done():
             return
         self._request_sent = True
-        if self._descriptor is None:
-            self._transport.write(b"".join(request))
-            return
         try:
+            if self._descriptor is None:
+                self._transport.write(b"".join(request))
+                return
             count = os.writev(self._descriptor, request)
         except BlockingIOError:
             count = 0
-        except OSError as error:
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # uvloop raises RuntimeError for a closed transport
+            del request  # a traceback recorded with its local variables would show the credentials
             self._break(error)
             return
         if count < sum(map(len, request)):
