@@ -30,7 +30,7 @@ from trove_async.models import MiB, Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
-from .backend_checks import refused_options
+from .refused_options import refused_options
 
 _SMALL_PUT = 1 * MiB
 """Maximum size of a small body. CRC-32C takes 50 µs for it, a quarter of a hop to a thread."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .connection import Connection
+
+class Sender(Protocol):
+    """What sends a request of an outbox: a `Connection`."""
+
+    def send_small(self, request: Sequence[bytes | memoryview]) -> None:
+        """Write the request, unless its exchange has ended."""
+        ...
 
 
 class Outbox:
@@ -21,9 +26,9 @@ class Outbox:
     __slots__ = ("_requests",)
 
     def __init__(self) -> None:
-        self._requests: list[tuple[Connection, Sequence[bytes | memoryview]]] = []
+        self._requests: list[tuple[Sender, Sequence[bytes | memoryview]]] = []
 
-    def add(self, connection: Connection, request: Sequence[bytes | memoryview]) -> None:
+    def add(self, connection: Sender, request: Sequence[bytes | memoryview]) -> None:
         """Send a request with the others of this iteration, unless its exchange ends before.
 
         A view must stay valid until the exchange ends.
