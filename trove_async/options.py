@@ -31,9 +31,8 @@ class Part:
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-@dataclass(
-    frozen=True, kw_only=True
-)  # without slots: most attributes of a put are class attributes
+# Without slots, so that defaults need not be set: most puts set 5 of 16 attributes. This saves 2 µs of a put.
+@dataclass(frozen=True, kw_only=True)
 class PutOptions:
     """The options of a put. `Trove.put` describes the other fields.
 

@@ -309,3 +309,16 @@ def test_options_are_packed_unchanged() -> None:
     assert packed.range is not None
     assert packed.range.resolve(9) == (1, 2)
     assert isinstance(checks.put_options(size=3), PutOptions)
+
+
+def test_options_of_a_body_have_its_size_and_all_checksums() -> None:
+    options = checks.put_options(content_type="text/plain", write_id="1")
+    options.complete(5, {"crc32c": "a"})
+    assert options == PutOptions(
+        size=5, content_type="text/plain", write_id="1", checksums={"crc32c": "a"}
+    )
+    of_body = options.of_body(6, {"md5": "b"})
+    assert of_body == PutOptions(
+        size=6, content_type="text/plain", write_id="1", checksums={"crc32c": "a", "md5": "b"}
+    )
+    assert options.size == 5

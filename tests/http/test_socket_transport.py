@@ -27,7 +27,7 @@ from trove_async._http.connection import Connection
 from trove_async._http.outbox import Outbox
 from trove_async._secrets import Headers
 from trove_async.errors import UnavailableError
-from trove_async.models import MiB
+from trove_async.models import MiB, Timeout
 
 pytestmark = pytest.mark.uvloop
 
@@ -334,4 +334,168 @@ async def test_write_that_fails_is_unavailable(monkeypatch: pytest.MonkeyPatch) 
         if "key-of-the-safe" in text
     ]
     assert not shown
+    await transport.aclose()
+
+
+async def test_bytes_that_follow_a_response_close_the_connection() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    async with serving(respond_with(response + b"HTTP/1.1 200 OK\r\n\r\n")) as server:
+        for _ in range(2):
+            assert (await transport.send("GET", server.origin, "/", {})).body == b"hello"
+            assert not transport._idle[server.origin.url]
+        assert server.connections == 2
+    await transport.aclose()
+
+
+async def test_body_that_follows_a_late_head_is_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The idle timeout counts from the head, not from the request."""
+    timeouts = Timeout(connect=10, first_byte=10, idle=0.2)
+    transport = SocketTransport(timeouts)
+    monkeypatch.setattr("trove_async._http.connection._FILL_SECONDS", 10.0)
+    asked, backdated, swept = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        asked.set()
+        await backdated.wait()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await swept.wait()
+        await connection.send(b"hello")
+
+    async with serving(respond) as server:
+        sending = OwnedTask(transport.send("GET", server.origin, "/", {}))
+        await asked.wait()
+        (connection,) = transport._connections
+        connection._last_progress -= 0.3  # the request was sent long ago
+        backdated.set()
+        while connection._exchange_head is None:
+            await asyncio.sleep(0)
+        connection.check_timeouts(asyncio.get_running_loop().time())
+        swept.set()
+        assert (await sending.result()).body == b"hello"
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("size", [0, 100, 100_000])
+async def test_request_on_a_connection_that_was_just_closed_is_unavailable(size: int) -> None:
+    """uvloop raises a RuntimeError for a write to it."""
+    transport = SocketTransport(LONG_TIMEOUTS)
+
+    async def close(connection: ServerConnection) -> None:
+        connection.writer.close()
+
+    async with serving(close) as server:
+        connection = await transport._open(server.origin)
+        while not connection.received_eof:
+            await asyncio.sleep(0)
+        transport._idle[server.origin.url].append(connection)
+        with pytest.raises(UnavailableError, match="closed the connection") as caught:
+            await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(size))][:size])
+        assert caught.value.retryable
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("pieces", [(b"busy",), (b"bu", b"sy")])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_connection_is_not_reused_if_the_response_precedes_the_request(
+    *, waits: bool, pieces: tuple[bytes, ...]
+) -> None:
+    """Otherwise, the response to its request would be taken for that to the next one."""
+    transport = SocketTransport(LONG_TIMEOUTS)
+    requested = asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.send(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 4\r\n\r\n" + pieces[0])
+        await requested.wait()
+        await connection.send(*pieces[1:])
+        await connection.receive_request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+
+    async with serving(respond) as server:
+        connection = await transport._open(server.origin)
+        while not connection._end:
+            await asyncio.sleep(0)
+        exchange = connection.exchange(
+            "GET", b"GET / HTTP/1.1\r\n\r\n", (), patient=False, outbox=Outbox() if waits else None
+        )
+        await asyncio.sleep(0.01)  # the outbox would send it
+        requested.set()
+        head, body = await exchange
+        assert (head.status, body) == (503, b"busy")
+        assert not transport._idle[server.origin.url]
+    await transport.aclose()
+
+
+async def test_connection_is_not_reused_if_the_response_precedes_a_large_request() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    ended = asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.send(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
+        await ended.wait()
+
+    async with serving(respond) as server:
+        connection = await transport._open(server.origin)
+        while not connection._end:
+            await asyncio.sleep(0)
+        transport._idle[server.origin.url].append(connection)
+        response = await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(MiB))])
+        assert response.status == HTTPStatus.SERVICE_UNAVAILABLE
+        response.close()
+        assert not transport._idle[server.origin.url]
+        ended.set()
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("size", [60_000, 120_000])
+async def test_success_before_the_end_of_a_small_request_is_an_error(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    def write_nothing(_descriptor: int, _request: object) -> int:
+        raise BlockingIOError
+
+    async with serving(respond) as server:
+        connection = await transport._open(server.origin)
+        transport._idle[server.origin.url].append(connection)
+        # The socket stays full.
+        monkeypatch.setattr(
+            "trove_async._http.connection.os", SimpleNamespace(writev=write_nothing)
+        )
+        monkeypatch.setattr(
+            connection, "_transport", FullTransport(connection._transport, connection)
+        )
+        with pytest.raises(UnavailableError, match="before it received the whole request"):
+            await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(size))])
+    await transport.aclose()
+
+
+class FullTransport:
+    """A transport of asyncio whose socket accepts no bytes."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    def write(self, _data: bytes) -> None:
+        self._connection.pause_writing()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+
+async def test_each_iteration_has_its_own_batch() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    async with serving(respond_with(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        idle = transport._idle.setdefault(server.origin.url, [])
+        idle.extend([await transport._open(server.origin) for _ in range(8)])
+        for _ in range(3):
+            requests = [OwnedTask(transport.send("GET", server.origin, "/", {})) for _ in range(8)]
+            assert [(await request.result()).status for request in requests] == [204] * 8
+            assert not transport._outbox._requests
     await transport.aclose()

@@ -203,13 +203,7 @@ def put_options(
     if if_none_match is not None:
         _check_creation(if_none_match, if_match)
     # 2. Check the headers, and pack them. Most puts have at most a content type. An empty header is not stored.
-    values: dict[str, object] = {
-        "size": size,
-        "metadata": {} if metadata is None else checked_metadata(metadata),
-        "tags": {} if tags is None else _checked_tags(tags),
-        "checksums": {},
-        "write_id": write_id,
-    }
+    values: dict[str, object] = {"size": size, "checksums": {}, "write_id": write_id}
     for name, value in (
         ("content_type", content_type),
         ("cache_control", cache_control),
@@ -223,6 +217,8 @@ def put_options(
                 _names.check_header(name, value)
             values[name] = value or None
     # 3. Pack the others.
+    values["metadata"] = {} if metadata is None else checked_metadata(metadata)
+    values["tags"] = {} if tags is None else _checked_tags(tags)
     if expires is not None:
         values["expires"] = _truncated_to_seconds("expires", expires)
     if if_match is not None:

@@ -188,6 +188,8 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._last_progress = self._loop.time()
         self._writing_paused = False
+        if self._exchange is not None and not self._end:
+            self._request_sent = True
         _wake(self._write_waiter)
 
     # -- lifecycle -------------------------------------------------------------------------------------
@@ -312,28 +314,28 @@ class Connection(asyncio.BufferedProtocol):
         return exchange
 
     def send_small(self, request: Sequence[bytes | memoryview]) -> None:
-        """Write the request of the current exchange, unless that has been cancelled or has failed."""
+        """Write the request of the current exchange, unless the exchange has ended."""
         exchange = self._exchange
         if self._error is not None or exchange is None or exchange.done():
             return
-        self._request_sent = True
         try:
             if self._descriptor is None:
                 self._transport.write(b"".join(request))
-                return
-            count = os.writev(self._descriptor, request)
-        except BlockingIOError:
-            count = 0
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # uvloop raises RuntimeError for a closed transport
+            else:
+                try:
+                    count = os.writev(self._descriptor, request)
+                except BlockingIOError:
+                    count = 0
+                if count < sum(map(len, request)):
+                    # The bytes are copied: the transport must not hold a view of the caller's memory.
+                    self._transport.write(b"".join(request)[count:])
+        except (OSError, RuntimeError) as error:  # uvloop: RuntimeError for a closed transport
             del request  # a traceback recorded with its local variables would show the credentials
             self._break(error)
             return
-        if count < sum(map(len, request)):
-            # The bytes are copied: the transport must not hold a view of the caller's memory.
-            self._transport.write(b"".join(request)[count:])
+        # If the socket is full, `resume_writing` continues. Bytes that have arrived before are no response to
+        # this request: it never counts as sent, so a success is an error, and the connection is not reused.
+        self._request_sent = not (self._writing_paused or self._end)
 
     def _begin_late(self, exchange: Exchange) -> None:
         """Begin an exchange on a new connection on which the server has already responded, or which it closed.
@@ -440,7 +442,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _start_request(self, *, patient: bool) -> None:
         self.patient = patient
-        self._busy, self._response_started, self._request_sent = True, False, False
+        self._busy, self._request_sent = True, False
+        self._response_started = self._end > 0  # on a new connection; see `_begin_late`
         self._in_body = self._in_line = False
         self._interim_count = 0
         self._last_progress = self._loop.time()

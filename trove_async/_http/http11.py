@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from trove_async.errors import InvalidNameError, UnavailableError
 
@@ -12,6 +12,8 @@ from .headers import field_text
 
 if TYPE_CHECKING:
     from .transport import Origin
+
+T = TypeVar("T")
 
 CHUNKED: Final = -1
 """Stands for the unknown length of a body that is sent in chunks (RFC 9112, 7.1)."""
@@ -105,7 +107,7 @@ class ResponseHead(NamedTuple):
     keep_alive: bool
 
 
-def parse_head(  # noqa: C901, PLR0912 - calls would take longer than the branches
+def parse_head(  # noqa: C901 - calls would take longer than the branches
     head: bytes, *, has_body: bool
 ) -> ResponseHead:
     """Parse the head of a response.
@@ -145,9 +147,7 @@ def parse_head(  # noqa: C901, PLR0912 - calls would take longer than the branch
                     continue  # a condition could not send it back unchanged
                 name, value = field_text(name), field_text(value)
             elif name in _REPEATED and len(line) <= _MAX_CACHED_LINE:
-                if len(_fields) >= _MAX_FIELDS:
-                    _fields.clear()
-                _fields[line] = (name, value)
+                _remember(_fields, _MAX_FIELDS, line, (name, value))
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     # 3. Find out how the body ends. Without unusual fields, this calls no other function.
     length = headers.get("content-length")
@@ -173,8 +173,8 @@ def _parse_status(line: str) -> int:
     if not line.startswith("HTTP/1.") or not (line[8:9] == " " and _STATUS(line[9:12])):
         raise invalid_response("the status line is malformed")
     status = int(line[9:12])
-    if len(_statuses) < _MAX_STATUSES and len(line) <= _MAX_CACHED_LINE:
-        _statuses[line] = status
+    if len(line) <= _MAX_CACHED_LINE:
+        _remember(_statuses, _MAX_STATUSES, line, status)
     return status
 
 
@@ -203,6 +203,14 @@ _MAX_STATUSES: Final = 64
 _MAX_FIELDS: Final = 1024
 _MAX_CACHED_LINE: Final = 128
 
+
+def _remember(cache: dict[str, T], maximum: int, text: str, value: T) -> None:
+    """Add an entry to a cache, which is cleared if it is full: servers may send ever new texts."""
+    if len(cache) >= maximum:
+        cache.clear()
+    cache[text] = value
+
+
 _names: Final[dict[str, str]] = {}
 """Lower-case forms of the header names that were received, by the name as it was spelled."""
 
@@ -214,8 +222,8 @@ def _parse_name(name: str) -> str:
     """Return a header name in lower case, or "" if it is malformed."""
     if name != name.strip():  # a folded line: RFC 9112, 5.2
         return ""
-    if len(_names) < _MAX_NAMES and len(name) <= _MAX_CACHED_NAME and name.isascii():
-        _names[name] = name.lower()
+    if len(name) <= _MAX_CACHED_NAME and name.isascii():
+        _remember(_names, _MAX_NAMES, name, name.lower())
     return name.lower()
 
 

@@ -18,9 +18,8 @@ class Sender(Protocol):
 class Outbox:
     """Requests that are written one after the other, at the beginning of the event loop's next iteration.
 
-    A write wakes the receiver if it sleeps: the server, or the network device of a virtual machine. Waking takes
-    several times as long as the rest of the write. Between two requests of different tasks, a receiver falls
-    asleep again. Between two writes of an outbox it does not, so it is woken once.
+    A write to an idle receiver (the process of a server, or the network device of a virtual machine) has to wake it,
+    which takes several times as long as the rest of the write. Consecutive writes wake it once.
     """
 
     __slots__ = ("_requests",)

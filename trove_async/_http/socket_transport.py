@@ -31,8 +31,9 @@ _IN_MEMORY: Final = (list, tuple, Sequence)
 """The types of a body in memory. A check of the two exact types is faster than one of the abstract type."""
 
 _FEW_CONNECTIONS: Final = 3
-"""The number of connections in use up to which a small request is sent immediately. With more, those of one
-iteration of the event loop are sent together, which takes less time for each but delays the first."""
+"""The number of open connections, without the idle ones to the same origin, up to which a small request is sent
+immediately. With more, the requests of one iteration of the event loop are sent together, which takes less time for each
+but delays the first."""
 
 
 class SocketTransport:
@@ -81,8 +82,8 @@ class SocketTransport:
             head = sealed.reveal()
         # 2. Send a small request in one write. A small response has released the connection.
         if size <= MAX_SMALL and isinstance(views, _IN_MEMORY):
-            in_use = len(self._connections) - len(idle or ())
-            outbox = self._outbox if in_use > _FEW_CONNECTIONS else None
+            others = len(self._connections) - len(idle or ())
+            outbox = self._outbox if others > _FEW_CONNECTIONS else None
             exchange = connection.exchange(method, head, views, patient=patient, outbox=outbox)
             del head
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +104,14 @@ async def test_malformed_response_is_unavailable(
         proxied.proxy.arm(Response(200, headers, body), times=None)
         with pytest.raises(UnavailableError):
             await operation(proxied.store)
+
+
+async def test_byte_order_mark_of_a_document_is_ignored() -> None:
+    """RFC 8259, 8.1 allows that."""
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        document = BOM_UTF8 + json.dumps(RESOURCE).encode()
+        proxied.proxy.arm(Response(200, {}, document), times=None)
+        assert (await proxied.store.head("proxied", "a")).size == 5
 
 
 @pytest.mark.parametrize(

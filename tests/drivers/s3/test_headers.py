@@ -10,6 +10,7 @@ from email.utils import format_datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.drivers.s3.botocore_reference import parse_with_botocore
 from trove_async.drivers.s3._headers import (
@@ -229,6 +230,26 @@ def test_expires_round_trips_in_any_year(moment: datetime) -> None:
     sent = object_headers(PutOptions(expires=moment))["expires"]
     assert info(expires=sent).expires == moment
     assert header_parameters({"expires": sent}) == {"Expires": moment}
+
+
+def test_headers_may_be_a_case_insensitive_mapping() -> None:
+    headers = {
+        **RESPONSE_HEADERS,
+        "cache-control": "max-age=60",
+        "content-encoding": "aws-chunked,gzip",
+        "content-language": "de-CH",
+        "x-amz-checksum-crc32c": "AAAAAA==",
+        "x-amz-meta-owner": "me",
+        "x-amz-storage-class": "GLACIER",
+    }
+    mapping = CIMultiDictProxy(CIMultiDict({name.title(): headers[name] for name in headers}))
+    expected = object_info(headers, bucket="b", key="k")
+    assert object_info(mapping, bucket="b", key="k") == expected
+    assert (expected.storage_class, expected.content_encoding) == ("GLACIER", "gzip")
+
+
+def test_empty_storage_class_is_the_default() -> None:
+    assert info(x_amz_storage_class="").storage_class == "STANDARD"
 
 
 def test_missing_headers_are_none_or_the_default() -> None:

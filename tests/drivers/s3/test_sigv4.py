@@ -259,8 +259,9 @@ def test_cached_keys_do_not_change_signatures() -> None:
     other = Credentials("OTHER", "another/secret", "a-token")
     for step in range(600):
         header = {f"x-amz-meta-{step % 300}": "1"}
-        day = (PUBLISHED_NOW + timedelta(days=step % 3)).timestamp()
-        credentials = (PUBLISHED, other)[step % 2]
+        # In some steps only the day, the credentials or the second change.
+        day = (PUBLISHED_NOW + timedelta(days=step // 7 % 3, seconds=step // 2 % 2)).timestamp()
+        credentials = (PUBLISHED, other)[step // 5 % 2]
         assert sign(cached_signer, credentials, headers=header, now=day) == sign(
             Signer("us-east-1"), credentials, headers=header, now=day
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -203,7 +204,7 @@ def _parse_json(body: bytes) -> object:
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         return None
     try:
-        document: object = json.loads(body.decode())
+        document: object = json.loads(body.removeprefix(BOM_UTF8).decode())
         if _ESCAPED_SURROGATE in body.lower():
             json.dumps(document, ensure_ascii=False).encode()  # raises for a lone surrogate
     except (ValueError, RecursionError):

@@ -273,7 +273,7 @@ _TEXT_FIELDS: Final = {
 }
 """Header fields whose texts are attributes of `ObjectInfo`, and the names of the attributes."""
 
-_USUAL_TEXTS: Final[Mapping[str, Any]] = {"storage_class": STANDARD}
+_USUAL_TEXTS: Final[Mapping[str, Any]] = MappingProxyType({"storage_class": STANDARD})
 
 
 def _texts(headers: Mapping[str, str]) -> Mapping[str, Any]:
@@ -484,7 +484,7 @@ def read_date(name: str, text: str) -> datetime:
 def _prefixed_fields(
     headers: Mapping[str, str],
 ) -> tuple[dict[str, str], str | None, dict[str, str]]:
-    """Return the user metadata, the id of the write, and the checksums, of the content or of its parts."""
+    """Return the user metadata, the id of the write, and the checksums, which may be those of a part."""
     metadata, checksums = {}, {}
     for header, value in headers.items():
         if header[0] not in "xX":

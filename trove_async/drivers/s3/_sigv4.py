@@ -89,7 +89,8 @@ class _Layout(NamedTuple):
 class _DayKey:
     """The signing key of one secret and one day, as HMAC's two hash states (RFC 2104, 2).
 
-    Copying the states costs half as much as creating an HMAC from the key.
+    Copying the states costs half as much as creating an HMAC from the key. A copy of the inner state has also
+    hashed the beginning of the signed strings of one second.
 
     Args:
         secret: The secret key.
@@ -104,7 +105,7 @@ class _DayKey:
         stamp: The timestamp for which `sign` signs.
     """
 
-    __slots__ = ("_begun", "_inner", "_outer", "day", "scope", "secret", "stamp")
+    __slots__ = ("_inner", "_outer", "_prefix_hash", "day", "scope", "secret", "stamp")
 
     def __init__(self, secret: str, day: str, region: str, service: str) -> None:
         self.secret = secret
@@ -117,17 +118,17 @@ class _DayKey:
         self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
         self.stamp = ""
-        self._begun = self._inner
+        self._prefix_hash = self._inner
 
     def begin(self, stamp: str) -> None:
         """Set the timestamp, and hash the part of the signed string that depends only on it."""
         self.stamp = stamp
-        self._begun = self._inner.copy()
-        self._begun.update(f"{ALGORITHM}\n{stamp}\n{self.scope}\n".encode())
+        self._prefix_hash = self._inner.copy()
+        self._prefix_hash.update(f"{ALGORITHM}\n{stamp}\n{self.scope}\n".encode())
 
     def sign(self, canonical: str) -> str:
         """Return the signature of a canonical request, in lower-case hex."""
-        inner = self._begun.copy()
+        inner = self._prefix_hash.copy()
         inner.update(sha256(canonical.encode()).hexdigest().encode())
         outer = self._outer.copy()
         outer.update(inner.digest())
