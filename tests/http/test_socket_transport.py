@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from tests.http.scripted_server import (
     serving,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async._http import SocketTransport
+from trove_async._http import Origin, SocketTransport
 from trove_async._http.connection import Connection
 from trove_async._http.outbox import Outbox
 from trove_async._secrets import Headers
@@ -499,3 +500,53 @@ async def test_each_iteration_has_its_own_batch() -> None:
             assert [(await request.result()).status for request in requests] == [204] * 8
             assert not transport._outbox._requests
     await transport.aclose()
+
+
+async def test_bytes_on_an_idle_connection_close_it() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    idle, ended = asyncio.Event(), asyncio.Event()
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.receive_request()
+        await connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await idle.wait()
+        await connection.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        await ended.wait()
+
+    async with serving(respond) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        idle.set()
+        while transport._idle[server.origin.url]:
+            await asyncio.sleep(0)
+        ended.set()
+    await transport.aclose()
+
+
+async def test_request_that_fills_the_socket_is_completed_and_its_connection_reused() -> None:
+    transport = SocketTransport(LONG_TIMEOUTS)
+    body = bytes(range(256)) * 400
+    loop = asyncio.get_running_loop()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)
+        connection = await transport._open(Origin("http", *listener.getsockname()))
+        assert connection._descriptor is not None
+        with socket.socket(fileno=os.dup(connection._descriptor)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport._idle[connection.origin.url].append(connection)
+        accepted, _ = await loop.sock_accept(listener)
+        with accepted:
+            sending = OwnedTask(
+                transport.send("PUT", connection.origin, "/", {}, [memoryview(body)])
+            )
+            while not connection._writing_paused:
+                await asyncio.sleep(0)
+            received = b""
+            while not received.endswith(b"\r\n\r\n" + body):
+                received += await loop.sock_recv(accepted, 8192)
+            await loop.sock_sendall(accepted, b"HTTP/1.1 204 No Content\r\n\r\n")
+            assert (await sending.result()).status == HTTPStatus.NO_CONTENT
+            assert transport._idle[connection.origin.url] == [connection]
+            await transport.aclose()
