@@ -125,6 +125,16 @@ class CountingDriver(Fake):
         return upload
 
 
+async def test_bytes_are_sent_with_all_parts_at_once() -> None:
+    """They hold no memory of the pool, so that a full one does not matter either."""
+    driver = CountingDriver()
+    pool = BufferPool(64 * MiB, part_size=MiB)
+    async with store_of(driver, pool=pool) as store:
+        with await pool.lease(60 * MiB):
+            await store.put("bucket", "key", content(32 * MiB))
+    assert driver.peak == 16
+
+
 @pytest.mark.parametrize(("fast_rate", "peak"), [(0.0, 8), (float("inf"), 16)])
 async def test_slow_parts_add_more(
     fast_rate: float, peak: int, monkeypatch: pytest.MonkeyPatch
@@ -134,7 +144,8 @@ async def test_slow_parts_add_more(
     driver = CountingDriver()
     body = content(64 * MiB)
     async with store_of(driver, pool=BufferPool(64 * MiB, part_size=MiB)) as store:
-        await store.put("bucket", "key", body)
+        pieces = [body[start : start + MiB] for start in range(0, len(body), MiB)]
+        await store.put("bucket", "key", pieces, size=len(body))
         assert await store.read("bucket", "key") == body
         assert_idle(store, driver)
     assert driver.peak == peak

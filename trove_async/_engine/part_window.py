@@ -10,6 +10,9 @@ more parts at once help. Or all connections share a link that is full, and they 
 memory. So each slow part that has been sent adds another one, as in the slow start of TCP, up to the
 maximum. Once enough parts were sent at the higher level, their throughput is compared with that of the first
 ones. Unless it is higher, the upload goes back to where it started.
+
+The parts of a body that is in memory already hold no memory of the pool, so as many as the driver allows are sent
+at once from the start.
 """
 
 from __future__ import annotations
@@ -45,19 +48,23 @@ class PartWindow:
     Args:
         capabilities: The backend's limits.
         pool: The memory for parts. There are no additional parts while it is nearly full.
+        in_memory: Whether the whole body is in memory, so that its parts need no memory of the pool.
 
     Attributes:
         limit: The number of parts to send at once while the pool has room.
         in_flight: The number of parts in flight.
     """
 
-    def __init__(self, capabilities: Capabilities, pool: BufferPool) -> None:
+    def __init__(
+        self, capabilities: Capabilities, pool: BufferPool, *, in_memory: bool = False
+    ) -> None:
         maximum = capabilities.parallel_parts
         self._pool = pool
-        self._first = self.limit = min(max(FIRST_PARTS, maximum // 2), maximum)
+        first = min(max(FIRST_PARTS, maximum // 2), maximum)
         if capabilities.max_writes is not None:
             maximum = min(maximum, capabilities.max_writes // _SHARE)
-        self._maximum = max(maximum, self._first)
+        self._maximum = max(maximum, first)
+        self._first = self.limit = self._maximum if in_memory else first
         self.in_flight = 0
         self._sent = asyncio.Event()
         self._settled = False

@@ -300,7 +300,9 @@ class Put:
         # Only the task that called put pulls the body: a user's generator may hold a timeout or a
         # task group open between chunks, and those belong to one task. While parts are in flight,
         # one more is filled and waits here for its turn.
-        window = PartWindow(self._backend.capabilities, self._pool)
+        window = PartWindow(
+            self._backend.capabilities, self._pool, in_memory=isinstance(parts, MemoryParts)
+        )
         clock = asyncio.get_running_loop().time
 
         async def send(part: SendablePart, in_flight: int) -> None:

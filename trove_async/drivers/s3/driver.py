@@ -92,8 +92,9 @@ class S3Driver:
             next read. The same limit applies separately to concurrent writes and to other
             concurrent requests.
         parallel_parts: The maximum number of parts of one upload in flight, and of ranges of one
-            object that are read concurrently. An upload starts with 8 parts at once, or half of
-            this if that is more. It sends more only over a slow network, if that makes it faster.
+            object that are read concurrently. An upload of bytes sends as many at once. Any other starts
+            with 8 parts at once, or half of this if that is more, because each holds memory of the pool.
+            It sends more only over a slow network, if that makes it faster.
         checksums: Whether to send a CRC-32C with each body for the service to verify and store, and
             to request checksums with reads. Pass False for services that reject them. Then only
             the size of a body is verified, and TLS or the signature protects it in transit.
