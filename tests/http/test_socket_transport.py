@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from types import SimpleNamespace
 
@@ -191,31 +191,40 @@ async def test_response_that_precedes_the_request_is_returned(*, closes: bool, w
             "GET", b"GET / HTTP/1.1\r\n\r\n", (), patient=False, outbox=Outbox() if waits else None
         )
         assert (head.status, body) == (503, b"")
-        if waits:
-            assert not transport._idle[server.origin.url]  # the request was not sent
+        assert not transport._idle[server.origin.url]
         ended.set()
     await transport.aclose()
 
 
-async def test_success_that_precedes_the_request_is_an_error() -> None:
+@asynccontextmanager
+async def responded_connection(
+    response: bytes,
+) -> AsyncIterator[tuple[SocketTransport, Connection]]:
+    """Open a connection on which the server has responded before it gets a request."""
     transport = SocketTransport(LONG_TIMEOUTS)
     ended = asyncio.Event()
 
     async def respond(connection: ServerConnection) -> None:
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await connection.send(response)
         await ended.wait()
 
     async with serving(respond) as server:
         connection = await transport._open(server.origin)
         while not connection._end:
             await asyncio.sleep(0)
+        yield transport, connection
+        ended.set()
+    await transport.aclose()
+
+
+async def test_success_that_precedes_the_request_is_an_error() -> None:
+    success = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with responded_connection(success) as (_, connection):
         exchange = connection.exchange(
             "PUT", b"PUT / HTTP/1.1\r\n\r\n", (), patient=False, outbox=Outbox()
         )
         with pytest.raises(UnavailableError, match="before it received the whole request"):
             await exchange
-        ended.set()
-    await transport.aclose()
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 20])
@@ -429,24 +438,14 @@ async def test_connection_is_not_reused_if_the_response_precedes_the_request(
 
 
 async def test_connection_is_not_reused_if_the_response_precedes_a_large_request() -> None:
-    transport = SocketTransport(LONG_TIMEOUTS)
-    ended = asyncio.Event()
-
-    async def respond(connection: ServerConnection) -> None:
-        await connection.send(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
-        await ended.wait()
-
-    async with serving(respond) as server:
-        connection = await transport._open(server.origin)
-        while not connection._end:
-            await asyncio.sleep(0)
-        transport._idle[server.origin.url].append(connection)
-        response = await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(MiB))])
+    error = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
+    async with responded_connection(error) as (transport, connection):
+        idle = transport._idle[connection.origin.url]
+        idle.append(connection)
+        response = await transport.send("PUT", connection.origin, "/", {}, [memoryview(bytes(MiB))])
         assert response.status == HTTPStatus.SERVICE_UNAVAILABLE
         response.close()
-        assert not transport._idle[server.origin.url]
-        ended.set()
-    await transport.aclose()
+        assert not idle
 
 
 @pytest.mark.parametrize("size", [60_000, 120_000])

@@ -485,6 +485,7 @@ def _prefixed_fields(
     headers: Mapping[str, str],
 ) -> tuple[dict[str, str], str | None, dict[str, str]]:
     """Return the user metadata, the id of the write, and the checksums, which may be those of a part."""
+    # One pass over the headers. `checksums_from` would look each algorithm up.
     metadata, checksums = {}, {}
     for header, value in headers.items():
         if header[0] not in "xX":
